@@ -1,0 +1,16 @@
+"""From what several teachers said to the one target that the student learns from."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from distill.aggregation.attention import Attention
+from distill.aggregation.fixed import FixedWeights, UniformMean
+from distill.aggregation.routed import Routed
+from distill.aggregation.uncertainty import Uncertainty
+
+Aggregation = Annotated[
+    UniformMean | FixedWeights | Routed | Uncertainty | Attention, Field(discriminator="type")
+]
+
+__all__ = ["Aggregation", "Attention", "FixedWeights", "Routed", "UniformMean", "Uncertainty"]

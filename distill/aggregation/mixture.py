@@ -1,0 +1,69 @@
+"""What all aggregations share: a weight for every teacher and row, and the space they mix in.
+
+Shape suffixes: K teachers, B rows, V classes or vocabulary, H student features.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from distill.records import Target, TeacherAnswers
+from distill.variant import Variant
+
+Space = Literal["logits", "probabilities"]
+
+
+class Weights(NamedTuple):
+    """``weights_KB`` sum to 1 over teachers; ``bonus_B`` is subtracted from each row's loss."""
+
+    weights_KB: Tensor
+    bonus_B: Tensor | None = None
+
+
+class Mixture(Variant):
+    """An aggregation with nothing to train; ``weigh`` decides, :func:`mix` mixes."""
+
+    mix: Space = "logits"
+    """``logits``: log_softmax(Σ w_k z_k / T). ``probabilities``: log Σ w_k softmax(z_k / T)."""
+
+    def needs_router(self) -> bool:
+        return False
+
+    def num_asked(self, num_teachers: int) -> int:
+        """How many of the teachers answer each row."""
+        return num_teachers
+
+    def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module | None:
+        """The trainable part, or None. Trained, reduced and checkpointed with the student."""
+        return None
+
+    def check(self, teacher_names: list[str]) -> None:
+        """Raise ConfigError where this aggregation cannot serve these teachers."""
+
+    def weigh(
+        self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
+    ) -> Weights:
+        raise NotImplementedError
+
+    def target(self, answers: TeacherAnswers, weights_KB: Tensor, temperature: float) -> Target:
+        return mix(answers.logits_KBV, weights_KB, temperature, self.mix)
+
+
+def only_asked(weights_KB: Tensor, asked_KB: Tensor) -> Tensor:
+    """Weights with the silent teachers at 0, summing to 1 over the teachers that answered."""
+    kept_KB = torch.where(asked_KB, weights_KB, torch.zeros_like(weights_KB))
+    return kept_KB / kept_KB.sum(0, keepdim=True)
+
+
+def mix(logits_KBV: Tensor, weights_KB: Tensor, temperature: float, space: Space) -> Target:
+    """The aggregate's log-probabilities at ``temperature``."""
+    if space == "logits":
+        mixed_BV = torch.einsum("kb,kbv->bv", weights_KB, logits_KBV)
+        logp_BV = log_softmax(mixed_BV / temperature, dim=-1)
+    else:
+        logp_KBV = log_softmax(logits_KBV / temperature, dim=-1)
+        # log-sum-exp: a confident teacher's tail underflows when probabilities are added.
+        logp_BV = torch.logsumexp(logp_KBV + weights_KB.log()[..., None], dim=0)
+    return Target(logp_BV, weights_KB)

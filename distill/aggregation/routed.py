@@ -1,0 +1,51 @@
+"""MoEKD: a router says which experts know this row (arXiv 2603.13213; steps 3–4 are our reading)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill.aggregation.mixture import Mixture, Weights, only_asked
+from distill.errors import ConfigError
+from distill.records import TeacherAnswers
+
+
+class Routed(Mixture):
+    """S = top-k of softmax(router(x)); weights are the router's probabilities renormalised on S.
+
+    Only the experts in S are asked, so a row costs k teacher forwards and not K.
+    """
+
+    type: Literal["routed"] = "routed"
+    k: int | Literal["all"] = 2
+    """Experts asked for each row."""
+    router: str | None = Field(default=None)
+    """Folder of a trained router (a classifier over the teachers). Default: ``experts.router``."""
+
+    def needs_router(self) -> bool:
+        return True
+
+    def num_asked(self, num_teachers: int) -> int:
+        return num_teachers if self.k == "all" else self.k
+
+    def check(self, teacher_names: list[str]) -> None:
+        if self.k != "all" and not 1 <= self.k <= len(teacher_names):
+            raise ConfigError(
+                f"aggregation.k must lie between 1 and the number of teachers "
+                f"({len(teacher_names)}), or be 'all', got {self.k}"
+            )
+
+    def choose(self, router_logits_BK: Tensor) -> Tensor:
+        """Which teachers to ask: bool [K, B]. Ties go to the teacher named first."""
+        k = self.num_asked(router_logits_BK.shape[1])
+        order_BK = router_logits_BK.argsort(dim=1, descending=True, stable=True)
+        asked_BK = torch.zeros_like(router_logits_BK, dtype=torch.bool)
+        return asked_BK.scatter(1, order_BK[:, :k], value=True).T.contiguous()
+
+    def weigh(
+        self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
+    ) -> Weights:
+        assert answers.router_logits_BK is not None
+        probs_KB = answers.router_logits_BK.softmax(dim=1).T
+        return Weights(only_asked(probs_KB, answers.asked_KB))

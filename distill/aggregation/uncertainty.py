@@ -1,0 +1,39 @@
+"""MUKI: trust the teacher that is sure of its answer (Li et al. 2022, "Mutual knowledge
+integration"; the entropy estimate, not Monte-Carlo dropout)."""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, one_hot
+
+from distill.aggregation.mixture import Mixture, Space, Weights, only_asked
+from distill.records import TeacherAnswers
+
+
+class Uncertainty(Mixture):
+    """u_k = 1 − H(p_k)/log V; w = softmax(u / τ) over the teachers, or the surest one alone."""
+
+    type: Literal["uncertainty"] = "uncertainty"
+    mix: Space = "probabilities"
+    """Space that the teachers are mixed in [ours: the source mixes over a union of labels]."""
+    tau: float = Field(default=0.2, gt=0)
+    """Temperature of the softmax over teachers."""
+    is_hard: bool = False
+    """Take the surest teacher only."""
+
+    def weigh(
+        self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
+    ) -> Weights:
+        logp_KBV = log_softmax(answers.logits_KBV, dim=-1)
+        entropy_KB = -(logp_KBV.exp() * logp_KBV).sum(-1)
+        sureness_KB = 1 - entropy_KB / math.log(logp_KBV.shape[-1])
+        sureness_KB = sureness_KB.masked_fill(~answers.asked_KB, -torch.inf)
+        if self.is_hard:
+            num_teachers = sureness_KB.shape[0]
+            weights_KB = one_hot(sureness_KB.argmax(0), num_teachers).T.float()
+        else:
+            weights_KB = (sureness_KB / self.tau).softmax(0)
+        return Weights(only_asked(weights_KB, answers.asked_KB))

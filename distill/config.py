@@ -1,0 +1,529 @@
+"""One YAML file is one experiment. Every key, its type, default and meaning stands here.
+
+Load with :func:`load`; unknown keys, wrong types and values out of range are refused with the key,
+the value and the way out. Nothing here touches a data file, a model or a process: see check.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from distill.aggregation import Aggregation, UniformMean
+from distill.errors import ConfigError
+from distill.objectives import ForwardKL, Objective
+from distill.variant import Section, Variant
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+SPLITS = ("train", "transfer", "validation", "test")
+
+
+class Columns(Section):
+    text: str = "text"
+    """Column with the text or source code."""
+    text_pair: str | None = None
+    """Second text of a pair task (clone detection); null for single texts."""
+    label: str = "label"
+    """Column with the label: a string, an integer or a boolean."""
+    domain: str | None = None
+    """Column with the domain of a row; experts can be partitioned by it."""
+    split: str | None = None
+    """Column that says which split a row is in; null: split by ``data.holdout``."""
+
+
+class SplitNames(Section):
+    """What the splits are called in ``data.columns.split``."""
+
+    train: str = "train"
+    transfer: str = "transfer"
+    validation: str = "validation"
+    test: str = "test"
+
+
+class Holdout(Section):
+    """Fractions cut from the rows (by a hash of ``group`` or of the text) without a split column."""
+
+    transfer: float = Field(default=0.0, ge=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    test: float = Field(default=0.1, gt=0, lt=1)
+    group: str | None = None
+    """Column whose values never cross splits (a document, a template); null: the text itself."""
+
+
+class Limit(Section):
+    """Rows kept per domain and split, a seeded sample; null keeps all."""
+
+    train: int | None = Field(default=None, gt=0)
+    transfer: int | None = Field(default=None, gt=0)
+    validation: int | None = Field(default=None, gt=0)
+    test: int | None = Field(default=None, gt=0)
+
+
+class Data(Section):
+    path: str | tuple[str, ...]
+    """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), or a
+    folder written by Hugging Face ``datasets``."""
+    columns: Columns = Columns()
+    labels: tuple[str, ...] | None = None
+    """Label names in class order; null: the sorted values of the train split."""
+    splits: SplitNames = SplitNames()
+    holdout: Holdout = Holdout()
+    limit: Limit = Limit()
+    max_length: int = Field(default=128, ge=4)
+    """Tokens a row is cut to (its head is kept); rows cut are counted and reported."""
+    on_empty_text: Literal["error", "drop"] = "error"
+    """A text of 0 characters: refuse the data, or drop and count the row."""
+    cache_dir: str | None = None
+    """Where tokenised data is kept; null: $DISTILL_CACHE or ~/.cache/distill."""
+
+    @field_validator("labels")
+    @classmethod
+    def _two_labels(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if labels is not None and (len(set(labels)) != len(labels) or len(labels) < 2):
+            raise ValueError(f"data.labels needs at least two different labels, got {labels}")
+        return labels
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of the steps over which the rate rises linearly from 0."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest global gradient norm."""
+
+
+class DenseWire(Variant):
+    """All logits, as they are."""
+
+    type: Literal["dense"] = "dense"
+    dtype: Dtype = "float32"
+
+
+class Serving(Section):
+    """How one teacher is served."""
+
+    replicas: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=1.0, ge=0)
+    """CPUs that Ray sets aside for a replica; its threads are this, rounded up."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of a replica; above 0 it computes on the GPU."""
+    node_labels: dict[str, str] = {}
+    """Ray node labels that a replica needs, e.g. {role: teacher}."""
+    dtype: Dtype = "float32"
+    """The teacher's own arithmetic."""
+    wire: DenseWire = DenseWire()
+    max_batch_tokens: int = Field(default=16384, gt=0)
+    """Padded tokens in one forward; a larger request is answered in several."""
+    allow_pickle: bool = False
+    """Load weights that exist only as a pickle (``pytorch_model.bin``). Pickles run code."""
+
+
+class Teacher(Serving):
+    name: Name
+    path: str
+    """A Hugging Face folder: config, safetensors, tokenizer."""
+
+
+class ByColumn(Variant):
+    """One expert for each value of ``data.columns.domain``."""
+
+    type: Literal["column"] = "column"
+
+
+class KMeans(Variant):
+    """One expert for each cluster of the base encoder's mean-pooled embeddings."""
+
+    type: Literal["kmeans"] = "kmeans"
+    num_clusters: int = Field(default=4, ge=2)
+
+
+Partition = Annotated[ByColumn | KMeans, Field(discriminator="type")]
+
+
+class Router(Section):
+    """A classifier over the partitions, from the same base: softmax(W · enc(x))."""
+
+    layers: int | None = Field(default=None, ge=1)
+    """Keep only the base's first layers; null keeps all."""
+    train_layers: int | None = Field(default=None, ge=0)
+    """Train the top layers only (0: the head alone); null trains all."""
+    epochs: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    optimizer: Optimizer = Optimizer(lr=5e-5, decay="linear")
+    serving: Serving = Serving()
+
+
+class Experts(Section):
+    """Experts fine-tuned here (MoEKD steps 1–3); leave out when ``teachers`` names folders."""
+
+    base: str
+    """Hugging Face folder of the encoder that every expert starts from."""
+    partition: Partition = ByColumn()
+    train_layers: int | None = Field(default=None, ge=0)
+    """Train the top layers only (0: the head alone); null trains all."""
+    epochs: float = Field(default=3.0, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    optimizer: Optimizer = Optimizer(lr=2e-5, decay="linear")
+    router: Router | None = Router()
+    serving: Serving = Serving()
+    num_cpus: float = Field(default=1.0, gt=0)
+    """CPUs of one training task; as many run at once as the cluster has room for."""
+    num_gpus: float = Field(default=0.0, ge=0)
+
+
+class InitFrom(Section):
+    """Start from an encoder's embeddings and first layers."""
+
+    path: str
+    layers: int = Field(ge=1)
+
+
+SCALES: dict[str, tuple[int, int]] = {
+    "tiny": (2, 128),
+    "mini": (4, 256),
+    "small": (4, 512),
+    "medium": (8, 512),
+    "base": (12, 768),
+}
+"""layers and hidden of the BERT miniatures, Turc et al. 2019 (arXiv 1908.08962)."""
+
+
+class Student(Section):
+    """The small model. Give one of: ``path``, ``init_from``, ``scale``, ``size_mb``, or dimensions."""
+
+    path: str | None = None
+    """Continue from this Hugging Face folder."""
+    init_from: InitFrom | None = None
+    scale: Literal["tiny", "mini", "small", "medium", "base"] | None = None
+    size_mb: float | None = Field(default=None, gt=0)
+    """Largest size of the exported safetensors in MB (10⁶ bytes, float32); solves for dimensions."""
+    layers: int | None = Field(default=None, ge=1)
+    hidden: int | None = Field(default=None, ge=8)
+    heads: int | None = Field(default=None, ge=1)
+    """null: hidden / 32, at least 1."""
+    ffn: int | None = Field(default=None, ge=1)
+    """null: 4 · hidden."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    tokenizer: str | None = None
+    """Folder of the student's tokenizer; null: that of the experts' base or the first teacher."""
+    vocab_size: int | None = Field(default=None, ge=64)
+    """Retrain the tokenizer to this many tokens on the train and transfer text; null keeps it."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Student:
+        sized = {
+            "student.path": self.path,
+            "student.init_from": self.init_from,
+            "student.scale": self.scale,
+        }
+        given = [key for key, value in sized.items() if value is not None]
+        dims = [k for k in ("layers", "hidden", "heads", "ffn") if getattr(self, k) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}, not both")
+        if given and (dims or self.size_mb is not None):
+            extra = [f"student.{d}" for d in dims] or ["student.size_mb"]
+            raise ValueError(f"{given[0]} already fixes the size: remove {', '.join(extra)}")
+        if self.size_mb is not None and self.hidden is not None and self.layers is not None:
+            raise ValueError("student.size_mb solves for dimensions: remove student.hidden")
+        if self.vocab_size is not None and (self.path or self.init_from):
+            raise ValueError(
+                f"student.vocab_size {self.vocab_size} would discard the embeddings of "
+                f"{given[0]}: remove one of the two"
+            )
+        return self
+
+
+class KD(Section):
+    """L = α · c(T) · D(p_T, p_S) + (1 − α) · CE(y, z_S)."""
+
+    temperature: float = Field(default=2.0, gt=0)
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the teachers' soft target."""
+
+
+class DatasetSampling(Variant):
+    """Batches are rows of the data set."""
+
+    type: Literal["dataset"] = "dataset"
+
+
+class Trainer(Section):
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    num_workers: int = Field(default=1, ge=1)
+    """Data-parallel ranks of the student."""
+    num_cpus_per_worker: float = Field(default=1.0, gt=0)
+    num_gpus_per_worker: float = Field(default=0.0, ge=0)
+    node_labels: dict[str, str] = {}
+    """Ray node labels that a rank needs, e.g. {role: student}."""
+    device: Device = "auto"
+    """auto: the GPU where num_gpus_per_worker is above 0, else the CPU."""
+    dtype: Dtype = "float32"
+    epochs: float = Field(default=3.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    """Rows of one optimizer step, over all ranks and micro-batches."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Rows of one forward on one rank; null: batch_size / num_workers. Sets the accumulation."""
+    eval_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations on the validation split; null: once an epoch."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    select_by: Literal["eval.accuracy", "eval.f1"] = "eval.accuracy"
+    """The metric (on validation) that picks the exported weights."""
+    max_failures: int = Field(default=1, ge=0)
+    """Times a lost worker group is restarted from the last checkpoint."""
+
+
+class Stream(Section):
+    """Between the teachers and one student rank."""
+
+    in_flight: int = Field(default=4, ge=1)
+    """Steps asked ahead of the student (W)."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """Longest wait for one answer before another replica is asked."""
+    retries: int = Field(default=3, ge=0)
+    """Times a request is sent again after a lost replica or a missed deadline."""
+
+
+class Cache(Section):
+    type: Literal["arrow", "memory", "none"] = "arrow"
+    """arrow: on disk, kept between runs. memory: gone when the run ends. none: always ask."""
+    path: str | None = None
+    """Folder of the Arrow cache; null: ``<output>/cache``. Share one folder to share answers."""
+
+
+class LabelsOnly(Variant):
+    """A student trained by the same loop on the labelled rows alone, for as many steps."""
+
+    type: Literal["labels_only"] = "labels_only"
+    name: Name
+    student: Student | None = None
+    """null: the same student as the distilled one."""
+    optimizer: Optimizer | None = None
+    """null: the distilled student's."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Epochs over the labelled rows; null: as many steps as the distilled student takes."""
+
+
+class TfidfBaseline(Variant):
+    """TF-IDF (word 1–2-grams) and logistic regression on the labelled rows."""
+
+    type: Literal["tfidf"] = "tfidf"
+    name: Name = "tf-idf"
+
+
+Baseline = Annotated[LabelsOnly | TfidfBaseline, Field(discriminator="type")]
+
+
+class Tracking(Section):
+    experiment: str | None = None
+    """MLflow experiment; null: the name of the configuration file."""
+    run_name: str | None = None
+    uri: str | None = None
+    """null: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder."""
+    system_metrics: bool = True
+    log_model: bool = True
+    """Log the exported student as an MLflow model."""
+
+
+class Cluster(Section):
+    address: str | None = None
+    """A running Ray cluster (``auto``, ``ray://host:10001``); null starts a local one."""
+    num_cpus: float | None = Field(default=None, gt=0)
+    """CPUs of a local cluster; null: all."""
+
+
+class Experiment(Section):
+    """The whole configuration file."""
+
+    data: Data
+    output: str
+    """Folder of the run: checkpoints, metrics, cache, and the exported student in ``student/``."""
+    experts: Experts | None = None
+    teachers: tuple[Teacher, ...] = ()
+    """Ready experts; empty: those that ``experts`` trains."""
+    aggregation: Aggregation = UniformMean()
+    objective: Objective = ForwardKL()
+    kd: KD = KD()
+    student: Student = Student()
+    sampling: DatasetSampling = DatasetSampling()
+    optimizer: Optimizer = Optimizer()
+    trainer: Trainer = Trainer()
+    stream: Stream = Stream()
+    cache: Cache = Cache()
+    baselines: tuple[Baseline, ...] = ()
+    """What the distilled student is compared with in the final table."""
+    tracking: Tracking = Tracking()
+    cluster: Cluster = Cluster()
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        names = [t.name for t in self.teachers]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"teachers: two teachers are named {twice[0]!r}: names must differ")
+        if self.experts and self.teachers:
+            raise ValueError("give experts (trained here) or teachers (ready folders), not both")
+        if self.experts and isinstance(self.experts.partition, ByColumn):
+            if self.data.columns.domain is None:
+                raise ValueError(
+                    "experts.partition.type 'column' needs data.columns.domain: name the column, "
+                    "or use partition.type 'kmeans'"
+                )
+        if self.aggregation.needs_router():
+            has_router = self.experts is not None and self.experts.router is not None
+            if not has_router and getattr(self.aggregation, "router", None) is None:
+                raise ValueError(
+                    f"aggregation.type {self.aggregation.type!r} needs a router: give "
+                    "aggregation.router (a folder), or experts with experts.router"
+                )
+        baseline_names = [b.name for b in self.baselines]
+        if len(set(baseline_names)) != len(baseline_names):
+            raise ValueError(f"baselines: names must differ, got {baseline_names}")
+        return self
+
+    @property
+    def has_teachers(self) -> bool:
+        return self.experts is not None or bool(self.teachers)
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Experiment:
+    """The experiment in a YAML file, with ``a.b=c`` overrides (values are YAML) applied in order.
+
+    ``output`` defaults to ``runs/<stem>`` and ``tracking.experiment`` to the file's stem.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys, got {type(raw).__name__}")
+    for override in overrides or []:
+        _apply(raw, override)
+    raw.setdefault("output", f"runs/{path.stem}")
+    tracking = raw.setdefault("tracking", {})
+    if isinstance(tracking, dict) and tracking.get("experiment") is None:
+        tracking["experiment"] = path.stem
+    return parse(raw, source=str(path))
+
+
+def parse(raw: dict[str, Any], source: str = "configuration") -> Experiment:
+    """Validate a mapping; every problem in one ConfigError, a line each."""
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source)) from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"an override is written key=value, got {override!r}")
+    *parents, last = key.split(".")
+    node: Any = raw
+    for depth, parent in enumerate(parents):
+        node = _child(node, parent, ".".join(parents[: depth + 1]))
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {key}: {value!r} is not a YAML value") from None
+    if isinstance(node, list):
+        node[_index(node, last, key)] = parsed
+    else:
+        node[last] = parsed
+
+
+def _child(node: Any, name: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, key)]
+    child = node.get(name)
+    if child is None:
+        child = node[name] = {}
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"override {key}: {key} is the value {child!r}, not a section")
+    return child
+
+
+def _index(node: list[Any], name: str, key: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ConfigError(f"override {key}: the list has {len(node)} entries, got {name!r}")
+    return int(name)
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        value = problem.get("input")
+        kind = problem["type"]
+        if kind == "extra_forbidden":
+            lines.append(f"unknown key {key}{_nearest(problem['loc'])}")
+        elif kind == "missing":
+            lines.append(f"{key} is missing: add it to {source}")
+        elif kind == "value_error":
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(message if not key or key in message else f"{key}: {message}")
+        else:
+            shown = f", got {value!r}" if not isinstance(value, dict | list) else ""
+            lines.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}")
+    return "\n".join(f"{source}: {line}" for line in lines)
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """``: did you mean …`` from the keys of the section where the unknown key stands."""
+    import difflib
+
+    section: Any = Experiment
+    for part in location[:-1]:
+        section = _section_of(section, part)
+        if section is None:
+            return ""
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f": did you mean {close[0]}?" if close else f": known keys are {', '.join(names)}"
+
+
+def _section_of(section: Any, part: int | str) -> Any:
+    from typing import get_args
+
+    if isinstance(part, int) or part not in section.model_fields:
+        # A list index, or the tag of a union: pydantic puts both into the location.
+        tagged = [s for s in _all_variants() if s.model_fields["type"].default == part]
+        return tagged[0] if tagged else section
+    annotation = section.model_fields[part].annotation
+    pending = [annotation]
+    while pending:
+        candidate = pending.pop(0)
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+        pending.extend(get_args(candidate))
+    return None
+
+
+def _all_variants() -> list[type[Variant]]:
+    found: list[type[Variant]] = []
+    pending: list[type[Variant]] = [Variant]
+    while pending:
+        for sub in pending.pop().__subclasses__():
+            pending.append(sub)
+            if isinstance(sub.model_fields["type"].default, str):
+                found.append(sub)
+    return found

@@ -1,0 +1,63 @@
+"""One tree of errors. Every error pickles (it crosses process borders) and carries one message.
+
+The message names the key or file, the value, and the way out:
+``kd.temperature must be greater than 0, got 0: use 1 for unsoftened targets``.
+"""
+
+
+class DistillError(Exception):
+    """Anything that distill itself reports. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class InputError(DistillError, ValueError):
+    """The user's configuration, data or files cannot be used; refused before anything starts."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A key of the configuration is unknown, of the wrong type, or out of range."""
+
+
+class DataError(InputError):
+    """A data file, column, label or text cannot be used."""
+
+
+class ModelError(InputError):
+    """A weights folder, tokenizer or label space cannot be used."""
+
+
+class RunFolderError(InputError):
+    """The output folder is unwritable or belongs to another experiment."""
+
+
+class UnreachableError(InputError):
+    """A Ray or MLflow address does not answer."""
+
+
+class CheckpointError(DistillError):
+    """A checkpoint is missing parts or fails its checksum."""
+
+
+class CacheError(DistillError):
+    """A teacher-cache file fails its checksum."""
+
+
+class TeacherError(DistillError):
+    """A teacher could not answer: lost beyond the retries, or past the deadline."""
+
+
+class TeacherAnswerError(TeacherError):
+    """A teacher answered something that must not be trained on: wrong shape, NaN, infinite."""
+
+
+class TrainingError(DistillError):
+    """The student's loss stopped being a finite number, or its worker group was lost."""
+
+
+class Interrupted(DistillError):
+    """The user asked to stop; a checkpoint was written and the run can be resumed."""
+
+    exit_code = 130

@@ -1,0 +1,80 @@
+"""Divergences D(p_T, p_S) per row, at one temperature for teacher and student alike.
+
+Shape suffixes: N any block of valid rows, V classes or vocabulary. ``logp`` is log-space.
+Each returns D_N in nats; ``scale(T)`` is the c(T) that keeps the gradient's size independent of T.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from distill.records import Target
+from distill.variant import Variant
+
+
+def kl(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
+    """KL(p ‖ q) per row; 0·log 0 = 0, so a class that p rules out adds nothing."""
+    p_NV = logp_NV.exp()
+    terms_NV = torch.where(p_NV > 0, p_NV * (logp_NV - logq_NV), torch.zeros_like(p_NV))
+    return terms_NV.sum(-1)
+
+
+class Divergence(Variant):
+    """A divergence of the KL family: scaled by T² (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    def scale(self, temperature: float) -> float:
+        return temperature**2
+
+    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+        raise NotImplementedError
+
+
+class ForwardKL(Divergence):
+    """KL(p_T ‖ p_S): covers every mode of the teacher. Hinton et al. 2015, arXiv 1503.02531."""
+
+    type: Literal["forward_kl"] = "forward_kl"
+
+    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+        return kl(target.logp_NV, log_softmax(student_logits_NV / temperature, dim=-1))
+
+
+class ReverseKL(Divergence):
+    """KL(p_S ‖ p_T): seeks the teacher's main mode. MiniLLM, Gu et al. 2023, arXiv 2306.08543."""
+
+    type: Literal["reverse_kl"] = "reverse_kl"
+
+    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+        return kl(log_softmax(student_logits_NV / temperature, dim=-1), target.logp_NV)
+
+
+class GeneralisedJSD(Divergence):
+    """β·KL(p_T ‖ m) + (1−β)·KL(p_S ‖ m), m = β·p_T + (1−β)·p_S. GKD, arXiv 2306.13649."""
+
+    type: Literal["jsd"] = "jsd"
+    beta: float = Field(default=0.5, gt=0, lt=1)
+    """Weight of the teacher in the mixture, strictly between 0 and 1."""
+
+    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+        logp_S_NV = log_softmax(student_logits_NV / temperature, dim=-1)
+        logp_m_NV = torch.logaddexp(
+            target.logp_NV + math.log(self.beta), logp_S_NV + math.log1p(-self.beta)
+        )
+        to_teacher_N = self.beta * kl(target.logp_NV, logp_m_NV)
+        return to_teacher_N + (1 - self.beta) * kl(logp_S_NV, logp_m_NV)
+
+
+class TotalVariation(Divergence):
+    """½ Σ |p_T − p_S|, scaled by T. f-distill, Wen et al. 2023, arXiv 2307.15190."""
+
+    type: Literal["total_variation"] = "total_variation"
+
+    def scale(self, temperature: float) -> float:
+        return temperature
+
+    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+        p_S_NV = log_softmax(student_logits_NV / temperature, dim=-1).exp()
+        return 0.5 * (target.logp_NV.exp() - p_S_NV).abs().sum(-1)

@@ -1,0 +1,131 @@
+"""Typed records: what travels between the parts, and between processes.
+
+Shape suffixes: B rows, T tokens, V classes (or vocabulary), K teachers, H hidden, N any block of rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+UNLABELLED = -100
+"""Label of a row that has none (the transfer split); ignored by the cross-entropy."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of one rank, already padded, with the counts of the *global* batch.
+
+    Losses divide by the global counts, so sums over micro-batches and ranks give global means.
+    A rank that has no rows left in the last step of an epoch gets one filler row, ``valid`` False.
+    """
+
+    rows_B: np.ndarray  # int64: row ids, unique over all splits of one data set
+    input_ids_BT: torch.Tensor  # int64
+    attention_mask_BT: torch.Tensor  # int64, 0 on padding
+    labels_B: torch.Tensor  # int64, UNLABELLED where there is none
+    domains_B: torch.Tensor  # int64, -1 where there is none
+    valid_B: torch.Tensor  # bool
+    num_valid: int  # valid rows of the whole global batch
+    num_labelled: int  # labelled valid rows of the whole global batch
+    token_type_ids_BT: torch.Tensor | None = None  # int64, pair tasks
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Keyword arguments of a Hugging Face model's forward."""
+        kwargs = {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT}
+        if self.token_type_ids_BT is not None:
+            kwargs["token_type_ids"] = self.token_type_ids_BT
+        return kwargs
+
+    def to(self, device: torch.device | str) -> Batch:
+        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors)
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """What one teacher is asked. Idempotent: the same request always has the same answer."""
+
+    request_id: str
+    rows_B: np.ndarray  # int64
+    input_ids_BT: np.ndarray  # int64, in the *teacher's* tokens
+    attention_mask_BT: np.ndarray  # int64
+    token_type_ids_BT: np.ndarray | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows_B)
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """One teacher's raw answer (temperature 1, no softmax), as encoded by its wire."""
+
+    request_id: str
+    rows_B: np.ndarray  # int64, equal to the request's
+    payload: np.ndarray  # first dimension B; see distill/teachers/wire.py
+    wire: str  # the codec that wrote the payload, e.g. "dense/float32"
+    compute_s: float = 0.0  # seconds inside the teacher's forward
+
+
+@dataclass(frozen=True)
+class TeacherAnswers:
+    """What all teachers said about one batch. A teacher that was not asked has zeros and False."""
+
+    logits_KBV: torch.Tensor  # float32, raw
+    asked_KB: torch.Tensor  # bool
+    router_logits_BK: torch.Tensor | None = None  # float32, raw; None without a router
+
+    def to(self, device: torch.device | str) -> TeacherAnswers:
+        router = self.router_logits_BK
+        return TeacherAnswers(
+            self.logits_KBV.to(device),
+            self.asked_KB.to(device),
+            None if router is None else router.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """The one soft target that an objective sees, at the temperature of the step."""
+
+    logp_NV: torch.Tensor  # float32, log-probabilities: log_softmax(z_T / T), or log of a mixture
+    weights_KN: torch.Tensor  # float32, weight of each teacher in each row; columns sum to 1
+
+
+class Mean(NamedTuple):
+    """A metric on its way to becoming a mean: sums and counts add over micro-batches and ranks."""
+
+    sum: torch.Tensor
+    count: torch.Tensor
+
+
+class LossOutput(NamedTuple):
+    """What the trainable module returns. ``loss`` is this micro-batch's share of the global mean."""
+
+    loss: torch.Tensor  # scalar
+    logits_BV: torch.Tensor  # float32, the student's
+    metrics: dict[str, Mean]
+    teacher_logp_BV: torch.Tensor | None = None  # the aggregate at T = 1, in evaluation only
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What may change from step to step."""
+
+    temperature: float = 1.0
+    alpha: float = 1.0
+    lr: float = 0.0
+
+
+@dataclass
+class Cursor:
+    """Where training stands: everything that a resumed run needs beside the engine's own state."""
+
+    step: int = 0  # optimizer steps done
+    best_step: int = -1
+    best_value: float = float("-inf")
+    history: list[dict[str, float]] = field(default_factory=list)  # one row an evaluation

@@ -1,0 +1,17 @@
+"""The base of every configuration class, and of every method (a config class *is* its method)."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys refused, field docs under the field."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Variant(Section):
+    """One choice of a family, told apart by its ``type``."""
+
+    type: str
