@@ -65,5 +65,11 @@ def mix(logits_KBV: Tensor, weights_KB: Tensor, temperature: float, space: Space
     else:
         logp_KBV = log_softmax(logits_KBV / temperature, dim=-1)
         # log-sum-exp: a confident teacher's tail underflows when probabilities are added.
-        logp_BV = torch.logsumexp(logp_KBV + weights_KB.log()[..., None], dim=0)
+        logp_BV = torch.logsumexp(logp_KBV + _log(weights_KB)[..., None], dim=0)
     return Target(logp_BV, weights_KB)
+
+
+def _log(weights_KB: Tensor) -> Tensor:
+    """log, −∞ at 0 with a gradient of 0: log's own is infinite there, and ∞ · 0 is NaN."""
+    tiny = torch.finfo(weights_KB.dtype).tiny
+    return torch.where(weights_KB > 0, weights_KB.clamp(min=tiny).log(), -torch.inf)

@@ -1,0 +1,290 @@
+"""Everything that can be known before a process starts: refused here, or shown as the plan.
+
+Reading the data once (into the cache that training uses) is part of it: labels, empty texts and
+missing splits are known only then.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.config import Experiment, KMeans, LabelsOnly, Serving, Student
+from distill.data.corpus import Corpus, build_corpus
+from distill.errors import ConfigError, DataError, ModelError
+from distill.models.load import FolderInfo, check_folder, load_tokenizer
+from distill.models.sizes import solve
+from distill.run_folder import RunFolder, identity
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the plan's table."""
+
+    part: str
+    what: str
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated experiment, its data, and what will run where."""
+
+    experiment: Experiment
+    corpus: Corpus
+    teacher_names: tuple[str, ...]
+    tokenizer: str
+    """Folder of the tokenizer that the student starts from."""
+    is_resuming: bool
+    identity: dict[str, Any]
+    lines: tuple[Line, ...]
+
+
+def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
+    """Validate all of it; InputError names the key, the value and the way out."""
+    infos = {t.name: _folder(t.path, t.allow_pickle) for t in experiment.teachers}
+    labels = _teacher_labels(experiment, infos)
+    base = _folder(experiment.experts.base) if experiment.experts else None
+    say("reading the data")
+    corpus = build_corpus(experiment.data, experiment.seed, labels=labels)
+    names = _teacher_names(experiment, corpus)
+    _check_aggregation(experiment, names)
+    tokenizer = _tokenizer_folder(experiment)
+    _check_lengths(experiment, infos, base)
+    _check_batches(experiment, corpus)
+    student_lines = _student_lines(experiment, corpus, tokenizer)
+    resource_lines = _check_resources(experiment, len(names), infos, base)
+    described = identity(experiment, corpus.fingerprint)
+    is_resuming = RunFolder(experiment.output).check(described)
+    lines = (
+        *_data_lines(experiment, corpus),
+        *resource_lines,
+        *student_lines,
+        Line("output", experiment.output, "resumes" if is_resuming else "new"),
+    )
+    return Plan(experiment, corpus, names, tokenizer, is_resuming, described, lines)
+
+
+def _folder(path: str, allow_pickle: bool = False) -> FolderInfo:
+    return check_folder(path, allow_pickle)
+
+
+def _teacher_labels(
+    experiment: Experiment, infos: dict[str, FolderInfo]
+) -> tuple[str, ...] | None:
+    """The teachers' common label space, in class order; None when experts are trained here."""
+    for teacher in experiment.teachers:
+        if not infos[teacher.name].has_classifier_head:
+            raise ModelError(
+                f"teachers.{teacher.name}: {teacher.path} has no classification head: fine-tune "
+                "it first (section experts), or give another folder"
+            )
+    spaces = {name: info.label_names for name, info in infos.items()}
+    if not spaces:
+        return None
+    (first, labels), *others = spaces.items()
+    for name, other in others:
+        if other != labels:
+            raise ModelError(
+                f"teachers {first!r} and {name!r} have different labels or label orders: "
+                f"{list(labels)} and {list(other)}: teachers must share one label space"
+            )
+    if experiment.data.labels is not None and experiment.data.labels != labels:
+        raise ConfigError(
+            f"data.labels is {list(experiment.data.labels)}, the teachers' labels are "
+            f"{list(labels)}: remove data.labels, or give teachers with these labels"
+        )
+    return labels
+
+
+def _teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
+    if experiment.experts is None:
+        return tuple(t.name for t in experiment.teachers)
+    partition = experiment.experts.partition
+    if isinstance(partition, KMeans):
+        return tuple(f"cluster-{c}" for c in range(partition.num_clusters))
+    if len(corpus.domain_names) < 2:
+        raise DataError(
+            f"data.columns.domain {experiment.data.columns.domain!r} has the values "
+            f"{list(corpus.domain_names)}: experts by column need at least two domains, or use "
+            "experts.partition.type 'kmeans'"
+        )
+    return corpus.domain_names
+
+
+def _check_aggregation(experiment: Experiment, names: tuple[str, ...]) -> None:
+    if not names:
+        return
+    experiment.aggregation.check(list(names))
+    router = getattr(experiment.aggregation, "router", None)
+    if router is not None:
+        info = check_folder(router)
+        if info.label_names != names:
+            raise ModelError(
+                f"aggregation.router {router} chooses among {list(info.label_names)}, the "
+                f"teachers are {list(names)}: names and order must be equal"
+            )
+
+
+def _tokenizer_folder(experiment: Experiment) -> str:
+    """Where the student's tokenizer comes from."""
+    student = experiment.student
+    if student.tokenizer or student.path:
+        return student.tokenizer or student.path or ""
+    if student.init_from:
+        return student.init_from.path
+    if experiment.experts:
+        return experiment.experts.base
+    if experiment.teachers:
+        return experiment.teachers[0].path
+    raise ConfigError(
+        "student.tokenizer is missing: without experts or teachers, name a folder with a tokenizer"
+    )
+
+
+def _check_lengths(
+    experiment: Experiment, infos: dict[str, FolderInfo], base: FolderInfo | None
+) -> None:
+    limits = {f"teachers.{name}": info for name, info in infos.items()}
+    if base is not None:
+        limits["experts.base"] = base
+    for key, info in limits.items():
+        if experiment.data.max_length > info.max_positions:
+            raise ConfigError(
+                f"data.max_length {experiment.data.max_length} is longer than the "
+                f"{info.max_positions} positions of {key}: lower it"
+            )
+
+
+def _check_batches(experiment: Experiment, corpus: Corpus) -> None:
+    trainer = experiment.trainer
+    num_rows = len(corpus.rows("train"))
+    if trainer.batch_size > num_rows:
+        raise ConfigError(
+            f"trainer.batch_size {trainer.batch_size} is larger than the training data "
+            f"({num_rows} rows): lower it"
+        )
+    per_rank = math.ceil(trainer.batch_size / trainer.num_workers)
+    if trainer.micro_batch_size is not None and trainer.micro_batch_size > per_rank:
+        raise ConfigError(
+            f"trainer.micro_batch_size {trainer.micro_batch_size} is larger than a rank's share "
+            f"of trainer.batch_size ({per_rank} rows): lower it"
+        )
+    if trainer.batch_size < trainer.num_workers:
+        raise ConfigError(
+            f"trainer.batch_size {trainer.batch_size} is smaller than trainer.num_workers "
+            f"{trainer.num_workers}: every rank needs a row"
+        )
+
+
+def _data_lines(experiment: Experiment, corpus: Corpus) -> list[Line]:
+    counts = ", ".join(
+        f"{split} {len(corpus.rows(split)):,}" for split in ("train", "transfer", "validation", "test")
+    )
+    lines = [
+        Line("data", counts, "rows"),
+        Line("labels", ", ".join(corpus.label_names), f"{len(corpus.label_names)} classes"),
+    ]
+    if corpus.domain_names:
+        lines.append(Line("domains", ", ".join(corpus.domain_names)))
+    if corpus.num_dropped:
+        lines.append(Line("dropped", "empty texts", f"{corpus.num_dropped:,} rows"))
+    return lines
+
+
+def _student_lines(experiment: Experiment, corpus: Corpus, tokenizer: str) -> list[Line]:
+    named: list[tuple[str, Student]] = [("student", experiment.student)]
+    named += [
+        (f"baseline {b.name}", b.student)
+        for b in experiment.baselines
+        if isinstance(b, LabelsOnly) and b.student is not None
+    ]
+    vocab_size = len(load_tokenizer(tokenizer))
+    lines = []
+    for name, student in named:
+        if student.path or student.init_from:
+            folder = student.path or (student.init_from.path if student.init_from else "")
+            info = check_folder(folder)
+            if experiment.data.max_length > info.max_positions:
+                raise ConfigError(
+                    f"data.max_length {experiment.data.max_length} is longer than the "
+                    f"{info.max_positions} positions of {name} ({folder}): lower it"
+                )
+            lines.append(Line(name, f"from {folder}", _millions(info.num_params)))
+            continue
+        size = solve(
+            student,
+            student.vocab_size or vocab_size,
+            len(corpus.label_names),
+            experiment.data.max_length,
+        )
+        shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
+        lines.append(Line(name, shape, f"{_millions(size.num_params)}, {size.size_mb:.1f} MB"))
+    return lines
+
+
+def _check_resources(
+    experiment: Experiment, num_teachers: int, infos: dict[str, FolderInfo], base: FolderInfo | None
+) -> list[Line]:
+    """CPUs and GPUs of teachers and student together, against this machine."""
+    trainer = experiment.trainer
+    served: list[tuple[str, Serving, int]] = []
+    if experiment.experts and base:
+        served.append(
+            (f"{num_teachers} experts", experiment.experts.serving, base.num_params * num_teachers)
+        )
+        if experiment.aggregation.needs_router() and experiment.experts.router:
+            served.append(("router", experiment.experts.router.serving, base.num_params))
+    served += [(t.name, t, infos[t.name].num_params) for t in experiment.teachers]
+    lines, cpus, gpus = [], 0.0, 0.0
+    for name, serving, params in served:
+        count = num_teachers if name.endswith(" experts") else 1
+        cpus += serving.replicas * serving.num_cpus * count
+        gpus += serving.replicas * serving.num_gpus * count
+        width = 4 if serving.dtype == "float32" else 2
+        memory = params * width * serving.replicas / 1e6
+        what = f"{serving.replicas} replica(s) each, {serving.wire.type}/{serving.wire.dtype} wire"
+        lines.append(Line(name, what, f"{memory:,.0f} MB of weights"))
+    cpus += trainer.num_workers * trainer.num_cpus_per_worker
+    gpus += trainer.num_workers * trainer.num_gpus_per_worker
+    engine = trainer.engine
+    if engine == "deepspeed":
+        engine += f" ZeRO-{trainer.zero_stage}"
+    lines.append(Line("trainer", f"{engine}, {trainer.num_workers} rank(s)", trainer.dtype))
+    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs at once"))
+    if experiment.cluster.address is None:
+        have_cpus = experiment.cluster.num_cpus or os.cpu_count() or 1
+        have_gpus = torch.cuda.device_count()
+        _refuse_shortage("CPUs", cpus, have_cpus)
+        _refuse_shortage("GPUs", gpus, have_gpus)
+        if experiment.experts:
+            _refuse_shortage("CPUs", experiment.experts.num_cpus, have_cpus)
+            _refuse_shortage("GPUs", experiment.experts.num_gpus, have_gpus)
+    return lines
+
+
+def _refuse_shortage(kind: str, wanted: float, available: float) -> None:
+    if wanted > available + 1e-9:
+        key = "num_cpus" if kind == "CPUs" else "num_gpus"
+        raise ConfigError(
+            f"teachers and student need {wanted:g} {kind} at once, this machine has {available:g}: "
+            f"lower replicas, {key} (fractions are allowed) or trainer.num_workers, or give "
+            "cluster.address"
+        )
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M parameters"
+
+
+def tokenizer_folder_of(plan: Plan, run: RunFolder) -> Path:
+    """The tokenizer folder that the student is saved with."""
+    return run.tokenizer if plan.experiment.student.vocab_size else Path(plan.tokenizer)

@@ -1,0 +1,94 @@
+"""Joining a Ray cluster, or starting one on this machine that nobody else can reach."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distill.config import Cluster
+from distill.errors import UnreachableError
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
+    """Ray, for as long as the block runs; raises UnreachableError when the address is silent.
+
+    A Ray that this process already has is used, and left running. A local cluster listens on
+    127.0.0.1 alone, asks for a token that lives in this process and its children, and writes
+    nothing into the home folder. ``log_to_driver`` prints what the workers print.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if cluster.address is None:
+        _prepare_local()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if cluster.address is None:
+        _start_local(cluster.num_cpus, log_to_driver)
+    else:
+        _join(cluster.address, log_to_driver)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _prepare_local() -> None:
+    """What Ray reads from the environment when it is first imported."""
+    # Left to itself, Ray would write a token under the home folder.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
+    import ray
+    from ray._private import ray_constants
+
+    # Ray replaces 127.0.0.1 by the machine's outer address, and its services then listen on all
+    # interfaces, unless it believes that no other machine can join (as on a Mac).
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(
+        address="local",
+        num_cpus=None if num_cpus is None else int(num_cpus),
+        include_dashboard=True,
+        logging_level=logging.WARNING,
+        log_to_driver=log_to_driver,
+    )
+
+
+def _join(address: str, log_to_driver: bool) -> None:
+    import ray
+
+    try:
+        _probe(address)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
+    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+        ray.shutdown()
+        raise UnreachableError(
+            f"cluster.address {address!r} cannot be used: {error}: start a cluster there "
+            "(`ray start --head`), correct the address, or leave it out to start a local one"
+        ) from error
+
+
+def _probe(address: str) -> None:
+    """Raise ConnectionError unless gRPC answers: ``ray.init`` would end this whole process."""
+    import grpc
+    from ray._private import services
+    from ray._private.grpc_utils import init_grpc_channel
+
+    host = address.removeprefix("ray://").split("?")[0]
+    if not address.startswith("ray://"):
+        host = services.canonicalize_bootstrap_address(address) or host
+    channel = init_grpc_channel(host)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
+    except grpc.FutureTimeoutError:
+        raise ConnectionError(f"no answer from {host} in {CONNECT_TIMEOUT_S:g} s") from None
+    finally:
+        channel.close()

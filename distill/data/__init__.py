@@ -1,0 +1,21 @@
+"""From data files to batches: source → corpus (rows) → tokens → sampler → batches.
+
+Everything that is kept between runs is Arrow, memory-mapped, and named by a fingerprint of its
+content; nothing here holds all texts or all tokens in memory.
+"""
+
+from distill.data.batches import Batches
+from distill.data.corpus import Corpus, build_corpus
+from distill.data.sampler import Sampler
+from distill.data.tokens import PaddedTokens, Tokens, tokenise, tokenizer_fingerprint
+
+__all__ = [
+    "Batches",
+    "Corpus",
+    "PaddedTokens",
+    "Sampler",
+    "Tokens",
+    "build_corpus",
+    "tokenise",
+    "tokenizer_fingerprint",
+]

@@ -1,0 +1,93 @@
+"""Padded micro-batches of one rank, cut from global batches that no rank count changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from distill.data.sampler import Sampler
+from distill.data.tokens import Tokens
+from distill.errors import DataError
+from distill.records import UNLABELLED, Batch
+
+
+class Batches:
+    """The batches of some rows of a corpus, by step; a pure function of its arguments.
+
+    A step's global batch is cut into world_size · num_micro_batches parts of almost equal size
+    (``np.array_split``), and rank r takes the r-th run of num_micro_batches parts. A part without
+    rows (the short end of an epoch) becomes one filler row, not valid and without a label, so every
+    rank always runs as many forwards. Counts in a Batch are those of the global batch.
+
+    ``labels``, aligned with ``rows``, stand in for the corpus labels (the router: partitions).
+    With ``shuffle=False`` rows come in order, in one short batch if there are few (evaluation).
+    Raises DataError for no rows, or for shuffled batches larger than the rows.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        rows: range | np.ndarray,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batch_size: int | None = None,
+        shuffle: bool = True,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        assert 0 <= rank < world_size
+        self.num_rows = len(rows)
+        if self.num_rows == 0:
+            raise DataError(
+                "there are no rows to make batches of: check data.splits and data.limit"
+            )
+        if shuffle and batch_size > self.num_rows:
+            raise DataError(
+                f"trainer.batch_size must be at most the {self.num_rows} rows trained on, got "
+                f"{batch_size}: lower it or add rows"
+            )
+        per_rank = -(-batch_size // world_size)
+        self.num_micro_batches = -(-per_rank // (micro_batch_size or per_rank))
+        self._tokens = tokens
+        self._rows = np.asarray(rows, np.int64)
+        self._labels = tokens.corpus.labels_of(rows) if labels is None else labels.astype(np.int64)
+        assert len(self._labels) == self.num_rows
+        self._domains = tokens.corpus.domains_of(rows)
+        self._sampler = Sampler(
+            self.num_rows, batch_size, seed, lambda p: tokens.lengths(self._rows[p]), shuffle
+        )
+        self._num_parts = world_size * self.num_micro_batches
+        self._first_part = rank * self.num_micro_batches
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._sampler.steps_per_epoch
+
+    def at(self, step: int) -> list[Batch]:
+        """This rank's num_micro_batches micro-batches of a step, counted over all epochs."""
+        positions = self._sampler.positions(step)
+        num_labelled = int((self._labels[positions] != UNLABELLED).sum())
+        parts = np.array_split(positions, self._num_parts)
+        mine = parts[self._first_part : self._first_part + self.num_micro_batches]
+        return [self._batch(part, positions, num_labelled) for part in mine]
+
+    def _batch(self, part: np.ndarray, positions: np.ndarray, num_labelled: int) -> Batch:
+        is_filler = len(part) == 0
+        if is_filler:
+            part = positions[:1]
+        rows_B = self._rows[part]
+        padded = self._tokens.padded(rows_B)
+        labels_B = np.full(1, UNLABELLED) if is_filler else self._labels[part]
+        types_BT = padded.token_type_ids_BT
+        return Batch(
+            rows_B=rows_B,
+            input_ids_BT=torch.from_numpy(padded.input_ids_BT),
+            attention_mask_BT=torch.from_numpy(padded.attention_mask_BT),
+            labels_B=torch.from_numpy(labels_B),
+            domains_B=torch.from_numpy(self._domains[part]),
+            valid_B=torch.full((len(part),), not is_filler),
+            num_valid=len(positions),
+            num_labelled=num_labelled,
+            token_type_ids_BT=None if types_BT is None else torch.from_numpy(types_BT),
+        )

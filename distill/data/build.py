@@ -1,0 +1,224 @@
+"""Reading a source once and writing a corpus: splits, labels, limits, and every refusal.
+
+The stream is spooled by split with provisional label and domain numbers (their order is known only
+at the end), then copied into the final files, which also gives the fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc
+
+from distill.config import SPLITS, Data
+from distill.data.columns import Splitter, texts_in, values_in
+from distill.data.refusals import Labels, Place, no_rows, one_label
+from distill.data.rows import fixed_batches, write_rows
+from distill.data.source import File, read_batches
+from distill.data.splits import Smallest, row_hashes
+from distill.errors import DataError
+from distill.records import UNLABELLED
+
+FORMAT = 1  # raise it when the files or their meaning change
+TRANSFER = SPLITS.index("transfer")
+NONE = -1  # provisional number of no label, and final index of no domain
+
+SCHEMA = pa.schema(
+    {
+        "text": pa.large_string(),
+        "text_pair": pa.large_string(),
+        "label": pa.int64(),
+        "domain": pa.int64(),
+    }
+)
+SPOOL = SCHEMA.append(pa.field("hash", pa.uint64()))
+
+
+def corpus_key(files: list[File], data: Data, seed: int, labels: tuple[str, ...] | None) -> str:
+    """Names the corpus of these files under this configuration, without reading the files."""
+    settings = data.model_dump(mode="json", exclude={"path", "cache_dir", "max_length", "labels"})
+    is_limited = any(limit is not None for limit in settings["limit"].values())
+    identity = {
+        "format": FORMAT,
+        "files": [(file.filesystem.type_name, *file.identity()) for file in files],
+        "settings": settings,
+        "labels": labels,
+        "seed": seed if is_limited else None,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Builder:
+    """One build of one corpus into ``folder``; ``build`` is called once."""
+
+    def __init__(
+        self, data: Data, seed: int, label_names: tuple[str, ...] | None, folder: Path
+    ) -> None:
+        self.data = data
+        self.seed = seed
+        self.folder = folder
+        self.splitter = Splitter(data)
+        self.labels = Labels(label_names)
+        self.domains: dict[str, int] = {}
+        self.num_dropped = 0
+        self.num_seen = [0] * len(SPLITS)
+        self.smallest: dict[tuple[int, int], Smallest] = {}
+
+    def build(self, files: list[File]) -> None:
+        """Write the split files and manifest.json. Raises DataError for data it must refuse."""
+        columns = self.data.columns
+        wanted = [columns.text, columns.text_pair, columns.label, columns.domain]
+        names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
+        spools = [self.folder / f"{split}.spool" for split in SPLITS]
+        writers = [ipc.new_stream(str(path), SPOOL) for path in spools]
+        try:
+            for file in files:
+                first_row = 1
+                for batch in read_batches(file, names):
+                    for split, part in self._sorted(batch, file, first_row):
+                        writers[split].write_batch(part)
+                    first_row += batch.num_rows
+        finally:
+            for writer in writers:
+                writer.close()
+        self._finish(files, spools)
+
+    def _sorted(
+        self, batch: pa.RecordBatch, file: File, first_row: int
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The rows of one batch by split, without those that a limit cannot keep."""
+        names = self.data.columns
+        texts = texts_in(batch, names.text, "data.columns.text", file, first_row)
+        pairs: list[str] | None = None
+        keys = texts
+        if names.text_pair is not None:
+            key = "data.columns.text_pair"
+            pairs = texts_in(batch, names.text_pair, key, file, first_row)
+            keys = [f"{text}\0{pair}" for text, pair in zip(texts, pairs, strict=True)]
+        # A file of transfer rows alone may lack the column; Labels refuses other rows without.
+        labels = values_in(batch, names.label, "data.columns.label", file, may_lack=True)
+        domains = values_in(batch, names.domain, "data.columns.domain", file)
+        rows: list[list[tuple]] = [[] for _ in SPLITS]
+        for i, split in enumerate(self.splitter.of(batch, file, first_row, keys)):
+            place = Place(file, first_row + i)
+            pair = None if pairs is None else pairs[i]
+            if not texts[i] or pair == "":
+                self._drop_empty(place, "text" if not texts[i] else "text_pair")
+                continue
+            label = NONE
+            if split != TRANSFER:  # transfer rows are unlabelled by definition
+                label = self.labels.number(labels[i], SPLITS[split], place, self.data)
+            domain = NONE
+            if (name := domains[i]) is not None:
+                domain = self.domains.setdefault(name, len(self.domains))
+            rows[split].append((texts[i], pair, label, domain))
+        for split, found in enumerate(rows):
+            if found and (part := self._limited(split, found)).num_rows:
+                yield split, part
+
+    def _limited(self, split: int, rows: list[tuple]) -> pa.RecordBatch:
+        start = self.num_seen[split]
+        self.num_seen[split] += len(rows)
+        hashes = row_hashes(self.seed, split, np.arange(start, start + len(rows)))
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        part = pa.RecordBatch.from_pydict(
+            dict(zip(SPOOL.names, [*columns, hashes], strict=True)), schema=SPOOL
+        )
+        limit = getattr(self.data.limit, SPLITS[split])
+        if limit is None:
+            return part
+        maybe = np.ones(len(rows), bool)
+        domains = np.array(columns[3])
+        for domain in np.unique(domains):
+            here = domains == domain
+            smallest = self.smallest.setdefault((split, int(domain)), Smallest(limit))
+            maybe[here] = smallest.offer(hashes[here])
+        return part.filter(pa.array(maybe))
+
+    def _drop_empty(self, place: Place, role: str) -> None:
+        if self.data.on_empty_text == "error":
+            raise DataError(
+                f"data.columns.{role} is empty in {place}: remove the row, or set "
+                "data.on_empty_text=drop to drop and count such rows"
+            )
+        self.num_dropped += 1
+
+    def _finish(self, files: list[File], spools: list[Path]) -> None:
+        if not any(self.num_seen):
+            raise no_rows(files, self.num_dropped)
+        for split in ("train", "validation", "test"):
+            if not self.num_seen[SPLITS.index(split)]:
+                raise no_rows(files, self.num_dropped, split, self.data)
+        label_names = self.labels.final()
+        domain_names = sorted(self.domains)
+        label_of = np.array([label_names.index(n) for n in self.labels.numbers] + [UNLABELLED])
+        domain_of = np.array([domain_names.index(n) for n in self.domains] + [NONE])
+        content = hashlib.sha256(json.dumps([FORMAT, label_names, domain_names]).encode())
+        num_rows: dict[str, int] = {}
+        for split, spool in enumerate(spools):
+            batches = self._final(split, spool, label_of, domain_of)
+            path = self.folder / f"{SPLITS[split]}.arrow"
+            num_rows[SPLITS[split]] = write_rows(path, SCHEMA, _hashed(batches, content))
+            content.update(f"{split}:{num_rows[SPLITS[split]]}".encode())
+            spool.unlink()
+        manifest = {
+            "format": FORMAT,
+            "fingerprint": content.hexdigest(),
+            "label_names": label_names,
+            "domain_names": domain_names,
+            "num_dropped": self.num_dropped,
+            "num_rows": num_rows,
+            "is_pair": self.data.columns.text_pair is not None,
+        }
+        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
+
+    def _final(
+        self, split: int, spool: Path, label_of: np.ndarray, domain_of: np.ndarray
+    ) -> Iterator[pa.RecordBatch]:
+        threshold = {d: s.threshold() for (s_, d), s in self.smallest.items() if s_ == split}
+        used: set[int] = set()
+
+        def renumbered() -> Iterator[pa.RecordBatch]:
+            with ipc.open_stream(str(spool)) as reader:
+                for batch in reader:
+                    domains = batch.column("domain").to_numpy()
+                    if threshold:
+                        hashes = batch.column("hash").to_numpy()
+                        kept = np.zeros(batch.num_rows, bool)
+                        for number, largest in threshold.items():
+                            kept |= (domains == number) & (hashes <= largest)
+                        batch = batch.filter(pa.array(kept))
+                        domains = batch.column("domain").to_numpy()
+                    labels = label_of[batch.column("label").to_numpy()]
+                    used.update(np.unique(labels).tolist())
+                    yield pa.RecordBatch.from_arrays(
+                        [
+                            batch.column("text"),
+                            batch.column("text_pair"),
+                            labels,
+                            domain_of[domains],
+                        ],
+                        schema=SCHEMA,
+                    )
+
+        yield from fixed_batches(renumbered(), SCHEMA)
+        if SPLITS[split] == "train" and len(used) < 2:
+            raise one_label(self.labels.final()[used.pop()], self.data)
+
+
+def _hashed(batches: Iterator[pa.RecordBatch], content: hashlib._Hash) -> Iterator[pa.RecordBatch]:
+    """Pass the batches on, adding lengths and characters of every text to ``content``."""
+    for batch in batches:
+        for name in ("text", "text_pair"):
+            texts = batch.column(name).to_pylist()
+            lengths = [-1 if text is None else len(text) for text in texts]
+            content.update(np.array(lengths, "<i8").tobytes())
+            content.update("".join(filter(None, texts)).encode())
+        for name in ("label", "domain"):
+            content.update(batch.column(name).to_numpy().astype("<i8").tobytes())
+        yield batch

@@ -1,0 +1,101 @@
+"""The columns of one record batch, checked: texts, optional values, and the split of every row."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill.config import SPLITS, Data
+from distill.data.refusals import Place, absent_column
+from distill.data.source import File
+from distill.data.splits import split_of
+from distill.errors import DataError
+
+
+def texts_in(batch: pa.RecordBatch, name: str, key: str, file: File, first_row: int) -> list[str]:
+    """A text column, which must be there and hold no null; ``key`` is what configures it."""
+    if name not in batch.schema.names:
+        raise absent_column(key, name, file)
+    column = batch.column(name)
+    if column.null_count:
+        row = first_row + pc.index(column.is_null(), True).as_py()
+        raise DataError(
+            f"{key} {name!r} is null in {Place(file, row)}: give every row a text, or remove "
+            "the row"
+        )
+    return column.to_pylist()
+
+
+def values_in(
+    batch: pa.RecordBatch, name: str | None, key: str, file: File, may_lack: bool = False
+) -> list[str | None]:
+    """A column that may hold nulls; the empty string is one, for CSV knows no other."""
+    if name is not None and name in batch.schema.names:
+        return [value or None for value in batch.column(name).to_pylist()]
+    if name is not None and not may_lack:
+        raise absent_column(key, name, file)
+    return [None] * batch.num_rows
+
+
+class Splitter:
+    """Says which split a row is in: by column, by saved subfolder, or by ``data.holdout``."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._index: dict[str, int] = {}
+        for i, split in enumerate(SPLITS):
+            name = getattr(data.splits, split)
+            if name in self._index:
+                raise DataError(
+                    f"data.splits.{SPLITS[self._index[name]]} and data.splits.{split} are both "
+                    f"{name!r}: a row can be in one split only"
+                )
+            self._index[name] = i
+        cut = data.holdout
+        if cut.transfer + cut.validation + cut.test >= 1:
+            raise DataError(
+                "data.holdout leaves no train rows: transfer + validation + test must be below 1, "
+                f"got {cut.transfer} + {cut.validation} + {cut.test}"
+            )
+
+    @property
+    def columns(self) -> list[str | None]:
+        """What it reads beside the texts."""
+        split = self._data.columns.split
+        return [split if split is not None else self._data.holdout.group]
+
+    def of(self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]) -> list[int]:
+        """Index into SPLITS of every row; ``texts`` are hashed where nothing else decides."""
+        name = self._data.columns.split
+        if name is not None and name in batch.schema.names:
+            values = batch.column(name).to_pylist()
+        elif file.split is not None:
+            values = [file.split] * batch.num_rows
+        elif name is not None:
+            raise absent_column("data.columns.split", name, file)
+        else:
+            return self._held_out(batch, file, first_row, texts)
+        for i, value in enumerate(values):
+            if value not in self._index:
+                named = ", ".join(f"{s}: {getattr(self._data.splits, s)}" for s in SPLITS)
+                raise DataError(
+                    f"the split of {Place(file, first_row + i)} is {value!r}, which data.splits "
+                    f"does not name ({named}): rename one, such as data.splits.validation={value}"
+                )
+        return [self._index[value] for value in values]
+
+    def _held_out(
+        self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]
+    ) -> list[int]:
+        group = self._data.holdout.group
+        if group is None:
+            return [split_of(text, self._data.holdout) for text in texts]
+        splits = []
+        for i, value in enumerate(values_in(batch, group, "data.holdout.group", file)):
+            if value is None:
+                raise DataError(
+                    f"data.holdout.group {group!r} is null in {Place(file, first_row + i)}: "
+                    "give every row a group, or leave data.holdout.group out"
+                )
+            splits.append(split_of(value, self._data.holdout))
+        return splits

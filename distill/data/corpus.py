@@ -1,0 +1,122 @@
+"""A data set on disk, split and labelled, with one global id a row.
+
+Ids count the rows of train, transfer, validation and test in this order. Each split is one Arrow
+file (text, text_pair, label, domain) that is memory-mapped; labels and domains are indices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from distill.config import SPLITS, Data
+from distill.data.build import FORMAT, Builder, corpus_key
+from distill.data.rows import BATCH_ROWS, RowsFile, published
+from distill.data.source import find_files
+from distill.errors import DataError
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """``data.cache_dir``, else $DISTILL_CACHE, else ~/.cache/distill."""
+    return Path(cache_dir or os.environ.get("DISTILL_CACHE") or "~/.cache/distill").expanduser()
+
+
+def build_corpus(data: Data, seed: int = 0, labels: Sequence[str] | None = None) -> Corpus:
+    """Read, check, split and store the data set that ``data`` names, or open it if it is there.
+
+    ``labels`` are the class names in order, where a model already fixes them; they go before
+    ``data.labels``. ``seed`` picks the rows that ``data.limit`` keeps and nothing else.
+    Every row is read once, in record batches. Raises DataError for data that cannot be used.
+    """
+    files = find_files(data.path)
+    names = tuple(labels) if labels is not None else data.labels
+    folder = cache_root(data.cache_dir) / "corpora" / corpus_key(files, data, seed, names)
+    if not (folder / "manifest.json").is_file():
+        try:
+            with published(folder) as building:
+                Builder(data, seed, names, building).build(files)
+        except OSError as error:
+            raise DataError(
+                f"the data cache {folder.parent} cannot be written ({error}): "
+                "set data.cache_dir or DISTILL_CACHE to a folder with room"
+            ) from None
+    return Corpus(folder)
+
+
+class Corpus:
+    """Opens the folder of a built corpus. Pickles as its path, so it travels between processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["format"] == FORMAT, f"{folder} was written by another version"
+        self.fingerprint: str = manifest["fingerprint"]
+        self.label_names: tuple[str, ...] = tuple(manifest["label_names"])
+        self.domain_names: tuple[str, ...] = tuple(manifest["domain_names"])
+        self.num_dropped: int = manifest["num_dropped"]
+        self.is_pair: bool = manifest["is_pair"]
+        self._ranges: dict[str, range] = {}
+        start = 0
+        for split in SPLITS:
+            stop = start + manifest["num_rows"][split]
+            self._ranges[split] = range(start, stop)
+            start = stop
+        self.num_rows = start
+
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+        return Corpus, (self.folder,)
+
+    def rows(self, split: str) -> range:
+        """Global ids of a split."""
+        return self._ranges[split]
+
+    def texts(self, split: str) -> Iterator[tuple[str, str | None]]:
+        """Texts of a split with their pair (None if it is no pair task), one batch at a time."""
+        for batch in self._files[split]:
+            yield from _texts(batch)
+
+    def texts_of(self, rows: Sequence[int] | np.ndarray | range) -> list[tuple[str, str | None]]:
+        """Texts of any rows, in their order."""
+        rows = np.asarray(rows, np.int64)
+        found: list[tuple[str, str | None]] = [("", None)] * len(rows)
+        for split in SPLITS:
+            here = self._ranges[split]
+            where = np.flatnonzero((rows >= here.start) & (rows < here.stop))
+            positions = rows[where] - here.start
+            for index in np.unique(positions // BATCH_ROWS):
+                inside = where[positions // BATCH_ROWS == index]
+                batch = self._files[split].batch(int(index))
+                taken = batch.take(pa.array(rows[inside] - here.start - index * BATCH_ROWS))
+                for i, text in zip(inside, _texts(taken), strict=True):
+                    found[i] = text
+        return found
+
+    def labels_of(self, rows: Sequence[int] | np.ndarray | range) -> np.ndarray:
+        """int64[n] class indices, UNLABELLED in the transfer split."""
+        return self._labels[np.asarray(rows, np.int64)]
+
+    def domains_of(self, rows: Sequence[int] | np.ndarray | range) -> np.ndarray:
+        """int64[n] indices into domain_names, -1 for a row without a domain."""
+        return self._domains[np.asarray(rows, np.int64)]
+
+    @cached_property
+    def _files(self) -> dict[str, RowsFile]:
+        return {split: RowsFile(self.folder / f"{split}.arrow") for split in SPLITS}
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        return np.concatenate([self._files[split].int64("label") for split in SPLITS])
+
+    @cached_property
+    def _domains(self) -> np.ndarray:
+        return np.concatenate([self._files[split].int64("domain") for split in SPLITS])
+
+
+def _texts(batch: pa.RecordBatch) -> Iterator[tuple[str, str | None]]:
+    return zip(batch.column("text").to_pylist(), batch.column("text_pair").to_pylist(), strict=True)

@@ -1,0 +1,178 @@
+"""One reader a file format: (file system, path, uri, columns) → record batches.
+
+A reader yields those of ``columns`` that the file has (None: all), in file order, in batches
+that bound memory. Values keep their type; see strings.py for what becomes of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv, ipc, parquet
+from pyarrow import fs as pafs
+
+from distill.errors import DataError
+
+Reader = Callable[[pafs.FileSystem, str, str, tuple[str, ...] | None], Iterator[pa.RecordBatch]]
+
+NUM_ROWS = 4096  # of a batch read from Parquet or JSON
+CSV_BLOCK = 16 << 20  # bytes; a longer row is an error of Arrow's reader
+
+ENDINGS = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".jsonl.gz": "json",
+    ".csv.gz": "csv",
+}
+
+
+def format_of(path: str) -> str | None:
+    """The format that a file's ending stands for; None if it is not known."""
+    return next((kind for end, kind in ENDINGS.items() if path.lower().endswith(end)), None)
+
+
+def read_parquet(
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+) -> Iterator[pa.RecordBatch]:
+    with filesystem.open_input_file(path) as stream:
+        reader = parquet.ParquetFile(stream)
+        wanted = _present(reader.schema_arrow.names, columns)
+        yield from reader.iter_batches(NUM_ROWS, columns=wanted)
+
+
+def read_arrow(
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+) -> Iterator[pa.RecordBatch]:
+    """Both IPC formats: ``datasets`` writes streams under the ending that others use for files."""
+    with filesystem.open_input_file(path) as stream:
+        is_file = stream.read(6) == b"ARROW1"
+        stream.seek(0)
+        if not is_file:
+            with ipc.open_stream(stream) as reader:
+                for batch in reader:
+                    yield batch.select(_present(batch.schema.names, columns))
+            return
+        with ipc.open_file(stream) as reader:
+            for i in range(reader.num_record_batches):
+                batch = reader.get_batch(i)
+                yield batch.select(_present(batch.schema.names, columns))
+
+
+def read_csv(
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+) -> Iterator[pa.RecordBatch]:
+    """Every value as bytes: types guessed from the first block would fail in a later one."""
+    options: dict[str, Any] = {
+        "read_options": csv.ReadOptions(block_size=CSV_BLOCK, use_threads=False),
+        "parse_options": csv.ParseOptions(newlines_in_values=True),
+    }
+    with filesystem.open_input_stream(path) as stream, csv.open_csv(stream, **options) as reader:
+        wanted = _present(reader.schema.names, columns)
+    convert = csv.ConvertOptions(
+        include_columns=wanted,
+        column_types={name: pa.binary() for name in wanted},
+        strings_can_be_null=False,
+    )
+    with filesystem.open_input_stream(path) as stream:
+        yield from csv.open_csv(stream, convert_options=convert, **options)
+
+
+def read_json(
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+) -> Iterator[pa.RecordBatch]:
+    """JSON lines, or one JSON array (which is read whole). A key that a row lacks is null."""
+    with filesystem.open_input_stream(path) as stream:
+        rows = _json_rows(stream, uri)
+        names: dict[str, None] = {}
+        first_row = 1
+        while block := list(islice(rows, NUM_ROWS)):
+            names.update(dict.fromkeys(key for row in block for key in row))
+            wanted = _present(list(names), columns)
+            values = {n: _json_values(block, n, uri, first_row) for n in wanted}
+            yield pa.RecordBatch.from_pydict(values)
+            first_row += len(block)
+
+
+def _json_rows(stream: pa.NativeFile, uri: str) -> Iterator[dict[str, Any]]:
+    lines = _lines(stream)
+    first = next(lines, b"").removeprefix(b"\xef\xbb\xbf")
+    if first.lstrip().startswith(b"["):
+        first += b"".join(lines)
+    number = 0
+    while first or number == 0:
+        number += 1
+        if first.strip():
+            try:
+                parsed = json.loads(first.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"data.path: line {number} of {uri} is not UTF-8: convert the file to UTF-8"
+                ) from None
+            except ValueError as error:
+                raise DataError(
+                    f"data.path: line {number} of {uri} is not valid JSON ({error}): "
+                    "write one object a line"
+                ) from None
+            for row in parsed if isinstance(parsed, list) else [parsed]:
+                if not isinstance(row, dict):
+                    raise DataError(
+                        f"data.path: line {number} of {uri} holds {type(row).__name__} "
+                        f"{str(row)[:40]!r}: write one JSON object a row"
+                    )
+                yield row
+        first = next(lines, b"")
+
+
+def _lines(stream: pa.NativeFile) -> Iterator[bytes]:
+    """Lines with their end, split on \\n alone (texts may hold other line separators)."""
+    rest = b""
+    while block := stream.read(1 << 20):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def _json_values(block: list[dict[str, Any]], name: str, uri: str, first_row: int) -> pa.Array:
+    """One column; labels often mix strings and integers, so integers become strings here."""
+    texts: list[str | None] = []
+    for i, row in enumerate(block):
+        value = row.get(name)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, str | int | None):
+            kind = "fractions" if isinstance(value, float) else type(value).__name__
+            raise DataError(
+                f"data.path: column {name!r} of {uri} holds {kind} in row {first_row + i}: "
+                "a string, integer or boolean is needed"
+            )
+        texts.append(str(int(value)) if isinstance(value, int) else value)
+    try:
+        return pa.array(texts, pa.large_string())
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"data.path: column {name!r} of {uri} is not UTF-8 (lone surrogate "
+            f"{error.object[error.start]!r} in rows {first_row} to {first_row + len(block) - 1}): "
+            "convert the file to UTF-8"
+        ) from None
+
+
+def _present(names: list[str], columns: tuple[str, ...] | None) -> list[str]:
+    return names if columns is None else [name for name in columns if name in names]
+
+
+READERS: dict[str, Reader] = {
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+    "csv": read_csv,
+    "json": read_json,
+}

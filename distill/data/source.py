@@ -1,0 +1,256 @@
+"""Data files as a stream of record batches of strings, whatever their format and place.
+
+``find_files`` turns ``data.path`` into files, ``read_batches`` streams one of them. Formats are
+Parquet, Arrow (file or stream; Feather), JSON lines (or one JSON array), CSV, and folders that
+Hugging Face ``datasets`` saved. A URI goes to pyarrow's file systems first, else to fsspec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from distill.data.formats import READERS, format_of
+from distill.data.strings import as_strings
+from distill.errors import DataError
+
+
+@dataclass(frozen=True)
+class File:
+    """One data file. ``uri`` is what messages call it."""
+
+    filesystem: pafs.FileSystem
+    path: str
+    uri: str
+    format: str  # a key of formats.READERS
+    size: int  # bytes
+    mtime_ns: int | None  # None where the file system keeps none
+    split: str | None = None  # the subfolder of a Hugging Face DatasetDict
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # ClassLabel columns
+
+    def identity(self) -> tuple[str, int, str, str | None]:
+        """What changes when the file does: place, size and time, or the bytes without a time."""
+        if self.mtime_ns is not None:
+            return self.uri, self.size, str(self.mtime_ns), self.split
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path, compression=None) as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        return self.uri, self.size, digest.hexdigest(), self.split
+
+
+def find_files(paths: str | tuple[str, ...]) -> list[File]:
+    """The files of ``data.path``, in the order given and sorted by name within a folder or glob.
+
+    Raises DataError for a path without files, an unknown format or an unreachable file system.
+    """
+    found: list[File] = []
+    for path in (paths,) if isinstance(paths, str) else paths:
+        try:
+            found.extend(_find(path))
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"data.path {path!r} cannot be read: {_first_line(error)}") from None
+    if not found:
+        raise DataError("data.path is empty: name at least one file, folder, glob or URI")
+    return found
+
+
+def read_batches(file: File, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Record batches with those of ``columns`` that the file has, each as UTF-8 large_string.
+
+    Integers and booleans become "0", "1", …; ClassLabel integers their names (-1: null).
+    Raises DataError for a file that is not of its format, a value that is no string, or bad UTF-8.
+    """
+    first_row = 1
+    try:
+        for batch in READERS[file.format](file.filesystem, file.path, file.uri, columns):
+            arrays = {
+                name: as_strings(
+                    batch.column(name), name, file.uri, first_row, file.class_names.get(name)
+                )
+                for name in columns
+                if name in batch.schema.names
+            }
+            yield pa.RecordBatch.from_pydict(arrays)
+            first_row += batch.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"data.path: {file.uri} cannot be read as {file.format}: {_first_line(error)}"
+        ) from None
+
+
+def column_names(file: File) -> list[str]:
+    """All columns of a file, for messages."""
+    try:
+        batches = READERS[file.format](file.filesystem, file.path, file.uri, None)
+        return next((batch.schema.names for batch in batches), [])
+    except (OSError, pa.ArrowException):
+        return []
+
+
+def _find(path: str) -> list[File]:
+    filesystem, inner = _resolve(path)
+    info = filesystem.get_file_info(inner)
+    if info.type == pafs.FileType.File:
+        return [_file(filesystem, info, path)]
+    if info.type == pafs.FileType.Directory:
+        return _in_folder(filesystem, inner, path)
+    if not _has_magic(path):
+        raise DataError(f"data.path: there is no file or folder at {path!r}: check the path")
+    folder = re.split(r"[*?\[]", inner, maxsplit=1)[0].rpartition("/")[0]
+    matches = re.compile(_glob_regex(inner)).fullmatch
+    infos = [i for i in _walk(filesystem, folder or "/") if matches(i.path)]
+    if not infos:
+        raise DataError(f"data.path: the glob {path!r} matches no file: check the pattern")
+    return [_file(filesystem, info, _shown(path, inner, info.path)) for info in infos]
+
+
+def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[File]:
+    if splits := _read_json(filesystem, f"{folder}/dataset_dict.json"):
+        return [
+            file
+            for split in splits.get("splits", [])
+            for file in _saved(filesystem, f"{folder}/{split}", f"{shown}/{split}", split)
+        ]
+    if _read_json(filesystem, f"{folder}/state.json"):
+        return _saved(filesystem, folder, shown, None)
+    infos = [
+        info
+        for info in _walk(filesystem, folder)
+        if format_of(info.path)
+        and not any(p[0] in "._" for p in posixpath.relpath(info.path, folder).split("/"))
+    ]
+    formats = sorted({str(format_of(info.path)) for info in infos})
+    if not infos:
+        raise DataError(
+            f"data.path: the folder {shown!r} holds no data file: .parquet, .arrow, .feather, "
+            ".jsonl, .json and .csv are read"
+        )
+    if len(formats) > 1:
+        raise DataError(
+            f"data.path: the folder {shown!r} mixes {' and '.join(formats)} files: "
+            f"name the ones that are meant, such as {shown}/*.{formats[-1]}"
+        )
+    return [_file(filesystem, info, _shown(shown, folder, info.path)) for info in infos]
+
+
+def _saved(filesystem: pafs.FileSystem, folder: str, shown: str, split: str | None) -> list[File]:
+    """The Arrow files of one Hugging Face ``Dataset.save_to_disk`` folder."""
+    state = _read_json(filesystem, f"{folder}/state.json")
+    if state is None:
+        raise DataError(f"data.path: {shown} has no state.json: save the dataset again")
+    features = (_read_json(filesystem, f"{folder}/dataset_info.json") or {}).get("features") or {}
+    class_names = {
+        name: tuple(feature["names"])
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
+    files = []
+    for entry in state["_data_files"]:
+        info = filesystem.get_file_info(f"{folder}/{entry['filename']}")
+        if info.type != pafs.FileType.File:
+            raise DataError(
+                f"data.path: {shown} lists {entry['filename']}, which is missing: "
+                "copy the whole folder again"
+            )
+        files.append(_file(filesystem, info, f"{shown}/{entry['filename']}", split, class_names))
+    return files
+
+
+def _file(
+    filesystem: pafs.FileSystem,
+    info: pafs.FileInfo,
+    shown: str,
+    split: str | None = None,
+    class_names: dict[str, tuple[str, ...]] | None = None,
+) -> File:
+    kind = format_of(info.path)
+    if kind is None:
+        raise DataError(
+            f"data.path: {shown!r} has an ending that is not known: .parquet, .arrow, .feather, "
+            ".jsonl, .json and .csv are read"
+        )
+    mtime_ns = None if info.mtime is None else info.mtime_ns
+    return File(
+        filesystem, info.path, shown, kind, info.size or 0, mtime_ns, split, class_names or {}
+    )
+
+
+def _resolve(path: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a path or URI and the path inside it, wildcards untouched."""
+    if "://" not in path:
+        # absolute, because the identity of a cached corpus must not depend on the working folder
+        return pafs.LocalFileSystem(), Path(path).expanduser().absolute().as_posix()
+    head, magic, tail = path, "", ""
+    if match := re.search(r"/[^/]*[*?\[]", path):
+        head, magic, tail = path[: match.start()], "/", path[match.start() + 1 :]
+    try:
+        filesystem, inner = pafs.FileSystem.from_uri(head)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ImportError):
+        filesystem, inner = _resolve_fsspec(head, path)
+    return filesystem, inner.rstrip("/") + magic + tail
+
+
+def _resolve_fsspec(head: str, path: str) -> tuple[pafs.FileSystem, str]:
+    import fsspec
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(head)
+    except (ValueError, ImportError) as error:
+        raise DataError(
+            f"data.path {path!r}: neither pyarrow nor fsspec can open it ({_first_line(error)}): "
+            "install the fsspec package of this protocol, or copy the files"
+        ) from None
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), inner
+
+
+def _walk(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:
+    selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
+    infos = filesystem.get_file_info(selector)
+    return sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda i: i.path)
+
+
+def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
+    if filesystem.get_file_info(path).type != pafs.FileType.File:
+        return None
+    with filesystem.open_input_stream(path) as stream:
+        try:
+            content = json.loads(stream.read())
+        except ValueError:
+            raise DataError(
+                f"data.path: {path} is not valid JSON: save the dataset again"
+            ) from None
+    return content if isinstance(content, dict) else None
+
+
+def _shown(path: str, inner: str, found: str) -> str:
+    """How messages call a file found under a folder or glob: in the user's own spelling."""
+    root = re.split(r"[*?\[]", inner, maxsplit=1)[0]
+    start = re.split(r"[*?\[]", path, maxsplit=1)[0]
+    return start + found[len(root) :] if found.startswith(root) else found
+
+
+def _has_magic(path: str) -> bool:
+    return any(character in path for character in "*?[")
+
+
+def _glob_regex(pattern: str) -> str:
+    """``*`` and ``?`` stay within a folder, ``**/`` crosses folders, as in the shell."""
+    tokens = re.findall(r"\*\*/|\*+|\?|\[[^\]]+\]|.", pattern)
+    special = {"**/": "(?:.*/)?", "*": "[^/]*", "**": ".*", "?": "[^/]"}
+    return "".join(
+        special.get(t) or (t.replace("[!", "[^") if len(t) > 1 else re.escape(t)) for t in tokens
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,83 @@
+"""Any column as strings, so that the same data has the same fingerprint in every format."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from distill.errors import DataError
+
+
+def as_strings(
+    array: pa.Array,
+    column: str,
+    uri: str,
+    first_row: int,
+    class_names: tuple[str, ...] | None = None,
+) -> pa.Array:
+    """``array`` as valid UTF-8 large_string; nulls stay null.
+
+    Integers are written in decimal, booleans as "0" and "1", and integers of a ClassLabel column
+    as their name (-1 as null). Raises DataError for other types and for bytes that are not UTF-8.
+    """
+    kind = array.type
+    if pt.is_dictionary(kind):
+        array = array.dictionary_decode()
+        kind = array.type
+    if class_names is not None and pt.is_integer(kind):
+        numbers = array.fill_null(-1).to_numpy(zero_copy_only=False)
+        if ((numbers < -1) | (numbers >= len(class_names))).any():
+            raise DataError(
+                f"data.path: column {column!r} of {uri} has a class outside its "
+                f"{len(class_names)} ClassLabel names: save the dataset again"
+            )
+        return pa.array(class_names, pa.large_string()).take(pa.array(numbers, mask=numbers < 0))
+    if pt.is_null(kind):
+        return array.cast(pa.large_string())
+    if pt.is_boolean(kind):
+        return array.cast(pa.int8()).cast(pa.large_string())
+    if pt.is_integer(kind):
+        return array.cast(pa.large_string())
+    if pt.is_floating(kind):
+        # pandas turns integers with gaps into floats
+        try:
+            return array.cast(pa.int64()).cast(pa.large_string())
+        except pa.ArrowInvalid:
+            raise DataError(
+                f"data.path: column {column!r} of {uri} holds fractions: a string, integer or "
+                "boolean is needed"
+            ) from None
+    if not is_text(kind):
+        raise DataError(
+            f"data.path: column {column!r} of {uri} has the type {kind}: a string, integer or "
+            "boolean is needed"
+        )
+    # Through binary, because files may label any bytes as a string: this cast checks UTF-8.
+    raw = array.cast(pa.large_binary())
+    try:
+        return raw.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        row = first_row + _first_bad(raw)
+        raise DataError(
+            f"data.path: column {column!r} of {uri} is not UTF-8 in row {row}: "
+            "convert the file to UTF-8"
+        ) from None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return (
+        pt.is_string(kind)
+        or pt.is_large_string(kind)
+        or pt.is_string_view(kind)
+        or pt.is_binary(kind)
+        or pt.is_large_binary(kind)
+    )
+
+
+def _first_bad(raw: pa.Array) -> int:
+    for i, value in enumerate(raw.to_pylist()):
+        try:
+            (value or b"").decode("utf-8")
+        except UnicodeDecodeError:
+            return i
+    raise AssertionError("Arrow refused bytes that Python decodes")

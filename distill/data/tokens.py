@@ -1,0 +1,175 @@
+"""Token ids of a whole corpus, written once, memory-mapped, padded when a batch asks for them.
+
+Shape suffixes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from transformers import AutoTokenizer
+
+from distill.config import SPLITS
+from distill.data.corpus import Corpus
+from distill.data.rows import BATCH_ROWS, RowsFile, published, write_rows
+from distill.errors import DataError, ModelError
+
+FORMAT = 1  # raise it when the files or their meaning change
+
+
+class PaddedTokens(NamedTuple):
+    """Rows padded on the right to the longest of them."""
+
+    input_ids_BT: np.ndarray  # int64
+    attention_mask_BT: np.ndarray  # int64, 0 on padding
+    token_type_ids_BT: np.ndarray | None  # int64, 0 and 1; None for single texts
+
+
+def tokenise(corpus: Corpus, tokenizer_folder: str | Path, max_length: int) -> Tokens:
+    """Tokens of every row, at most ``max_length`` with the special ones; the head is kept.
+
+    Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it.
+    Raises ModelError for a folder without a usable fast tokenizer.
+    """
+    tokenizer = load_tokenizer(tokenizer_folder)
+    identity = [FORMAT, corpus.fingerprint, _fingerprint(tokenizer), max_length]
+    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    folder = corpus.folder / "tokens" / fingerprint[:32]
+    if not (folder / "manifest.json").is_file():
+        try:
+            with published(folder) as building:
+                _write(corpus, tokenizer, max_length, fingerprint, building)
+        except OSError as error:
+            raise DataError(
+                f"the token cache {folder.parent} cannot be written ({error}): "
+                "set data.cache_dir or DISTILL_CACHE to a folder with room"
+            ) from None
+    return Tokens(corpus, folder)
+
+
+class Tokens:
+    """Opens a folder that ``tokenise`` wrote. Pickles as its path."""
+
+    def __init__(self, corpus: Corpus, folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        self.corpus = corpus
+        self.folder = folder
+        self.fingerprint: str = manifest["fingerprint"]
+        self.num_truncated: int = manifest["num_truncated"]
+        self.pad_id: int = manifest["pad_id"]
+        self._has_types: bool = manifest["has_types"]
+        self._file = RowsFile(folder / "tokens.arrow")
+        self._lengths = np.load(folder / "lengths.npy", mmap_mode="r")
+        self._views: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
+
+    def __reduce__(self) -> tuple[type[Tokens], tuple[Corpus, Path]]:
+        return Tokens, (self.corpus, self.folder)
+
+    def lengths(self, rows: Sequence[int] | np.ndarray | range) -> np.ndarray:
+        """int64[n] tokens of each row, special ones included."""
+        return self._lengths[np.asarray(rows, np.int64)].astype(np.int64)
+
+    def padded(self, rows: Sequence[int] | np.ndarray | range) -> PaddedTokens:
+        """Any rows in their order; a row costs two slices of mapped memory."""
+        rows = np.asarray(rows, np.int64)
+        lengths_B = self.lengths(rows)
+        longest = int(lengths_B.max(initial=0))
+        ids_BT = np.full((len(rows), longest), self.pad_id, np.int64)
+        types_BT = np.zeros((len(rows), longest), np.int64) if self._has_types else None
+        for i, row in enumerate(rows.tolist()):
+            offsets, ids, types = self._view(row // BATCH_ROWS)
+            start, stop = offsets[row % BATCH_ROWS], offsets[row % BATCH_ROWS + 1]
+            ids_BT[i, : stop - start] = ids[start:stop]
+            if types_BT is not None and types is not None:
+                types_BT[i, : stop - start] = types[start:stop]
+        mask_BT = (np.arange(longest) < lengths_B[:, None]).astype(np.int64)
+        return PaddedTokens(ids_BT, mask_BT, types_BT)
+
+    def _view(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Offsets, ids and types of one record batch, as views of the mapped file."""
+        if index not in self._views:
+            batch = self._file.batch(index)
+            ids = batch.column("input_ids")
+            types = batch.column("token_type_ids").values.to_numpy() if self._has_types else None
+            self._views[index] = (ids.offsets.to_numpy(), ids.values.to_numpy(), types)
+        return self._views[index]
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The fast tokenizer of a local folder, no code of the folder run; ModelError without one."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"there is no tokenizer folder at {folder}: check the path")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers and tokenizers raise many types for broken files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{folder} holds no usable tokenizer ({reason}): save one there with save_pretrained"
+        ) from None
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer in {folder} has no fast version (tokenizer.json): convert it with "
+            "transformers and save it again"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer in {folder} has no padding token: set one, such as "
+            "tokenizer.pad_token = tokenizer.eos_token, and save it again"
+        )
+    tokenizer.truncation_side = "right"
+    return tokenizer
+
+
+def tokenizer_fingerprint(folder: str | Path) -> str:
+    """sha256 of what the tokenizer does, not of its files: equal ones give the same tokens."""
+    return _fingerprint(load_tokenizer(folder))
+
+
+def _fingerprint(tokenizer: Any) -> str:
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Saved defaults that every call here overrides.
+    backend.update(truncation=None, padding=None)
+    behaviour = [backend, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names]
+    return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()
+
+
+def _write(corpus: Corpus, tokenizer: Any, max_length: int, fingerprint: str, folder: Path) -> None:
+    has_types = corpus.is_pair and "token_type_ids" in tokenizer.model_input_names
+    fields = {"input_ids": pa.list_(pa.int32())}
+    if has_types:
+        fields["token_type_ids"] = pa.list_(pa.int8())
+    schema = pa.schema(fields)
+    lengths: list[np.ndarray] = []
+    num_truncated = 0
+
+    def encoded() -> Iterator[pa.RecordBatch]:
+        nonlocal num_truncated
+        texts = (pair for split in SPLITS for pair in corpus.texts(split))
+        while block := list(islice(texts, BATCH_ROWS)):
+            first = [text for text, _ in block]
+            second = [pair for _, pair in block] if corpus.is_pair else None
+            found = tokenizer(first, second, truncation=True, max_length=max_length, padding=False)
+            num_truncated += sum(bool(encoding.overflowing) for encoding in found.encodings)
+            lengths.append(np.array([len(ids) for ids in found["input_ids"]], np.int32))
+            yield pa.RecordBatch.from_pydict({n: found[n] for n in fields}, schema=schema)
+
+    write_rows(folder / "tokens.arrow", schema, encoded())
+    np.save(folder / "lengths.npy", np.concatenate(lengths))
+    manifest = {
+        "fingerprint": fingerprint,
+        "num_truncated": num_truncated,
+        "pad_id": tokenizer.pad_token_id,
+        "has_types": has_types,
+        "max_length": max_length,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")

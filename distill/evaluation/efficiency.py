@@ -1,0 +1,100 @@
+"""What a model costs: parameters, megabytes, operations, milliseconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from distill.errors import ModelError
+from distill.models.sizes import safetensors_bytes
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    params: int
+    size_mb: float  # MB = 10⁶ bytes of the float32 safetensors file
+    gflops: float  # 10⁹ floating-point operations (a multiply-add is 2), one sequence
+    latency_ms: float  # median of one sequence alone (batch 1)
+    latency_p95_ms: float
+    device: str  # where the latency was measured
+
+
+def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Efficiency:
+    """One forward of one sequence of ``seq_length`` tokens, on the device where the model is.
+
+    The model is measured in eval mode and left in the mode it was in.
+    """
+    assert num_runs >= 2, "quantiles need two runs"
+    was_training = model.training
+    model.eval()
+    try:
+        inputs = _one_sequence(model, seq_length)
+        with torch.inference_mode():
+            gflops = _gflops(lambda: model(**inputs))
+            times_ms = _times_ms(lambda: model(**inputs), num_runs, model.device)
+    finally:
+        model.train(was_training)
+    percentiles = quantiles(times_ms, n=100, method="inclusive")
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    return Efficiency(
+        params=sum(tensor.numel() for tensor in model.parameters()),
+        size_mb=safetensors_bytes(shapes) / 1e6,
+        gflops=gflops,
+        latency_ms=percentiles[49],
+        latency_p95_ms=percentiles[94],
+        device=_describe(model.device),
+    )
+
+
+def folder_size_mb(folder: str | Path) -> float:
+    """MB (10⁶ bytes) of a folder's safetensors files."""
+    files = list(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} has no safetensors file: give the folder of an exported model")
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def _one_sequence(model: PreTrainedModel, seq_length: int) -> dict[str, torch.Tensor]:
+    # Any token but the padding, which RoBERTa gives no position.
+    token = 1 if model.config.pad_token_id == 0 else 0
+    ids_BT = torch.full((1, seq_length), token, dtype=torch.int64, device=model.device)
+    return {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
+
+
+def _gflops(forward: Callable[[], Any]) -> float:
+    # The counter knows matrix products, not every fused attention kernel: MATH is made of products.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        forward()
+    return counter.get_total_flops() / 1e9
+
+
+def _times_ms(forward: Callable[[], Any], num_runs: int, device: torch.device) -> list[float]:
+    def synchronise() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for _ in range(3):  # first runs allocate and choose kernels
+        forward()
+    times = []
+    for _ in range(num_runs):
+        synchronise()
+        start = time.perf_counter()
+        forward()
+        synchronise()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -1,0 +1,103 @@
+"""Predictions row by row, in one process: of a student, of each teacher, of any mixture of them.
+
+Shape suffixes: B rows of a batch, R all rows, K teachers, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.aggregation import Aggregation
+from distill.aggregation.routed import Routed
+from distill.errors import Interrupted
+from distill.evaluation.quality import Confusion, confusion_counts
+from distill.loop import BatchSource, NoTeachers, TargetSource
+from distill.module import DistillModule
+from distill.records import Knobs, TeacherAnswers
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Class indices, int64 [R]; ``teacher_R`` is the aggregate's, None without teachers."""
+
+    student_R: np.ndarray
+    teacher_R: np.ndarray | None
+
+
+@torch.inference_mode()
+def predict(
+    module: DistillModule,
+    batches: BatchSource,
+    source: TargetSource | None = None,
+    is_asked_to_stop: Callable[[], bool] = lambda: False,
+) -> Predicted:
+    """What the module, in evaluation mode and on its device, makes of every row in order."""
+    device = next(module.parameters()).device
+    student, teacher = [], []
+    for step in (source or NoTeachers()).feed(batches, 0, batches.steps_per_epoch):
+        _obey(is_asked_to_stop)
+        for batch, answers in step.parts:
+            on_device = None if answers is None else answers.to(device)
+            output = module(batch.to(device), on_device, Knobs())
+            kept_B = batch.valid_B
+            student.append(output.logits_BV.argmax(-1).cpu()[kept_B])
+            if output.teacher_logp_BV is not None:
+                teacher.append(output.teacher_logp_BV.argmax(-1).cpu()[kept_B])
+    return Predicted(_joined(student), _joined(teacher) if teacher else None)
+
+
+@torch.inference_mode()
+def predict_teachers(
+    source: TargetSource,
+    batches: BatchSource,
+    names: Sequence[str],
+    mixtures: Mapping[str, Aggregation],
+    is_asked_to_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, np.ndarray]:
+    """Of each teacher alone and of each mixture without trained weights; int64 [R] each.
+
+    ``source`` must ask all teachers for every row (and the router, if a mixture is routed).
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in (*names, *mixtures)}
+    for step in source.feed(batches, 0, batches.steps_per_epoch):
+        _obey(is_asked_to_stop)
+        for batch, answers in step.parts:
+            assert answers is not None
+            for k, name in enumerate(names):
+                found[name].append(answers.logits_KBV[k].argmax(-1)[batch.valid_B])
+            for name, aggregation in mixtures.items():
+                chosen = _as_asked(answers, aggregation)
+                weights_KB = aggregation.weigh(chosen, None, None).weights_KB
+                logp_BV = aggregation.target(chosen, weights_KB, 1.0).logp_NV
+                found[name].append(logp_BV.argmax(-1)[batch.valid_B])
+    return {name: _joined(parts) for name, parts in found.items()}
+
+
+def _as_asked(answers: TeacherAnswers, aggregation: Aggregation) -> TeacherAnswers:
+    """All teachers' answers, cut to those that this aggregation would have asked."""
+    if not isinstance(aggregation, Routed):
+        return answers
+    assert answers.router_logits_BK is not None
+    asked_KB = aggregation.choose(answers.router_logits_BK)
+    return TeacherAnswers(answers.logits_KBV, asked_KB, answers.router_logits_BK)
+
+
+def confusion(labels_R: np.ndarray, predicted_R: np.ndarray, num_classes: int) -> Confusion:
+    """Counts over the rows, all labelled."""
+    true_R, guess_R = torch.from_numpy(labels_R), torch.from_numpy(predicted_R)
+    nowhere_R = torch.full_like(true_R, -1)
+    return Confusion(confusion_counts(true_R, guess_R, nowhere_R, num_classes, 0)[0])
+
+
+def _obey(is_asked_to_stop: Callable[[], bool]) -> None:
+    if is_asked_to_stop():
+        raise Interrupted("stopped during the evaluation; the student's training is kept")
+
+
+def _joined(parts: list[Tensor]) -> np.ndarray:
+    return torch.cat(parts).numpy()

@@ -1,0 +1,69 @@
+"""MoEKD steps 2–3: the experts and the router as jobs for the one training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from distill.config import Experts, Trainer
+from distill.experts.partition import Parts
+from distill.fit import DataSpec, EncoderSpec, Job
+
+ROUTER = "router"
+
+
+def expert_jobs(
+    experts: Experts, parts: Parts, data: DataSpec, folder: Path, seed: int
+) -> list[Job]:
+    """One job a part: the base fine-tuned on the part's rows, selected on its validation rows."""
+    labels = parts.corpus.label_names
+    spec = EncoderSpec(experts.base, labels, train_layers=experts.train_layers)
+    trainer = plain_trainer(experts, experts.epochs, experts.batch_size)
+    return [
+        Job(
+            name=name,
+            folder=str(folder / name),
+            seed=seed,
+            model=spec,
+            data=data,
+            train_rows=parts.rows("train", part),
+            validation_rows=parts.rows("validation", part),
+            optimizer=experts.optimizer,
+            trainer=trainer,
+        )
+        for part, name in enumerate(parts.names)
+    ]
+
+
+def router_job(experts: Experts, parts: Parts, data: DataSpec, folder: Path, seed: int) -> Job:
+    """r(x) = softmax(W · enc(x)), cross-entropy against the part's id, on all training rows."""
+    router = experts.router
+    assert router is not None
+    corpus = parts.corpus
+    return Job(
+        name=ROUTER,
+        folder=str(folder / ROUTER),
+        seed=seed,
+        model=EncoderSpec(experts.base, parts.names, router.layers, router.train_layers),
+        data=data,
+        train_rows=np.asarray(corpus.rows("train")),
+        validation_rows=np.asarray(corpus.rows("validation")),
+        train_labels=parts.of("train"),
+        validation_labels=parts.of("validation"),
+        optimizer=router.optimizer,
+        trainer=plain_trainer(experts, router.epochs, router.batch_size),
+    )
+
+
+def plain_trainer(experts: Experts, epochs: float, batch_size: int) -> Trainer:
+    """One process with the reference engine."""
+    return Trainer(
+        engine="torch",
+        epochs=epochs,
+        batch_size=batch_size,
+        num_cpus_per_worker=experts.num_cpus,
+        num_gpus_per_worker=experts.num_gpus,
+    )
+
+

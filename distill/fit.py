@@ -1,0 +1,280 @@
+"""One fit: a model, its rows, an engine, perhaps teachers, through THE loop.
+
+Experts, the router, baselines and the distilled student are all a :class:`Job`. :func:`fit` runs
+in whatever process it is called: this one, a Ray task, or a rank of a worker group.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from distill.aggregation import Aggregation
+from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
+from distill.config import Student as StudentConfig
+from distill.data.batches import Batches
+from distill.data.corpus import Corpus
+from distill.data.tokens import Tokens, tokenise
+from distill.errors import Interrupted
+from distill.evaluation.quality import Confusion
+from distill.loop import Engine, NoTeachers, Pace, TargetSource, count_predictions, train
+from distill.models.freeze import train_top_layers
+from distill.models.load import load_base_for_classification
+from distill.models.student import build_student
+from distill.module import DistillModule
+from distill.objectives import Objective
+from distill.records import Cursor
+from distill.schedule import Schedule
+from distill.student.engines import make_engine
+from distill.student.export import ModelCard, export
+from distill.student.store import FolderStore
+from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.stream import TeacherClient, TeacherStream
+
+Rows = range | np.ndarray
+
+
+class ModelSpec(Protocol):
+    """How to build the model on any rank: the same spec and seed give the same bits."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]: ...
+    def build(self, seed: int) -> PreTrainedModel: ...
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An expert or router: an encoder folder with a new head."""
+
+    base: str
+    label_names: tuple[str, ...]
+    layers: int | None = None
+    train_layers: int | None = None
+
+    def build(self, seed: int) -> PreTrainedModel:
+        model = load_base_for_classification(self.base, self.label_names, seed, layers=self.layers)
+        train_top_layers(model, self.train_layers)
+        return model
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    student: StudentConfig
+    tokenizer: str
+    label_names: tuple[str, ...]
+    max_length: int
+
+    def build(self, seed: int) -> PreTrainedModel:
+        return build_student(
+            self.student, self.tokenizer, self.label_names, self.max_length, seed
+        )
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Tokenised rows, found again in any process by their folders."""
+
+    corpus: str
+    tokenizer: str
+    max_length: int
+
+    def open(self) -> Tokens:
+        return tokenise(Corpus(Path(self.corpus)), self.tokenizer, self.max_length)
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """One served teacher, or the router."""
+
+    name: str
+    folder: str
+    serving: Serving
+    num_labels: int
+    key: TeacherKey
+
+    @property
+    def tokenizer(self) -> str:
+        return self.folder
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Whom to ask, how, and what to make of the answers."""
+
+    client: TeacherClient
+    teachers: tuple[TeacherSpec, ...]
+    router: TeacherSpec | None
+    aggregation: Aggregation
+    stream: Stream
+    cache: Cache
+    cache_folder: str
+
+    def open(
+        self,
+        data: DataSpec,
+        writer: str,
+        num_labels: int,
+        boundary: Callable[[], None] | None = None,
+    ) -> TeacherStream:
+        """The stream of one process; ``writer`` names its cache segments."""
+        corpus = Corpus(Path(data.corpus))
+        served = [*self.teachers, *([self.router] if self.router else [])]
+        tokens = {s.name: tokenise(corpus, s.tokenizer, data.max_length) for s in served}
+        keys = {s.name: s.key for s in served}
+        return TeacherStream(
+            client=self.client,
+            names=[t.name for t in self.teachers],
+            tokens=tokens,
+            num_labels=num_labels,
+            cache=open_cache(self.cache, Path(self.cache_folder), keys, writer),
+            aggregation=self.aggregation,
+            router=self.router.name if self.router else None,
+            in_flight=self.stream.in_flight,
+            boundary=boundary,
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything one fit needs; pickles into any process."""
+
+    name: str
+    folder: str
+    seed: int
+    model: ModelSpec
+    data: DataSpec
+    train_rows: Rows
+    validation_rows: Rows
+    optimizer: Optimizer
+    trainer: Trainer
+    num_steps: int | None = None
+    """null: ``trainer.epochs`` over ``train_rows``."""
+    train_labels: np.ndarray | None = field(default=None, repr=False)
+    validation_labels: np.ndarray | None = field(default=None, repr=False)
+    objective: Objective | None = None
+    kd: KD | None = None
+    guidance: Guidance | None = None
+
+    @property
+    def total_steps(self) -> int:
+        steps_per_epoch = math.ceil(len(self.train_rows) / self.trainer.batch_size)
+        return self.num_steps or math.ceil(self.trainer.epochs * steps_per_epoch)
+
+    @property
+    def model_folder(self) -> Path:
+        """Where :func:`save_model` leaves the fitted model as a Hugging Face folder."""
+        return Path(self.folder) / "model"
+
+
+def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
+    """Train ``job`` to its end, or from where its folder stands; rank 0 leaves ``done.json``.
+
+    Raises Interrupted (checkpoint written) if ``<folder>/stop-requested`` appears.
+    """
+    torch.set_num_threads(max(1, int(job.trainer.num_cpus_per_worker)))
+    torch.manual_seed(job.seed + rank)
+    np.random.seed((job.seed + rank) % 2**32)
+    tokens = job.data.open()
+    batches = Batches(
+        tokens,
+        job.train_rows,
+        job.trainer.batch_size,
+        job.seed,
+        rank=rank,
+        world_size=world_size,
+        micro_batch_size=job.trainer.micro_batch_size,
+        labels=job.train_labels,
+    )
+    validation = Batches(
+        tokens,
+        job.validation_rows,
+        min(256, len(job.validation_rows)),
+        job.seed,
+        rank=rank,
+        world_size=world_size,
+        shuffle=False,
+        labels=job.validation_labels,
+    )
+    num_classes = len(job.model.label_names)
+    module = build_module(job)
+    engine = make_engine(module, job.optimizer, job.trainer, batches.num_micro_batches)
+    source: TargetSource = NoTeachers()
+    if job.guidance is not None:
+        source = job.guidance.open(job.data, f"rank{rank}", num_classes, engine.barrier)
+    store = FolderStore(Path(job.folder), world_size, job.trainer.keep_checkpoints, source.flush)
+    if store.is_asked_to_stop():
+        raise Interrupted(f"{job.name} was not started")
+
+    def evaluate(engine: Engine) -> dict[str, float]:
+        confusion = Confusion(count_predictions(engine, validation, num_classes))
+        return {"eval.accuracy": confusion.accuracy, "eval.f1": confusion.f1}
+
+    try:
+        cursor = train(
+            engine,
+            batches,
+            source,
+            Schedule(job.total_steps, job.optimizer, job.kd),
+            store,
+            evaluate,
+            job.trainer.select_by,
+            Pace(
+                job.trainer.log_every,
+                job.trainer.eval_every or batches.steps_per_epoch,
+                job.trainer.checkpoint_every,
+            ),
+            log=store.log if rank == 0 else lambda step, metrics: None,
+            is_asked_to_stop=store.is_asked_to_stop if rank == 0 else lambda: False,
+        )
+    finally:
+        source.close()
+    if rank == 0:
+        finished = {"step": cursor.step, "best_step": cursor.best_step, "best": cursor.best_value}
+        partial = Path(job.folder) / "done.partial"
+        partial.write_text(json.dumps(finished))
+        os.replace(partial, Path(job.folder) / "done.json")
+    return cursor
+
+
+def build_module(job: Job) -> DistillModule:
+    """The trainable module, with bit-identical weights on every rank and for every engine."""
+    guidance = job.guidance
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        return DistillModule(
+            job.model.build(job.seed),
+            job.objective,
+            guidance.aggregation if guidance else None,
+            [t.name for t in guidance.teachers] if guidance else (),
+            len(job.model.label_names),
+        )
+
+
+def is_done(job: Job) -> bool:
+    return (Path(job.folder) / "done.json").exists()
+
+
+def load_best(job: Job) -> DistillModule:
+    """The module with the weights of its best evaluation, in evaluation mode, on the CPU."""
+    module = build_module(job)
+    module.load_state_dict(load_file(Path(job.folder) / "best.safetensors"))
+    return module.eval()
+
+
+def fit_and_save(job: Job) -> None:
+    """A whole fit in one process, from nothing to ``job.model_folder``; does what is missing."""
+    if not is_done(job):
+        fit(job)
+    if not job.model_folder.exists():
+        card = ModelCard(name=job.name, labels=job.model.label_names)
+        export(load_best(job).student, job.data.tokenizer, job.model_folder, card)

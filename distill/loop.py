@@ -1,0 +1,225 @@
+"""THE training loop. Experts, routers, baselines and distilled students all train through it.
+
+It knows an engine (plain torch, or DeepSpeed), a source of targets (teachers, or nobody), a
+schedule, and a store that keeps checkpoints; it starts no process and reads no configuration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distill.errors import Interrupted, TrainingError
+from distill.evaluation.quality import confusion_counts
+from distill.records import (
+    UNLABELLED,
+    Batch,
+    Cursor,
+    Knobs,
+    LossOutput,
+    Mean,
+    TeacherAnswers,
+)
+from distill.schedule import Schedule
+
+
+class BatchSource(Protocol):
+    """``at(step)`` gives this rank's micro-batches: a pure function, so any step can be resumed."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def at(self, step: int) -> list[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of one rank: its micro-batches, each with what the teachers said."""
+
+    step: int
+    parts: list[tuple[Batch, TeacherAnswers | None]]
+
+
+class TargetSource(Protocol):
+    """Joins batches with the teachers' answers, in order; asks ahead where it can."""
+
+    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
+    def timings(self) -> dict[str, float]: ...
+    def flush(self) -> None:
+        """Make answers so far outlive this process; called before a checkpoint."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class NoTeachers:
+    """The source of targets of whoever learns from labels alone."""
+
+    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]:
+        for step in range(start, stop):
+            yield Step(step, [(batch, None) for batch in batches.at(step)])
+
+    def timings(self) -> dict[str, float]:
+        return {}
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Engine(Protocol):
+    """One rank's share of the optimisation. The plain-torch engine is the reference."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput: ...
+    def backward(self, loss: Tensor) -> None: ...
+    def step(self, lr: float) -> float:
+        """Reduce, clip, update, clear; returns the gradient norm before clipping."""
+        ...
+
+    def train(self) -> None: ...
+    def eval(self) -> None: ...
+    def reduce(self, values: Tensor) -> Tensor:
+        """The sum over ranks, on every rank."""
+        ...
+
+    def barrier(self) -> None: ...
+    def save(self, folder: Path) -> None:
+        """Write model, optimizer and this rank's share; every rank calls it."""
+        ...
+
+    def load(self, folder: Path) -> None: ...
+    def module_state(self) -> dict[str, Tensor]:
+        """The whole trainable module, float32 on the CPU, on rank 0; every rank calls it."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps what a crash must not lose."""
+
+    def restore(self, engine: Engine) -> Cursor: ...
+    def save(self, engine: Engine, cursor: Cursor) -> None: ...
+    def save_best(self, engine: Engine, cursor: Cursor) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often, in steps."""
+
+    log: int
+    evaluate: int
+    checkpoint: int
+
+
+Log = Callable[[int, dict[str, float]], None]
+Evaluate = Callable[[Engine], dict[str, float]]
+
+
+def train(
+    engine: Engine,
+    batches: BatchSource,
+    source: TargetSource,
+    schedule: Schedule,
+    store: Store,
+    evaluate: Evaluate,
+    select_by: str,
+    pace: Pace,
+    log: Log = lambda step, metrics: None,
+    is_asked_to_stop: Callable[[], bool] = lambda: False,
+) -> Cursor:
+    """Train until ``schedule.num_steps``, from wherever ``store`` stands.
+
+    Raises Interrupted after a checkpoint when asked to stop, TrainingError on a loss that is not
+    finite; the last checkpoint stays in both cases.
+    """
+    cursor = store.restore(engine)
+    meters = Meters()
+    engine.train()
+    for step in source.feed(batches, cursor.step, schedule.num_steps):
+        knobs = schedule.at(step.step)
+        for batch, answers in step.parts:
+            output = engine.forward(batch, answers, knobs)  # answers: waits only if behind
+            engine.backward(output.loss)
+            meters.add(output.metrics)
+        meters.grad_norm = engine.step(knobs.lr)
+        cursor.step = step.step + 1
+
+        is_last = cursor.step == schedule.num_steps
+        is_stopping = False
+        if cursor.step % pace.log == 0 or is_last:
+            metrics, is_stopping = meters.reduce(engine, is_asked_to_stop())
+            _refuse_divergence(metrics, cursor.step)
+            knob_metrics = {"lr": knobs.lr, "kd.temperature": knobs.temperature}
+            log(cursor.step, metrics | knob_metrics | source.timings())
+        if cursor.step % pace.evaluate == 0 or is_last:
+            engine.eval()
+            metrics = evaluate(engine)
+            engine.train()
+            cursor.history.append({"step": cursor.step, **metrics})
+            log(cursor.step, metrics)
+            if metrics[select_by] > cursor.best_value:
+                cursor.best_step, cursor.best_value = cursor.step, metrics[select_by]
+                store.save_best(engine, cursor)
+        if cursor.step % pace.checkpoint == 0 or is_last or is_stopping:
+            store.save(engine, cursor)
+        if is_stopping and not is_last:
+            raise Interrupted(f"stopped at step {cursor.step} of {schedule.num_steps}")
+    return cursor
+
+
+def _refuse_divergence(metrics: dict[str, float], step: int) -> None:
+    if not math.isfinite(metrics["loss"]):
+        raise TrainingError(
+            f"the loss became {metrics['loss']} by step {step}: lower optimizer.lr, or resume "
+            "from the last checkpoint with another rate"
+        )
+
+
+@dataclass
+class Meters:
+    """Sums and counts since the last report; one reduction over ranks turns them into means."""
+
+    totals: dict[str, Tensor] = field(default_factory=dict)  # name -> [sum, count]
+    grad_norm: float = 0.0
+
+    def add(self, metrics: dict[str, Mean]) -> None:
+        for name, mean in metrics.items():
+            pair = torch.stack([mean.sum, mean.count]).double()
+            self.totals[name] = self.totals.get(name, 0) + pair
+
+    def reduce(self, engine: Engine, is_asked_to_stop: bool) -> tuple[dict[str, float], bool]:
+        """The means over all ranks, and whether any rank was asked to stop: all ranks agree."""
+        names = sorted(self.totals)
+        flag = torch.tensor([float(is_asked_to_stop), 0.0], device=engine.device)
+        stacked = torch.stack([flag.double(), *(self.totals[n].to(engine.device) for n in names)])
+        flags, *pairs = engine.reduce(stacked).tolist()
+        metrics = {n: total / count for n, (total, count) in zip(names, pairs, strict=True) if count}
+        metrics["grad_norm"] = self.grad_norm
+        self.totals.clear()
+        return metrics, flags[0] > 0
+
+
+@torch.no_grad()
+def count_predictions(engine: Engine, batches: BatchSource, num_classes: int) -> Tensor:
+    """Confusion counts [true class, predicted class], int64: every labelled row once, all ranks.
+
+    The engine must be in evaluation mode.
+    """
+    counts_CC = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=engine.device)
+    for step in NoTeachers().feed(batches, 0, batches.steps_per_epoch):
+        for batch, answers in step.parts:
+            predicted_B = engine.forward(batch, answers, Knobs()).logits_BV.argmax(-1)
+            labels_B = batch.labels_B.masked_fill(~batch.valid_B, UNLABELLED).to(engine.device)
+            nowhere_B = torch.full_like(labels_B, -1)
+            counts_CC += confusion_counts(labels_B, predicted_B, nowhere_B, num_classes, 0)[0]
+    return engine.reduce(counts_CC).cpu()

@@ -1,0 +1,235 @@
+"""Hugging Face folders: what is in them, without loading weights; and loading them, strictly.
+
+No code from a folder is ever run: ``trust_remote_code`` is off and weights are safetensors, unless
+``allow_pickle``. A weight that is missing is an error, never a silent random head.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from distill.errors import ModelError
+from distill.models.freeze import keep_first_layers
+from distill.models.tokenizer import load_tokenizer as load_tokenizer
+from distill.models.tokenizer import quiet
+from distill.models.weights import brief, stored_shapes
+from distill.models.weights import weights_fingerprint as weights_fingerprint
+
+_HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight", "logits_proj.weight")
+_OFFSET_POSITIONS = (
+    "roberta",
+    "camembert",
+    "longformer",
+    "data2vec-text",
+    "mpnet",
+    "xlm-roberta-xl",
+)
+"""Families whose first token stands at position pad + 1; so does it in every …roberta."""
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+
+
+@dataclass(frozen=True)
+class FolderInfo:
+    """What a folder says about its model."""
+
+    label_names: tuple[str, ...]  # in class order; () without a classification head
+    num_params: int  # floating-point numbers stored in the weight files
+    vocab_size: int
+    max_positions: int  # tokens of the longest text; sys.maxsize where positions have no table
+    hidden: int
+    model_type: str
+    num_layers: int
+    has_classifier_head: bool
+
+
+def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
+    """Everything that can be known from config.json, the weights' headers and the tokenizer.
+
+    Raises ModelError for a folder that could not be loaded and used afterwards.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    shapes = stored_shapes(folder, allow_pickle)
+    num_tokens = len(load_tokenizer(folder))
+    if num_tokens > config.vocab_size:
+        raise ModelError(
+            f"{folder}: the tokenizer has {num_tokens} tokens, the model's vocabulary only "
+            f"{config.vocab_size}: put the tokenizer that the model was trained with there"
+        )
+    heads = [shape for name, shape in shapes.items() if name.endswith(_HEADS)]
+    architectures = getattr(config, "architectures", None) or ["ForSequenceClassification"]
+    has_head = bool(heads) and any("ForSequenceClassification" in a for a in architectures)
+    labels = _label_names(folder, config) if has_head else ()
+    if has_head and heads[0][0] != len(labels):
+        raise ModelError(
+            f"{folder}: id2label names {len(labels)} labels, but the head has {heads[0][0]} "
+            "outputs: correct id2label in config.json"
+        )
+    return FolderInfo(
+        label_names=labels,
+        num_params=sum(prod(shape) for shape in shapes.values()),
+        vocab_size=config.vocab_size,
+        max_positions=usable_positions(config),
+        hidden=config.hidden_size,
+        model_type=config.model_type,
+        num_layers=config.num_hidden_layers,
+        has_classifier_head=has_head,
+    )
+
+
+def load_classifier(
+    folder: str | Path,
+    allow_pickle: bool = False,
+    dtype: str = "float32",
+    dropout: float | None = None,
+) -> PreTrainedModel:
+    """The folder's classifier on the CPU, in eval mode.
+
+    ``dtype``: float32 or bfloat16. ``dropout``: replaces the folder's.
+    """
+    info = check_folder(folder, allow_pickle)
+    if not info.has_classifier_head:
+        raise ModelError(
+            f"{folder} has no sequence-classification head: fine-tune it first (experts.base, "
+            "student.init_from), or give a folder saved from a …ForSequenceClassification model"
+        )
+    model, missing = _load(AutoModelForSequenceClassification, folder, allow_pickle, dtype, dropout)
+    _refuse_missing(folder, missing)
+    return model
+
+
+def load_base_for_classification(
+    folder: str | Path,
+    label_names: Sequence[str],
+    seed: int,
+    layers: int | None = None,
+    dropout: float | None = None,
+    allow_pickle: bool = False,
+) -> PreTrainedModel:
+    """A folder's encoder under a *fresh* classification head, float32, in eval mode.
+
+    A head that the folder has is not used. ``layers``: keep only the encoder's first ones.
+    ``dropout``: replaces the folder's. The head depends on ``seed`` alone; no global random state
+    is read or changed.
+    """
+    check_folder(folder, allow_pickle)
+    with seeded(seed):
+        encoder, missing = _load(AutoModel, folder, allow_pickle, "float32", dropout)
+        # A pooler is a part of the head: many encoders (masked language models) come without.
+        _refuse_missing(folder, [key for key in missing if not key.startswith("pooler.")])
+        if layers is not None:
+            keep_first_layers(encoder, layers)
+        config = encoder.config
+        set_labels(config, label_names)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    result = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    _refuse_missing(folder, [key for key in result.missing_keys if not key.startswith("pooler.")])
+    return model.eval()
+
+
+def read_config(folder: str | Path) -> PretrainedConfig:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"there is no model folder {folder}: check the path")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} has no config.json: give a folder written by model.save_pretrained"
+        )
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # transformers validates with exceptions of several libraries
+        raise ModelError(f"{folder}/config.json cannot be used: {brief(error)}") from None
+
+
+def usable_positions(config: PretrainedConfig) -> int:
+    """Tokens of the longest text: rows of the position table, less those RoBERTa never uses."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return sys.maxsize
+    if config.model_type.endswith("roberta") or config.model_type in _OFFSET_POSITIONS:
+        return positions - ((config.pad_token_id or 0) + 1)
+    return positions
+
+
+def set_labels(config: PretrainedConfig, label_names: Sequence[str]) -> None:
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in enumerate(label_names)}
+
+
+def _label_names(folder: Path, config: PretrainedConfig) -> tuple[str, ...]:
+    id2label: dict[int, str] = {int(key): name for key, name in (config.id2label or {}).items()}
+    if sorted(id2label) != list(range(len(id2label))):
+        raise ModelError(
+            f"{folder}: id2label must name the classes 0, 1, 2, …, got {sorted(id2label)}: "
+            "correct it in config.json"
+        )
+    return tuple(id2label[index] for index in range(len(id2label)))
+
+
+def _load(
+    auto: Any, folder: str | Path, allow_pickle: bool, dtype: str, dropout: float | None
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model in eval mode, and the names of weights that the folder lacks."""
+    config = read_config(folder)
+    for key in _DROPOUTS if dropout is not None else ():
+        if hasattr(config, key):
+            setattr(config, key, dropout)
+    try:
+        with quiet():
+            model, report = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the weights do not fit config.json: {brief(error)}") from None
+    return model.eval(), sorted(report["missing_keys"])
+
+
+def _refuse_missing(folder: str | Path, missing: list[str]) -> None:
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights of the model that config.json describes "
+            f"(first: {missing[0]}): copy the folder again, or correct config.json"
+        )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU generator at ``seed`` inside, and as it was before afterwards.
+
+    Only that generator: ``torch.manual_seed`` would reseed the GPUs' for good.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,161 @@
+"""How large a student is: its exact number of parameters and the exact size of its file.
+
+A student without weights to start from is a BertForSequenceClassification.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from distill.config import SCALES, Student
+from distill.errors import ConfigError
+
+TYPE_VOCAB_SIZE = 2  # single texts and pairs
+MAX_HIDDEN = 1024
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+    num_params: int
+    size_mb: float  # MB = 10⁶ bytes of the exported float32 safetensors file, header included
+
+
+def num_params(
+    *, layers: int, hidden: int, ffn: int, vocab_size: int, num_labels: int, max_positions: int
+) -> int:
+    """Parameters of a BertForSequenceClassification. (The number of heads does not matter.)
+
+    With V vocabulary, P positions, H hidden, F ffn, L layers, C classes:
+    (V + P + 2)·H + 2H  +  L·(4(H² + H) + 2HF + F + H + 4H)  +  H² + H  +  C·H + C
+    """
+    h, f = hidden, ffn
+    embeddings = (vocab_size + max_positions + TYPE_VOCAB_SIZE) * h + 2 * h
+    layer = 4 * (h * h + h) + (h * f + f) + (f * h + h) + 2 * 2 * h
+    pooler = h * h + h
+    return embeddings + layers * layer + pooler + num_labels * (h + 1)
+
+
+def safetensors_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Bytes of the safetensors file that holds these float32 tensors: 8 + header + 4 a number."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name in sorted(shapes):
+        stop = start + 4 * prod(shapes[name])
+        header[name] = {"dtype": "F32", "shape": shapes[name], "data_offsets": (start, stop)}
+        start = stop
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + (length + 7) // 8 * 8 + start  # the header is padded to a multiple of 8
+
+
+def solve(student: Student, vocab_size: int, num_labels: int, max_positions: int) -> Dimensions:
+    """The dimensions of a student built from ``scale``, ``size_mb`` or dimensions; tiny by default.
+
+    ``size_mb`` takes the largest rung that fits of this ladder: hidden 8, 16, …, 1024 (or as
+    given); layers as given, else round(hidden / 64), at least 2 — BERT's own proportion — or, with
+    hidden given, 1, 2, …, 48. Heads: the largest divisor of hidden not above hidden / 32, at least
+    1. ffn 4 · hidden. Raises ConfigError when not even the first rung fits.
+    """
+
+    def dimensions(layers: int, hidden: int) -> Dimensions:
+        ffn = student.ffn or 4 * hidden
+        shapes = _shapes(layers, hidden, ffn, vocab_size, num_labels, max_positions)
+        return Dimensions(
+            layers=layers,
+            hidden=hidden,
+            heads=student.heads or _default_heads(hidden),
+            ffn=ffn,
+            num_params=num_params(
+                layers=layers,
+                hidden=hidden,
+                ffn=ffn,
+                vocab_size=vocab_size,
+                num_labels=num_labels,
+                max_positions=max_positions,
+            ),
+            size_mb=safetensors_bytes(shapes) / 1e6,
+        )
+
+    if student.size_mb is None:
+        layers, hidden = SCALES[student.scale or "tiny"]
+        layers, hidden = student.layers or layers, student.hidden or hidden
+        _check_heads(student.heads, hidden)
+        return dimensions(layers, hidden)
+
+    if student.hidden is not None:
+        _check_heads(student.heads, student.hidden)
+    ladder = list(_ladder(student))
+    if not ladder:
+        raise ConfigError(
+            f"student.heads {student.heads} divides no hidden size up to {MAX_HIDDEN}: use fewer"
+        )
+    num_fitting = bisect_right(ladder, student.size_mb, key=lambda rung: dimensions(*rung).size_mb)
+    if num_fitting:
+        return dimensions(*ladder[num_fitting - 1])
+    smallest = dimensions(*ladder[0])
+    raise ConfigError(
+        f"student.size_mb {student.size_mb:g} is too small: with a vocabulary of {vocab_size} "
+        f"tokens the smallest student takes {smallest.size_mb:.3f} MB; raise it, or retrain the "
+        "tokenizer to fewer tokens with student.vocab_size"
+    )
+
+
+def _ladder(student: Student) -> Iterator[tuple[int, int]]:
+    """(layers, hidden), from small to large."""
+    if student.hidden is not None:
+        yield from ((layers, student.hidden) for layers in range(1, 49))
+        return
+    for hidden in range(8, MAX_HIDDEN + 1, 8):
+        if student.heads is None or hidden % student.heads == 0:
+            yield student.layers or max(2, round(hidden / 64)), hidden
+
+
+def _default_heads(hidden: int) -> int:
+    return next(heads for heads in range(max(1, hidden // 32), 0, -1) if hidden % heads == 0)
+
+
+def _check_heads(heads: int | None, hidden: int) -> None:
+    if heads is not None and hidden % heads:
+        raise ConfigError(
+            f"student.heads {heads} must divide the hidden size, {hidden}: use "
+            f"{_default_heads(hidden)}, or change student.hidden"
+        )
+
+
+def _shapes(
+    layers: int, hidden: int, ffn: int, vocab_size: int, num_labels: int, max_positions: int
+) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a BertForSequenceClassification's file; their names are in its header."""
+    h, f = hidden, ffn
+
+    def linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+    def norm(name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (h,), f"{name}.bias": (h,)}
+
+    shapes: dict[str, tuple[int, ...]] = {
+        "bert.embeddings.word_embeddings.weight": (vocab_size, h),
+        "bert.embeddings.position_embeddings.weight": (max_positions, h),
+        "bert.embeddings.token_type_embeddings.weight": (TYPE_VOCAB_SIZE, h),
+        **norm("bert.embeddings.LayerNorm"),
+        **linear("bert.pooler.dense", h, h),
+        **linear("classifier", h, num_labels),
+    }
+    for index in range(layers):
+        layer = f"bert.encoder.layer.{index}"
+        for part in ("query", "key", "value"):
+            shapes |= linear(f"{layer}.attention.self.{part}", h, h)
+        shapes |= linear(f"{layer}.attention.output.dense", h, h)
+        shapes |= norm(f"{layer}.attention.output.LayerNorm")
+        shapes |= linear(f"{layer}.intermediate.dense", h, f)
+        shapes |= linear(f"{layer}.output.dense", f, h)
+        shapes |= norm(f"{layer}.output.LayerNorm")
+    return shapes

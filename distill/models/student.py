@@ -1,0 +1,153 @@
+"""Building the student: from dimensions, from a folder, or from an encoder's first layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from distill.config import InitFrom, Student
+from distill.errors import ConfigError, ModelError
+from distill.models.load import (
+    FolderInfo,
+    check_folder,
+    load_base_for_classification,
+    load_classifier,
+    seeded,
+    set_labels,
+)
+from distill.models.sizes import TYPE_VOCAB_SIZE, solve
+from distill.models.tokenizer import load_tokenizer, retrain
+
+
+def build_student(
+    student: Student,
+    tokenizer_folder: str | Path,
+    label_names: Sequence[str],
+    max_length: int,
+    seed: int,
+) -> PreTrainedModel:
+    """The student before training, float32 on the CPU, in eval mode.
+
+    A function of its arguments: new weights depend on ``seed`` alone, and no global random state
+    is read or changed. ``max_length``: tokens of the longest row, the student's positions.
+    Raises ModelError when a folder to start from does not fit the tokenizer, labels or lengths.
+    """
+    tokenizer = load_tokenizer(tokenizer_folder)
+    if student.path is not None:
+        info = check_folder(student.path)
+        _check_fit(info, "student.path", student.path, tokenizer, max_length)
+        if info.has_classifier_head and info.label_names != tuple(label_names):
+            raise ModelError(
+                f"student.path {student.path} has the labels {list(info.label_names)}, the data "
+                f"{list(label_names)}: set data.labels to the former, or start from its encoder "
+                "alone with student.init_from"
+            )
+        return load_classifier(student.path, dropout=student.dropout)
+    if student.init_from is not None:
+        return _from_encoder(student.init_from, student, tokenizer, label_names, max_length, seed)
+    pad_id: Any = tokenizer.pad_token_id
+    if pad_id is None:
+        raise ModelError(f"{tokenizer_folder}: the tokenizer has no pad token: add one to it")
+    dimensions = solve(student, len(tokenizer), len(label_names), max_length)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=dimensions.hidden,
+        num_hidden_layers=dimensions.layers,
+        num_attention_heads=dimensions.heads,
+        intermediate_size=dimensions.ffn,
+        max_position_embeddings=max_length,
+        type_vocab_size=TYPE_VOCAB_SIZE,
+        hidden_dropout_prob=student.dropout,
+        attention_probs_dropout_prob=student.dropout,
+        pad_token_id=pad_id,
+    )
+    set_labels(config, label_names)
+    with seeded(seed):
+        return BertForSequenceClassification(config).eval()
+
+
+def student_tokenizer(
+    student: Student,
+    default_folder: str | Path,
+    texts: Callable[[], Iterator[str]],
+    out_folder: str | Path,
+) -> Path:
+    """Save the student's tokenizer into ``out_folder``, and return that.
+
+    It is that of the folder the student starts from; else ``student.tokenizer``; else the one in
+    ``default_folder``. With ``student.vocab_size`` the last two are retrained on ``texts`` to at
+    most that many tokens; few texts can give fewer, which is logged. The same texts in the same
+    order always give the same tokens.
+    """
+    out_folder = Path(out_folder)
+    key, start = _start(student)
+    if start is not None:
+        tokenizer = load_tokenizer(start)
+        if student.vocab_size is not None:
+            raise ConfigError(
+                f"student.vocab_size {student.vocab_size} would discard the embeddings of {key}: "
+                "remove one of the two"
+            )
+        if student.tokenizer is not None:
+            other = load_tokenizer(student.tokenizer)
+            if other.get_vocab() != tokenizer.get_vocab():
+                raise ConfigError(
+                    f"student.tokenizer {student.tokenizer} has other tokens than the embeddings "
+                    f"of {key} {start}: remove student.tokenizer"
+                )
+    else:
+        tokenizer = load_tokenizer(student.tokenizer or default_folder)
+        if student.vocab_size is not None:
+            tokenizer = retrain(tokenizer, texts, student.vocab_size)
+    tokenizer.save_pretrained(out_folder)
+    return out_folder
+
+
+def _from_encoder(
+    start: InitFrom,
+    student: Student,
+    tokenizer: PreTrainedTokenizerBase,
+    label_names: Sequence[str],
+    max_length: int,
+    seed: int,
+) -> PreTrainedModel:
+    info = check_folder(start.path)
+    _check_fit(info, "student.init_from.path", start.path, tokenizer, max_length)
+    if start.layers > info.num_layers:
+        raise ModelError(
+            f"student.init_from.layers {start.layers} is more than the {info.num_layers} layers "
+            f"of {start.path}: ask for fewer"
+        )
+    return load_base_for_classification(
+        start.path, label_names, seed, layers=start.layers, dropout=student.dropout
+    )
+
+
+def _start(student: Student) -> tuple[str, str | None]:
+    """The folder that the student's embeddings come from, and its key."""
+    if student.init_from is not None:
+        return "student.init_from.path", student.init_from.path
+    return "student.path", student.path
+
+
+def _check_fit(
+    info: FolderInfo, key: str, folder: str, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> None:
+    if info.vocab_size != len(tokenizer):
+        raise ModelError(
+            f"{key} {folder} has embeddings for {info.vocab_size} tokens, the student's tokenizer "
+            f"has {len(tokenizer)}: use the tokenizer that the model was trained with"
+        )
+    if max_length > info.max_positions:
+        raise ModelError(
+            f"data.max_length {max_length} is more than the {info.max_positions} positions of "
+            f"{key} {folder}: lower it"
+        )

@@ -1,0 +1,307 @@
+"""The driver: check, train experts, serve them, train the student, evaluate, record.
+
+Every phase keeps what it finished in the run folder, so the same command resumes anywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+from distill.check import Plan, check
+from distill.cluster import connect
+from distill.config import Experiment, LabelsOnly, Serving, Student
+from distill.data.tokens import tokenise, tokenizer_fingerprint
+from distill.experts.jobs import ROUTER, expert_jobs, plain_trainer, router_job
+from distill.experts.partition import Parts, by_column, partition
+from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, is_done
+from distill.interrupt import StopOnSignal
+from distill.models.load import weights_fingerprint
+from distill.models.student import student_tokenizer
+from distill.outcome import Outcome, evaluate
+from distill.report.progress import Progress, Tail
+from distill.run_folder import RunFolder
+from distill.student.group import run_group
+from distill.tasks import Tasks
+from distill.teachers.cache import TeacherKey
+from distill.teachers.pool import RayTeacherPool
+from distill.teachers.wire import wire_name
+from distill.tracking import Tracker, check_reachable
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What every phase needs."""
+
+    plan: Plan
+    run: RunFolder
+    tracker: Tracker
+    progress: Progress
+    interrupt: StopOnSignal
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.plan.experiment
+
+
+@contextmanager
+def driver(experiment: Experiment, progress: Progress) -> Iterator[Driver]:
+    """Everything checked, the run folder claimed, MLflow and Ray up; all of it down at the end."""
+    check_reachable(experiment.tracking)
+    plan = check(experiment, progress.say)
+    run = RunFolder(experiment.output)
+    run.claim(experiment, plan.identity)
+    with (
+        Tracker(experiment.tracking, run.root) as tracker,
+        StopOnSignal(run.ask_to_stop) as interrupt,
+        connect(experiment.cluster),
+    ):
+        progress.say("Ctrl-C stops with a checkpoint; the same command resumes")
+        yield Driver(plan, run, tracker, progress, interrupt)
+
+
+def train(experiment: Experiment, progress: Progress) -> Outcome:
+    """The main job: from a configuration to an exported student and its comparison table."""
+    started = time.perf_counter()
+    with driver(experiment, progress) as d:
+        _record_inputs(d)
+        student = _student_job(d)
+        experts, parts = _expert_jobs(d)
+        baselines = _baseline_jobs(d, student)
+        _run_tasks(d, [*experts, *baselines])
+        with _teachers(d, experts) as guidance:
+            student = replace(
+                student,
+                guidance=guidance,
+                objective=experiment.objective if guidance else None,
+                kd=experiment.kd if guidance else None,
+            )
+            _run_student(d, student)
+            outcome = evaluate(d.plan, d.run, student, baselines, parts, d.interrupt, progress.say)
+        outcome.record(d.tracker, seconds=time.perf_counter() - started)
+    return outcome
+
+
+def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
+    """Experts and router alone; their Hugging Face folders by name."""
+    with driver(experiment, progress) as d:
+        _record_inputs(d)
+        jobs, _ = _expert_jobs(d)
+        _run_tasks(d, jobs)
+    return {job.name: job.model_folder for job in jobs}
+
+
+def _record_inputs(d: Driver) -> None:
+    d.tracker.params(d.experiment.model_dump(mode="json"))
+    corpus = d.plan.corpus
+    for split in ("train", "transfer", "validation", "test"):
+        num_rows = len(corpus.rows(split))
+        if num_rows:
+            source = str(d.experiment.data.path)
+            d.tracker.dataset(
+                Path(source).stem, corpus.fingerprint, source, split, num_rows=num_rows
+            )
+    d.tracker.artifact(d.run.root / "config.yaml")
+
+
+# ---- jobs ----------------------------------------------------------------------------------
+
+
+def _student_job(d: Driver) -> Job:
+    """The distilled student, still without its teachers; on train and transfer rows."""
+    experiment, corpus = d.experiment, d.plan.corpus
+    tokenizer = _tokenizer(d, experiment.student, d.plan.tokenizer, d.run.tokenizer)
+    max_length = experiment.data.max_length
+    train, transfer = corpus.rows("train"), corpus.rows("transfer")
+    rows = range(train.start, transfer.stop) if experiment.has_teachers else train
+    return Job(
+        name="student",
+        folder=str(d.run.fit),
+        seed=experiment.seed,
+        model=StudentSpec(experiment.student, tokenizer, corpus.label_names, max_length),
+        data=DataSpec(str(corpus.folder), tokenizer, max_length),
+        train_rows=rows,
+        validation_rows=corpus.rows("validation"),
+        optimizer=experiment.optimizer,
+        trainer=experiment.trainer,
+    )
+
+
+def _tokenizer(d: Driver, student: Student, default: str, folder: Path) -> str:
+    """The folder of a student's tokenizer, made once a run."""
+    corpus = d.plan.corpus
+
+    def texts() -> Iterator[str]:
+        for split in ("train", "transfer"):
+            for text, pair in corpus.texts(split):
+                yield text if pair is None else f"{text} {pair}"
+
+    if not (folder / "tokenizer.json").exists():
+        student_tokenizer(student, default, texts, folder)
+    return str(folder)
+
+
+def _expert_jobs(d: Driver) -> tuple[list[Job], Parts | None]:
+    """Jobs of experts and router (none if ``teachers`` names folders), and who is home where."""
+    experiment, corpus = d.experiment, d.plan.corpus
+    experts = experiment.experts
+    if experts is None:
+        named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
+        return [], by_column(corpus, ("test",)) if named else None
+    data = DataSpec(str(corpus.folder), experts.base, experiment.data.max_length)
+    tokens = tokenise(corpus, experts.base, experiment.data.max_length)
+    parts = partition(
+        experts.partition, corpus, tokens, experts.base, experiment.seed, d.run.experts
+    )
+    jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
+    if experiment.aggregation.needs_router() and experts.router is not None:
+        jobs.append(router_job(experts, parts, data, d.run.experts, experiment.seed))
+    return jobs, parts
+
+
+def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
+    """Students without teachers: labelled rows, the same loop, as many steps unless said."""
+    experiment, corpus = d.experiment, d.plan.corpus
+    jobs = []
+    for baseline in experiment.baselines:
+        if not isinstance(baseline, LabelsOnly):
+            continue
+        folder = d.run.baselines / baseline.name
+        model, data = student.model, student.data
+        if baseline.student is not None:
+            own = baseline.student
+            default = own.init_from.path if own.init_from else d.plan.tokenizer
+            tokenizer = _tokenizer(d, own, default, folder / "tokenizer")
+            model = StudentSpec(own, tokenizer, corpus.label_names, student.data.max_length)
+            data = DataSpec(str(corpus.folder), tokenizer, student.data.max_length)
+        trainer = experiment.trainer.model_copy(
+            update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
+        )
+        if baseline.epochs is not None:
+            trainer = trainer.model_copy(update={"epochs": baseline.epochs})
+        jobs.append(
+            replace(
+                student,
+                name=baseline.name,
+                folder=str(folder),
+                model=model,
+                data=data,
+                train_rows=corpus.rows("train"),
+                optimizer=baseline.optimizer or experiment.optimizer,
+                trainer=trainer,
+                num_steps=student.total_steps if baseline.epochs is None else None,
+            )
+        )
+    return jobs
+
+
+# ---- running them ----------------------------------------------------------------------------
+
+
+class Watch:
+    """Follows the metrics that fits write, into progress bars and (the student's) into MLflow."""
+
+    def __init__(self, d: Driver, jobs: list[Job], tracker: Tracker | None = None) -> None:
+        self._progress = d.progress
+        self._tracker = tracker
+        self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
+        for job in jobs:
+            d.progress.start(job.name, job.total_steps)
+
+    def poll(self) -> None:
+        for name, tail in self._tails.items():
+            lines = tail.read()
+            if self._tracker is not None and lines:
+                self._tracker.lines(lines)
+            for line in lines:
+                self._progress.update(name, line["step"], line["metrics"])
+
+    def end(self, name: str) -> None:
+        self.poll()
+        self._progress.finish(name)
+
+
+def _run_tasks(d: Driver, jobs: list[Job]) -> None:
+    watch = Watch(d, jobs)
+    tasks = Tasks(jobs)
+    while not tasks.is_empty:
+        for job in tasks.poll(POLL_S):
+            watch.end(job.name)
+        watch.poll()
+    d.interrupt.check()
+
+
+def _run_student(d: Driver, job: Job) -> None:
+    watch = Watch(d, [job], d.tracker)
+    if not is_done(job):
+        # In a thread: this one draws the progress and hears Ctrl-C.
+        with ThreadPoolExecutor(1, "student-group") as thread:
+            group = thread.submit(run_group, job, d.experiment.trainer, d.run.root / "ray")
+            while not group.done():
+                watch.poll()
+                time.sleep(POLL_S)
+            watch.poll()
+            group.result()
+    watch.end(job.name)
+
+
+@contextmanager
+def _teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
+    """The teachers, served; None for an experiment without any."""
+    experiment = d.experiment
+    if not experiment.has_teachers:
+        yield None
+        return
+    teachers, router = _teacher_specs(d, expert_jobs)
+    served = [*teachers, *([router] if router else [])]
+    d.progress.say(f"starting {len(served)} teachers: {', '.join(s.name for s in served)}")
+    with RayTeacherPool(served) as pool:
+        yield Guidance(
+            client=pool.client(experiment.stream),
+            teachers=tuple(teachers),
+            router=router,
+            aggregation=experiment.aggregation,
+            stream=experiment.stream,
+            cache=experiment.cache,
+            cache_folder=str(d.run.root / "cache"),
+        )
+
+
+def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
+    experiment, corpus = d.experiment, d.plan.corpus
+    num_labels = len(corpus.label_names)
+
+    def spec(name: str, folder: str, serving: Serving, num_outputs: int) -> TeacherSpec:
+        key = TeacherKey(
+            # The arithmetic decides the answer as much as the weights do.
+            weights=f"{weights_fingerprint(folder)}-{serving.dtype}",
+            data=corpus.fingerprint,
+            tokenizer=tokenizer_fingerprint(folder),
+            wire=wire_name(serving.wire),
+            max_length=experiment.data.max_length,
+        )
+        return TeacherSpec(name, folder, serving, num_outputs, key)
+
+    experts = experiment.experts
+    router = None
+    if experts is not None:
+        folders = {job.name: str(job.model_folder) for job in jobs}
+        router_folder = folders.pop(ROUTER, None)
+        teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
+        if router_folder is not None and experts.router is not None:
+            router = spec(ROUTER, router_folder, experts.router.serving, len(teachers))
+    else:
+        teachers = [spec(t.name, t.path, t, num_labels) for t in experiment.teachers]
+        given = getattr(experiment.aggregation, "router", None)
+        if given is not None:
+            router = spec(ROUTER, given, Serving(num_cpus=teachers[0].serving.num_cpus), len(teachers))
+    return teachers, router
+
+

@@ -1,0 +1,176 @@
+"""Plots of the comparison and of training: PNG files, legible 1200 pixels wide."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.report.labels import place_labels
+from distill.report.table import Role, Row, count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with every kind of colour blindness.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW = (
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
+    *("#CC79A7", "#56B4E9", "#000000", "#F0E442"),
+)
+PALETTE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
+STYLES: dict[Role, tuple[str, str, str]] = {
+    "expert": ("o", BLUE, "expert"),
+    "mix": ("D", PURPLE, "mix of experts"),
+    "baseline": ("s", ORANGE, "baseline"),
+    "student": ("*", VERMILION, "student"),
+}
+"""Marker, colour and name in the legend of each role."""
+HATCHES = ("", "///", "...", "xxx")
+DPI = 150
+
+
+def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
+    """Parameters (log) against accuracy; a model without parameters is a line across."""
+    figure, axes = _figure(8.0, 5.4)
+    measured = [row for row in rows if row.accuracy is not None]
+    sized = [row for row in measured if row.params]
+    for role, (marker, colour, name) in STYLES.items():
+        points = [(row.params, row.accuracy) for row in sized if row.role == role]
+        if points:
+            size = 190 if marker == "*" else 62
+            x, y = zip(*points, strict=True)
+            axes.scatter(
+                x,
+                y,
+                size,
+                colour,
+                marker=marker,
+                label=name,
+                alpha=0.9,
+                edgecolors="white",
+                zorder=3,
+            )
+    axes.set_xscale("log")
+    axes.margins(x=0.16, y=0.14)
+    for row in measured:
+        if not row.params:
+            axes.axhline(row.accuracy or 0, color=STYLES[row.role][1], linestyle="--", linewidth=1)
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("accuracy on the test split")
+    axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+ ", " ", count(value)))
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.yaxis.set_major_formatter(_as_percent)
+    axes.grid(which="major", color="0.9", linewidth=0.8)
+    if sized:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=4, frameon=False)
+    labels = [(row.name, row.params or 0.0, row.accuracy or 0.0) for row in sized]
+    lines = [(row.name, row.accuracy or 0.0) for row in measured if not row.params]
+    place_labels(axes, labels, lines)
+    return _save(figure, path)
+
+
+def learning_curves(
+    history: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: str | Path,
+    accuracy: str = "eval.accuracy",
+    loss: str = "loss",
+) -> Path:
+    """Evaluation accuracy and training loss over steps, a line a fit.
+
+    ``history``: the lines of each fit's metrics.jsonl, by its name.
+    """
+    figure, (above, below) = _figure(8.0, 7.0, num_rows=2)
+    for index, name in enumerate(history):
+        above.plot([], [], color=PALETTE[index % len(PALETTE)], linewidth=3, label=name)
+    for axes, metric in ((above, accuracy), (below, loss)):
+        for index, lines in enumerate(history.values()):
+            colour = PALETTE[index % len(PALETTE)]
+            points = [(r["step"], r["metrics"][metric]) for r in lines if metric in r["metrics"]]
+            if not points:
+                continue
+            steps, values = zip(*sorted(points), strict=True)
+            is_dense = len(values) > 40
+            axes.plot(
+                steps,
+                values,
+                color=colour,
+                linewidth=0.8 if is_dense else 1.8,
+                alpha=0.3 if is_dense else 1,
+                marker=None if is_dense else "o",
+                markersize=3.5,
+            )
+            if is_dense:
+                values = _smooth(values)
+                axes.plot(steps, values, color=colour, linewidth=1.8)
+        axes.grid(color="0.9", linewidth=0.8)
+    if history:
+        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
+    above.set_ylabel("accuracy on the validation split")
+    above.yaxis.set_major_formatter(_as_percent)
+    below.set_ylabel("training loss")
+    below.set_xlabel("optimizer steps")
+    return _save(figure, path)
+
+
+def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
+    """Accuracy of each model in each domain, as groups of bars that start at 0."""
+    shown = [row for row in rows if row.per_domain]
+    domains = list(dict.fromkeys(name for row in shown for name in row.per_domain))
+    figure, axes = _figure(max(8.0, 0.15 * (len(shown) + 2) * len(domains)), 5.4)
+    width = 0.84 / max(len(shown), 1)
+    for index, row in enumerate(shown):
+        left = [d + (index - (len(shown) - 1) / 2) * width for d in range(len(domains))]
+        bars = axes.bar(
+            left,
+            [row.per_domain.get(name, 0.0) for name in domains],
+            width * 0.92,
+            color=PALETTE[index % len(PALETTE)],
+            hatch=HATCHES[index // len(PALETTE) % len(HATCHES)],
+            edgecolor="white",
+            label=row.name,
+        )
+        texts = [f"{row.per_domain[n] * 100:.1f}" if n in row.per_domain else "" for n in domains]
+        axes.bar_label(bars, texts, rotation=90, padding=3, fontsize=8)
+    axes.set_xticks(range(len(domains)), domains)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 1.0)
+    axes.set_ylabel("accuracy on the test split")
+    axes.yaxis.set_major_formatter(_as_percent)
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    if shown:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float, num_rows: int = 1) -> tuple["Figure", Any]:
+    """A figure outside pyplot: no display, no global state, no figures left open."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(num_rows, sharex=True)
+    for one in axes if num_rows > 1 else [axes]:
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: "Figure", path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _as_percent(value: float, _: int) -> str:
+    return f"{value * 100:g} %"
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Exponential mean over about a fortieth of the curve, without the start's bias."""
+    decay = 1 - min(1.0, 40 / len(values))
+    mean, weight, smoothed = 0.0, 0.0, []
+    for value in values:
+        mean, weight = decay * mean + value, decay * weight + 1
+        smoothed.append(mean / weight)
+    return smoothed

@@ -1,0 +1,138 @@
+"""The output folder: one experiment each, claimed before anything starts.
+
+    <output>/experiment.json   what the folder belongs to
+    <output>/config.yaml       the configuration of the last start
+    <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
+    <output>/fit/              the distilled student's checkpoints, metrics and best weights
+    <output>/cache/            teacher answers                 <output>/student/   the export
+    <output>/report/           table and plots
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill.config import Experiment
+from distill.errors import RunFolderError
+from distill.student.store import STOP
+
+OPERATIONAL: tuple[str, ...] = (
+    "output",
+    "tracking",
+    "cluster",
+    "stream",
+    "cache",
+    "data.path",
+    "data.cache_dir",
+    "trainer.num_workers",
+    "trainer.num_cpus_per_worker",
+    "trainer.num_gpus_per_worker",
+    "trainer.node_labels",
+    "trainer.max_failures",
+    "trainer.keep_checkpoints",
+    "trainer.checkpoint_every",
+    "trainer.log_every",
+    "baselines",
+)
+"""Keys that say where and how a run happens, not what it computes: a resumed run may change them."""
+
+OPERATIONAL_SERVING = ("replicas", "num_cpus", "num_gpus", "node_labels", "max_batch_tokens")
+
+
+class RunFolder:
+    """Paths of one run, below ``output``."""
+
+    def __init__(self, output: str | Path) -> None:
+        self.root = Path(output)
+        self.experts = self.root / "experts"
+        self.baselines = self.root / "baselines"
+        self.fit = self.root / "fit"
+        self.tokenizer = self.root / "tokenizer"
+        self.student = self.root / "student"
+        self.report = self.root / "report"
+
+    def check(self, identity: dict[str, Any]) -> bool:
+        """Whether the folder already holds this experiment.
+
+        Raises RunFolderError where it cannot be written, or belongs to another experiment.
+        """
+        existing = next(p for p in [self.root.absolute(), *self.root.absolute().parents] if p.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise RunFolderError(f"output {self.root} cannot be written ({existing}): give another")
+        claim = self.root / "experiment.json"
+        if not claim.exists():
+            if self.root.exists() and any(self.root.iterdir()):
+                raise RunFolderError(
+                    f"output {self.root} is a folder with other files in it: give a new folder"
+                )
+            return False
+        try:
+            claimed = json.loads(claim.read_text())
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{claim} is unreadable ({error}): give another output") from None
+        changed = sorted(k for k in identity.keys() | claimed if identity.get(k) != claimed.get(k))
+        if changed:
+            key = changed[0]
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise RunFolderError(
+                f"output {self.root} belongs to another experiment: {key} is "
+                f"{identity.get(key)!r} here, {claimed.get(key)!r} there{more}: give another "
+                "output, or delete that folder"
+            )
+        return True
+
+    def claim(self, experiment: Experiment, identity: dict[str, Any]) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / "experiment.json").write_text(json.dumps(identity, indent=1, sort_keys=True))
+        config = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+        (self.root / "config.yaml").write_text(config)
+        for stop in self.root.rglob(STOP):  # what an earlier Ctrl-C left
+            stop.unlink()
+
+    def ask_to_stop(self) -> None:
+        """Every fit that runs, or would start, checkpoints and ends."""
+        for folder in (self.fit, *self.experts.glob("*/"), *self.baselines.glob("*/")):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / STOP).touch()
+
+
+def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
+    """Flat keys and values of what the experiment computes, with the data's fingerprint."""
+    flat = flatten(experiment.model_dump(mode="json"))
+    kept = {
+        key: value
+        for key, value in flat.items()
+        if not any(key == skip or key.startswith(f"{skip}.") for skip in OPERATIONAL)
+        and not _is_operational_serving(key)
+    }
+    return kept | {"data.fingerprint": data_fingerprint}
+
+
+def _is_operational_serving(key: str) -> bool:
+    parts = key.split(".")
+    return any(
+        part in OPERATIONAL_SERVING and (previous == "serving" or parts[0] == "teachers")
+        for previous, part in zip(parts, parts[1:], strict=False)
+    )
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as dotted keys."""
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else None
+    )
+    if items is None:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, child in items:
+        flat |= flatten(child, f"{prefix}.{key}" if prefix else str(key))
+    return flat

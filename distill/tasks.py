@@ -1,0 +1,56 @@
+"""Jobs as Ray tasks: as many at once as the cluster has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DistillError, TrainingError
+from distill.fit import Job, fit_and_save
+from distill.student.store import STOP
+
+
+class Tasks:
+    """Started jobs. ``poll`` until it is empty; an error of a job comes out of ``poll`` as itself."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        import ray
+
+        self._ray = ray
+        self._running: dict[Any, Job] = {}
+        for job in jobs:
+            task = ray.remote(fit_and_save).options(
+                num_cpus=job.trainer.num_cpus_per_worker,
+                num_gpus=job.trainer.num_gpus_per_worker,
+                max_retries=2,  # a lost worker: the fit resumes from its checkpoint
+                name=f"fit:{job.name}",
+            )
+            self._running[task.remote(job)] = job
+
+    def poll(self, timeout_s: float) -> Iterator[Job]:
+        """Jobs that ended within ``timeout_s``."""
+        if not self._running:
+            return
+        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        for ref in ended:
+            job = self._running.pop(ref)
+            try:
+                self._ray.get(ref)
+            except self._ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                if isinstance(cause, DistillError):
+                    raise cause from None
+                raise TrainingError(f"training {job.name!r} failed: {error}") from error
+            yield job
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._running
+
+    def stop(self) -> None:
+        """Ask every fit to checkpoint and end; cancel those that have not started."""
+        for ref, job in self._running.items():
+            Path(job.folder).mkdir(parents=True, exist_ok=True)
+            (Path(job.folder) / STOP).touch()
+            self._ray.cancel(ref, force=False)

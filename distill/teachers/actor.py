@@ -1,0 +1,54 @@
+"""A teacher in a process of its own: a thin shell around :class:`TeacherEngine`."""
+
+import math
+import os
+from pathlib import Path
+
+from distill.config import Serving
+from distill.errors import DistillError, TeacherError
+from distill.records import TeacherOutput, TeacherRequest
+from distill.teachers.engine import Model, TeacherEngine
+
+
+class TeacherActor:
+    """Made a Ray actor by the pool; one request at a time.
+
+    Why the engine could not be built is kept and raised from :meth:`ping`: an exception in an
+    actor's constructor reaches the driver only as the text of a traceback.
+    """
+
+    def __init__(
+        self, name: str, model: str | Path | Model, serving: Serving, num_labels: int
+    ) -> None:
+        self._engine: TeacherEngine | None = None
+        self._failure: DistillError | None = None
+        try:
+            self._engine = TeacherEngine(
+                model,
+                num_labels=num_labels,
+                device="cuda" if serving.num_gpus > 0 else "cpu",
+                dtype=serving.dtype,
+                wire=serving.wire,
+                max_batch_tokens=serving.max_batch_tokens,
+                allow_pickle=serving.allow_pickle,
+                num_threads=max(1, math.ceil(serving.num_cpus)),
+            )
+        except DistillError as error:
+            self._failure = error
+        except Exception as error:
+            self._failure = TeacherError(f"teacher {name!r} cannot be served: {error}")
+
+    def ping(self) -> None:
+        """Return once the engine stands; raise what its construction raised."""
+        if self._failure is not None:
+            raise self._failure
+
+    def answer(self, request: TeacherRequest) -> TeacherOutput:
+        """The payload is *returned*: what an actor puts into the object store dies with it."""
+        self.ping()
+        assert self._engine is not None
+        return self._engine.answer(request)
+
+    def pid(self) -> int:
+        """For tests that kill a replica."""
+        return os.getpid()

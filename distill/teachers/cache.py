@@ -1,0 +1,264 @@
+"""What teachers have answered, kept in Arrow files: written once, read by every epoch and run.
+
+A teacher has one folder, named after a fingerprint of all that decides its answers. In it every
+writer adds *segments*, immutable Arrow IPC files whose names carry their SHA-256; nothing is ever
+changed in place, so ranks and runs share a folder without locks. Payloads are kept as the wire
+sent them. A row is answered in the batch that first met it; other batch shapes would round its
+float32 logits differently in the last bits, so whoever needs the same bits shares the cache.
+
+Shape suffixes: B rows asked about, N rows found, X a row's payload (any shape).
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.config import Cache as CacheConfig
+from distill.errors import CacheError
+from distill.teachers.segments import NO_ROWS, Shelf, write_whole
+
+logger = logging.getLogger(__name__)
+
+SEGMENT_ROWS = 8192
+"""Answers held in memory before they are written out."""
+
+_WORDS = {
+    "weights": "other weights",
+    "data": "other data",
+    "tokenizer": "another tokenizer",
+    "wire": "another wire",
+    "max_length": "another max_length",
+}
+
+
+@dataclass(frozen=True)
+class TeacherKey:
+    """All that decides a teacher's answer to a row id. Fingerprints are hex SHA-256."""
+
+    weights: str
+    data: str
+    tokenizer: str
+    wire: str
+    max_length: int
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class NoCache:
+    """Keeps nothing: every row is asked again in every epoch."""
+
+    messages: tuple[str, ...] = ()
+
+    def get(self, teacher: str, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(len(rows_B), bool), NO_ROWS
+
+    def put(self, teacher: str, rows_B: np.ndarray, payload_BX: np.ndarray) -> None:
+        pass
+
+    def wire(self, teacher: str) -> str:
+        raise KeyError(teacher)
+
+    def num_rows(self, teacher: str) -> int:
+        return 0
+
+    def flush(self) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class TeacherCache:
+    """One writer's view of the folder. Thread-safe.
+
+    ``segment_rows`` are written at once; ``memory`` is the folder to let go of at the end.
+    ``writer_id`` names this writer's files (``rank0``). ``messages`` says what the user should
+    know, e.g. why an existing cache was not used. Raises CacheError for a damaged file.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        keys: dict[str, TeacherKey],
+        writer_id: str,
+        *,
+        segment_rows: int = SEGMENT_ROWS,
+        memory: "MemoryFolder | None" = None,
+    ) -> None:
+        self.messages: list[str] = []
+        self._lock = threading.Lock()
+        self._segment_rows = segment_rows
+        self._keys = dict(keys)
+        self._memory = memory
+        self._shelves: dict[str, Shelf] = {}
+        for teacher, key in keys.items():
+            home = Path(folder) / f"{teacher}-{key.fingerprint[:12]}"
+            if not (home / "manifest.json").exists():
+                self._say_what_changed(Path(folder), teacher, key)
+                _write_manifest(home, teacher, key)
+            self._shelves[teacher] = Shelf(home, writer_id)
+        self.refresh()
+
+    def get(self, teacher: str, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``hit_B`` (bool) and the payloads [N, …] of the hits, in the order of the rows."""
+        with self._lock:
+            return self._shelves[teacher].get(np.asarray(rows_B))
+
+    def put(self, teacher: str, rows_B: np.ndarray, payload_BX: np.ndarray) -> None:
+        """Keep answers; they are served at once, and written when ``segment_rows`` are held."""
+        assert len(rows_B) == len(payload_BX)
+        with self._lock:
+            shelf = self._shelves[teacher]
+            # Copied: a view would pin the whole answer in Ray's object store.
+            payload_BX = np.array(payload_BX)
+            shelf.held.update(zip(np.asarray(rows_B).tolist(), payload_BX, strict=True))
+            if len(shelf.held) >= self._segment_rows:
+                shelf.flush()
+
+    def wire(self, teacher: str) -> str:
+        """The codec of this teacher's payloads."""
+        return self._keys[teacher].wire
+
+    def num_rows(self, teacher: str) -> int:
+        with self._lock:
+            shelf = self._shelves[teacher]
+            held = np.fromiter(shelf.held, np.int64, len(shelf.held))
+            return len(np.union1d(shelf.rows, held))
+
+    def flush(self) -> None:
+        """Write everything held, one segment a teacher; other writers see it on refresh."""
+        with self._lock:
+            for shelf in self._shelves.values():
+                shelf.flush()
+
+    def refresh(self) -> None:
+        """Take up what other ranks and runs have written. Raises CacheError for a damaged file."""
+        with self._lock:
+            for shelf in self._shelves.values():
+                shelf.refresh()
+
+    def close(self) -> None:
+        """Write what is held; a cache in memory is gone once its last user has closed it."""
+        if self._memory is None:
+            self.flush()
+        else:
+            self._memory.close()
+
+    def _say_what_changed(self, folder: Path, teacher: str, key: TeacherKey) -> None:
+        changes = []
+        for manifest in sorted(folder.glob(f"{teacher}-*/manifest.json")):
+            found = _read_manifest(manifest)
+            if found.get("teacher") == teacher:
+                old = found.get("key", {})
+                changes.append([_WORDS[k] for k, v in asdict(key).items() if old.get(k) != v])
+        if changes:
+            nearest = " and ".join(min(changes, key=len))
+            message = f"teacher cache of {teacher!r} was made for {nearest}: building a new one"
+            self.messages.append(message)
+            logger.warning(message)
+
+
+Cache = TeacherCache | NoCache
+
+
+def open_cache(
+    cache: CacheConfig, folder: str | Path, keys: dict[str, TeacherKey], writer_id: str
+) -> Cache:
+    """The cache that the configuration asks for; ``folder`` is the run's own, if it names none.
+
+    A cache in memory is shared by all processes of a node that open it with the same folder.
+    """
+    if cache.type == "none":
+        return NoCache()
+    folder = Path(cache.path or folder)
+    if cache.type == "memory":
+        memory = MemoryFolder(folder)
+        return TeacherCache(memory.path, keys, writer_id, memory=memory)
+    return TeacherCache(folder, keys, writer_id)
+
+
+def _write_manifest(home: Path, teacher: str, key: TeacherKey) -> None:
+    manifest = {"teacher": teacher, "fingerprint": key.fingerprint, "key": asdict(key)}
+    write_whole(home / "manifest.json", json.dumps(manifest, indent=2).encode())
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise CacheError(
+            f"teacher cache file {path} is damaged: delete the folder {path.parent} and run "
+            "again: the teachers are asked again only for what is missing"
+        ) from None
+
+
+class MemoryFolder:
+    """A folder in RAM that stands for ``folder``; its last user removes it.
+
+    Every user holds a shared lock, which ends with its process: what a killed run left behind is
+    taken up by the same run when it is resumed, and removed by any other.
+    """
+
+    def __init__(self, folder: str | Path, root: str | Path | None = None) -> None:
+        shared_memory = Path("/dev/shm")
+        in_ram = shared_memory.is_dir() and os.access(shared_memory, os.W_OK)
+        root = Path(root or (shared_memory if in_ram else tempfile.gettempdir()))
+        place = hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]
+        # The user in the name: another's folder could neither be read nor removed.
+        self.path = root / f"distill-cache-{os.getuid()}-{place}"
+        for other in root.glob(f"distill-cache-{os.getuid()}-*"):
+            if other != self.path:
+                _remove_if_unused(other)
+        self._lock: int | None = _share(self.path)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            _remove_if_unused(self.path)
+
+
+def _share(folder: Path) -> int:
+    """A descriptor that holds a shared lock on the folder."""
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue  # its last user is just removing it
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            if os.path.samestat(os.stat(folder / "lock"), os.fstat(lock)):
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+def _remove_if_unused(folder: Path) -> None:
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        pass  # in use
+    finally:
+        os.close(lock)

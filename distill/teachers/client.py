@@ -1,0 +1,57 @@
+"""Whoever answers for teachers by name, and what an answer must be.
+
+Shape suffixes: B rows, V classes.
+"""
+
+import threading
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.errors import TeacherAnswerError
+from distill.records import TeacherOutput, TeacherRequest
+from distill.teachers.wire import decode
+
+
+class TeacherClient(Protocol):
+    """Whoever answers for teachers by name. Thread-safe."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def ask(
+        self, teacher: str, request: TeacherRequest, cancelled: threading.Event | None = None
+    ) -> TeacherOutput:
+        """Block until the teacher has answered.
+
+        Raises TeacherAnswerError for an answer that must not be trained on, TeacherError when
+        there is none, and CancelledError soon after ``cancelled`` is set.
+        """
+        ...
+
+    def stats(self) -> dict[str, float]:
+        """``teacher.<name>.requests`` and ``teacher.<name>.retries`` since the last call."""
+        ...
+
+
+def check_output(request: TeacherRequest, output: TeacherOutput, num_labels: int) -> Tensor:
+    """The output's float32 logits [B, V], if they answer this request; else TeacherAnswerError."""
+    told = f"the answer to request {request.request_id}"
+    if output.request_id != request.request_id:
+        raise TeacherAnswerError(f"{told} belongs to request {output.request_id}")
+    if not np.array_equal(output.rows_B, request.rows_B):
+        raise TeacherAnswerError(f"{told} is about other rows than those asked for")
+    try:
+        logits_BV = decode(output.payload, output.wire)
+    except ValueError as error:
+        raise TeacherAnswerError(f"{told} cannot be read: {error}") from None
+    expected = (request.num_rows, num_labels)
+    if tuple(logits_BV.shape) != expected:
+        raise TeacherAnswerError(
+            f"{told} has shape {list(logits_BV.shape)}, expected {list(expected)}"
+        )
+    if not torch.isfinite(logits_BV).all():
+        raise TeacherAnswerError(f"{told} holds NaN or infinity")
+    return logits_BV

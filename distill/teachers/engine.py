@@ -1,0 +1,97 @@
+"""One teacher in this process: a request in, raw logits out.
+
+Shape suffixes: B rows, T tokens, V classes.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.config import DenseWire, Dtype
+from distill.errors import TeacherAnswerError
+from distill.records import TeacherOutput, TeacherRequest
+from distill.teachers.wire import encode, wire_name
+
+Model = Callable[..., Any]
+"""Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]);
+returns logits [B, V], bare or as ``.logits``."""
+
+
+class TeacherEngine:
+    """A frozen classifier behind :meth:`answer`; the same request always has the same answer."""
+
+    def __init__(
+        self,
+        model: str | Path | Model,
+        *,
+        num_labels: int,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        wire: DenseWire | None = None,
+        max_batch_tokens: int = 16384,
+        allow_pickle: bool = False,
+        num_threads: int | None = None,
+    ) -> None:
+        """``model`` is a Hugging Face folder, or the model itself (tests, simulated teachers).
+
+        ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the threads
+        of the whole process; None leaves them. Raises ModelError for an unusable folder.
+        """
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        if isinstance(model, (str, Path)):  # noqa: UP038 - pyright narrows this one
+            from distill.models.load import load_classifier
+
+            model = load_classifier(model, allow_pickle=allow_pickle, dtype=dtype)
+        if isinstance(model, nn.Module):
+            model = model.eval().to(device)
+        self.model: Model = model
+        self.num_labels = num_labels
+        self.device = torch.device(device)
+        self.wire = wire or DenseWire()
+        self.max_batch_tokens = max_batch_tokens
+
+    def answer(self, request: TeacherRequest) -> TeacherOutput:
+        """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
+        started = time.perf_counter()
+        logits_BV = self._forward(request)
+        compute_s = time.perf_counter() - started
+        expected = (request.num_rows, self.num_labels)
+        if tuple(logits_BV.shape) != expected:
+            raise TeacherAnswerError(
+                f"request {request.request_id}: the teacher's logits have shape "
+                f"{list(logits_BV.shape)}, expected {list(expected)}: give a teacher with "
+                f"{self.num_labels} classes"
+            )
+        if not torch.isfinite(logits_BV).all():
+            raise TeacherAnswerError(
+                f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
+                "check its weights, or serve it in float32"
+            )
+        payload = encode(logits_BV, self.wire)
+        return TeacherOutput(
+            request.request_id, request.rows_B, payload, wire_name(self.wire), compute_s
+        )
+
+    @torch.inference_mode()
+    def _forward(self, request: TeacherRequest) -> Tensor:
+        """Float32 logits [B, V] on the CPU, in forwards of whole rows."""
+        inputs = {
+            "input_ids": request.input_ids_BT,
+            "attention_mask": request.attention_mask_BT,
+            "token_type_ids": request.token_type_ids_BT,
+        }
+        # .copy(): arrays out of Ray's object store are read-only, which torch warns about.
+        tensors = {k: torch.from_numpy(v.copy()) for k, v in inputs.items() if v is not None}
+        # The split depends on the request alone, so that its answer does.
+        rows_a_forward = max(1, self.max_batch_tokens // max(1, request.input_ids_BT.shape[1]))
+        blocks = []
+        for first in range(0, request.num_rows, rows_a_forward):
+            block = slice(first, first + rows_a_forward)
+            out = self.model(**{k: v[block].to(self.device) for k, v in tensors.items()})
+            blocks.append(getattr(out, "logits", out).float().cpu())
+        return torch.cat(blocks)

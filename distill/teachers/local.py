@@ -1,0 +1,38 @@
+"""Teachers inside this process: for tests, for one GPU, and with Ray not even installed."""
+
+import threading
+from concurrent.futures import CancelledError
+
+from distill.records import TeacherOutput, TeacherRequest
+from distill.teachers.engine import TeacherEngine
+
+
+class LocalTeachers:
+    """A client over engines of this process; one request at a time each, as an actor has it."""
+
+    def __init__(self, engines: dict[str, TeacherEngine]) -> None:
+        self._engines = dict(engines)
+        self._locks = {name: threading.Lock() for name in engines}
+        self._num_requests = dict.fromkeys(engines, 0)
+        self._count_lock = threading.Lock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._engines)
+
+    def ask(
+        self, teacher: str, request: TeacherRequest, cancelled: threading.Event | None = None
+    ) -> TeacherOutput:
+        with self._locks[teacher]:
+            if cancelled is not None and cancelled.is_set():
+                raise CancelledError
+            with self._count_lock:
+                self._num_requests[teacher] += 1
+            return self._engines[teacher].answer(request)
+
+    def stats(self) -> dict[str, float]:
+        with self._count_lock:
+            counts = self._num_requests
+            self._num_requests = dict.fromkeys(counts, 0)
+        requests = {f"teacher.{name}.requests": float(n) for name, n in counts.items()}
+        return requests | {f"teacher.{name}.retries": 0.0 for name in counts}

@@ -1,0 +1,39 @@
+"""How much the teachers did, and how long the student waited for them."""
+
+import threading
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Meter:
+    """Sums since the last read, under stable names. Thread-safe."""
+
+    names: tuple[str, ...]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _sums: dict[str, float] = field(default_factory=dict)
+    _num_steps: int = 0
+
+    def received(self, name: str, **amounts: float) -> None:
+        with self._lock:
+            for what, amount in amounts.items():
+                self._add(f"teacher.{name}.{what}", amount)
+
+    def waited(self, seconds: float, slowest: str | None, num_ready: int) -> None:
+        with self._lock:
+            self._num_steps += 1
+            self._add("stream.wait_s", seconds)
+            self._add("stream.queue_depth", num_ready)
+            if slowest is not None:
+                self._add(f"teacher.{slowest}.wait_s", seconds)
+
+    def _add(self, name: str, amount: float) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + amount
+
+    def read(self) -> dict[str, float]:
+        kinds = ("wait_s", "rows", "bytes", "cached_rows", "compute_s")
+        zeros = {f"teacher.{name}.{kind}": 0.0 for name in self.names for kind in kinds}
+        with self._lock:
+            sums = zeros | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums
+            sums["stream.queue_depth"] /= max(1, self._num_steps)
+            self._sums, self._num_steps = {}, 0
+        return sums

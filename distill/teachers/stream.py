@@ -1,0 +1,303 @@
+"""Batches in, batches with the teachers' answers out: in order, and asked ahead of the student.
+
+The answers do not depend on timing. A request is made of a step's rows alone; a row is asked for
+at most once an epoch; and no epoch is begun before every rank has written what it learnt in the
+one before, so that with a cache the second epoch asks nothing, whoever gets the rows.
+
+Shape suffixes: B rows, N the rows of one teacher, K teachers, V classes.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.aggregation import Aggregation, Routed
+from distill.loop import BatchSource, Step
+from distill.records import TeacherAnswers, TeacherRequest
+from distill.teachers.cache import Cache, NoCache
+from distill.teachers.client import TeacherClient, check_output
+from distill.teachers.meter import Meter
+from distill.teachers.wire import decode
+
+__all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
+
+
+class TeacherTokens(Protocol):
+    """The rows in one teacher's tokens; see distill/data/tokens.py."""
+
+    def lengths(self, rows: Any) -> np.ndarray: ...
+    def padded(self, rows: Any) -> Any: ...
+
+
+class TeacherStream:
+    """The source of targets that asks teachers. Also a context manager; see :meth:`close`."""
+
+    def __init__(
+        self,
+        client: TeacherClient,
+        names: Sequence[str],
+        tokens: dict[str, Any],
+        num_labels: int,
+        cache: Cache | None = None,
+        aggregation: Aggregation | None = None,
+        router: str | None = None,
+        in_flight: int = 4,
+        boundary: Callable[[], None] | None = None,
+    ) -> None:
+        """``names``: the teachers, in the order of K and of the router's classes.
+
+        ``tokens``: a TeacherTokens for every teacher and the router. ``aggregation`` None asks
+        all. ``in_flight``: steps asked ahead of the one in hand. ``boundary``: a barrier over all
+        ranks.
+        """
+        self.names = tuple(names)
+        self.router = router
+        self._client = client
+        self._tokens = tokens
+        self._num_labels = num_labels
+        self._cache = cache if cache is not None else NoCache()
+        # Only Routed asks some and not all.
+        self._routed = aggregation if isinstance(aggregation, Routed) else None
+        self._in_flight = in_flight
+        self._boundary = boundary or (lambda: None)
+        self._meter = Meter((*self.names, router) if router else self.names)
+        self._feeds: list[Generator[Any, None, None]] = []
+
+    def feed(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
+        """Steps ``start`` to ``stop``, each with its answers; ``batches.at`` runs in threads.
+
+        At each end of an epoch all ranks meet, so every rank must consume the same steps. Several
+        feeds may be open at once. What fails in a thread is raised here, as itself, at its step.
+        """
+        return self._keep(self._epochs(batches, start, stop))
+
+    def answer_all(
+        self, rows: Sequence[int] | np.ndarray | range, batch_size: int = 64
+    ) -> TeacherAnswers:
+        """What every teacher says about each of these rows, in their order; no boundary."""
+        rows_N = np.asarray(rows, np.int64)
+        # Rows of like length together: padding is most of the work otherwise.
+        by_length = np.argsort(self._tokens[self.names[0]].lengths(rows_N), kind="stable")
+        blocks = [by_length[i : i + batch_size] for i in range(0, len(rows_N), batch_size)]
+        source = _Blocks([rows_N[block] for block in blocks])
+        steps = list(self._keep(self._ahead(source, 0, len(blocks))))
+        self._cache.flush()
+        self._meter.read()  # these were no student's steps
+        order = torch.from_numpy(np.argsort(by_length, kind="stable"))
+        answers: list[TeacherAnswers] = [a for step in steps for _, a in step.parts if a]
+        router = [a.router_logits_BK for a in answers if a.router_logits_BK is not None]
+        return TeacherAnswers(
+            torch.cat([a.logits_KBV for a in answers], dim=1)[:, order],
+            torch.cat([a.asked_KB for a in answers], dim=1)[:, order],
+            torch.cat(router)[order] if router else None,
+        )
+
+    def timings(self) -> dict[str, float]:
+        """Since the last call, for each teacher (the router too), ``teacher.<name>.…``:
+
+        wait_s the student waited, charged to the last teacher to answer; rows and bytes received;
+        cached_rows; compute_s in its forward; requests and retries. ``stream.wait_s`` is the
+        whole wait, ``stream.queue_depth`` the mean number of steps ready when one was wanted.
+        """
+        return self._meter.read() | self._client.stats()
+
+    def flush(self) -> None:
+        """Write what the teachers have said so far (with each checkpoint, say)."""
+        self._cache.flush()
+
+    def close(self) -> None:
+        """End every feed, cancel what is outstanding, write and close the cache."""
+        for feed in list(self._feeds):
+            feed.close()
+        self._cache.close()
+
+    def __enter__(self) -> "TeacherStream":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _keep(self, feed: Generator[Step, None, None]) -> Generator[Step, None, None]:
+        self._feeds = [f for f in self._feeds if f.gi_frame is not None]  # those not finished
+        self._feeds.append(feed)
+        return feed
+
+    def _epochs(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
+        while start < stop:
+            end_of_epoch = (start // batches.steps_per_epoch + 1) * batches.steps_per_epoch
+            yield from self._ahead(batches, start, min(stop, end_of_epoch))
+            self._cache.flush()
+            if stop >= end_of_epoch:
+                self._boundary()  # all ranks have flushed
+                self._cache.refresh()
+            start = end_of_epoch
+
+    def _ahead(self, batches: Any, start: int, stop: int) -> Generator[Step, None, None]:
+        """Answer steps in threads, ``in_flight`` ahead of the one yielded."""
+        window = self._in_flight + 1
+        cancelled = threading.Event()
+        # Two pools: a step waits for its asks, so they must never queue behind other steps.
+        steps = ThreadPoolExecutor(window, "stream-step")
+        asks = ThreadPoolExecutor(window * (len(self.names) + 1), "stream-ask")
+        pending: deque[Future[_Answered]] = deque()
+        upcoming = iter(range(start, stop))
+
+        def refill() -> None:
+            while len(pending) < window and (step := next(upcoming, None)) is not None:
+                pending.append(steps.submit(self._answer, batches, step, asks, cancelled))
+
+        try:
+            refill()
+            while pending:
+                num_ready = sum(future.done() for future in pending)
+                asked_at = time.perf_counter()
+                answered = pending.popleft().result()
+                self._meter.waited(time.perf_counter() - asked_at, answered.slowest, num_ready)
+                refill()
+                yield answered.step
+        finally:
+            cancelled.set()
+            for pool in (steps, asks):
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _answer(
+        self, batches: Any, step: int, asks: ThreadPoolExecutor, cancelled: threading.Event
+    ) -> "_Answered":
+        """One step in two rounds: the router for all parts, then the experts for all parts."""
+        parts = batches.at(step)
+        finish: dict[str, float] = {}
+
+        def ask(name: str, part: int, rows_N: np.ndarray, width: int) -> Future[Tensor]:
+            request_id = f"{name}/{step}/{part}"
+            return asks.submit(self._logits, name, request_id, rows_N, width, cancelled, finish)
+
+        num_teachers = len(self.names)
+        valid = [part.valid_B.numpy() for part in parts]
+        router_logits: list[Tensor | None] = [None] * len(parts)
+        if self.router is not None:
+            futures = [
+                ask(self.router, i, part.rows_B[valid[i]], num_teachers)
+                for i, part in enumerate(parts)
+            ]
+            for i, logits_NK in enumerate(_all(futures)):
+                router_logits[i] = _spread(logits_NK, valid[i])
+        chosen: list[Tensor] = []
+        for i, part in enumerate(parts):
+            asked_KB = torch.ones(num_teachers, len(part.rows_B), dtype=torch.bool)
+            logits_BK = router_logits[i]
+            if self._routed is not None and logits_BK is not None:
+                asked_KB = self._routed.choose(logits_BK)
+            # A filler row counts as answered by all, with zeros: every aggregation then gives it
+            # finite weights, and its loss is masked out.
+            asked_KB[:, ~torch.from_numpy(valid[i])] = True
+            chosen.append(asked_KB)
+        masks = [
+            [chosen[i][k].numpy() & valid[i] for k in range(num_teachers)]
+            for i in range(len(parts))
+        ]
+        futures = [
+            ask(name, i, part.rows_B[masks[i][k]], self._num_labels)
+            for i, part in enumerate(parts)
+            for k, name in enumerate(self.names)
+        ]
+        logits = iter(_all(futures))
+        joined = []
+        for i, part in enumerate(parts):
+            logits_KBV = torch.stack([_spread(next(logits), mask_B) for mask_B in masks[i]])
+            joined.append((part, TeacherAnswers(logits_KBV, chosen[i], router_logits[i])))
+        slowest = max(finish, key=lambda name: finish[name]) if finish else None
+        return _Answered(Step(step, joined), slowest)
+
+    def _logits(
+        self,
+        name: str,
+        request_id: str,
+        rows_N: np.ndarray,
+        width: int,
+        cancelled: threading.Event,
+        finish: dict[str, float],
+    ) -> Tensor:
+        """One teacher's float32 logits [N, V] for rows, from the cache where it has them."""
+        logits_NV = torch.zeros(len(rows_N), width)
+        hit_N, cached = self._cache.get(name, rows_N)
+        if hit_N.any():
+            logits_NV[torch.from_numpy(hit_N)] = decode(cached, self._cache.wire(name))
+        if hit_N.all():
+            self._meter.received(name, cached_rows=len(rows_N))
+            return logits_NV
+        if cancelled.is_set():
+            raise CancelledError
+        missing_N = rows_N[~hit_N]
+        tokens = self._tokens[name].padded(missing_N)
+        request = TeacherRequest(
+            request_id,
+            missing_N,
+            tokens.input_ids_BT,
+            tokens.attention_mask_BT,
+            tokens.token_type_ids_BT,
+        )
+        output = self._client.ask(name, request, cancelled)
+        finish[name] = time.perf_counter()
+        logits_NV[torch.from_numpy(~hit_N)] = check_output(request, output, width)
+        self._cache.put(name, missing_N, output.payload)
+        self._meter.received(
+            name,
+            rows=len(missing_N),
+            bytes=output.payload.nbytes,
+            cached_rows=int(hit_N.sum()),
+            compute_s=output.compute_s,
+        )
+        return logits_NV
+
+
+@dataclass(frozen=True)
+class _Answered:
+    step: Step
+    slowest: str | None  # the teacher that answered last; None when all was in the cache
+
+
+@dataclass(frozen=True)
+class _Rows:
+    rows_B: np.ndarray
+    valid_B: Tensor
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of rows, as a source of batches without inputs: the stream needs none."""
+
+    blocks: list[np.ndarray]
+
+    def at(self, step: int) -> list[_Rows]:
+        rows_B = self.blocks[step]
+        return [_Rows(rows_B, torch.ones(len(rows_B), dtype=torch.bool))]
+
+
+def _all(futures: list[Future[Tensor]]) -> list[Tensor]:
+    """Every result, or at once the exception of whichever failed."""
+    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+    for future in futures:
+        if future in done:
+            future.result()
+    return [future.result() for future in futures]
+
+
+def _spread(logits_NV: Tensor, mask_B: np.ndarray) -> Tensor:
+    """[N, V] onto the N marked rows of [B, V]; zeros elsewhere."""
+    logits_BV = torch.zeros(len(mask_B), logits_NV.shape[1])
+    logits_BV[torch.from_numpy(mask_B)] = logits_NV
+    return logits_BV

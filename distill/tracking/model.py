@@ -1,0 +1,77 @@
+"""The exported student as an MLflow model, for ``mlflow.transformers`` and as a pyfunc."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from distill.tracking.store import import_mlflow
+
+
+def log_model(
+    client: Any, uri: str, experiment_id: str, run_id: str, folder: Path, name: str
+) -> str:
+    """The model's URI. Offline: nothing is asked of the hub, no requirements are inferred."""
+    mlflow = import_mlflow()
+    import transformers
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a Hugging Face folder: it has no config.json")
+    with _no_bars():
+        pipeline = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    # MLflow asks the hub for the card and licence of name_or_path: this is no valid repository
+    # name, so a folder called "student" is not taken for a stranger's model of that name.
+    pipeline.model.name_or_path = f"distill:{name}"
+    label = ColSpec(DataType.string, "label")
+    signature = ModelSignature(
+        Schema([ColSpec(DataType.string)]), Schema([label, ColSpec(DataType.double, "score")])
+    )
+    model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
+    # Linked here: given the run, log_model would read its whole history, metric by metric.
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    with _tracking_uri(mlflow, uri), _no_bars():
+        info = mlflow.transformers.log_model(
+            pipeline,
+            name=name,
+            signature=signature,
+            model_config={"truncation": True},
+            pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "transformers", "torch")],
+            model_id=model.model_id,
+        )
+    return info.model_uri
+
+
+@contextlib.contextmanager
+def _tracking_uri(mlflow: Any, uri: str) -> Iterator[None]:
+    """MLflow's process-wide URI for a block: log_model knows no other way to be told.
+
+    set_tracking_uri also writes the environment variable, and Ray workers started later would
+    inherit it.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers' own progress bars would tear distill's apart."""
+    from transformers.utils import logging
+
+    had_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,108 @@
+"""One record, as the outbox keeps it, to the calls that MLflow wants."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.tracking.model import log_model
+from distill.tracking.outbox import Record
+from distill.tracking.runs import ENDED
+from distill.tracking.values import cut, masked, safe_name
+
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+MAX_TAG_CHARS = 8000
+PARENT = "mlflow.parentRunId"
+
+
+class Sender:
+    """Writes records to one run and its children; raises whatever MLflow raises."""
+
+    def __init__(self, client: Any, uri: str, experiment_id: str, run_id: str) -> None:
+        self.client = client
+        self.uri = uri
+        self.experiment_id = experiment_id
+        self.run_id = run_id
+
+    def __call__(self, record: Record) -> Any:
+        kind = record["kind"]
+        if kind == "params":
+            self._send_params(self.run_id, record["values"])
+        elif kind == "metrics":
+            self._send_metrics(self.run_id, record["rows"])
+        elif kind == "tags":
+            self._send_tags(self.run_id, record["values"])
+        elif kind == "dataset":
+            self._send_dataset(record)
+        elif kind == "artifact":
+            is_folder = Path(record["path"]).is_dir()
+            log = self.client.log_artifacts if is_folder else self.client.log_artifact
+            log(self.run_id, record["path"], record["to"])
+        elif kind == "child":
+            return self._send_child(record)
+        elif kind == "model":
+            folder, name = Path(record["folder"]), record["name"]
+            return log_model(self.client, self.uri, self.experiment_id, self.run_id, folder, name)
+        elif kind == "end":
+            self._send_tags(self.run_id, {ENDED: record["why"]})
+            self.client.set_terminated(self.run_id, record["status"])
+        return None
+
+    def _send_params(self, run_id: str, values: Mapping[str, str | float]) -> None:
+        from mlflow.entities import Param
+
+        before = self.client.get_run(run_id).data.params
+        named = {safe_name(key): str(value) for key, value in values.items()}
+        new = [Param(key, value) for key, value in named.items() if key not in before]
+        for start in range(0, len(new), PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=new[start : start + PARAMS_PER_BATCH])
+        # MLflow never changes a parameter, so what differs on resuming stands beside it.
+        changed = {k: v for k, v in named.items() if before.get(k, v) != v}
+        self._send_tags(run_id, {f"resumed.{key}": value for key, value in changed.items()})
+
+    def _send_metrics(self, run_id: str, rows: list[tuple[str, float, int, int]]) -> None:
+        from mlflow.entities import Metric
+
+        for start in range(0, len(rows), METRICS_PER_BATCH):
+            batch = [Metric(*row) for row in rows[start : start + METRICS_PER_BATCH]]
+            self.client.log_batch(run_id, metrics=batch)
+
+    def _send_tags(self, run_id: str, values: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(safe_name(k), cut(masked(v), MAX_TAG_CHARS)) for k, v in values.items()]
+        for start in range(0, len(tags), PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, tags=tags[start : start + PARAMS_PER_BATCH])
+
+    def _send_dataset(self, record: Record) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        scheme, is_uri, _ = record["source"].partition("://")
+        dataset = Dataset(
+            record["name"],
+            record["digest"],
+            source_type=scheme if is_uri and scheme != "file" else "local",
+            source=json.dumps({"uri": record["source"]}),
+            profile=record["profile"],
+        )
+        context = InputTag("mlflow.data.context", record["context"])
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, [context])])
+
+    def _send_child(self, record: Record) -> str:
+        run_id = self._find_child(record["name"])
+        if run_id is None:
+            tags = {PARENT: self.run_id}
+            run = self.client.create_run(self.experiment_id, tags=tags, run_name=record["name"])
+            run_id = run.info.run_id
+        self._send_params(run_id, record["params"])
+        self._send_tags(run_id, record["tags"])
+        self._send_metrics(run_id, record["rows"])
+        self.client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def _find_child(self, name: str) -> str | None:
+        children = self.client.search_runs(
+            [self.experiment_id], f"tags.`{PARENT}` = '{self.run_id}'"
+        )
+        return next((r.info.run_id for r in children if r.info.run_name == name), None)

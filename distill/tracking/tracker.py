@@ -1,0 +1,178 @@
+"""One MLflow run for the distilled student, and a child run for each row of the comparison."""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from distill.config import Tracking
+from distill.errors import Interrupted, UnreachableError
+from distill.tracking.outbox import Outbox
+from distill.tracking.runs import resume_run, start_run
+from distill.tracking.sender import Sender
+from distill.tracking.store import import_mlflow, open_command, reason_of, resolve_uri
+from distill.tracking.values import flatten, masked, safe_name
+
+MAX_DIGEST_CHARS = 36
+logger = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Records a run in MLflow; a store that fails later never stops the training.
+
+    A resumed training continues its run (``<output>/mlflow_run_id``). What cannot be recorded waits
+    in ``<output>/untracked.jsonl`` and is sent when the store answers, or by the resumed run.
+    """
+
+    def __init__(self, tracking: Tracking, output: str | Path, retry_s: float = 30.0) -> None:
+        self.tracking = tracking
+        self.output = Path(output)
+        self.uri = resolve_uri(tracking)
+        self.retry_s = retry_s
+        self.run_id = ""
+        self.experiment_id = ""
+        self._monitor: Any = None
+        self._outbox: Outbox
+
+    @property
+    def num_kept(self) -> int:
+        """Records that are not in MLflow yet."""
+        return self._outbox.num_kept
+
+    @property
+    def open_command(self) -> str:
+        return open_command(self.uri)
+
+    def __enter__(self) -> "Tracker":
+        self.output.mkdir(parents=True, exist_ok=True)
+        id_file = self.output / "mlflow_run_id"
+        try:
+            client = import_mlflow().MlflowClient(self.uri)
+            resumed = resume_run(client, id_file)
+            run = resumed or start_run(client, self.uri, self.tracking, self.output)
+        except Exception as error:
+            raise UnreachableError(
+                f"tracking.uri {masked(self.uri)}: the run cannot be started: {reason_of(error)}"
+            ) from None
+        self.run_id, self.experiment_id = run.info.run_id, run.info.experiment_id
+        id_file.write_text(self.run_id, encoding="utf-8")
+        sender = Sender(client, self.uri, self.experiment_id, self.run_id)
+        self._outbox = Outbox(self.output / "untracked.jsonl", sender, self.retry_s)
+        self._outbox.flush()
+        if self.tracking.system_metrics:
+            self._watch_system(is_resumed=resumed is not None)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        status, why = _ending(error)
+        if self._monitor is not None:
+            self._monitor.finish()
+        self._outbox.flush()
+        self._outbox.post({"kind": "end", "status": status, "why": why})
+        if self.num_kept:
+            logger.warning(
+                "%d records are not in MLflow; they are in %s and a resumed run sends them",
+                self.num_kept,
+                self._outbox.path,
+            )
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """A configuration, nested or flat. A value that differs on resuming becomes a tag."""
+        self._outbox.post({"kind": "params", "values": flatten(values)})
+
+    def metrics(
+        self, values: Mapping[str, float | None], step: int, time: float | None = None
+    ) -> None:
+        self.lines([{"step": step, "time": time, "metrics": values}])
+
+    def lines(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Lines of a metrics.jsonl, in one request a thousand values."""
+        rows = _rows(lines)
+        if rows:
+            self._outbox.post({"kind": "metrics", "rows": rows})
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        self._outbox.post({"kind": "tags", "values": {k: str(v) for k, v in values.items()}})
+
+    def dataset(
+        self, name: str, fingerprint: str, source: str, context: str, num_rows: int | None = None
+    ) -> None:
+        """One split as an input of the run; ``context`` is train, transfer, validation or test."""
+        profile = {"num_rows": num_rows, "fingerprint": fingerprint}
+        # MLflow joins inputs of one name and digest, so the split stands in the name.
+        self._outbox.post(
+            {
+                "kind": "dataset",
+                "context": context,
+                "name": f"{name}.{context}",
+                "digest": fingerprint[:MAX_DIGEST_CHARS],
+                "source": masked(source),
+                "profile": json.dumps({k: v for k, v in profile.items() if v is not None}),
+            }
+        )
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """A file or a folder."""
+        self._outbox.post({"kind": "artifact", "path": str(Path(path).absolute()), "to": folder})
+
+    def figure(self, path: str | Path) -> None:
+        self.artifact(path, "figures")
+
+    def child(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float | None],
+        tags: Mapping[str, object] | None = None,
+        history: Iterable[Mapping[str, Any]] = (),
+    ) -> str | None:
+        """A finished run under this one; the same name again updates it. Returns its id."""
+        return self._outbox.post(
+            {
+                "kind": "child",
+                "name": name,
+                "params": flatten(params),
+                "rows": _rows([*history, {"step": 0, "time": None, "metrics": metrics}]),
+                "tags": {k: str(v) for k, v in (tags or {}).items()},
+            }
+        )
+
+    def model(self, folder: str | Path, name: str) -> str | None:
+        """An exported Hugging Face folder as an MLflow model. Returns its URI."""
+        path = str(Path(folder).absolute())
+        return self._outbox.post({"kind": "model", "folder": path, "name": name})
+
+    def _watch_system(self, is_resumed: bool) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(
+            self.run_id, resume_logging=is_resumed, tracking_uri=self.uri
+        )
+        self._monitor.start()
+
+
+def _rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, float, int, int]]:
+    """(key, value, milliseconds, step); a missing value is left out, NaN is kept as NaN."""
+    now = time.time()
+    return [
+        (safe_name(name), float(value), int((line.get("time") or now) * 1000), int(line["step"]))
+        for line in lines
+        for name, value in line["metrics"].items()
+        if value is not None
+    ]
+
+
+def _ending(error: BaseException | None) -> tuple[str, str]:
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "FINISHED", "finished"
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        return "KILLED", f"stopped by the user {reason_of(error) if str(error) else ''}".strip()
+    return "FAILED", f"{type(error).__name__}: {reason_of(error)}"

@@ -1,0 +1,81 @@
+"""What is said to MLflow: configurations as flat parameters, names it accepts, secrets masked."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+MASK = "***"
+MAX_PARAM_CHARS = 6000
+"""MLflow's own limit; a longer value is cut and says so."""
+MAX_NAME_CHARS = 250
+
+_CUT = " … (cut)"
+_USER_IN_URI = re.compile(r"(?<=://)[^/\s]+@")
+_KEY_IN_TEXT = re.compile(
+    r"(?i)\b([\w-]*(?:password|passwd|token|secret|signature|credential|key|sig|pwd)=)[^&;\s'\"]+"
+)
+_KNOWN_TOKENS = re.compile(
+    r"\b(?:hf_\w{16,}|sk-[\w-]{16,}|gh[oprsu]_\w{16,}|AKIA[0-9A-Z]{12,}|Bearer\s+\S+)"
+)
+_SECRET_PARTS = {
+    *("token", "secret", "password", "passwd", "pwd", "credential", "credentials"),
+    *("apikey", "key"),
+}
+
+
+def masked(text: str) -> str:
+    """``text`` without user:password in a URI, ``password=…``, or a token of a known shape."""
+    text = _USER_IN_URI.sub(f"{MASK}@", text)
+    text = _KEY_IN_TEXT.sub(rf"\g<1>{MASK}", text)
+    return _KNOWN_TOKENS.sub(MASK, text)
+
+
+def is_secret_name(key: str) -> bool:
+    """Whether a dotted key names a secret: ``api_key``, ``s3.token``; not ``tokenizer``."""
+    return not _SECRET_PARTS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
+
+
+def flatten(section: BaseModel | Mapping[str, Any]) -> dict[str, str | float]:
+    """Dotted keys to numbers and strings: lists of values joined, lists of sections indexed."""
+    tree = section.model_dump() if isinstance(section, BaseModel) else section
+    flat: dict[str, str | float] = {}
+    for key, value in tree.items():
+        _flatten_into(flat, str(key), value)
+    return flat
+
+
+def _flatten_into(flat: dict[str, str | float], key: str, value: Any) -> None:
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, Mapping) and value:
+        for name, child in value.items():
+            _flatten_into(flat, f"{key}.{name}", child)
+    elif isinstance(value, list | tuple) and any(isinstance(v, Mapping | BaseModel) for v in value):
+        for index, child in enumerate(value):
+            _flatten_into(flat, f"{key}.{index}", child)
+    else:
+        flat[key] = _leaf(key, value)
+
+
+def _leaf(key: str, value: Any) -> str | float:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return value
+    if value is None:
+        return "null"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = ", ".join(str(_leaf("", v)) for v in value) or "[]"
+    text = str(value)
+    return MASK if text and is_secret_name(key) else cut(masked(text), MAX_PARAM_CHARS)
+
+
+def cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
+
+
+def safe_name(name: str) -> str:
+    """``name`` in the characters MLflow takes for keys of metrics, parameters and tags."""
+    return re.sub(r"[^\w\-./ :]", "_", name, flags=re.ASCII)[:MAX_NAME_CHARS]

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from distill.errors import ModelError
+from distill.evaluation.efficiency import folder_size_mb, measure
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "num_labels": 3,
+}
+
+
+def bert(**changes: int) -> BertForSequenceClassification:
+    return BertForSequenceClassification(BertConfig(**(SIZES | changes)))
+
+
+@pytest.mark.parametrize("length", [7, 40])
+def test_operations_are_those_of_the_matrix_products(length):
+    h, f, c, t = 32, 48, 3, length
+    layer = t * (4 * h * h + 2 * h * f) + 2 * t * t * h  # projections, ffn; scores and mixing
+    expected = 2 * (2 * layer + h * h + h * c)
+    assert measure(bert(), length, num_runs=2).gflops * 1e9 == pytest.approx(expected, rel=1e-9)
+
+
+def test_size_is_that_of_the_saved_file(tmp_path):
+    model = bert()
+    cost = measure(model, 8, num_runs=2)
+    model.save_pretrained(tmp_path)
+    assert cost.params == model.num_parameters()
+    assert cost.size_mb == folder_size_mb(tmp_path)
+    assert round(cost.size_mb * 1e6) == (tmp_path / "model.safetensors").stat().st_size
+    with pytest.raises(ModelError, match="no safetensors"):
+        folder_size_mb(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_stays_in_its_mode_even_on_failure(training):
+    model = bert().train(training)
+    state = torch.get_rng_state()
+    measure(model, 8, num_runs=2)
+    assert model.training is training
+    assert torch.equal(state, torch.get_rng_state())  # no dropout was drawn
+    with pytest.raises((IndexError, RuntimeError)):
+        measure(model, 41, num_runs=2)
+    assert model.training is training
+
+
+def test_latency_grows_with_the_work():
+    small = measure(bert(), 8, num_runs=15)
+    large = measure(bert(hidden_size=256, intermediate_size=1024, num_hidden_layers=6), 40, 15)
+    assert 0 < small.latency_ms < large.latency_ms
+    assert small.latency_ms <= small.latency_p95_ms
+    assert small.device.startswith("cpu")
+
+
+def test_roberta_at_its_longest():
+    model = RobertaForSequenceClassification(RobertaConfig(**SIZES, pad_token_id=1))
+    assert measure(model, 38, num_runs=2).gflops > 0

@@ -1,0 +1,258 @@
+"""Teachers as real Ray actors over real (tiny) BERT folders."""
+
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill.config import Cluster, Serving, Stream
+from distill.errors import ModelError, TeacherAnswerError, TeacherError, UnreachableError
+from distill.records import UNLABELLED, Batch, TeacherRequest
+from distill.teachers.engine import TeacherEngine
+from distill.teachers.local import LocalTeachers
+from distill.teachers.stream import TeacherStream
+
+pytestmark = pytest.mark.slow
+
+NUM_LABELS = 3
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(40))]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    found = {}
+    for seed, name in enumerate(("movies", "books")):
+        folder = tmp_path_factory.mktemp(name)
+        torch.manual_seed(seed)
+        config = BertConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            num_labels=NUM_LABELS,
+        )
+        BertForSequenceClassification(config).save_pretrained(folder)
+        (folder / "vocab.txt").write_text("\n".join(WORDS))
+        BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+        found[name] = folder
+    return found
+
+
+class RowTokens:
+    """Row r is r % 6 + 2 words."""
+
+    def lengths(self, rows):
+        return np.asarray(rows) % 6 + 2
+
+    def padded(self, rows):
+        lengths = self.lengths(rows)
+        mask_BT = (np.arange(lengths.max())[None] < lengths[:, None]).astype(np.int64)
+        ids_BT = (5 + (np.asarray(rows)[:, None] * 7 + np.arange(lengths.max())) % 40) * mask_BT
+        return TeacherRequest("", np.asarray(rows), ids_BT, mask_BT)
+
+
+class RowBatches:
+    steps_per_epoch = 100
+
+    def at(self, step: int) -> list[Batch]:
+        rows_B = np.arange(step * 8, step * 8 + 8)
+        ids_BT = torch.from_numpy(RowTokens().padded(rows_B).input_ids_BT)
+        return [
+            Batch(
+                rows_B=rows_B,
+                input_ids_BT=ids_BT,
+                attention_mask_BT=(ids_BT != 0).long(),
+                labels_B=torch.full((8,), UNLABELLED),
+                domains_B=torch.full((8,), -1),
+                valid_B=torch.ones(8, dtype=torch.bool),
+                num_valid=8,
+                num_labelled=0,
+            )
+        ]
+
+
+def specs(folders, **serving):
+    from distill.teachers.pool import TeacherSpec
+
+    return [TeacherSpec(n, str(f), Serving(**serving), NUM_LABELS) for n, f in folders.items()]
+
+
+def stream(client, in_flight: int = 4) -> TeacherStream:
+    tokens = dict.fromkeys(client.names, RowTokens())
+    return TeacherStream(client, list(client.names), tokens, NUM_LABELS, in_flight=in_flight)
+
+
+def request(first: int = 0) -> TeacherRequest:
+    rows_B = np.arange(first, first + 4)
+    tokens = RowTokens().padded(rows_B)
+    return TeacherRequest(f"test/{first}", rows_B, tokens.input_ids_BT, tokens.attention_mask_BT)
+
+
+def logits(steps) -> list[torch.Tensor]:
+    return [answers.logits_KBV for step in steps for _, answers in step.parts]
+
+
+@pytest.fixture(scope="module")
+def local_logits(folders) -> list[torch.Tensor]:
+    torch.set_num_threads(1)  # as an actor of one CPU has
+    engines = {n: TeacherEngine(f, num_labels=NUM_LABELS) for n, f in folders.items()}
+    with stream(LocalTeachers(engines)) as local:
+        return logits(local.feed(RowBatches(), 0, 30))
+
+
+def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing(
+    ray_cluster, folders, local_logits
+):
+    from distill.teachers.pool import RayTeacherPool
+
+    with RayTeacherPool(specs(folders, replicas=2)) as pool:
+        client = pool.client(Stream(deadline_s=60), rank=1)
+        with stream(client) as served:
+            undisturbed = logits(served.feed(RowBatches(), 0, 30))
+            disturbed = []
+            for step in served.feed(RowBatches(), 0, 30):
+                disturbed += logits([step])
+                if step.step == 5:
+                    os.kill(pool.pids("movies")[1], signal.SIGKILL)
+                if step.step == 15:
+                    for pid in pool.pids("books"):  # no other replica: their restart is waited for
+                        os.kill(pid, signal.SIGKILL)
+            timings = served.timings()
+    assert all(map(torch.equal, undisturbed, local_logits))
+    assert all(map(torch.equal, disturbed, local_logits))
+    assert timings["teacher.books.retries"] >= 1
+
+
+def test_without_a_replica_the_error_is_bounded_and_names_the_teacher(ray_cluster, folders):
+    import ray
+
+    from distill.teachers.pool import RayTeacherPool
+
+    with RayTeacherPool(specs(folders)[:1]) as pool:
+        client = pool.client(Stream(deadline_s=20, retries=2))
+        client.ask("movies", request())
+        ray.kill(pool._actors["movies"][0], no_restart=True)
+        started = time.monotonic()
+        with pytest.raises(TeacherError, match=r"teacher 'movies' did not answer .* no replica"):
+            client.ask("movies", request())
+        assert time.monotonic() - started < 20
+
+
+class Hanging:
+    """A model that never answers in time."""
+
+    def __call__(self, input_ids, attention_mask):
+        time.sleep(3)
+        return torch.zeros(len(input_ids), NUM_LABELS)
+
+
+class Broken:
+    def __call__(self, input_ids, attention_mask):
+        return torch.full((len(input_ids), NUM_LABELS), torch.nan)
+
+
+def test_deadlines_and_refused_answers(ray_cluster):
+    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+
+    simulated = [
+        TeacherSpec("hanging", Hanging(), Serving(), NUM_LABELS),
+        TeacherSpec("broken", Broken(), Serving(), NUM_LABELS),
+    ]
+    with RayTeacherPool(simulated) as pool:
+        client = pool.client(Stream(deadline_s=0.5, retries=1))
+        with pytest.raises(TeacherError, match="'hanging'.*did not answer request test/0"):
+            client.ask("hanging", request())
+        client.stats()
+        with pytest.raises(TeacherAnswerError, match="NaN") as caught:
+            client.ask("broken", request())
+        assert type(caught.value) is TeacherAnswerError
+        assert client.stats()["teacher.broken.retries"] == 0
+
+
+def test_a_client_works_in_another_process(ray_cluster, folders, local_logits):
+    import ray
+
+    from distill.teachers.pool import RayTeacherPool
+
+    def rank(client):
+        return client.ask("books", request()).payload
+
+    with RayTeacherPool(specs(folders)) as pool:
+        client = pool.client(Stream(), rank=3)
+        here = client.ask("books", request()).payload
+        there = ray.get(ray.remote(rank).remote(client))
+    assert np.array_equal(here, there)
+
+
+def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster, folders, tmp_path):
+    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+
+    folder = tmp_path / "cut"
+    shutil.copytree(folders["movies"], folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError) as here:
+        TeacherEngine(str(folder), num_labels=NUM_LABELS)
+    with pytest.raises(ModelError) as there:
+        RayTeacherPool([TeacherSpec("cut", str(folder), Serving(), NUM_LABELS)])
+    assert str(there.value) == str(here.value)
+
+
+def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster, folders):
+    import ray
+
+    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+
+    good, big = specs(folders)
+    big = TeacherSpec("big", big.folder, Serving(num_cpus=64), NUM_LABELS)
+    with pytest.raises(TeacherError, match="teacher 'big' wants 1 × .64 CPU") as caught:
+        RayTeacherPool([good, big], start_deadline_s=15)
+    assert "has 8 CPU" in str(caught.value)
+    labelled = TeacherSpec("far", good.folder, Serving(node_labels={"role": "teacher"}), NUM_LABELS)
+    with pytest.raises(TeacherError, match="labels {'role': 'teacher'}"):
+        RayTeacherPool([labelled], start_deadline_s=2)
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 8 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == 8
+
+
+def test_a_local_cluster_listens_on_the_loopback_alone_and_keeps_its_token(ray_cluster):
+    assert not (Path.home() / ".ray" / "auth_token").exists()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    if shutil.which("ss") is None:
+        pytest.skip("ss is not installed")
+    lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+    ours = [line for line in lines.splitlines() if re.search(r"ray|gcs_server", line)]
+    assert len(ours) >= 3
+    addresses = [line.split()[3] for line in ours]
+    assert all("127.0.0.1" in address for address in addresses), addresses
+
+
+def test_an_address_that_does_not_answer_is_named_in_time(tmp_path):
+    code = (
+        "from distill.cluster import connect\n"
+        "from distill.config import Cluster\n"
+        "import pickle, sys\n"
+        "try:\n"
+        "    with connect(Cluster(address='127.0.0.1:1')): pass\n"
+        "except Exception as error: sys.stdout.buffer.write(pickle.dumps(error))\n"
+    )
+    import sys
+
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    error = pickle.loads(done.stdout)
+    assert isinstance(error, UnreachableError)
+    assert "cluster.address '127.0.0.1:1'" in str(error)
+    assert time.monotonic() - started < 30

@@ -1,0 +1,73 @@
+"""Tails of growing files, and progress that is legible without a terminal."""
+
+import io
+import json
+
+from distill.report.progress import Progress, Tail
+
+
+def test_a_tail_reads_each_line_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    tail = Tail(path)
+    assert tail.read() == []  # not there yet
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    assert tail.read() == [{"step": 1}, {"step": 2}]
+    assert tail.read() == []
+
+
+def test_a_half_written_line_waits_for_its_end(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    line = json.dumps({"step": 1, "name": "Köln"}, ensure_ascii=False).encode() + b"\n"
+    tail, records = Tail(path), []
+    with path.open("ab", buffering=0) as file:
+        for byte in line + line:  # even in the middle of a character
+            file.write(bytes([byte]))
+            records += tail.read()
+    assert records == [{"step": 1, "name": "Köln"}] * 2
+    assert tail.num_broken == 0
+
+
+def test_torn_lines_are_counted_and_a_file_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st{"step": 2}\n{"step": 3}\n')
+    tail = Tail(path)
+    assert tail.read() == [{"step": 1}, {"step": 3}]
+    assert tail.num_broken == 1
+    path.write_text('{"step": 9}\n')
+    assert tail.read() == [{"step": 9}]
+
+
+def test_without_a_terminal_progress_is_a_few_plain_lines(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stream = io.StringIO()
+    with Progress(stream, every_s=60) as progress:
+        for step in range(1, 1001):
+            progress.update("student", step, 1000, {"loss": 0.25, "lr": 0.1})
+        progress.update("student", metrics={"eval.accuracy": 0.8125})
+        progress.say("done")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3  # the first, the last, and what was said
+    assert lines[0].startswith("student 1/1000 (0%) · loss 0.250 · ")
+    assert lines[1].startswith("student 1000/1000 (100%) · loss 0.250 · ")
+    assert "\x1b" not in stream.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_bars_are_live(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    with Progress(stream) as progress:
+        progress.update("expert [a]", 3, 10, {"loss": 0.5})
+        progress.update("student", total=20)
+        progress.update("student", 20, metrics={"eval.accuracy": 0.8125})
+    shown = stream.getvalue()
+    assert "expert [a]" in shown  # no markup
+    assert "3/10" in shown
+    assert "loss 0.500" in shown
+    assert "20/20" in shown
+    assert "accuracy 81.2 %" in shown

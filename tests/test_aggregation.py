@@ -1,0 +1,123 @@
+"""Weights sum to one over whoever answered; one teacher is no aggregation; each rule is its own."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from distill.aggregation import Aggregation, Attention, FixedWeights, Routed, Uncertainty, UniformMean
+from distill.aggregation.mixture import mix
+from distill.errors import ConfigError
+from distill.records import TeacherAnswers
+
+K, B, V, H = 3, 6, 4, 8
+
+
+def answers(num_teachers: int = K, seed: int = 0, everyone: bool = False) -> TeacherAnswers:
+    generator = torch.Generator().manual_seed(seed)
+    asked_KB = torch.rand(num_teachers, B, generator=generator) < 0.6
+    asked_KB[0] = True
+    if everyone:
+        asked_KB[:] = True
+    logits_KBV = 2 * torch.randn(num_teachers, B, V, generator=generator) * asked_KB[..., None]
+    router_BK = torch.randn(B, num_teachers, generator=generator)
+    return TeacherAnswers(logits_KBV, asked_KB, router_BK)
+
+
+def all_of(num_teachers: int) -> list[Aggregation]:
+    return [
+        UniformMean(),
+        UniformMean(mix="probabilities"),
+        FixedWeights(weights=tuple(range(1, num_teachers + 1))),
+        Routed(k="all"),
+        Routed(k="all", mix="probabilities"),
+        Uncertainty(),
+        Uncertainty(is_hard=True),
+        Attention(dropout=0),
+    ]
+
+
+def weigh(aggregation: Aggregation, said: TeacherAnswers) -> torch.Tensor:
+    module = aggregation.build(said.logits_KBV.shape[0], V, H)
+    return aggregation.weigh(said, torch.randn(B, H), module).weights_KB
+
+
+@pytest.mark.parametrize("aggregation", all_of(K), ids=lambda a: f"{a.type}-{a.mix}")
+def test_weights_sum_to_one_and_silent_teachers_have_none(aggregation: Aggregation) -> None:
+    said = answers()
+    weights_KB = weigh(aggregation, said)
+    torch.testing.assert_close(weights_KB.sum(0), torch.ones(B))
+    assert (weights_KB[~said.asked_KB] == 0).all() and (weights_KB >= 0).all()
+
+
+@pytest.mark.parametrize("aggregation", all_of(1), ids=lambda a: f"{a.type}-{a.mix}")
+def test_one_teacher_is_no_aggregation(aggregation: Aggregation) -> None:
+    said = answers(1)
+    target = aggregation.target(said, weigh(aggregation, said), 2.0)
+    torch.testing.assert_close(target.logp_NV, torch.log_softmax(said.logits_KBV[0] / 2, -1))
+
+
+@pytest.mark.parametrize("aggregation", all_of(K), ids=lambda a: f"{a.type}-{a.mix}")
+def test_teachers_that_agree_are_their_mixture(aggregation: Aggregation) -> None:
+    one = answers(1, everyone=True).logits_KBV
+    said = TeacherAnswers(one.expand(K, B, V), torch.ones(K, B, dtype=torch.bool), torch.randn(B, K))
+    target = aggregation.target(said, weigh(aggregation, said), 3.0)
+    torch.testing.assert_close(target.logp_NV, torch.log_softmax(one[0] / 3, -1))
+
+
+def test_mixing_spaces_are_their_definitions() -> None:
+    said = answers(everyone=True)
+    weights_KB = torch.rand(K, B).softmax(0)
+    z_BV = sum(weights_KB[k][:, None] * said.logits_KBV[k] for k in range(K))
+    p_BV = sum(weights_KB[k][:, None] * (said.logits_KBV[k] / 2).softmax(-1) for k in range(K))
+    in_logits = mix(said.logits_KBV, weights_KB, 2.0, "logits").logp_NV
+    in_probabilities = mix(said.logits_KBV, weights_KB, 2.0, "probabilities").logp_NV
+    torch.testing.assert_close(in_logits.exp(), (z_BV / 2).softmax(-1))
+    torch.testing.assert_close(in_probabilities.exp(), p_BV)
+
+
+def test_routed_asks_the_top_k_and_renormalises() -> None:
+    router_BK = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 5.0], [1.0, 1.0, 1.0]])
+    routed = Routed(k=2)
+    asked_KB = routed.choose(router_BK)
+    assert asked_KB.T.tolist() == [[True, True, False], [True, False, True], [True, True, False]]
+    said = TeacherAnswers(torch.zeros(3, 3, V), asked_KB, router_BK)
+    weights_KB = routed.weigh(said, None, None).weights_KB
+    e = math.e
+    torch.testing.assert_close(weights_KB[:, 0], torch.tensor([e / (e + 1), 1 / (e + 1), 0.0]))
+
+
+def test_uncertainty_trusts_the_sure_teacher() -> None:
+    sure, unsure = torch.tensor([9.0, 0, 0, 0]), torch.tensor([0.1, 0, 0, 0])
+    logits_KBV = torch.stack([unsure.expand(B, V), sure.expand(B, V)])
+    said = TeacherAnswers(logits_KBV, torch.ones(2, B, dtype=torch.bool))
+    soft = Uncertainty(tau=0.2).weigh(said, None, None).weights_KB
+    assert (soft[1] > 0.98).all()
+    hard = Uncertainty(is_hard=True).weigh(said, None, None).weights_KB
+    assert (hard[1] == 1).all()
+
+
+def test_attention_learns_whom_to_trust_and_its_bonus_is_the_entropy() -> None:
+    torch.manual_seed(0)
+    said = answers(everyone=True)
+    attention = Attention(dropout=0, entropy_weight=0.5)
+    module = attention.build(K, V, H)
+    assert isinstance(module, nn.Module)
+    features_BH = torch.randn(B, H, requires_grad=True)
+    weights_KB, bonus_B = attention.weigh(said, features_BH, module)
+    entropy_B = -(weights_KB * weights_KB.log()).sum(0)
+    assert bonus_B is not None
+    torch.testing.assert_close(bonus_B, 0.5 * entropy_B)
+    attention.target(said, weights_KB, 1.0).logp_NV[:, 0].sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    assert features_BH.grad is None  # the student is not moved by the attention's encoder
+
+
+def test_counts_that_do_not_fit_name_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"aggregation.k must lie between 1 and .* \(2\).*got 3"):
+        Routed(k=3).check(["a", "b"])
+    with pytest.raises(ConfigError, match=r"aggregation.weights has 1 values for 2 teachers"):
+        FixedWeights(weights=(1.0,)).check(["a", "b"])
+    with pytest.raises(ValueError, match="non-negative"):
+        FixedWeights(weights=(1.0, -1.0))

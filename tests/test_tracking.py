@@ -1,0 +1,332 @@
+"""Tracking against a real MLflow: SQLite for everything, a closed port for what cannot answer."""
+
+import contextlib
+import json
+import math
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distill.config import Tracking, parse
+from distill.errors import Interrupted, UnreachableError
+from distill.tracking import Tracker, check_reachable, flatten, masked, open_command, resolve_uri
+from distill.tracking.store import import_mlflow
+
+
+@pytest.fixture(scope="session")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests: creating it takes MLflow seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def tracking(uri: str) -> Tracking:
+    return Tracking(uri=uri, experiment="tests", system_metrics=False)
+
+
+@pytest.fixture(scope="session")
+def client(uri: str):
+    return import_mlflow().MlflowClient(uri)
+
+
+@contextlib.contextmanager
+def broken(uri: str) -> Iterator[None]:
+    """The database without its table of metrics: every write of one fails."""
+    path = uri.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE metrics RENAME TO metrics_away")
+    try:
+        yield
+    finally:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("ALTER TABLE metrics_away RENAME TO metrics")
+
+
+def history(client, run_id: str, key: str) -> list[tuple[int, float]]:
+    return sorted((m.step, m.value) for m in client.get_metric_history(run_id, key))
+
+
+def test_a_run_holds_what_was_said_to_it(tracking, client, tmp_path):
+    report = tmp_path / "table.md"
+    report.write_text("| model |")
+    with Tracker(tracking, tmp_path / "run") as tracker:
+        tracker.params({"kd": {"temperature": 2.0, "alpha": 0.5}, "output": "x"})
+        tracker.metrics({"loss": 0.5, "grad_norm": math.nan, "gone": None}, step=1)
+        tracker.lines([{"step": 2, "time": 1000.5, "metrics": {"loss": 0.25, "acc C++": 1}}])
+        tracker.dataset("reviews", "f" * 64, "/data/reviews", "train", num_rows=3)
+        tracker.dataset("reviews", "f" * 64, "/data/reviews", "test", num_rows=2)
+        tracker.artifact(report, "report")
+    run = client.get_run(tracker.run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
+    assert run.data.tags["distill.ended"] == "finished"
+    assert run.data.params == {"kd.temperature": "2.0", "kd.alpha": "0.5", "output": "x"}
+    assert history(client, tracker.run_id, "loss") == [(1, 0.5), (2, 0.25)]
+    assert 1_000_500 in {m.timestamp for m in client.get_metric_history(tracker.run_id, "loss")}
+    assert math.isnan(run.data.metrics["grad_norm"])
+    assert run.data.metrics["acc C__"] == 1
+    assert "gone" not in run.data.metrics
+    inputs = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
+    assert inputs.keys() == {"train", "test"}
+    assert json.loads(inputs["train"].profile) == {"num_rows": 3, "fingerprint": "f" * 64}
+    assert [f.path for f in client.list_artifacts(tracker.run_id, "report")] == ["report/table.md"]
+    database = Path(tracking.uri.removeprefix("sqlite:///"))
+    assert (database.parent / "mlartifacts" / tracker.run_id).is_dir()
+    assert not (tmp_path / "run" / "untracked.jsonl").exists()
+
+
+def test_children_are_found_under_their_run(tracking, client, tmp_path):
+    with Tracker(tracking, tmp_path) as tracker:
+        curve = [{"step": 5, "time": 1.0, "metrics": {"loss": 0.1}}]
+        for name, accuracy in (("expert a", 0.79), ("expert b", 0.81)):
+            params = {"student.params": 22_700_000}
+            tags = {"role": "expert"}
+            tracker.child(name, params, {"test.accuracy": accuracy}, tags, curve)
+        tracker.child("expert a", {}, {"test.accuracy": 0.8})  # the same row again
+    found = client.search_runs(
+        [tracker.experiment_id],
+        f"tags.mlflow.parentRunId = '{tracker.run_id}' and tags.role = 'expert'",
+        order_by=["metrics.`test.accuracy` DESC"],
+    )
+    assert [run.info.run_name for run in found] == ["expert b", "expert a"]
+    assert [run.data.metrics["test.accuracy"] for run in found] == [0.81, 0.8]
+    assert found[0].data.params == {"student.params": "22700000"}
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert history(client, found[0].info.run_id, "loss") == [(5, 0.1)]
+
+
+def test_a_resumed_training_continues_its_run(tracking, client, tmp_path):
+    line = {"step": 1, "time": 7.0, "metrics": {"loss": 0.5}}
+    with pytest.raises(KeyboardInterrupt), Tracker(tracking, tmp_path) as first:
+        first.params({"seed": 0, "workers": 1})
+        first.lines([line])
+        raise KeyboardInterrupt
+    run = client.get_run(first.run_id)
+    assert run.info.status == "KILLED"
+    assert "stopped by the user" in run.data.tags["distill.ended"]
+    with Tracker(tracking, tmp_path) as second:
+        assert client.get_run(first.run_id).info.status == "RUNNING"
+        assert "distill.ended" not in client.get_run(first.run_id).data.tags
+        second.params({"seed": 0, "workers": 2})
+        second.lines([line, {"step": 2, "time": 8.0, "metrics": {"loss": 0.4}}])
+    run = client.get_run(first.run_id)
+    assert second.run_id == first.run_id
+    assert run.info.status == "FINISHED"
+    assert history(client, first.run_id, "loss") == [(1, 0.5), (2, 0.4)]
+    assert run.data.params["workers"] == "1"  # MLflow never changes one
+    assert run.data.tags["resumed.workers"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "why"),
+    [
+        (Interrupted("a checkpoint was written"), "KILLED", "checkpoint"),
+        (RuntimeError("no room at http://me:pw@host"), "FAILED", "RuntimeError: no room"),
+        (SystemExit(0), "FINISHED", "finished"),
+    ],
+)
+def test_the_end_says_why(tracking, client, tmp_path, error, status, why):
+    with pytest.raises(type(error)), Tracker(tracking, tmp_path) as tracker:
+        raise error
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == status
+    assert why in run.data.tags["distill.ended"]
+    assert "pw" not in run.data.tags["distill.ended"]
+
+
+def test_a_failing_store_loses_nothing(tracking, client, tmp_path, caplog):
+    kept = tmp_path / "untracked.jsonl"
+    with Tracker(tracking, tmp_path, retry_s=0) as tracker:
+        with broken(tracking.uri):
+            tracker.metrics({"loss": 0.5}, step=1)
+            tracker.metrics({"loss": 0.4}, step=2)
+            assert tracker.num_kept == 2
+            assert len(kept.read_text().splitlines()) == 2
+        tracker.metrics({"loss": 0.3}, step=3)
+        assert tracker.num_kept == 0
+    assert history(client, tracker.run_id, "loss") == [(1, 0.5), (2, 0.4), (3, 0.3)]
+    assert not kept.exists()
+    assert sum("could not be written to" in r.message for r in caplog.records) == 1
+
+
+def test_a_resumed_run_sends_what_was_kept(tracking, client, tmp_path, caplog):
+    with broken(tracking.uri), Tracker(tracking, tmp_path) as tracker:
+        tracker.metrics({"loss": 0.5}, step=1)
+    assert "2 records are not in MLflow" in caplog.text  # the metric, and the end behind it
+    with Tracker(tracking, tmp_path) as tracker:
+        assert tracker.num_kept == 0
+        assert client.get_run(tracker.run_id).info.status == "RUNNING"
+    assert history(client, tracker.run_id, "loss") == [(1, 0.5)]
+
+
+def test_a_refused_record_holds_up_no_other(tracking, client, tmp_path):
+    with Tracker(tracking, tmp_path) as tracker:
+        tracker.artifact(tmp_path / "no such file")
+        tracker.metrics({"loss": 0.5}, step=1)
+    assert tracker.num_kept == 1
+    assert client.get_run(tracker.run_id).data.metrics == {"loss": 0.5}
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_a_logged_model_predicts_as_the_folder(tracking, client, tmp_path):
+    import mlflow
+    import transformers
+
+    folder = tiny_student(tmp_path / "student")
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    started = time.monotonic()
+    with Tracker(tracking, tmp_path) as tracker:
+        model_uri = tracker.model(folder, "student")
+    assert time.monotonic() - started < 20  # offline: the hub is not asked, nothing is inferred
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+    assert model_uri is not None
+    expected = transformers.pipeline("text-classification", model=str(folder))("good")
+    try:
+        mlflow.set_tracking_uri(tracking.uri)
+        assert mlflow.transformers.load_model(model_uri)("good") == expected
+        frame = mlflow.pyfunc.load_model(model_uri).predict(["good", "bad " * 500])
+        by_run = mlflow.pyfunc.load_model(f"runs:/{tracker.run_id}/student").predict(["good"])
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert frame["label"][0] == by_run["label"][0] == expected[0]["label"]
+    assert frame["score"][0] == pytest.approx(expected[0]["score"], abs=1e-5)
+    assert client.get_run(tracker.run_id).outputs.model_outputs
+
+
+def tiny_student(folder: Path) -> Path:
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=16)
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = BertConfig(
+        vocab_size=len(words),
+        intermediate_size=16,
+        max_position_embeddings=16,
+        id2label={0: "negative", 1: "positive"},
+        **sizes,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_system_metrics_are_recorded(uri, client, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    with Tracker(Tracking(uri=uri, experiment="tests"), tmp_path) as tracker:
+        time.sleep(1)
+    metrics = client.get_run(tracker.run_id).data.metrics
+    assert "system/cpu_utilization_percentage" in metrics
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_an_unreachable_server_is_refused_in_time():
+    port = closed_port()
+    started = time.monotonic()
+    with pytest.raises(UnreachableError) as refusal:
+        check_reachable(Tracking(uri=f"http://me:hunter2@127.0.0.1:{port}"))
+    assert time.monotonic() - started < 12
+    message = str(refusal.value)
+    assert f"tracking.uri http://***@127.0.0.1:{port}" in message
+    assert "hunter2" not in message
+    assert "use sqlite:///mlflow.db" in message
+
+
+def test_a_silent_server_is_refused_in_time():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()  # connects, never answers
+        started = time.monotonic()
+        with pytest.raises(UnreachableError, match="no answer"):
+            server = Tracking(uri=f"http://127.0.0.1:{listener.getsockname()[1]}")
+            check_reachable(server, timeout_s=1)
+    assert time.monotonic() - started < 3
+
+
+def test_unusable_databases_are_refused(uri, tmp_path):
+    check_reachable(Tracking(uri=uri))
+    check_reachable(Tracking(uri=f"sqlite:///{tmp_path}/new/folder/mlflow.db"))
+    assert not (tmp_path / "new").exists()  # checking creates nothing
+    (tmp_path / "file").write_text("not a database, and long enough to be read as one" * 20)
+    for bad in (tmp_path / "file", tmp_path / "file" / "mlflow.db", tmp_path):
+        with pytest.raises(UnreachableError, match=r"tracking\.uri sqlite:///"):
+            check_reachable(Tracking(uri=f"sqlite:///{bad}"))
+    with pytest.raises(UnreachableError, match=r"sqlite:///mlflow\.db"):
+        check_reachable(Tracking(uri=str(tmp_path / "mlruns")))
+
+
+def test_the_uri_is_the_key_then_the_variable_then_sqlite(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_uri(Tracking()) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert resolve_uri(Tracking()) == "http://host:5000"
+    assert resolve_uri(Tracking(uri="sqlite:///a/b.db")) == f"sqlite:///{tmp_path}/a/b.db"
+
+
+def test_the_line_that_opens_the_ui():
+    line = open_command("sqlite:////runs/my runs/mlflow.db")
+    assert line == (
+        "mlflow ui --backend-store-uri 'sqlite:////runs/my runs/mlflow.db' --host 127.0.0.1"
+    )
+    assert open_command("https://me:pw@host") == "https://***@host"
+
+
+def test_an_experiment_becomes_flat_parameters():
+    experiment = parse(
+        {
+            "data": {"path": ["a.parquet", "b.parquet"]},
+            "output": "out",
+            "teachers": [{"name": "t1", "path": "p1"}, {"name": "t2", "path": "p2"}],
+        }
+    )
+    flat = flatten(experiment)
+    assert flat["data.path"] == "a.parquet, b.parquet"
+    assert flat["teachers.1.name"] == "t2"
+    assert flat["teachers.0.max_batch_tokens"] == 16384  # "tokens" is no secret
+    assert flat["optimizer.lr"] == 1e-3
+    assert flat["optimizer.betas"] == "0.9, 0.999"
+    assert flat["student.tokenizer"] == "null"
+    assert flat["tracking.log_model"] == "true"
+
+
+def test_long_values_are_cut_visibly():
+    value = flatten({"note": "x" * 10_000})["note"]
+    assert isinstance(value, str)
+    assert len(value) == 6000
+    assert value.endswith("… (cut)")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("api_key", "abc", "***"),
+        ("s3.secret", "abc", "***"),
+        ("hub.token", "abc", "***"),
+        ("tracking.uri", "https://me:p@ss@host/x", "https://***@host/x"),
+        ("data.path", "https://host/x?token=abc&part=1", "https://host/x?token=***&part=1"),
+        ("data.path", "s3://bucket/x?aws_secret_access_key=abc", None),
+        ("note", "hf_" + "a" * 30, "***"),
+        ("student.tokenizer", "bert", "bert"),
+        ("data.path", "s3://bucket/folder@2", "s3://bucket/folder@2"),
+    ],
+)
+def test_secrets_are_masked(key, value, shown):
+    expected = shown or "s3://bucket/x?aws_secret_access_key=***"
+    assert flatten({key: value}) == {key: expected}
+
+
+def test_masking_leaves_plain_text_alone():
+    for text in ("sqlite:////runs/mlflow.db", "http://host:5000/a@b", "lr=0.1 seed=3"):
+        assert masked(text) == text
