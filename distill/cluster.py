@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
     nothing into the home folder. ``log_to_driver`` prints what the workers print.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ranks stay in the driver's folder: relative paths of the configuration mean the same there.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if cluster.address is None:
         _prepare_local()
     import ray
@@ -40,6 +43,9 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
 
 def _prepare_local() -> None:
     """What Ray reads from the environment when it is first imported."""
+    if "ray" in sys.modules:
+        # Too late for a token: Ray's core has read the environment. It listens on loopback alone.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     # Left to itself, Ray would write a token under the home folder.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:

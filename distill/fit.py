@@ -276,5 +276,5 @@ def fit_and_save(job: Job) -> None:
     if not is_done(job):
         fit(job)
     if not job.model_folder.exists():
-        card = ModelCard(name=job.name, labels=job.model.label_names)
+        card = ModelCard(name=job.name)
         export(load_best(job).student, job.data.tokenizer, job.model_folder, card)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from distill.fit import Guidance, Job, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.load import load_classifier
 from distill.report.plots import learning_curves, per_domain, trade_off
-from distill.report.table import Row, to_csv, to_json, to_markdown
+from distill.report.progress import Tail
+from distill.report.table import Role, Row, to_csv, to_json, to_markdown
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.tracking import Tracker
@@ -40,7 +42,10 @@ class Outcome:
     """The distilled student's, under the stable names."""
     student: Path
     report: Path
-    histories: dict[str, list[dict[str, float]]]
+    histories: dict[str, list[dict[str, Any]]]
+    """metrics.jsonl of the student and the baselines."""
+    open_command: str = ""
+    """Opens MLflow."""
 
     def record(self, tracker: Tracker, seconds: float) -> None:
         """Everything into MLflow: the student in the main run, the other rows as its children."""
@@ -49,7 +54,9 @@ class Outcome:
         tracker.metrics(metrics, step)
         for row in self.rows:
             if row.role != "student":
-                tracker.child(row.name, {"role": row.role}, _row_metrics(row), {"role": row.role})
+                role = {"role": row.role}
+                history = self.histories.get(row.name, [])
+                tracker.child(row.name, role, _row_metrics(row), role, history)
         tracker.artifact(self.report, "report")
         if tracker.tracking.log_model:
             tracker.model(self.student, "student")
@@ -120,7 +127,7 @@ class _Split:
     def accuracy(self, predicted_R: np.ndarray) -> float:
         return float((predicted_R == self.labels_R).mean())
 
-    def row(self, name: str, role: str, predicted_R: np.ndarray) -> Row:
+    def row(self, name: str, role: Role, predicted_R: np.ndarray) -> Row:
         hits_R = predicted_R == self.labels_R
         domains = {
             domain: float(hits_R[self.domains_R == d].mean())
@@ -194,7 +201,7 @@ def measure_on_cpu(model: torch.nn.Module, seq_length: int) -> Efficiency:
         torch.set_num_threads(threads)
 
 
-def _fit_row(job: Job, test: _Split, role: str, interrupt: StopOnSignal) -> Row:
+def _fit_row(job: Job, test: _Split, role: Role, interrupt: StopOnSignal) -> Row:
     module = load_best(job)
     predicted = predict(module, test.batches(job), is_asked_to_stop=interrupt.is_set)
     row = test.row(job.name, role, predicted.student_R)
@@ -300,29 +307,25 @@ def _card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> M
     )
 
 
-def _history(job: Job) -> list[dict[str, float]]:
-    """The evaluations of a fit, oldest first, with the training loss before each."""
-    history: list[dict[str, float]] = []
-    loss = float("nan")
-    for line in (Path(job.folder) / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        metrics = record["metrics"]
-        loss = metrics.get("loss", loss)
-        if "eval.accuracy" in metrics:
-            history.append({"step": record["step"], "loss": loss, **metrics})
-    return history
+def _history(job: Job) -> list[dict[str, Any]]:
+    """The lines of a fit's metrics.jsonl."""
+    return Tail(Path(job.folder) / "metrics.jsonl").read()
 
 
 def _best_evaluation(job: Job) -> dict[str, float]:
-    done = json.loads((Path(job.folder) / "done.json").read_text())
-    best = next(h for h in _history(job) if h["step"] == done["best_step"])
-    return {name: value for name, value in best.items() if name.startswith("eval.")}
+    """The validation metrics of the weights that are exported."""
+    best_step = json.loads((Path(job.folder) / "done.json").read_text())["best_step"]
+    metrics: dict[str, float] = {}
+    for line in _history(job):
+        if line["step"] == best_step:
+            metrics |= {n: v for n, v in line["metrics"].items() if n.startswith("eval.")}
+    return metrics
 
 
 def _write_report(
     folder: Path,
     rows: list[Row],
-    histories: dict[str, list[dict[str, float]]],
+    histories: dict[str, list[dict[str, Any]]],
     metrics: dict[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)

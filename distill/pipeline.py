@@ -29,7 +29,6 @@ from distill.run_folder import RunFolder
 from distill.student.group import run_group
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey
-from distill.teachers.pool import RayTeacherPool
 from distill.teachers.wire import wire_name
 from distill.tracking import Tracker, check_reachable
 
@@ -86,7 +85,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
             _run_student(d, student)
             outcome = evaluate(d.plan, d.run, student, baselines, parts, d.interrupt, progress.say)
         outcome.record(d.tracker, seconds=time.perf_counter() - started)
-    return outcome
+        return replace(outcome, open_command=d.tracker.open_command)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
@@ -212,8 +211,9 @@ class Watch:
         self._progress = d.progress
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
-        for job in jobs:
-            d.progress.start(job.name, job.total_steps)
+        self._totals = {job.name: job.total_steps for job in jobs}
+        for name, total in self._totals.items():
+            d.progress.update(name, 0, total)
 
     def poll(self) -> None:
         for name, tail in self._tails.items():
@@ -221,11 +221,11 @@ class Watch:
             if self._tracker is not None and lines:
                 self._tracker.lines(lines)
             for line in lines:
-                self._progress.update(name, line["step"], line["metrics"])
+                self._progress.update(name, line["step"], metrics=line["metrics"])
 
     def end(self, name: str) -> None:
         self.poll()
-        self._progress.finish(name)
+        self._progress.update(name, self._totals[name])
 
 
 def _run_tasks(d: Driver, jobs: list[Job]) -> None:
@@ -259,6 +259,8 @@ def _teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
     if not experiment.has_teachers:
         yield None
         return
+    from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
+
     teachers, router = _teacher_specs(d, expert_jobs)
     served = [*teachers, *([router] if router else [])]
     d.progress.say(f"starting {len(served)} teachers: {', '.join(s.name for s in served)}")

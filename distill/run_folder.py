@@ -48,7 +48,7 @@ class RunFolder:
     """Paths of one run, below ``output``."""
 
     def __init__(self, output: str | Path) -> None:
-        self.root = Path(output)
+        self.root = Path(output).absolute()
         self.experts = self.root / "experts"
         self.baselines = self.root / "baselines"
         self.fit = self.root / "fit"
@@ -61,7 +61,7 @@ class RunFolder:
 
         Raises RunFolderError where it cannot be written, or belongs to another experiment.
         """
-        existing = next(p for p in [self.root.absolute(), *self.root.absolute().parents] if p.exists())
+        existing = next(p for p in [self.root, *self.root.parents] if p.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise RunFolderError(f"output {self.root} cannot be written ({existing}): give another")
         claim = self.root / "experiment.json"

@@ -41,7 +41,8 @@ class Tasks:
                 cause = error.cause
                 if isinstance(cause, DistillError):
                     raise cause from None
-                raise TrainingError(f"training {job.name!r} failed: {error}") from error
+                told = f"{type(cause).__name__}: {cause}"
+                raise TrainingError(f"training {job.name!r} failed: {told}") from error
             yield job
 
     @property
@@ -49,8 +50,7 @@ class Tasks:
         return not self._running
 
     def stop(self) -> None:
-        """Ask every fit to checkpoint and end; cancel those that have not started."""
-        for ref, job in self._running.items():
+        """Ask every fit to checkpoint and end, or not to start."""
+        for job in self._running.values():
             Path(job.folder).mkdir(parents=True, exist_ok=True)
             (Path(job.folder) / STOP).touch()
-            self._ray.cancel(ref, force=False)

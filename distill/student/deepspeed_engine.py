@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class DeepSpeedEngine:
     ) -> None:
         if device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # DeepSpeed calls torch.distributed functions that 2.13 renames, at every step.
+        warnings.filterwarnings("ignore", r".* is deprecated. Please use", FutureWarning)
         import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -120,7 +123,7 @@ class DeepSpeedEngine:
         module: nn.Module = self._engine.module
         if self._stage < 3:
             named = list(module.state_dict().items()) if self.rank == 0 else []
-            return {name: tensor.detach().float().cpu() for name, tensor in named}
+            return {name: tensor.detach().float().cpu().clone() for name, tensor in named}
         import deepspeed
 
         state: dict[str, Tensor] = {}

@@ -94,7 +94,7 @@ class TorchEngine:
         """The whole module in float32 on the CPU; empty on ranks other than 0."""
         if self.rank > 0:
             return {}
-        return {n: t.detach().float().cpu() for n, t in self.module.state_dict().items()}
+        return {n: t.detach().float().cpu().clone() for n, t in self.module.state_dict().items()}
 
 
 def make_engine(

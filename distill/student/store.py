@@ -59,6 +59,8 @@ class FolderStore:
         verify(checkpoint)
         saved = json.loads((checkpoint / "cursor.json").read_text())
         engine.load(checkpoint)
+        if engine.rank == 0:
+            self._rewind_log(saved["cursor"]["step"])
         random_state = checkpoint / f"rng-{engine.rank}.pt"
         if random_state.exists():  # absent on ranks that an enlarged group adds
             restore_random(torch.load(random_state, weights_only=True))
@@ -90,8 +92,7 @@ class FolderStore:
     def save_best(self, engine: Engine, cursor: Cursor) -> None:
         state = engine.module_state()
         if engine.rank == 0:
-            # Tied weights would share memory, which safetensors refuses.
-            state = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+            state = {name: tensor.contiguous() for name, tensor in state.items()}
             partial = self.folder / "best.partial"
             step = {"step": str(cursor.best_step), "value": str(cursor.best_value)}
             save_file(state, partial, metadata=step)
@@ -101,6 +102,16 @@ class FolderStore:
         line = json.dumps({"step": step, "time": time.time(), "metrics": metrics})
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(line + "\n")
+
+    def _rewind_log(self, step: int) -> None:
+        """Drop the lines after ``step``: those steps are run again."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(kept))
+            os.replace(partial, path)
 
     def is_asked_to_stop(self) -> bool:
         return (self.folder / STOP).exists()

@@ -4,6 +4,7 @@ Shape suffixes: B rows, V classes.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -22,9 +23,13 @@ class TeacherClient(Protocol):
     def names(self) -> tuple[str, ...]: ...
 
     def ask(
-        self, teacher: str, request: TeacherRequest, cancelled: threading.Event | None = None
+        self,
+        teacher: str,
+        request: TeacherRequest,
+        cancelled: threading.Event | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> TeacherOutput:
-        """Block until the teacher has answered.
+        """Block until the teacher has answered; ``on_sent`` is called once it is its turn to.
 
         Raises TeacherAnswerError for an answer that must not be trained on, TeacherError when
         there is none, and CancelledError soon after ``cancelled`` is set.

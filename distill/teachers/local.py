@@ -1,6 +1,7 @@
 """Teachers inside this process: for tests, for one GPU, and with Ray not even installed."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 
 from distill.records import TeacherOutput, TeacherRequest
@@ -21,9 +22,15 @@ class LocalTeachers:
         return tuple(self._engines)
 
     def ask(
-        self, teacher: str, request: TeacherRequest, cancelled: threading.Event | None = None
+        self,
+        teacher: str,
+        request: TeacherRequest,
+        cancelled: threading.Event | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> TeacherOutput:
         with self._locks[teacher]:
+            if on_sent is not None:
+                on_sent()
             if cancelled is not None and cancelled.is_set():
                 raise CancelledError
             with self._count_lock:

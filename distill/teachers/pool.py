@@ -7,7 +7,7 @@ idempotent, so a killed teacher changes nothing but the time.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +204,11 @@ class RayTeacherClient:
         return tuple(self._replicas)
 
     def ask(
-        self, teacher: str, request: TeacherRequest, cancelled: threading.Event | None = None
+        self,
+        teacher: str,
+        request: TeacherRequest,
+        cancelled: threading.Event | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> TeacherOutput:
         """See TeacherClient. Each attempt waits ``deadline_s`` at most for its answer, and as long
         for a replica to be up; there are ``retries + 1`` attempts, and no more than that."""
@@ -217,7 +221,7 @@ class RayTeacherClient:
                 raise TeacherError(message) from cause
             num_attempts += 1
             try:
-                return self._answer(replica, request, cancelled)
+                return self._answer(replica, request, cancelled, on_sent)
             except RayTaskError as error:
                 raise _own(error, teacher) from None
             except _LOST as error:
@@ -265,10 +269,16 @@ class RayTeacherClient:
             time.sleep(_POLL_S)
 
     def _answer(
-        self, replica: _Replica, request: TeacherRequest, cancelled: threading.Event | None
+        self,
+        replica: _Replica,
+        request: TeacherRequest,
+        cancelled: threading.Event | None,
+        on_sent: Callable[[], None] | None,
     ) -> TeacherOutput:
         give_up = time.monotonic() + self._stream.deadline_s
         reference = replica.actor.answer.remote(request)
+        if on_sent is not None:
+            on_sent()
         while True:
             rest = give_up - time.monotonic()
             done, _ = ray.wait([reference], timeout=max(0.0, min(_POLL_S, rest)))

@@ -10,8 +10,9 @@ Shape suffixes: B rows, N the rows of one teacher, K teachers, V classes.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -148,79 +149,102 @@ class TeacherStream:
 
     def _ahead(self, batches: Any, start: int, stop: int) -> Generator[Step, None, None]:
         """Answer steps in threads, ``in_flight`` ahead of the one yielded."""
-        window = self._in_flight + 1
+        window = self._in_flight + 1  # those ahead, and the one in hand
         cancelled = threading.Event()
+        turns = (_Turns(start, cancelled), _Turns(start, cancelled))
         # Two pools: a step waits for its asks, so they must never queue behind other steps.
         steps = ThreadPoolExecutor(window, "stream-step")
         asks = ThreadPoolExecutor(window * (len(self.names) + 1), "stream-ask")
         pending: deque[Future[_Answered]] = deque()
         upcoming = iter(range(start, stop))
 
-        def refill() -> None:
-            while len(pending) < window and (step := next(upcoming, None)) is not None:
-                pending.append(steps.submit(self._answer, batches, step, asks, cancelled))
+        def refill(num_steps: int) -> None:
+            while len(pending) < num_steps and (step := next(upcoming, None)) is not None:
+                pending.append(steps.submit(self._answer, batches, step, asks, turns, cancelled))
 
         try:
-            refill()
+            refill(window)
             while pending:
                 num_ready = sum(future.done() for future in pending)
                 asked_at = time.perf_counter()
                 answered = pending.popleft().result()
                 self._meter.waited(time.perf_counter() - asked_at, answered.slowest, num_ready)
-                refill()
+                refill(self._in_flight)
                 yield answered.step
+                refill(window)
         finally:
             cancelled.set()
             for pool in (steps, asks):
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _answer(
-        self, batches: Any, step: int, asks: ThreadPoolExecutor, cancelled: threading.Event
+        self,
+        batches: Any,
+        step: int,
+        asks: ThreadPoolExecutor,
+        turns: "tuple[_Turns, _Turns]",
+        cancelled: threading.Event,
     ) -> "_Answered":
         """One step in two rounds: the router for all parts, then the experts for all parts."""
         parts = batches.at(step)
         finish: dict[str, float] = {}
 
-        def ask(name: str, part: int, rows_N: np.ndarray, width: int) -> Future[Tensor]:
-            request_id = f"{name}/{step}/{part}"
-            return asks.submit(self._logits, name, request_id, rows_N, width, cancelled, finish)
+        def ask_all(turn: _Turns, wanted: list[tuple[str, int, np.ndarray, int]]) -> list[Tensor]:
+            sent = threading.Semaphore(0)
+            with turn.of(step):
+                futures = [
+                    asks.submit(
+                        self._logits,
+                        name,
+                        f"{name}/{step}/{i}",
+                        rows_N,
+                        width,
+                        cancelled,
+                        sent,
+                        finish,
+                    )
+                    for name, i, rows_N, width in wanted
+                ]
+                for _ in futures:
+                    sent.acquire()
+            return _all(futures)
 
         num_teachers = len(self.names)
         valid = [part.valid_B.numpy() for part in parts]
         router_logits: list[Tensor | None] = [None] * len(parts)
         if self.router is not None:
-            futures = [
-                ask(self.router, i, part.rows_B[valid[i]], num_teachers)
+            wanted = [
+                (self.router, i, part.rows_B[valid[i]], num_teachers)
                 for i, part in enumerate(parts)
             ]
-            for i, logits_NK in enumerate(_all(futures)):
+            for i, logits_NK in enumerate(ask_all(turns[0], wanted)):
                 router_logits[i] = _spread(logits_NK, valid[i])
-        chosen: list[Tensor] = []
-        for i, part in enumerate(parts):
-            asked_KB = torch.ones(num_teachers, len(part.rows_B), dtype=torch.bool)
-            logits_BK = router_logits[i]
-            if self._routed is not None and logits_BK is not None:
-                asked_KB = self._routed.choose(logits_BK)
-            # A filler row counts as answered by all, with zeros: every aggregation then gives it
-            # finite weights, and its loss is masked out.
-            asked_KB[:, ~torch.from_numpy(valid[i])] = True
-            chosen.append(asked_KB)
+        chosen = [self._choose(valid[i], router_logits[i]) for i in range(len(parts))]
         masks = [
-            [chosen[i][k].numpy() & valid[i] for k in range(num_teachers)]
-            for i in range(len(parts))
+            chosen_KB.numpy() & valid_B for chosen_KB, valid_B in zip(chosen, valid, strict=True)
         ]
-        futures = [
-            ask(name, i, part.rows_B[masks[i][k]], self._num_labels)
+        wanted = [
+            (name, i, part.rows_B[masks[i][k]], self._num_labels)
             for i, part in enumerate(parts)
             for k, name in enumerate(self.names)
         ]
-        logits = iter(_all(futures))
+        logits = iter(ask_all(turns[1], wanted))
         joined = []
         for i, part in enumerate(parts):
             logits_KBV = torch.stack([_spread(next(logits), mask_B) for mask_B in masks[i]])
             joined.append((part, TeacherAnswers(logits_KBV, chosen[i], router_logits[i])))
         slowest = max(finish, key=lambda name: finish[name]) if finish else None
         return _Answered(Step(step, joined), slowest)
+
+    def _choose(self, valid_B: np.ndarray, router_logits_BK: Tensor | None) -> Tensor:
+        """Whom each row has its answers from: bool [K, B]."""
+        asked_KB = torch.ones(len(self.names), len(valid_B), dtype=torch.bool)
+        if self._routed is not None and router_logits_BK is not None:
+            asked_KB = self._routed.choose(router_logits_BK)
+        # A filler row counts as answered by all, with zeros: every aggregation then gives it
+        # finite weights, and its loss is masked out.
+        asked_KB[:, ~torch.from_numpy(valid_B)] = True
+        return asked_KB
 
     def _logits(
         self,
@@ -229,28 +253,35 @@ class TeacherStream:
         rows_N: np.ndarray,
         width: int,
         cancelled: threading.Event,
+        sent: threading.Semaphore,
         finish: dict[str, float],
     ) -> Tensor:
-        """One teacher's float32 logits [N, V] for rows, from the cache where it has them."""
-        logits_NV = torch.zeros(len(rows_N), width)
-        hit_N, cached = self._cache.get(name, rows_N)
-        if hit_N.any():
-            logits_NV[torch.from_numpy(hit_N)] = decode(cached, self._cache.wire(name))
-        if hit_N.all():
-            self._meter.received(name, cached_rows=len(rows_N))
-            return logits_NV
-        if cancelled.is_set():
-            raise CancelledError
-        missing_N = rows_N[~hit_N]
-        tokens = self._tokens[name].padded(missing_N)
-        request = TeacherRequest(
-            request_id,
-            missing_N,
-            tokens.input_ids_BT,
-            tokens.attention_mask_BT,
-            tokens.token_type_ids_BT,
-        )
-        output = self._client.ask(name, request, cancelled)
+        """One teacher's float32 logits [N, V] for rows, from the cache where it has them.
+
+        ``sent`` is released once nothing is left to send.
+        """
+        try:
+            logits_NV = torch.zeros(len(rows_N), width)
+            hit_N, cached = self._cache.get(name, rows_N)
+            if hit_N.any():
+                logits_NV[torch.from_numpy(hit_N)] = decode(cached, self._cache.wire(name))
+            if hit_N.all():
+                self._meter.received(name, cached_rows=len(rows_N))
+                return logits_NV
+            if cancelled.is_set():
+                raise CancelledError
+            missing_N = rows_N[~hit_N]
+            tokens = self._tokens[name].padded(missing_N)
+            request = TeacherRequest(
+                request_id,
+                missing_N,
+                tokens.input_ids_BT,
+                tokens.attention_mask_BT,
+                tokens.token_type_ids_BT,
+            )
+            output = self._client.ask(name, request, cancelled, sent.release)
+        finally:
+            sent.release()
         finish[name] = time.perf_counter()
         logits_NV[torch.from_numpy(~hit_N)] = check_output(request, output, width)
         self._cache.put(name, missing_N, output.payload)
@@ -262,6 +293,31 @@ class TeacherStream:
             compute_s=output.compute_s,
         )
         return logits_NV
+
+
+class _Turns:
+    """Steps send their requests in order: a teacher that answered step 5 before step 4 would
+    keep the student waiting for time that it never makes up."""
+
+    def __init__(self, first: int, cancelled: threading.Event) -> None:
+        self._next = first
+        self._changed = threading.Condition()
+        self._cancelled = cancelled
+
+    @contextmanager
+    def of(self, step: int) -> Iterator[None]:
+        with self._changed:
+            while self._next != step:
+                # Woken now and then: a step that failed before its turn never takes it.
+                self._changed.wait(timeout=0.1)
+                if self._cancelled.is_set():
+                    raise CancelledError
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._next = step + 1
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True)

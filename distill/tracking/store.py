@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import shlex
 import sqlite3
 import threading
@@ -64,6 +65,8 @@ def open_command(uri: str) -> str:
 
 def reason_of(error: BaseException) -> str:
     """One line about an error, without credentials."""
+    if refused := re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error)):
+        return refused[1]  # what requests buries under its pools and retries
     lines = str(error).strip().splitlines()
     return cut(masked(lines[0] if lines else type(error).__name__), 300)
 
@@ -73,18 +76,18 @@ def check_reachable(tracking: Tracking, timeout_s: float = CHECK_S) -> None:
     uri = resolve_uri(tracking)
     path = sqlite_path(uri)
     if path is not None:
-        _check_sqlite(path)
+        _check_sqlite(path, min(timeout_s, 5))
         return
     if uri.startswith("sqlite:") or "://" not in uri or uri.startswith("file:"):
         raise _unreachable(uri, "not a store that MLflow can share between processes")
     _check_store(uri, timeout_s)
 
 
-def _check_sqlite(path: Path) -> None:
+def _check_sqlite(path: Path, timeout_s: float) -> None:
     uri = f"{_SQLITE}{path}"
     if path.exists():
         try:
-            with contextlib.closing(sqlite3.connect(path, timeout=5)) as connection:
+            with contextlib.closing(sqlite3.connect(path, timeout=timeout_s)) as connection:
                 connection.execute("BEGIN IMMEDIATE")  # takes the write lock, changes nothing
                 connection.rollback()
         except sqlite3.Error as error:

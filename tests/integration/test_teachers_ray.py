@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -149,25 +150,19 @@ def test_without_a_replica_the_error_is_bounded_and_names_the_teacher(ray_cluste
         assert time.monotonic() - started < 20
 
 
-class Hanging:
-    """A model that never answers in time."""
-
-    def __call__(self, input_ids, attention_mask):
-        time.sleep(3)
-        return torch.zeros(len(input_ids), NUM_LABELS)
-
-
-class Broken:
-    def __call__(self, input_ids, attention_mask):
-        return torch.full((len(input_ids), NUM_LABELS), torch.nan)
-
-
 def test_deadlines_and_refused_answers(ray_cluster):
     from distill.teachers.pool import RayTeacherPool, TeacherSpec
 
+    def hanging(input_ids, attention_mask):
+        time.sleep(3)
+        return torch.zeros(len(input_ids), NUM_LABELS)
+
+    def broken(input_ids, attention_mask):
+        return torch.full((len(input_ids), NUM_LABELS), torch.nan)
+
     simulated = [
-        TeacherSpec("hanging", Hanging(), Serving(), NUM_LABELS),
-        TeacherSpec("broken", Broken(), Serving(), NUM_LABELS),
+        TeacherSpec("hanging", hanging, Serving(), NUM_LABELS),
+        TeacherSpec("broken", broken, Serving(), NUM_LABELS),
     ]
     with RayTeacherPool(simulated) as pool:
         client = pool.client(Stream(deadline_s=0.5, retries=1))
@@ -185,13 +180,13 @@ def test_a_client_works_in_another_process(ray_cluster, folders, local_logits):
 
     from distill.teachers.pool import RayTeacherPool
 
-    def rank(client):
-        return client.ask("books", request()).payload
+    def rank(client, asked):
+        return client.ask("books", asked).payload
 
     with RayTeacherPool(specs(folders)) as pool:
         client = pool.client(Stream(), rank=3)
         here = client.ask("books", request()).payload
-        there = ray.get(ray.remote(rank).remote(client))
+        there = ray.get(ray.remote(rank).remote(client, request()))
     assert np.array_equal(here, there)
 
 
@@ -248,8 +243,6 @@ def test_an_address_that_does_not_answer_is_named_in_time(tmp_path):
         "    with connect(Cluster(address='127.0.0.1:1')): pass\n"
         "except Exception as error: sys.stdout.buffer.write(pickle.dumps(error))\n"
     )
-    import sys
-
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     error = pickle.loads(done.stdout)

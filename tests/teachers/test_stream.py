@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -91,6 +92,23 @@ def test_only_the_chosen_experts_are_asked_and_only_for_their_rows():
         assert torch.equal(answers.router_logits_BK.argmax(1) == 1, odd_B)
 
 
+def test_requests_are_sent_in_the_order_of_the_steps():
+    rng = random.Random(0)
+
+    class Late(FakeBatches):
+        def at(self, step):
+            time.sleep(rng.random() * 0.01)
+            return super().at(step)
+
+    setting = Setting()
+    batches = Late(ROWS, 4)
+    with setting.stream(is_routed=True, in_flight=8) as stream:
+        steps = list(stream.feed(batches, 0, 10))
+    in_order = [row for step in steps for row in step.parts[0][0].rows_B.tolist()]
+    assert setting.router.rows == in_order
+    assert setting.a.rows == [r for r in in_order if r % 2 == 0]
+
+
 def test_a_filler_row_is_not_asked_and_has_finite_weights():
     setting = Setting()
     batches = FakeBatches(np.arange(200, 203), 4, num_micro_batches=4)  # the last part is empty
@@ -178,15 +196,20 @@ def test_a_resumed_stream_gives_the_same_answers():
             assert torch.equal(left.router_logits_BK, right.router_logits_BK)
 
 
-def test_in_flight_steps_are_asked_ahead_and_no_more():
+@pytest.mark.parametrize("in_flight", [0, 1, 3])
+def test_in_flight_steps_are_asked_ahead_and_no_more(in_flight):
     setting = Setting()
     batches = FakeBatches(ROWS, 4)
-    with setting.stream(in_flight=2) as stream:
+    with setting.stream(in_flight=in_flight) as stream:
         feed = stream.feed(batches, 0, 10)
         next(feed)
         next(feed)
-        feed.close()
-    assert len(setting.a.rows) <= 4 * (2 + 2)
+        expected = 4 * (2 + in_flight)  # two taken, and those ahead
+        deadline = time.monotonic() + 5
+        while len(setting.b.rows) < expected and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert len(setting.a.rows) == len(setting.b.rows) == expected
 
 
 def test_an_error_of_a_teacher_surfaces_as_itself_at_its_step():
@@ -197,6 +220,19 @@ def test_an_error_of_a_teacher_surfaces_as_itself_at_its_step():
     with setting.stream() as stream, pytest.raises(RuntimeError, match="out of memory on row"):
         seen.extend(step.step for step in stream.feed(batches, 0, 5))
     assert seen == [0, 1, 2]
+
+
+def test_an_error_of_the_batches_surfaces_though_later_steps_wait_their_turn():
+    class Torn(FakeBatches):
+        def at(self, step):
+            if step == 2:
+                raise OSError("disk gone")
+            return super().at(step)
+
+    seen = []
+    with Setting().stream() as stream, pytest.raises(OSError, match="disk gone"):
+        seen.extend(step.step for step in stream.feed(Torn(ROWS, 8), 0, 5))
+    assert seen == [0, 1]
 
 
 def test_closing_cancels_what_is_outstanding():
@@ -287,8 +323,8 @@ def test_a_wrong_output_never_reaches_the_student_or_the_cache(tmp_path):
     setting = Setting()
 
     class Lying(LocalTeachers):
-        def ask(self, teacher, request, cancelled=None):
-            output = super().ask(teacher, request, cancelled)
+        def ask(self, teacher, request, cancelled=None, on_sent=None):
+            output = super().ask(teacher, request, cancelled, on_sent)
             return replace(output, rows_B=output.rows_B[::-1]) if teacher == "b" else output
 
     client = Lying(setting.client._engines)

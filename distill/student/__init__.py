@@ -1,0 +1,1 @@
+"""The student: engines, the worker group, checkpoints, and the export."""

@@ -1,0 +1,147 @@
+"""DeepSpeed on two ranks does what the plain one-process loop does, for every ZeRO stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill.aggregation import Attention
+from distill.config import KD, Optimizer, Trainer
+from distill.loop import Pace, train
+from distill.module import DistillModule
+from distill.objectives import ForwardKL
+from distill.schedule import Schedule
+from distill.student.engines import make_engine
+from distill.student.store import FolderStore
+from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
+
+pytestmark = pytest.mark.slow
+NUM_STEPS = 20
+MICRO = 4
+
+
+def fit(folder: Path, trainer: Trainer, rank: int, world_size: int, num_steps: int) -> Any:
+    """20 steps over 12-row batches of 50 rows: uneven lengths, unlabelled rows, filler rows."""
+    torch.manual_seed(rank)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        module = DistillModule(
+            tiny_bert(0), ForwardKL(), Attention(dropout=0), ("a", "b"), NUM_CLASSES
+        )
+    batches = toy_batches(rank=rank, world_size=world_size, micro=MICRO)
+    optimizer = Optimizer(lr=5e-3, weight_decay=0.05, clip_norm=0.5)
+    engine = make_engine(module, optimizer, trainer, batches.num_micro_batches)
+    started_from = engine.module_state()
+    losses: list[float] = []
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        if "loss" in metrics:
+            losses.append(metrics["loss"])
+
+    train(
+        engine,
+        batches,
+        ToyTeachers([tiny_bert(8), tiny_bert(9)]),
+        Schedule(num_steps, optimizer.model_copy(update={"decay": "constant"}), KD(alpha=0.6)),
+        FolderStore(folder, world_size),
+        lambda engine: {"eval.accuracy": 0.5},
+        "eval.accuracy",
+        Pace(log=1, evaluate=1000, checkpoint=10),
+        log,
+    )
+    return engine, started_from, losses
+
+
+def rank_main(rank: int, world_size: int, port: int, folder: Path) -> None:
+    """One rank: all four stages in one process, since DeepSpeed takes seconds to import."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+    }
+    torch.set_num_threads(1)
+    for stage in (0, 1, 2, 3):
+        trainer = Trainer(engine="deepspeed", zero_stage=stage)
+        home = folder / f"zero-{stage}"
+        engine, started_from, losses = fit(home, trainer, rank, world_size, NUM_STEPS)
+        state = engine.module_state()
+        # Resume from step 10 in a fresh engine: the second half must repeat itself.
+        (again := folder / f"again-{stage}").mkdir(exist_ok=True)
+        if rank == 0:
+            (again / "checkpoints").mkdir()
+            os.rename(home / "checkpoints/step-00000010", again / "checkpoints/step-00000010")
+        engine.barrier()
+        resumed, _, rest = fit(again, trainer, rank, world_size, NUM_STEPS)
+        resumed_state = resumed.module_state()
+        if rank == 0:
+            torch.save({"start": started_from, "end": state}, folder / f"zero-{stage}.pt")
+            is_same = all(torch.equal(state[n], resumed_state[n]) for n in state)
+            record = {"losses": losses, "rest": rest, "is_same": is_same}
+            (folder / f"zero-{stage}.json").write_text(json.dumps(record))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of all stages on two ranks."""
+    folder = tmp_path_factory.mktemp("deepspeed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tests.integration.test_deepspeed"]
+    ranks = [
+        subprocess.Popen([*command, str(rank), "2", str(port), str(folder)]) for rank in range(2)
+    ]
+    assert [rank.wait(timeout=280) for rank in ranks] == [0, 0]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The reference: one process, plain torch, the whole batch at once."""
+    return fit(tmp_path_factory.mktemp("plain"), Trainer(engine="torch"), 0, 1, NUM_STEPS)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_two_ranks_agree_with_one_process(two_ranks: Path, plain: Any, stage: int) -> None:
+    engine, started_from, losses = plain
+    saved = torch.load(two_ranks / f"zero-{stage}.pt", weights_only=True)
+    for name, tensor in started_from.items():
+        assert torch.equal(saved["start"][name], tensor), f"{name} starts from other weights"
+    record = json.loads((two_ranks / f"zero-{stage}.json").read_text())
+    assert len(losses) == NUM_STEPS and losses[0] != losses[-1]
+    assert record["losses"] == pytest.approx(losses, rel=1e-5)
+    student = tiny_bert(0).eval()
+    prefix = "student."
+    batch = toy_batches(shuffle=False).at(0)[0]
+
+    def logits(state: dict[str, torch.Tensor]) -> torch.Tensor:
+        weights = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        student.load_state_dict(weights)
+        with torch.no_grad():
+            return student(**batch.inputs()).logits
+
+    torch.testing.assert_close(
+        logits(saved["end"]), logits(engine.module_state()), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_resumed_is_uninterrupted_bit_for_bit(two_ranks: Path, stage: int) -> None:
+    record = json.loads((two_ranks / f"zero-{stage}.json").read_text())
+    assert len(record["rest"]) == NUM_STEPS - 10
+    assert record["rest"] == record["losses"][10:]
+    assert record["is_same"]
+
+
+if __name__ == "__main__":
+    rank_main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
