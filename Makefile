@@ -89,7 +89,7 @@ lock: ## Write requirements.lock anew from pyproject.toml
 	echo "==> resolving pyproject.toml in a fresh environment (2 to 10 minutes)"; \
 	rm -rf .cache/lock; mkdir -p .cache; \
 	"$$python" -m venv .cache/lock; \
-	DS_BUILD_OPS=0 .cache/lock/bin/python -m pip install -qq --log .cache/pip.log -e '.[dev]'; \
+	DS_BUILD_OPS=0 .cache/lock/bin/python -m pip install -qq -e '.[dev]'; \
 	.cache/lock/bin/python -m pip check; \
 	{ \
 		echo "# The tested version of everything that the environment holds, as pip constraints:"; \
@@ -123,14 +123,14 @@ $(RUNTIME):
 		echo "==> environment in $(VENV) ($$("$$python" --version))"; \
 		"$$python" -m venv --clear "$(VENV)"; \
 	fi; \
-	rm -f $(VENV)/.runtime-* $(VENV)/.dev-* $(VENV)/.ops-* .cache/pip.log; \
+	rm -f $(VENV)/.runtime-* $(VENV)/.dev-* $(VENV)/.ops-*; \
 	mkdir -p .cache; \
 	echo "==> packages from requirements.lock (about 2 minutes on a fast line; then kept)"; \
 	if ! command -v nvidia-smi >/dev/null 2>&1 \
 			&& [ -z "$$PIP_EXTRA_INDEX_URL$$PIP_INDEX_URL$$PIP_FIND_LINKS" ]; then \
 		echo "    no NVIDIA GPU here: README.md, \"Without a GPU\", saves a download of gigabytes"; \
 	fi; \
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq --log .cache/pip.log -c requirements.lock -e .; \
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq -c requirements.lock -e .; \
 	echo "    took $$(($$(date +%s) - start)) s"; \
 	touch $@
 
@@ -138,7 +138,7 @@ $(DEV): $(RUNTIME)
 	@set -e; \
 	start=$$(date +%s); \
 	echo "==> development tools from requirements.lock (seconds)"; \
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq --log .cache/pip.log -c requirements.lock -e '.[dev]'; \
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install -qq -c requirements.lock -e '.[dev]'; \
 	echo "    took $$(($$(date +%s) - start)) s"; \
 	touch $@
 
@@ -148,7 +148,7 @@ $(OPS): $(RUNTIME)
 	@start=$$(date +%s); \
 	mkdir -p .cache "$(TORCH_EXTENSIONS_DIR)"; \
 	rm -f "$(TORCH_EXTENSIONS_DIR)"/deepspeed_shm_comm/lock; \
-	echo "==> DeepSpeed's CPU communication op (compiled once, about a minute)"; \
+	echo "==> DeepSpeed's CPU communication op (compiled once, a minute or two)"; \
 	if $(WITH_VENV) DS_ACCELERATOR=cpu python -c '$(BUILD_OP)' >.cache/ops.log 2>&1; then \
 		touch $@; \
 		echo "    took $$(($$(date +%s) - start)) s"; \

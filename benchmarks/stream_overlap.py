@@ -1,7 +1,7 @@
 """How much of the teachers' time hides behind the student's.
 
-One simulated teacher (a Ray actor that sleeps t_T per answer) and a simulated student (sleeps t_S per step)
-through the real stream and pool client. With N steps:
+A simulated teacher (a Ray actor that sleeps t_T per answer) and a simulated student (sleeps t_S
+per step), through the real stream and pool client. With N steps:
 
     T_seq = N (t_T + t_S)                      nothing overlaps
     T*    = N max(t_T, t_S) + min(t_T, t_S)    all that can overlap does

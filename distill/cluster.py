@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from distill.config import Cluster
 from distill.errors import UnreachableError
@@ -24,45 +25,52 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ranks stay in the driver's folder: relative paths of the configuration mean the same there.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    if cluster.address is None:
-        _prepare_local()
-    import ray
-
-    if ray.is_initialized():
+    if _is_running():
         yield
         return
     if cluster.address is None:
         _start_local(cluster.num_cpus, log_to_driver)
     else:
         _join(cluster.address, log_to_driver)
+    import ray
+
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _prepare_local() -> None:
-    """What Ray reads from the environment when it is first imported."""
-    if "ray" in sys.modules:
-        # Too late for a token: Ray's core has read the environment. It listens on loopback alone.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+def check_address(cluster: Cluster) -> None:
+    """Raise UnreachableError if a cluster is named that does not answer; joins and starts none."""
+    if cluster.address is not None and not _is_running():
+        try:
+            _probe(cluster.address)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _unreachable(cluster.address, error) from error
+
+
+def _is_running() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
     # Left to itself, Ray would write a token under the home folder.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
     import ray
     from ray._private import ray_constants
+    from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]
 
+    # Ray's core has read the environment when it was first imported, perhaps before this.
+    Config.initialize("")
     # Ray replaces 127.0.0.1 by the machine's outer address, and its services then listen on all
     # interfaces, unless it believes that no other machine can join (as on a Mac).
     ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",
-        num_cpus=None if num_cpus is None else int(num_cpus),
-        include_dashboard=True,
+        num_cpus=None if num_cpus is None else max(1, int(num_cpus)),
+        include_dashboard=True,  # on 127.0.0.1: Ray Train watches its actors through it
         logging_level=logging.WARNING,
         log_to_driver=log_to_driver,
     )
@@ -70,16 +78,21 @@ def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
 
 def _join(address: str, log_to_driver: bool) -> None:
     import ray
+    from ray.exceptions import RayError
 
     try:
         _probe(address)
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=log_to_driver)
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+    except (RayError, OSError, RuntimeError, ValueError) as error:
         ray.shutdown()
-        raise UnreachableError(
-            f"cluster.address {address!r} cannot be used: {error}: start a cluster there "
-            "(`ray start --head`), correct the address, or leave it out to start a local one"
-        ) from error
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"cluster.address {address!r} cannot be used: {error}: start a cluster there "
+        "(`ray start --head`), correct the address, or leave it out to start a local one"
+    )
 
 
 def _probe(address: str) -> None:
@@ -91,7 +104,7 @@ def _probe(address: str) -> None:
     host = address.removeprefix("ray://").split("?")[0]
     if not address.startswith("ray://"):
         host = services.canonicalize_bootstrap_address(address) or host
-    channel = init_grpc_channel(host)
+    channel: Any = init_grpc_channel(host)
     try:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
     except grpc.FutureTimeoutError:

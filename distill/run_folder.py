@@ -87,8 +87,12 @@ class RunFolder:
         return True
 
     def claim(self, experiment: Experiment, identity: dict[str, Any]) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / "experiment.json").write_text(json.dumps(identity, indent=1, sort_keys=True))
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            claim = json.dumps(identity, indent=1, sort_keys=True)
+            (self.root / "experiment.json").write_text(claim)
+        except OSError as error:
+            raise RunFolderError(f"output {self.root} cannot be written: {error}") from None
         config = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
         (self.root / "config.yaml").write_text(config)
         for stop in self.root.rglob(STOP):  # what an earlier Ctrl-C left

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer
 
 from distill.data.batches import Batches
 from distill.data.tokens import PaddedTokens
@@ -103,3 +106,92 @@ class ToyTeachers:
 
     def close(self) -> None:
         pass
+
+
+# ---- a toy data set and encoder on disk, for whole runs --------------------------------------
+
+DOMAINS = ("films", "meals", "tools")
+GOOD, BAD = ("good", "great", "fine", "lovely"), ("bad", "awful", "poor", "broken")
+FILLERS = ("the", "a", "was", "is", "very", "quite", "it", "really")
+THINGS = {"films": ("plot", "actor"), "meals": ("soup", "bread"), "tools": ("saw", "drill")}
+WORDS = [*GOOD, *BAD, *FILLERS, *(w for things in THINGS.values() for w in things)]
+
+
+def write_data(path: Path, num_rows: int = 480) -> Path:
+    """Sentences whose label is their one telling word; a sixth of the rows each in the small splits."""
+    rng = np.random.default_rng(0)
+    splits = ["train", "train", "transfer", "transfer", "validation", "test"]
+    rows = []
+    for i in range(num_rows):
+        domain = DOMAINS[i % 3]
+        label = int(rng.integers(2))
+        words = [*rng.choice(FILLERS, rng.integers(2, 7)), rng.choice(THINGS[domain])]
+        words.insert(int(rng.integers(len(words))), rng.choice(GOOD if label else BAD))
+        split = splits[(i // 3) % 6]
+        name = ("no", "yes")[label]
+        rows.append({"text": " ".join(words), "label": name, "domain": domain, "split": split})
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def write_encoder(folder: Path, num_labels: int = 0, seed: int = 0) -> Path:
+    """A two-layer BERT with a whole-word tokenizer; a classifier of no/yes if ``num_labels``."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    BertTokenizer(vocab={t: i for i, t in enumerate(tokens)}).save_pretrained(folder)
+    names = ("no", "yes", "maybe")[:num_labels]
+    config = BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=24,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if not names:
+            BertModel(config).save_pretrained(folder)
+            return folder
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: i for i, name in enumerate(names)}
+        BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def toy_experiment(root: Path, **changes: Any) -> dict[str, Any]:
+    """The raw configuration of a run that takes seconds once Ray is up; data beside it."""
+    if not (root / "data.parquet").exists():
+        write_data(root / "data.parquet")
+        write_encoder(root / "encoder")
+    raw: dict[str, Any] = {
+        "data": {
+            "path": str(root / "data.parquet"),
+            "columns": {"domain": "domain", "split": "split"},
+            "max_length": 16,
+            "cache_dir": str(root / "data-cache"),
+        },
+        "output": str(root / "run"),
+        "experts": {
+            "base": str(root / "encoder"),
+            "epochs": 8,
+            "batch_size": 8,
+            "optimizer": {"lr": 2e-3},
+            "router": {"epochs": 3, "optimizer": {"lr": 2e-3}, "serving": {"num_cpus": 0.1}},
+            "serving": {"num_cpus": 0.1},
+            "num_cpus": 1,
+        },
+        "aggregation": {"type": "routed", "k": 2},
+        "kd": {"temperature": 2.0, "alpha": 0.7},
+        "student": {"layers": 1, "hidden": 16, "heads": 2},
+        "optimizer": {"lr": 5e-3},
+        "trainer": {"epochs": 3, "batch_size": 16, "num_cpus_per_worker": 1},
+        "baselines": [{"type": "labels_only", "name": "alone"}, {"type": "tfidf"}],
+        "tracking": {
+            "experiment": "toy",
+            "uri": f"sqlite:///{root}/mlflow.db",
+            "system_metrics": False,
+        },
+    }
+    return {**raw, **changes}

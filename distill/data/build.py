@@ -39,7 +39,13 @@ SCHEMA = pa.schema(
 SPOOL = SCHEMA.append(pa.field("hash", pa.uint64()))
 
 
-def corpus_key(files: list[File], data: Data, seed: int, labels: tuple[str, ...] | None) -> str:
+def corpus_key(
+    files: list[File],
+    data: Data,
+    seed: int,
+    labels: tuple[str, ...] | None,
+    only: str | None = None,
+) -> str:
     """Names the corpus of these files under this configuration, without reading the files."""
     settings = data.model_dump(mode="json", exclude={"path", "cache_dir", "max_length", "labels"})
     is_limited = any(limit is not None for limit in settings["limit"].values())
@@ -48,6 +54,7 @@ def corpus_key(files: list[File], data: Data, seed: int, labels: tuple[str, ...]
         "files": [(file.filesystem.type_name, *file.identity()) for file in files],
         "settings": settings,
         "labels": labels,
+        "only": only,
         "seed": seed if is_limited else None,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -57,12 +64,18 @@ class Builder:
     """One build of one corpus into ``folder``; ``build`` is called once."""
 
     def __init__(
-        self, data: Data, seed: int, label_names: tuple[str, ...] | None, folder: Path
+        self,
+        data: Data,
+        seed: int,
+        label_names: tuple[str, ...] | None,
+        folder: Path,
+        only: str | None = None,
     ) -> None:
         self.data = data
         self.seed = seed
         self.folder = folder
-        self.splitter = Splitter(data)
+        self.needed = ("train", "validation", "test") if only is None else (only,)
+        self.splitter = Splitter(data, only)
         self.labels = Labels(label_names)
         self.domains: dict[str, int] = {}
         self.num_dropped = 0
@@ -151,7 +164,7 @@ class Builder:
     def _finish(self, files: list[File], spools: list[Path]) -> None:
         if not any(self.num_seen):
             raise no_rows(files, self.num_dropped)
-        for split in ("train", "validation", "test"):
+        for split in self.needed:
             if not self.num_seen[SPLITS.index(split)]:
                 raise no_rows(files, self.num_dropped, split, self.data)
         label_names = self.labels.final()
@@ -207,7 +220,7 @@ class Builder:
                     )
 
         yield from fixed_batches(renumbered(), SCHEMA)
-        if SPLITS[split] == "train" and len(used) < 2:
+        if SPLITS[split] == "train" and "train" in self.needed and len(used) < 2:
             raise one_label(self.labels.final()[used.pop()], self.data)
 
 

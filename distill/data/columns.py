@@ -40,8 +40,10 @@ def values_in(
 class Splitter:
     """Says which split a row is in: by column, by saved subfolder, or by ``data.holdout``."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, only: str | None = None) -> None:
+        """``only``: every row is in this split, whatever the configuration says."""
         self._data = data
+        self._only = None if only is None else SPLITS.index(only)
         self._index: dict[str, int] = {}
         for i, split in enumerate(SPLITS):
             name = getattr(data.splits, split)
@@ -61,11 +63,15 @@ class Splitter:
     @property
     def columns(self) -> list[str | None]:
         """What it reads beside the texts."""
+        if self._only is not None:
+            return []
         split = self._data.columns.split
         return [split if split is not None else self._data.holdout.group]
 
     def of(self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]) -> list[int]:
         """Index into SPLITS of every row; ``texts`` are hashed where nothing else decides."""
+        if self._only is not None:
+            return [self._only] * batch.num_rows
         name = self._data.columns.split
         if name is not None and name in batch.schema.names:
             values = batch.column(name).to_pylist()

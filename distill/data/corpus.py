@@ -27,20 +27,23 @@ def cache_root(cache_dir: str | None) -> Path:
     return Path(cache_dir or os.environ.get("DISTILL_CACHE") or "~/.cache/distill").expanduser()
 
 
-def build_corpus(data: Data, seed: int = 0, labels: Sequence[str] | None = None) -> Corpus:
+def build_corpus(
+    data: Data, seed: int = 0, labels: Sequence[str] | None = None, only: str | None = None
+) -> Corpus:
     """Read, check, split and store the data set that ``data`` names, or open it if it is there.
 
     ``labels`` are the class names in order, where a model already fixes them; they go before
     ``data.labels``. ``seed`` picks the rows that ``data.limit`` keeps and nothing else.
+    ``only`` puts every row into that one split (evaluation of a file that has no splits).
     Every row is read once, in record batches. Raises DataError for data that cannot be used.
     """
     files = find_files(data.path)
     names = tuple(labels) if labels is not None else data.labels
-    folder = cache_root(data.cache_dir) / "corpora" / corpus_key(files, data, seed, names)
+    folder = cache_root(data.cache_dir) / "corpora" / corpus_key(files, data, seed, names, only)
     if not (folder / "manifest.json").is_file():
         try:
             with published(folder) as building:
-                Builder(data, seed, names, building).build(files)
+                Builder(data, seed, names, building, only).build(files)
         except OSError as error:
             raise DataError(
                 f"the data cache {folder.parent} cannot be written ({error}): "

@@ -50,10 +50,8 @@ def export(
     that is not a model's.
     """
     out = Path(out)
-    if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
-        raise RunFolderError(f"{out} holds other files than an exported model: use another folder")
+    _refuse_other_files(out)
     partial = out.with_name(f".{out.name}.partial")
-    previous = out.with_name(f".{out.name}.previous")
     shutil.rmtree(partial, ignore_errors=True)  # left by a crash
     partial.mkdir(parents=True)
 
@@ -68,6 +66,30 @@ def export(
         _sync(file)  # or a power cut could leave the new name on empty files
     _sync(partial)
 
+    _swap_in(partial, out)
+
+
+def copy_export(source: str | Path, out: str | Path) -> None:
+    """An exported folder, whole, somewhere else. Raises RunFolderError where there is none."""
+    source, out = Path(source), Path(out)
+    if not (source / "model.safetensors").is_file():
+        raise RunFolderError(
+            f"{source} holds no exported student: give the output folder of a finished train"
+        )
+    _refuse_other_files(out)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    _swap_in(partial, out)
+
+
+def _refuse_other_files(out: Path) -> None:
+    if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
+        raise RunFolderError(f"{out} holds other files than an exported model: use another folder")
+
+
+def _swap_in(partial: Path, out: Path) -> None:
+    previous = out.with_name(f".{out.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)
     if out.exists():
         out.rename(previous)

@@ -43,13 +43,7 @@ class TeacherEngine:
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        if isinstance(model, (str, Path)):  # noqa: UP038 - pyright narrows this one
-            from distill.models.load import load_classifier
-
-            model = load_classifier(model, allow_pickle=allow_pickle, dtype=dtype)
-        if isinstance(model, nn.Module):
-            model = model.eval().to(device)
-        self.model: Model = model
+        self.model = _frozen(model, device, dtype, allow_pickle)
         self.num_labels = num_labels
         self.device = torch.device(device)
         self.wire = wire or DenseWire()
@@ -95,3 +89,12 @@ class TeacherEngine:
             out = self.model(**{k: v[block].to(self.device) for k, v in tensors.items()})
             blocks.append(getattr(out, "logits", out).float().cpu())
         return torch.cat(blocks)
+
+
+def _frozen(model: str | Path | Model, device: str, dtype: Dtype, allow_pickle: bool) -> Model:
+    if isinstance(model, str | Path):
+        from distill.models.load import load_classifier
+
+        loaded: Any = load_classifier(model, allow_pickle=allow_pickle, dtype=dtype)
+        return loaded.eval().to(device)
+    return model.eval().to(device) if isinstance(model, nn.Module) else model

@@ -10,10 +10,10 @@ Shape suffixes: B rows, N the rows of one teacher, K teachers, V classes.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from inspect import GEN_CLOSED, getgeneratorstate
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from distill.records import TeacherAnswers, TeacherRequest
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
 from distill.teachers.meter import Meter
+from distill.teachers.turns import Turns, all_results
 from distill.teachers.wire import decode
 
 __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
@@ -133,7 +134,7 @@ class TeacherStream:
         self.close()
 
     def _keep(self, feed: Generator[Step, None, None]) -> Generator[Step, None, None]:
-        self._feeds = [f for f in self._feeds if f.gi_frame is not None]  # those not finished
+        self._feeds = [f for f in self._feeds if getgeneratorstate(f) != GEN_CLOSED]
         self._feeds.append(feed)
         return feed
 
@@ -151,7 +152,7 @@ class TeacherStream:
         """Answer steps in threads, ``in_flight`` ahead of the one yielded."""
         window = self._in_flight + 1  # those ahead, and the one in hand
         cancelled = threading.Event()
-        turns = (_Turns(start, cancelled), _Turns(start, cancelled))
+        turns = (Turns(start, cancelled), Turns(start, cancelled))
         # Two pools: a step waits for its asks, so they must never queue behind other steps.
         steps = ThreadPoolExecutor(window, "stream-step")
         asks = ThreadPoolExecutor(window * (len(self.names) + 1), "stream-ask")
@@ -182,15 +183,16 @@ class TeacherStream:
         batches: Any,
         step: int,
         asks: ThreadPoolExecutor,
-        turns: "tuple[_Turns, _Turns]",
+        turns: tuple[Turns, Turns],
         cancelled: threading.Event,
     ) -> "_Answered":
         """One step in two rounds: the router for all parts, then the experts for all parts."""
         parts = batches.at(step)
         finish: dict[str, float] = {}
 
-        def ask_all(turn: _Turns, wanted: list[tuple[str, int, np.ndarray, int]]) -> list[Tensor]:
-            sent = threading.Semaphore(0)
+        def ask_all(turn: Turns, wanted: list[tuple[str, int, np.ndarray, int]]) -> list[Tensor]:
+            # One event for each: a fast teacher must not count for a slow one.
+            sent = [threading.Event() for _ in wanted]
             with turn.of(step):
                 futures = [
                     asks.submit(
@@ -200,14 +202,14 @@ class TeacherStream:
                         rows_N,
                         width,
                         cancelled,
-                        sent,
+                        is_sent,
                         finish,
                     )
-                    for name, i, rows_N, width in wanted
+                    for (name, i, rows_N, width), is_sent in zip(wanted, sent, strict=True)
                 ]
-                for _ in futures:
-                    sent.acquire()
-            return _all(futures)
+                for is_sent in sent:
+                    is_sent.wait()
+            return all_results(futures)
 
         num_teachers = len(self.names)
         valid = [part.valid_B.numpy() for part in parts]
@@ -253,12 +255,12 @@ class TeacherStream:
         rows_N: np.ndarray,
         width: int,
         cancelled: threading.Event,
-        sent: threading.Semaphore,
+        is_sent: threading.Event,
         finish: dict[str, float],
     ) -> Tensor:
         """One teacher's float32 logits [N, V] for rows, from the cache where it has them.
 
-        ``sent`` is released once nothing is left to send.
+        ``is_sent`` is set once nothing is left to send.
         """
         try:
             logits_NV = torch.zeros(len(rows_N), width)
@@ -279,9 +281,9 @@ class TeacherStream:
                 tokens.attention_mask_BT,
                 tokens.token_type_ids_BT,
             )
-            output = self._client.ask(name, request, cancelled, sent.release)
+            output = self._client.ask(name, request, cancelled, is_sent.set)
         finally:
-            sent.release()
+            is_sent.set()
         finish[name] = time.perf_counter()
         logits_NV[torch.from_numpy(~hit_N)] = check_output(request, output, width)
         self._cache.put(name, missing_N, output.payload)
@@ -293,31 +295,6 @@ class TeacherStream:
             compute_s=output.compute_s,
         )
         return logits_NV
-
-
-class _Turns:
-    """Steps send their requests in order: a teacher that answered step 5 before step 4 would
-    keep the student waiting for time that it never makes up."""
-
-    def __init__(self, first: int, cancelled: threading.Event) -> None:
-        self._next = first
-        self._changed = threading.Condition()
-        self._cancelled = cancelled
-
-    @contextmanager
-    def of(self, step: int) -> Iterator[None]:
-        with self._changed:
-            while self._next != step:
-                # Woken now and then: a step that failed before its turn never takes it.
-                self._changed.wait(timeout=0.1)
-                if self._cancelled.is_set():
-                    raise CancelledError
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._next = step + 1
-                self._changed.notify_all()
 
 
 @dataclass(frozen=True)
@@ -341,15 +318,6 @@ class _Blocks:
     def at(self, step: int) -> list[_Rows]:
         rows_B = self.blocks[step]
         return [_Rows(rows_B, torch.ones(len(rows_B), dtype=torch.bool))]
-
-
-def _all(futures: list[Future[Tensor]]) -> list[Tensor]:
-    """Every result, or at once the exception of whichever failed."""
-    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    for future in futures:
-        if future in done:
-            future.result()
-    return [future.result() for future in futures]
 
 
 def _spread(logits_NV: Tensor, mask_B: np.ndarray) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config import Cluster, Serving, Stream
+from distill.config import Serving, Stream
 from distill.errors import ModelError, TeacherAnswerError, TeacherError, UnreachableError
 from distill.records import UNLABELLED, Batch, TeacherRequest
 from distill.teachers.engine import TeacherEngine
@@ -166,7 +166,7 @@ def test_deadlines_and_refused_answers(ray_cluster):
     ]
     with RayTeacherPool(simulated) as pool:
         client = pool.client(Stream(deadline_s=0.5, retries=1))
-        with pytest.raises(TeacherError, match="'hanging'.*did not answer request test/0"):
+        with pytest.raises(TeacherError, match=r"'hanging'.*did not answer request test/0"):
             client.ask("hanging", request())
         client.stats()
         with pytest.raises(TeacherAnswerError, match="NaN") as caught:
@@ -210,11 +210,11 @@ def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster,
 
     good, big = specs(folders)
     big = TeacherSpec("big", big.folder, Serving(num_cpus=64), NUM_LABELS)
-    with pytest.raises(TeacherError, match="teacher 'big' wants 1 × .64 CPU") as caught:
+    with pytest.raises(TeacherError, match=r"teacher 'big' wants 1 × .64 CPU") as caught:
         RayTeacherPool([good, big], start_deadline_s=15)
     assert "has 8 CPU" in str(caught.value)
     labelled = TeacherSpec("far", good.folder, Serving(node_labels={"role": "teacher"}), NUM_LABELS)
-    with pytest.raises(TeacherError, match="labels {'role': 'teacher'}"):
+    with pytest.raises(TeacherError, match=r"labels {'role': 'teacher'}"):
         RayTeacherPool([labelled], start_deadline_s=2)
     deadline = time.monotonic() + 20
     while ray.available_resources().get("CPU") != 8 and time.monotonic() < deadline:

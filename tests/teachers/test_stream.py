@@ -41,7 +41,7 @@ class Setting:
         return TeacherStream(
             kwargs.pop("client", self.client),
             ["a", "b"],
-            dict.fromkeys(("a", "b", "router"), FakeTokens()),
+            dict.fromkeys(("a", "b", "router"), kwargs.pop("tokens", FakeTokens())),
             3,
             aggregation=Routed(k=1) if is_routed else UniformMean(),
             router="router" if is_routed else None,
@@ -100,9 +100,14 @@ def test_requests_are_sent_in_the_order_of_the_steps():
             time.sleep(rng.random() * 0.01)
             return super().at(step)
 
+    class LateTokens(FakeTokens):
+        def padded(self, rows):
+            time.sleep(rng.random() * 0.02)
+            return super().padded(rows)
+
     setting = Setting()
     batches = Late(ROWS, 4)
-    with setting.stream(is_routed=True, in_flight=8) as stream:
+    with setting.stream(is_routed=True, in_flight=8, tokens=LateTokens()) as stream:
         steps = list(stream.feed(batches, 0, 10))
     in_order = [row for step in steps for row in step.parts[0][0].rows_B.tolist()]
     assert setting.router.rows == in_order

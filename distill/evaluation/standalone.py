@@ -1,0 +1,72 @@
+"""An exported student on any labelled file: what ``distill evaluate`` reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distill.config import Columns, Data
+from distill.data.batches import Batches
+from distill.data.corpus import build_corpus
+from distill.data.source import column_names, find_files
+from distill.data.tokens import tokenise
+from distill.errors import ConfigError, DataError, ModelError
+from distill.evaluation.efficiency import folder_size_mb, measure
+from distill.evaluation.predict import confusion, predict
+from distill.models.load import check_folder, load_classifier
+from distill.module import DistillModule
+
+BATCH = 64
+TEXT_COLUMNS = ("text", "code")
+
+
+def evaluate_folder(
+    student: str | Path,
+    data: str,
+    text_column: str | None = None,
+    label_column: str = "label",
+    max_length: int | None = None,
+) -> dict[str, float]:
+    """Stable metric names: ``test.*`` over every row of ``data``, and what the student costs.
+
+    Labels are matched by name with the student's. Raises InputError for a folder, column or label
+    that cannot be used.
+    """
+    info = check_folder(student)
+    if not info.has_classifier_head:
+        raise ModelError(f"{student} has no classification head: give an exported student")
+    length = max_length or min(info.max_positions, 512)
+    if length > info.max_positions:
+        raise ConfigError(
+            f"--max-length {length} is longer than the {info.max_positions} positions of "
+            f"{student}: lower it"
+        )
+    columns = Columns(text=text_column or _text_column(data), label=label_column)
+    corpus = build_corpus(Data(path=data, columns=columns), labels=info.label_names, only="test")
+    tokens = tokenise(corpus, student, length)
+    model = load_classifier(student)
+    rows = corpus.rows("test")
+    batches = Batches(tokens, rows, BATCH, seed=0, shuffle=False)
+    predicted = predict(DistillModule(model).eval(), batches)
+    quality = confusion(corpus.labels_of(rows), predicted.student_R, len(info.label_names))
+    cost = measure(model, length)
+    return {
+        **{f"test.{name}": value for name, value in quality.metrics().items()},
+        "test.rows": float(len(rows)),
+        "test.truncated_rows": float(tokens.num_truncated),
+        "student.params": float(cost.params),
+        "student.size_mb": folder_size_mb(student),
+        "student.latency_ms": cost.latency_ms,
+        "student.gflops": cost.gflops,
+    }
+
+
+def _text_column(data: str) -> str:
+    files = find_files(data)
+    names = column_names(files[0])
+    for name in TEXT_COLUMNS:
+        if name in names:
+            return name
+    raise DataError(
+        f"{data} has no column {' or '.join(TEXT_COLUMNS)}, it has {', '.join(names)}: name the "
+        "one with the text by --text-column"
+    )

@@ -1,0 +1,339 @@
+"""The main job, whole, with real Ray, DeepSpeed and MLflow on tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from distill import pipeline
+from distill.aggregation import Routed
+from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer, parse
+from distill.config import Student as StudentConfig
+from distill.data.corpus import Corpus
+from distill.errors import CacheError, TeacherAnswerError
+from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, fit, is_done
+from distill.objectives import ForwardKL
+from distill.outcome import Outcome
+from distill.report.progress import Progress
+from distill.teachers.cache import TeacherKey
+from tests.toys import DOMAINS, toy_experiment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("job")
+
+
+@pytest.fixture(scope="module")
+def outcome(root: Path, ray_cluster: None) -> Outcome:
+    """`distill train` on the toy experiment: 3 experts, router, two baselines, DeepSpeed student."""
+    with Progress() as progress:
+        return pipeline.train(parse(toy_experiment(root)), progress)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_table_has_every_model(outcome: Outcome) -> None:
+    assert [(row.name, row.role) for row in outcome.rows] == [
+        *((name, "expert") for name in DOMAINS),
+        ("uniform mean", "mix"),
+        ("routed mix, k=2", "mix"),
+        ("alone", "baseline"),
+        ("tf-idf", "baseline"),
+        ("student", "student"),
+    ]
+    student = outcome.rows[-1]
+    assert student.accuracy is not None and student.accuracy > 0.8
+    mix = outcome.rows[4]
+    assert student.retention == pytest.approx(student.accuracy / mix.accuracy)  # type: ignore[operator]
+    for expert in outcome.rows[:3]:
+        assert expert.home is not None and expert.abroad is not None
+        # Every domain is a third of the test split.
+        assert (expert.home + 2 * expert.abroad) / 3 == pytest.approx(expert.accuracy)
+
+
+def test_the_export_loads_without_distill(outcome: Outcome, root: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    model = AutoModelForSequenceClassification.from_pretrained(outcome.student)
+    tokenizer = AutoTokenizer.from_pretrained(outcome.student)
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    assert classify("the soup was lovely")[0]["label"] == "yes"
+    best = load_file(root / "run/fit/best.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(best[f"student.{name}"], tensor), name
+    card = (outcome.student / "README.md").read_text()
+    assert all(name in card for name in (*DOMAINS, "routed", "forward_kl", "test.accuracy"))
+
+
+def test_the_second_epoch_asks_the_teachers_nothing(outcome: Outcome, root: Path) -> None:
+    asked: dict[bool, float] = {True: 0, False: 0}
+    cached = 0.0
+    steps_per_epoch = -(-324 // 16)
+    for line in lines_of(root / "run/fit"):
+        for name, value in line["metrics"].items():
+            if name.startswith("teacher.") and name.endswith(".rows"):
+                # Lines are written every 10 steps: 20 is before the epoch's end, 30 after it.
+                asked[line["step"] <= steps_per_epoch + 9] += value
+            cached += value if name.endswith(".cached_rows") else 0
+    assert asked[True] == 324 * 3  # the router once and two experts, for train and transfer
+    assert asked[False] == 0
+    assert cached == 2 * 324 * 3
+
+
+def test_mlflow_compares_at_a_glance(outcome: Outcome, root: Path) -> None:
+    import mlflow
+
+    runs = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db").search_runs(["1"])
+    by_name = {run.info.run_name: run for run in runs}
+    assert set(by_name) == {row.name for row in outcome.rows} - {"student"} | {"run"}
+    main = by_name["run"]
+    assert main.info.status == "FINISHED"
+    stable = {
+        "student.params",
+        "student.size_mb",
+        "student.latency_ms",
+        "student.gflops",
+        "eval.accuracy",
+        "eval.f1",
+        "eval.retention",
+        "test.accuracy",
+        "compression",
+        "kd.temperature",
+        "kd.alpha",
+        "teacher.films.wait_s",
+        "teacher.films.rows",
+        "loss",
+    }
+    assert stable <= set(main.data.metrics)
+    assert main.data.params["kd.temperature"] == "2.0"
+    assert {i.dataset.name.split(".")[-1] for i in main.inputs.dataset_inputs} == {
+        "train",
+        "transfer",
+        "validation",
+        "test",
+    }
+    assert by_name["alone"].data.tags["mlflow.parentRunId"] == main.info.run_id
+
+
+def test_a_finished_run_only_reports_again(outcome: Outcome, root: Path) -> None:
+    before = (root / "run/fit/best.safetensors").stat().st_mtime_ns
+    with Progress() as progress:
+        again = pipeline.train(parse(toy_experiment(root)), progress)
+    assert [row.accuracy for row in again.rows] == [row.accuracy for row in outcome.rows]
+    assert (root / "run/fit/best.safetensors").stat().st_mtime_ns == before
+
+
+# ---- one rank in this process, so that teachers can be harmed under it ------------------------
+
+
+def specs_of(root: Path, folders: dict[str, Path], corpus: Corpus) -> list[TeacherSpec]:
+    def spec(name: str, folder: Path, num_labels: int) -> TeacherSpec:
+        key = TeacherKey(str(folder), corpus.fingerprint, "same", "dense/float32", 16)
+        return TeacherSpec(name, str(folder), Serving(num_cpus=0.1), num_labels, key)
+
+    return [spec(n, f, 3 if n == "router" else 2) for n, f in folders.items()]
+
+
+def job_of(root: Path, folder: Path, client: Any, specs: list[TeacherSpec], corpus: Corpus) -> Job:
+    *teachers, router = specs
+    tokenizer = str(root / "encoder")
+    guidance = Guidance(
+        client, tuple(teachers), router, Routed(k=2), Stream(), Cache(), str(folder / "cache")
+    )
+    return Job(
+        name="student",
+        folder=str(folder),
+        seed=0,
+        model=StudentSpec(
+            StudentConfig(layers=1, hidden=16, heads=2), tokenizer, corpus.label_names, 16
+        ),
+        data=DataSpec(str(corpus.folder), tokenizer, 16),
+        train_rows=range(0, 324),
+        validation_rows=corpus.rows("validation"),
+        optimizer=Optimizer(lr=5e-3),
+        trainer=Trainer(engine="torch", epochs=3, batch_size=16, log_every=1, checkpoint_every=5),
+        objective=ForwardKL(),
+        kd=KD(alpha=0.7),
+        guidance=guidance,
+    )
+
+
+@pytest.fixture(scope="module")
+def experts(outcome: Outcome, root: Path) -> dict[str, Path]:
+    return {name: root / "run/experts" / name / "model" for name in (*DOMAINS, "router")}
+
+
+@pytest.fixture(scope="module")
+def corpus(outcome: Outcome, root: Path) -> Corpus:
+    (folder,) = (root / "data-cache/corpora").iterdir()
+    return Corpus(folder)
+
+
+def test_a_teacher_killed_mid_run_changes_nothing(
+    root: Path, experts: dict[str, Path], corpus: Corpus, tmp_path: Path
+) -> None:
+    from distill.teachers.pool import RayTeacherPool
+
+    specs = specs_of(root, experts, corpus)
+
+    def run(folder: Path, is_harmed: bool) -> dict[str, torch.Tensor]:
+        with RayTeacherPool(specs) as pool:
+            job = job_of(root, folder, pool.client(Stream(in_flight=1, retries=8)), specs, corpus)
+            killed: list[int] = []
+
+            def kill() -> None:
+                log = folder / "metrics.jsonl"
+                while not log.exists() or len(log.read_text().splitlines()) < 4:
+                    time.sleep(0.005)
+                for name in ("meals", "router"):
+                    (pid,) = pool.pids(name)
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+            killer = threading.Thread(target=kill)
+            if is_harmed:
+                killer.start()
+            fit(job)
+            if is_harmed:
+                killer.join()
+                new = {name: pool.pids(name)[0] for name in ("meals", "router")}
+                assert len(killed) == 2 and not set(killed) & set(new.values())
+                retries = sum(
+                    value
+                    for line in lines_of(folder)
+                    for name, value in line["metrics"].items()
+                    if name.endswith(".retries")
+                )
+                assert retries > 0, "the teachers were killed too late to be missed"
+        (last,) = sorted((folder / "checkpoints").iterdir())[-1:]
+        return torch.load(last / "engine.pt", weights_only=True)["module"]
+
+    calm, harmed = run(tmp_path / "calm", False), run(tmp_path / "harmed", True)
+    for name, tensor in calm.items():
+        assert torch.equal(tensor, harmed[name]), name
+
+
+def test_a_teacher_that_answers_nan_stops_the_run(
+    root: Path, experts: dict[str, Path], corpus: Corpus, tmp_path: Path
+) -> None:
+    import shutil
+
+    from distill.teachers.engine import TeacherEngine
+    from distill.teachers.local import LocalTeachers
+
+    sick = tmp_path / "sick"
+    shutil.copytree(experts["meals"], sick)
+    weights = load_file(sick / "model.safetensors")
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, sick / "model.safetensors", metadata={"format": "pt"})
+    specs = specs_of(root, experts | {"meals": sick}, corpus)
+    engines = {
+        s.name: TeacherEngine(
+            s.folder, num_labels=s.num_labels, wire=s.serving.wire, max_batch_tokens=4096
+        )
+        for s in specs
+    }
+    job = job_of(root, tmp_path / "run", LocalTeachers(engines), specs, corpus)
+    with pytest.raises(TeacherAnswerError, match="meals"):
+        fit(job)
+    assert not is_done(job)
+
+
+def test_a_corrupt_cache_says_how_to_go_on(
+    root: Path, experts: dict[str, Path], corpus: Corpus, tmp_path: Path
+) -> None:
+    from distill.teachers.engine import TeacherEngine
+    from distill.teachers.local import LocalTeachers
+
+    specs = specs_of(root, experts, corpus)
+    engines = {
+        s.name: TeacherEngine(
+            s.folder, num_labels=s.num_labels, wire=s.serving.wire, max_batch_tokens=4096
+        )
+        for s in specs
+    }
+    job = job_of(root, tmp_path / "run", LocalTeachers(engines), specs, corpus)
+    job = replace(job, num_steps=10)
+    fit(job)
+    segment = next((tmp_path / "run/cache").glob("films-*/*.arrow"))
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.chmod(0o644)
+    segment.write_bytes(bytes(data))
+    again = replace(job, folder=str(tmp_path / "again"))
+    with pytest.raises(CacheError, match=r"delete"):
+        fit(again)
+    segment.unlink()
+    fit(again)
+    assert is_done(again)
+
+
+# ---- Ctrl-C ------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_resumes(
+    root: Path, experts: dict[str, Path], tmp_path: Path
+) -> None:
+    teachers = [{"name": n, "path": str(experts[n]), "num_cpus": 0.1} for n in DOMAINS]
+    raw = toy_experiment(root) | {
+        "output": str(tmp_path / "run"),
+        "teachers": teachers,
+        "aggregation": {"type": "attention"},
+        "baselines": [],
+        "cluster": {"num_cpus": 2},
+    }
+    del raw["experts"]
+    raw["trainer"] = raw["trainer"] | {"epochs": 60, "log_every": 1}
+    config = tmp_path / "stop.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    command = [sys.executable, "-m", "distill.cli", "train", str(config), "--json"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    log = tmp_path / "run/fit/metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 130, err
+    assert json.loads(out.splitlines()[-1])["kind"] == "Interrupted"
+    (checkpoint,) = sorted((tmp_path / "run/fit/checkpoints").iterdir())[-1:]
+    step = json.loads((checkpoint / "cursor.json").read_text())["cursor"]["step"]
+    assert 0 < step < 60 * 21
+    left = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True).stdout
+    assert not [x for x in left.splitlines() if x.split()[1] == str(process.pid)], "actors are left"
+    import mlflow
+
+    run_id = (tmp_path / "run/mlflow_run_id").read_text()
+    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
+    assert client.get_run(run_id).info.status == "KILLED"
+
+    done = subprocess.run(
+        [*command[:-1], "--json"], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout.splitlines()[-1])
+    assert np.isfinite(metrics["eval.retention"]) and Path(metrics["student"]).is_dir()
+    steps = [line["step"] for line in lines_of(tmp_path / "run/fit") if "loss" in line["metrics"]]
+    assert steps == list(range(1, 60 * 21 + 1)), "every step once, as if never interrupted"
+    assert client.get_run(run_id).info.status == "FINISHED"
