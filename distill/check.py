@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distill.config import Experiment, KMeans, LabelsOnly, Serving, Student
+from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError, ModelError
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
@@ -77,9 +77,7 @@ def _folder(path: str, allow_pickle: bool = False) -> FolderInfo:
     return check_folder(path, allow_pickle)
 
 
-def _teacher_labels(
-    experiment: Experiment, infos: dict[str, FolderInfo]
-) -> tuple[str, ...] | None:
+def _teacher_labels(experiment: Experiment, infos: dict[str, FolderInfo]) -> tuple[str, ...] | None:
     """The teachers' common label space, in class order; None when experts are trained here."""
     for teacher in experiment.teachers:
         if not infos[teacher.name].has_classifier_head:
@@ -186,9 +184,7 @@ def _check_batches(experiment: Experiment, corpus: Corpus) -> None:
 
 
 def _data_lines(experiment: Experiment, corpus: Corpus) -> list[Line]:
-    counts = ", ".join(
-        f"{split} {len(corpus.rows(split)):,}" for split in ("train", "transfer", "validation", "test")
-    )
+    counts = ", ".join(f"{split} {len(corpus.rows(split)):,}" for split in SPLITS)
     lines = [
         Line("data", counts, "rows"),
         Line("labels", ", ".join(corpus.label_names), f"{len(corpus.label_names)} classes"),

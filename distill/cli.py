@@ -46,7 +46,9 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
         _say(f"report    {outcome.report}")
         _say(f"MLflow    {outcome.open_command}")
         if as_json:
-            _json(outcome.metrics | {"student": str(outcome.student), "report": str(outcome.report)})
+            _json(
+                outcome.metrics | {"student": str(outcome.student), "report": str(outcome.report)}
+            )
 
 
 @app.command()

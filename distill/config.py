@@ -46,7 +46,7 @@ class SplitNames(Section):
 
 
 class Holdout(Section):
-    """Fractions cut from the rows (by a hash of ``group`` or of the text) without a split column."""
+    """Fractions cut off by a hash of ``group`` or of the text, where there is no split column."""
 
     transfer: float = Field(default=0.0, ge=0, lt=1)
     validation: float = Field(default=0.1, gt=0, lt=1)
@@ -199,14 +199,14 @@ SCALES: dict[str, tuple[int, int]] = {
 
 
 class Student(Section):
-    """The small model. Give one of: ``path``, ``init_from``, ``scale``, ``size_mb``, or dimensions."""
+    """The small model: one of ``path``, ``init_from``, ``scale``, ``size_mb``, or dimensions."""
 
     path: str | None = None
     """Continue from this Hugging Face folder."""
     init_from: InitFrom | None = None
     scale: Literal["tiny", "mini", "small", "medium", "base"] | None = None
     size_mb: float | None = Field(default=None, gt=0)
-    """Largest size of the exported safetensors in MB (10⁶ bytes, float32); solves for dimensions."""
+    """Largest exported safetensors in MB (10⁶ bytes, float32); solves for dimensions."""
     layers: int | None = Field(default=None, ge=1)
     hidden: int | None = Field(default=None, ge=8)
     heads: int | None = Field(default=None, ge=1)
@@ -377,12 +377,12 @@ class Experiment(Section):
             raise ValueError(f"teachers: two teachers are named {twice[0]!r}: names must differ")
         if self.experts and self.teachers:
             raise ValueError("give experts (trained here) or teachers (ready folders), not both")
-        if self.experts and isinstance(self.experts.partition, ByColumn):
-            if self.data.columns.domain is None:
-                raise ValueError(
-                    "experts.partition.type 'column' needs data.columns.domain: name the column, "
-                    "or use partition.type 'kmeans'"
-                )
+        is_by_column = self.experts and isinstance(self.experts.partition, ByColumn)
+        if is_by_column and self.data.columns.domain is None:
+            raise ValueError(
+                "experts.partition.type 'column' needs data.columns.domain: name the column, "
+                "or use partition.type 'kmeans'"
+            )
         if self.aggregation.needs_router():
             has_router = self.experts is not None and self.experts.router is not None
             if not has_router and getattr(self.aggregation, "router", None) is None:

@@ -75,9 +75,7 @@ class StudentSpec:
     max_length: int
 
     def build(self, seed: int) -> PreTrainedModel:
-        return build_student(
-            self.student, self.tokenizer, self.label_names, self.max_length, seed
-        )
+        return build_student(self.student, self.tokenizer, self.label_names, self.max_length, seed)
 
 
 @dataclass(frozen=True)
@@ -164,6 +162,8 @@ class Job:
     objective: Objective | None = None
     kd: KD | None = None
     guidance: Guidance | None = None
+    stop_file: str | None = None
+    """Once it exists, the fit writes a checkpoint and raises Interrupted."""
 
     @property
     def total_steps(self) -> int:
@@ -179,7 +179,7 @@ class Job:
 def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
     """Train ``job`` to its end, or from where its folder stands; rank 0 leaves ``done.json``.
 
-    Raises Interrupted (checkpoint written) if ``<folder>/stop-requested`` appears.
+    Raises Interrupted (checkpoint written) once ``job.stop_file`` exists.
     """
     torch.set_num_threads(max(1, int(job.trainer.num_cpus_per_worker)))
     torch.manual_seed(job.seed + rank)
@@ -211,7 +211,13 @@ def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
     source: TargetSource = NoTeachers()
     if job.guidance is not None:
         source = job.guidance.open(job.data, f"rank{rank}", num_classes, engine.barrier)
-    store = FolderStore(Path(job.folder), world_size, job.trainer.keep_checkpoints, source.flush)
+    store = FolderStore(
+        Path(job.folder),
+        world_size,
+        job.trainer.keep_checkpoints,
+        before_save=source.flush,
+        stop=Path(job.stop_file) if job.stop_file else None,
+    )
     if store.is_asked_to_stop():
         raise Interrupted(f"{job.name} was not started")
 

@@ -203,7 +203,9 @@ class Meters:
         flag = torch.tensor([float(is_asked_to_stop), 0.0], device=engine.device)
         stacked = torch.stack([flag.double(), *(self.totals[n].to(engine.device) for n in names)])
         flags, *pairs = engine.reduce(stacked).tolist()
-        metrics = {n: total / count for n, (total, count) in zip(names, pairs, strict=True) if count}
+        metrics = {
+            n: total / count for n, (total, count) in zip(names, pairs, strict=True) if count
+        }
         metrics["grad_norm"] = self.grad_norm
         self.totals.clear()
         return metrics, flags[0] > 0

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
+from transformers import PreTrainedModel
 
 from distill.aggregation import Aggregation
 from distill.objectives import Objective
@@ -31,14 +32,14 @@ class DistillModule(nn.Module):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: PreTrainedModel,
         objective: Objective | None = None,
         aggregation: Aggregation | None = None,
         teacher_names: Sequence[str] = (),
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        self.student = student
+        self.student: PreTrainedModel = student
         self.objective = objective
         self.aggregation = aggregation
         self.teacher_names = tuple(teacher_names)
@@ -128,5 +129,3 @@ class DistillModule(nn.Module):
 def _share(batch: Batch) -> Tensor:
     """This micro-batch's part of the global batch; sums to 1 over micro-batches and ranks."""
     return batch.valid_B.sum() / batch.num_valid
-
-

@@ -1,4 +1,4 @@
-"""The end of a run: every model on the test split once, the table, the plots, MLflow, the export."""
+"""The end of a run: every model on the test split once; table, plots, MLflow, export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from distill.aggregation import Routed, UniformMean
+from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Plan
 from distill.config import TfidfBaseline
 from distill.data.batches import Batches
@@ -104,7 +104,7 @@ def evaluate(
     rows = _relative(rows, teacher_row, _largest_teacher(guidance))
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
     card = _card(plan, guidance, metrics)
-    export(module.student, student.data.tokenizer, run.student, card)  # type: ignore[arg-type]
+    export(module.student, student.data.tokenizer, run.student, card)
     histories = {job.name: _history(job) for job in [student, *baselines]}
     _write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
@@ -153,7 +153,7 @@ def _teacher_rows(
 ) -> list[Row]:
     """Every teacher on every test row, and the mixtures that need no trained weights."""
     aggregation = guidance.aggregation
-    mixtures = {"uniform mean": UniformMean()}
+    mixtures: dict[str, Aggregation] = {"uniform mean": UniformMean()}
     asks_all = aggregation
     if isinstance(aggregation, Routed):
         mixtures[f"routed mix, k={aggregation.k}"] = aggregation
@@ -190,12 +190,11 @@ def _teacher_cost(folder: str, plan: Plan) -> Efficiency:
     return measure_on_cpu(load_classifier(folder), plan.experiment.data.max_length)
 
 
-def measure_on_cpu(model: torch.nn.Module, seq_length: int) -> Efficiency:
+def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:
     """One sequence on one CPU thread: comparable between machines with different core counts."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert isinstance(model, PreTrainedModel)
         return measure(model, seq_length)
     finally:
         torch.set_num_threads(threads)
@@ -214,17 +213,15 @@ def _tfidf_row(name: str, plan: Plan, test: _Split) -> Row:
     from sklearn.pipeline import make_pipeline
 
     corpus = plan.corpus
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        LogisticRegression(C=10.0, max_iter=1000),
-    )
+    regression = LogisticRegression(C=10.0, max_iter=1000)
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), regression)
 
     def texts(split: str) -> list[str]:
         return [t if pair is None else f"{t} {pair}" for t, pair in corpus.texts(split)]
 
     model.fit(texts("train"), corpus.labels_of(corpus.rows("train")))
     predicted_R = np.asarray(model.predict(texts("test")), np.int64)
-    weights = model[-1].coef_.size + model[-1].intercept_.size
+    weights = regression.coef_.size + regression.intercept_.size
     return replace(test.row(name, "baseline", predicted_R), params=int(weights))
 
 

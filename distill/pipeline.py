@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-
 from distill.check import Plan, check
 from distill.cluster import connect
 from distill.config import Experiment, LabelsOnly, Serving, Student
 from distill.data.tokens import tokenise, tokenizer_fingerprint
-from distill.experts.jobs import ROUTER, expert_jobs, plain_trainer, router_job
+from distill.experts.jobs import ROUTER, expert_jobs, router_job
 from distill.experts.partition import Parts, by_column, partition
 from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, is_done
 from distill.interrupt import StopOnSignal
@@ -59,8 +58,8 @@ def driver(experiment: Experiment, progress: Progress) -> Iterator[Driver]:
     run.claim(experiment, plan.identity)
     with (
         Tracker(experiment.tracking, run.root) as tracker,
-        StopOnSignal(run.ask_to_stop) as interrupt,
         connect(experiment.cluster),
+        StopOnSignal(run.ask_to_stop) as interrupt,  # last: ray.init sets handlers of its own
     ):
         progress.say("Ctrl-C stops with a checkpoint; the same command resumes")
         yield Driver(plan, run, tracker, progress, interrupt)
@@ -130,6 +129,7 @@ def _student_job(d: Driver) -> Job:
         validation_rows=corpus.rows("validation"),
         optimizer=experiment.optimizer,
         trainer=experiment.trainer,
+        stop_file=str(d.run.stop),
     )
 
 
@@ -162,7 +162,7 @@ def _expert_jobs(d: Driver) -> tuple[list[Job], Parts | None]:
     jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
     if experiment.aggregation.needs_router() and experts.router is not None:
         jobs.append(router_job(experts, parts, data, d.run.experts, experiment.seed))
-    return jobs, parts
+    return [replace(job, stop_file=str(d.run.stop)) for job in jobs], parts
 
 
 def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
@@ -303,7 +303,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         teachers = [spec(t.name, t.path, t, num_labels) for t in experiment.teachers]
         given = getattr(experiment.aggregation, "router", None)
         if given is not None:
-            router = spec(ROUTER, given, Serving(num_cpus=teachers[0].serving.num_cpus), len(teachers))
+            router = spec(
+                ROUTER, given, Serving(num_cpus=teachers[0].serving.num_cpus), len(teachers)
+            )
     return teachers, router
-
-

@@ -1,6 +1,7 @@
 """Typed records: what travels between the parts, and between processes.
 
-Shape suffixes: B rows, T tokens, V classes (or vocabulary), K teachers, H hidden, N any block of rows.
+Shape suffixes: B rows, T tokens, V classes or vocabulary, K teachers, H hidden, N any block
+of rows.
 """
 
 from __future__ import annotations
@@ -100,11 +101,11 @@ class Mean(NamedTuple):
     """A metric on its way to becoming a mean: sums and counts add over micro-batches and ranks."""
 
     sum: torch.Tensor
-    count: torch.Tensor
+    count: torch.Tensor  # pyright: ignore[reportIncompatibleMethodOverride] (not tuple.count)
 
 
 class LossOutput(NamedTuple):
-    """What the trainable module returns. ``loss`` is this micro-batch's share of the global mean."""
+    """What the trainable module returns. ``loss``: this micro-batch's share of the global mean."""
 
     loss: torch.Tensor  # scalar
     logits_BV: torch.Tensor  # float32, the student's

@@ -1,17 +1,18 @@
 """The output folder: one experiment each, claimed before anything starts.
 
-    <output>/experiment.json   what the folder belongs to
-    <output>/config.yaml       the configuration of the last start
-    <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
-    <output>/fit/              the distilled student's checkpoints, metrics and best weights
-    <output>/cache/            teacher answers                 <output>/student/   the export
-    <output>/report/           table and plots
+<output>/experiment.json   what the folder belongs to
+<output>/config.yaml       the configuration of the last start
+<output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
+<output>/fit/              the distilled student's checkpoints, metrics and best weights
+<output>/cache/            teacher answers                 <output>/student/   the export
+<output>/report/           table and plots
 """
 
 from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import yaml
 
 from distill.config import Experiment
 from distill.errors import RunFolderError
-from distill.student.store import STOP
 
 OPERATIONAL: tuple[str, ...] = (
     "output",
@@ -39,7 +39,7 @@ OPERATIONAL: tuple[str, ...] = (
     "trainer.log_every",
     "baselines",
 )
-"""Keys that say where and how a run happens, not what it computes: a resumed run may change them."""
+"""Keys that say where and how a run happens, not what it computes: resuming may change them."""
 
 OPERATIONAL_SERVING = ("replicas", "num_cpus", "num_gpus", "node_labels", "max_batch_tokens")
 
@@ -55,6 +55,8 @@ class RunFolder:
         self.tokenizer = self.root / "tokenizer"
         self.student = self.root / "student"
         self.report = self.root / "report"
+        self.stop = self.root / "stop-requested"
+        """Exists once the user asked to stop; every fit looks for it."""
 
     def check(self, identity: dict[str, Any]) -> bool:
         """Whether the folder already holds this experiment.
@@ -95,14 +97,11 @@ class RunFolder:
             raise RunFolderError(f"output {self.root} cannot be written: {error}") from None
         config = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
         (self.root / "config.yaml").write_text(config)
-        for stop in self.root.rglob(STOP):  # what an earlier Ctrl-C left
-            stop.unlink()
+        self.stop.unlink(missing_ok=True)  # what an earlier Ctrl-C left
 
     def ask_to_stop(self) -> None:
         """Every fit that runs, or would start, checkpoints and ends."""
-        for folder in (self.fit, *self.experts.glob("*/"), *self.baselines.glob("*/")):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / STOP).touch()
+        self.stop.touch()
 
 
 def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def _is_operational_serving(key: str) -> bool:
     parts = key.split(".")
     return any(
         part in OPERATIONAL_SERVING and (previous == "serving" or parts[0] == "teachers")
-        for previous, part in zip(parts, parts[1:], strict=False)
+        for previous, part in pairwise(parts)
     )
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError, TrainingError
 from distill.fit import Job, fit_and_save
-from distill.student.store import STOP
 
 
 class Tasks:
-    """Started jobs. ``poll`` until it is empty; an error of a job comes out of ``poll`` as itself."""
+    """Started jobs. ``poll`` until it is empty; a job's error comes out of ``poll`` as itself."""
 
     def __init__(self, jobs: list[Job]) -> None:
         import ray
 
-        self._ray = ray
         self._running: dict[Any, Job] = {}
         for job in jobs:
             task = ray.remote(fit_and_save).options(
@@ -32,12 +29,15 @@ class Tasks:
         """Jobs that ended within ``timeout_s``."""
         if not self._running:
             return
-        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        import ray
+        from ray.exceptions import RayTaskError
+
+        ended, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
         for ref in ended:
             job = self._running.pop(ref)
             try:
-                self._ray.get(ref)
-            except self._ray.exceptions.RayTaskError as error:
+                ray.get(ref)
+            except RayTaskError as error:
                 cause = error.cause
                 if isinstance(cause, DistillError):
                     raise cause from None
@@ -48,9 +48,3 @@ class Tasks:
     @property
     def is_empty(self) -> bool:
         return not self._running
-
-    def stop(self) -> None:
-        """Ask every fit to checkpoint and end, or not to start."""
-        for job in self._running.values():
-            Path(job.folder).mkdir(parents=True, exist_ok=True)
-            (Path(job.folder) / STOP).touch()

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from distill.aggregation import Aggregation, Attention, FixedWeights, Routed, Uncertainty, UniformMean
+from distill.aggregation import (
+    Aggregation,
+    Attention,
+    FixedWeights,
+    Routed,
+    Uncertainty,
+    UniformMean,
+)
 from distill.aggregation.mixture import mix
 from distill.errors import ConfigError
 from distill.records import TeacherAnswers
@@ -61,7 +68,9 @@ def test_one_teacher_is_no_aggregation(aggregation: Aggregation) -> None:
 @pytest.mark.parametrize("aggregation", all_of(K), ids=lambda a: f"{a.type}-{a.mix}")
 def test_teachers_that_agree_are_their_mixture(aggregation: Aggregation) -> None:
     one = answers(1, everyone=True).logits_KBV
-    said = TeacherAnswers(one.expand(K, B, V), torch.ones(K, B, dtype=torch.bool), torch.randn(B, K))
+    said = TeacherAnswers(
+        one.expand(K, B, V), torch.ones(K, B, dtype=torch.bool), torch.randn(B, K)
+    )
     target = aggregation.target(said, weigh(aggregation, said), 3.0)
     torch.testing.assert_close(target.logp_NV, torch.log_softmax(one[0] / 3, -1))
 

@@ -74,7 +74,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "kind", "message"), BAD, ids=[str(list(b[0])[0]) for b in BAD])
+@pytest.mark.parametrize(("changes", "kind", "message"), BAD, ids=[next(iter(b[0])) for b in BAD])
 def test_bad_input_is_refused(
     root: Path, tmp_path: Path, changes: dict[str, Any], kind: type[InputError], message: str
 ) -> None:
@@ -95,7 +95,7 @@ def test_teachers_must_share_the_labels_of_the_data(root: Path, tmp_path: Path) 
 
 def test_pickles_are_refused_unless_allowed(root: Path, tmp_path: Path) -> None:
     given = teacher(root, "pickled")
-    with pytest.raises(ModelError, match="pickle pytorch_model.bin.*allow_pickle: true"):
+    with pytest.raises(ModelError, match=r"pickle pytorch_model.bin.*allow_pickle: true"):
         check(experiment(root, tmp_path, {"teachers": given}))
     given[0]["allow_pickle"] = True
     assert check(experiment(root, tmp_path, {"teachers": given})).teacher_names == ("pickled",)
@@ -108,7 +108,9 @@ def test_a_run_folder_belongs_to_one_experiment(root: Path, tmp_path: Path) -> N
     assert check(experiment(root, tmp_path, {})).is_resuming
     # How and where it runs may change; what it computes may not.
     assert check(experiment(root, tmp_path, {"trainer.log_every": 3})).is_resuming
-    with pytest.raises(RunFolderError, match=r"another experiment: kd.alpha is 0.1 here, 0.7 there"):
+    with pytest.raises(
+        RunFolderError, match=r"another experiment: kd.alpha is 0.1 here, 0.7 there"
+    ):
         check(experiment(root, tmp_path, {"kd.alpha": 0.1}))
     (tmp_path / "run/experiment.json").write_text("{")
     with pytest.raises(RunFolderError, match="unreadable"):

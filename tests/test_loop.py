@@ -25,9 +25,7 @@ CPU = torch.device("cpu")
 TEACHERS = ("a", "b")
 
 
-def module_of(
-    aggregation: Any = None, dropout: float = 0.0, student: Any = None
-) -> DistillModule:
+def module_of(aggregation: Any = None, dropout: float = 0.0, student: Any = None) -> DistillModule:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return DistillModule(

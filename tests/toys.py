@@ -118,7 +118,7 @@ WORDS = [*GOOD, *BAD, *FILLERS, *(w for things in THINGS.values() for w in thing
 
 
 def write_data(path: Path, num_rows: int = 480) -> Path:
-    """Sentences whose label is their one telling word; a sixth of the rows each in the small splits."""
+    """Sentences whose label is their one telling word."""
     rng = np.random.default_rng(0)
     splits = ["train", "train", "transfer", "transfer", "validation", "test"]
     rows = []
@@ -178,15 +178,15 @@ def toy_experiment(root: Path, **changes: Any) -> dict[str, Any]:
             "epochs": 8,
             "batch_size": 8,
             "optimizer": {"lr": 2e-3},
-            "router": {"epochs": 3, "optimizer": {"lr": 2e-3}, "serving": {"num_cpus": 0.1}},
+            "router": {"epochs": 12, "optimizer": {"lr": 2e-3}, "serving": {"num_cpus": 0.1}},
             "serving": {"num_cpus": 0.1},
             "num_cpus": 1,
         },
         "aggregation": {"type": "routed", "k": 2},
         "kd": {"temperature": 2.0, "alpha": 0.7},
-        "student": {"layers": 1, "hidden": 16, "heads": 2},
+        "student": {"layers": 1, "hidden": 32, "heads": 2},
         "optimizer": {"lr": 5e-3},
-        "trainer": {"epochs": 3, "batch_size": 16, "num_cpus_per_worker": 1},
+        "trainer": {"epochs": 8, "batch_size": 16, "num_cpus_per_worker": 1},
         "baselines": [{"type": "labels_only", "name": "alone"}, {"type": "tfidf"}],
         "tracking": {
             "experiment": "toy",

@@ -13,4 +13,4 @@ Aggregation = Annotated[
     UniformMean | FixedWeights | Routed | Uncertainty | Attention, Field(discriminator="type")
 ]
 
-__all__ = ["Aggregation", "Attention", "FixedWeights", "Routed", "UniformMean", "Uncertainty"]
+__all__ = ["Aggregation", "Attention", "FixedWeights", "Routed", "Uncertainty", "UniformMean"]

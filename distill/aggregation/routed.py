@@ -1,4 +1,7 @@
-"""MoEKD: a router says which experts know this row (arXiv 2603.13213; steps 3–4 are our reading)."""
+"""MoEKD: a router says which experts know this row.
+
+arXiv 2603.13213; no method section was available, so steps 3–4 are our reading.
+"""
 
 from typing import Literal
 

@@ -65,5 +65,3 @@ def plain_trainer(experts: Experts, epochs: float, batch_size: int) -> Trainer:
         num_cpus_per_worker=experts.num_cpus,
         num_gpus_per_worker=experts.num_gpus,
     )
-
-

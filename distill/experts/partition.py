@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def by_kmeans(
                 f"experts.partition.num_clusters is {num_clusters}, more than the "
                 f"{len(features['train'])} training rows: lower it"
             )
-        clusters = SklearnKMeans(num_clusters, n_init=4, random_state=seed)
+        clusters: Any = SklearnKMeans(num_clusters, n_init="auto", random_state=seed)
         clusters.fit(features["train"])
         assigned = {s: clusters.predict(f).astype(np.int64) for s, f in features.items()}
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,11 +30,12 @@ from distill.errors import CheckpointError
 from distill.loop import Engine
 from distill.records import Cursor
 
-STOP = "stop-requested"
-
 
 class FolderStore:
-    """Checkpoints of one fit. ``before_save`` runs first: it flushes the teacher cache."""
+    """Checkpoints of one fit. ``before_save`` runs first: it flushes the teacher cache.
+
+    ``stop``: a file that the driver makes when the user asks to stop.
+    """
 
     def __init__(
         self,
@@ -42,12 +43,14 @@ class FolderStore:
         world_size: int = 1,
         keep: int = 2,
         before_save: Callable[[], None] = lambda: None,
+        stop: Path | None = None,
     ) -> None:
         self.folder = folder
         self._checkpoints = folder / "checkpoints"
         self._world_size = world_size
         self._keep = keep
         self._before_save = before_save
+        self._stop = stop
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, engine: Engine) -> Cursor:
@@ -114,7 +117,7 @@ class FolderStore:
             os.replace(partial, path)
 
     def is_asked_to_stop(self) -> bool:
-        return (self.folder / STOP).exists()
+        return self._stop is not None and self._stop.exists()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -133,7 +136,9 @@ def verify(checkpoint: Path) -> None:
     try:
         sums: dict[str, str] = json.loads((checkpoint / "manifest.json").read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint}/manifest.json is unreadable ({error}): {way_out}") from None
+        raise CheckpointError(
+            f"{checkpoint}/manifest.json is unreadable ({error}): {way_out}"
+        ) from None
     for name, expected in sums.items():
         path = checkpoint / name
         if not path.is_file():

@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from pathlib import Path
 
 from distill.config import Serving
@@ -11,7 +12,8 @@ from distill.teachers.engine import Model, TeacherEngine
 
 
 class TeacherActor:
-    """Made a Ray actor by the pool; one request at a time.
+    """Made a Ray actor by the pool, which lets two calls in: one request is computed at a time,
+    and the next is unpacked, or the last packed, meanwhile.
 
     Why the engine could not be built is kept and raised from :meth:`ping`: an exception in an
     actor's constructor reaches the driver only as the text of a traceback.
@@ -22,6 +24,7 @@ class TeacherActor:
     ) -> None:
         self._engine: TeacherEngine | None = None
         self._failure: DistillError | None = None
+        self._turn = threading.Lock()
         try:
             self._engine = TeacherEngine(
                 model,
@@ -47,7 +50,8 @@ class TeacherActor:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
         assert self._engine is not None
-        return self._engine.answer(request)
+        with self._turn:
+            return self._engine.answer(request)
 
     def pid(self) -> int:
         """For tests that kill a replica."""

@@ -122,6 +122,7 @@ def _start(spec: Servable) -> Any:
             label_selector=serving.node_labels or None,
             max_restarts=-1,
             max_task_retries=0,  # retries stand in one place: the client
+            max_concurrency=2,  # see TeacherActor
             scheduling_strategy="SPREAD",
         )
         .remote(spec.name, spec.folder, serving, spec.num_labels)
