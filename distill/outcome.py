@@ -221,7 +221,8 @@ def _tfidf_row(name: str, plan: Plan, test: _Split) -> Row:
 
     model.fit(texts("train"), corpus.labels_of(corpus.rows("train")))
     predicted_R = np.asarray(model.predict(texts("test")), np.int64)
-    weights = regression.coef_.size + regression.intercept_.size
+    coefficients: Any = regression.coef_
+    weights = coefficients.size + len(coefficients)
     return replace(test.row(name, "baseline", predicted_R), params=int(weights))
 
 
