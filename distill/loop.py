@@ -160,7 +160,7 @@ def train(
             metrics, is_stopping = meters.reduce(engine, is_asked_to_stop())
             _refuse_divergence(metrics, cursor.step)
             knob_metrics = {"lr": knobs.lr, "kd.temperature": knobs.temperature}
-            log(cursor.step, metrics | knob_metrics | source.timings())
+            log(cursor.step, metrics | knob_metrics | _over_ranks(source.timings(), engine))
         if cursor.step % pace.evaluate == 0 or is_last:
             engine.eval()
             metrics = evaluate(engine)
@@ -175,6 +175,16 @@ def train(
         if is_stopping and not is_last:
             raise Interrupted(f"stopped at step {cursor.step} of {schedule.num_steps}")
     return cursor
+
+
+def _over_ranks(timings: dict[str, float], engine: Engine) -> dict[str, float]:
+    """Seconds, rows and bytes add up over ranks; a depth is a mean."""
+    if not timings:
+        return {}
+    names = sorted(timings)
+    local = torch.tensor([timings[name] for name in names], dtype=torch.float64)
+    totals = dict(zip(names, engine.reduce(local.to(engine.device)).tolist(), strict=True))
+    return {n: v / engine.world_size if n.endswith("_depth") else v for n, v in totals.items()}
 
 
 def _refuse_divergence(metrics: dict[str, float], step: int) -> None:

@@ -27,7 +27,7 @@ def test_shipped_configurations_load(path: Path) -> None:
 
 def test_schema_for_editors_is_current() -> None:
     written = json.loads((ROOT / "configs/experiment.schema.json").read_text())
-    assert written == Experiment.model_json_schema(), "run: distill schema > the file"
+    assert written == Experiment.model_json_schema(), "run: distill schema > configs/experiment.schema.json"
 
 
 @pytest.mark.parametrize(

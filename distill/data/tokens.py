@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from transformers import AutoTokenizer
 
 from distill.config import SPLITS
 from distill.data.corpus import Corpus
 from distill.data.rows import BATCH_ROWS, RowsFile, published, write_rows
 from distill.errors import DataError, ModelError
+from distill.models.tokenizer import load_tokenizer as read_tokenizer
 
 FORMAT = 1  # raise it when the files or their meaning change
 
@@ -103,19 +103,8 @@ class Tokens:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a local folder, no code of the folder run; ModelError without one."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ModelError(f"there is no tokenizer folder at {folder}: check the path")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # transformers and tokenizers raise many types for broken files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{folder} holds no usable tokenizer ({reason}): save one there with save_pretrained"
-        ) from None
+    """The fast tokenizer of a local folder, with padding; ModelError without one."""
+    tokenizer: Any = read_tokenizer(folder)
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer in {folder} has no fast version (tokenizer.json): convert it with "

@@ -34,6 +34,8 @@ MAX_CHARACTERS = 1000
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; ModelError when its files are missing or unreadable."""
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"there is no tokenizer folder at {folder}: check the path")
     # Without any file transformers builds an empty tokenizer that maps every word to [UNK].
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(

@@ -1,5 +1,6 @@
 """A teacher in a process of its own: a thin shell around :class:`TeacherEngine`."""
 
+import itertools
 import math
 import os
 import threading
@@ -9,6 +10,7 @@ from distill.config import Serving
 from distill.errors import DistillError, TeacherError
 from distill.records import TeacherOutput, TeacherRequest
 from distill.teachers.engine import Model, TeacherEngine
+from distill.teachers.turns import Turns
 
 
 class TeacherActor:
@@ -24,7 +26,8 @@ class TeacherActor:
     ) -> None:
         self._engine: TeacherEngine | None = None
         self._failure: DistillError | None = None
-        self._turn = threading.Lock()
+        self._tickets = itertools.count()
+        self._turns = Turns(0, threading.Event())
         try:
             self._engine = TeacherEngine(
                 model,
@@ -50,7 +53,8 @@ class TeacherActor:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
         assert self._engine is not None
-        with self._turn:
+        # Not a lock: whoever has just let go of it could take it again before one who waits.
+        with self._turns.of(next(self._tickets)):
             return self._engine.answer(request)
 
     def pid(self) -> int:
