@@ -52,7 +52,7 @@ def main() -> None:
         if not kept.exists():
             kept.write_text(json.dumps(one_seed(args.config, seed, output, args.overrides)))
         results.append(json.loads(kept.read_text()))
-    write(Path(args.out), args.config, args.seeds, results)
+    write(Path(args.out), " ".join([args.config, *args.overrides]), args.seeds, results)
 
 
 def one_seed(config: str, seed: int, output: Path, overrides: list[str]) -> dict[str, float]:

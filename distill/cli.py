@@ -42,8 +42,8 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
         with Progress() as progress:
             outcome = pipeline.train(experiment, progress)
         _show(render(outcome.rows, title=str(experiment.tracking.experiment)))
-        _say(f"student   {outcome.student}")
-        _say(f"report    {outcome.report}")
+        _say(f"student   {_near(outcome.student)}")
+        _say(f"report    {_near(outcome.report)}")
         _say(f"MLflow    {outcome.open_command}")
         if as_json:
             _json(
@@ -88,7 +88,7 @@ def experts(config: Config, overrides: Overrides = None, as_json: AsJson = False
         with Progress() as progress:
             folders = pipeline.train_experts(experiment, progress)
         for name, folder in folders.items():
-            _say(f"{name:<20} {folder}")
+            _say(f"{name:<20} {_near(folder)}")
         if as_json:
             _json({name: str(folder) for name, folder in folders.items()})
 
@@ -181,6 +181,12 @@ def _show(table: Any) -> None:
     console = Console()
     # A pipe has no width; cut tables help nobody.
     (console if console.is_terminal else Console(width=140)).print(table)
+
+
+def _near(path: Path) -> Path:
+    """Relative to the working folder where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _say(line: str) -> None:

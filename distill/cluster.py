@@ -70,7 +70,7 @@ def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
     ray.init(
         address="local",
         num_cpus=None if num_cpus is None else max(1, int(num_cpus)),
-        include_dashboard=True,  # on 127.0.0.1: Ray Train watches its actors through it
+        include_dashboard=False,  # ten processes that nothing here needs
         logging_level=logging.WARNING,
         log_to_driver=log_to_driver,
     )

@@ -315,6 +315,8 @@ class LabelsOnly(Variant):
     """null: the distilled student's."""
     epochs: float | None = Field(default=None, gt=0)
     """Epochs over the labelled rows; null: as many steps as the distilled student takes."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """null: the distilled student's."""
 
 
 class TfidfBaseline(Variant):

@@ -71,6 +71,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
     with driver(experiment, progress) as d:
         _record_inputs(d)
         student = _student_job(d)
+        _report_losses(d, student)
         experts, parts = _expert_jobs(d)
         baselines = _baseline_jobs(d, student)
         _run_tasks(d, [*experts, *baselines])
@@ -107,6 +108,16 @@ def _record_inputs(d: Driver) -> None:
                 Path(source).stem, corpus.fingerprint, source, split, num_rows=num_rows
             )
     d.tracker.artifact(d.run.root / "config.yaml")
+
+
+def _report_losses(d: Driver, student: Job) -> None:
+    """Texts that were cut or dropped: allowed, and never silent."""
+    cut, dropped = student.data.open().num_truncated, d.plan.corpus.num_dropped
+    if cut:
+        d.progress.say(f"{cut:,} texts are cut to data.max_length {student.data.max_length} tokens")
+    if dropped:
+        d.progress.say(f"{dropped:,} empty texts are dropped (data.on_empty_text)")
+    d.tracker.metrics({"data.truncated_rows": cut, "data.dropped_rows": dropped}, 0)
 
 
 # ---- jobs ----------------------------------------------------------------------------------
@@ -183,8 +194,8 @@ def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
         )
-        if baseline.epochs is not None:
-            trainer = trainer.model_copy(update={"epochs": baseline.epochs})
+        own_pace = {"epochs": baseline.epochs, "batch_size": baseline.batch_size}
+        trainer = trainer.model_copy(update={k: v for k, v in own_pace.items() if v is not None})
         jobs.append(
             replace(
                 student,

@@ -20,6 +20,7 @@ import yaml
 
 from distill.config import Experiment
 from distill.errors import RunFolderError
+from distill.tracking.values import flatten, masked
 
 OPERATIONAL: tuple[str, ...] = (
     "output",
@@ -96,7 +97,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"output {self.root} cannot be written: {error}") from None
         config = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-        (self.root / "config.yaml").write_text(config)
+        (self.root / "config.yaml").write_text(masked(config))
         self.stop.unlink(missing_ok=True)  # what an earlier Ctrl-C left
 
     def ask_to_stop(self) -> None:
@@ -106,7 +107,7 @@ class RunFolder:
 
 def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
     """Flat keys and values of what the experiment computes, with the data's fingerprint."""
-    flat = flatten(experiment.model_dump(mode="json"))
+    flat = flatten(experiment.model_dump(mode="json"))  # secrets are masked
     kept = {
         key: value
         for key, value in flat.items()
@@ -122,20 +123,3 @@ def _is_operational_serving(key: str) -> bool:
         part in OPERATIONAL_SERVING and (previous == "serving" or parts[0] == "teachers")
         for previous, part in pairwise(parts)
     )
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as dotted keys."""
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else None
-    )
-    if items is None:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, child in items:
-        flat |= flatten(child, f"{prefix}.{key}" if prefix else str(key))
-    return flat

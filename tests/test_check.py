@@ -128,3 +128,12 @@ def test_the_claim_keeps_the_configuration(root: Path, tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "run/experiment.json").read_text())
     assert kept["kd.temperature"] == 2.0 and kept["data.fingerprint"] == plan.corpus.fingerprint
     assert "trainer.num_workers" not in kept and "experts.serving.num_cpus" not in kept
+
+
+def test_no_secret_is_copied(root: Path, tmp_path: Path) -> None:
+    uri = "https://someone:hunter2@127.0.0.1:1"
+    plan = check(experiment(root, tmp_path, {"tracking.uri": uri}))
+    RunFolder(tmp_path / "run").claim(plan.experiment, plan.identity)
+    written = [path.read_text() for path in (tmp_path / "run").iterdir()]
+    assert len(written) == 2 and not any("hunter2" in text for text in written)
+    assert any("https://***@127.0.0.1:1" in text for text in written)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from distill import __version__
 from distill.errors import RunFolderError
 from distill.models.load import usable_positions
-from distill.models.tokenizer import load_tokenizer
+from distill.models.tokenizer import load_tokenizer, quiet
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def export(
 
     exported: Any = copy.deepcopy(model)  # the one in training keeps its device and arithmetic
     exported.to(device="cpu", dtype=torch.float32).eval()
-    exported.save_pretrained(partial, max_shard_size="100GB")
+    with quiet():
+        exported.save_pretrained(partial, max_shard_size="100GB")
     tokenizer = load_tokenizer(tokenizer_folder)
     tokenizer.model_max_length = usable_positions(model.config)
     tokenizer.save_pretrained(partial)
