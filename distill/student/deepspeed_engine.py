@@ -127,11 +127,10 @@ class DeepSpeedEngine:
         import deepspeed
 
         state: dict[str, Tensor] = {}
-        for name, parameter in module.named_parameters():
-            # One at a time: never the whole model on one device.
-            with deepspeed.zero.GatheredParameters([parameter]):
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            # One at a time: never the whole model on one device. Buffers are not partitioned.
+            sharded = [tensor] if isinstance(tensor, nn.Parameter) else []
+            with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
                 if self.rank == 0:
-                    state[name] = parameter.detach().float().cpu().clone()
-        if self.rank == 0:
-            state |= {name: b.detach().float().cpu() for name, b in module.named_buffers()}
+                    state[name] = tensor.detach().float().cpu().clone()
         return state
