@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
+from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
 from distill.data.corpus import Corpus, build_corpus
+from distill.data.tokens import load_tokenizer as load_fast_tokenizer
 from distill.errors import ConfigError, DataError, ModelError
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.sizes import solve
+from distill.models.student import check_start
 from distill.run_folder import RunFolder, identity
 
 Say = Callable[[str], None]
+RESERVED = ("router", "student")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Plan:
     """Folder of the tokenizer that the student starts from."""
     is_resuming: bool
     identity: dict[str, Any]
+    num_cpus: float
+    """What teachers and student hold at once."""
+    num_gpus: float
     lines: tuple[Line, ...]
 
 
@@ -60,8 +66,10 @@ def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
     tokenizer = _tokenizer_folder(experiment)
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
+    _check_names(names)
+    _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer)
-    resource_lines = _check_resources(experiment, len(names), infos, base)
+    num_cpus, num_gpus, resource_lines = _check_resources(experiment, len(names), infos, base)
     described = identity(experiment, corpus.fingerprint)
     is_resuming = RunFolder(experiment.output).check(described)
     lines = (
@@ -70,11 +78,55 @@ def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
         *student_lines,
         Line("output", experiment.output, "resumes" if is_resuming else "new"),
     )
-    return Plan(experiment, corpus, names, tokenizer, is_resuming, described, lines)
+    return Plan(
+        experiment, corpus, names, tokenizer, is_resuming, described, num_cpus, num_gpus, lines
+    )
 
 
 def _folder(path: str, allow_pickle: bool = False) -> FolderInfo:
+    load_fast_tokenizer(path)  # teachers are asked in their own tokens
     return check_folder(path, allow_pickle)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Names of teachers become folders, metrics and actors."""
+    for name in names:
+        if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED:
+            raise ConfigError(
+                f"{name!r} cannot name a teacher: use letters, digits, dots, dashes and "
+                f"underscores, and none of {', '.join(RESERVED)} (experts are named after the "
+                "values of data.columns.domain)"
+            )
+
+
+def _check_parts(experiment: Experiment, corpus: Corpus, base: FolderInfo | None) -> None:
+    """Every expert has rows to learn from, and no more layers to train than there are."""
+    experts = experiment.experts
+    if experts is None or base is None:
+        return
+    asked = {"experts.train_layers": experts.train_layers}
+    if experts.router is not None:
+        asked["experts.router.layers"] = experts.router.layers
+        asked["experts.router.train_layers"] = experts.router.train_layers
+    for key, layers in asked.items():
+        if layers is not None and layers > base.num_layers:
+            raise ConfigError(f"{key} is {layers}, {experts.base} has {base.num_layers} layers")
+    if isinstance(experts.partition, KMeans):
+        return
+    for split in ("train", "validation"):
+        domains = corpus.domains_of(corpus.rows(split))
+        for part, name in enumerate(corpus.domain_names):
+            num_rows = int((domains == part).sum())
+            if num_rows == 0:
+                raise DataError(
+                    f"the domain {name!r} has no {split} rows: an expert needs them; remove its "
+                    "rows, or use experts.partition.type 'kmeans'"
+                )
+            if split == "train" and num_rows < experts.batch_size:
+                raise ConfigError(
+                    f"experts.batch_size {experts.batch_size} is larger than the {num_rows} "
+                    f"training rows of the domain {name!r}: lower it"
+                )
 
 
 def _teacher_labels(experiment: Experiment, infos: dict[str, FolderInfo]) -> tuple[str, ...] | None:
@@ -207,13 +259,10 @@ def _student_lines(experiment: Experiment, corpus: Corpus, tokenizer: str) -> li
     lines = []
     for name, student in named:
         if student.path or student.init_from:
+            own = student.init_from.path if student.init_from else tokenizer
+            check_start(student, own, corpus.label_names, experiment.data.max_length)
             folder = student.path or (student.init_from.path if student.init_from else "")
             info = check_folder(folder)
-            if experiment.data.max_length > info.max_positions:
-                raise ConfigError(
-                    f"data.max_length {experiment.data.max_length} is longer than the "
-                    f"{info.max_positions} positions of {name} ({folder}): lower it"
-                )
             lines.append(Line(name, f"from {folder}", _millions(info.num_params)))
             continue
         size = solve(
@@ -223,13 +272,17 @@ def _student_lines(experiment: Experiment, corpus: Corpus, tokenizer: str) -> li
             experiment.data.max_length,
         )
         shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
-        lines.append(Line(name, shape, f"{_millions(size.num_params)}, {size.size_mb:.1f} MB"))
+        training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
+        told = (
+            f"{_millions(size.num_params)}, {size.size_mb:.1f} MB ({training_mb:.0f} MB to train)"
+        )
+        lines.append(Line(name, shape, told))
     return lines
 
 
 def _check_resources(
     experiment: Experiment, num_teachers: int, infos: dict[str, FolderInfo], base: FolderInfo | None
-) -> list[Line]:
+) -> tuple[float, float, list[Line]]:
     """CPUs and GPUs of teachers and student together, against this machine."""
     trainer = experiment.trainer
     served: list[tuple[str, Serving, int]] = []
@@ -264,7 +317,7 @@ def _check_resources(
         if experiment.experts:
             _refuse_shortage("CPUs", experiment.experts.num_cpus, have_cpus)
             _refuse_shortage("GPUs", experiment.experts.num_gpus, have_gpus)
-    return lines
+    return cpus, gpus, lines
 
 
 def _refuse_shortage(kind: str, wanted: float, available: float) -> None:
@@ -279,8 +332,3 @@ def _refuse_shortage(kind: str, wanted: float, available: float) -> None:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.2f} M parameters"
-
-
-def tokenizer_folder_of(plan: Plan, run: RunFolder) -> Path:
-    """The tokenizer folder that the student is saved with."""
-    return run.tokenizer if plan.experiment.student.vocab_size else Path(plan.tokenizer)

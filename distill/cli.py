@@ -102,7 +102,7 @@ def evaluate(
     ] = None,
     label_column: Annotated[str, typer.Option()] = "label",
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens kept; default: the student's positions.")
+        int | None, typer.Option(min=4, help="Tokens kept; default: the student's positions.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -165,11 +165,14 @@ def _errors(as_json: bool) -> Iterator[None]:
 
     try:
         yield
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DistillError, OSError) as error:
+        from distill.tracking.values import masked
+
+        message = masked(str(error))
+        print(f"error: {message}", file=sys.stderr)
         if as_json:
-            _json({"error": str(error), "kind": type(error).__name__})
-        raise typer.Exit(error.exit_code) from None
+            _json({"error": message, "kind": type(error).__name__})
+        raise typer.Exit(getattr(error, "exit_code", 1)) from None
     except KeyboardInterrupt:
         print("aborted", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -4,12 +4,12 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from distill.config import Cluster
-from distill.errors import UnreachableError
+from distill.errors import ConfigError, UnreachableError
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -111,3 +111,21 @@ def _probe(address: str) -> None:
         raise ConnectionError(f"no answer from {host} in {CONNECT_TIMEOUT_S:g} s") from None
     finally:
         channel.close()
+
+
+def check_room(
+    cluster: Cluster, num_cpus: float, num_gpus: float, say: Callable[[str], None]
+) -> None:
+    """Compare what runs at once with what Ray has: waiting for what never comes helps nobody.
+
+    A cluster that is joined may grow, so there it is only said. Raises ConfigError otherwise.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    for kind, wanted in (("CPU", num_cpus), ("GPU", num_gpus)):
+        if wanted > have.get(kind, 0.0) + 1e-6:
+            told = f"teachers and student need {wanted:g} {kind}s, Ray has {have.get(kind, 0.0):g}"
+            if cluster.address is None:
+                raise ConfigError(f"{told}: lower num_cpus, num_gpus, replicas or num_workers")
+            say(f"{told}: waiting for the cluster to grow")

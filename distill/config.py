@@ -19,7 +19,8 @@ from distill.variant import Section, Variant
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 SPLITS = ("train", "transfer", "validation", "test")
 
 
@@ -393,8 +394,12 @@ class Experiment(Section):
                     "aggregation.router (a folder), or experts with experts.router"
                 )
         baseline_names = [b.name for b in self.baselines]
-        if len(set(baseline_names)) != len(baseline_names):
-            raise ValueError(f"baselines: names must differ, got {baseline_names}")
+        if len({*baseline_names, "student"}) != len(baseline_names) + 1:
+            raise ValueError(f"baselines: names must differ, and from 'student': {baseline_names}")
+        if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
+            raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
+        if self.trainer.device == "cpu" and self.trainer.num_gpus_per_worker > 0:
+            raise ValueError("trainer.num_gpus_per_worker is above 0 with trainer.device cpu")
         return self
 
     @property

@@ -218,7 +218,9 @@ def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
         before_save=source.flush,
         stop=Path(job.stop_file) if job.stop_file else None,
     )
-    if store.is_asked_to_stop():
+    wish = torch.tensor([float(store.is_asked_to_stop())], device=engine.device)
+    if engine.reduce(wish).item():  # all ranks or none
+        source.close()
         raise Interrupted(f"{job.name} was not started")
 
     def evaluate(engine: Engine) -> dict[str, float]:

@@ -80,6 +80,8 @@ class Engine(Protocol):
     rank: int
     world_size: int
     device: torch.device
+    is_sharded: bool
+    """Whether a checkpoint fits this number of ranks only."""
 
     def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput: ...
     def backward(self, loss: Tensor) -> None: ...
@@ -153,12 +155,13 @@ def train(
             meters.add(output.metrics)
         meters.grad_norm = engine.step(knobs.lr)
         cursor.step = step.step + 1
+        _refuse_divergence("gradient norm", meters.grad_norm, cursor.step)
 
         is_last = cursor.step == schedule.num_steps
         is_stopping = False
         if cursor.step % pace.log == 0 or is_last:
             metrics, is_stopping = meters.reduce(engine, is_asked_to_stop())
-            _refuse_divergence(metrics, cursor.step)
+            _refuse_divergence("loss", metrics["loss"], cursor.step)
             knob_metrics = {"lr": knobs.lr, "kd.temperature": knobs.temperature}
             log(cursor.step, metrics | knob_metrics | _over_ranks(source.timings(), engine))
         if cursor.step % pace.evaluate == 0 or is_last:
@@ -187,11 +190,12 @@ def _over_ranks(timings: dict[str, float], engine: Engine) -> dict[str, float]:
     return {n: v / engine.world_size if n.endswith("_depth") else v for n, v in totals.items()}
 
 
-def _refuse_divergence(metrics: dict[str, float], step: int) -> None:
-    if not math.isfinite(metrics["loss"]):
+def _refuse_divergence(name: str, value: float, step: int) -> None:
+    """The same on every rank, and before anything is saved."""
+    if not math.isfinite(value):
         raise TrainingError(
-            f"the loss became {metrics['loss']} by step {step}: lower optimizer.lr, or resume "
-            "from the last checkpoint with another rate"
+            f"the {name} became {value} by step {step}: lower optimizer.lr (with a new "
+            "output), or look for broken rows; the last checkpoint is from before"
         )
 
 

@@ -19,7 +19,7 @@ from distill.data.batches import Batches
 from distill.evaluation.efficiency import Efficiency, measure
 from distill.evaluation.predict import confusion, predict, predict_teachers
 from distill.experts.partition import Parts
-from distill.fit import Guidance, Job, load_best
+from distill.fit import Guidance, Job, TeacherSpec, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.load import load_classifier
 from distill.report.plots import learning_curves, per_domain, trade_off
@@ -91,7 +91,8 @@ def evaluate(
         assert seen.teacher_R is not None and predicted.teacher_R is not None
         teacher_accuracy = validation.accuracy(seen.teacher_R)
         eval_metrics["eval.teacher_accuracy"] = teacher_accuracy
-        eval_metrics["eval.retention"] = eval_metrics["eval.accuracy"] / teacher_accuracy
+        if teacher_accuracy > 0:
+            eval_metrics["eval.retention"] = eval_metrics["eval.accuracy"] / teacher_accuracy
         teacher_row = test.row(guidance.aggregation.type, "mix", predicted.teacher_R)
     say("evaluating baselines")
     baseline_rows = [_fit_row(job, test, "baseline", interrupt) for job in baselines]
@@ -101,7 +102,7 @@ def evaluate(
     cost = measure_on_cpu(module.student, plan.experiment.data.max_length)
     student_row = _costed(test.row("student", "student", predicted.student_R), cost)
     rows += [*baseline_rows, student_row]
-    rows = _relative(rows, teacher_row, _largest_teacher(guidance))
+    rows = _relative(rows, teacher_row)
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
     card = _card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, card)
@@ -164,7 +165,7 @@ def _teacher_rows(
     everyone = replace(guidance, aggregation=asks_all)
     with everyone.open(student.data, "driver-test", test.num_classes) as stream:
         found = predict_teachers(stream, test.batches(student), names, mixtures, interrupt.is_set)
-    costs = {t.name: _teacher_cost(t.folder, plan) for t in guidance.teachers}
+    costs = {t.name: _teacher_cost(t, plan) for t in guidance.teachers}
     rows = []
     for name in names:
         row = _costed(test.row(name, "expert", found[name]), costs[name])
@@ -177,7 +178,7 @@ def _teacher_rows(
                 abroad=float(hits_R[~is_home_R].mean()) if (~is_home_R).any() else None,
             )
         rows.append(row)
-    router = _teacher_cost(guidance.router.folder, plan) if guidance.router else None
+    router = _teacher_cost(guidance.router, plan) if guidance.router else None
     for name, mixture in mixtures.items():
         used = [*costs.values(), *([router] if router and mixture.needs_router() else [])]
         row = test.row(name, "mix", found[name])
@@ -186,8 +187,9 @@ def _teacher_rows(
     return rows
 
 
-def _teacher_cost(folder: str, plan: Plan) -> Efficiency:
-    return measure_on_cpu(load_classifier(folder), plan.experiment.data.max_length)
+def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency:
+    model = load_classifier(teacher.folder, allow_pickle=teacher.serving.allow_pickle)
+    return measure_on_cpu(model, plan.experiment.data.max_length)
 
 
 def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:
@@ -230,22 +232,16 @@ def _costed(row: Row, cost: Efficiency) -> Row:
     return replace(row, params=cost.params, size_mb=cost.size_mb, latency_ms=cost.latency_ms)
 
 
-def _largest_teacher(guidance: Guidance | None) -> int | None:
-    if guidance is None:
-        return None
-    sizes = [load_classifier(t.folder).num_parameters() for t in guidance.teachers]
-    return max(sizes)
-
-
-def _relative(rows: list[Row], teacher: Row | None, largest: int | None) -> list[Row]:
-    """Retention and compression of the students and baselines against the aggregated teacher."""
-    if teacher is None or teacher.accuracy is None or largest is None:
+def _relative(rows: list[Row], teacher: Row | None) -> list[Row]:
+    """Retention and compression of the students and baselines against the teachers."""
+    sizes = [row.params for row in rows if row.role == "expert" and row.params is not None]
+    if teacher is None or not teacher.accuracy:
         return rows
     return [
         row
         if row.role in ("expert", "mix") or row.accuracy is None or row.params is None
         else replace(
-            row, retention=row.accuracy / teacher.accuracy, compression=largest / row.params
+            row, retention=row.accuracy / teacher.accuracy, compression=max(sizes) / row.params
         )
         for row in rows
     ]

@@ -5,17 +5,19 @@ Every phase keeps what it finished in the run folder, so the same command resume
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill.check import Plan, check
-from distill.cluster import connect
+from distill.cluster import check_address, check_room, connect
 from distill.config import Experiment, LabelsOnly, Serving, Student
 from distill.data.tokens import tokenise, tokenizer_fingerprint
+from distill.errors import Interrupted, RunFolderError
 from distill.experts.jobs import ROUTER, expert_jobs, router_job
 from distill.experts.partition import Parts, by_column, partition
 from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, is_done
@@ -27,11 +29,13 @@ from distill.report.progress import Progress, Tail
 from distill.run_folder import RunFolder
 from distill.student.group import run_group
 from distill.tasks import Tasks
-from distill.teachers.cache import TeacherKey
+from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.wire import wire_name
 from distill.tracking import Tracker, check_reachable
 
 POLL_S = 0.5
+STOP_PATIENCE_S = 60.0
+"""How long a worker group may take to start once the user asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,17 @@ class Driver:
 def driver(experiment: Experiment, progress: Progress) -> Iterator[Driver]:
     """Everything checked, the run folder claimed, MLflow and Ray up; all of it down at the end."""
     check_reachable(experiment.tracking)
+    check_address(experiment.cluster)
     plan = check(experiment, progress.say)
     run = RunFolder(experiment.output)
     run.claim(experiment, plan.identity)
     with (
+        closing(run),
         Tracker(experiment.tracking, run.root) as tracker,
         connect(experiment.cluster),
         StopOnSignal(run.ask_to_stop) as interrupt,  # last: ray.init sets handlers of its own
     ):
+        check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, progress.say)
         progress.say("Ctrl-C stops with a checkpoint; the same command resumes")
         yield Driver(plan, run, tracker, progress, interrupt)
 
@@ -184,6 +191,7 @@ def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
         if not isinstance(baseline, LabelsOnly):
             continue
         folder = d.run.baselines / baseline.name
+        _claim_baseline(folder, baseline)
         model, data = student.model, student.data
         if baseline.student is not None:
             own = baseline.student
@@ -210,6 +218,18 @@ def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
             )
         )
     return jobs
+
+
+def _claim_baseline(folder: Path, baseline: LabelsOnly) -> None:
+    """Baselines may be added on resuming; one that is there must be the same."""
+    claim, told = folder / "baseline.json", baseline.model_dump_json()
+    if claim.exists() and claim.read_text() != told:
+        raise RunFolderError(
+            f"baseline {baseline.name!r} was trained with other settings: give it another name, or "
+            f"delete {folder}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    claim.write_text(told)
 
 
 # ---- running them ----------------------------------------------------------------------------
@@ -252,14 +272,26 @@ def _run_tasks(d: Driver, jobs: list[Job]) -> None:
 def _run_student(d: Driver, job: Job) -> None:
     watch = Watch(d, [job], d.tracker)
     if not is_done(job):
-        # In a thread: this one draws the progress and hears Ctrl-C.
-        with ThreadPoolExecutor(1, "student-group") as thread:
-            group = thread.submit(run_group, job, d.experiment.trainer, d.run.root / "ray")
-            while not group.done():
-                watch.poll()
-                time.sleep(POLL_S)
+        group: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                group.set_result(run_group(job, d.experiment.trainer, d.run.root / "ray"))
+            except BaseException as error:
+                group.set_exception(error)
+
+        # In a thread: this one draws the progress and hears Ctrl-C. A daemon: a group that waits
+        # for resources for ever must not keep the process.
+        threading.Thread(target=run, name="student-group", daemon=True).start()
+        polls_left = STOP_PATIENCE_S / POLL_S
+        while not group.done():
             watch.poll()
-            group.result()
+            time.sleep(POLL_S)
+            if d.interrupt.is_set():
+                polls_left -= 1
+                if polls_left < 0 and not (Path(job.folder) / "metrics.jsonl").exists():
+                    raise Interrupted("stopped before the student's worker group had started")
+        group.result()
     watch.end(job.name)
 
 
@@ -274,6 +306,7 @@ def _teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
 
     teachers, router = _teacher_specs(d, expert_jobs)
     served = [*teachers, *([router] if router else [])]
+    _open_cache(d, served)
     d.progress.say(f"starting {len(served)} teachers: {', '.join(s.name for s in served)}")
     with RayTeacherPool(served) as pool:
         yield Guidance(
@@ -285,6 +318,17 @@ def _teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
             cache=experiment.cache,
             cache_folder=str(d.run.root / "cache"),
         )
+
+
+def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
+    """Say, once and here, what ranks would say where nobody reads it."""
+    keys = {spec.name: spec.key for spec in served}
+    cache = open_cache(d.experiment.cache, d.run.root / "cache", keys, "driver")
+    for message in cache.messages:
+        d.progress.say(message)
+    cache.close()
+    if d.experiment.cache.type == "memory":
+        d.progress.say("cache.type memory: a restarted run asks the teachers again")
 
 
 def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:

@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -58,6 +59,7 @@ class RunFolder:
         self.report = self.root / "report"
         self.stop = self.root / "stop-requested"
         """Exists once the user asked to stop; every fit looks for it."""
+        self._lock: IO[str] | None = None
 
     def check(self, identity: dict[str, Any]) -> bool:
         """Whether the folder already holds this experiment.
@@ -92,13 +94,30 @@ class RunFolder:
     def claim(self, experiment: Experiment, identity: dict[str, Any]) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.root / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"another distill is running in {self.root}: wait for it, or give another output"
+            ) from None
+        except OSError as error:
+            raise RunFolderError(f"output {self.root} cannot be written: {error}") from None
+        try:
             claim = json.dumps(identity, indent=1, sort_keys=True)
-            (self.root / "experiment.json").write_text(claim)
+            partial = self.root / "experiment.partial"
+            partial.write_text(claim)
+            os.replace(partial, self.root / "experiment.json")
         except OSError as error:
             raise RunFolderError(f"output {self.root} cannot be written: {error}") from None
         config = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
         (self.root / "config.yaml").write_text(masked(config))
         self.stop.unlink(missing_ok=True)  # what an earlier Ctrl-C left
+
+    def close(self) -> None:
+        """Let another process have the folder; the end of this one does so too."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def ask_to_stop(self) -> None:
         """Every fit that runs, or would start, checkpoints and ends."""

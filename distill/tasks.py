@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from distill.errors import DistillError, TrainingError
+from distill.errors import DistillError, Interrupted, TrainingError
 from distill.fit import Job, fit_and_save
 
 
@@ -30,7 +30,7 @@ class Tasks:
         if not self._running:
             return
         import ray
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         ended, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
         for ref in ended:
@@ -39,10 +39,14 @@ class Tasks:
                 ray.get(ref)
             except RayTaskError as error:
                 cause = error.cause
+                if isinstance(cause, Interrupted):
+                    continue  # the others are still writing their checkpoints
                 if isinstance(cause, DistillError):
                     raise cause from None
                 told = f"{type(cause).__name__}: {cause}"
                 raise TrainingError(f"training {job.name!r} failed: {told}") from error
+            except RayError as error:  # out of memory, a lost node
+                raise TrainingError(f"training {job.name!r} was lost: {error}") from error
             yield job
 
     @property

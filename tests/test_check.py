@@ -70,6 +70,9 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"student.heads": 5}, ConfigError, "heads"),
     ({"student": {"size_mb": 0.001}}, ConfigError, "student.size_mb"),
     ({"student": {"path": "absent"}}, ModelError, "absent"),
+    ({"experts.train_layers": 3}, ConfigError, "experts.train_layers is 3, .* has 2 layers"),
+    ({"experts.batch_size": 100}, ConfigError, "experts.batch_size 100 is larger than the 54 tr"),
+    ({"data.columns.domain": "text"}, ConfigError, "cannot name a teacher"),
     ({"output": f"{__file__}/run"}, RunFolderError, "cannot be written"),
 ]
 
@@ -130,10 +133,20 @@ def test_the_claim_keeps_the_configuration(root: Path, tmp_path: Path) -> None:
     assert "trainer.num_workers" not in kept and "experts.serving.num_cpus" not in kept
 
 
+def test_one_process_has_the_folder(root: Path, tmp_path: Path) -> None:
+    plan = check(experiment(root, tmp_path, {}))
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    first.claim(plan.experiment, plan.identity)
+    with pytest.raises(RunFolderError, match="another distill is running"):
+        second.claim(plan.experiment, plan.identity)
+    first.close()
+    second.claim(plan.experiment, plan.identity)
+
+
 def test_no_secret_is_copied(root: Path, tmp_path: Path) -> None:
     uri = "https://someone:hunter2@127.0.0.1:1"
     plan = check(experiment(root, tmp_path, {"tracking.uri": uri}))
     RunFolder(tmp_path / "run").claim(plan.experiment, plan.identity)
     written = [path.read_text() for path in (tmp_path / "run").iterdir()]
-    assert len(written) == 2 and not any("hunter2" in text for text in written)
+    assert len(written) == 3 and not any("hunter2" in text for text in written)
     assert any("https://***@127.0.0.1:1" in text for text in written)

@@ -41,7 +41,9 @@ class Attention(Mixture):
         assert features_BH is not None and module is not None
         num_rows = answers.logits_KBV.shape[1]
         logits_B_KV = answers.logits_KBV.transpose(0, 1).reshape(num_rows, -1)
-        scores_BK = module(torch.cat([features_BH.detach().float(), logits_B_KV], dim=1))
+        seen_BX = torch.cat([features_BH.detach().float(), logits_B_KV], dim=1)
+        dtype = next(module.parameters()).dtype  # bf16 under DeepSpeed's bf16
+        scores_BK = module(seen_BX.to(dtype)).float()
         log_weights_BK = scores_BK.masked_fill(~answers.asked_KB.T, -1e30).log_softmax(dim=1)
         weights_BK = log_weights_BK.exp()
         entropy_B = -(weights_BK * log_weights_BK).sum(1)

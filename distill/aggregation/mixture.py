@@ -60,7 +60,8 @@ def only_asked(weights_KB: Tensor, asked_KB: Tensor) -> Tensor:
 def mix(logits_KBV: Tensor, weights_KB: Tensor, temperature: float, space: Space) -> Target:
     """The aggregate's log-probabilities at ``temperature``."""
     if space == "logits":
-        mixed_BV = torch.einsum("kb,kbv->bv", weights_KB, logits_KBV)
+        # Not einsum: under autocast it would round the teachers' logits to bf16.
+        mixed_BV = (weights_KB[..., None] * logits_KBV).sum(0)
         logp_BV = log_softmax(mixed_BV / temperature, dim=-1)
     else:
         logp_KBV = log_softmax(logits_KBV / temperature, dim=-1)

@@ -82,10 +82,11 @@ class Sampler:
         if not self.shuffle:
             return np.arange(start, stop)
         index = step // WINDOW
-        if self._window is None or self._window[:2] != (epoch, index):
-            self._window = (epoch, index, self._ordered(epoch, index))
+        window = self._window  # read once: several threads look ahead, in different windows
+        if window is None or window[:2] != (epoch, index):
+            window = self._window = (epoch, index, self._ordered(epoch, index))
         offset = index * WINDOW * self.batch_size
-        return self._window[2][start - offset : stop - offset]
+        return window[2][start - offset : stop - offset]
 
     def _ordered(self, epoch: int, index: int) -> np.ndarray:
         """Positions of one window, its batches one after another."""

@@ -82,7 +82,7 @@ def read_batches(file: File, columns: tuple[str, ...]) -> Iterator[pa.RecordBatc
             }
             yield pa.RecordBatch.from_pydict(arrays)
             first_row += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f"data.path: {file.uri} cannot be read as {file.format}: {_first_line(error)}"
         ) from None
@@ -93,7 +93,7 @@ def column_names(file: File) -> list[str]:
     try:
         batches = READERS[file.format](file.filesystem, file.path, file.uri, None)
         return next((batch.schema.names for batch in batches), [])
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError):
         return []
 
 

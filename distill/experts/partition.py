@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def by_kmeans(
 ) -> Parts:
     """k-means on mean-pooled embeddings of the train rows; other splits go to the nearest centre.
 
-    Centres are kept in ``folder/kmeans.npz``, so that a resumed run has the same parts.
+    The assignment is kept in ``folder/kmeans.npz``, so that a resumed run has the same parts.
     """
     from sklearn.cluster import KMeans as SklearnKMeans
 
@@ -75,7 +76,9 @@ def by_kmeans(
         clusters.fit(features["train"])
         assigned = {s: clusters.predict(f).astype(np.int64) for s, f in features.items()}
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, **assigned)  # type: ignore[arg-type]
+        partial = folder / "kmeans.partial.npz"
+        np.savez(partial, **assigned)  # type: ignore[arg-type]
+        os.replace(partial, kept)
     return Parts(tuple(f"cluster-{c}" for c in range(num_clusters)), corpus, assigned)
 
 

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from distill.config import InitFrom, Student
+from distill.config import Student
 from distill.errors import ConfigError, ModelError
 from distill.models.load import (
     FolderInfo,
@@ -40,19 +40,15 @@ def build_student(
     is read or changed. ``max_length``: tokens of the longest row, the student's positions.
     Raises ModelError when a folder to start from does not fit the tokenizer, labels or lengths.
     """
-    tokenizer = load_tokenizer(tokenizer_folder)
+    check_start(student, tokenizer_folder, label_names, max_length)
     if student.path is not None:
-        info = check_folder(student.path)
-        _check_fit(info, "student.path", student.path, tokenizer, max_length)
-        if info.has_classifier_head and info.label_names != tuple(label_names):
-            raise ModelError(
-                f"student.path {student.path} has the labels {list(info.label_names)}, the data "
-                f"{list(label_names)}: set data.labels to the former, or start from its encoder "
-                "alone with student.init_from"
-            )
         return load_classifier(student.path, dropout=student.dropout)
     if student.init_from is not None:
-        return _from_encoder(student.init_from, student, tokenizer, label_names, max_length, seed)
+        start = student.init_from
+        return load_base_for_classification(
+            start.path, label_names, seed, layers=start.layers, dropout=student.dropout
+        )
+    tokenizer = load_tokenizer(tokenizer_folder)
     pad_id: Any = tokenizer.pad_token_id
     if pad_id is None:
         raise ModelError(f"{tokenizer_folder}: the tokenizer has no pad token: add one to it")
@@ -111,24 +107,30 @@ def student_tokenizer(
     return out_folder
 
 
-def _from_encoder(
-    start: InitFrom,
-    student: Student,
-    tokenizer: PreTrainedTokenizerBase,
-    label_names: Sequence[str],
-    max_length: int,
-    seed: int,
-) -> PreTrainedModel:
-    info = check_folder(start.path)
-    _check_fit(info, "student.init_from.path", start.path, tokenizer, max_length)
-    if start.layers > info.num_layers:
-        raise ModelError(
-            f"student.init_from.layers {start.layers} is more than the {info.num_layers} layers "
-            f"of {start.path}: ask for fewer"
-        )
-    return load_base_for_classification(
-        start.path, label_names, seed, layers=start.layers, dropout=student.dropout
-    )
+def check_start(
+    student: Student, tokenizer_folder: str | Path, label_names: Sequence[str], max_length: int
+) -> None:
+    """Raise ModelError unless the folder that the student starts from, if any, fits the rest."""
+    if student.path is not None:
+        info = check_folder(student.path)
+        tokenizer = load_tokenizer(tokenizer_folder)
+        _check_fit(info, "student.path", student.path, tokenizer, max_length)
+        if info.has_classifier_head and info.label_names != tuple(label_names):
+            raise ModelError(
+                f"student.path {student.path} has the labels {list(info.label_names)}, the data "
+                f"{list(label_names)}: set data.labels to the former, or start from its encoder "
+                "alone with student.init_from"
+            )
+    if student.init_from is not None:
+        start = student.init_from
+        info = check_folder(start.path)
+        tokenizer = load_tokenizer(tokenizer_folder)
+        _check_fit(info, "student.init_from.path", start.path, tokenizer, max_length)
+        if start.layers > info.num_layers:
+            raise ModelError(
+                f"student.init_from.layers {start.layers} is more than the {info.num_layers} "
+                f"layers of {start.path}: ask for fewer"
+            )
 
 
 def _start(student: Student) -> tuple[str, str | None]:

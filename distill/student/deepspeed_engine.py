@@ -54,6 +54,7 @@ class DeepSpeedEngine:
         self._accumulation = accumulation
         self._micro_batch = 0
         self._stage = trainer.zero_stage
+        self.is_sharded = trainer.zero_stage > 0
         groups = [g for g in parameter_groups(module, optimizer.weight_decay) if g["params"]]
         # torch's AdamW: DeepSpeed's own "Adam" JIT-builds a fused operator, and differs in bits.
         adamw = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas)

@@ -29,6 +29,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 class TorchEngine:
     """AdamW on one or several ranks; gradients are *summed*, since losses are global shares."""
 
+    is_sharded = False
+
     def __init__(
         self, module: nn.Module, optimizer: Optimizer, trainer: Trainer, device: torch.device
     ) -> None:
@@ -112,4 +114,4 @@ def make_engine(
 def pick_device(trainer: Trainer) -> str:
     if trainer.device != "auto":
         return trainer.device
-    return "cuda" if trainer.num_gpus_per_worker > 0 and torch.cuda.is_available() else "cpu"
+    return "cuda" if trainer.num_gpus_per_worker > 0 else "cpu"

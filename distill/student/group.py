@@ -11,6 +11,9 @@ from distill.config import Trainer
 from distill.errors import DistillError, Interrupted, TrainingError
 from distill.fit import Job, fit, is_done
 
+REFUSED = "refused.txt"
+"""Why a rank gave up for good, in the fit's folder."""
+
 
 def run_group(job: Job, trainer: Trainer, storage: Path) -> None:
     """Train ``job`` on ``trainer.num_workers`` ranks; blocks until done.
@@ -43,6 +46,7 @@ def run_group(job: Job, trainer: Trainer, storage: Path) -> None:
             failure_config=FailureConfig(max_failures=trainer.max_failures),
         ),
     )
+    (Path(job.folder) / REFUSED).unlink(missing_ok=True)
     try:
         group.fit()
     except WorkerGroupError as error:
@@ -58,11 +62,19 @@ def _rank(config: dict[str, Any]) -> None:
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     context = ray.train.get_context()
+    job: Job = config["job"]
+    refused = Path(job.folder) / REFUSED
+    if refused.exists():
+        # Ray Train restarts a group whatever failed; what is wrong with the input stays wrong.
+        raise TrainingError(refused.read_text())
     try:
-        fit(config["job"], context.get_world_rank(), context.get_world_size())
+        fit(job, context.get_world_rank(), context.get_world_size())
     except Interrupted:
         # All ranks agreed on this step, so all end here; an exception would count as a failure.
         return
+    except DistillError as error:
+        refused.write_text(str(error))
+        raise
 
 
 def _own_error(failures: list[Exception]) -> DistillError:

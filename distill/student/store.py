@@ -58,9 +58,16 @@ class FolderStore:
         engine.barrier()
         checkpoint = newest(self._checkpoints)
         if checkpoint is None:
+            if engine.rank == 0:
+                self._rewind_log(0)
             return Cursor()
         verify(checkpoint)
         saved = json.loads((checkpoint / "cursor.json").read_text())
+        if engine.is_sharded and saved["world_size"] != self._world_size:
+            raise CheckpointError(
+                f"{checkpoint} is sharded over {saved['world_size']} ranks: resume with "
+                f"trainer.num_workers {saved['world_size']}, not {self._world_size}"
+            )
         engine.load(checkpoint)
         if engine.rank == 0:
             self._rewind_log(saved["cursor"]["step"])
@@ -111,13 +118,21 @@ class FolderStore:
         path = self.folder / "metrics.jsonl"
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            kept = [line for line in lines if _step_of(line) <= step]
             partial = path.with_suffix(".partial")
             partial.write_text("".join(kept))
             os.replace(partial, path)
 
     def is_asked_to_stop(self) -> bool:
         return self._stop is not None and self._stop.exists()
+
+
+def _step_of(line: str) -> float:
+    """Of a line of metrics.jsonl; infinite for one that a crash tore."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -132,7 +132,7 @@ def test_a_failed_export_leaves_the_old_one(tmp_path, tokenizer_folder):
     first = make(1)
     export(first, tokenizer_folder, out, CARD)
     shutil.rmtree(tokenizer_folder)
-    with pytest.raises(ValueError, match="no tokenizer files"):
+    with pytest.raises(ValueError, match="no tokenizer folder"):
         export(make(2), tokenizer_folder, out, CARD)  # fails after the weights are written
     loaded = AutoModelForSequenceClassification.from_pretrained(out)
     assert torch.equal(logits(loaded), logits(first))
