@@ -84,8 +84,9 @@ def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
 
 
 def _folder(path: str, allow_pickle: bool = False) -> FolderInfo:
+    info = check_folder(path, allow_pickle)
     load_fast_tokenizer(path)  # teachers are asked in their own tokens
-    return check_folder(path, allow_pickle)
+    return info
 
 
 def _check_names(names: tuple[str, ...]) -> None:

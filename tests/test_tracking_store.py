@@ -124,3 +124,7 @@ def test_secrets_are_masked(key, value, shown):
 def test_masking_leaves_plain_text_alone():
     for text in ("sqlite:////runs/mlflow.db", "http://host:5000/a@b", "lr=0.1 seed=3"):
         assert masked(text) == text
+
+
+def test_a_secret_with_slashes_is_masked() -> None:
+    assert masked("s3://AKIA12:se/cret@bucket/a") == "s3://***@bucket/a"
