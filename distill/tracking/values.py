@@ -12,7 +12,7 @@ MAX_PARAM_CHARS = 6000
 MAX_NAME_CHARS = 250
 
 _CUT = " … (cut)"
-_USER_IN_URI = re.compile(r"(?<=://)(?:[^/\s]+|[^/\s:@]+:[^\s@]+)@")
+_USER_IN_URI = re.compile(r"(?<=://)(?:[^/\s]+|[^/\s:@]+:(?!\d+/)[^\s@]+)@")
 """user:secret@, whose secret may hold slashes; not the @ of a path."""
 _KEY_IN_TEXT = re.compile(
     r"(?i)\b([\w-]*(?:password|passwd|token|secret|signature|credential|key|sig|pwd)=)[^&;\s'\"]+"
