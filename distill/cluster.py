@@ -16,7 +16,8 @@ CONNECT_TIMEOUT_S = 10.0
 
 @contextmanager
 def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
-    """Ray, for as long as the block runs; raises UnreachableError when the address is silent.
+    """Ray, for as long as the block runs; raises UnreachableError when the address is silent,
+    or when a local cluster does not start.
 
     A Ray that this process already has is used, and left running. A local cluster listens on
     127.0.0.1 alone, asks for a token that lives in this process and its children, and writes
@@ -67,13 +68,19 @@ def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
     # Ray replaces 127.0.0.1 by the machine's outer address, and its services then listen on all
     # interfaces, unless it believes that no other machine can join (as on a Mac).
     ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
-        address="local",
-        num_cpus=None if num_cpus is None else max(1, int(num_cpus)),
-        include_dashboard=False,  # ten processes that nothing here needs
-        logging_level=logging.WARNING,
-        log_to_driver=log_to_driver,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=None if num_cpus is None else max(1, int(num_cpus)),
+            include_dashboard=False,  # ten processes that nothing here needs
+            logging_level=logging.WARNING,
+            log_to_driver=log_to_driver,
+        )
+    except Exception as error:  # Ray raises a bare Exception when a process is slow to start
+        raise UnreachableError(
+            f"a local Ray cluster did not start: {error} Free memory, processors or disk on this "
+            "machine and run again, or name a running cluster in cluster.address"
+        ) from error
 
 
 def _join(address: str, log_to_driver: bool) -> None:

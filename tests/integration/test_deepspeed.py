@@ -23,7 +23,7 @@ from distill.student.engines import make_engine
 from distill.student.store import FolderStore
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 NUM_STEPS = 20
 MICRO = 4
 
@@ -101,7 +101,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ranks = [
         subprocess.Popen([*command, str(rank), "2", str(port), str(folder)]) for rank in range(2)
     ]
-    assert [rank.wait(timeout=280) for rank in ranks] == [0, 0]
+    assert [rank.wait(timeout=900) for rank in ranks] == [0, 0]
     return folder
 
 
