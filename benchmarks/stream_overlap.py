@@ -132,7 +132,7 @@ def main() -> None:
             "system": f"{platform.system()} {platform.machine()}",
             "load_average_before": load,
             "niceness": os.nice(0),
-            "ray_worker_niceness": int(os.environ.get("RAY_worker_niceness", "15")),
+            "ray_worker_niceness": int(os.environ.get("RAY_worker_niceness", "15")),  # noqa: SIM112
         },
         "cases": cases,
     }
