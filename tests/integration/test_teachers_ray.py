@@ -211,7 +211,7 @@ def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster,
     good, big = specs(folders)
     big = TeacherSpec("big", big.folder, Serving(num_cpus=64), NUM_LABELS)
     with pytest.raises(TeacherError, match=r"teacher 'big' wants 1 × .64 CPU") as caught:
-        RayTeacherPool([good, big], start_deadline_s=15)
+        RayTeacherPool([big, good], start_deadline_s=15)  # big first: its wait ends at the deadline
     assert "has 8 CPU" in str(caught.value)
     labelled = TeacherSpec("far", good.folder, Serving(node_labels={"role": "teacher"}), NUM_LABELS)
     with pytest.raises(TeacherError, match=r"labels {'role': 'teacher'}"):
