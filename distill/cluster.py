@@ -68,19 +68,23 @@ def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
     # Ray replaces 127.0.0.1 by the machine's outer address, and its services then listen on all
     # interfaces, unless it believes that no other machine can join (as on a Mac).
     ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        ray.init(
-            address="local",
-            num_cpus=None if num_cpus is None else max(1, int(num_cpus)),
-            include_dashboard=False,  # ten processes that nothing here needs
-            logging_level=logging.WARNING,
-            log_to_driver=log_to_driver,
-        )
-    except Exception as error:  # Ray raises a bare Exception when a process is slow to start
-        raise UnreachableError(
-            f"a local Ray cluster did not start: {error} Free memory, processors or disk on this "
-            "machine and run again, or name a running cluster in cluster.address"
-        ) from error
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=None if num_cpus is None else max(1, int(num_cpus)),
+                include_dashboard=False,  # ten processes that nothing here needs
+                logging_level=logging.WARNING,
+                log_to_driver=log_to_driver,
+            )
+            return
+        except Exception as error:  # a bare one, when a process is slower to start than 30 s
+            ray.shutdown()
+            if attempts_left == 0:
+                raise UnreachableError(
+                    f"a local Ray cluster did not start: {error} Free memory, processors or disk "
+                    "on this machine and run again, or name a running cluster in cluster.address"
+                ) from error
 
 
 def _join(address: str, log_to_driver: bool) -> None:
