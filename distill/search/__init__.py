@@ -1,0 +1,1 @@
+"""One set of teachers, many students: the space, the tuner, its trials, and their frontier."""
