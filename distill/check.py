@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,9 +23,12 @@ from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.sizes import solve
 from distill.models.student import check_start
 from distill.run_folder import RunFolder, identity
+from distill.search.plan import SearchPlan, plan_search
+from distill.search.settings import Search
 
 Say = Callable[[str], None]
 RESERVED = ("router", "student")
+Command = Literal["train", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,12 @@ class Plan:
     """What teachers and student hold at once."""
     num_gpus: float
     lines: tuple[Line, ...]
+    search: SearchPlan | None = None
 
 
-def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
+def check(
+    experiment: Experiment, say: Say = lambda message: None, command: Command = "train"
+) -> Plan:
     """Validate all of it; InputError names the key, the value and the way out."""
     infos = {t.name: _folder(t.path, t.allow_pickle) for t in experiment.teachers}
     labels = _teacher_labels(experiment, infos)
@@ -71,16 +77,38 @@ def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
     student_lines = _student_lines(experiment, corpus, tokenizer)
     num_cpus, num_gpus, resource_lines = _check_resources(experiment, len(names), infos, base)
     described = identity(experiment, corpus.fingerprint)
+    search = None
+    if command == "sweep" or experiment.search is not None:
+        search = plan_search(experiment, corpus, len(load_tokenizer(tokenizer)))
+    if command == "sweep":
+        described["command"] = command  # its folder holds trials, not a student
     is_resuming = RunFolder(experiment.output).check(described)
     lines = (
         *_data_lines(experiment, corpus),
         *resource_lines,
         *student_lines,
+        *(Line(*told) for told in (search.lines if search else ())),
         Line("output", experiment.output, "resumes" if is_resuming else "new"),
     )
     return Plan(
-        experiment, corpus, names, tokenizer, is_resuming, described, num_cpus, num_gpus, lines
+        experiment,
+        corpus,
+        names,
+        tokenizer,
+        is_resuming,
+        described,
+        num_cpus,
+        num_gpus,
+        lines,
+        search,
     )
+
+
+def check_search(plan: Plan) -> tuple[Search, SearchPlan]:
+    """The sweep of a plan that :func:`check` made for the command ``sweep``."""
+    search = plan.experiment.search
+    assert search is not None and plan.search is not None
+    return search, plan.search
 
 
 def _folder(path: str, allow_pickle: bool = False) -> FolderInfo:

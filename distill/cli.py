@@ -52,6 +52,25 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
 
 
 @app.command()
+def sweep(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Search temperature, alpha, size, … with one set of teachers; the frontier. Resumes."""
+    with _errors(as_json):
+        from distill.report.progress import Progress
+        from distill.search.sweep import sweep as run_sweep
+
+        experiment = _load(config, overrides, "-sweep")
+        with Progress() as progress:
+            outcome = run_sweep(experiment, progress)
+        _show(outcome.table())
+        if outcome.champion is not None:
+            _say(f"champion  {_near(Path(outcome.champion.student))}")
+        _say(f"report    {_near(outcome.report)}")
+        _say(f"MLflow    {outcome.open_command}")
+        if as_json:
+            _json(outcome.as_json())
+
+
+@app.command()
 def check(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Validate everything that can be known before a process starts, and print the plan."""
     with _errors(as_json):
@@ -152,10 +171,10 @@ def main() -> None:
     app()
 
 
-def _load(config: Path, overrides: list[str] | None) -> Any:
+def _load(config: Path, overrides: list[str] | None, output_suffix: str = "") -> Any:
     from distill.config import load
 
-    return load(config, overrides)
+    return load(config, overrides, output_suffix)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from distill.aggregation import Aggregation, UniformMean
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective
+from distill.search.settings import Search
 from distill.variant import Section, Variant
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -368,6 +369,8 @@ class Experiment(Section):
     cache: Cache = Cache()
     baselines: tuple[Baseline, ...] = ()
     """What the distilled student is compared with in the final table."""
+    search: Search | None = None
+    """What ``distill sweep`` varies; ``distill train`` passes it over."""
     tracking: Tracking = Tracking()
     cluster: Cluster = Cluster()
     seed: int = Field(default=0, ge=0)
@@ -407,10 +410,12 @@ class Experiment(Section):
         return self.experts is not None or bool(self.teachers)
 
 
-def load(path: str | Path, overrides: list[str] | None = None) -> Experiment:
+def load(
+    path: str | Path, overrides: list[str] | None = None, output_suffix: str = ""
+) -> Experiment:
     """The experiment in a YAML file, with ``a.b=c`` overrides (values are YAML) applied in order.
 
-    ``output`` defaults to ``runs/<stem>`` and ``tracking.experiment`` to the file's stem.
+    ``output`` defaults to ``runs/<stem><output_suffix>`` and ``tracking.experiment`` to the stem.
     """
     path = Path(path)
     try:
@@ -425,7 +430,7 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Experiment:
         raise ConfigError(f"{path} must hold a mapping of keys, got {type(raw).__name__}")
     for override in overrides or []:
         _apply(raw, override)
-    raw.setdefault("output", f"runs/{path.stem}")
+    raw.setdefault("output", f"runs/{path.stem}{output_suffix}")
     tracking = raw.setdefault("tracking", {})
     if isinstance(tracking, dict) and tracking.get("experiment") is None:
         tracking["experiment"] = path.stem
@@ -444,18 +449,23 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"an override is written key=value, got {override!r}")
-    *parents, last = key.split(".")
-    node: Any = raw
-    for depth, parent in enumerate(parents):
-        node = _child(node, parent, ".".join(parents[: depth + 1]))
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(f"override {key}: {value!r} is not a YAML value") from None
+    assign(raw, key, parsed)
+
+
+def assign(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted ``key`` of a raw configuration, making the sections above it."""
+    *parents, last = key.split(".")
+    node: Any = raw
+    for depth, parent in enumerate(parents):
+        node = _child(node, parent, ".".join(parents[: depth + 1]))
     if isinstance(node, list):
-        node[_index(node, last, key)] = parsed
+        node[_index(node, last, key)] = value
     else:
-        node[last] = parsed
+        node[last] = value
 
 
 def _child(node: Any, name: str, key: str) -> Any:

@@ -27,7 +27,15 @@ from distill.data.corpus import Corpus
 from distill.data.tokens import Tokens, tokenise
 from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion
-from distill.loop import Engine, NoTeachers, Pace, TargetSource, count_predictions, train
+from distill.loop import (
+    Engine,
+    NoTeachers,
+    Pace,
+    Report,
+    TargetSource,
+    count_predictions,
+    train,
+)
 from distill.models.freeze import train_top_layers
 from distill.models.load import load_base_for_classification
 from distill.models.student import build_student
@@ -117,6 +125,11 @@ class Guidance:
     cache: Cache
     cache_folder: str
 
+    @property
+    def served(self) -> tuple[TeacherSpec, ...]:
+        """The teachers, and the router if there is one."""
+        return (*self.teachers, self.router) if self.router else self.teachers
+
     def open(
         self,
         data: DataSpec,
@@ -126,9 +139,8 @@ class Guidance:
     ) -> TeacherStream:
         """The stream of one process; ``writer`` names its cache segments."""
         corpus = Corpus(Path(data.corpus))
-        served = [*self.teachers, *([self.router] if self.router else [])]
-        tokens = {s.name: tokenise(corpus, s.tokenizer, data.max_length) for s in served}
-        keys = {s.name: s.key for s in served}
+        tokens = {s.name: tokenise(corpus, s.tokenizer, data.max_length) for s in self.served}
+        keys = {s.name: s.key for s in self.served}
         return TeacherStream(
             client=self.client,
             names=[t.name for t in self.teachers],
@@ -166,9 +178,17 @@ class Job:
     """Once it exists, the fit writes a checkpoint and raises Interrupted."""
 
     @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train_rows) / self.trainer.batch_size)
+
+    @property
     def total_steps(self) -> int:
-        steps_per_epoch = math.ceil(len(self.train_rows) / self.trainer.batch_size)
-        return self.num_steps or math.ceil(self.trainer.epochs * steps_per_epoch)
+        return self.num_steps or math.ceil(self.trainer.epochs * self.steps_per_epoch)
+
+    @property
+    def num_evaluations(self) -> int:
+        """Every ``trainer.eval_every`` steps (an epoch), and at the end."""
+        return math.ceil(self.total_steps / (self.trainer.eval_every or self.steps_per_epoch))
 
     @property
     def model_folder(self) -> Path:
@@ -176,10 +196,13 @@ class Job:
         return Path(self.folder) / "model"
 
 
-def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
+def fit(
+    job: Job, rank: int = 0, world_size: int = 1, report: Report = lambda cursor: None
+) -> Cursor:
     """Train ``job`` to its end, or from where its folder stands; rank 0 leaves ``done.json``.
 
-    Raises Interrupted (checkpoint written) once ``job.stop_file`` exists.
+    Every rank calls ``report`` after each evaluation. Raises Interrupted (checkpoint written)
+    once ``job.stop_file`` exists.
     """
     torch.set_num_threads(max(1, int(job.trainer.num_cpus_per_worker)))
     torch.manual_seed(job.seed + rank)
@@ -243,6 +266,7 @@ def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
             ),
             log=store.log if rank == 0 else lambda step, metrics: None,
             is_asked_to_stop=store.is_asked_to_stop if rank == 0 else lambda: False,
+            report=report,
         )
     finally:
         source.close()

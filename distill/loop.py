@@ -125,6 +125,7 @@ class Pace:
 
 Log = Callable[[int, dict[str, float]], None]
 Evaluate = Callable[[Engine], dict[str, float]]
+Report = Callable[[Cursor], None]
 
 
 def train(
@@ -138,11 +139,13 @@ def train(
     pace: Pace,
     log: Log = lambda step, metrics: None,
     is_asked_to_stop: Callable[[], bool] = lambda: False,
+    report: Report = lambda cursor: None,
 ) -> Cursor:
     """Train until ``schedule.num_steps``, from wherever ``store`` stands.
 
-    Raises Interrupted after a checkpoint when asked to stop, TrainingError on a loss that is not
-    finite; the last checkpoint stays in both cases.
+    ``report`` hears of each evaluation, last thing in its step: it may end the fit there. Raises
+    Interrupted after a checkpoint when asked to stop, TrainingError on a loss that is not finite;
+    the last checkpoint stays in both cases.
     """
     cursor = store.restore(engine)
     meters = Meters()
@@ -164,7 +167,8 @@ def train(
             _refuse_divergence("loss", metrics["loss"], cursor.step)
             knob_metrics = {"lr": knobs.lr, "kd.temperature": knobs.temperature}
             log(cursor.step, metrics | knob_metrics | _over_ranks(source.timings(), engine))
-        if cursor.step % pace.evaluate == 0 or is_last:
+        is_evaluation = cursor.step % pace.evaluate == 0 or is_last
+        if is_evaluation:
             engine.eval()
             metrics = evaluate(engine)
             engine.train()
@@ -177,6 +181,8 @@ def train(
             store.save(engine, cursor)
         if is_stopping and not is_last:
             raise Interrupted(f"stopped at step {cursor.step} of {schedule.num_steps}")
+        if is_evaluation:
+            report(cursor)
     return cursor
 
 

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from transformers import PreTrainedModel
-
-from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Plan
+from distill.comparison import costed, fit_row, relative, row_of, teacher_rows, tfidf_row
 from distill.config import TfidfBaseline
-from distill.data.batches import Batches
-from distill.evaluation.efficiency import Efficiency, measure
-from distill.evaluation.predict import confusion, predict, predict_teachers
+from distill.evaluation.efficiency import Efficiency, measure_on_cpu
+from distill.evaluation.predict import predict
+from distill.evaluation.split import Split
 from distill.experts.partition import Parts
-from distill.fit import Guidance, Job, TeacherSpec, load_best
+from distill.fit import Guidance, Job, load_best
 from distill.interrupt import StopOnSignal
-from distill.models.load import load_classifier
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.progress import Tail
-from distill.report.table import Role, Row, to_csv, to_json, to_markdown
+from distill.report.table import Row, to_csv, to_json, to_markdown
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.tracking import Tracker
 
-BATCH = 64
 Say = Callable[[str], None]
 
 
@@ -56,7 +50,7 @@ class Outcome:
             if row.role != "student":
                 role = {"role": row.role}
                 history = self.histories.get(row.name, [])
-                tracker.child(row.name, role, _row_metrics(row), role, history)
+                tracker.child(row.name, role, row.metrics(), role, history)
         tracker.artifact(self.report, "report")
         if tracker.tracking.log_model:
             tracker.model(self.student, "student")
@@ -72,179 +66,43 @@ def evaluate(
     say: Say,
 ) -> Outcome:
     """Test once: experts at home and abroad, mixtures, baselines, the student; then export it."""
-    test = _Split(plan, "test")
+    test = Split(plan.corpus, "test")
+    tokens = student.data.open()
     rows: list[Row] = []
     module = load_best(student)
     guidance = student.guidance
     eval_metrics = _best_evaluation(student)
     teacher_row: Row | None = None
     if guidance is None:
-        predicted = predict(module, test.batches(student), is_asked_to_stop=interrupt.is_set)
+        predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
     else:
         say("asking the teachers about validation and test rows")
-        teacher_rows = _teacher_rows(plan, student, guidance, parts, test, interrupt)
-        rows += teacher_rows
-        validation = _Split(plan, "validation")
+        rows += teacher_rows(plan, student.data, guidance, parts, test, interrupt)
+        validation = Split(plan.corpus, "validation")
         with guidance.open(student.data, "driver", test.num_classes) as stream:
-            seen = predict(module, validation.batches(student), stream, interrupt.is_set)
-            predicted = predict(module, test.batches(student), stream, interrupt.is_set)
+            seen = predict(module, validation.batches(tokens), stream, interrupt.is_set)
+            predicted = predict(module, test.batches(tokens), stream, interrupt.is_set)
         assert seen.teacher_R is not None and predicted.teacher_R is not None
         teacher_accuracy = validation.accuracy(seen.teacher_R)
         eval_metrics["eval.teacher_accuracy"] = teacher_accuracy
         if teacher_accuracy > 0:
             eval_metrics["eval.retention"] = eval_metrics["eval.accuracy"] / teacher_accuracy
-        teacher_row = test.row(guidance.aggregation.type, "mix", predicted.teacher_R)
+        teacher_row = row_of(test, guidance.aggregation.type, "mix", predicted.teacher_R)
     say("evaluating baselines")
-    baseline_rows = [_fit_row(job, test, "baseline", interrupt) for job in baselines]
+    baseline_rows = [fit_row(job, test, "baseline", interrupt) for job in baselines]
     for baseline in plan.experiment.baselines:
         if isinstance(baseline, TfidfBaseline):
-            baseline_rows.append(_tfidf_row(baseline.name, plan, test))
+            baseline_rows.append(tfidf_row(baseline.name, plan, test))
     cost = measure_on_cpu(module.student, plan.experiment.data.max_length)
-    student_row = _costed(test.row("student", "student", predicted.student_R), cost)
+    student_row = costed(row_of(test, "student", "student", predicted.student_R), cost)
     rows += [*baseline_rows, student_row]
-    rows = _relative(rows, teacher_row)
+    rows = relative(rows, teacher_row)
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
     card = _card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, card)
     histories = {job.name: _history(job) for job in [student, *baselines]}
     _write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
-
-
-class _Split:
-    """One split's labels, domains and batches in order."""
-
-    def __init__(self, plan: Plan, split: str) -> None:
-        corpus = plan.corpus
-        self.rows = corpus.rows(split)
-        self.labels_R = corpus.labels_of(self.rows)
-        self.domains_R = corpus.domains_of(self.rows)
-        self.domain_names = corpus.domain_names
-        self.num_classes = len(corpus.label_names)
-
-    def batches(self, job: Job) -> Batches:
-        return Batches(job.data.open(), self.rows, BATCH, seed=0, shuffle=False)
-
-    def accuracy(self, predicted_R: np.ndarray) -> float:
-        return float((predicted_R == self.labels_R).mean())
-
-    def row(self, name: str, role: Role, predicted_R: np.ndarray) -> Row:
-        hits_R = predicted_R == self.labels_R
-        domains = {
-            domain: float(hits_R[self.domains_R == d].mean())
-            for d, domain in enumerate(self.domain_names)
-            if (self.domains_R == d).any()
-        }
-        return Row(
-            name=name,
-            role=role,
-            accuracy=self.accuracy(predicted_R),
-            f1=confusion(self.labels_R, predicted_R, self.num_classes).f1,
-            per_domain=domains,
-        )
-
-
-def _teacher_rows(
-    plan: Plan,
-    student: Job,
-    guidance: Guidance,
-    parts: Parts | None,
-    test: _Split,
-    interrupt: StopOnSignal,
-) -> list[Row]:
-    """Every teacher on every test row, and the mixtures that need no trained weights."""
-    aggregation = guidance.aggregation
-    mixtures: dict[str, Aggregation] = {"uniform mean": UniformMean()}
-    asks_all = aggregation
-    if isinstance(aggregation, Routed):
-        mixtures[f"routed mix, k={aggregation.k}"] = aggregation
-        asks_all = aggregation.model_copy(update={"k": "all"})
-    elif aggregation.type != "mean" and aggregation.build(1, 1, 1) is None:
-        mixtures[f"{aggregation.type} mix"] = aggregation
-    names = [t.name for t in guidance.teachers]
-    everyone = replace(guidance, aggregation=asks_all)
-    with everyone.open(student.data, "driver-test", test.num_classes) as stream:
-        found = predict_teachers(stream, test.batches(student), names, mixtures, interrupt.is_set)
-    costs = {t.name: _teacher_cost(t, plan) for t in guidance.teachers}
-    rows = []
-    for name in names:
-        row = _costed(test.row(name, "expert", found[name]), costs[name])
-        if parts is not None and name in parts.names:
-            is_home_R = parts.of("test") == parts.names.index(name)
-            hits_R = found[name] == test.labels_R
-            row = replace(
-                row,
-                home=float(hits_R[is_home_R].mean()) if is_home_R.any() else None,
-                abroad=float(hits_R[~is_home_R].mean()) if (~is_home_R).any() else None,
-            )
-        rows.append(row)
-    router = _teacher_cost(guidance.router, plan) if guidance.router else None
-    for name, mixture in mixtures.items():
-        used = [*costs.values(), *([router] if router and mixture.needs_router() else [])]
-        row = test.row(name, "mix", found[name])
-        sums = {"params": sum(c.params for c in used), "size_mb": sum(c.size_mb for c in used)}
-        rows.append(replace(row, **sums))
-    return rows
-
-
-def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency:
-    model = load_classifier(teacher.folder, allow_pickle=teacher.serving.allow_pickle)
-    return measure_on_cpu(model, plan.experiment.data.max_length)
-
-
-def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:
-    """One sequence on one CPU thread: comparable between machines with different core counts."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return measure(model, seq_length)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _fit_row(job: Job, test: _Split, role: Role, interrupt: StopOnSignal) -> Row:
-    module = load_best(job)
-    predicted = predict(module, test.batches(job), is_asked_to_stop=interrupt.is_set)
-    row = test.row(job.name, role, predicted.student_R)
-    return _costed(row, measure_on_cpu(module.student, job.data.max_length))
-
-
-def _tfidf_row(name: str, plan: Plan, test: _Split) -> Row:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    corpus = plan.corpus
-    regression = LogisticRegression(C=10.0, max_iter=1000)
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), regression)
-
-    def texts(split: str) -> list[str]:
-        return [t if pair is None else f"{t} {pair}" for t, pair in corpus.texts(split)]
-
-    model.fit(texts("train"), corpus.labels_of(corpus.rows("train")))
-    predicted_R = np.asarray(model.predict(texts("test")), np.int64)
-    coefficients: Any = regression.coef_
-    weights = coefficients.size + len(coefficients)
-    return replace(test.row(name, "baseline", predicted_R), params=int(weights))
-
-
-def _costed(row: Row, cost: Efficiency) -> Row:
-    return replace(row, params=cost.params, size_mb=cost.size_mb, latency_ms=cost.latency_ms)
-
-
-def _relative(rows: list[Row], teacher: Row | None) -> list[Row]:
-    """Retention and compression of the students and baselines against the teachers."""
-    sizes = [row.params for row in rows if row.role == "expert" and row.params is not None]
-    if teacher is None or not teacher.accuracy:
-        return rows
-    return [
-        row
-        if row.role in ("expert", "mix") or row.accuracy is None or row.params is None
-        else replace(
-            row, retention=row.accuracy / teacher.accuracy, compression=max(sizes) / row.params
-        )
-        for row in rows
-    ]
 
 
 def _metrics(
@@ -270,21 +128,6 @@ def _metrics(
             "kd.alpha": kd.alpha,
         }
     return metrics
-
-
-def _row_metrics(row: Row) -> dict[str, float | None]:
-    metrics: dict[str, float | None] = {
-        "student.params": row.params,
-        "student.size_mb": row.size_mb,
-        "student.latency_ms": row.latency_ms,
-        "test.accuracy": row.accuracy,
-        "test.f1": row.f1,
-        "test.retention": row.retention,
-        "compression": row.compression,
-        "test.accuracy.home": row.home,
-        "test.accuracy.abroad": row.abroad,
-    }
-    return metrics | {f"test.accuracy.{d}": value for d, value in row.per_domain.items()}
 
 
 def _card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> ModelCard:

@@ -13,17 +13,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill.check import Plan, check
+from distill.check import Command, Plan, check
 from distill.cluster import check_address, check_room, connect
-from distill.config import Experiment, LabelsOnly, Serving, Student
+from distill.config import Experiment, LabelsOnly, Serving
 from distill.data.tokens import tokenise, tokenizer_fingerprint
 from distill.errors import Interrupted, RunFolderError
 from distill.experts.jobs import ROUTER, expert_jobs, router_job
 from distill.experts.partition import Parts, by_column, partition
 from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, is_done
 from distill.interrupt import StopOnSignal
+from distill.jobs import student_job, write_tokenizer
 from distill.models.load import weights_fingerprint
-from distill.models.student import student_tokenizer
 from distill.outcome import Outcome, evaluate
 from distill.report.progress import Progress, Tail
 from distill.run_folder import RunFolder
@@ -54,11 +54,13 @@ class Driver:
 
 
 @contextmanager
-def driver(experiment: Experiment, progress: Progress) -> Iterator[Driver]:
+def driver(
+    experiment: Experiment, progress: Progress, command: Command = "train"
+) -> Iterator[Driver]:
     """Everything checked, the run folder claimed, MLflow and Ray up; all of it down at the end."""
     check_reachable(experiment.tracking)
     check_address(experiment.cluster)
-    plan = check(experiment, progress.say)
+    plan = check(experiment, progress.say, command)
     run = RunFolder(experiment.output)
     run.claim(experiment, plan.identity)
     with (
@@ -76,13 +78,13 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
     """The main job: from a configuration to an exported student and its comparison table."""
     started = time.perf_counter()
     with driver(experiment, progress) as d:
-        _record_inputs(d)
-        student = _student_job(d)
-        _report_losses(d, student)
-        experts, parts = _expert_jobs(d)
-        baselines = _baseline_jobs(d, student)
-        _run_tasks(d, [*experts, *baselines])
-        with _teachers(d, experts) as guidance:
+        record_inputs(d)
+        student = own_job(d)
+        report_losses(d, student)
+        experts, parts = jobs_of_experts(d)
+        baselines = jobs_of_baselines(d, student)
+        run_tasks(d, [*experts, *baselines])
+        with serve_teachers(d, experts) as guidance:
             student = replace(
                 student,
                 guidance=guidance,
@@ -98,13 +100,13 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
     """Experts and router alone; their Hugging Face folders by name."""
     with driver(experiment, progress) as d:
-        _record_inputs(d)
-        jobs, _ = _expert_jobs(d)
-        _run_tasks(d, jobs)
+        record_inputs(d)
+        jobs, _ = jobs_of_experts(d)
+        run_tasks(d, jobs)
     return {job.name: job.model_folder for job in jobs}
 
 
-def _record_inputs(d: Driver) -> None:
+def record_inputs(d: Driver) -> None:
     d.tracker.params(d.experiment.model_dump(mode="json"))
     corpus = d.plan.corpus
     for split in ("train", "transfer", "validation", "test"):
@@ -117,7 +119,7 @@ def _record_inputs(d: Driver) -> None:
     d.tracker.artifact(d.run.root / "config.yaml")
 
 
-def _report_losses(d: Driver, student: Job) -> None:
+def report_losses(d: Driver, student: Job) -> None:
     """Texts that were cut or dropped: allowed, and never silent."""
     cut, dropped = student.data.open().num_truncated, d.plan.corpus.num_dropped
     if cut:
@@ -130,42 +132,14 @@ def _report_losses(d: Driver, student: Job) -> None:
 # ---- jobs ----------------------------------------------------------------------------------
 
 
-def _student_job(d: Driver) -> Job:
-    """The distilled student, still without its teachers; on train and transfer rows."""
+def own_job(d: Driver) -> Job:
+    """The run's student, still without its teachers."""
     experiment, corpus = d.experiment, d.plan.corpus
-    tokenizer = _tokenizer(d, experiment.student, d.plan.tokenizer, d.run.tokenizer)
-    max_length = experiment.data.max_length
-    train, transfer = corpus.rows("train"), corpus.rows("transfer")
-    rows = range(train.start, transfer.stop) if experiment.has_teachers else train
-    return Job(
-        name="student",
-        folder=str(d.run.fit),
-        seed=experiment.seed,
-        model=StudentSpec(experiment.student, tokenizer, corpus.label_names, max_length),
-        data=DataSpec(str(corpus.folder), tokenizer, max_length),
-        train_rows=rows,
-        validation_rows=corpus.rows("validation"),
-        optimizer=experiment.optimizer,
-        trainer=experiment.trainer,
-        stop_file=str(d.run.stop),
-    )
+    tokenizer = write_tokenizer(experiment.student, d.plan.tokenizer, corpus, d.run.tokenizer)
+    return student_job(experiment, corpus, tokenizer, d.run.fit, d.run.stop)
 
 
-def _tokenizer(d: Driver, student: Student, default: str, folder: Path) -> str:
-    """The folder of a student's tokenizer, made once a run."""
-    corpus = d.plan.corpus
-
-    def texts() -> Iterator[str]:
-        for split in ("train", "transfer"):
-            for text, pair in corpus.texts(split):
-                yield text if pair is None else f"{text} {pair}"
-
-    if not (folder / "tokenizer.json").exists():
-        student_tokenizer(student, default, texts, folder)
-    return str(folder)
-
-
-def _expert_jobs(d: Driver) -> tuple[list[Job], Parts | None]:
+def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
     """Jobs of experts and router (none if ``teachers`` names folders), and who is home where."""
     experiment, corpus = d.experiment, d.plan.corpus
     experts = experiment.experts
@@ -183,7 +157,7 @@ def _expert_jobs(d: Driver) -> tuple[list[Job], Parts | None]:
     return [replace(job, stop_file=str(d.run.stop)) for job in jobs], parts
 
 
-def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
+def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
     """Students without teachers: labelled rows, the same loop, as many steps unless said."""
     experiment, corpus = d.experiment, d.plan.corpus
     jobs = []
@@ -196,7 +170,7 @@ def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
         if baseline.student is not None:
             own = baseline.student
             default = own.init_from.path if own.init_from else d.plan.tokenizer
-            tokenizer = _tokenizer(d, own, default, folder / "tokenizer")
+            tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
             model = StudentSpec(own, tokenizer, corpus.label_names, student.data.max_length)
             data = DataSpec(str(corpus.folder), tokenizer, student.data.max_length)
         trainer = experiment.trainer.model_copy(
@@ -259,7 +233,7 @@ class Watch:
         self._progress.update(name, self._totals[name])
 
 
-def _run_tasks(d: Driver, jobs: list[Job]) -> None:
+def run_tasks(d: Driver, jobs: list[Job]) -> None:
     watch = Watch(d, jobs)
     tasks = Tasks(jobs)
     while not tasks.is_empty:
@@ -296,7 +270,7 @@ def _run_student(d: Driver, job: Job) -> None:
 
 
 @contextmanager
-def _teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
+def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
     """The teachers, served; None for an experiment without any."""
     experiment = d.experiment
     if not experiment.has_teachers:

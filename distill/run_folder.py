@@ -40,6 +40,7 @@ OPERATIONAL: tuple[str, ...] = (
     "trainer.checkpoint_every",
     "trainer.log_every",
     "baselines",
+    "search",
 )
 """Keys that say where and how a run happens, not what it computes: resuming may change them."""
 

@@ -55,6 +55,16 @@ def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Effi
     )
 
 
+def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:
+    """One sequence on one CPU thread: comparable between machines with different core counts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return measure(model, seq_length)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def folder_size_mb(folder: str | Path) -> float:
     """MB (10⁶ bytes) of a folder's safetensors files."""
     files = list(Path(folder).glob("*.safetensors"))

@@ -44,6 +44,21 @@ class Row:
     """Parameters of the teachers over this model's."""
     note: str = ""
 
+    def metrics(self) -> dict[str, float | None]:
+        """Under the stable names, as MLflow has them."""
+        metrics: dict[str, float | None] = {
+            "student.params": self.params,
+            "student.size_mb": self.size_mb,
+            "student.latency_ms": self.latency_ms,
+            "test.accuracy": self.accuracy,
+            "test.f1": self.f1,
+            "test.retention": self.retention,
+            "compression": self.compression,
+            "test.accuracy.home": self.home,
+            "test.accuracy.abroad": self.abroad,
+        }
+        return metrics | {f"test.accuracy.{d}": value for d, value in self.per_domain.items()}
+
 
 def percent(value: float | None) -> str:
     return MISSING if _is_missing(value) else f"{value * 100:.1f} %"  # type: ignore[operator]

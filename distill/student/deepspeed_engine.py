@@ -25,7 +25,8 @@ TAG = "deepspeed"
 
 
 class DeepSpeedEngine:
-    """One rank of a DeepSpeed engine. ``torch.distributed`` is set up by Ray Train, or here.
+    """One rank of a DeepSpeed engine. ``torch.distributed`` is set up by Ray Train or torchrun,
+    or here for a process on its own.
 
     ``accumulation`` is the number of micro-batches of every step. A ZeRO checkpoint is sharded:
     it resumes on the same number of ranks (the plain engine's resumes on any).
@@ -46,9 +47,12 @@ class DeepSpeedEngine:
         import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        deepspeed.init_distributed(
-            dist_backend="gloo" if device.type == "cpu" else "nccl", auto_mpi_discovery=False
-        )
+        backend = "gloo" if device.type == "cpu" else "nccl"
+        if not dist.is_initialized() and "WORLD_SIZE" not in os.environ:
+            # Alone in this process: a group of one, that listens on no port.
+            alone = torch._C._distributed_c10d.HashStore()
+            dist.init_process_group(backend, store=alone, rank=0, world_size=1)
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
         self.device = device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._accumulation = accumulation

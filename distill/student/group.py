@@ -10,14 +10,18 @@ from typing import Any
 from distill.config import Trainer
 from distill.errors import DistillError, Interrupted, TrainingError
 from distill.fit import Job, fit, is_done
+from distill.loop import Report
 
 REFUSED = "refused.txt"
 """Why a rank gave up for good, in the fit's folder."""
 
 
-def run_group(job: Job, trainer: Trainer, storage: Path) -> None:
+def run_group(
+    job: Job, trainer: Trainer, storage: Path, costs: dict[str, float] | None = None
+) -> None:
     """Train ``job`` on ``trainer.num_workers`` ranks; blocks until done.
 
+    Inside a trial of a sweep, ``costs`` are what it tells Ray Tune with every evaluation.
     Ray Train's own checkpoints are not used: a restarted group finds the fit's folder, which must
     be on storage that every rank sees. Raises the rank's own DistillError where it was one,
     TrainingError otherwise.
@@ -32,7 +36,7 @@ def run_group(job: Job, trainer: Trainer, storage: Path) -> None:
         resources["GPU"] = trainer.num_gpus_per_worker
     group = TorchTrainer(
         train_loop_per_worker=_rank,
-        train_loop_config={"job": replace(job, trainer=trainer)},
+        train_loop_config={"job": replace(job, trainer=trainer), "costs": costs},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=trainer.num_workers,
@@ -44,6 +48,7 @@ def run_group(job: Job, trainer: Trainer, storage: Path) -> None:
             name="student",
             storage_path=str(storage.resolve()),
             failure_config=FailureConfig(max_failures=trainer.max_failures),
+            callbacks=None if costs is None else [_to_tune()],
         ),
     )
     (Path(job.folder) / REFUSED).unlink(missing_ok=True)
@@ -67,14 +72,26 @@ def _rank(config: dict[str, Any]) -> None:
     if refused.exists():
         # Ray Train restarts a group whatever failed; what is wrong with the input stays wrong.
         raise TrainingError(refused.read_text())
+    report: Report = lambda cursor: None  # noqa: E731
+    if config["costs"] is not None:
+        from distill.search.trial import Reporter
+
+        report = Reporter(lambda metrics, _: ray.train.report(metrics), config["costs"])
     try:
-        fit(job, context.get_world_rank(), context.get_world_size())
+        fit(job, context.get_world_rank(), context.get_world_size(), report)
     except Interrupted:
         # All ranks agreed on this step, so all end here; an exception would count as a failure.
         return
     except DistillError as error:
         refused.write_text(str(error))
         raise
+
+
+def _to_tune() -> Any:
+    """Passes what ranks report on to the trial that the group is in."""
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    return TuneReportCallback()
 
 
 def _own_error(failures: list[Exception]) -> DistillError:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.errors import TeacherAnswerError
+from distill.errors import TeacherAnswerError, TeacherError
 from distill.records import TeacherOutput, TeacherRequest
 from distill.teachers.wire import decode
 
@@ -39,6 +39,30 @@ class TeacherClient(Protocol):
     def stats(self) -> dict[str, float]:
         """``teacher.<name>.requests`` and ``teacher.<name>.retries`` since the last call."""
         ...
+
+
+class SilentTeachers:
+    """A client of teachers that have said all they had to say: whoever asks gets an error."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def ask(
+        self,
+        teacher: str,
+        request: TeacherRequest,
+        cancelled: threading.Event | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> TeacherOutput:
+        raise TeacherError(
+            f"the cache lacks {request.num_rows} answers of teacher {teacher!r} (row "
+            f"{request.rows_B[0]} first), and it is no longer served: the cache was changed while "
+            "the sweep ran; run the sweep again, which asks for what is missing"
+        )
+
+    def stats(self) -> dict[str, float]:
+        names = (f"teacher.{name}.{count}" for name in self.names for count in ("requests", "retries"))
+        return dict.fromkeys(names, 0.0)
 
 
 def check_output(request: TeacherRequest, output: TeacherOutput, num_labels: int) -> Tensor:

@@ -93,7 +93,6 @@ class TeacherStream:
         source = _Blocks([rows_N[block] for block in blocks])
         steps = list(self._keep(self._ahead(source, 0, len(blocks))))
         self._cache.flush()
-        self._meter.read()  # these were no student's steps
         order = torch.from_numpy(np.argsort(by_length, kind="stable"))
         answers: list[TeacherAnswers] = [a for step in steps for _, a in step.parts if a]
         router = [a.router_logits_BK for a in answers if a.router_logits_BK is not None]

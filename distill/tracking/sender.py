@@ -44,6 +44,8 @@ class Sender:
         elif kind == "model":
             folder, name = Path(record["folder"]), record["name"]
             return log_model(self.client, self.uri, self.experiment_id, self.run_id, folder, name)
+        elif kind == "register":
+            return self._register(record)
         elif kind == "end":
             self._send_tags(self.run_id, {ENDED: record["why"]})
             self.client.set_terminated(self.run_id, record["status"])
@@ -98,8 +100,29 @@ class Sender:
         self._send_params(run_id, record["params"])
         self._send_tags(run_id, record["tags"])
         self._send_metrics(run_id, record["rows"])
-        self.client.set_terminated(run_id, "FINISHED")
+        # Records kept by an older version have no status.
+        self.client.set_terminated(run_id, record.get("status", "FINISHED"))
         return run_id
+
+    def _register(self, record: Record) -> str:
+        """The version's number. A child that is registered already keeps its version."""
+        run_id = self._find_child(record["child"])
+        assert run_id is not None, f"{record['child']} is recorded before it is registered"
+        name = record["name"]
+        known = {model.name for model in self.client.search_registered_models(f"name = '{name}'")}
+        if name not in known:
+            self.client.create_registered_model(name)
+        found = self.client.search_model_versions(f"name = '{name}'")
+        version = next((v.version for v in found if v.run_id == run_id), None)
+        if version is None:
+            folder = Path(record["folder"])
+            model = log_model(
+                self.client, self.uri, self.experiment_id, run_id, folder, record["child"]
+            )
+            created = self.client.create_model_version(name, model, run_id)
+            version = created.version
+        self.client.set_registered_model_alias(name, record["alias"], version)
+        return str(version)
 
     def _find_child(self, name: str) -> str | None:
         children = self.client.search_runs(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from distill.config import Tracking
 from distill.errors import Interrupted, UnreachableError
@@ -133,16 +133,29 @@ class Tracker:
         metrics: Mapping[str, float | None],
         tags: Mapping[str, object] | None = None,
         history: Iterable[Mapping[str, Any]] = (),
+        step: int = 0,
+        status: Literal["FINISHED", "FAILED"] = "FINISHED",
     ) -> str | None:
-        """A finished run under this one; the same name again updates it. Returns its id."""
+        """An ended run under this one; the same name again updates it. Returns its id.
+
+        ``step``: of ``metrics``. MLflow shows the value with the highest step.
+        """
         return self._outbox.post(
             {
                 "kind": "child",
                 "name": name,
                 "params": flatten(params),
-                "rows": _rows([*history, {"step": 0, "time": None, "metrics": metrics}]),
+                "rows": _rows([*history, {"step": step, "time": None, "metrics": metrics}]),
                 "tags": {k: str(v) for k, v in (tags or {}).items()},
+                "status": status,
             }
+        )
+
+    def register(self, child: str, folder: str | Path, name: str, alias: str) -> str | None:
+        """A child's student as the next version of a registered model, under an alias."""
+        path = str(Path(folder).absolute())
+        return self._outbox.post(
+            {"kind": "register", "child": child, "folder": path, "name": name, "alias": alias}
         )
 
     def model(self, folder: str | Path, name: str) -> str | None:

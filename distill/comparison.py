@@ -1,0 +1,123 @@
+"""The rows of the comparison: every model on the test split once, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distill.aggregation import Aggregation, Routed, UniformMean
+from distill.check import Plan
+from distill.evaluation.efficiency import Efficiency, measure_on_cpu
+from distill.evaluation.predict import predict, predict_teachers
+from distill.evaluation.split import Split
+from distill.experts.partition import Parts
+from distill.fit import DataSpec, Guidance, Job, TeacherSpec, load_best
+from distill.interrupt import StopOnSignal
+from distill.models.load import load_classifier
+from distill.report.table import Role, Row
+
+
+def row_of(split: Split, name: str, role: Role, predicted_R: np.ndarray) -> Row:
+    return Row(
+        name=name,
+        role=role,
+        accuracy=split.accuracy(predicted_R),
+        f1=split.confusion(predicted_R).f1,
+        per_domain=split.per_domain(predicted_R),
+    )
+
+
+def teacher_rows(
+    plan: Plan,
+    data: DataSpec,
+    guidance: Guidance,
+    parts: Parts | None,
+    test: Split,
+    interrupt: StopOnSignal,
+) -> list[Row]:
+    """Every teacher on every test row, and the mixtures that need no trained weights."""
+    aggregation = guidance.aggregation
+    mixtures: dict[str, Aggregation] = {"uniform mean": UniformMean()}
+    asks_all = aggregation
+    if isinstance(aggregation, Routed):
+        mixtures[f"routed mix, k={aggregation.k}"] = aggregation
+        asks_all = aggregation.model_copy(update={"k": "all"})
+    elif aggregation.type != "mean" and aggregation.build(1, 1, 1) is None:
+        mixtures[f"{aggregation.type} mix"] = aggregation
+    names = [t.name for t in guidance.teachers]
+    everyone = replace(guidance, aggregation=asks_all)
+    with everyone.open(data, "driver-test", test.num_classes) as stream:
+        batches = test.batches(data.open())
+        found = predict_teachers(stream, batches, names, mixtures, interrupt.is_set)
+    costs = {t.name: _teacher_cost(t, plan) for t in guidance.teachers}
+    rows = []
+    for name in names:
+        row = costed(row_of(test, name, "expert", found[name]), costs[name])
+        if parts is not None and name in parts.names:
+            is_home_R = parts.of("test") == parts.names.index(name)
+            hits_R = found[name] == test.labels_R
+            row = replace(
+                row,
+                home=float(hits_R[is_home_R].mean()) if is_home_R.any() else None,
+                abroad=float(hits_R[~is_home_R].mean()) if (~is_home_R).any() else None,
+            )
+        rows.append(row)
+    router = _teacher_cost(guidance.router, plan) if guidance.router else None
+    for name, mixture in mixtures.items():
+        used = [*costs.values(), *([router] if router and mixture.needs_router() else [])]
+        row = row_of(test, name, "mix", found[name])
+        sums = {"params": sum(c.params for c in used), "size_mb": sum(c.size_mb for c in used)}
+        rows.append(replace(row, **sums))
+    return rows
+
+
+def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency:
+    model = load_classifier(teacher.folder, allow_pickle=teacher.serving.allow_pickle)
+    return measure_on_cpu(model, plan.experiment.data.max_length)
+
+
+def fit_row(job: Job, test: Split, role: Role, interrupt: StopOnSignal) -> Row:
+    module = load_best(job)
+    predicted = predict(module, test.batches(job.data.open()), is_asked_to_stop=interrupt.is_set)
+    row = row_of(test, job.name, role, predicted.student_R)
+    return costed(row, measure_on_cpu(module.student, job.data.max_length))
+
+
+def tfidf_row(name: str, plan: Plan, test: Split) -> Row:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    corpus = plan.corpus
+    regression = LogisticRegression(C=10.0, max_iter=1000)
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), regression)
+
+    def texts(split: str) -> list[str]:
+        return [t if pair is None else f"{t} {pair}" for t, pair in corpus.texts(split)]
+
+    model.fit(texts("train"), corpus.labels_of(corpus.rows("train")))
+    predicted_R = np.asarray(model.predict(texts("test")), np.int64)
+    coefficients: Any = regression.coef_
+    weights = coefficients.size + len(coefficients)
+    return replace(row_of(test, name, "baseline", predicted_R), params=int(weights))
+
+
+def costed(row: Row, cost: Efficiency) -> Row:
+    return replace(row, params=cost.params, size_mb=cost.size_mb, latency_ms=cost.latency_ms)
+
+
+def relative(rows: list[Row], teacher: Row | None) -> list[Row]:
+    """Retention and compression of the students and baselines against the teachers."""
+    sizes = [row.params for row in rows if row.role == "expert" and row.params is not None]
+    if teacher is None or not teacher.accuracy:
+        return rows
+    return [
+        row
+        if row.role in ("expert", "mix") or row.accuracy is None or row.params is None
+        else replace(
+            row, retention=row.accuracy / teacher.accuracy, compression=max(sizes) / row.params
+        )
+        for row in rows
+    ]

@@ -1,0 +1,43 @@
+"""One split's labels, domains and batches in order.
+
+Shape suffix: R all rows of the split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distill.data.batches import Batches
+from distill.data.corpus import Corpus
+from distill.data.tokens import Tokens
+from distill.evaluation.predict import confusion
+from distill.evaluation.quality import Confusion
+
+BATCH = 64
+
+
+class Split:
+    def __init__(self, corpus: Corpus, name: str) -> None:
+        self.rows = corpus.rows(name)
+        self.labels_R = corpus.labels_of(self.rows)
+        self.domains_R = corpus.domains_of(self.rows)
+        self.domain_names = corpus.domain_names
+        self.num_classes = len(corpus.label_names)
+
+    def batches(self, tokens: Tokens) -> Batches:
+        return Batches(tokens, self.rows, BATCH, seed=0, shuffle=False)
+
+    def accuracy(self, predicted_R: np.ndarray) -> float:
+        return float((predicted_R == self.labels_R).mean())
+
+    def confusion(self, predicted_R: np.ndarray) -> Confusion:
+        return confusion(self.labels_R, predicted_R, self.num_classes)
+
+    def per_domain(self, predicted_R: np.ndarray) -> dict[str, float]:
+        """Accuracy in each domain that has rows."""
+        hits_R = predicted_R == self.labels_R
+        return {
+            domain: float(hits_R[self.domains_R == d].mean())
+            for d, domain in enumerate(self.domain_names)
+            if (self.domains_R == d).any()
+        }

@@ -1,0 +1,45 @@
+"""From a configuration to the student's job: for a run, and for each trial of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from distill.config import Experiment, Student
+from distill.data.corpus import Corpus
+from distill.fit import DataSpec, Job, StudentSpec
+from distill.models.student import student_tokenizer
+
+
+def student_job(
+    experiment: Experiment, corpus: Corpus, tokenizer: str, folder: Path, stop: Path
+) -> Job:
+    """The distilled student, still without its teachers; on train and transfer rows."""
+    max_length = experiment.data.max_length
+    train, transfer = corpus.rows("train"), corpus.rows("transfer")
+    rows = range(train.start, transfer.stop) if experiment.has_teachers else train
+    return Job(
+        name="student",
+        folder=str(folder),
+        seed=experiment.seed,
+        model=StudentSpec(experiment.student, tokenizer, corpus.label_names, max_length),
+        data=DataSpec(str(corpus.folder), tokenizer, max_length),
+        train_rows=rows,
+        validation_rows=corpus.rows("validation"),
+        optimizer=experiment.optimizer,
+        trainer=experiment.trainer,
+        stop_file=str(stop),
+    )
+
+
+def write_tokenizer(student: Student, default: str, corpus: Corpus, folder: Path) -> str:
+    """The folder of a student's tokenizer, made once."""
+
+    def texts() -> Iterator[str]:
+        for split in ("train", "transfer"):
+            for text, pair in corpus.texts(split):
+                yield text if pair is None else f"{text} {pair}"
+
+    if not (folder / "tokenizer.json").exists():
+        student_tokenizer(student, default, texts, folder)
+    return str(folder)

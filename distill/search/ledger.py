@@ -1,0 +1,154 @@
+"""The trials of a sweep on disk: what was begun, and how it ended. Resuming reads nothing else.
+
+    <output>/trials/trial-001/trial.json   values, status, metrics
+    <output>/trials/trial-001/fit/         checkpoints, metrics.jsonl, best.safetensors
+    <output>/trials/trial-001/student/     the exported student
+
+A trial *is* its values: the same values are the same trial, whoever proposes them again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distill.errors import CheckpointError
+from distill.search.space import Value
+from distill.search.trials import Trial
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trial's folder."""
+
+    folder: Path
+    values: dict[str, Value]
+    status: str
+    """``running`` while it trains, and if it was interrupted; else as in :class:`Trial`."""
+    metrics: dict[str, float]
+    reason: str = ""
+    dimensions: dict[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def fit(self) -> Path:
+        return self.folder / "fit"
+
+    @property
+    def student(self) -> Path:
+        return self.folder / "student"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.status in ("finished", "stopped")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        try:
+            text = (self.fit / "metrics.jsonl").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+    def trial(self) -> Trial:
+        assert self.status != "running"
+        student = str(self.student) if self.student.exists() else ""
+        return Trial(
+            self.name,
+            self.status,  # type: ignore[arg-type]
+            self.values,
+            self.metrics,
+            self.reason,
+            student,
+            self.history(),
+        )
+
+
+class Ledger:
+    """All entries of one sweep. The driver begins and fails trials, a trial itself ends them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def entries(self) -> list[Entry]:
+        """In the order in which they were begun."""
+        found = [_read(path) for path in self.folder.glob("trial-*/trial.json")]
+        return sorted(found, key=lambda entry: entry.name)
+
+    def find(self, values: Mapping[str, Value]) -> Entry | None:
+        wanted = identity_of(values)
+        return next((e for e in self.entries() if identity_of(e.values) == wanted), None)
+
+    def begin(self, values: Mapping[str, Value]) -> Entry:
+        """The entry of these values, there already or new; a failed one may try again."""
+        entry = self.find(values)
+        if entry is None:
+            name = f"trial-{len(self.entries()) + 1:03d}"
+            entry = Entry(self.folder / name, dict(values), "running", {})
+        elif entry.is_over:
+            return entry
+        # A member of a population keeps its entry and changes its values.
+        return self.write(replace(entry, values=dict(values)), "running", {})
+
+    def write(
+        self,
+        entry: Entry,
+        status: str,
+        metrics: Mapping[str, float],
+        reason: str = "",
+        dimensions: Mapping[str, int] | None = None,
+    ) -> Entry:
+        """Whole or not at all."""
+        dimensions = dict(dimensions) if dimensions is not None else entry.dimensions
+        new = Entry(entry.folder, entry.values, status, dict(metrics), reason, dimensions)
+        told = {
+            "values": new.values,
+            "status": status,
+            "metrics": new.metrics,
+            "reason": reason,
+            "dimensions": dimensions,
+        }
+        entry.folder.mkdir(parents=True, exist_ok=True)
+        partial = entry.folder / "trial.partial"
+        partial.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        os.replace(partial, entry.folder / "trial.json")
+        return new
+
+
+MEMBER = "member"
+"""Not a key of the experiment: the number of a member of a population, whose values change."""
+
+
+def identity_of(values: Mapping[str, Value]) -> str:
+    told = {MEMBER: values[MEMBER]} if MEMBER in values else dict(values)
+    return json.dumps(told, sort_keys=True)
+
+
+def searched(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The keys of the experiment alone."""
+    return {key: value for key, value in values.items() if key != MEMBER}
+
+
+def _read(path: Path) -> Entry:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Entry(
+            path.parent,
+            told["values"],
+            told["status"],
+            told["metrics"],
+            told["reason"],
+            told["dimensions"],
+        )
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}): delete {path.parent} to run that trial again"
+        ) from None

@@ -1,0 +1,163 @@
+"""What can be known of a sweep before it starts: every searched key, end and size, and the room."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from distill.config import Experiment
+from distill.data.corpus import Corpus
+from distill.errors import ConfigError
+from distill.models.sizes import solve
+from distill.run_folder import OPERATIONAL
+from distill.search.settings import Search
+from distill.search.space import Value
+from distill.search.trial import with_values
+
+MAX_CORNERS = 512
+"""More corners than this are not all tried: then each key's own ends."""
+FIXED = ("data", "experts", "teachers", *OPERATIONAL)
+"""Sections and keys that a sweep cannot search: they decide what the teachers say, or say where
+and how to run."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A validated sweep."""
+
+    max_concurrent: int
+    lines: tuple[tuple[str, str, str], ...]
+    """Part, plan and size, for the plan's table."""
+
+
+def raw_of(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as its file gives it, without the search: defaults stay open to change."""
+    return experiment.model_dump(mode="json", exclude_unset=True, exclude={"search"})
+
+
+def plan_search(experiment: Experiment, corpus: Corpus, vocab_size: int) -> SearchPlan:
+    """Raises ConfigError for what no trial could be: a key, an end of a range, a size, the room."""
+    search = experiment.search
+    if search is None:
+        raise ConfigError(
+            "the configuration has no section search: name the keys to vary in search.space, such "
+            "as kd.temperature: {type: grid, values: [1, 2, 4]}"
+        )
+    if experiment.has_teachers and experiment.cache.type == "none":
+        raise ConfigError(
+            "cache.type none would ask the teachers anew in every trial: a sweep keeps their "
+            "answers, so use arrow or memory"
+        )
+    if search.warm_start and search.uses_grid:
+        raise ConfigError(
+            "search.warm_start proposes values of its own, and a grid has none to add: remove "
+            "warm_start, or use another sampler"
+        )
+    raw = raw_of(experiment)
+    _refuse_fixed(search)
+    for values, key in _corners(search):
+        _check_corner(raw, values, key, experiment, corpus, vocab_size)
+    max_concurrent = _room(experiment, search)
+    return SearchPlan(max_concurrent, tuple(_lines(search, max_concurrent)))
+
+
+def _refuse_fixed(search: Search) -> None:
+    for key in search.space:
+        fixed = next((f for f in FIXED if key == f or key.startswith(f"{f}.")), None)
+        if fixed is not None:
+            raise ConfigError(
+                f"search.space.{key} cannot be searched: {fixed} is the same for all trials, which "
+                "share data, teachers and their answers; run another sweep for another value"
+            )
+
+
+def _corners(search: Search) -> Iterator[tuple[dict[str, Value], str]]:
+    """Values at the ends of the domains, and the key that a message should name."""
+    ends = {key: domain.ends for key, domain in search.space.items()}
+    start = {key: values[0] for key, values in ends.items()}
+    for key, values in ends.items():  # one key at a time: these name the culprit best
+        for value in values:
+            yield {key: value}, key
+    if math.prod(len(values) for values in ends.values()) <= MAX_CORNERS:
+        for values in itertools.product(*ends.values()):
+            yield dict(zip(ends, values, strict=True)), ", ".join(ends)
+        return
+    for key, values in ends.items():
+        for value in values:
+            yield start | {key: value}, key
+
+
+def _check_corner(
+    raw: dict[str, Any],
+    values: dict[str, Value],
+    key: str,
+    experiment: Experiment,
+    corpus: Corpus,
+    vocab_size: int,
+) -> None:
+    try:
+        changed = with_values(raw, values)
+        student = changed.student
+        if not (student.path or student.init_from):
+            num_labels, length = len(corpus.label_names), experiment.data.max_length
+            solve(student, student.vocab_size or vocab_size, num_labels, length)
+    except ConfigError as error:
+        if len(values) > 1 or len(experiment.search.space if experiment.search else ()) == 1:
+            raise ConfigError(f"search.space: {error}") from None
+        if _is_own_fault(error, key):
+            raise ConfigError(f"search.space.{key}: {error}") from None
+        return  # the keys may only go together: the corners of all of them tell
+    if changed.aggregation.needs_router() and not experiment.aggregation.needs_router():
+        raise ConfigError(
+            f"search.space.{key}: aggregation.type {changed.aggregation.type} needs a router: make "
+            "it the configuration's own aggregation, so that the router is trained and asked"
+        )
+
+
+def _is_own_fault(error: ConfigError, key: str) -> bool:
+    """Whether the message is about this key alone: unknown, or out of its own range."""
+    return "unknown key" in str(error) or f": {key}:" in str(error)
+
+
+def _room(experiment: Experiment, search: Search) -> int:
+    """Trials at once: as asked, or as many as the machine has CPUs and GPUs for."""
+    trainer = experiment.trainer
+    if experiment.cluster.address is not None:
+        return search.max_concurrent or 0
+    import torch
+
+    have_cpus = experiment.cluster.num_cpus or os.cpu_count() or 1
+    fitting = int(have_cpus / (trainer.num_workers * trainer.num_cpus_per_worker) + 1e-9)
+    if trainer.num_gpus_per_worker:
+        per_trial = trainer.num_workers * trainer.num_gpus_per_worker
+        fitting = min(fitting, int(torch.cuda.device_count() / per_trial + 1e-9))
+    if search.max_concurrent is not None and search.max_concurrent > fitting:
+        raise ConfigError(
+            f"search.max_concurrent is {search.max_concurrent}, and {fitting} trials of "
+            f"{trainer.num_workers} x {trainer.num_cpus_per_worker:g} CPUs and "
+            f"{trainer.num_gpus_per_worker:g} GPUs fit on this machine ({have_cpus:g} CPUs): lower "
+            "it, lower trainer.num_cpus_per_worker, or give cluster.address"
+        )
+    return min(search.max_concurrent or fitting, search.total_trials)
+
+
+def _lines(search: Search, max_concurrent: int) -> Iterator[tuple[str, str, str]]:
+    scheduler = "to the end" if search.scheduler is None else search.scheduler.type
+    at_once = f"{max_concurrent} at once" if max_concurrent else "as many at once as fit"
+    yield (
+        "search",
+        f"{search.sampling.type}, {scheduler}, {at_once}",
+        f"{search.total_trials} trials",
+    )
+    for key, domain in search.space.items():
+        shown = domain.model_dump(exclude={"type"})
+        told = ", ".join(f"{name} {value}" for name, value in shown.items())
+        if values := shown.get("values"):
+            told = ", ".join(str(value) for value in values)
+        yield f"search {key}", told, domain.type
+    goals = ", ".join(f"{mode} {name}" for name, mode in search.goals.items())
+    yield "search goals", goals, ""

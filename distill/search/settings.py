@@ -1,0 +1,196 @@
+"""The ``search`` section: which keys, how they are sampled, what counts, when to stop early."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from distill.search.space import Domain, Grid
+from distill.search.trials import Goal
+from distill.variant import Section, Variant
+
+COSTS = (
+    "student.params",
+    "student.size_mb",
+    "student.latency_ms",
+    "student.gflops",
+    "compression",
+)
+"""Metrics of a trial that are known before it trains."""
+REPORTED = ("eval.accuracy", "eval.f1")
+"""Metrics that a trial reports at every evaluation: what schedulers can go by."""
+FINAL = ("eval.retention", "eval.teacher_accuracy", "time.total_s")
+"""Metrics that a trial has at its end."""
+TRIAL_METRICS = (*REPORTED, *COSTS, *FINAL)
+
+
+class GridSampler(Variant):
+    """All combinations of the grids, once each."""
+
+    type: Literal["grid"] = "grid"
+
+
+class RandomSampler(Variant):
+    """Independent draws."""
+
+    type: Literal["random"] = "random"
+
+
+class TPE(Variant):
+    """Tree-structured Parzen estimator, Bergstra et al. 2011 (Optuna's)."""
+
+    type: Literal["tpe"] = "tpe"
+    num_startup: int = Field(default=8, ge=1)
+    """Random trials before the model is trusted."""
+
+
+class NSGA2(Variant):
+    """Many objectives by non-dominated sorting, Deb et al. 2002 (Optuna's)."""
+
+    type: Literal["nsga2"] = "nsga2"
+    population: int = Field(default=8, ge=2)
+    """Trials of a generation. Optuna's own default, 50, makes a search of 30 trials random."""
+
+
+Sampler = Annotated[GridSampler | RandomSampler | TPE | NSGA2, Field(discriminator="type")]
+
+
+class ASHA(Variant):
+    """Asynchronous successive halving, Li et al. 2020 (Ray Tune's). Counts evaluations."""
+
+    type: Literal["asha"] = "asha"
+    grace: int = Field(default=1, ge=1)
+    """Evaluations that every trial gets."""
+    reduction: float = Field(default=3.0, gt=1)
+    """One in so many goes on at each rung."""
+
+
+class MedianStopping(Variant):
+    """Stop what is below the median of the others' means, Golovin et al. 2017 (Ray Tune's)."""
+
+    type: Literal["median"] = "median"
+    grace: int = Field(default=1, ge=1)
+    """Evaluations that every trial gets."""
+    min_trials: int = Field(default=3, ge=2)
+    """Trials that the median must be of."""
+
+
+class PBT(Variant):
+    """Population based training, Jaderberg et al. 2017 (Ray Tune's): the weakest quarter goes on
+    from the weights of the strongest, with changed values. ``num_trials`` is the population."""
+
+    type: Literal["pbt"] = "pbt"
+    interval: int = Field(default=1, ge=1)
+    """Evaluations between exchanges."""
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    resample: float = Field(default=0.25, ge=0, le=1)
+    """Chance that a value is drawn anew instead of multiplied by 0.8 or 1.2."""
+
+
+Scheduler = Annotated[ASHA | MedianStopping | PBT, Field(discriminator="type")]
+
+
+class Champion(Section):
+    """The best student that is small enough becomes a registered MLflow model."""
+
+    name: str | None = None
+    """Registered model; null: the experiment's name."""
+    alias: str = Field(default="champion", pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")
+    max_mb: float | None = Field(default=None, gt=0)
+    """Largest ``student.size_mb``; null: any."""
+
+
+class Search(Section):
+    """What ``distill sweep`` varies. Teachers are asked once, whatever the number of trials."""
+
+    space: dict[str, Domain] = Field(min_length=1)
+    """Keys of the experiment (``kd.temperature``, ``student.size_mb``, …) and their domains."""
+    sampler: Sampler | None = None
+    """null: ``grid`` where every key is a grid, else ``nsga2``."""
+    scheduler: Scheduler | None = None
+    """Ends trials early by the first goal; null: every trial trains to its end."""
+    num_trials: int | None = Field(default=None, ge=1)
+    """null: all combinations of a grid, else 30."""
+    goals: dict[str, Literal["max", "min"]] = {"eval.accuracy": "max", "student.size_mb": "min"}
+    """Metrics and which way is better; the first is the quality that others are traded for."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Trials at once; null: as many as fit."""
+    warm_start: bool = False
+    """Begin with what past runs in MLflow suggest for T, α, learning rate and weight decay."""
+    champion: Champion = Champion()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Search:
+        if not self.goals:
+            raise ValueError("search.goals is empty: name a metric, such as eval.accuracy: max")
+        unknown = [name for name in self.goals if name not in TRIAL_METRICS]
+        if unknown:
+            raise ValueError(
+                f"search.goals: no trial logs {unknown[0]!r}: use {', '.join(TRIAL_METRICS)}"
+            )
+        quality = next(iter(self.goals))
+        if self.scheduler is not None and quality not in REPORTED:
+            raise ValueError(
+                f"search.scheduler {self.scheduler.type!r} goes by the first of search.goals, and "
+                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} first"
+            )
+        grids = [key for key, domain in self.space.items() if isinstance(domain, Grid)]
+        others = [key for key in self.space if key not in grids]
+        if self.uses_grid and others:
+            raise ValueError(
+                f"search.sampler grid needs values for {others[0]}: make it a grid, or use "
+                "another sampler"
+            )
+        if not self.uses_grid and grids:
+            raise ValueError(
+                f"search.space.{grids[0]} is a grid, which only search.sampler grid goes through: "
+                "make it a choice, or make every key a grid"
+            )
+        if self.uses_grid and self.num_trials not in (None, self.num_combinations):
+            raise ValueError(
+                f"search.num_trials is {self.num_trials}, the grid has {self.num_combinations} "
+                "combinations: remove num_trials"
+            )
+        if self.is_population:
+            self._check_pbt()
+        return self
+
+    def _check_pbt(self) -> None:
+        fixed = [k for k in self.space if not k.startswith(("kd.", "optimizer."))]
+        if fixed:
+            raise ValueError(
+                f"search.scheduler pbt changes values while a student trains, and {fixed[0]} "
+                "cannot be: search kd.* and optimizer.* alone, or use asha"
+            )
+        if not isinstance(self.sampling, RandomSampler):
+            raise ValueError("search.scheduler pbt needs search.sampler random: set it")
+
+    @property
+    def is_population(self) -> bool:
+        """Whether trials take over each other's weights."""
+        return isinstance(self.scheduler, PBT)
+
+    @property
+    def uses_grid(self) -> bool:
+        if self.sampler is not None:
+            return isinstance(self.sampler, GridSampler)
+        return all(isinstance(domain, Grid) for domain in self.space.values())
+
+    @property
+    def sampling(self) -> GridSampler | RandomSampler | TPE | NSGA2:
+        """The sampler, with the default filled in."""
+        return self.sampler or (GridSampler() if self.uses_grid else NSGA2())
+
+    @property
+    def num_combinations(self) -> int:
+        return math.prod(len(d.values) for d in self.space.values() if isinstance(d, Grid))
+
+    @property
+    def total_trials(self) -> int:
+        return self.num_combinations if self.uses_grid else self.num_trials or 30
+
+    @property
+    def ordered_goals(self) -> list[Goal]:
+        return [Goal(metric, mode) for metric, mode in self.goals.items()]

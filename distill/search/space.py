@@ -1,0 +1,116 @@
+"""What the value of a searched key may be: a config class is a domain.
+
+search:
+  space:
+    kd.temperature: {type: grid, values: [1, 2, 4]}
+    optimizer.lr: {type: loguniform, low: 1.0e-4, high: 1.0e-2}
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from distill.variant import Variant
+
+Value = bool | int | float | str
+
+
+class _Values(Variant):
+    values: tuple[Value, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _differ(self) -> _Values:
+        if len({str(value) for value in self.values}) < len(self.values):
+            raise ValueError(f"values must differ, got {list(self.values)}")
+        return self
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """Values that between them meet every limit of the key."""
+        return self.values
+
+
+class Grid(_Values):
+    """Every value, with every value of the other keys."""
+
+    type: Literal["grid"] = "grid"
+
+
+class Choice(_Values):
+    """One of the values, each as likely."""
+
+    type: Literal["choice"] = "choice"
+
+
+class _Range(Variant):
+    low: int | float
+    high: int | float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Range:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got low {self.low} and high {self.high}")
+        return self
+
+    @property
+    def is_integer(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        return self.low, self.high
+
+
+class Uniform(_Range):
+    """Anywhere from ``low`` to ``high``."""
+
+    type: Literal["uniform"] = "uniform"
+
+
+class LogUniform(_Range):
+    """Anywhere from ``low`` to ``high``, each factor as likely; integers if both ends are."""
+
+    type: Literal["loguniform"] = "loguniform"
+
+    @model_validator(mode="after")
+    def _positive(self) -> LogUniform:
+        if self.low <= 0:
+            raise ValueError(f"low of a loguniform range must be above 0, got {self.low}")
+        return self
+
+
+class Quantised(_Range):
+    """``low``, ``low + step``, … up to ``high``; integers if all three are."""
+
+    type: Literal["quantised"] = "quantised"
+    step: int | float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Quantised:
+        steps = (self.high - self.low) / self.step
+        if abs(steps - round(steps)) > 1e-9 * max(1.0, steps):
+            raise ValueError(
+                f"high must be low plus whole steps, got low {self.low}, high {self.high}, "
+                f"step {self.step}"
+            )
+        return self
+
+    @property
+    def is_integer(self) -> bool:
+        return super().is_integer and isinstance(self.step, int)
+
+
+Domain = Annotated[Grid | Choice | Uniform | LogUniform | Quantised, Field(discriminator="type")]
+Space = Mapping[str, Domain]
+"""Searched keys of the experiment and their domains."""
+
+
+def combinations(space: Space) -> Iterator[dict[str, Value]]:
+    """Every combination of the grids' values, the last key fastest."""
+    axes = [domain.values for domain in space.values() if isinstance(domain, _Values)]
+    for values in itertools.product(*axes):
+        yield dict(zip(space, values, strict=True))

@@ -1,0 +1,255 @@
+"""One trial, in whatever process it is started: train, assess, export, and tell the tuner.
+
+Knows no Ray: ``tell`` is ``ray.tune.report`` in a sweep, and may be any function.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distill.config import Experiment, assign, parse
+from distill.data.corpus import Corpus
+from distill.data.rows import published
+from distill.errors import Interrupted
+from distill.evaluation.efficiency import measure_on_cpu
+from distill.evaluation.predict import predict
+from distill.evaluation.split import Split
+from distill.fit import Guidance, Job, build_module, fit, load_best
+from distill.jobs import student_job, write_tokenizer
+from distill.loop import Report
+from distill.records import Cursor
+from distill.search.ledger import Entry, Ledger, identity_of, searched
+from distill.search.settings import COSTS, REPORTED
+from distill.search.space import Value
+from distill.student.export import ModelCard, export
+from distill.student.store import newest
+
+Metrics = dict[str, float]
+Tell = Callable[[Metrics, Path | None], None]
+"""Takes metrics and, for an exchange of weights, a folder to go on from."""
+RunFit = Callable[[Job, Report], None]
+DIMENSIONS = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+}
+"""Keys of ``student`` and what a model's configuration calls them."""
+
+
+def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experiment:
+    """The experiment with searched keys set; ConfigError where they do not go together."""
+    changed = copy.deepcopy(dict(raw))
+    for key, value in values.items():
+        assign(changed, key, value)
+    told = ", ".join(f"{key}={value}" for key, value in values.items())
+    return parse(changed, source=told or "the experiment")
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Tells of each evaluation of a fit. Pickles, for ranks that tell from their own process."""
+
+    tell: Tell
+    costs: Metrics
+    exchange: Path | None = None
+    """The fit's folder, where its weights may go to other members of a population."""
+
+    def __call__(self, cursor: Cursor) -> None:
+        folder = None if self.exchange is None else _snapshot(self.exchange)
+        self.tell(self.costs | _reported(cursor.history[-1]), folder)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all trials share; pickles into their processes."""
+
+    raw: dict[str, Any]
+    """The experiment as the file gives it: what is not set there can be searched."""
+    folder: Path
+    corpus: Path
+    tokenizer: str
+    """Folder of the tokenizer that students start from."""
+    guidance: Guidance | None
+    """The teachers' answers: all in the cache, so that no trial asks."""
+    teacher_params: float | None
+    """Of the largest teacher."""
+    stop: Path
+    exchanges: bool = False
+    """Whether trials are members of a population that take over each other's weights."""
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder / "trials")
+
+    def job(self, entry: Entry) -> Job:
+        """The fit of one trial."""
+        experiment = with_values(self.raw, searched(entry.values))
+        corpus = Corpus(self.corpus)
+        tokenizer = self._tokenizer(experiment, corpus)
+        job = student_job(experiment, corpus, tokenizer, entry.fit, self.stop)
+        guidance = self.guidance
+        if guidance is not None:
+            guidance = replace(guidance, aggregation=experiment.aggregation)
+        if self.exchanges:
+            every = job.trainer.eval_every or job.steps_per_epoch
+            trainer = job.trainer.model_copy(update={"checkpoint_every": every})
+            job = replace(job, trainer=trainer)
+        return replace(
+            job,
+            name=entry.name,
+            guidance=guidance,
+            objective=experiment.objective if guidance else None,
+            kd=experiment.kd if guidance else None,
+        )
+
+    def _tokenizer(self, experiment: Experiment, corpus: Corpus) -> str:
+        """One for each way of making it; trials that want the same one may meet here."""
+        student = experiment.student
+        made_of = [student.tokenizer, student.vocab_size, student.path]
+        start = student.init_from.path if student.init_from else None
+        name = "-".join(str(part or "own").replace("/", "_")[-40:] for part in [*made_of, start])
+        folder = self.folder / "tokenizers" / name
+        if not folder.is_dir():
+            with published(folder) as building:
+                default = student.init_from.path if student.init_from else self.tokenizer
+                write_tokenizer(student, default, corpus, building)
+        return str(folder)
+
+
+def run_trial(
+    sweep: Sweep,
+    values: Mapping[str, Value],
+    tell: Tell,
+    run_fit: RunFit | None = None,
+    start_from: Path | None = None,
+) -> None:
+    """Train the student of ``values`` to its end; a trial that is over only tells again.
+
+    ``start_from``: what another member of the population told with its metrics. Raises what
+    training raised; an interrupted trial returns, and stays ``running`` in the ledger.
+    """
+    ledger = sweep.ledger
+    entry = ledger.find(values)
+    assert entry is not None, f"the driver begins trials; {identity_of(values)} is none of them"
+    if entry.is_over:
+        _tell_again(entry, tell)
+        return
+    started = time.perf_counter()
+    if start_from is not None:
+        _take_over(start_from, entry.fit)
+    job = sweep.job(entry)
+    costs = _costs(sweep, job)
+    for row in _evaluations(entry) if start_from is None else []:
+        tell(costs | _reported(row), None)  # an interrupted sweep's, for the searcher of this one
+    reporter = Reporter(tell, costs, entry.fit if sweep.exchanges else None)
+    try:
+        (run_fit or _in_this_process)(job, reporter)
+    except Interrupted:
+        return
+    metrics = costs | assess(job, entry)
+    metrics["time.total_s"] = time.perf_counter() - started
+    card = _card(sweep, entry, metrics)
+    export(load_best(job).student, job.data.tokenizer, entry.student, card)
+    ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
+    shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
+    tell(metrics, None)
+
+
+def assess(job: Job, entry: Entry) -> Metrics:
+    """Validation metrics of the weights that are exported, and the teachers' beside them."""
+    best = max(_evaluations(entry), key=lambda row: row[job.trainer.select_by])
+    metrics = {name: best[name] for name in REPORTED}
+    if job.kd is not None and job.guidance is not None:
+        metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
+        validation = Split(Corpus(Path(job.data.corpus)), "validation")
+        with job.guidance.open(job.data, job.name, validation.num_classes) as stream:
+            seen = predict(load_best(job), validation.batches(job.data.open()), stream)
+        assert seen.teacher_R is not None
+        metrics["eval.teacher_accuracy"] = validation.accuracy(seen.teacher_R)
+        if metrics["eval.teacher_accuracy"] > 0:
+            metrics["eval.retention"] = metrics["eval.accuracy"] / metrics["eval.teacher_accuracy"]
+    return metrics
+
+
+def _in_this_process(job: Job, report: Report) -> None:
+    fit(job, report=report)
+
+
+def _tell_again(entry: Entry, tell: Tell) -> None:
+    """What a finished trial told when it trained, for the searcher of a resumed sweep."""
+    costs = {name: value for name, value in entry.metrics.items() if name in COSTS}
+    for row in _evaluations(entry):
+        tell(costs | _reported(row), None)
+    if entry.status == "finished":
+        tell(dict(entry.metrics), None)
+
+
+def _snapshot(fit_folder: Path) -> Path:
+    """The newest checkpoint and the best weights, for another member to go on from."""
+    checkpoint = newest(fit_folder / "checkpoints")
+    assert checkpoint is not None, "a population checkpoints at every evaluation"
+    folder = fit_folder / "exchange"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(checkpoint, folder / "checkpoints" / checkpoint.name)
+    for name in ("best.safetensors", "metrics.jsonl"):
+        shutil.copy2(fit_folder / name, folder / name)
+    return folder
+
+
+def _take_over(folder: Path, fit_folder: Path) -> None:
+    shutil.rmtree(fit_folder, ignore_errors=True)
+    shutil.copytree(folder, fit_folder)
+
+
+def _evaluations(entry: Entry) -> list[dict[str, float]]:
+    """One row an evaluation, in order."""
+    return [
+        {"step": line["step"], **line["metrics"]}
+        for line in entry.history()
+        if REPORTED[0] in line["metrics"]
+    ]
+
+
+def _reported(row: Mapping[str, float]) -> Metrics:
+    return {name: row[name] for name in (*REPORTED, "step")}
+
+
+def _costs(sweep: Sweep, job: Job) -> Metrics:
+    """What is known of a student before it trains."""
+    cost = measure_on_cpu(build_module(job).student, job.data.max_length)
+    costs = {
+        "student.params": float(cost.params),
+        "student.size_mb": cost.size_mb,
+        "student.latency_ms": cost.latency_ms,
+        "student.gflops": cost.gflops,
+    }
+    if sweep.teacher_params is not None:
+        costs["compression"] = sweep.teacher_params / cost.params
+    return costs
+
+
+def _dimensions(job: Job) -> dict[str, int]:
+    config: Any = build_module(job).student.config
+    return {key: getattr(config, name) for key, name in DIMENSIONS.items() if hasattr(config, name)}
+
+
+def _card(sweep: Sweep, entry: Entry, metrics: Metrics) -> ModelCard:
+    experiment = with_values(sweep.raw, searched(entry.values))
+    guidance = sweep.guidance
+    return ModelCard(
+        name=f"{experiment.tracking.experiment or 'sweep'} {entry.name}",
+        teachers=tuple(t.name for t in guidance.teachers) if guidance else (),
+        aggregation=experiment.aggregation.type,
+        objective=experiment.objective.type,
+        temperature=experiment.kd.temperature,
+        alpha=experiment.kd.alpha,
+        data_fingerprint=Corpus(sweep.corpus).fingerprint,
+        metrics=metrics,
+    )

@@ -1,0 +1,287 @@
+"""Ray Tune around :func:`distill.search.trial.run_trial`: searchers, schedulers, a listener."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from distill.config import Trainer
+from distill.errors import DistillError
+from distill.fit import Job
+from distill.loop import Report
+from distill.search.ledger import MEMBER, Entry, Ledger
+from distill.search.settings import ASHA, NSGA2, PBT, TPE, MedianStopping, Search
+from distill.search.space import Choice, Domain, Grid, LogUniform, Quantised, Value
+from distill.search.trial import Metrics, Reporter, Sweep, run_trial
+
+
+class Listener(Protocol):
+    """The driver, while trials run."""
+
+    def ended(self, entry: Entry) -> None: ...
+    def poll(self) -> None: ...
+    def is_asked_to_stop(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many trials run at once, and what each holds."""
+
+    max_concurrent: int
+    trainer: Trainer
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether a trial starts a worker group of its own."""
+        return self.trainer.num_workers > 1
+
+
+def tune_trials(
+    sweep: Sweep,
+    search: Search,
+    num_evaluations: int,
+    room: Room,
+    first: list[dict[str, Value]],
+    seed: int,
+    listener: Listener,
+) -> None:
+    """Run trials until ``search.total_trials`` were proposed, or the listener wants to stop.
+
+    ``first`` is proposed before anything else. Trials already in the ledger are proposed too and
+    answer from there, so that searcher and scheduler know of them. A failed trial stops no other.
+    """
+    # Our callback writes what is kept, and the driver's own handler hears Ctrl-C.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # eval.retention is known at a trial's end alone.
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    from ray import tune
+
+    space = {key: _tune_domain(domain) for key, domain in search.space.items()}
+    if search.is_population:
+        space[MEMBER] = tune.grid_search(list(range(search.total_trials)))
+    searcher = _searcher(search, space, first, seed)
+    callback: Any = _callback(sweep.ledger, listener)
+    # A population's size is its grid of members; a grid has its own number.
+    num_samples = 1 if search.uses_grid or search.is_population else search.total_trials
+    tuner = tune.Tuner(
+        _trainable(sweep, room),
+        param_space=space if searcher is None else None,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher or _variants(first, seed),
+            scheduler=_scheduler(search, space, num_evaluations),
+            num_samples=num_samples,
+            max_concurrent_trials=room.max_concurrent,
+            reuse_actors=not room.is_nested,
+            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=str((sweep.folder / "ray").absolute()),
+            callbacks=[callback],
+            stop=callback.stopper(),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _trainable(sweep: Sweep, room: Room) -> Any:
+    from ray import tune
+
+    trainer = room.trainer
+    bundle = {"CPU": trainer.num_cpus_per_worker}
+    if trainer.num_gpus_per_worker:
+        bundle["GPU"] = trainer.num_gpus_per_worker
+    if room.is_nested:
+        bundle = {"CPU": 0.01}  # it only waits for its group
+    labels = {"bundle_label_selector": [trainer.node_labels]} if trainer.node_labels else {}
+    resources = tune.PlacementGroupFactory([bundle], **labels)
+    return tune.with_resources(
+        tune.with_parameters(_trial, sweep=sweep, trainer=trainer if room.is_nested else None),
+        resources,
+    )
+
+
+def _trial(config: dict[str, Any], sweep: Sweep, trainer: Trainer | None) -> None:
+    """What Ray Tune runs, in an actor that outlives the trial."""
+    from ray import tune
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    def tell(metrics: Metrics, folder: Path | None) -> None:
+        checkpoint = None if folder is None else tune.Checkpoint.from_directory(str(folder))
+        tune.report(dict(metrics), checkpoint=checkpoint)
+
+    taken = tune.get_checkpoint()
+    if taken is None or not sweep.exchanges:
+        run_trial(sweep, config, tell, None if trainer is None else partial(_group, trainer))
+        return
+    with taken.as_directory() as folder:
+        run_trial(sweep, config, tell, start_from=Path(folder))
+
+
+def _group(trainer: Trainer, job: Job, report: Report) -> None:
+    """The fit of a student with several ranks: a worker group inside the trial."""
+    from distill.student.group import run_group
+
+    assert isinstance(report, Reporter)
+    run_group(job, trainer, Path(job.folder) / "ray", report.costs)
+
+
+# ---- searchers and schedulers ------------------------------------------------------------------
+
+
+def _tune_domain(domain: Domain) -> Any:
+    from ray import tune
+
+    if isinstance(domain, Grid):
+        return tune.grid_search(list(domain.values))
+    if isinstance(domain, Choice):
+        return tune.choice(list(domain.values))
+    low: Any = domain.low
+    high: Any = domain.high
+    if isinstance(domain, Quantised):
+        step: Any = domain.step
+        return (
+            tune.qrandint(low, high, step) if domain.is_integer else tune.quniform(low, high, step)
+        )
+    if isinstance(domain, LogUniform):
+        return tune.lograndint(low, high + 1) if domain.is_integer else tune.loguniform(low, high)
+    return tune.randint(low, high + 1) if domain.is_integer else tune.uniform(low, high)
+
+
+def _variants(first: list[dict[str, Value]], seed: int) -> Any:
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    return BasicVariantGenerator(points_to_evaluate=first or None, random_state=seed)
+
+
+def _searcher(
+    search: Search, space: Mapping[str, Any], first: list[dict[str, Value]], seed: int
+) -> Any:
+    """Optuna's, through Ray Tune; None for the samplers that are Ray Tune's own."""
+    sampling = search.sampling
+    if not isinstance(sampling, TPE | NSGA2):
+        return None
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if isinstance(sampling, TPE):
+        sampler: Any = optuna.samplers.TPESampler(n_startup_trials=sampling.num_startup, seed=seed)
+    else:
+        sampler = optuna.samplers.NSGAIISampler(population_size=sampling.population, seed=seed)
+    goals = search.ordered_goals
+    return OptunaSearch(
+        space=OptunaSearch.convert_search_space(dict(space)),
+        metric=[goal.metric for goal in goals] if len(goals) > 1 else goals[0].metric,
+        mode=[goal.mode for goal in goals] if len(goals) > 1 else goals[0].mode,
+        points_to_evaluate=first or None,
+        sampler=sampler,
+    )
+
+
+def _scheduler(search: Search, space: Mapping[str, Any], num_evaluations: int) -> Any:
+    """By the first goal, counting evaluations; None trains every trial to its end."""
+    from ray.tune import schedulers
+
+    scheduler = search.scheduler
+    if scheduler is None:
+        return None
+    quality = search.ordered_goals[0]
+    common: Any = {"metric": quality.metric, "mode": quality.mode}
+    common["time_attr"] = "training_iteration"
+    if isinstance(scheduler, ASHA):
+        return schedulers.ASHAScheduler(
+            **common,
+            # A trial's last word comes after its last evaluation, and must not be cut off.
+            max_t=num_evaluations + 2,
+            grace_period=scheduler.grace,
+            reduction_factor=scheduler.reduction,
+        )
+    if isinstance(scheduler, MedianStopping):
+        return schedulers.MedianStoppingRule(
+            **common,
+            grace_period=scheduler.grace,
+            min_samples_required=scheduler.min_trials,
+        )
+    return schedulers.PopulationBasedTraining(
+        **common,
+        perturbation_interval=scheduler.interval,
+        quantile_fraction=scheduler.quantile,
+        resample_probability=scheduler.resample,
+        hyperparam_mutations={key: space[key] for key in search.space},
+        log_config=False,
+    )
+
+
+# ---- listening ---------------------------------------------------------------------------------
+
+
+def _callback(ledger: Ledger, listener: Listener) -> Any:
+    """A Ray Tune callback that keeps the ledger; built here, because its base is Ray's."""
+    from ray.tune import Callback, Stopper
+
+    class Keeper(Callback):
+        def __init__(self) -> None:
+            self._running: set[str] = set()
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self._running.add(trial.trial_id)
+            ledger.begin(trial.config)
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self._running.discard(trial.trial_id)
+            entry = ledger.find(trial.config)
+            assert entry is not None
+            if not entry.is_over and listener.is_asked_to_stop():
+                return
+            if not entry.is_over:  # the scheduler ended it
+                told = {k: v for k, v in trial.last_result.items() if "." in k or k == "step"}
+                entry = ledger.write(entry, "stopped", {k: float(v) for k, v in told.items()})
+            listener.ended(entry)
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self._running.discard(trial.trial_id)
+            entry = ledger.find(trial.config) or ledger.begin(trial.config)
+            reason = reason_of_failure(trial.get_pickled_error() or trial.get_error())
+            listener.ended(ledger.write(entry, "failed", {}, reason))
+
+        def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+            listener.poll()
+
+        def stopper(self) -> Stopper:
+            running, ask = self._running, listener.is_asked_to_stop
+
+            class WhenAsked(Stopper):
+                def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+                    return False
+
+                def stop_all(self) -> bool:
+                    # Trials see the stop file themselves, and write their checkpoints first.
+                    return ask() and not running
+
+            return WhenAsked()
+
+    return Keeper()
+
+
+def reason_of_failure(error: BaseException | None) -> str:
+    """One line: the message of the first error of ours among the causes, else of the innermost."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, DistillError):
+            return str(error)
+        seen.append(error)
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    if not seen:
+        return "lost without a message"
+    last = seen[-1]
+    lines = str(last).strip().splitlines() or [""]
+    return f"{type(last).__name__}: {lines[-1]}"
