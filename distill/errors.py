@@ -33,6 +33,10 @@ class RunFolderError(InputError):
     """The output folder is unwritable or belongs to another experiment."""
 
 
+class RecordError(InputError):
+    """What MLflow holds of an experiment is missing, empty, not finished, or asked for in vain."""
+
+
 class UnreachableError(InputError):
     """A Ray or MLflow address does not answer."""
 

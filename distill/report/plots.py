@@ -30,7 +30,7 @@ DPI = 150
 
 def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
     """Parameters (log) against accuracy; a model without parameters is a line across."""
-    figure, axes = _figure(8.0, 5.4)
+    figure, axes = new_figure(8.0, 5.4)
     measured = [row for row in rows if row.accuracy is not None]
     sized = [row for row in measured if row.params]
     for role, (marker, colour, name) in STYLES.items():
@@ -58,14 +58,14 @@ def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
     axes.set_ylabel("accuracy on the test split")
     axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+ ", " ", count(value)))
     axes.xaxis.set_minor_formatter(lambda value, _: "")
-    axes.yaxis.set_major_formatter(_as_percent)
+    axes.yaxis.set_major_formatter(as_percent)
     axes.grid(which="major", color="0.9", linewidth=0.8)
     if sized:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=4, frameon=False)
     labels = [(row.name, row.params or 0.0, row.accuracy or 0.0) for row in sized]
     lines = [(row.name, row.accuracy or 0.0) for row in measured if not row.params]
     place_labels(axes, labels, lines)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def learning_curves(
@@ -78,7 +78,7 @@ def learning_curves(
 
     ``history``: the lines of each fit's metrics.jsonl, by its name.
     """
-    figure, (above, below) = _figure(8.0, 7.0, num_rows=2)
+    figure, (above, below) = new_figure(8.0, 7.0, num_rows=2)
     for index, name in enumerate(history):
         above.plot([], [], color=PALETTE[index % len(PALETTE)], linewidth=3, label=name)
     for axes, metric in ((above, accuracy), (below, loss)):
@@ -105,17 +105,17 @@ def learning_curves(
     if history:
         above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
     above.set_ylabel("accuracy on the validation split")
-    above.yaxis.set_major_formatter(_as_percent)
+    above.yaxis.set_major_formatter(as_percent)
     below.set_ylabel("training loss")
     below.set_xlabel("optimizer steps")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
     """Accuracy of each model in each domain, as groups of bars that start at 0."""
     shown = [row for row in rows if row.per_domain]
     domains = list(dict.fromkeys(name for row in shown for name in row.per_domain))
-    figure, axes = _figure(max(8.0, 0.15 * (len(shown) + 2) * len(domains)), 5.4)
+    figure, axes = new_figure(max(8.0, 0.15 * (len(shown) + 2) * len(domains)), 5.4)
     width = 0.84 / max(len(shown), 1)
     for index, row in enumerate(shown):
         left = [d + (index - (len(shown) - 1) / 2) * width for d in range(len(domains))]
@@ -134,15 +134,15 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.0)
     axes.set_ylabel("accuracy on the test split")
-    axes.yaxis.set_major_formatter(_as_percent)
+    axes.yaxis.set_major_formatter(as_percent)
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     if shown:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _figure(width: float, height: float, num_rows: int = 1) -> tuple["Figure", Any]:
+def new_figure(width: float, height: float, num_rows: int = 1) -> tuple["Figure", Any]:
     """A figure outside pyplot: no display, no global state, no figures left open."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -155,14 +155,14 @@ def _figure(width: float, height: float, num_rows: int = 1) -> tuple["Figure", A
     return figure, axes
 
 
-def _save(figure: "Figure", path: str | Path) -> Path:
+def save(figure: "Figure", path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
 
 
-def _as_percent(value: float, _: int) -> str:
+def as_percent(value: float, _: int) -> str:
     return f"{value * 100:g} %"
 
 

@@ -1,0 +1,169 @@
+"""What a sweep leaves for its readers: its frontier as table, picture, page and winners."""
+
+from __future__ import annotations
+
+import csv
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.report.frontier_plots import frontier_png, heat_map_png
+from distill.report.heat import heat_grid
+from distill.report.names import label, shown, shown_value
+from distill.report.plots import BLACK, BLUE, ORANGE, VERMILION
+from distill.report.table import Row
+from distill.search.choice import SIZE, best, plane, size_limits, within
+from distill.search.trials import Goal, Trial, frontier
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+"""plotly.js writes styles and code of its own; the network stays shut."""
+
+
+def write_frontier(
+    folder: str | Path,
+    trials: Sequence[Trial],
+    goals: Sequence[Goal],
+    searched: Sequence[str],
+    rows: Sequence[Row] = (),
+    teacher_accuracy: float | None = None,
+) -> list[Path]:
+    """frontier.csv, .png and .html, winners.md, and a heat map where T and α were searched.
+
+    Returns the files written. ``rows``: the comparison on the test split; ``teacher_accuracy``:
+    of the aggregated teachers on validation.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / "frontier.csv"
+    _write_csv(table, trials, goals, searched)
+    written = [
+        table,
+        frontier_png(trials, goals, folder / "frontier.png", rows, teacher_accuracy),
+        _write_html(folder / "frontier.html", trials, goals, searched, teacher_accuracy),
+    ]
+    winners = winners_markdown(trials, goals, searched)
+    if winners:
+        written.append(folder / "winners.md")
+        written[-1].write_text(winners, encoding="utf-8")
+    grid = heat_grid(trials, goals[0].metric)
+    if grid is not None:
+        written.append(heat_map_png(grid, goals[0], folder / "heat_map.png"))
+    return written
+
+
+def _write_csv(
+    path: Path, trials: Sequence[Trial], goals: Sequence[Goal], searched: Sequence[str]
+) -> None:
+    """Every trial, unrounded; columns as in ``mlflow.search_runs``: params.…, metrics.…."""
+    best_names = {trial.name for trial in frontier(trials, goals)}
+    metrics = list(dict.fromkeys(goal.metric for goal in goals))
+    metrics += sorted({name for t in trials for name in t.metrics} - set(metrics))
+    head = ["trial", "status", "on_frontier"]
+    head += [f"params.{key}" for key in searched] + [f"metrics.{name}" for name in metrics]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*head, "student", "reason"])
+        for trial in trials:
+            writer.writerow(
+                [trial.name, trial.status, str(trial.name in best_names).lower()]
+                + [_plain(trial.values.get(key)) for key in searched]
+                + [_plain(trial.metrics.get(name)) for name in metrics]
+                + [trial.student, trial.reason]
+            )
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def winners_markdown(
+    trials: Sequence[Trial], goals: Sequence[Goal], searched: Sequence[str]
+) -> str:
+    """The best trial under each limit of size, with its configuration; "" without sizes."""
+    quality = goals[0]
+    head = ["at most", "trial", label(quality.metric), label(SIZE), *searched]
+    lines = []
+    for limit in size_limits(trials):
+        won = best(within(trials, {SIZE: limit}), [quality, Goal(SIZE, "min")])
+        if won is not None:
+            cells = [f"{limit:g} MB", won.name]
+            cells += [shown(name, won.metrics.get(name)) for name in (quality.metric, SIZE)]
+            lines.append(cells + [shown_value(won.values.get(key)) for key in searched])
+    if not lines:
+        return ""
+    rules = ["---", "---", "---:", "---:"] + ["---:"] * len(searched)
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+        for cells in [head, rules, *lines]
+    )
+
+
+def _write_html(
+    path: Path,
+    trials: Sequence[Trial],
+    goals: Sequence[Goal],
+    searched: Sequence[str],
+    teacher_accuracy: float | None,
+) -> Path:
+    """An interactive plot in one file, plotly.js included: nothing is fetched."""
+    from plotly import graph_objects as go
+
+    quality, cost = plane(goals)
+    known = [t for t in trials if t.status != "failed" and {quality.metric, cost.metric} <= {*t.metrics}]
+    steps = frontier(trials, (quality, cost))
+    members = {t.name for t in frontier(trials, goals)}
+
+    def xy(some: Sequence[Trial]) -> dict[str, Any]:
+        return {
+            "x": [t.metrics[cost.metric] for t in some],
+            "y": [t.metrics[quality.metric] for t in some],
+            "text": [_hover(t, goals, searched) for t in some],
+            "hoverinfo": "text",
+        }
+
+    figure = go.Figure()
+    line = {"color": VERMILION, "shape": "hv", "width": 2}
+    figure.add_scatter(**xy(steps) | {"hoverinfo": "skip"}, mode="lines", line=line, name="frontier")
+    groups = (
+        ("on the frontier", [t for t in known if t.name in members], "star", VERMILION, 15),
+        ("finished", [t for t in known if t.status == "finished"], "circle", BLUE, 9),
+        ("stopped early", [t for t in known if t.status == "stopped"], "x", ORANGE, 8),
+    )
+    for name, some, symbol, colour, size in groups:
+        some = [t for t in some if name == "on the frontier" or t.name not in members]
+        marker = {"symbol": symbol, "color": colour, "size": size, "line": {"color": "white", "width": 1}}
+        if some:
+            figure.add_scatter(**xy(some), mode="markers", name=name, marker=marker)
+    if teacher_accuracy is not None and quality.metric == "eval.accuracy":
+        figure.add_hline(
+            teacher_accuracy, line_dash="dash", line_color=BLACK, annotation_text="teachers"
+        )
+    figure.update_layout(
+        template="plotly_white",
+        xaxis={"title": label(cost.metric), "type": "log"},
+        yaxis={"title": label(quality.metric)},
+        legend={"orientation": "h", "y": 1.08},
+        font={"size": 14, "color": "#1a1a1a"},
+    )
+    page = figure.to_html(include_plotlyjs=True, config={"displaylogo": False, "responsive": True})
+    head = (
+        '<head><meta charset="utf-8"><title>Frontier</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    )
+    path.write_text(page.replace("<head>", head, 1), encoding="utf-8")
+    return path
+
+
+def _hover(trial: Trial, goals: Sequence[Goal], searched: Sequence[str]) -> str:
+    """plotly reads some HTML in hover texts, so names and values are escaped."""
+    lines = [f"<b>{html.escape(trial.name)}</b>"]
+    lines += [f"{label(g.metric)}: {shown(g.metric, trial.metrics.get(g.metric))}" for g in goals]
+    lines += [f"{html.escape(key)}: {html.escape(shown_value(trial.values.get(key)))}" for key in searched]
+    return "<br>".join(lines)

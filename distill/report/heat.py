@@ -1,0 +1,67 @@
+"""A metric over two searched keys: the mean and the count in each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from distill.report.table import three_digits
+from distill.search.trials import Trial, Value
+
+MAX_VALUES = 7
+"""More distinct numbers than these are binned."""
+NUM_BINS = 5
+TEMPERATURE, ALPHA = "kd.temperature", "kd.alpha"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows are y, columns x; both ascend. An empty cell has mean NaN and count 0."""
+
+    x: str
+    y: str
+    x_labels: list[str]
+    y_labels: list[str]
+    mean_YX: np.ndarray
+    count_YX: np.ndarray
+
+
+def heat_grid(
+    trials: Sequence[Trial], metric: str, x: str = TEMPERATURE, y: str = ALPHA
+) -> Grid | None:
+    """Mean of ``metric`` over all other keys; None where either key does not vary."""
+    known = [
+        t
+        for t in trials
+        if t.status == "finished" and metric in t.metrics and x in t.values and y in t.values
+    ]
+    x_labels, column_N = _cells([t.values[x] for t in known])
+    y_labels, row_N = _cells([t.values[y] for t in known])
+    if len(x_labels) < 2 or len(y_labels) < 2:
+        return None
+    count_YX = np.zeros((len(y_labels), len(x_labels)), np.int64)
+    sum_YX = np.zeros(count_YX.shape)
+    np.add.at(count_YX, (row_N, column_N), 1)
+    np.add.at(sum_YX, (row_N, column_N), [t.metrics[metric] for t in known])
+    with np.errstate(invalid="ignore"):
+        return Grid(x, y, x_labels, y_labels, sum_YX / count_YX, count_YX)
+
+
+def _cells(values: Sequence[Value]) -> tuple[list[str], np.ndarray]:
+    """Labels in order, and the index among them of each value."""
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < len(values):
+        names = sorted({str(v) for v in values})
+        return names, np.array([names.index(str(v)) for v in values], np.int64)
+    distinct = sorted(set(numbers))
+    if len(distinct) <= MAX_VALUES:
+        labels = [f"{v:g}" for v in distinct]
+        return labels, np.searchsorted(distinct, numbers)
+    low, high = distinct[0], distinct[-1]
+    is_wide = low > 0 and high / low >= 10  # such a key was searched on a log scale
+    edges = (np.geomspace if is_wide else np.linspace)(low, high, NUM_BINS + 1)
+    labels = [f"{three_digits(a)} – {three_digits(b)}" for a, b in pairwise(edges.tolist())]
+    return labels, np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, NUM_BINS - 1)

@@ -1,0 +1,74 @@
+"""Metrics as a person reads them: their names, units, definitions and digits."""
+
+from __future__ import annotations
+
+import re
+
+from distill.report.table import MISSING, count, percent, three_digits
+from distill.search.trials import Value
+
+MEANINGS = {
+    "eval.accuracy": "share of rows of the validation split whose largest logit is the label; "
+    "selection, schedules and sweeps read it",
+    "test.accuracy": "the same on the test split, measured once for the exported weights of the "
+    "trials on the frontier",
+    "eval.f1": "macro F1 on validation: mean over the classes that occur",
+    "eval.loss": "mean loss on validation",
+    "test.f1": "macro F1 on test",
+    "eval.teacher_accuracy": "accuracy of the aggregated teachers on validation, at temperature 1",
+    "eval.retention": "the student's accuracy over the aggregated teachers', on validation",
+    "test.retention": "the same on test",
+    "compression": "parameters of the largest teacher over parameters of the student",
+    "student.params": "parameters, embeddings included",
+    "student.size_mb": "exported float32 safetensors, MB = 10⁶ bytes",
+    "student.latency_ms": "median of one sequence of data.max_length tokens, batch 1, on one CPU "
+    "thread",
+    "student.gflops": "10⁹ floating-point operations of that forward; a multiply-add is 2",
+    "kd.temperature": "T: softens teachers and student in the soft loss",
+    "kd.alpha": "α: weight of the soft target against the hard label",
+    "loss": "training loss, mean over the steps since the last record",
+    "teacher.passes": "times that the teachers answered the whole training set",
+    "time.total_s": "seconds of the whole trial",
+}
+_SHOWN = {
+    "eval.accuracy": "accuracy (validation)",
+    "eval.f1": "F1 (validation)",
+    "eval.retention": "retention (validation)",
+    "test.accuracy": "accuracy (test)",
+    "test.f1": "F1 (test)",
+    "test.retention": "retention (test)",
+    "student.size_mb": "size (MB)",
+    "student.latency_ms": "latency (ms)",
+    "student.gflops": "compute (GFLOPs)",
+    "student.params": "parameters",
+    "time.total_s": "time (s)",
+}
+_FRACTIONS = re.compile(r"(^|\.)(accuracy|f1|retention|teacher_accuracy)(\.|$)")
+
+
+def label(metric: str) -> str:
+    """``size (MB)``; a name that is not known stays as it is."""
+    return _SHOWN.get(metric, metric)
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether it is stored as 0.81 and read as 81 %."""
+    return bool(_FRACTIONS.search(metric))
+
+
+def shown(metric: str, value: float | None) -> str:
+    """A metric's value without its unit, but with % where it is a fraction."""
+    if is_fraction(metric):
+        return percent(value)
+    return count(value) if metric.endswith("params") else three_digits(value)
+
+
+def shown_value(value: Value | None) -> str:
+    """A searched key's value: 3, 0.01, 2.9e-05, forward_kl."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,350 @@
+"""An experiment back from MLflow: its newest sweep, or its trainings, as trials and rows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from distill.config import Tracking
+from distill.errors import RecordError
+from distill.report.table import Row
+from distill.search.choice import DEFAULT_GOALS
+from distill.search.trials import Goal, Status, Trial, Value
+from distill.tracking.find import PARENT, all_runs, connect, find_experiment
+from distill.tracking.store import resolve_uri
+from distill.tracking.values import masked
+
+SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
+CURVES = ("eval.accuracy", "eval.f1", "loss", "kd.loss", "ce.loss")
+"""Metrics whose history is read; others are known by their last value."""
+ROLES = ("expert", "mix", "baseline")
+NOT_COMPARED = ("output", "tracking.", "cluster.", "stream.", "cache.", "data.cache_dir")
+"""Parameters in which two trainings may differ without being different students."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    context: str
+    """train, transfer, validation or test."""
+    name: str
+    digest: str
+    num_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What MLflow knows of an experiment's newest sweep, or of its single trainings."""
+
+    is_sweep: bool
+    is_partial: bool
+    """The sweep still ran, or its driver was lost, when this was read."""
+    run_id: str
+    started: str
+    goals: tuple[Goal, ...]
+    searched: tuple[str, ...]
+    """Of trainings: the keys in which they differ."""
+    trials: list[Trial]
+    shapes: dict[str, dict[str, Value]] = field(default_factory=dict)
+    """Trial → its student's layers, hidden, heads, ffn."""
+    rows: list[Row] = field(default_factory=list)
+    """Experts, mixes and baselines on the test split."""
+    params: dict[str, str] = field(default_factory=dict)
+    """The base configuration, flattened."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Metrics of the parent: ``sweep.trials``, ``teacher.passes``, ``time.total_s``."""
+    environment: dict[str, str] = field(default_factory=dict)
+    datasets: list[Dataset] = field(default_factory=list)
+    num_running: int = 0
+    """Trials without an end: not among ``trials``."""
+    notes: list[str] = field(default_factory=list)
+    """What makes the comparison less than fair, or less than whole."""
+    experiment: str = ""
+    uri: str = ""
+    """Of the store, masked."""
+
+    @property
+    def teacher_accuracy(self) -> float | None:
+        known = [t.metrics["eval.teacher_accuracy"] for t in self.trials if _has_teacher(t)]
+        return max(known, default=None)
+
+
+def read_experiment(
+    uri: str | None, name: str, allow_partial: bool = False, with_history: bool = True
+) -> Record:
+    """``uri``: None for $MLFLOW_TRACKING_URI, else SQLite in the working folder.
+
+    Raises RecordError where the experiment does not exist, has no runs or no finished trial, or
+    still runs (unless ``allow_partial``), and UnreachableError where MLflow does not answer.
+    """
+    resolved = resolve_uri(Tracking(uri=uri))
+    client = connect(resolved)
+    experiment = find_experiment(client, resolved, name)
+    runs = all_runs(client, experiment.experiment_id)
+    parents = [run for run in runs if PARENT not in run.data.tags]
+    if not parents:
+        raise RecordError(f"experiment {name} has no runs: distill train or sweep writes them")
+    sweep = next((r for r in parents if r.data.tags.get("distill.kind") == "sweep"), None)
+    if sweep is not None:
+        record = _read_sweep(client, sweep, runs, with_history)
+    else:
+        record = _read_trainings(client, parents, runs, with_history)
+    record = replace(record, experiment=name, uri=masked(resolved))
+    _refuse_unfinished(record, allow_partial)
+    return record
+
+
+def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
+    counts = {status: 0 for status in ("finished", "stopped", "failed")}
+    for trial in record.trials:
+        counts[trial.status] += 1
+    there = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    there = ", ".join(filter(None, [there, f"{record.num_running} not ended"]))
+    what = "sweep" if record.is_sweep else "training"
+    if record.is_partial and not allow_partial:
+        raise RecordError(
+            f"the {what} of experiment {record.experiment} has not ended ({there}): wait for it, "
+            "resume it if its driver is gone, or give --partial to show what is there"
+        )
+    if not counts["finished"]:
+        reason = next((f"; first reason: {t.reason}" for t in record.trials if t.reason), "")
+        raise RecordError(
+            f"experiment {record.experiment} has no finished trial ({there}){reason}"
+        )
+
+
+def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) -> Record:
+    tags = sweep.data.tags
+    searched = tuple(json.loads(tags.get("distill.searched", "[]")))
+    goals = tuple(Goal(**goal) for goal in json.loads(tags.get("distill.goals", "[]")))
+    children = _children(sweep, runs)
+    trials, shapes, num_running = [], {}, 0
+    for run in sorted(children, key=lambda r: r.info.run_name):
+        if run.data.tags.get("distill.kind") != "trial":
+            continue
+        status = _status(run)
+        if status is None:
+            num_running += 1
+            continue
+        values = {k: value_of(run.data.params[k]) for k in searched if k in run.data.params}
+        trials.append(_trial(client, run, run.info.run_name, status, values, with_history))
+        shapes[run.info.run_name] = _shape(run)
+    return Record(
+        is_sweep=True,
+        is_partial=sweep.info.status in ("RUNNING", "SCHEDULED"),
+        run_id=sweep.info.run_id,
+        started=_time(sweep),
+        goals=goals or DEFAULT_GOALS,
+        searched=searched,
+        trials=trials,
+        shapes=shapes,
+        rows=_rows(children),
+        params=dict(sweep.data.params),
+        totals=dict(sweep.data.metrics),
+        environment=_environment(tags),
+        datasets=_datasets(sweep),
+        num_running=num_running,
+        notes=_endings(sweep),
+    )
+
+
+def _read_trainings(
+    client: Any, parents: list[Any], runs: list[Any], with_history: bool
+) -> Record:
+    """Every training is a point. The newest run of a row speaks for it, and for the record."""
+    newest = parents[0]
+    ended = {run.info.run_id: _status(run) for run in parents}
+    known = [run for run in reversed(parents) if ended[run.info.run_id] is not None]
+    searched = _differing([run for run in known if ended[run.info.run_id] == "finished"])
+    names = _distinct_names(known)
+    trials, shapes = [], {}
+    for run, name in zip(known, names, strict=True):
+        values = {k: value_of(run.data.params[k]) for k in searched if k in run.data.params}
+        status = ended[run.info.run_id]
+        assert status is not None
+        trials.append(_trial(client, run, name, status, values, with_history))
+        shapes[name] = _shape(run)
+    rows: dict[tuple[str, str], Row] = {}
+    for parent in parents:
+        for row in _rows(_children(parent, runs)):
+            rows.setdefault((row.role, row.name), row)
+    tests = {d.digest for run in known for d in _datasets(run) if d.context == "test"}
+    notes = ["the trainings were tested on different data: compare them with care"]
+    return Record(
+        is_sweep=False,
+        is_partial=not known,
+        run_id=newest.info.run_id,
+        started=_time(newest),
+        goals=DEFAULT_GOALS,
+        searched=searched,
+        trials=trials,
+        shapes=shapes,
+        rows=list(rows.values()),
+        params=dict(newest.data.params),
+        environment=_environment(newest.data.tags),
+        datasets=_datasets(newest),
+        num_running=len(parents) - len(known),
+        notes=notes if len(tests) > 1 else [],
+    )
+
+
+def _endings(sweep: Any) -> list[str]:
+    if sweep.info.status not in ("KILLED", "FAILED"):
+        return []
+    why = sweep.data.tags.get("distill.ended", "").strip()
+    return ["the sweep ended early" + (f": {masked(why)}" if why else "")]
+
+
+def _children(parent: Any, runs: list[Any]) -> list[Any]:
+    return [run for run in runs if run.data.tags.get(PARENT) == parent.info.run_id]
+
+
+def _status(run: Any) -> Status | None:
+    """None: the run has not ended."""
+    said = run.data.tags.get("distill.status")
+    if said in ("finished", "stopped", "failed"):
+        return said
+    if run.info.status == "FINISHED":
+        return "finished"
+    return None if run.info.status in ("RUNNING", "SCHEDULED") else "failed"
+
+
+def _trial(
+    client: Any,
+    run: Any,
+    name: str,
+    status: Status,
+    values: dict[str, Value],
+    with_history: bool,
+) -> Trial:
+    tags = run.data.tags
+    reason = tags.get("distill.reason") or tags.get("distill.ended") or "no reason was recorded"
+    return Trial(
+        name=name,
+        status=status,
+        values=values,
+        metrics=dict(run.data.metrics),
+        reason=reason if status == "failed" else "",
+        student=tags.get("distill.student") or _student_of(run),
+        history=_history(client, run) if with_history else [],
+    )
+
+
+def _student_of(run: Any) -> str:
+    """The export of a training, below the run folder that its configuration names."""
+    output = run.data.params.get("output")
+    return str(Path(output) / "student") if output and output != "null" else ""
+
+
+def _history(client: Any, run: Any) -> list[dict[str, Any]]:
+    """Lines as in metrics.jsonl, by step."""
+    lines: dict[int, dict[str, float]] = {}
+    for name in CURVES:
+        if name in run.data.metrics:
+            for point in client.get_metric_history(run.info.run_id, name):
+                lines.setdefault(point.step, {})[name] = point.value
+    return [{"step": step, "metrics": metrics} for step, metrics in sorted(lines.items())]
+
+
+def _shape(run: Any) -> dict[str, Value]:
+    params = run.data.params
+    return {key: value_of(params[key]) for key in SHAPE if params.get(key, "null") != "null"}
+
+
+def _rows(children: Iterable[Any]) -> list[Row]:
+    rows = [_row(run) for run in children if run.data.tags.get("role") in ROLES]
+    return sorted(rows, key=lambda row: (ROLES.index(row.role), row.name))
+
+
+def _row(run: Any) -> Row:
+    metrics, role = run.data.metrics, run.data.tags["role"]
+    domains = domains_of(metrics)
+    is_expert = role == "expert"
+    return Row(
+        name=run.info.run_name,
+        role=role,
+        params=metrics.get("student.params"),
+        size_mb=metrics.get("student.size_mb"),
+        latency_ms=metrics.get("student.latency_ms"),
+        accuracy=metrics.get("test.accuracy"),
+        f1=metrics.get("test.f1"),
+        home=domains.pop("home", None) if is_expert else None,
+        abroad=domains.pop("abroad", None) if is_expert else None,
+        per_domain=domains,
+        retention=metrics.get("test.retention"),
+        compression=metrics.get("compression"),
+    )
+
+
+def domains_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """``test.accuracy.<domain>`` by domain."""
+    prefix = "test.accuracy."
+    return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+
+
+def value_of(text: str) -> Value:
+    """A parameter as it was before MLflow made a string of it."""
+    if text in ("true", "false", "True", "False"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _differing(runs: list[Any]) -> tuple[str, ...]:
+    keys = dict.fromkeys(key for run in runs for key in run.data.params)
+    return tuple(
+        key
+        for key in keys
+        if not key.startswith(NOT_COMPARED)
+        and len({run.data.params.get(key) for run in runs}) > 1
+    )
+
+
+def _distinct_names(runs: list[Any]) -> list[str]:
+    seen: dict[str, int] = {}
+    names = []
+    for run in runs:
+        name = run.info.run_name
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
+
+
+def _environment(tags: Mapping[str, str]) -> dict[str, str]:
+    names = {
+        "mlflow.source.git.commit": "git commit",
+        "mlflow.source.name": "started as",
+        "mlflow.user": "user",
+        "distill.output": "run folder",
+        "distill.ended": "ended",
+    }
+    known = {shown: masked(tags[tag]) for tag, shown in names.items() if tags.get(tag)}
+    prefixes = ("version.", "distill.version", "environment.")
+    return known | {k: masked(v) for k, v in sorted(tags.items()) if k.startswith(prefixes)}
+
+
+def _datasets(run: Any) -> list[Dataset]:
+    found = []
+    for given in run.inputs.dataset_inputs if run.inputs else []:
+        contexts = [tag.value for tag in given.tags if tag.key == "mlflow.data.context"]
+        profile: dict[str, Any] = {}
+        with contextlib.suppress(ValueError, TypeError):
+            profile = json.loads(given.dataset.profile)
+        digest = str(profile.get("fingerprint") or given.dataset.digest)
+        context = contexts[0] if contexts else ""
+        found.append(Dataset(context, given.dataset.name, digest, profile.get("num_rows")))
+    return found
+
+
+def _time(run: Any) -> str:
+    return datetime.fromtimestamp(run.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _has_teacher(trial: Trial) -> bool:
+    return trial.status == "finished" and "eval.teacher_accuracy" in trial.metrics
