@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from distill.check_inputs import space_of
 from distill.config import Experiment, Student
 from distill.data.corpus import Corpus
 from distill.fit import DataSpec, Job, StudentSpec
@@ -22,7 +23,13 @@ def student_job(
         name="student",
         folder=str(folder),
         seed=experiment.seed,
-        model=StudentSpec(experiment.student, tokenizer, corpus.label_names, max_length),
+        model=StudentSpec(
+            experiment.student,
+            tokenizer,
+            corpus.label_names,
+            max_length,
+            space_of(experiment.data, corpus),
+        ),
         data=DataSpec(str(corpus.folder), tokenizer, max_length),
         train_rows=rows,
         validation_rows=corpus.rows("validation"),
@@ -33,7 +40,9 @@ def student_job(
 
 
 def write_tokenizer(student: Student, default: str, corpus: Corpus, folder: Path) -> str:
-    """The folder of a student's tokenizer, made once."""
+    """The folder of a student's tokenizer, made once; empty for features."""
+    if corpus.features is not None:
+        return ""
 
     def texts() -> Iterator[str]:
         for split in ("train", "transfer"):

@@ -118,15 +118,16 @@ def _metrics(
         "test.f1": row.f1,
     }
     metrics |= {f"test.accuracy.{d}": value for d, value in row.per_domain.items()}
-    if teacher is not None and teacher.accuracy and row.retention and row.compression:
+    if teacher is not None and teacher.accuracy and row.retention:
         kd = plan.experiment.kd
         metrics |= {
             "test.retention": row.retention,
             "test.teacher_accuracy": teacher.accuracy,
-            "compression": row.compression,
             "kd.temperature": kd.temperature,
             "kd.alpha": kd.alpha,
         }
+        if row.compression is not None:
+            metrics["compression"] = row.compression
     return metrics
 
 

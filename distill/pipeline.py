@@ -30,6 +30,7 @@ from distill.run_folder import RunFolder
 from distill.student.group import run_group
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.teachers.wire import wire_name
 from distill.tracking import Tracker, check_reachable
 
@@ -171,7 +172,8 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
             own = baseline.student
             default = own.init_from.path if own.init_from else d.plan.tokenizer
             tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
-            model = StudentSpec(own, tokenizer, corpus.label_names, student.data.max_length)
+            length = student.data.max_length
+            model = StudentSpec(own, tokenizer, corpus.label_names, length, d.plan.features)
             data = DataSpec(str(corpus.folder), tokenizer, student.data.max_length)
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
@@ -310,13 +312,15 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     num_labels = len(corpus.label_names)
 
     def spec(name: str, folder: str, serving: Serving, num_outputs: int) -> TeacherSpec:
+        has_tokens = corpus.features is None and not is_pickle(folder)
+        weights = file_fingerprint(folder) if is_pickle(folder) else weights_fingerprint(folder)
         key = TeacherKey(
             # The arithmetic decides the answer as much as the weights do.
-            weights=f"{weights_fingerprint(folder)}-{serving.dtype}",
+            weights=f"{weights}-{serving.dtype}",
             data=corpus.fingerprint,
-            tokenizer=tokenizer_fingerprint(folder),
+            tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
             wire=wire_name(serving.wire),
-            max_length=experiment.data.max_length,
+            max_length=experiment.data.max_length if has_tokens else 0,
         )
         return TeacherSpec(name, folder, serving, num_outputs, key)
 

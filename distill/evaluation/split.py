@@ -9,7 +9,7 @@ import numpy as np
 
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
-from distill.data.tokens import Tokens
+from distill.data.inputs import Inputs
 from distill.evaluation.predict import confusion
 from distill.evaluation.quality import Confusion
 
@@ -24,8 +24,8 @@ class Split:
         self.domain_names = corpus.domain_names
         self.num_classes = len(corpus.label_names)
 
-    def batches(self, tokens: Tokens) -> Batches:
-        return Batches(tokens, self.rows, BATCH, seed=0, shuffle=False)
+    def batches(self, inputs: Inputs) -> Batches:
+        return Batches(inputs, self.rows, BATCH, seed=0, shuffle=False)
 
     def accuracy(self, predicted_R: np.ndarray) -> float:
         return float((predicted_R == self.labels_R).mean())

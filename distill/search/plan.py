@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distill.config import Experiment
-from distill.data.corpus import Corpus
+from distill.config import Experiment, Student
 from distill.errors import ConfigError
-from distill.models.sizes import solve
 from distill.run_folder import OPERATIONAL
 from distill.search.settings import Search
 from distill.search.space import Value
@@ -39,8 +37,10 @@ def raw_of(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json", exclude_unset=True, exclude={"search"})
 
 
-def plan_search(experiment: Experiment, corpus: Corpus, vocab_size: int) -> SearchPlan:
-    """Raises ConfigError for what no trial could be: a key, an end of a range, a size, the room."""
+def plan_search(experiment: Experiment, fits: Callable[[Student], object]) -> SearchPlan:
+    """``fits`` raises ConfigError for a student of a size that cannot be built.
+
+    Raises ConfigError for what no trial could be: a key, an end of a range, a size, the room."""
     search = experiment.search
     if search is None:
         raise ConfigError(
@@ -60,7 +60,7 @@ def plan_search(experiment: Experiment, corpus: Corpus, vocab_size: int) -> Sear
     raw = raw_of(experiment)
     _refuse_fixed(search)
     for values, key in _corners(search):
-        _check_corner(raw, values, key, experiment, corpus, vocab_size)
+        _check_corner(raw, values, key, experiment, fits)
     max_concurrent = _room(experiment, search)
     return SearchPlan(max_concurrent, tuple(_lines(search, max_concurrent)))
 
@@ -96,15 +96,11 @@ def _check_corner(
     values: dict[str, Value],
     key: str,
     experiment: Experiment,
-    corpus: Corpus,
-    vocab_size: int,
+    fits: Callable[[Student], object],
 ) -> None:
     try:
         changed = with_values(raw, values)
-        student = changed.student
-        if not (student.path or student.init_from):
-            num_labels, length = len(corpus.label_names), experiment.data.max_length
-            solve(student, student.vocab_size or vocab_size, num_labels, length)
+        fits(changed.student)
     except ConfigError as error:
         if len(values) > 1 or len(experiment.search.space if experiment.search else ()) == 1:
             raise ConfigError(f"search.space: {error}") from None

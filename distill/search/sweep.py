@@ -1,4 +1,4 @@
-"""``distill sweep``: teachers asked once, then trials that read their answers, then the frontier."""
+"""``distill sweep``: teachers asked once, trials that read their answers, the frontier."""
 
 from __future__ import annotations
 
@@ -150,9 +150,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         metrics["time.total_s"] = time.perf_counter() - started
         d.tracker.metrics(metrics, 0)
         title = experiment.tracking.experiment or d.run.root.name
-        return replace(
-            outcome, metrics=metrics, open_command=d.tracker.open_command, title=title
-        )
+        return replace(outcome, metrics=metrics, open_command=d.tracker.open_command, title=title)
 
 
 def _record_search(d: Driver, search: Search) -> None:

@@ -15,7 +15,7 @@ from distill.errors import DistillError
 from distill.fit import Job
 from distill.loop import Report
 from distill.search.ledger import MEMBER, Entry, Ledger
-from distill.search.settings import ASHA, NSGA2, PBT, TPE, MedianStopping, Search
+from distill.search.settings import ASHA, NSGA2, TPE, MedianStopping, Search
 from distill.search.space import Choice, Domain, Grid, LogUniform, Quantised, Value
 from distill.search.trial import Metrics, Reporter, Sweep, run_trial
 
@@ -100,7 +100,7 @@ def _trainable(sweep: Sweep, room: Room) -> Any:
         bundle["GPU"] = trainer.num_gpus_per_worker
     if room.is_nested:
         bundle = {"CPU": 0.01}  # it only waits for its group
-    labels = {"bundle_label_selector": [trainer.node_labels]} if trainer.node_labels else {}
+    labels: Any = {"bundle_label_selector": [trainer.node_labels]} if trainer.node_labels else {}
     resources = tune.PlacementGroupFactory([bundle], **labels)
     return tune.with_resources(
         tune.with_parameters(_trial, sweep=sweep, trainer=trainer if room.is_nested else None),

@@ -50,8 +50,8 @@ class DeepSpeedEngine:
         backend = "gloo" if device.type == "cpu" else "nccl"
         if not dist.is_initialized() and "WORLD_SIZE" not in os.environ:
             # Alone in this process: a group of one, that listens on no port.
-            alone = torch._C._distributed_c10d.HashStore()
-            dist.init_process_group(backend, store=alone, rank=0, world_size=1)
+            alone: Any = dist
+            dist.init_process_group(backend, store=alone.HashStore(), rank=0, world_size=1)
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
         self.device = device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()

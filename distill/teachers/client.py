@@ -61,7 +61,9 @@ class SilentTeachers:
         )
 
     def stats(self) -> dict[str, float]:
-        names = (f"teacher.{name}.{count}" for name in self.names for count in ("requests", "retries"))
+        names = (
+            f"teacher.{name}.{count}" for name in self.names for count in ("requests", "retries")
+        )
         return dict.fromkeys(names, 0.0)
 
 
