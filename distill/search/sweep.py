@@ -16,6 +16,7 @@ from distill.check import check_search
 from distill.comparison import fit_row, row_of, teacher_rows, tfidf_row
 from distill.config import Experiment, TfidfBaseline
 from distill.data.corpus import Corpus
+from distill.errors import TrainingError
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
@@ -321,6 +322,10 @@ def record_trial(d: Driver, entry: Entry, is_frontier: bool = False) -> None:
 def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> SweepOutcome:
     """Test what is on the frontier, write it down, register the champion."""
     entries = [entry for entry in sweep.ledger.entries() if entry.status != "running"]
+    if not any(entry.status == "finished" for entry in entries):
+        reasons = [f"{entry.name}: {entry.reason}" for entry in entries if entry.reason]
+        told = f", {reasons[0]}" if reasons else ""
+        raise TrainingError(f"none of {len(entries)} trials finished{told}")
     goals = search.ordered_goals
     chosen = {trial.name for trial in frontier([e.trial() for e in entries], goals)}
     d.progress.say(f"testing the {len(chosen)} students of the frontier")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -58,10 +59,12 @@ def tune_trials(
     # Our callback writes what is kept, and the driver's own handler hears Ctrl-C.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbosity 0 too
     # eval.retention is known at a trial's end alone.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     from ray import tune
 
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the listener
     space = {key: _tune_domain(domain) for key, domain in search.space.items()}
     if search.is_population:
         space[MEMBER] = tune.grid_search(list(range(search.total_trials)))
@@ -225,12 +228,23 @@ def _scheduler(search: Search, space: Mapping[str, Any], num_evaluations: int) -
 
 
 def _callback(ledger: Ledger, listener: Listener) -> Any:
-    """A Ray Tune callback that keeps the ledger; built here, because its base is Ray's."""
+    """A Ray Tune callback that keeps the ledger; built here, because its base is Ray's.
+
+    The tuner pickles its settings beside its own state, which nobody reads here: these two stay
+    in this process.
+    """
     from ray.tune import Callback, Stopper
+    from ray.tune.stopper import NoopStopper
 
     class Keeper(Callback):
         def __init__(self) -> None:
             self._running: set[str] = set()
+
+        def __deepcopy__(self, memo: Any) -> Keeper:
+            return self
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Callback, ()
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.add(trial.trial_id)
@@ -250,7 +264,7 @@ def _callback(ledger: Ledger, listener: Listener) -> Any:
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
             entry = ledger.find(trial.config) or ledger.begin(trial.config)
-            reason = reason_of_failure(trial.get_pickled_error() or trial.get_error())
+            reason = reason_of_failure(_error_of(trial))
             listener.ended(ledger.write(entry, "failed", {}, reason))
 
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
@@ -260,6 +274,12 @@ def _callback(ledger: Ledger, listener: Listener) -> Any:
             running, ask = self._running, listener.is_asked_to_stop
 
             class WhenAsked(Stopper):
+                def __deepcopy__(self, memo: Any) -> WhenAsked:
+                    return self
+
+                def __reduce__(self) -> tuple[Any, ...]:
+                    return NoopStopper, ()
+
                 def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
                     return False
 
@@ -270,6 +290,17 @@ def _callback(ledger: Ledger, listener: Listener) -> Any:
             return WhenAsked()
 
     return Keeper()
+
+
+def _error_of(trial: Any) -> BaseException | None:
+    """What Ray Tune has just written beside the trial, in this process."""
+    from ray import cloudpickle
+
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    with open(path, "rb") as file:
+        return cloudpickle.load(file)
 
 
 def reason_of_failure(error: BaseException | None) -> str:

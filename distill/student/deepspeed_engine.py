@@ -52,6 +52,7 @@ class DeepSpeedEngine:
             # Alone in this process: a group of one, that listens on no port.
             alone: Any = dist
             dist.init_process_group(backend, store=alone.HashStore(), rank=0, world_size=1)
+            os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
         self.device = device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()

@@ -57,6 +57,14 @@ def log_model(
     return info.model_uri
 
 
+def register_model(uri: str, model_uri: str, name: str) -> str:
+    """A logged model as the next version of a registered one; returns the version."""
+    mlflow = import_mlflow()
+    with _tracking_uri(mlflow, uri):
+        created = mlflow.register_model(model_uri, name, await_registration_for=0)
+    return str(created.version)
+
+
 @contextlib.contextmanager
 def _tracking_uri(mlflow: Any, uri: str) -> Iterator[None]:
     """MLflow's process-wide URI for a block: log_model knows no other way to be told.

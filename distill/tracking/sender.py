@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.tracking.model import log_model
+from distill.tracking.model import log_model, register_model
 from distill.tracking.outbox import Record
 from distill.tracking.runs import ENDED
 from distill.tracking.values import cut, masked, safe_name
@@ -109,9 +109,6 @@ class Sender:
         run_id = self._find_child(record["child"])
         assert run_id is not None, f"{record['child']} is recorded before it is registered"
         name = record["name"]
-        known = {model.name for model in self.client.search_registered_models(f"name = '{name}'")}
-        if name not in known:
-            self.client.create_registered_model(name)
         found = self.client.search_model_versions(f"name = '{name}'")
         version = next((v.version for v in found if v.run_id == run_id), None)
         if version is None:
@@ -119,8 +116,7 @@ class Sender:
             model = log_model(
                 self.client, self.uri, self.experiment_id, run_id, folder, record["child"]
             )
-            created = self.client.create_model_version(name, model, run_id)
-            version = created.version
+            version = register_model(self.uri, model, name)
         self.client.set_registered_model_alias(name, record["alias"], version)
         return str(version)
 
