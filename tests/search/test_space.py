@@ -1,0 +1,84 @@
+"""Domains and the search section: what is refused, and what is proposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distill.config import parse
+from distill.errors import ConfigError
+from distill.search.settings import NSGA2, GridSampler, Search
+
+
+def search_of(**section: Any) -> Search:
+    raw = {"data": {"path": "x"}, "output": "o", "search": section}
+    found = parse(raw).search
+    assert found is not None
+    return found
+
+
+GRID = {"type": "grid", "values": [1.0, 2.0]}
+CHOICE = {"type": "choice", "values": [1.0, 2.0]}
+
+
+def test_all_grids_are_gone_through_and_anything_else_is_searched() -> None:
+    grid = search_of(space={"kd.temperature": GRID, "student.layers": GRID | {"values": [1, 2, 4]}})
+    assert isinstance(grid.sampling, GridSampler) and grid.total_trials == 6
+    mixed = search_of(space={"kd.temperature": CHOICE, "student.layers": CHOICE})
+    assert isinstance(mixed.sampling, NSGA2) and mixed.sampling.population == 8
+    assert mixed.total_trials == 30
+    assert [(g.metric, g.mode) for g in mixed.ordered_goals] == [
+        ("eval.accuracy", "max"),
+        ("student.size_mb", "min"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"space": {}}, "search.space"),
+        ({"space": {"kd.alpha": GRID}, "goals": {}}, "search.goals is empty"),
+        ({"space": {"kd.alpha": GRID}, "goals": {"eval.acuracy": "max"}}, "no trial logs"),
+        ({"space": {"kd.alpha": GRID}, "goals": {"eval.f1": "up"}}, "search.goals.eval.f1"),
+        (
+            {
+                "space": {"kd.alpha": CHOICE},
+                "goals": {"student.size_mb": "min"},
+                "scheduler": {"type": "asha"},
+            },
+            "is not reported while a trial trains",
+        ),
+        ({"space": {"kd.alpha": GRID}, "sampler": {"type": "tpe"}}, "make it a choice"),
+        ({"space": {"kd.alpha": CHOICE}, "sampler": {"type": "grid"}}, "needs values"),
+        ({"space": {"kd.alpha": GRID}, "num_trials": 7}, "the grid has 2 combinations"),
+        ({"space": {"kd.alpha": {"type": "grid", "values": [1, 1]}}}, "values must differ"),
+        (
+            {"space": {"kd.alpha": {"type": "uniform", "low": 1, "high": 0}}},
+            "low must be below high",
+        ),
+        (
+            {"space": {"kd.alpha": {"type": "loguniform", "low": 0, "high": 1}}},
+            "above 0, got 0",
+        ),
+        (
+            {"space": {"kd.alpha": {"type": "quantised", "low": 0, "high": 1, "step": 0.3}}},
+            "whole steps",
+        ),
+        (
+            {
+                "space": {"student.layers": CHOICE},
+                "sampler": {"type": "random"},
+                "scheduler": {"type": "pbt"},
+            },
+            "cannot be: search kd",
+        ),
+        (
+            {"space": {"kd.alpha": CHOICE}, "scheduler": {"type": "pbt"}},
+            "needs search.sampler random",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        search_of(**section)
