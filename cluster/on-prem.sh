@@ -27,7 +27,7 @@ port=${RAY_PORT:-6379}
 hosts=() roles=()
 while read -r host role rest; do
     [[ -z $host ]] && continue
-    [[ $host =~ ^[A-Za-z0-9._@-]+$ && ${role:-} =~ ^[a-z0-9]([a-z0-9-]*[a-z0-9])?$ && -z $rest ]] ||
+    [[ $host =~ ^[A-Za-z0-9][A-Za-z0-9._@-]*$ && ${role:-} =~ ^[a-z0-9]([a-z0-9-]*[a-z0-9])?$ && -z $rest ]] ||
         refuse "$2: '$host ${role:-}${rest:+ $rest}' is not 'host role'"
     hosts+=("$host") roles+=("$role")
 done < <(sed 's/#.*//' "$2")
