@@ -21,7 +21,7 @@ import yaml
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
-ROLES = {"head": 0, "teacher": 2, "student": 2}
+ROLES = {"head": 0, "teacher": 1, "student": 1}
 """Logical CPUs of each node; the head's none: only the driver lives there."""
 
 

@@ -1,0 +1,33 @@
+"""A run on several nodes: who lands where, by Ray's state API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # machines may be busy
+def test_teachers_and_student_land_on_their_nodes(tmp_path: Path) -> None:
+    """Experts and router are trained and served on role: teacher, the student on role: student."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.three_nodes", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ran = json.loads(done.stdout.splitlines()[-1])
+    assert ran["TeacherActor"] == ["teacher"]
+    assert [ran[f"fit:{name}"] for name in ("cluster-0", "cluster-1", "router")] == [
+        ["teacher"]
+    ] * 3
+    assert ran["RayTrainWorker"] == ran["fit:alone"] == ["student"]
+    assert (tmp_path / "run/student/model.safetensors").exists()
