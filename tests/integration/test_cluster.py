@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from distill.config import parse
+from distill.errors import ConfigError
+from distill.placement import check_labels
+from tests.toys import toy_experiment
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,3 +36,20 @@ def test_teachers_and_student_land_on_their_nodes(tmp_path: Path) -> None:
     ] * 3
     assert ran["RayTrainWorker"] == ran["fit:alone"] == ["student"]
     assert (tmp_path / "run/student/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_labels_that_no_node_has_are_named_before_anything_starts(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    raw = toy_experiment(tmp_path)
+    raw["trainer"] |= {"node_labels": {"role": "student"}}
+    raw["experts"]["serving"] |= {"node_labels": {"role": "teacher"}}
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"trainer.node_labels wants {'role': 'student'}.*remove"):
+        check_labels(parse(raw), said.append)
+    assert said == []
+    # A cluster that was joined may grow: it is said, and waited for.
+    check_labels(parse(raw | {"cluster": {"address": "auto"}}), said.append)
+    assert ["experts.serving.node_labels" in line for line in said] == [False, True]
+    assert all("waiting for such a node to join" in line for line in said)
