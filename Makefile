@@ -65,8 +65,9 @@ test: lint types $(OPS) ## Lint, types and all tests
 	@$(WITH_VENV) python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(DEV) ## ruff: rules and format
+lint: $(DEV) ## ruff: rules and format; shell syntax
 	@echo "==> ruff (a second)"
+	@bash -n cluster/on-prem.sh
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { \
 		echo "not formatted (make format): $$($(BIN)/ruff format --check . | sed -n 's/^Would reformat: //p' | tr '\n' ' ')"; \

@@ -27,18 +27,26 @@ Config = Annotated[Path, typer.Argument(help="YAML file of the experiment.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Keys to change, as a.b=c.", show_default=False)
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to run on: auto or host:port; sets cluster.address.", show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
 @app.command()
-def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train(
+    config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
+) -> None:
     """Train experts, serve them, distil the student, evaluate, record. Resumes what exists."""
     with _errors(as_json):
         from distill import pipeline
         from distill.report.progress import Progress
         from distill.report.table import render
 
-        experiment = _load(config, overrides)
+        experiment = _load(config, overrides, address)
         with Progress() as progress:
             outcome = pipeline.train(experiment, progress)
         _show(render(outcome.rows, title=str(experiment.tracking.experiment)))
@@ -52,13 +60,15 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
 
 
 @app.command()
-def sweep(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def sweep(
+    config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
+) -> None:
     """Search temperature, alpha, size, … with one set of teachers; the frontier. Resumes."""
     with _errors(as_json):
         from distill.report.progress import Progress
         from distill.search.sweep import sweep as run_sweep
 
-        experiment = _load(config, overrides, "-sweep")
+        experiment = _load(config, overrides, address, "-sweep")
         with Progress() as progress:
             outcome = run_sweep(experiment, progress)
         _show(outcome.table())
@@ -71,7 +81,9 @@ def sweep(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
 
 
 @app.command()
-def check(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def check(
+    config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
+) -> None:
     """Validate everything that can be known before a process starts, and print the plan."""
     with _errors(as_json):
         from rich.table import Table
@@ -80,7 +92,7 @@ def check(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
         from distill.cluster import check_address
         from distill.tracking import check_reachable
 
-        experiment = _load(config, overrides)
+        experiment = _load(config, overrides, address)
         check_reachable(experiment.tracking)
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
@@ -94,14 +106,16 @@ def check(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
 
 
 @app.command()
-def experts(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def experts(
+    config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
+) -> None:
     """Train the experts and the router alone, as ordinary Hugging Face folders."""
     with _errors(as_json):
         from distill import pipeline
         from distill.errors import ConfigError
         from distill.report.progress import Progress
 
-        experiment = _load(config, overrides)
+        experiment = _load(config, overrides, address)
         if experiment.experts is None:
             raise ConfigError(f"{config} has no section experts: there is nothing to train")
         with Progress() as progress:
@@ -174,10 +188,17 @@ def main() -> None:
     app()
 
 
-def _load(config: Path, overrides: list[str] | None, output_suffix: str = "") -> Any:
+def _load(
+    config: Path, overrides: list[str] | None, address: str | None = None, output_suffix: str = ""
+) -> Any:
     from distill.config import load
 
-    return load(config, overrides, output_suffix)
+    return load(config, [*(overrides or []), *_joining(address)], output_suffix)
+
+
+def _joining(address: str | None) -> list[str]:
+    """The override that ``--address`` stands for."""
+    return [] if address is None else [f"cluster.address={json.dumps(address)}"]
 
 
 @contextmanager

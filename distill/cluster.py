@@ -112,9 +112,7 @@ def _probe(address: str) -> None:
     from ray._private import services
     from ray._private.grpc_utils import init_grpc_channel
 
-    host = address.removeprefix("ray://").split("?")[0]
-    if not address.startswith("ray://"):
-        host = services.canonicalize_bootstrap_address(address) or host
+    host = services.canonicalize_bootstrap_address(address) or address
     channel: Any = init_grpc_channel(host)
     try:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)

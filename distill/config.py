@@ -218,6 +218,8 @@ class Experts(Section):
     num_cpus: float = Field(default=1.0, gt=0)
     """CPUs of one training task; as many run at once as the cluster has room for."""
     num_gpus: float = Field(default=0.0, ge=0)
+    node_labels: dict[str, str] = {}
+    """Ray node labels that a training task needs, e.g. {role: teacher}."""
 
 
 class InitFrom(Section):
@@ -384,9 +386,23 @@ class Tracking(Section):
 
 class Cluster(Section):
     address: str | None = None
-    """A running Ray cluster (``auto``, ``ray://host:10001``); null starts a local one."""
+    """A running Ray cluster that this machine is part of: ``auto`` or ``host:port``; null starts a
+    local one."""
     num_cpus: float | None = Field(default=None, gt=0)
     """CPUs of a local cluster; null: all."""
+    start_deadline_s: float = Field(default=900.0, gt=0)
+    """Longest wait for all teachers to be up; a cluster may have to start machines for them."""
+
+    @field_validator("address")
+    @classmethod
+    def _no_url(cls, address: str | None) -> str | None:
+        if address is not None and "://" in address:
+            raise ValueError(
+                f"cluster.address must be auto or host:port, got {address!r}: distill does not "
+                "run through Ray Client; from outside a cluster, submit it as a job: ray job "
+                "submit --address http://127.0.0.1:8265 -- distill train … --address auto"
+            )
+        return address
 
 
 class Experiment(Section):

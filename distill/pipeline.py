@@ -25,6 +25,7 @@ from distill.interrupt import StopOnSignal
 from distill.jobs import student_job, write_tokenizer
 from distill.models.load import weights_fingerprint
 from distill.outcome import Outcome, evaluate
+from distill.placement import check_kept, check_labels
 from distill.report.progress import Progress, Tail
 from distill.run_folder import RunFolder
 from distill.student.group import run_group
@@ -61,6 +62,7 @@ def driver(
     """Everything checked, the run folder claimed, MLflow and Ray up; all of it down at the end."""
     check_reachable(experiment.tracking)
     check_address(experiment.cluster)
+    check_kept(experiment)
     plan = check(experiment, progress.say, command)
     run = RunFolder(experiment.output)
     run.claim(experiment, plan.identity)
@@ -71,6 +73,7 @@ def driver(
         StopOnSignal(run.ask_to_stop) as interrupt,  # last: ray.init sets handlers of its own
     ):
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, progress.say)
+        check_labels(experiment, progress.say)
         progress.say("Ctrl-C stops with a checkpoint; the same command resumes")
         yield Driver(plan, run, tracker, progress, interrupt)
 
@@ -248,6 +251,7 @@ def run_tasks(d: Driver, jobs: list[Job]) -> None:
 def _run_student(d: Driver, job: Job) -> None:
     watch = Watch(d, [job], d.tracker)
     if not is_done(job):
+        check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
         group: Future[None] = Future()
 
         def run() -> None:
@@ -284,7 +288,7 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
     served = [*teachers, *([router] if router else [])]
     _open_cache(d, served)
     d.progress.say(f"starting {len(served)} teachers: {', '.join(s.name for s in served)}")
-    with RayTeacherPool(served) as pool:
+    with RayTeacherPool(served, experiment.cluster.start_deadline_s) as pool:
         yield Guidance(
             client=pool.client(experiment.stream),
             teachers=tuple(teachers),
@@ -336,7 +340,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         teachers = [spec(t.name, t.path, t, num_labels) for t in experiment.teachers]
         given = getattr(experiment.aggregation, "router", None)
         if given is not None:
-            router = spec(
-                ROUTER, given, Serving(num_cpus=teachers[0].serving.num_cpus), len(teachers)
-            )
+            first = teachers[0].serving
+            like_first = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
+            router = spec(ROUTER, given, like_first, len(teachers))
     return teachers, router

@@ -35,6 +35,7 @@ OPERATIONAL: tuple[str, ...] = (
     "trainer.num_cpus_per_worker",
     "trainer.num_gpus_per_worker",
     "trainer.node_labels",
+    "experts.node_labels",
     "trainer.max_failures",
     "trainer.keep_checkpoints",
     "trainer.checkpoint_every",

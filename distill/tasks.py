@@ -20,6 +20,7 @@ class Tasks:
             task = ray.remote(fit_and_save).options(
                 num_cpus=job.trainer.num_cpus_per_worker,
                 num_gpus=job.trainer.num_gpus_per_worker,
+                label_selector=job.trainer.node_labels or None,
                 max_retries=2,  # a lost worker: the fit resumes from its checkpoint
                 name=f"fit:{job.name}",
             )

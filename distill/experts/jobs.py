@@ -64,4 +64,5 @@ def plain_trainer(experts: Experts, epochs: float, batch_size: int) -> Trainer:
         batch_size=batch_size,
         num_cpus_per_worker=experts.num_cpus,
         num_gpus_per_worker=experts.num_gpus,
+        node_labels=experts.node_labels,
     )

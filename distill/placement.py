@@ -1,0 +1,113 @@
+"""Where each part may run: node labels of the configuration against the nodes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.config import Experiment, Serving
+from distill.errors import ConfigError
+
+UNPACKED = "working_dir_files"
+"""Ray unpacks the working folder of a submitted job below a folder of this name."""
+
+
+@dataclass(frozen=True)
+class Want:
+    """What one process must find on a single node."""
+
+    key: str
+    """The configuration's key that names the labels."""
+    labels: Mapping[str, str]
+    num_cpus: float
+    num_gpus: float
+
+
+@dataclass(frozen=True)
+class Node:
+    labels: Mapping[str, str]
+    resources: Mapping[str, float]
+    """All of it, free or not."""
+
+
+def wants(experiment: Experiment) -> list[Want]:
+    """Every part that asks for labels."""
+    trainer, experts = experiment.trainer, experiment.experts
+    cpus, gpus = trainer.num_cpus_per_worker, trainer.num_gpus_per_worker
+    found = [Want("trainer.node_labels", trainer.node_labels, cpus, gpus)]
+    served: dict[str, Serving] = {f"teachers.{i}": t for i, t in enumerate(experiment.teachers)}
+    if experts is not None:
+        found.append(
+            Want("experts.node_labels", experts.node_labels, experts.num_cpus, experts.num_gpus)
+        )
+        served["experts.serving"] = experts.serving
+        if experts.router is not None and experiment.aggregation.needs_router():
+            served["experts.router.serving"] = experts.router.serving
+    for key, serving in served.items():
+        labels = serving.node_labels
+        found.append(Want(f"{key}.node_labels", labels, serving.num_cpus, serving.num_gpus))
+    return [want for want in found if want.labels]
+
+
+def admits(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Ray's rule: ``a``, ``!a``, ``in(a,b)`` or ``!in(a,b)``; an absent label equals nothing."""
+    for key, rule in selector.items():
+        values = rule.removeprefix("!")
+        if values.startswith("in(") and values.endswith(")"):
+            among = {value.strip() for value in values[3:-1].split(",")}
+        else:
+            among = {values}
+        if (labels.get(key) in among) == rule.startswith("!"):
+            return False
+    return True
+
+
+def unmet(wanted: Sequence[Want], nodes: Sequence[Node]) -> list[str]:
+    """One line for each want that no node can meet, even when it is idle."""
+    told = []
+    for want in wanted:
+        labelled = [node for node in nodes if admits(want.labels, node.labels)]
+        if any(_is_large_enough(node, want) for node in labelled):
+            continue
+        size = f"{want.num_cpus:g} CPUs and {want.num_gpus:g} GPUs"
+        lack = f"of the {len(labelled)} nodes with them none has {size}" if labelled else ""
+        named = [{k: v for k, v in n.labels.items() if not k.startswith("ray.io/")} for n in nodes]
+        lack = lack or f"no node has them (node labels: {named})"
+        told.append(f"{want.key} wants {dict(want.labels)}, and {lack}")
+    return told
+
+
+def _is_large_enough(node: Node, want: Want) -> bool:
+    asked = {"CPU": want.num_cpus, "GPU": want.num_gpus}
+    return all(node.resources.get(kind, 0.0) + 1e-6 >= amount for kind, amount in asked.items())
+
+
+def check_labels(experiment: Experiment, say: Callable[[str], None], only: str = "") -> None:
+    """Say which labels no node of the running Ray has; ``only`` looks at keys that start so.
+
+    A joined cluster may grow, so there it is only said. Raises ConfigError on a local one.
+    """
+    import ray
+
+    nodes = [Node(node["Labels"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    for told in unmet([w for w in wants(experiment) if w.key.startswith(only)], nodes):
+        if experiment.cluster.address is None:
+            raise ConfigError(
+                f"{told}: remove the key, or name a cluster with such nodes in cluster.address"
+            )
+        say(f"{told}: waiting for such a node to join (`ray start --labels`, or the autoscaler)")
+
+
+def check_kept(experiment: Experiment, folder: Path | None = None) -> None:
+    """Raise ConfigError if the run folder would lie in a submitted job's own working folder.
+
+    Ray unpacks that on one node, and deletes it after the job. ``folder``: the working folder.
+    """
+    here = (folder or Path.cwd()).absolute()
+    output = here / experiment.output
+    if UNPACKED in output.parts:
+        raise ConfigError(
+            f"output {experiment.output!r} lies in the folder that Ray unpacked for this job and "
+            "deletes after it: give an absolute path on storage that every node sees"
+        )
