@@ -24,7 +24,7 @@ from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.sizes import solve
 from distill.models.student import check_start
 from distill.run_folder import RunFolder, identity
-from distill.search.plan import SearchPlan, plan_search
+from distill.search.plan import plan_search
 from distill.search.settings import Search
 from distill.teachers.probability import is_pickle
 
@@ -59,7 +59,6 @@ class Plan:
     """What teachers and student hold at once."""
     num_gpus: float
     lines: tuple[Line, ...]
-    search: SearchPlan | None = None
 
 
 def check(
@@ -84,9 +83,9 @@ def check(
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
     num_cpus, num_gpus, resource_lines = _check_resources(experiment, len(names), infos, base)
     described = identity(experiment, corpus.fingerprint)
-    search = None
+    search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
-        search = plan_search(experiment, _sizes(experiment, corpus, tokenizer, space))
+        search_lines = plan_search(experiment, _sizes(experiment, corpus, tokenizer, space))
     if command == "sweep":
         described["command"] = command  # its folder holds trials, not a student
     is_resuming = RunFolder(experiment.output).check(described)
@@ -94,7 +93,7 @@ def check(
         *_data_lines(experiment, corpus),
         *resource_lines,
         *student_lines,
-        *(Line(*told) for told in (search.lines if search else ())),
+        *(Line(*told) for told in search_lines),
         Line("output", experiment.output, "resumes" if is_resuming else "new"),
     )
     return Plan(
@@ -108,15 +107,13 @@ def check(
         num_cpus,
         num_gpus,
         lines,
-        search,
     )
 
 
-def check_search(plan: Plan) -> tuple[Search, SearchPlan]:
-    """The sweep of a plan that :func:`check` made for the command ``sweep``."""
-    search = plan.experiment.search
-    assert search is not None and plan.search is not None
-    return search, plan.search
+def search_of(plan: Plan) -> Search:
+    """The search of a plan that :func:`check` made for the command ``sweep``."""
+    assert plan.experiment.search is not None
+    return plan.experiment.search
 
 
 def _check_names(names: tuple[str, ...]) -> None:

@@ -32,6 +32,8 @@ class Entry:
     metrics: dict[str, float]
     reason: str = ""
     dimensions: dict[str, int] | None = None
+    starts: int = 1
+    """Of a member of a population: how often it was begun, each time in a new folder."""
 
     @property
     def name(self) -> str:
@@ -39,7 +41,7 @@ class Entry:
 
     @property
     def fit(self) -> Path:
-        return self.folder / "fit"
+        return self.folder / ("fit" if MEMBER not in self.values else f"fit-{self.starts:03d}")
 
     @property
     def student(self) -> Path:
@@ -95,8 +97,10 @@ class Ledger:
             entry = Entry(self.folder / name, dict(values), "running", {})
         elif entry.is_over:
             return entry
-        # A member of a population keeps its entry and changes its values.
-        return self.write(replace(entry, values=dict(values)), "running", {})
+        if MEMBER in values and entry.folder.exists():
+            # It changes its values, and what it did before may still be ending in its folder.
+            entry = replace(entry, values=dict(values), starts=entry.starts + 1)
+        return self.write(entry, "running", {})
 
     def write(
         self,
@@ -108,13 +112,16 @@ class Ledger:
     ) -> Entry:
         """Whole or not at all."""
         dimensions = dict(dimensions) if dimensions is not None else entry.dimensions
-        new = Entry(entry.folder, entry.values, status, dict(metrics), reason, dimensions)
+        new = replace(
+            entry, status=status, metrics=dict(metrics), reason=reason, dimensions=dimensions
+        )
         told = {
             "values": new.values,
             "status": status,
             "metrics": new.metrics,
             "reason": reason,
             "dimensions": dimensions,
+            "starts": new.starts,
         }
         entry.folder.mkdir(parents=True, exist_ok=True)
         partial = entry.folder / "trial.partial"
@@ -147,6 +154,7 @@ def _read(path: Path) -> Entry:
             told["metrics"],
             told["reason"],
             told["dimensions"],
+            told["starts"],
         )
     except (ValueError, KeyError) as error:
         raise CheckpointError(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distill.config import Experiment, Student
@@ -23,24 +22,19 @@ FIXED = ("data", "experts", "teachers", *OPERATIONAL)
 and how to run."""
 
 
-@dataclass(frozen=True)
-class SearchPlan:
-    """A validated sweep."""
-
-    max_concurrent: int
-    lines: tuple[tuple[str, str, str], ...]
-    """Part, plan and size, for the plan's table."""
-
-
 def raw_of(experiment: Experiment) -> dict[str, Any]:
     """The experiment as its file gives it, without the search: defaults stay open to change."""
     return experiment.model_dump(mode="json", exclude_unset=True, exclude={"search"})
 
 
-def plan_search(experiment: Experiment, fits: Callable[[Student], object]) -> SearchPlan:
-    """``fits`` raises ConfigError for a student of a size that cannot be built.
+def plan_search(
+    experiment: Experiment, fits: Callable[[Student], object]
+) -> list[tuple[str, str, str]]:
+    """Part, plan and size, for the plan's table.
 
-    Raises ConfigError for what no trial could be: a key, an end of a range, a size, the room."""
+    ``fits`` raises ConfigError for a student that cannot be built. Raises ConfigError for what no
+    trial could be: a key, an end of a range, a size, the room.
+    """
     search = experiment.search
     if search is None:
         raise ConfigError(
@@ -61,8 +55,14 @@ def plan_search(experiment: Experiment, fits: Callable[[Student], object]) -> Se
     _refuse_fixed(search)
     for values, key in _corners(search):
         _check_corner(raw, values, key, experiment, fits)
-    max_concurrent = _room(experiment, search)
-    return SearchPlan(max_concurrent, tuple(_lines(search, max_concurrent)))
+    at_once = None
+    if experiment.cluster.address is None:
+        import torch
+
+        cpus = experiment.cluster.num_cpus or os.cpu_count() or 1
+        have = {"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}
+        at_once = concurrency(experiment, search, have)
+    return list(_lines(search, at_once))
 
 
 def _refuse_fixed(search: Search) -> None:
@@ -119,29 +119,29 @@ def _is_own_fault(error: ConfigError, key: str) -> bool:
     return "unknown key" in str(error) or f": {key}:" in str(error)
 
 
-def _room(experiment: Experiment, search: Search) -> int:
-    """Trials at once: as asked, or as many as the machine has CPUs and GPUs for."""
-    trainer = experiment.trainer
-    if experiment.cluster.address is not None:
-        return search.max_concurrent or 0
-    import torch
+def concurrency(experiment: Experiment, search: Search, have: Mapping[str, float]) -> int:
+    """Trials at once: as asked, or as many as the CPUs and GPUs of ``have`` are enough for.
 
-    have_cpus = experiment.cluster.num_cpus or os.cpu_count() or 1
-    fitting = int(have_cpus / (trainer.num_workers * trainer.num_cpus_per_worker) + 1e-9)
-    if trainer.num_gpus_per_worker:
-        per_trial = trainer.num_workers * trainer.num_gpus_per_worker
-        fitting = min(fitting, int(torch.cuda.device_count() / per_trial + 1e-9))
+    Raises ConfigError for more than fit.
+    """
+    trainer = experiment.trainer
+    wanted = {"CPU": trainer.num_cpus_per_worker, "GPU": trainer.num_gpus_per_worker}
+    fitting = min(
+        int(have.get(kind, 0.0) / (trainer.num_workers * each) + 1e-9)
+        for kind, each in wanted.items()
+        if each > 0
+    )
     if search.max_concurrent is not None and search.max_concurrent > fitting:
         raise ConfigError(
             f"search.max_concurrent is {search.max_concurrent}, and {fitting} trials of "
-            f"{trainer.num_workers} x {trainer.num_cpus_per_worker:g} CPUs and "
-            f"{trainer.num_gpus_per_worker:g} GPUs fit on this machine ({have_cpus:g} CPUs): lower "
-            "it, lower trainer.num_cpus_per_worker, or give cluster.address"
+            f"{trainer.num_workers} × ({wanted['CPU']:g} CPUs, {wanted['GPU']:g} GPUs) fit into "
+            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: lower it, lower "
+            "trainer.num_cpus_per_worker, or give cluster.address"
         )
-    return min(search.max_concurrent or fitting, search.total_trials)
+    return min(search.max_concurrent or max(1, fitting), search.total_trials)
 
 
-def _lines(search: Search, max_concurrent: int) -> Iterator[tuple[str, str, str]]:
+def _lines(search: Search, max_concurrent: int | None) -> Iterator[tuple[str, str, str]]:
     scheduler = "to the end" if search.scheduler is None else search.scheduler.type
     at_once = f"{max_concurrent} at once" if max_concurrent else "as many at once as fit"
     yield (

@@ -79,7 +79,8 @@ class MedianStopping(Variant):
 
 class PBT(Variant):
     """Population based training, Jaderberg et al. 2017 (Ray Tune's): the weakest quarter goes on
-    from the weights of the strongest, with changed values. ``num_trials`` is the population."""
+    from the weights of the strongest, with changed values. ``num_trials`` is the population.
+    A resumed sweep starts the members anew that were not at their end."""
 
     type: Literal["pbt"] = "pbt"
     interval: int = Field(default=1, ge=1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.aggregation import Routed, UniformMean
-from distill.check import check_search
+from distill.check import search_of
 from distill.comparison import fit_row, row_of, teacher_rows, tfidf_row
 from distill.config import Experiment, TfidfBaseline
 from distill.data.corpus import Corpus
@@ -37,7 +37,7 @@ from distill.report.frontier import write_frontier
 from distill.report.progress import Progress, duration
 from distill.report.table import Row, count, percent, three_digits
 from distill.search.ledger import Entry
-from distill.search.plan import raw_of
+from distill.search.plan import concurrency, raw_of
 from distill.search.settings import Search
 from distill.search.trial import Sweep
 from distill.search.trials import Trial, frontier
@@ -115,7 +115,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
     """From a configuration with a ``search`` section to the frontier of its students."""
     started = time.perf_counter()
     with driver(experiment, progress, "sweep") as d:
-        search, plan = check_search(d.plan)
+        search = search_of(d.plan)
         record_inputs(d)
         _record_search(d, search)
         student = own_job(d)
@@ -140,8 +140,8 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
             trials,
             search,
             student.num_evaluations,
-            Room(plan.max_concurrent, experiment.trainer),
-            [e.values for e in trials.ledger.entries()],
+            Room(_at_once(experiment, search), experiment.trainer),
+            [],
             experiment.seed,
             watch,
         )
@@ -241,6 +241,13 @@ def _baseline_rows(d: Driver, baselines: list) -> list[Row]:
         if isinstance(baseline, TfidfBaseline):
             rows.append(tfidf_row(baseline.name, d.plan, test))
     return rows
+
+
+def _at_once(experiment: Experiment, search: Search) -> int:
+    """As many trials as what runs now has room for; a searcher learns little from a crowd."""
+    import ray
+
+    return concurrency(experiment, search, ray.cluster_resources())
 
 
 # ---- trials ------------------------------------------------------------------------------------

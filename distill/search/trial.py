@@ -143,7 +143,7 @@ def run_trial(
         return
     started = time.perf_counter()
     if start_from is not None:
-        _take_over(start_from, entry.fit)
+        shutil.copytree(start_from, entry.fit, dirs_exist_ok=True)
     job = sweep.job(entry)
     costs = _costs(sweep, job)
     for row in _evaluations(entry) if start_from is None else []:
@@ -159,6 +159,9 @@ def run_trial(
     export(load_best(job).student, job.data.tokenizer, entry.student, card)
     ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
     shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
+    for left in entry.folder.glob("fit-*"):  # a population's: what was given up for another's
+        if left != entry.fit:
+            shutil.rmtree(left, ignore_errors=True)
     tell(metrics, None)
 
 
@@ -201,11 +204,6 @@ def _snapshot(fit_folder: Path) -> Path:
     for name in ("best.safetensors", "metrics.jsonl"):
         shutil.copy2(fit_folder / name, folder / name)
     return folder
-
-
-def _take_over(folder: Path, fit_folder: Path) -> None:
-    shutil.rmtree(fit_folder, ignore_errors=True)
-    shutil.copytree(folder, fit_folder)
 
 
 def _evaluations(entry: Entry) -> list[dict[str, float]]:

@@ -53,7 +53,7 @@ def tune_trials(
 ) -> None:
     """Run trials until ``search.total_trials`` were proposed, or the listener wants to stop.
 
-    ``first`` is proposed before anything else. Trials already in the ledger are proposed too and
+    ``first`` is proposed before anything new. Trials already in the ledger are proposed again and
     answer from there, so that searcher and scheduler know of them. A failed trial stops no other.
     """
     # Our callback writes what is kept, and the driver's own handler hears Ctrl-C.
@@ -68,7 +68,8 @@ def tune_trials(
     space = {key: _tune_domain(domain) for key, domain in search.space.items()}
     if search.is_population:
         space[MEMBER] = tune.grid_search(list(range(search.total_trials)))
-    searcher = _searcher(search, space, first, seed)
+    known = [entry.values for entry in sweep.ledger.entries()]
+    searcher = _searcher(search, space, known + [v for v in first if v not in known], seed)
     callback: Any = _callback(sweep.ledger, listener)
     # A population's size is its grid of members; a grid has its own number.
     num_samples = 1 if search.uses_grid or search.is_population else search.total_trials
@@ -76,10 +77,10 @@ def tune_trials(
         _trainable(sweep, room),
         param_space=space if searcher is None else None,
         tune_config=tune.TuneConfig(
-            search_alg=searcher or _variants(first, seed),
+            search_alg=searcher or _variants(first, seed, room.max_concurrent),
             scheduler=_scheduler(search, space, num_evaluations),
             num_samples=num_samples,
-            max_concurrent_trials=room.max_concurrent,
+            max_concurrent_trials=room.max_concurrent if searcher is not None else None,
             reuse_actors=not room.is_nested,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
         ),
@@ -159,10 +160,13 @@ def _tune_domain(domain: Domain) -> Any:
     return tune.randint(low, high + 1) if domain.is_integer else tune.uniform(low, high)
 
 
-def _variants(first: list[dict[str, Value]], seed: int) -> Any:
+def _variants(first: list[dict[str, Value]], seed: int, max_concurrent: int) -> Any:
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    return BasicVariantGenerator(points_to_evaluate=first or None, random_state=seed)
+    # It draws the same sequence for the same seed, so what is in the ledger comes up by itself.
+    return BasicVariantGenerator(
+        points_to_evaluate=first or None, random_state=seed, max_concurrent=max_concurrent
+    )
 
 
 def _searcher(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -221,13 +220,14 @@ def test_a_population_takes_over_its_best(root: Path, ray_cluster: None) -> None
     assert sorted(trial.values["member"] for trial in outcome.trials) == [0, 1, 2, 3]
 
 
-def test_a_student_of_two_ranks_has_a_group_inside_its_trial(
-    root: Path, ray_cluster: None
-) -> None:
+def test_a_student_of_two_ranks_has_a_group_inside_its_trial(root: Path, ray_cluster: None) -> None:
     search = {"space": {"kd.temperature": {"type": "grid", "values": [1.0, 3.0]}}}
     raw = sweep_config(root, root / "nested", search)
     raw["trainer"] |= {"num_workers": 2, "epochs": 2}
+    raw["cluster"] = {"num_cpus": 8}
     outcome = run(raw)
     assert [trial.status for trial in outcome.trials] == ["finished"] * 2
-    steps = [line["step"] for t in outcome.trials for line in t.history if "loss" in line["metrics"]]
+    steps = [
+        line["step"] for t in outcome.trials for line in t.history if "loss" in line["metrics"]
+    ]
     assert steps and os.path.exists(outcome.trials[0].student)

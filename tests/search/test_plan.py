@@ -26,8 +26,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
-    plan = plan_of(root, {"kd.temperature": GRID, "student.hidden": GRID | {"values": [16, 32]}}, {})
-    assert plan.search.max_concurrent == 2
+    plan = plan_of(
+        root, {"kd.temperature": GRID, "student.hidden": GRID | {"values": [16, 32]}}, {}
+    )
     told = {line.part: (line.what, line.size) for line in plan.lines}
     assert told["search"] == ("grid, to the end, 2 at once", "4 trials")
     assert told["search student.hidden"] == ("16, 32", "grid")
@@ -91,7 +92,7 @@ def test_keys_that_only_go_together_are_judged_together(root: Path) -> None:
         "student.heads": GRID | {"values": [4, 8]},
     }
     plan = plan_of(root, space, {"student": {"layers": 1, "hidden": 36, "heads": 4}})
-    assert plan.search.max_concurrent == 2
+    assert "search student.heads" in {line.part for line in plan.lines}
 
 
 def test_a_folder_of_a_sweep_is_none_of_a_run(root: Path, tmp_path: Path) -> None:

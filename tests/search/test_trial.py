@@ -154,4 +154,3 @@ def test_whoever_asks_a_silent_teacher_hears_why(root: Path) -> None:
     request = TeacherRequest("films/0/0", np.array([7]), ids, np.ones_like(ids))
     with pytest.raises(TeacherError, match=r"lacks 1 answers of teacher 'films' \(row 7"):
         SilentTeachers(("films",)).ask("films", request)
-
