@@ -115,7 +115,9 @@ def _write_html(
     from plotly import graph_objects as go
 
     quality, cost = plane(goals)
-    known = [t for t in trials if t.status != "failed" and {quality.metric, cost.metric} <= {*t.metrics}]
+    known = [
+        t for t in trials if t.status != "failed" and {quality.metric, cost.metric} <= {*t.metrics}
+    ]
     steps = frontier(trials, (quality, cost))
     members = {t.name for t in frontier(trials, goals)}
 
@@ -129,7 +131,9 @@ def _write_html(
 
     figure = go.Figure()
     line = {"color": VERMILION, "shape": "hv", "width": 2}
-    figure.add_scatter(**xy(steps) | {"hoverinfo": "skip"}, mode="lines", line=line, name="frontier")
+    figure.add_scatter(
+        **xy(steps) | {"hoverinfo": "skip"}, mode="lines", line=line, name="frontier"
+    )
     groups = (
         ("on the frontier", [t for t in known if t.name in members], "star", VERMILION, 15),
         ("finished", [t for t in known if t.status == "finished"], "circle", BLUE, 9),
@@ -137,7 +141,12 @@ def _write_html(
     )
     for name, some, symbol, colour, size in groups:
         some = [t for t in some if name == "on the frontier" or t.name not in members]
-        marker = {"symbol": symbol, "color": colour, "size": size, "line": {"color": "white", "width": 1}}
+        marker = {
+            "symbol": symbol,
+            "color": colour,
+            "size": size,
+            "line": {"color": "white", "width": 1},
+        }
         if some:
             figure.add_scatter(**xy(some), mode="markers", name=name, marker=marker)
     if teacher_accuracy is not None and quality.metric == "eval.accuracy":
@@ -165,5 +174,7 @@ def _hover(trial: Trial, goals: Sequence[Goal], searched: Sequence[str]) -> str:
     """plotly reads some HTML in hover texts, so names and values are escaped."""
     lines = [f"<b>{html.escape(trial.name)}</b>"]
     lines += [f"{label(g.metric)}: {shown(g.metric, trial.metrics.get(g.metric))}" for g in goals]
-    lines += [f"{html.escape(key)}: {html.escape(shown_value(trial.values.get(key)))}" for key in searched]
+    lines += [
+        f"{html.escape(key)}: {html.escape(shown_value(trial.values.get(key)))}" for key in searched
+    ]
     return "<br>".join(lines)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.report.heat import Grid
-from distill.report.labels import place_labels
+from distill.report.labels import FONT_SIZE, place_labels
 from distill.report.names import is_fraction, label, shown
 from distill.report.plots import BLUE, ORANGE, PURPLE, VERMILION, as_percent, new_figure, save
-from distill.report.table import Row, three_digits
+from distill.report.table import Row
 from distill.search.choice import plane
 from distill.search.trials import Goal, Trial, frontier
 
@@ -25,7 +25,6 @@ COST_OF = {
     "student.latency_ms": "latency_ms",
     "student.params": "params",
 }
-MAX_LABELS = 12
 
 
 def frontier_png(
@@ -35,15 +34,17 @@ def frontier_png(
     rows: Sequence[Row] = (),
     teacher_accuracy: float | None = None,
 ) -> Path:
-    """Quality against the first cost (log): every trial, and the frontier as a step line.
+    """Quality against the first cost (log): every trial, and the best at each cost as a step line.
 
+    Stars are on the frontier of all goals; with more than two, some lie below the line.
     Filled marks are on validation, by which a sweep chooses; hollow ones on test, where the
     baselines were measured.
     """
     quality, cost = plane(goals)
     figure, axes = new_figure(8.0, 5.4)
     steps = frontier(trials, (quality, cost))
-    on_line = {t.name for t in steps}
+    members = frontier(trials, goals)
+    beaten = [t for t in trials if t.status == "finished" and t not in members]
 
     def points(some: Sequence[Trial], y: str = quality.metric) -> list[tuple[float, float]]:
         return [
@@ -52,29 +53,62 @@ def frontier_png(
             if cost.metric in t.metrics and y in t.metrics
         ]
 
-    finished = [t for t in trials if t.status == "finished" and t.name not in on_line]
-    _marks(axes, points(finished), "o", BLUE, 34, "finished trial", alpha=0.55)
+    _marks(axes, points(beaten), "o", BLUE, 34, "finished trial", alpha=0.55)
     stopped = [t for t in trials if t.status == "stopped"]
     _marks(axes, points(stopped), "x", "0.55", 34, "stopped early")
     if steps:
         x, y = zip(*points(steps), strict=True)
-        axes.plot(x, y, color=VERMILION, linewidth=2, drawstyle="steps-post", zorder=3)
-    _marks(axes, points(steps), "*", VERMILION, 190, "frontier")
+        axes.plot(
+            x,
+            y,
+            color=VERMILION,
+            linewidth=2,
+            drawstyle="steps-post",
+            zorder=3,
+            label=f"best at each {label(cost.metric)}",
+        )
+    _marks(axes, points(members), "*", VERMILION, 190, "on the frontier")
     test = quality.metric.replace("eval.", "test.", 1)
     if test != quality.metric:
-        _marks(axes, points(steps, test), "o", VERMILION, 40, "frontier, test split", is_hollow=True)
+        _marks(
+            axes, points(members, test), "o", VERMILION, 40, "frontier, test split", is_hollow=True
+        )
     baselines = comparison_points(rows, quality.metric, cost.metric)
-    _marks(axes, [p[1:] for p in baselines], "s", ORANGE, 48, "baseline, test split", is_hollow=True)
+    _marks(
+        axes, [p[1:] for p in baselines], "s", ORANGE, 48, "baseline, test split", is_hollow=True
+    )
     lines = []
     if teacher_accuracy is not None and quality.metric == "eval.accuracy":
         axes.axhline(teacher_accuracy, color=PURPLE, linestyle="--", linewidth=1.4)
         lines = [("teachers", teacher_accuracy)]
     _dress(axes, quality, cost, is_log=all(x > 0 for x, _ in points(trials)))
-    labels = [(t.name, *p) for t, p in zip(steps, points(steps), strict=True)]
-    if len(labels) > MAX_LABELS:
-        labels = []  # frontier.csv and the page name them; here they would only cover each other
-    place_labels(axes, [*labels, *baselines], lines)
+    place_labels(axes, baselines, lines)
+    names = [(t.name, *p) for t, p in zip(steps, points(steps), strict=True)]
+    _name_steps(axes, names, is_up=quality.mode == "max")
     return save(figure, path)
+
+
+def _name_steps(axes: Axes, names: Sequence[tuple[str, float, float]], is_up: bool) -> None:
+    """Names on the better and cheaper side of each step, where no trial can be.
+
+    One that would cover another is left out: the table and the page have it.
+    """
+    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    taken: list[Any] = []
+    for name, x, y in names:
+        text = axes.annotate(
+            name,
+            *((x, y), (-5, 4 if is_up else -4)),
+            textcoords="offset points",
+            fontsize=FONT_SIZE,
+            ha="right",
+            va="bottom" if is_up else "top",
+        )
+        box = text.get_window_extent(renderer)
+        if any(box.overlaps(other) for other in taken):
+            text.remove()
+        else:
+            taken.append(box)
 
 
 def comparison_points(
@@ -154,7 +188,7 @@ def _dress(axes: Axes, quality: Goal, cost: Goal, is_log: bool) -> None:
     axes.margins(x=0.12, y=0.12)
     axes.set_xlabel(label(cost.metric))
     axes.set_ylabel(label(quality.metric))
-    axes.xaxis.set_major_formatter(lambda value, _: three_digits(value))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if is_log:
         from matplotlib.ticker import LogLocator
 
@@ -168,5 +202,3 @@ def _dress(axes: Axes, quality: Goal, cost: Goal, is_log: bool) -> None:
         axes.legend(
             loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(handles), 3), frameon=False
         )
-
-

@@ -99,7 +99,7 @@ def read_experiment(
 
 
 def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
-    counts = {status: 0 for status in ("finished", "stopped", "failed")}
+    counts = dict.fromkeys(("finished", "stopped", "failed"), 0)
     for trial in record.trials:
         counts[trial.status] += 1
     there = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
@@ -112,9 +112,7 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
         )
     if not counts["finished"]:
         reason = next((f"; first reason: {t.reason}" for t in record.trials if t.reason), "")
-        raise RecordError(
-            f"experiment {record.experiment} has no finished trial ({there}){reason}"
-        )
+        raise RecordError(f"experiment {record.experiment} has no finished trial ({there}){reason}")
 
 
 def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) -> Record:
@@ -152,9 +150,7 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
     )
 
 
-def _read_trainings(
-    client: Any, parents: list[Any], runs: list[Any], with_history: bool
-) -> Record:
+def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:
     """Every training is a point. The newest run of a row speaks for it, and for the record."""
     newest = parents[0]
     ended = {run.info.run_id: _status(run) for run in parents}
@@ -301,8 +297,7 @@ def _differing(runs: list[Any]) -> tuple[str, ...]:
     return tuple(
         key
         for key in keys
-        if not key.startswith(NOT_COMPARED)
-        and len({run.data.params.get(key) for run in runs}) > 1
+        if not key.startswith(NOT_COMPARED) and len({run.data.params.get(key) for run in runs}) > 1
     )
 
 

@@ -1,0 +1,251 @@
+"""The report as one HTML file: no network, no library, every text escaped.
+
+Charts are SVG written here and not plotly's: the page is 100 kB instead of 5 MB, its letters stay
+legible on a phone and on paper, its points are reached by keyboard, and its content-security
+policy can name the one script by its hash (plotly needs 'unsafe-eval'). ``frontier.html`` is
+plotly's, for zooming.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill import __version__
+from distill.report import sections
+from distill.report.charts import frontier_chart, legend
+from distill.report.markup import Markup, join, tag
+from distill.report.names import label, shown
+from distill.report.tables import winners_table
+from distill.search.choice import SIZE, best, cheapest_near, plane
+from distill.search.trials import Trial, Value, frontier
+from distill.tracking.read import Record
+
+COSTS = (SIZE, "student.latency_ms", "student.gflops", "student.params")
+NEAR = 0.01
+"""How much worse "nearly as good" may be."""
+
+
+def write_page(record: Record, path: str | Path) -> Path:
+    """The whole report of an experiment."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(record), encoding="utf-8")
+    return path
+
+
+def page(record: Record) -> str:
+    parts = {
+        "Frontier": _frontier(record),
+        "Winners": _winners(record),
+        "Trials": sections.trials(record),
+        "Comparison": sections.comparison(record),
+        "Temperature and alpha": sections.heat_map(record),
+        "Importance": sections.importances(record),
+        "Learning curves": sections.curves(record),
+        "Domains": sections.domains(record),
+        "Failures": sections.failures(record),
+        "Environment": sections.environment(record),
+        "Metrics": sections.meanings(record),
+    }
+    there = {name: part for name, part in parts.items() if part is not None}
+    slugs = {name: name.lower().replace(" ", "-") for name in there}
+    links = (tag("li", tag("a", name, href=f"#{slugs[name]}")) for name in there)
+    body = [
+        tag("header", _head(record), tag("nav", tag("ul", links), aria_label="Sections")),
+        tag(
+            "main",
+            (
+                tag("section", tag("h2", name, id=f"{slugs[name]}-title"), part, id=slugs[name])
+                for name, part in there.items()
+            ),
+        ),
+        tag("footer", tag("p", f"Written by distill {__version__}. Nothing here is fetched.")),
+        tag("div", id="tip", hidden=True, aria_hidden="true"),
+        tag("div", id="status", role="status", class_="screen unseen"),
+    ]
+    return _document(f"{record.experiment}: distill report", body)
+
+
+def _document(title: str, body: list[Markup]) -> str:
+    """Script and style are named by their hashes: nothing else runs, whatever a text holds."""
+    folder = Path(__file__).parent
+    style = (folder / "page.css").read_text(encoding="utf-8")
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    head = [
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("link", rel="icon", href="data:,"),
+        tag("title", title),
+        tag("style", Markup(style)),
+    ]
+    root = tag(
+        "html", tag("head", head), tag("body", body, tag("script", Markup(script))), lang="en"
+    )
+    return f"<!doctype html>\n{root}\n"
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _head(record: Record) -> Markup:
+    counts = {"finished": 0, "stopped": 0, "failed": 0}
+    for trial in record.trials:
+        counts[trial.status] += 1
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    if record.num_running:
+        said += f", {record.num_running} not ended"
+    what = "sweep of" if record.is_sweep else "trainings:"
+    notes = list(record.notes)
+    if record.is_partial:
+        notes.append("not ended when this was written: what is here may still be beaten")
+    return join(
+        [
+            tag("h1", record.experiment),
+            tag(
+                "p",
+                f"{what} {len(record.trials)} students ({said}), {record.started}",
+                class_="soft",
+            ),
+            (tag("p", note, class_="note") for note in notes),
+            _facts(record),
+        ]
+    )
+
+
+def _facts(record: Record) -> Markup:
+    quality, cost = plane(record.goals)
+    facts: list[tuple[str, str, str]] = []
+
+    def student(title: str, trial: Trial | None) -> None:
+        if trial is not None:
+            value = shown(quality.metric, trial.metrics[quality.metric])
+            size = f"{label(cost.metric)} {shown(cost.metric, trial.metrics.get(cost.metric))}"
+            facts.append((title, value, f"{trial.name}, {size}"))
+
+    top = best(record.trials, record.goals)
+    student(f"Best {label(quality.metric)}", top)
+    near = cheapest_near(record.trials, record.goals, NEAR)
+    if near is not None and near is not top and quality.metric.startswith("eval."):
+        student("Cheapest within 1 point of it", near)
+    if record.teacher_accuracy is not None:
+        text = "aggregated, on validation"
+        facts.append(("Teachers", shown("accuracy", record.teacher_accuracy), text))
+    if "teacher.passes" in record.totals:
+        passes = record.totals["teacher.passes"]
+        text = f"for {len(record.trials)} trials"
+        if "time.total_s" in record.totals:
+            text += f", {record.totals['time.total_s'] / 60:.0f} min in all"
+        facts.append(("Teacher passes", f"{passes:g}", text))
+    return tag(
+        "dl",
+        (
+            tag("div", tag("dt", name), tag("dd", value, tag("small", more)))
+            for name, value, more in facts
+        ),
+        class_="facts",
+    )
+
+
+def _frontier(record: Record) -> Markup:
+    known = {name for t in record.trials if t.status == "finished" for name in t.metrics}
+    first = plane(record.goals)[1].metric
+    costs = [c for c in dict.fromkeys([first, *COSTS]) if c in known]
+    radios = (
+        tag(
+            "label",
+            tag("input", type="radio", name="cost", value=c, checked=c == first),
+            " ",
+            label(c),
+        )
+        for c in costs
+    )
+    choices = tag("fieldset", tag("legend", "against"), radios, class_="choices")
+    figures = (
+        tag(
+            "figure",
+            frontier_chart(record.trials, record.goals, c, record.rows, record.teacher_accuracy),
+            data_cost=c,
+        )
+        for c in costs
+    )
+    hint = tag(
+        "p",
+        "Choose a point for its configuration: click, or Tab and the arrow keys, then Enter. "
+        "Filled marks are measured on validation, by which a sweep chooses; hollow ones on test.",
+        class_="soft screen",
+    )
+    chart = tag("div", choices if len(costs) > 1 else None, figures, legend(), hint)
+    return tag("div", chart, _configurations(record), class_="split")
+
+
+def _configurations(record: Record) -> Markup:
+    members = {t.name for t in frontier(record.trials, record.goals)}
+    top = best(record.trials, record.goals)
+    return tag(
+        "div",
+        (
+            _configuration(record, trial, trial.name in members, trial is top)
+            for trial in sorted(record.trials, key=lambda t: t.name not in members)
+        ),
+        class_="panel",
+    )
+
+
+def _configuration(record: Record, trial: Trial, is_member: bool, is_first: bool) -> Markup:
+    what = "on the frontier" if is_member else trial.status
+    metrics = [g.metric for g in record.goals] + ["test.accuracy"]
+    figures = [
+        (tag("dt", label(m)), tag("dd", shown(m, trial.metrics[m])))
+        for m in dict.fromkeys(metrics)
+        if m in trial.metrics
+    ]
+    return tag(
+        "article",
+        tag("h3", f"★ {trial.name}" if is_member else trial.name),
+        tag("p", trial.reason or what, class_="soft"),
+        tag("dl", figures, class_="pairs") if figures else None,
+        tag("pre", configuration_yaml(trial, record.shapes.get(trial.name, {})), tabindex=0),
+        tag("button", "Copy", type="button", class_="copy"),
+        tag("p", f"Student: {trial.student}", class_="soft") if trial.student else None,
+        class_="configuration member" if is_member else "configuration",
+        data_trial=trial.name,
+        data_first=is_first,
+    )
+
+
+def configuration_yaml(trial: Trial, shape: dict[str, Value]) -> str:
+    """The searched keys as a section of the experiment's file, the student's shape as a comment."""
+    tree: dict[str, Any] = {}
+    for key, value in trial.values.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                break
+        else:
+            node[last] = value
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) if tree else ""
+    resolved = [f"{k.rpartition('.')[2]} {v}" for k, v in shape.items() if k not in trial.values]
+    return text + (f"# student: {', '.join(resolved)}\n" if resolved else "")
+
+
+def _winners(record: Record) -> Markup | None:
+    table = winners_table(record.trials, record.goals, record.searched)
+    if table is None:
+        return None
+    return join(
+        [tag("p", "The best student under each limit of size, and its configuration."), table]
+    )

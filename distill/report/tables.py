@@ -1,0 +1,146 @@
+"""Tables of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill.report.heat import Grid
+from distill.report.markup import Markup, join, tag
+from distill.report.names import label, shown, shown_value
+from distill.search.choice import SIZE, best, size_limits, within
+from distill.search.trials import Goal, Trial, Value
+
+NUM_SHADES = 6
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read, and the number by which it sorts."""
+
+    text: str
+    number: float | None = None
+    is_text: bool = False
+
+
+def metric_cell(metric: str, value: float | None) -> Cell:
+    return Cell(shown(metric, value), value)
+
+
+def value_cell(value: Value | None) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(shown_value(value), float(value) if is_number else None, not is_number)  # type: ignore[arg-type]
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[Cell]]],
+    caption: str,
+    is_sortable: bool = False,
+    trials: Sequence[tuple[str, bool]] = (),
+) -> Markup:
+    """A table that scrolls inside its own box. ``rows``: the name and the other cells.
+
+    ``trials``: for each row the trial it speaks of, and whether it is on the frontier.
+    """
+    texts = [any(c[i].is_text for _, c in rows) for i in range(len(head) - 1)]
+    heads = (
+        tag(
+            "th",
+            tag("button", name, type="button") if is_sortable else name,
+            scope="col",
+            class_="text" if i == 0 or texts[i - 1] else None,
+        )
+        for i, name in enumerate(head)
+    )
+    lines = []
+    for index, (name, cells) in enumerate(rows):
+        trial, is_member = trials[index] if trials else ("", False)
+        shown_name = f"★ {name}" if is_member else name
+        if trial:
+            button = {
+                "type": "button",
+                "class_": "pick",
+                "data_trial": trial,
+                "aria_pressed": "false",
+            }
+            first = tag("th", tag("button", shown_name, **button), scope="row", data_value=name)
+        else:
+            first = tag("th", shown_name, scope="row")
+        line = (
+            tag("td", c.text, class_="text" if c.is_text else None, data_value=_sorting(c))
+            for c in cells
+        )
+        member = "member" if is_member else None
+        lines.append(tag("tr", first, line, class_=member, data_trial=trial or None))
+    inner = tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", tag("tr", heads)),
+        tag("tbody", lines),
+        class_="sortable" if is_sortable else None,
+    )
+    return scroll(inner, caption, is_tall=len(rows) > 18)
+
+
+def scroll(inner: Markup, name: str, is_tall: bool = False) -> Markup:
+    style = "scroll tall" if is_tall else "scroll"
+    return tag("div", inner, class_=style, tabindex=0, role="region", aria_label=name)
+
+
+def _sorting(cell: Cell) -> str | None:
+    if cell.is_text:
+        return None
+    return "" if cell.number is None or cell.number != cell.number else repr(float(cell.number))
+
+
+def winners_table(
+    trials: Sequence[Trial], goals: Sequence[Goal], searched: Sequence[str]
+) -> Markup | None:
+    """The best trial under each limit of size; None where no size is known."""
+    quality = goals[0].metric
+    rows, names = [], []
+    for limit in size_limits(trials):
+        won = best(within(trials, {SIZE: limit}), [goals[0], Goal(SIZE, "min")])
+        if won is None:
+            continue
+        cells = [Cell(won.name, is_text=True)]
+        cells += [metric_cell(m, won.metrics.get(m)) for m in (quality, SIZE)]
+        rows.append((f"{limit:g} MB", cells + [value_cell(won.values.get(k)) for k in searched]))
+        names.append((won.name, False))
+    if not rows:
+        return None
+    head = ["at most", "trial", label(quality), label(SIZE), *searched]
+    return table(head, rows, "Winners by size", trials=names)
+
+
+def heat_table(grid: Grid, goal: Goal) -> Markup:
+    """Means as shades and numbers, the number of trials under each."""
+    means = [float(v) for v in grid.mean_YX.ravel() if v == v]
+    low, span = min(means), (max(means) - min(means)) or 1.0
+
+    def cell(mean: float, trials: int) -> Markup:
+        if not trials:
+            return tag("td", "–")
+        share = (mean - low) / span
+        share = share if goal.mode == "max" else 1 - share
+        shade = min(int(share * NUM_SHADES), NUM_SHADES - 1)
+        return tag(
+            "td", shown(goal.metric, mean), tag("small", f"n = {trials}"), class_=f"h{shade}"
+        )
+
+    heads = tag(
+        "tr",
+        tag("th", f"{grid.y} ↓  {grid.x} →", scope="col"),
+        (tag("th", x, scope="col") for x in grid.x_labels),
+    )
+    lines = []
+    for y in reversed(range(len(grid.y_labels))):
+        cells = (
+            cell(float(grid.mean_YX[y, x]), int(grid.count_YX[y, x]))
+            for x in range(len(grid.x_labels))
+        )
+        lines.append(tag("tr", tag("th", grid.y_labels[y], scope="row"), cells))
+    caption = f"Mean {label(goal.metric)} over all other keys"
+    inner = join([tag("caption", caption), tag("thead", heads), tag("tbody", lines)])
+    return scroll(tag("table", inner, class_="heat"), caption)
