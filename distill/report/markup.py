@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-_VOID = {"meta", "br", "input", "line", "rect", "circle", "path", "use", "polyline"}
+_VOID = {"meta", "link", "br", "input", "line", "rect", "circle", "path", "use", "polyline"}
 
 
 class Markup(str):
@@ -17,7 +17,7 @@ class Markup(str):
 Part = str | Iterable[str] | None
 
 
-def tag(name: str, *parts: Part, **attributes: object) -> Markup:
+def tag(name: str, /, *parts: Part, **attributes: object) -> Markup:
     """An element. ``class_`` is class, ``data_trial`` is data-trial; None and False are left out,
     True is an attribute without a value."""
     shown = ""

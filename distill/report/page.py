@@ -41,7 +41,7 @@ def write_page(record: Record, path: str | Path) -> Path:
 def page(record: Record) -> str:
     parts = {
         "Frontier": _frontier(record),
-        "Winners": _winners(record),
+        "Winners": winners_table(record.trials, record.goals, record.searched),
         "Trials": sections.trials(record),
         "Comparison": sections.comparison(record),
         "Temperature and alpha": sections.heat_map(record),
@@ -240,12 +240,3 @@ def configuration_yaml(trial: Trial, shape: dict[str, Value]) -> str:
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) if tree else ""
     resolved = [f"{k.rpartition('.')[2]} {v}" for k, v in shape.items() if k not in trial.values]
     return text + (f"# student: {', '.join(resolved)}\n" if resolved else "")
-
-
-def _winners(record: Record) -> Markup | None:
-    table = winners_table(record.trials, record.goals, record.searched)
-    if table is None:
-        return None
-    return join(
-        [tag("p", "The best student under each limit of size, and its configuration."), table]
-    )

@@ -75,7 +75,6 @@ def table(
         lines.append(tag("tr", first, line, class_=member, data_trial=trial or None))
     inner = tag(
         "table",
-        tag("caption", caption),
         tag("thead", tag("tr", heads)),
         tag("tbody", lines),
         class_="sortable" if is_sortable else None,
@@ -84,8 +83,10 @@ def table(
 
 
 def scroll(inner: Markup, name: str, is_tall: bool = False) -> Markup:
+    """The name stands outside, where it does not scroll away."""
     style = "scroll tall" if is_tall else "scroll"
-    return tag("div", inner, class_=style, tabindex=0, role="region", aria_label=name)
+    box = tag("div", inner, class_=style, tabindex=0, role="region", aria_label=name)
+    return join([tag("p", name, class_="soft caption"), box])
 
 
 def _sorting(cell: Cell) -> str | None:
@@ -111,7 +112,9 @@ def winners_table(
     if not rows:
         return None
     head = ["at most", "trial", label(quality), label(SIZE), *searched]
-    return table(head, rows, "Winners by size", trials=names)
+    return table(
+        head, rows, "The best student under each limit of size, and its configuration", trials=names
+    )
 
 
 def heat_table(grid: Grid, goal: Goal) -> Markup:
@@ -131,7 +134,7 @@ def heat_table(grid: Grid, goal: Goal) -> Markup:
 
     heads = tag(
         "tr",
-        tag("th", f"{grid.y} ↓  {grid.x} →", scope="col"),
+        tag("th", f"{grid.y} ↓", tag("br"), f"{grid.x} →", scope="col"),
         (tag("th", x, scope="col") for x in grid.x_labels),
     )
     lines = []
@@ -142,5 +145,5 @@ def heat_table(grid: Grid, goal: Goal) -> Markup:
         )
         lines.append(tag("tr", tag("th", grid.y_labels[y], scope="row"), cells))
     caption = f"Mean {label(goal.metric)} over all other keys"
-    inner = join([tag("caption", caption), tag("thead", heads), tag("tbody", lines)])
+    inner = join([tag("thead", heads), tag("tbody", lines)])
     return scroll(tag("table", inner, class_="heat"), caption)
