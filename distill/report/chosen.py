@@ -73,8 +73,8 @@ def copy_student(trial: Trial, out: str | Path) -> None:
     if not trial.student or not (Path(trial.student) / "model.safetensors").is_file():
         where = trial.student or "not recorded"
         raise RecordError(
-            f"the folder of {trial.name}'s student is gone ({where}): run this on the machine and in "
-            "the folder where the sweep ran, or train it again with its configuration"
+            f"the folder of {trial.name}'s student is gone ({where}): run this on the machine and "
+            "in the folder where the sweep ran, or train it again with its configuration"
         )
     from distill.student.export import copy_export
 

@@ -50,7 +50,7 @@ class Record:
     """Of trainings: the keys in which they differ."""
     trials: list[Trial]
     shapes: dict[str, dict[str, Value]] = field(default_factory=dict)
-    """Trial → its student's layers, hidden, heads, ffn."""
+    """Trial → its student's dimensions, as far as they were not searched."""
     rows: list[Row] = field(default_factory=list)
     """Experts, mixes and baselines on the test split."""
     params: dict[str, str] = field(default_factory=dict)
@@ -103,7 +103,9 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
     for trial in record.trials:
         counts[trial.status] += 1
     there = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    there = ", ".join(filter(None, [there, f"{record.num_running} not ended"]))
+    if record.num_running:
+        there += f", {record.num_running} not ended"
+    there = there.removeprefix(", ") or "no trial has ended"
     what = "sweep" if record.is_sweep else "training"
     if record.is_partial and not allow_partial:
         raise RecordError(
@@ -130,7 +132,8 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
             continue
         values = {k: value_of(run.data.params[k]) for k in searched if k in run.data.params}
         trials.append(_trial(client, run, run.info.run_name, status, values, with_history))
-        shapes[run.info.run_name] = _shape(run)
+        shape = {k: v for k, v in run.data.params.items() if k.startswith("student.")}
+        shapes[run.info.run_name] = {k: value_of(v) for k, v in shape.items() if k not in values}
     return Record(
         is_sweep=True,
         is_partial=sweep.info.status in ("RUNNING", "SCHEDULED"),
@@ -163,7 +166,8 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         status = ended[run.info.run_id]
         assert status is not None
         trials.append(_trial(client, run, name, status, values, with_history))
-        shapes[name] = _shape(run)
+        shape = {k: run.data.params.get(k, "null") for k in SHAPE}
+        shapes[name] = {k: value_of(v) for k, v in shape.items() if v != "null"}
     rows: dict[tuple[str, str], Row] = {}
     for parent in parents:
         for row in _rows(_children(parent, runs)):
@@ -237,18 +241,14 @@ def _student_of(run: Any) -> str:
 
 
 def _history(client: Any, run: Any) -> list[dict[str, Any]]:
-    """Lines as in metrics.jsonl, by step."""
+    """Lines as in metrics.jsonl, by step. The final value, recorded last, is no part of it."""
     lines: dict[int, dict[str, float]] = {}
     for name in CURVES:
         if name in run.data.metrics:
-            for point in client.get_metric_history(run.info.run_id, name):
-                lines.setdefault(point.step, {})[name] = point.value
+            points = client.get_metric_history(run.info.run_id, name)
+            for point in sorted(points, key=lambda p: p.timestamp):
+                lines.setdefault(point.step, {}).setdefault(name, point.value)
     return [{"step": step, "metrics": metrics} for step, metrics in sorted(lines.items())]
-
-
-def _shape(run: Any) -> dict[str, Value]:
-    params = run.data.params
-    return {key: value_of(params[key]) for key in SHAPE if params.get(key, "null") != "null"}
 
 
 def _rows(children: Iterable[Any]) -> list[Row]:
