@@ -167,7 +167,7 @@ def report(
         record = read_experiment(tracking_uri, experiment, partial)
         written = write_report(record, out)
         for path in written:
-            _say(f"{path.stem.replace('_', ' '):<10}{_near(path.absolute())}")
+            _say(f"{path.name:<14}{_near(path.absolute())}")
         if as_json:
             _json({"report": str(written[0]), "files": [str(path) for path in written]})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from typing import TypeAlias
 
 _VOID = {"meta", "link", "br", "input", "line", "rect", "circle", "path", "use", "polyline"}
 
@@ -14,7 +15,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Part = str | Iterable[str] | None
+Part: TypeAlias = "str | Iterable[Part] | None"
 
 
 def tag(name: str, /, *parts: Part, **attributes: object) -> Markup:

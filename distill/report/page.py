@@ -191,13 +191,14 @@ def _frontier(record: Record) -> Markup:
 
 
 def _configurations(record: Record) -> Markup:
-    members = {t.name for t in frontier(record.trials, record.goals)}
+    members = frontier(record.trials, record.goals)
+    others = [t for t in record.trials if t not in members]
     top = best(record.trials, record.goals)
     return tag(
         "div",
         (
-            _configuration(record, trial, trial.name in members, trial is top)
-            for trial in sorted(record.trials, key=lambda t: t.name not in members)
+            _configuration(record, trial, trial in members, trial is top)
+            for trial in [*members, *others]
         ),
         class_="panel",
     )

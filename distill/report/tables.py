@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def table(
     heads = (
         tag(
             "th",
-            tag("button", name, type="button") if is_sortable else name,
+            tag("button", _breakable(name), type="button") if is_sortable else _breakable(name),
             scope="col",
             class_="text" if i == 0 or texts[i - 1] else None,
         )
@@ -80,6 +81,12 @@ def table(
         class_="sortable" if is_sortable else None,
     )
     return scroll(inner, caption, is_tall=len(rows) > 18)
+
+
+def _breakable(name: str) -> Markup:
+    """A dotted key may go on in the next line after a dot or an underscore."""
+    parts = re.split(r"(?<=[._])", name)
+    return join([part if part == parts[-1] else join([part, Markup("<wbr/>")]) for part in parts])
 
 
 def scroll(inner: Markup, name: str, is_tall: bool = False) -> Markup:

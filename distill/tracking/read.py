@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
@@ -156,15 +156,13 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
 def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:
     """Every training is a point. The newest run of a row speaks for it, and for the record."""
     newest = parents[0]
-    ended = {run.info.run_id: _status(run) for run in parents}
-    known = [run for run in reversed(parents) if ended[run.info.run_id] is not None]
-    searched = _differing([run for run in known if ended[run.info.run_id] == "finished"])
-    names = _distinct_names(known)
+    statuses = [(run, _status(run)) for run in reversed(parents)]
+    ended: list[tuple[Any, Status]] = [(run, said) for run, said in statuses if said is not None]
+    searched = _differing([run for run, status in ended if status == "finished"])
+    names = _distinct_names([run for run, _ in ended])
     trials, shapes = [], {}
-    for run, name in zip(known, names, strict=True):
+    for (run, status), name in zip(ended, names, strict=True):
         values = {k: value_of(run.data.params[k]) for k in searched if k in run.data.params}
-        status = ended[run.info.run_id]
-        assert status is not None
         trials.append(_trial(client, run, name, status, values, with_history))
         shape = {k: run.data.params.get(k, "null") for k in SHAPE}
         shapes[name] = {k: value_of(v) for k, v in shape.items() if v != "null"}
@@ -172,11 +170,11 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
     for parent in parents:
         for row in _rows(_children(parent, runs)):
             rows.setdefault((row.role, row.name), row)
-    tests = {d.digest for run in known for d in _datasets(run) if d.context == "test"}
+    tests = {d.digest for run, _ in ended for d in _datasets(run) if d.context == "test"}
     notes = ["the trainings were tested on different data: compare them with care"]
     return Record(
         is_sweep=False,
-        is_partial=not known,
+        is_partial=not ended,
         run_id=newest.info.run_id,
         started=_time(newest),
         goals=DEFAULT_GOALS,
@@ -187,7 +185,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         params=dict(newest.data.params),
         environment=_environment(newest.data.tags),
         datasets=_datasets(newest),
-        num_running=len(parents) - len(known),
+        num_running=len(parents) - len(ended),
         notes=notes if len(tests) > 1 else [],
     )
 
@@ -206,8 +204,9 @@ def _children(parent: Any, runs: list[Any]) -> list[Any]:
 def _status(run: Any) -> Status | None:
     """None: the run has not ended."""
     said = run.data.tags.get("distill.status")
-    if said in ("finished", "stopped", "failed"):
-        return said
+    for status in get_args(Status):
+        if said == status:
+            return status
     if run.info.status == "FINISHED":
         return "finished"
     return None if run.info.status in ("RUNNING", "SCHEDULED") else "failed"

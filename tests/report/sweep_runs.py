@@ -37,7 +37,8 @@ def log(
     step: int = 0,
     curves: Mapping[str, Mapping[int, float]] | None = None,
 ) -> None:
-    points = [Metric(k, v, START, step) for k, v in (metrics or {}).items()]
+    # What a run came to is written last, at its last step: the curve has that step too.
+    points = [Metric(k, v, START + 1, step) for k, v in (metrics or {}).items()]
     points += [Metric(k, v, START, s) for k, c in (curves or {}).items() for s, v in c.items()]
     client.log_batch(
         run_id,
@@ -106,7 +107,7 @@ def add_trial(
         base["distill.status"] = status
     run = client.create_run(experiment_id, start_time=START + index, tags=base, run_name=name)
     shape = {"student.layers": 2, "student.hidden": 96, "student.heads": 4, "student.ffn": 384}
-    log(client, run.info.run_id, metrics, {**values, **shape}, step=100, curves=curves)
+    log(client, run.info.run_id, metrics, {**values, **shape}, step=96, curves=curves)
     if status is not None:
         ended = "FAILED" if status == "failed" else "FINISHED"
         client.set_terminated(run.info.run_id, ended)

@@ -112,3 +112,7 @@ def test_a_script_in_the_page_that_is_not_ours_does_not_run(browser, written):
 def test_the_interactive_frontier_draws(browser, written):
     browser.open(written / "frontier.html", 1280)
     assert browser.value("document.querySelectorAll('.scatterlayer .point').length") > 20
+    buttons = browser.value(
+        "[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"
+    )
+    assert buttons and not any("Share" in title or "Cloud" in title for title in buttons)
