@@ -13,6 +13,7 @@ from distill.search.choice import SIZE, best, size_limits, within
 from distill.search.trials import Goal, Trial, Value
 
 NUM_SHADES = 6
+MAX_PRINTED = 11
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def table(
             "th",
             tag("button", _breakable(name), type="button") if is_sortable else _breakable(name),
             scope="col",
-            class_="text" if i == 0 or texts[i - 1] else None,
+            class_=_style(i == 0 or texts[i - 1], i),
         )
         for i, name in enumerate(head)
     )
@@ -69,8 +70,8 @@ def table(
         else:
             first = tag("th", shown_name, scope="row")
         line = (
-            tag("td", c.text, class_="text" if c.is_text else None, data_value=_sorting(c))
-            for c in cells
+            tag("td", c.text, class_=_style(c.is_text, i), data_value=_sorting(c))
+            for i, c in enumerate(cells, start=1)
         )
         member = "member" if is_member else None
         lines.append(tag("tr", first, line, class_=member, data_trial=trial or None))
@@ -81,6 +82,12 @@ def table(
         class_="sortable" if is_sortable else None,
     )
     return scroll(inner, caption, is_tall=len(rows) > 18)
+
+
+def _style(is_text: bool, column: int) -> str | None:
+    """Columns that A4 has no room for stay off paper; frontier.csv has them."""
+    names = (["text"] if is_text else []) + (["screen"] if column >= MAX_PRINTED else [])
+    return " ".join(names) or None
 
 
 def _breakable(name: str) -> Markup:

@@ -156,8 +156,11 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
 def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:
     """Every training is a point. The newest run of a row speaks for it, and for the record."""
     newest = parents[0]
-    statuses = [(run, _status(run)) for run in reversed(parents)]
-    ended: list[tuple[Any, Status]] = [(run, said) for run, said in statuses if said is not None]
+    ended: list[tuple[Any, Status]] = []
+    for run in reversed(parents):
+        status = _status(run)
+        if status is not None:
+            ended.append((run, status))
     searched = _differing([run for run, status in ended if status == "finished"])
     names = _distinct_names([run for run, _ in ended])
     trials, shapes = [], {}
