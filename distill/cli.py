@@ -33,6 +33,18 @@ Address = Annotated[
         help="Ray cluster to run on: auto or host:port; sets cluster.address.", show_default=False
     ),
 ]
+ExperimentName = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="Its name in MLflow (tracking.experiment).")
+]
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        help="MLflow store; default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+        show_default=False,
+    ),
+]
+Partial = Annotated[bool, typer.Option("--partial", help="Show a sweep that has not ended.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
@@ -171,6 +183,64 @@ def export(
         _say(f"student   {out}")
         if as_json:
             _json({"student": str(out)})
+
+
+@app.command()
+def report(
+    experiment: ExperimentName,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; default: reports/EXPERIMENT.", show_default=False)
+    ] = None,
+    tracking_uri: Uri = None,
+    partial: Partial = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an experiment's report: one HTML page without network, frontier.csv, plots."""
+    with _errors(as_json):
+        from distill.report.files import write_report
+        from distill.tracking.read import read_experiment
+
+        record = read_experiment(tracking_uri, experiment, partial)
+        written = write_report(record, out)
+        for path in written:
+            _say(f"{path.name:<14}{_near(path.absolute())}")
+        if as_json:
+            _json({"report": str(written[0]), "files": [str(path) for path in written]})
+
+
+@app.command()
+def frontier(
+    experiment: ExperimentName,
+    max_mb: Annotated[
+        float | None, typer.Option(help="Largest student.size_mb.", min=0, show_default=False)
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Largest student.latency_ms.", min=0, show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to copy the best student into.", show_default=False)
+    ] = None,
+    tracking_uri: Uri = None,
+    partial: Partial = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the students that nothing beats, and name (or copy) the best under limits."""
+    with _errors(as_json):
+        from distill.report.chosen import chosen, copy_student, render_frontier
+        from distill.tracking.read import read_experiment
+
+        record = read_experiment(tracking_uri, experiment, partial, with_history=False)
+        limits = {"student.size_mb": max_mb, "student.latency_ms": max_latency_ms}
+        members, top = chosen(record, {k: v for k, v in limits.items() if v is not None})
+        _show(render_frontier(record, members, top))
+        _say(f"best      {top.name}: {top.student or 'its folder was not recorded'}")
+        if out is not None:
+            copy_student(top, out)
+            _say(f"student   {out}")
+        if as_json:
+            trials = [{"trial": t.name, **t.values, "metrics": t.metrics} for t in members]
+            student = str(out) if out is not None else top.student
+            _json({"best": top.name, "student": student, "frontier": trials})
 
 
 @app.command()

@@ -157,7 +157,7 @@ def _frame(
 ) -> tuple[Axis, Axis]:
     left, bottom = (58, 46) if width == WIDE else (46, 40)
     x = axis(xs, left, width - 12, wants_log=is_log, margin=0.06 if is_log else 0.02)
-    return x, axis(ys, height - bottom, 14)
+    return x, axis(ys, height - bottom, 24)
 
 
 def _grid(
@@ -174,14 +174,14 @@ def _grid(
         parts.append(tag("text", text, x=x.start - 6, y=y(at) + 4, class_="tick end"))
     middle = (x.start + x.stop) / 2
     parts.append(tag("text", x_label, x=middle, y=height - 6, class_="name middle"))
-    parts.append(tag("text", y_label, x=x.start + 4, y=y.stop + 4, class_="name halo"))
+    parts.append(tag("text", y_label, x=x.start, y=13, class_="name"))
     return parts
 
 
 def _line_across(x: Axis, y: Axis, at: float, name: str) -> list[Markup]:
     return [
         tag("line", x1=x.start, x2=x.stop, y1=y(at), y2=y(at), class_="teachers"),
-        tag("text", name, x=x.stop, y=y(at) + 16, class_="tick end halo"),
+        tag("text", name, x=x.stop, y=y(at) - 5, class_="tick end halo"),
     ]
 
 

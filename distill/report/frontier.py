@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.report.axes import axis
 from distill.report.frontier_plots import frontier_png, heat_map_png
 from distill.report.heat import heat_grid
-from distill.report.names import label, shown, shown_value
+from distill.report.names import is_fraction, label, shown, shown_value
 from distill.report.plots import BLACK, BLUE, ORANGE, VERMILION
 from distill.report.table import Row
 from distill.search.choice import SIZE, best, plane, size_limits, within
@@ -21,6 +22,13 @@ _POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )
 """plotly.js writes styles and code of its own; the network stays shut."""
+_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+}
+"""Without the button that would send the data to plotly's own server."""
 
 
 def write_frontier(
@@ -132,7 +140,10 @@ def _write_html(
     figure = go.Figure()
     line = {"color": VERMILION, "shape": "hv", "width": 2}
     figure.add_scatter(
-        **xy(steps) | {"hoverinfo": "skip"}, mode="lines", line=line, name="frontier"
+        **xy(steps) | {"hoverinfo": "skip"},
+        mode="lines",
+        line=line,
+        name=f"best at each {label(cost.metric)}",
     )
     groups = (
         ("on the frontier", [t for t in known if t.name in members], "star", VERMILION, 15),
@@ -153,14 +164,25 @@ def _write_html(
         figure.add_hline(
             teacher_accuracy, line_dash="dash", line_color=BLACK, annotation_text="teachers"
         )
+    ticks = (
+        axis([t.metrics[cost.metric] for t in known], 0, 1, wants_log=True).ticks(9)
+        if known
+        else []
+    )
+    y_format = ".1%" if is_fraction(quality.metric) else ""
     figure.update_layout(
         template="plotly_white",
-        xaxis={"title": label(cost.metric), "type": "log"},
-        yaxis={"title": label(quality.metric)},
+        xaxis={
+            "title": label(cost.metric),
+            "type": "log",
+            "tickvals": ticks,
+            "ticktext": [f"{tick:g}" for tick in ticks],
+        },
+        yaxis={"title": label(quality.metric), "tickformat": y_format},
         legend={"orientation": "h", "y": 1.08},
         font={"size": 14, "color": "#1a1a1a"},
     )
-    page = figure.to_html(include_plotlyjs=True, config={"displaylogo": False, "responsive": True})
+    page = figure.to_html(include_plotlyjs=True, config=_CONFIG)
     head = (
         '<head><meta charset="utf-8"><title>Frontier</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'

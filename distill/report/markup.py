@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from typing import TypeAlias
 
-_VOID = {"meta", "br", "input", "line", "rect", "circle", "path", "use", "polyline"}
+_VOID = {"meta", "link", "br", "input", "line", "rect", "circle", "path", "use", "polyline"}
 
 
 class Markup(str):
@@ -14,10 +15,10 @@ class Markup(str):
     __slots__ = ()
 
 
-Part = str | Iterable[str] | None
+Part: TypeAlias = "str | Iterable[Part] | None"
 
 
-def tag(name: str, *parts: Part, **attributes: object) -> Markup:
+def tag(name: str, /, *parts: Part, **attributes: object) -> Markup:
     """An element. ``class_`` is class, ``data_trial`` is data-trial; None and False are left out,
     True is an attribute without a value."""
     shown = ""

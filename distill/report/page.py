@@ -41,7 +41,7 @@ def write_page(record: Record, path: str | Path) -> Path:
 def page(record: Record) -> str:
     parts = {
         "Frontier": _frontier(record),
-        "Winners": _winners(record),
+        "Winners": winners_table(record.trials, record.goals, record.searched),
         "Trials": sections.trials(record),
         "Comparison": sections.comparison(record),
         "Temperature and alpha": sections.heat_map(record),
@@ -191,13 +191,14 @@ def _frontier(record: Record) -> Markup:
 
 
 def _configurations(record: Record) -> Markup:
-    members = {t.name for t in frontier(record.trials, record.goals)}
+    members = frontier(record.trials, record.goals)
+    others = [t for t in record.trials if t not in members]
     top = best(record.trials, record.goals)
     return tag(
         "div",
         (
-            _configuration(record, trial, trial.name in members, trial is top)
-            for trial in sorted(record.trials, key=lambda t: t.name not in members)
+            _configuration(record, trial, trial in members, trial is top)
+            for trial in [*members, *others]
         ),
         class_="panel",
     )
@@ -240,12 +241,3 @@ def configuration_yaml(trial: Trial, shape: dict[str, Value]) -> str:
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) if tree else ""
     resolved = [f"{k.rpartition('.')[2]} {v}" for k, v in shape.items() if k not in trial.values]
     return text + (f"# student: {', '.join(resolved)}\n" if resolved else "")
-
-
-def _winners(record: Record) -> Markup | None:
-    table = winners_table(record.trials, record.goals, record.searched)
-    if table is None:
-        return None
-    return join(
-        [tag("p", "The best student under each limit of size, and its configuration."), table]
-    )

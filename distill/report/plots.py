@@ -162,7 +162,7 @@ def save(figure: "Figure", path: str | Path) -> Path:
     return path
 
 
-def as_percent(value: float, _: int) -> str:
+def as_percent(value: float, _: float) -> str:
     return f"{value * 100:g} %"
 
 

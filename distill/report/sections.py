@@ -30,16 +30,16 @@ def trials(record: Record) -> Markup:
     some = [t for t in record.trials if t.status != "failed"]
     some.sort(key=lambda t: (t.name not in members, record.goals[0].cost(t.metrics)))
     known = {name for t in some for name in t.metrics}
-    metrics = [g.metric for g in record.goals]
-    metrics = [m for m in dict.fromkeys([*metrics, *METRICS]) if m in known]
+    goals = [g.metric for g in record.goals if g.metric in known]
+    rest = [m for m in METRICS if m in known and m not in goals]
     rows = []
     for trial in some:
         cells = [Cell(trial.status, is_text=True)]
-        cells += [metric_cell(m, trial.metrics.get(m)) for m in metrics]
-        rows.append(
-            (trial.name, cells + [value_cell(trial.values.get(k)) for k in record.searched])
-        )
-    head = ["trial", "status", *map(label, metrics), *record.searched]
+        cells += [metric_cell(m, trial.metrics.get(m)) for m in goals]
+        cells += [value_cell(trial.values.get(k)) for k in record.searched]
+        cells += [metric_cell(m, trial.metrics.get(m)) for m in rest]
+        rows.append((trial.name, cells))
+    head = ["trial", "status", *map(label, goals), *record.searched, *map(label, rest)]
     names = [(t.name, t.name in members) for t in some]
     caption = "All trials; ★ on the frontier; a column's head sorts"
     return table(head, rows, caption, is_sortable=True, trials=names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from distill.search.choice import SIZE, best, size_limits, within
 from distill.search.trials import Goal, Trial, Value
 
 NUM_SHADES = 6
+MAX_PRINTED = 11
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ def table(
     heads = (
         tag(
             "th",
-            tag("button", name, type="button") if is_sortable else name,
+            tag("button", _breakable(name), type="button") if is_sortable else _breakable(name),
             scope="col",
-            class_="text" if i == 0 or texts[i - 1] else None,
+            class_=_style(i == 0 or texts[i - 1], i),
         )
         for i, name in enumerate(head)
     )
@@ -68,14 +70,13 @@ def table(
         else:
             first = tag("th", shown_name, scope="row")
         line = (
-            tag("td", c.text, class_="text" if c.is_text else None, data_value=_sorting(c))
-            for c in cells
+            tag("td", c.text, class_=_style(c.is_text, i), data_value=_sorting(c))
+            for i, c in enumerate(cells, start=1)
         )
         member = "member" if is_member else None
         lines.append(tag("tr", first, line, class_=member, data_trial=trial or None))
     inner = tag(
         "table",
-        tag("caption", caption),
         tag("thead", tag("tr", heads)),
         tag("tbody", lines),
         class_="sortable" if is_sortable else None,
@@ -83,9 +84,23 @@ def table(
     return scroll(inner, caption, is_tall=len(rows) > 18)
 
 
+def _style(is_text: bool, column: int) -> str | None:
+    """Columns that A4 has no room for stay off paper; frontier.csv has them."""
+    names = (["text"] if is_text else []) + (["screen"] if column >= MAX_PRINTED else [])
+    return " ".join(names) or None
+
+
+def _breakable(name: str) -> Markup:
+    """A dotted key may go on in the next line after a dot or an underscore."""
+    parts = re.split(r"(?<=[._])", name)
+    return join([part if part == parts[-1] else join([part, Markup("<wbr/>")]) for part in parts])
+
+
 def scroll(inner: Markup, name: str, is_tall: bool = False) -> Markup:
+    """The name stands outside, where it does not scroll away."""
     style = "scroll tall" if is_tall else "scroll"
-    return tag("div", inner, class_=style, tabindex=0, role="region", aria_label=name)
+    box = tag("div", inner, class_=style, tabindex=0, role="region", aria_label=name)
+    return join([tag("p", name, class_="soft caption"), box])
 
 
 def _sorting(cell: Cell) -> str | None:
@@ -111,7 +126,9 @@ def winners_table(
     if not rows:
         return None
     head = ["at most", "trial", label(quality), label(SIZE), *searched]
-    return table(head, rows, "Winners by size", trials=names)
+    return table(
+        head, rows, "The best student under each limit of size, and its configuration", trials=names
+    )
 
 
 def heat_table(grid: Grid, goal: Goal) -> Markup:
@@ -131,7 +148,7 @@ def heat_table(grid: Grid, goal: Goal) -> Markup:
 
     heads = tag(
         "tr",
-        tag("th", f"{grid.y} ↓  {grid.x} →", scope="col"),
+        tag("th", f"{grid.y} ↓", tag("br"), f"{grid.x} →", scope="col"),
         (tag("th", x, scope="col") for x in grid.x_labels),
     )
     lines = []
@@ -142,5 +159,5 @@ def heat_table(grid: Grid, goal: Goal) -> Markup:
         )
         lines.append(tag("tr", tag("th", grid.y_labels[y], scope="row"), cells))
     caption = f"Mean {label(goal.metric)} over all other keys"
-    inner = join([tag("caption", caption), tag("thead", heads), tag("tbody", lines)])
+    inner = join([tag("thead", heads), tag("tbody", lines)])
     return scroll(tag("table", inner, class_="heat"), caption)

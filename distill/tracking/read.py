@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
@@ -50,7 +50,7 @@ class Record:
     """Of trainings: the keys in which they differ."""
     trials: list[Trial]
     shapes: dict[str, dict[str, Value]] = field(default_factory=dict)
-    """Trial → its student's layers, hidden, heads, ffn."""
+    """Trial → its student's dimensions, as far as they were not searched."""
     rows: list[Row] = field(default_factory=list)
     """Experts, mixes and baselines on the test split."""
     params: dict[str, str] = field(default_factory=dict)
@@ -103,7 +103,9 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
     for trial in record.trials:
         counts[trial.status] += 1
     there = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    there = ", ".join(filter(None, [there, f"{record.num_running} not ended"]))
+    if record.num_running:
+        there += f", {record.num_running} not ended"
+    there = there.removeprefix(", ") or "no trial has ended"
     what = "sweep" if record.is_sweep else "training"
     if record.is_partial and not allow_partial:
         raise RecordError(
@@ -130,7 +132,8 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
             continue
         values = {k: value_of(run.data.params[k]) for k in searched if k in run.data.params}
         trials.append(_trial(client, run, run.info.run_name, status, values, with_history))
-        shapes[run.info.run_name] = _shape(run)
+        shape = {k: v for k, v in run.data.params.items() if k.startswith("student.")}
+        shapes[run.info.run_name] = {k: value_of(v) for k, v in shape.items() if k not in values}
     return Record(
         is_sweep=True,
         is_partial=sweep.info.status in ("RUNNING", "SCHEDULED"),
@@ -153,26 +156,28 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
 def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:
     """Every training is a point. The newest run of a row speaks for it, and for the record."""
     newest = parents[0]
-    ended = {run.info.run_id: _status(run) for run in parents}
-    known = [run for run in reversed(parents) if ended[run.info.run_id] is not None]
-    searched = _differing([run for run in known if ended[run.info.run_id] == "finished"])
-    names = _distinct_names(known)
+    ended: list[tuple[Any, Status]] = []
+    for run in reversed(parents):
+        status = _status(run)
+        if status is not None:
+            ended.append((run, status))
+    searched = _differing([run for run, status in ended if status == "finished"])
+    names = _distinct_names([run for run, _ in ended])
     trials, shapes = [], {}
-    for run, name in zip(known, names, strict=True):
+    for (run, status), name in zip(ended, names, strict=True):
         values = {k: value_of(run.data.params[k]) for k in searched if k in run.data.params}
-        status = ended[run.info.run_id]
-        assert status is not None
         trials.append(_trial(client, run, name, status, values, with_history))
-        shapes[name] = _shape(run)
+        shape = {k: run.data.params.get(k, "null") for k in SHAPE}
+        shapes[name] = {k: value_of(v) for k, v in shape.items() if v != "null"}
     rows: dict[tuple[str, str], Row] = {}
     for parent in parents:
         for row in _rows(_children(parent, runs)):
             rows.setdefault((row.role, row.name), row)
-    tests = {d.digest for run in known for d in _datasets(run) if d.context == "test"}
+    tests = {d.digest for run, _ in ended for d in _datasets(run) if d.context == "test"}
     notes = ["the trainings were tested on different data: compare them with care"]
     return Record(
         is_sweep=False,
-        is_partial=not known,
+        is_partial=not ended,
         run_id=newest.info.run_id,
         started=_time(newest),
         goals=DEFAULT_GOALS,
@@ -183,7 +188,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         params=dict(newest.data.params),
         environment=_environment(newest.data.tags),
         datasets=_datasets(newest),
-        num_running=len(parents) - len(known),
+        num_running=len(parents) - len(ended),
         notes=notes if len(tests) > 1 else [],
     )
 
@@ -202,8 +207,9 @@ def _children(parent: Any, runs: list[Any]) -> list[Any]:
 def _status(run: Any) -> Status | None:
     """None: the run has not ended."""
     said = run.data.tags.get("distill.status")
-    if said in ("finished", "stopped", "failed"):
-        return said
+    for status in get_args(Status):
+        if said == status:
+            return status
     if run.info.status == "FINISHED":
         return "finished"
     return None if run.info.status in ("RUNNING", "SCHEDULED") else "failed"
@@ -237,18 +243,14 @@ def _student_of(run: Any) -> str:
 
 
 def _history(client: Any, run: Any) -> list[dict[str, Any]]:
-    """Lines as in metrics.jsonl, by step."""
+    """Lines as in metrics.jsonl, by step. The final value, recorded last, is no part of it."""
     lines: dict[int, dict[str, float]] = {}
     for name in CURVES:
         if name in run.data.metrics:
-            for point in client.get_metric_history(run.info.run_id, name):
-                lines.setdefault(point.step, {})[name] = point.value
+            points = client.get_metric_history(run.info.run_id, name)
+            for point in sorted(points, key=lambda p: p.timestamp):
+                lines.setdefault(point.step, {}).setdefault(name, point.value)
     return [{"step": step, "metrics": metrics} for step, metrics in sorted(lines.items())]
-
-
-def _shape(run: Any) -> dict[str, Value]:
-    params = run.data.params
-    return {key: value_of(params[key]) for key in SHAPE if params.get(key, "null") != "null"}
 
 
 def _rows(children: Iterable[Any]) -> list[Row]:

@@ -80,3 +80,8 @@ def cut(text: str, limit: int) -> str:
 def safe_name(name: str) -> str:
     """``name`` in the characters MLflow takes for keys of metrics, parameters and tags."""
     return re.sub(r"[^\w\-./ :]", "_", name, flags=re.ASCII)[:MAX_NAME_CHARS]
+
+
+def file_name(name: str) -> str:
+    """``name`` as one part of a path: letters, digits, ``-``, ``_`` and inner dots."""
+    return re.sub(r"[^\w\-.]+", "_", name).strip("._") or "experiment"

@@ -227,7 +227,8 @@ def test_a_student_of_two_ranks_has_a_group_inside_its_trial(root: Path, ray_clu
     raw["cluster"] = {"num_cpus": 8}
     outcome = run(raw)
     assert [trial.status for trial in outcome.trials] == ["finished"] * 2
-    steps = [
-        line["step"] for t in outcome.trials for line in t.history if "loss" in line["metrics"]
-    ]
-    assert steps and os.path.exists(outcome.trials[0].student)
+    for trial in outcome.trials:
+        assert Path(trial.student, "model.safetensors").exists()
+        assert trial.metrics["eval.accuracy"] == max(
+            line["metrics"].get("eval.accuracy", 0) for line in trial.history
+        )
