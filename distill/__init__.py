@@ -1,7 +1,7 @@
 """distill: several large expert teachers in, one small student out.
 
-    import distill
-    outcome = distill.train("digits.yaml", teachers={"forest": forest, "boosting": boosting})
+import distill
+outcome = distill.train("digits.yaml", teachers={"forest": forest, "boosting": boosting})
 """
 
 from typing import TYPE_CHECKING, Any

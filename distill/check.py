@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
+from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError, ModelError
 from distill.models.features import FeatureSpace

@@ -92,9 +92,7 @@ def read_info(path: str, allow_pickle: bool) -> FolderInfo:
     )
 
 
-def check_teachers(
-    experiment: Experiment, corpus: Corpus, infos: Mapping[str, FolderInfo]
-) -> None:
+def check_teachers(experiment: Experiment, corpus: Corpus, infos: Mapping[str, FolderInfo]) -> None:
     """Every ready teacher can read the rows; objects with predict_proba are tried on two."""
     wanted = 0 if corpus.features is None else corpus.features.num
     for teacher in experiment.teachers:
@@ -140,4 +138,8 @@ def student_line(
     if student.path is not None:
         return f"from {student.path}", check_folder(student.path).num_params, None
     size = solve_features(student, space, len(labels))
-    return f"{size.family}, {size.layers} layers, hidden {size.hidden}", size.num_params, size.size_mb
+    return (
+        f"{size.family}, {size.layers} layers, hidden {size.hidden}",
+        size.num_params,
+        size.size_mb,
+    )

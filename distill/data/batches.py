@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from distill.data.sampler import Sampler
 from distill.data.inputs import Inputs
+from distill.data.sampler import Sampler
 from distill.errors import DataError
 from distill.records import UNLABELLED, Batch, fields_of
 

@@ -30,7 +30,6 @@ TRANSFER = SPLITS.index("transfer")
 NONE = -1  # provisional number of no label, and final index of no domain
 
 
-
 def corpus_key(
     files: list[File],
     data: Data,

@@ -69,8 +69,9 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Record batches with those of ``columns`` that the file has, each as UTF-8 large_string.
 
-    Columns in ``numbers`` keep their type (CSV: bytes). Of the others, integers and booleans become "0", "1", …; ClassLabel integers their names (-1: null).
-    Raises DataError for a file that is not of its format, a value that is no string, or bad UTF-8.
+    Integers and booleans become "0", "1", …; ClassLabel integers their names (-1: null). Columns
+    in ``numbers`` come too, and keep their type (CSV: bytes). Raises DataError for a file that is
+    not of its format, a value that is no string, or bad UTF-8.
     """
     first_row = 1
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 from distill.config import Columns, Data
 from distill.data.batches import Batches
 from distill.data.corpus import build_corpus
-from distill.data.source import column_names, find_files
 from distill.data.inputs import open_inputs
+from distill.data.source import column_names, find_files
 from distill.errors import ConfigError, DataError, ModelError
 from distill.evaluation.efficiency import folder_size_mb, measure
 from distill.evaluation.predict import confusion, predict

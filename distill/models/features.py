@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -86,6 +87,8 @@ class FeatureClassifier(PreTrainedModel):
     config_class = FeatureConfig
     base_model_prefix = ""
     main_input_name = "features"
+    # In bfloat16 a mean of 1000 is off by 4.
+    _keep_in_fp32_modules_strict = ("feature_mean", "feature_scale")
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__(config)
@@ -96,7 +99,7 @@ class FeatureClassifier(PreTrainedModel):
         widths = [num_inputs] + [config.hidden_size] * config.num_hidden_layers
         self.layers = nn.ModuleList(
             nn.Conv2d(i, o, 3, padding=1) if config.family == "cnn" else nn.Linear(i, o)
-            for i, o in zip(widths, widths[1:], strict=False)
+            for i, o in pairwise(widths)
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)

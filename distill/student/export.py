@@ -21,7 +21,6 @@ from distill.models.features import FeatureClassifier
 from distill.models.load import usable_positions
 from distill.models.tokenizer import load_tokenizer, quiet
 
-
 USE_TEXT = """\
 ```python
 from transformers import pipeline
@@ -179,8 +178,10 @@ A {"text classifier" if is_text else "classifier of numbers"}, {origin} with dis
 
 def _columns(config: Any) -> str:
     names = ", ".join(map(str, config.columns))
-    order = "" if config.image is None else ", an image of {} × {} × {} row by row".format(
-        *config.image
+    order = (
+        ""
+        if config.image is None
+        else ", an image of {} × {} × {} row by row".format(*config.image)
     )
     return f"{config.num_features} numbers ({names}{order})"
 
