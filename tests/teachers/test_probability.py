@@ -104,7 +104,7 @@ def test_labels_are_named_as_data_files_are_read() -> None:
 
 
 def test_other_columns_than_those_of_the_fit_are_refused() -> None:
-    with pytest.raises(ModelError, match="fitted on 4 features, data.columns.features gives 3"):
+    with pytest.raises(ModelError, match=r"fitted on 4 features, data\.columns\.features gives 3"):
         check_columns(forest(), "f", ("pixels",), 3)
     named = forest()
     named.feature_names_in_ = np.array(["a", "b", "c", "d"], object)
