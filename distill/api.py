@@ -69,7 +69,7 @@ def _pickles(experiment: Experiment) -> Path:
 
 
 def _keep(name: str, model: Any, folder: Path) -> Path:
-    from ray import cloudpickle  # also takes classes of notebooks and of __main__
+    from ray.cloudpickle import cloudpickle  # also takes classes of notebooks and of __main__
 
     from distill.teachers.probability import label_names
     from distill.teachers.segments import write_whole

@@ -87,6 +87,11 @@ class Builder:
         columns = self.data.columns
         wanted = [*self.content.strings, columns.label, columns.domain]
         names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
+        if twice := set(names) & set(self.content.numbers):
+            raise DataError(
+                f"data.columns.features names {twice.pop()!r}, which is also the label, domain, "
+                "split or group of a row: a column is one of them"
+            )
         spools = [self.folder / f"{split}.spool" for split in SPLITS]
         writers = [ipc.new_stream(str(path), self.spool) for path in spools]
         try:

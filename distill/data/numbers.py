@@ -50,7 +50,8 @@ def _of_lists(
     array: pa.Array, name: str, file: File, first_row: int, num: int | None
 ) -> np.ndarray:
     _refuse_nulls(array, name, file, first_row)
-    lengths_B = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    lengths: pa.Array = pc.call_function("list_value_length", [array])
+    lengths_B = lengths.to_numpy(zero_copy_only=False)
     num = int(lengths_B[0]) if num is None and len(lengths_B) else num
     assert num is not None, "record batches have rows"
     other_B = lengths_B != num

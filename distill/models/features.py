@@ -87,8 +87,10 @@ class FeatureClassifier(PreTrainedModel):
     config_class = FeatureConfig
     base_model_prefix = ""
     main_input_name = "features"
+    feature_mean: Tensor
+    feature_scale: Tensor
     # In bfloat16 a mean of 1000 is off by 4.
-    _keep_in_fp32_modules_strict = ("feature_mean", "feature_scale")
+    _keep_in_fp32_modules_strict = ["feature_mean", "feature_scale"]  # noqa: RUF012
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__(config)
@@ -102,7 +104,7 @@ class FeatureClassifier(PreTrainedModel):
             for i, o in pairwise(widths)
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, len(config.id2label or ()))
         # Buffers: they are not trained, and travel with the weights.
         self.register_buffer("feature_mean", torch.zeros(config.num_features))
         self.register_buffer("feature_scale", torch.ones(config.num_features))

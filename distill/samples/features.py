@@ -78,10 +78,13 @@ def teachers(seed: int) -> dict[str, Any]:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    machine = make_pipeline(StandardScaler(), SVC(C=10.0, gamma=0.01, random_state=seed))
+    # Any: the stubs know no numbers here.
+    settings: dict[str, Any] = {"C": 10.0, "gamma": 0.01, "random_state": seed}
+    calibration: dict[str, Any] = {"cv": 5, "ensemble": False}
+    machine = make_pipeline(StandardScaler(), SVC(**settings))
     return {
         "forest": RandomForestClassifier(200, random_state=seed),
-        "svm": CalibratedClassifierCV(machine, cv=5, ensemble=False),
+        "svm": CalibratedClassifierCV(machine, **calibration),
         "neighbours": KNeighborsClassifier(5, weights="distance"),
     }
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,10 +47,7 @@ class ProbabilityModel:
         else:
             rows = np.asarray(features.cpu() if isinstance(features, Tensor) else features)
         try:
-            with warnings.catch_warnings():
-                # A model fitted on a data frame warns that arrays have no names: check compared.
-                warnings.filterwarnings("ignore", message=".*does not have valid feature names")
-                probs_BV = np.asarray(self.model.predict_proba(rows), np.float64)
+            probs_BV = np.asarray(self.model.predict_proba(rows), np.float64)
         except Exception as error:  # any library's
             told = f"{type(error).__name__}: {error}"
             raise TeacherAnswerError(f"predict_proba failed on {len(rows)} rows: {told}") from None
