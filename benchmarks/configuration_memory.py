@@ -78,7 +78,9 @@ def main() -> None:
         for name, task in tasks.items():
             for kind, values in proposals(name, tasks, searched).items():
                 ledger.run(task, seed, kind, values, args.work)
-    metas = {n: prepare(n, args.seeds[0], args.sentiment, args.work / "tasks").meta for n in args.tasks}
+    metas = {
+        n: prepare(n, args.seeds[0], args.sentiment, args.work / "tasks").meta for n in args.tasks
+    }
     write(args.out, args.tasks, args.seeds, args.trials, ledger, metas)
 
 
@@ -115,7 +117,9 @@ class Ledger:
         self.runs.append(done)
         with self._path.open("a") as file:
             file.write(json.dumps(vars(done)) + "\n")
-        print(f"{task.name} {seed} {name}: {done.validation:.3f} in {done.seconds:.1f} s", flush=True)
+        print(
+            f"{task.name} {seed} {name}: {done.validation:.3f} in {done.seconds:.1f} s", flush=True
+        )
         return done
 
     def find(self, task: str, seed: int, name: str) -> Run | None:
@@ -226,8 +230,8 @@ def verdict(memory: Sequence[float], default: Sequence[float], tasks: Sequence[s
     is_clear = statistics.fmean(gains) > 2 * error and len(won) > len(lost)
     claim = "beats the default" if is_clear else "**does not clearly beat the default**"
     return (
-        f"The memory's first proposal {claim}: better on {len(won)} of {len(tasks)} tasks, worse on "
-        f"{len(lost)}, {told}."
+        f"The memory's first proposal {claim}: better on {len(won)} of {len(tasks)} tasks, worse "
+        f"on {len(lost)}, {told}."
     )
 
 
@@ -276,7 +280,9 @@ def write(
         text += verdict(memory, default, tasks) + "\n\n"
         pairs = [(g["memory"], g["default"]) for t in tasks for g in found[t]]
         won, tied = sum(m < d for m, d in pairs), sum(m == d for m, d in pairs)
-        text += f"Of {len(pairs)} pairs of task and seed it is better on {won}, level on {tied}.\n\n"
+        text += (
+            f"Of {len(pairs)} pairs of task and seed it is better on {won}, level on {tied}.\n\n"
+        )
         summaries[split] = found
     text += proposed(ledger, tasks, seeds)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -302,7 +308,11 @@ def table(
         cells = []
         for column in columns:
             known = [t for t in names if column in found[t][0]]
-            means = [statistics.fmean(found[t][i][column] for t in known) for i in range(len(seeds))] if known else []
+            means = (
+                [statistics.fmean(found[t][i][column] for t in known) for i in range(len(seeds))]
+                if known
+                else []
+            )
             cells.append(spread(means) if means else "–")
         return f"| {name} | " + " | ".join(cells) + " |"
 

@@ -81,7 +81,9 @@ def test_train_runs_and_trials_of_all_experiments_are_read(store: Store) -> None
         status=None,  # still going on
     )
     searched = {"kd.temperature": 6.0, "optimizer.lr": 0.002}
-    store.run(two, TRIAL, searched, META | {"eval.accuracy": 0.8, "student.size_mb": 1}, parent=sweep)
+    store.run(
+        two, TRIAL, searched, META | {"eval.accuracy": 0.8, "student.size_mb": 1}, parent=sweep
+    )
     logged = {"kd.temperature": 3.0, "kd.alpha": 0.5}  # by the loop, as metrics
     store.run(two, TRIAL, {}, META | logged | {"eval.accuracy": 0.9}, parent=sweep)
 
@@ -112,7 +114,9 @@ def test_what_cannot_be_trusted_is_left_out_and_counted(
     store.run(here, tags, VALUES, metrics | {"meta.n": math.nan})
     store.run(here, tags, VALUES, metrics | {"eval.accuracy": math.nan})
     store.run(here, tags, VALUES | {"kd.alpha": "nan"}, metrics)
-    store.run(here, tags, {k: v for k, v in VALUES.items() if k != "optimizer.lr"}, metrics, parent=parent)
+    store.run(
+        here, tags, {k: v for k, v in VALUES.items() if k != "optimizer.lr"}, metrics, parent=parent
+    )
     store.run(here, tags, {}, metrics, parent="f" * 32)
     gone = store.run(here, tags, VALUES, metrics)
     store.client.delete_run(gone)

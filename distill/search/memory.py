@@ -59,9 +59,8 @@ KEYS = tuple(axis.key for axis in AXES)
 
 # Spread over orders of magnitude, or unbounded: one wide table must not set the scale of all.
 _COMPRESSED = {
-    f"meta.{name}"
-    for name in ("n", "d", "classes", "imbalance", "compression")
-    + ("mean", "variance", "skewness", "kurtosis")
+    *("meta.n", "meta.d", "meta.classes", "meta.imbalance", "meta.compression"),
+    *("meta.mean", "meta.variance", "meta.skewness", "meta.kurtosis"),
 }
 
 

@@ -57,7 +57,7 @@ def meta_features(
     | ``meta.classes`` | number of classes |
     | ``meta.imbalance`` | rows of the largest class / of the smallest that occurs in train |
     | ``meta.mean``, ``meta.variance`` | of each input column, mean over columns |
-    | ``meta.skewness``, ``meta.kurtosis`` | likewise (biased, kurtosis in excess of 3; constant: 0) |
+    | ``meta.skewness``, ``meta.kurtosis`` | likewise (biased; excess of 3; constant: 0) |
     | ``meta.class_entropy`` | entropy of the train labels in nats |
     | ``meta.log_teacher_params`` | log10 of the parameters of the largest teacher, at least 0 |
     | ``meta.log_student_params`` | log10 of the student's parameters |

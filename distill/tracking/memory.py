@@ -40,37 +40,26 @@ def experiences(
         return []
     try:
         client = import_mlflow().MlflowClient(uri)
-        return _read(client, keys, goal, page)
+        runs = list(_finished(client, page))
+        above = {run.data.tags[PARENT] for run in runs if PARENT in run.data.tags}
+        parents = {run_id: _params_of(client, run_id) for run_id in sorted(above)}
     except Exception as error:
         raise UnreachableError(
             f"tracking.uri {masked(uri)}: past runs cannot be read: {reason_of(error)}. Correct "
             "tracking.uri, or set search.warm_start to false"
         ) from None
-
-
-def _read(client: Any, keys: Sequence[str], goal: Goal, page: int) -> list[Experience]:
-    parents: dict[str, Mapping[str, str]] = {}
-
-    def parent_params(run: Any) -> Mapping[str, str]:
-        run_id = run.data.tags.get(PARENT)
-        if run_id is None:
-            return {}
-        if run_id not in parents:
-            parents[run_id] = _params_of(client, run_id)
-        return parents[run_id]
-
     found, refused = [], Counter[str]()
-    for run in _finished(client, page):
+    for run in runs:
         if run.data.tags.get(STATUS, "finished") != "finished":
             refused["not finished"] += 1
-        elif run.data.tags.get(KIND, "train") not in ("train", "trial"):
+            continue
+        if run.data.tags.get(KIND, "train") not in ("train", "trial"):
             continue  # a sweep's parent has no student of its own
+        experience = _experience(run, parents.get(run.data.tags.get(PARENT, ""), {}), keys, goal)
+        if isinstance(experience, str):
+            refused[experience] += 1
         else:
-            experience = _experience(run, keys, goal, parent_params)
-            if isinstance(experience, str):
-                refused[experience] += 1
-            else:
-                found.append(experience)
+            found.append(experience)
     told = "".join(f"; {num} left out: {why}" for why, num in sorted(refused.items()))
     logger.info("configuration memory: %d past runs%s", len(found), told)
     return found
@@ -95,7 +84,7 @@ def _pages(search: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[An
 
 
 def _experience(
-    run: Any, keys: Sequence[str], goal: Goal, parent_params: Callable[[Any], Mapping[str, str]]
+    run: Any, parent: Mapping[str, str], keys: Sequence[str], goal: Goal
 ) -> Experience | str:
     """The run as an experience, or what it lacks."""
     data = run.data
@@ -108,7 +97,7 @@ def _experience(
     values = {}
     for key in keys:
         told = data.params.get(key, data.metrics.get(key))
-        value = _number(parent_params(run).get(key) if told is None else told)
+        value = _number(parent.get(key) if told is None else told)
         if value is None:
             return f"without a finite {key}"
         values[key] = value

@@ -186,7 +186,9 @@ def test_refinements_stay_near_in_range_and_repeat() -> None:
     assert found[:10] != refinements(centre, 10, seed=1)
     for axis in AXES:
         low, high = RANGES[axis.key]
-        moves = [axis.coordinate(v[axis.key]) - axis.coordinate(centre.values[axis.key]) for v in found]
+        moves = [
+            axis.coordinate(v[axis.key]) - axis.coordinate(centre.values[axis.key]) for v in found
+        ]
         assert all(low <= v[axis.key] <= high for v in found)
         # Normal steps, none of the four cut by its range by much.
         assert np.mean(moves) == pytest.approx(0, abs=0.2 * axis.step)
