@@ -16,13 +16,15 @@ from typing import Any
 import torch
 
 from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
+from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.data.corpus import Corpus, build_corpus
-from distill.data.tokens import load_tokenizer as load_fast_tokenizer
 from distill.errors import ConfigError, DataError, ModelError
+from distill.models.features import FeatureSpace
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.sizes import solve
 from distill.models.student import check_start
 from distill.run_folder import RunFolder, identity
+from distill.teachers.probability import is_pickle
 
 Say = Callable[[str], None]
 RESERVED = ("router", "student")
@@ -45,7 +47,9 @@ class Plan:
     corpus: Corpus
     teacher_names: tuple[str, ...]
     tokenizer: str
-    """Folder of the tokenizer that the student starts from."""
+    """Folder of the tokenizer that the student starts from; empty for features."""
+    features: FeatureSpace | None
+    """What a student of features must know of the data; None for text."""
     is_resuming: bool
     identity: dict[str, Any]
     num_cpus: float
@@ -56,19 +60,22 @@ class Plan:
 
 def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
     """Validate all of it; InputError names the key, the value and the way out."""
-    infos = {t.name: _folder(t.path, t.allow_pickle) for t in experiment.teachers}
+    check_kind(experiment)
+    infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
     labels = _teacher_labels(experiment, infos)
-    base = _folder(experiment.experts.base) if experiment.experts else None
+    base = read_info(experiment.experts.base, False) if experiment.experts else None
     say("reading the data")
     corpus = build_corpus(experiment.data, experiment.seed, labels=labels)
+    space = space_of(experiment.data, corpus)
+    check_teachers(experiment, corpus, infos)
     names = _teacher_names(experiment, corpus)
     _check_aggregation(experiment, names)
-    tokenizer = _tokenizer_folder(experiment)
+    tokenizer = _tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
     _check_names(names)
     _check_parts(experiment, corpus, base)
-    student_lines = _student_lines(experiment, corpus, tokenizer)
+    student_lines = _student_lines(experiment, corpus, tokenizer, space)
     num_cpus, num_gpus, resource_lines = _check_resources(experiment, len(names), infos, base)
     described = identity(experiment, corpus.fingerprint)
     is_resuming = RunFolder(experiment.output).check(described)
@@ -79,14 +86,17 @@ def check(experiment: Experiment, say: Say = lambda message: None) -> Plan:
         Line("output", experiment.output, "resumes" if is_resuming else "new"),
     )
     return Plan(
-        experiment, corpus, names, tokenizer, is_resuming, described, num_cpus, num_gpus, lines
+        experiment,
+        corpus,
+        names,
+        tokenizer,
+        space,
+        is_resuming,
+        described,
+        num_cpus,
+        num_gpus,
+        lines,
     )
-
-
-def _folder(path: str, allow_pickle: bool = False) -> FolderInfo:
-    info = check_folder(path, allow_pickle)
-    load_fast_tokenizer(path)  # teachers are asked in their own tokens
-    return info
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -194,10 +204,12 @@ def _tokenizer_folder(experiment: Experiment) -> str:
         return student.init_from.path
     if experiment.experts:
         return experiment.experts.base
-    if experiment.teachers:
-        return experiment.teachers[0].path
+    for teacher in experiment.teachers:
+        if not is_pickle(teacher.path):
+            return teacher.path
     raise ConfigError(
-        "student.tokenizer is missing: without experts or teachers, name a folder with a tokenizer"
+        "student.tokenizer is missing: without experts or teachers that are folders, name a folder "
+        "with a tokenizer"
     )
 
 
@@ -238,8 +250,9 @@ def _check_batches(experiment: Experiment, corpus: Corpus) -> None:
 
 def _data_lines(experiment: Experiment, corpus: Corpus) -> list[Line]:
     counts = ", ".join(f"{split} {len(corpus.rows(split)):,}" for split in SPLITS)
+    shown = "rows" if corpus.features is None else f"rows of {corpus.features.num} features"
     lines = [
-        Line("data", counts, "rows"),
+        Line("data", counts, shown),
         Line("labels", ", ".join(corpus.label_names), f"{len(corpus.label_names)} classes"),
     ]
     if corpus.domain_names:
@@ -249,16 +262,23 @@ def _data_lines(experiment: Experiment, corpus: Corpus) -> list[Line]:
     return lines
 
 
-def _student_lines(experiment: Experiment, corpus: Corpus, tokenizer: str) -> list[Line]:
+def _student_lines(
+    experiment: Experiment, corpus: Corpus, tokenizer: str, space: FeatureSpace | None
+) -> list[Line]:
     named: list[tuple[str, Student]] = [("student", experiment.student)]
     named += [
         (f"baseline {b.name}", b.student)
         for b in experiment.baselines
         if isinstance(b, LabelsOnly) and b.student is not None
     ]
-    vocab_size = len(load_tokenizer(tokenizer))
+    vocab_size = len(load_tokenizer(tokenizer)) if space is None else 0
     lines = []
     for name, student in named:
+        if space is not None:
+            shape, num_params, size_mb = student_line(student, space, corpus.label_names)
+            told = "" if size_mb is None else f", {size_mb:.3f} MB"
+            lines.append(Line(name, shape, f"{num_params:,} parameters{told}"))
+            continue
         if student.path or student.init_from:
             own = student.init_from.path if student.init_from else tokenizer
             check_start(student, own, corpus.label_names, experiment.data.max_length)
@@ -302,7 +322,8 @@ def _check_resources(
         width = 4 if serving.dtype == "float32" else 2
         memory = params * width * serving.replicas / 1e6
         what = f"{serving.replicas} replica(s) each, {serving.wire.type}/{serving.wire.dtype} wire"
-        lines.append(Line(name, what, f"{memory:,.0f} MB of weights"))
+        weights = f"{memory:,.0f} MB of weights" if params else "predict_proba"
+        lines.append(Line(name, what, weights))
     cpus += trainer.num_workers * trainer.num_cpus_per_worker
     gpus += trainer.num_workers * trainer.num_gpus_per_worker
     engine = trainer.engine

@@ -96,9 +96,9 @@ def experts(config: Config, overrides: Overrides = None, as_json: AsJson = False
 @app.command()
 def evaluate(
     student: Annotated[Path, typer.Argument(help="Folder of an exported student.")],
-    data: Annotated[str, typer.Option(help="Parquet, Arrow, JSONL or CSV with text and label.")],
+    data: Annotated[str, typer.Option(help="Parquet, Arrow, JSONL or CSV with the student's columns.")],
     text_column: Annotated[
-        str | None, typer.Option(help="Default: text, else code.", show_default=False)
+        str | None, typer.Option(help="Default: text, else code; features are known.", show_default=False)
     ] = None,
     label_column: Annotated[str, typer.Option()] = "label",
     max_length: Annotated[

@@ -25,8 +25,8 @@ SPLITS = ("train", "transfer", "validation", "test")
 
 
 class Columns(Section):
-    text: str = "text"
-    """Column with the text or source code."""
+    text: str | None = "text"
+    """Column with the text or source code; null where ``features`` is given."""
     text_pair: str | None = None
     """Second text of a pair task (clone detection); null for single texts."""
     label: str = "label"
@@ -35,6 +35,31 @@ class Columns(Section):
     """Column with the domain of a row; experts can be partitioned by it."""
     split: str | None = None
     """Column that says which split a row is in; null: split by ``data.holdout``."""
+    features: str | tuple[str, ...] | None = None
+    """Numbers instead of text: one column of lists of equal length, or several of numbers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_or_features(cls, raw: Any) -> Any:
+        """The default text column gives way to features; one that is named does not."""
+        if not isinstance(raw, dict) or raw.get("features") is None:
+            return raw
+        for key in ("text", "text_pair"):
+            if raw.get(key) is not None:
+                raise ValueError(
+                    f"give data.columns.{key} ({raw[key]!r}) or data.columns.features "
+                    f"({raw['features']!r}), not both: a row is shown as text or as numbers"
+                )
+        return raw | {"text": None}
+
+    @model_validator(mode="after")
+    def _some_input(self) -> Columns:
+        if self.text is None and self.features is None:
+            raise ValueError("data.columns.text is null: name a column, or data.columns.features")
+        names = (self.features,) if isinstance(self.features, str) else self.features
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise ValueError(f"data.columns.features names no column, or one twice: {names}")
+        return self
 
 
 class SplitNames(Section):
@@ -65,6 +90,14 @@ class Limit(Section):
     test: int | None = Field(default=None, gt=0)
 
 
+class ImageShape(Section):
+    """How the numbers of a row make an image: row by row, the channels of a pixel together."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    channels: int = Field(default=1, ge=1)
+
+
 class Data(Section):
     path: str | tuple[str, ...]
     """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), or a
@@ -79,6 +112,8 @@ class Data(Section):
     """Tokens a row is cut to (its head is kept); rows cut are counted and reported."""
     on_empty_text: Literal["error", "drop"] = "error"
     """A text of 0 characters: refuse the data, or drop and count the row."""
+    image: ImageShape | None = None
+    """Shape of ``columns.features``: for ``student.family`` cnn. Scaled as a whole, per channel."""
     cache_dir: str | None = None
     """Where tokenised data is kept; null: $DISTILL_CACHE or ~/.cache/distill."""
 
@@ -132,7 +167,9 @@ class Serving(Section):
 class Teacher(Serving):
     name: Name
     path: str
-    """A Hugging Face folder: config, safetensors, tokenizer."""
+    """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
+    (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
+    probabilities below 1e-7 are raised to it and counted."""
 
 
 class ByColumn(Variant):
@@ -202,6 +239,8 @@ SCALES: dict[str, tuple[int, int]] = {
 class Student(Section):
     """The small model: one of ``path``, ``init_from``, ``scale``, ``size_mb``, or dimensions."""
 
+    family: Literal["transformer", "mlp", "cnn"] | None = None
+    """null: transformer for text, mlp for ``data.columns.features``. cnn needs ``data.image``."""
     path: str | None = None
     """Continue from this Hugging Face folder."""
     init_from: InitFrom | None = None
@@ -210,6 +249,7 @@ class Student(Section):
     """Largest exported safetensors in MB (10⁶ bytes, float32); solves for dimensions."""
     layers: int | None = Field(default=None, ge=1)
     hidden: int | None = Field(default=None, ge=8)
+    """Width of every layer; channels of a cnn."""
     heads: int | None = Field(default=None, ge=1)
     """null: hidden / 32, at least 1."""
     ffn: int | None = Field(default=None, ge=1)

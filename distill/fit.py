@@ -24,13 +24,14 @@ from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.config import Student as StudentConfig
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
-from distill.data.tokens import Tokens, tokenise
+from distill.data.inputs import Inputs, open_inputs
 from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion
 from distill.loop import Engine, NoTeachers, Pace, TargetSource, count_predictions, train
+from distill.models.features import FeatureSpace
 from distill.models.freeze import train_top_layers
 from distill.models.load import load_base_for_classification
-from distill.models.student import build_student
+from distill.models.student import build_feature_student, build_student
 from distill.module import DistillModule
 from distill.objectives import Objective
 from distill.records import Cursor
@@ -69,25 +70,33 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class StudentSpec:
+    """With ``features``, a student of features: tokenizer and max_length do not matter then."""
+
     student: StudentConfig
     tokenizer: str
     label_names: tuple[str, ...]
     max_length: int
+    features: FeatureSpace | None = None
 
     def build(self, seed: int) -> PreTrainedModel:
+        if self.features is not None:
+            return build_feature_student(self.student, self.features, self.label_names, seed)
         return build_student(self.student, self.tokenizer, self.label_names, self.max_length, seed)
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Tokenised rows, found again in any process by their folders."""
+    """Rows as the model takes them, found again in any process by their folders.
+
+    Of a corpus of features, which has no tokenizer, ``tokenizer`` is empty.
+    """
 
     corpus: str
     tokenizer: str
     max_length: int
 
-    def open(self) -> Tokens:
-        return tokenise(Corpus(Path(self.corpus)), self.tokenizer, self.max_length)
+    def open(self) -> Inputs:
+        return open_inputs(Corpus(Path(self.corpus)), self.tokenizer, self.max_length)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,7 @@ class TeacherSpec:
 
     name: str
     folder: str
+    """A model folder, or the pickle of an object with predict_proba."""
     serving: Serving
     num_labels: int
     key: TeacherKey
@@ -127,7 +137,7 @@ class Guidance:
         """The stream of one process; ``writer`` names its cache segments."""
         corpus = Corpus(Path(data.corpus))
         served = [*self.teachers, *([self.router] if self.router else [])]
-        tokens = {s.name: tokenise(corpus, s.tokenizer, data.max_length) for s in served}
+        tokens = {s.name: open_inputs(corpus, s.tokenizer, data.max_length) for s in served}
         keys = {s.name: s.key for s in served}
         return TeacherStream(
             client=self.client,
@@ -184,9 +194,9 @@ def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
     torch.set_num_threads(max(1, int(job.trainer.num_cpus_per_worker)))
     torch.manual_seed(job.seed + rank)
     np.random.seed((job.seed + rank) % 2**32)
-    tokens = job.data.open()
+    inputs = job.data.open()
     batches = Batches(
-        tokens,
+        inputs,
         job.train_rows,
         job.trainer.batch_size,
         job.seed,
@@ -196,7 +206,7 @@ def fit(job: Job, rank: int = 0, world_size: int = 1) -> Cursor:
         labels=job.train_labels,
     )
     validation = Batches(
-        tokens,
+        inputs,
         job.validation_rows,
         min(256, len(job.validation_rows)),
         job.seed,

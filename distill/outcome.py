@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Plan
 from distill.config import TfidfBaseline
 from distill.data.batches import Batches
-from distill.evaluation.efficiency import Efficiency, measure
+from distill.data.inputs import open_inputs
+from distill.evaluation.efficiency import Efficiency, latency_ms, measure
 from distill.evaluation.predict import confusion, predict, predict_teachers
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, TeacherSpec, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.load import load_classifier
+from distill.records import keywords_of
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.progress import Tail
 from distill.report.table import Role, Row, to_csv, to_json, to_markdown
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
+from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.tracking import Tracker
 
 BATCH = 64
@@ -182,12 +185,32 @@ def _teacher_rows(
     for name, mixture in mixtures.items():
         used = [*costs.values(), *([router] if router and mixture.needs_router() else [])]
         row = test.row(name, "mix", found[name])
-        sums = {"params": sum(c.params for c in used), "size_mb": sum(c.size_mb for c in used)}
-        rows.append(replace(row, **sums))
+        params, sizes = [c.params for c in used], [c.size_mb for c in used]
+        rows.append(replace(row, params=_sum(params), size_mb=_sum(sizes)))
     return rows
 
 
-def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency:
+def _sum(values: Sequence[float | None]) -> float | None:
+    """None where one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class ObjectCost:
+    """Of an object with predict_proba: it has no weights that could be counted."""
+
+    latency_ms: float
+    params: float | None = None
+    size_mb: float | None = None
+
+
+def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency | ObjectCost:
+    if is_pickle(teacher.folder):
+        pickled = load_pickled(teacher.folder, teacher.serving.allow_pickle)
+        inputs = open_inputs(plan.corpus, teacher.folder, 0)
+        row = keywords_of(inputs.padded(plan.corpus.rows("test")[:1]))
+        return ObjectCost(latency_ms(lambda: ProbabilityModel(pickled)(**row)))
     model = load_classifier(teacher.folder, allow_pickle=teacher.serving.allow_pickle)
     return measure_on_cpu(model, plan.experiment.data.max_length)
 
@@ -228,20 +251,23 @@ def _tfidf_row(name: str, plan: Plan, test: _Split) -> Row:
     return replace(test.row(name, "baseline", predicted_R), params=int(weights))
 
 
-def _costed(row: Row, cost: Efficiency) -> Row:
+def _costed(row: Row, cost: Efficiency | ObjectCost) -> Row:
     return replace(row, params=cost.params, size_mb=cost.size_mb, latency_ms=cost.latency_ms)
 
 
 def _relative(rows: list[Row], teacher: Row | None) -> list[Row]:
     """Retention and compression of the students and baselines against the teachers."""
-    sizes = [row.params for row in rows if row.role == "expert" and row.params is not None]
+    experts = [row.params for row in rows if row.role == "expert"]
+    sizes = [params for params in experts if params is not None]
     if teacher is None or not teacher.accuracy:
         return rows
     return [
         row
         if row.role in ("expert", "mix") or row.accuracy is None or row.params is None
         else replace(
-            row, retention=row.accuracy / teacher.accuracy, compression=max(sizes) / row.params
+            row,
+            retention=row.accuracy / teacher.accuracy,
+            compression=max(sizes) / row.params if sizes == experts else None,
         )
         for row in rows
     ]
@@ -260,15 +286,16 @@ def _metrics(
         "test.f1": row.f1,
     }
     metrics |= {f"test.accuracy.{d}": value for d, value in row.per_domain.items()}
-    if teacher is not None and teacher.accuracy and row.retention and row.compression:
+    if teacher is not None and teacher.accuracy and row.retention:
         kd = plan.experiment.kd
         metrics |= {
             "test.retention": row.retention,
             "test.teacher_accuracy": teacher.accuracy,
-            "compression": row.compression,
             "kd.temperature": kd.temperature,
             "kd.alpha": kd.alpha,
         }
+        if row.compression is not None:
+            metrics["compression"] = row.compression
     return metrics
 
 

@@ -30,6 +30,7 @@ from distill.run_folder import RunFolder
 from distill.student.group import run_group
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.teachers.wire import wire_name
 from distill.tracking import Tracker, check_reachable
 
@@ -141,7 +142,9 @@ def _student_job(d: Driver) -> Job:
         name="student",
         folder=str(d.run.fit),
         seed=experiment.seed,
-        model=StudentSpec(experiment.student, tokenizer, corpus.label_names, max_length),
+        model=StudentSpec(
+            experiment.student, tokenizer, corpus.label_names, max_length, d.plan.features
+        ),
         data=DataSpec(str(corpus.folder), tokenizer, max_length),
         train_rows=rows,
         validation_rows=corpus.rows("validation"),
@@ -152,8 +155,10 @@ def _student_job(d: Driver) -> Job:
 
 
 def _tokenizer(d: Driver, student: Student, default: str, folder: Path) -> str:
-    """The folder of a student's tokenizer, made once a run."""
+    """The folder of a student's tokenizer, made once a run; empty for features."""
     corpus = d.plan.corpus
+    if corpus.features is not None:
+        return ""
 
     def texts() -> Iterator[str]:
         for split in ("train", "transfer"):
@@ -197,7 +202,9 @@ def _baseline_jobs(d: Driver, student: Job) -> list[Job]:
             own = baseline.student
             default = own.init_from.path if own.init_from else d.plan.tokenizer
             tokenizer = _tokenizer(d, own, default, folder / "tokenizer")
-            model = StudentSpec(own, tokenizer, corpus.label_names, student.data.max_length)
+            model = StudentSpec(
+                own, tokenizer, corpus.label_names, student.data.max_length, d.plan.features
+            )
             data = DataSpec(str(corpus.folder), tokenizer, student.data.max_length)
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
@@ -336,13 +343,15 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     num_labels = len(corpus.label_names)
 
     def spec(name: str, folder: str, serving: Serving, num_outputs: int) -> TeacherSpec:
+        has_tokens = corpus.features is None and not is_pickle(folder)
+        weights = file_fingerprint(folder) if is_pickle(folder) else weights_fingerprint(folder)
         key = TeacherKey(
             # The arithmetic decides the answer as much as the weights do.
-            weights=f"{weights_fingerprint(folder)}-{serving.dtype}",
+            weights=f"{weights}-{serving.dtype}",
             data=corpus.fingerprint,
-            tokenizer=tokenizer_fingerprint(folder),
+            tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
             wire=wire_name(serving.wire),
-            max_length=experiment.data.max_length,
+            max_length=experiment.data.max_length if has_tokens else 0,
         )
         return TeacherSpec(name, folder, serving, num_outputs, key)
 

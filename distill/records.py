@@ -1,19 +1,44 @@
 """Typed records: what travels between the parts, and between processes.
 
-Shape suffixes: B rows, T tokens, V classes or vocabulary, K teachers, H hidden, N any block
-of rows.
+Shape suffixes: B rows, T tokens, D features of a row, V classes or vocabulary, K teachers,
+H hidden, N any block of rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 UNLABELLED = -100
 """Label of a row that has none (the transfer split); ignored by the cross-entropy."""
+
+
+INPUTS = {
+    "input_ids_BT": "input_ids",
+    "attention_mask_BT": "attention_mask",
+    "token_type_ids_BT": "token_type_ids",
+    "features_BD": "features",
+    "texts_B": "texts",
+}
+"""What rows are shown as, and the keyword of a model's forward that takes it.
+
+A reader's block of rows, a batch and a request have fields of these names: tokens (of pair tasks
+with types), or features, or texts; the others are None or absent.
+"""
+
+
+def fields_of(rows: Any) -> dict[str, Any]:
+    """Those of INPUTS that a block of rows has, by field."""
+    found = {name: getattr(rows, name, None) for name in INPUTS}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def keywords_of(rows: Any) -> dict[str, Any]:
+    """Those of INPUTS that a block of rows has, by the forward's keyword."""
+    return {INPUTS[name]: values for name, values in fields_of(rows).items()}
 
 
 @dataclass(frozen=True)
@@ -25,21 +50,19 @@ class Batch:
     """
 
     rows_B: np.ndarray  # int64: row ids, unique over all splits of one data set
-    input_ids_BT: torch.Tensor  # int64
-    attention_mask_BT: torch.Tensor  # int64, 0 on padding
     labels_B: torch.Tensor  # int64, UNLABELLED where there is none
     domains_B: torch.Tensor  # int64, -1 where there is none
     valid_B: torch.Tensor  # bool
     num_valid: int  # valid rows of the whole global batch
     num_labelled: int  # labelled valid rows of the whole global batch
+    input_ids_BT: torch.Tensor | None = None  # int64
+    attention_mask_BT: torch.Tensor | None = None  # int64, 0 on padding
     token_type_ids_BT: torch.Tensor | None = None  # int64, pair tasks
+    features_BD: torch.Tensor | None = None  # float32, raw: instead of tokens
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments of a Hugging Face model's forward."""
-        kwargs = {"input_ids": self.input_ids_BT, "attention_mask": self.attention_mask_BT}
-        if self.token_type_ids_BT is not None:
-            kwargs["token_type_ids"] = self.token_type_ids_BT
-        return kwargs
+        """Keyword arguments of the model's forward."""
+        return keywords_of(self)
 
     def to(self, device: torch.device | str) -> Batch:
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
@@ -52,13 +75,24 @@ class TeacherRequest:
 
     request_id: str
     rows_B: np.ndarray  # int64
-    input_ids_BT: np.ndarray  # int64, in the *teacher's* tokens
-    attention_mask_BT: np.ndarray  # int64
+    input_ids_BT: np.ndarray | None = None  # int64, in the *teacher's* tokens
+    attention_mask_BT: np.ndarray | None = None  # int64
     token_type_ids_BT: np.ndarray | None = None
+    features_BD: np.ndarray | None = None  # float32, raw
+    texts_B: np.ndarray | None = None  # objects (str), for teachers that read text themselves
 
     @property
     def num_rows(self) -> int:
         return len(self.rows_B)
+
+    @property
+    def num_tokens(self) -> int:
+        """Padded tokens of a row; 1 for features and texts."""
+        return 1 if self.input_ids_BT is None else self.input_ids_BT.shape[1]
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Keyword arguments of the teacher's forward."""
+        return keywords_of(self)
 
 
 @dataclass(frozen=True)
@@ -70,6 +104,7 @@ class TeacherOutput:
     payload: np.ndarray  # first dimension B; see distill/teachers/wire.py
     wire: str  # the codec that wrote the payload, e.g. "dense/float32"
     compute_s: float = 0.0  # seconds inside the teacher's forward
+    num_clamped: int = 0  # probabilities raised to the smallest that has a logarithm here
 
 
 @dataclass(frozen=True)

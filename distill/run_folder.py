@@ -80,7 +80,12 @@ class RunFolder:
             claimed = json.loads(claim.read_text())
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{claim} is unreadable ({error}): give another output") from None
-        changed = sorted(k for k in identity.keys() | claimed if identity.get(k) != claimed.get(k))
+        # A key that an older version did not have is null: what it does unless it is asked to.
+        changed = sorted(
+            k
+            for k in identity.keys() | claimed
+            if identity.get(k, "null") != claimed.get(k, "null")
+        )
         if changed:
             key = changed[0]
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""

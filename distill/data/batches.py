@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from distill.data.sampler import Sampler
-from distill.data.tokens import Tokens
+from distill.data.inputs import Inputs
 from distill.errors import DataError
-from distill.records import UNLABELLED, Batch
+from distill.records import UNLABELLED, Batch, fields_of
 
 
 class Batches:
@@ -26,7 +26,7 @@ class Batches:
 
     def __init__(
         self,
-        tokens: Tokens,
+        inputs: Inputs,
         rows: range | np.ndarray,
         batch_size: int,
         seed: int,
@@ -49,13 +49,13 @@ class Batches:
             )
         per_rank = -(-batch_size // world_size)
         self.num_micro_batches = -(-per_rank // (micro_batch_size or per_rank))
-        self._tokens = tokens
+        self._inputs = inputs
         self._rows = np.asarray(rows, np.int64)
-        self._labels = tokens.corpus.labels_of(rows) if labels is None else labels.astype(np.int64)
+        self._labels = inputs.corpus.labels_of(rows) if labels is None else labels.astype(np.int64)
         assert len(self._labels) == self.num_rows
-        self._domains = tokens.corpus.domains_of(rows)
+        self._domains = inputs.corpus.domains_of(rows)
         self._sampler = Sampler(
-            self.num_rows, batch_size, seed, lambda p: tokens.lengths(self._rows[p]), shuffle
+            self.num_rows, batch_size, seed, lambda p: inputs.lengths(self._rows[p]), shuffle
         )
         self._num_parts = world_size * self.num_micro_batches
         self._first_part = rank * self.num_micro_batches
@@ -77,17 +77,14 @@ class Batches:
         if is_filler:
             part = positions[:1]
         rows_B = self._rows[part]
-        padded = self._tokens.padded(rows_B)
+        shown = fields_of(self._inputs.padded(rows_B))
         labels_B = np.full(1, UNLABELLED) if is_filler else self._labels[part]
-        types_BT = padded.token_type_ids_BT
         return Batch(
             rows_B=rows_B,
-            input_ids_BT=torch.from_numpy(padded.input_ids_BT),
-            attention_mask_BT=torch.from_numpy(padded.attention_mask_BT),
             labels_B=torch.from_numpy(labels_B),
             domains_B=torch.from_numpy(self._domains[part]),
             valid_B=torch.full((len(part),), not is_filler),
             num_valid=len(positions),
             num_labelled=num_labelled,
-            token_type_ids_BT=None if types_BT is None else torch.from_numpy(types_BT),
+            **{name: torch.from_numpy(values) for name, values in shown.items()},
         )

@@ -16,7 +16,8 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from distill.config import SPLITS, Data
-from distill.data.columns import Splitter, texts_in, values_in
+from distill.data.columns import Splitter, values_in
+from distill.data.content import Content, content_of
 from distill.data.refusals import Labels, Place, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
 from distill.data.source import File, read_batches
@@ -28,15 +29,6 @@ FORMAT = 1  # raise it when the files or their meaning change
 TRANSFER = SPLITS.index("transfer")
 NONE = -1  # provisional number of no label, and final index of no domain
 
-SCHEMA = pa.schema(
-    {
-        "text": pa.large_string(),
-        "text_pair": pa.large_string(),
-        "label": pa.int64(),
-        "domain": pa.int64(),
-    }
-)
-SPOOL = SCHEMA.append(pa.field("hash", pa.uint64()))
 
 
 def corpus_key(
@@ -48,6 +40,10 @@ def corpus_key(
 ) -> str:
     """Names the corpus of these files under this configuration, without reading the files."""
     settings = data.model_dump(mode="json", exclude={"path", "cache_dir", "max_length", "labels"})
+    # As it was before there were features, so that corpora of text are found again.
+    settings.pop("image")
+    if settings["columns"]["features"] is None:
+        del settings["columns"]["features"]
     is_limited = any(limit is not None for limit in settings["limit"].values())
     identity = {
         "format": FORMAT,
@@ -74,6 +70,11 @@ class Builder:
         self.data = data
         self.seed = seed
         self.folder = folder
+        self.content = content_of(data)
+        self.schema = pa.schema(
+            [*self.content.fields, ("label", pa.int64()), ("domain", pa.int64())]
+        )
+        self.spool = self.schema.append(pa.field("hash", pa.uint64()))
         self.needed = ("train", "validation", "test") if only is None else (only,)
         self.splitter = Splitter(data, only)
         self.labels = Labels(label_names)
@@ -85,14 +86,14 @@ class Builder:
     def build(self, files: list[File]) -> None:
         """Write the split files and manifest.json. Raises DataError for data it must refuse."""
         columns = self.data.columns
-        wanted = [columns.text, columns.text_pair, columns.label, columns.domain]
+        wanted = [*self.content.strings, columns.label, columns.domain]
         names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
         spools = [self.folder / f"{split}.spool" for split in SPLITS]
-        writers = [ipc.new_stream(str(path), SPOOL) for path in spools]
+        writers = [ipc.new_stream(str(path), self.spool) for path in spools]
         try:
             for file in files:
                 first_row = 1
-                for batch in read_batches(file, names):
+                for batch in read_batches(file, names, self.content.numbers):
                     for split, part in self._sorted(batch, file, first_row):
                         writers[split].write_batch(part)
                     first_row += batch.num_rows
@@ -105,23 +106,18 @@ class Builder:
         self, batch: pa.RecordBatch, file: File, first_row: int
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The rows of one batch by split, without those that a limit cannot keep."""
+        if batch.num_rows == 0:
+            return
         names = self.data.columns
-        texts = texts_in(batch, names.text, "data.columns.text", file, first_row)
-        pairs: list[str] | None = None
-        keys = texts
-        if names.text_pair is not None:
-            key = "data.columns.text_pair"
-            pairs = texts_in(batch, names.text_pair, key, file, first_row)
-            keys = [f"{text}\0{pair}" for text, pair in zip(texts, pairs, strict=True)]
+        contents, keys = self.content.of(batch, file, first_row)
         # A file of transfer rows alone may lack the column; Labels refuses other rows without.
         labels = values_in(batch, names.label, "data.columns.label", file, may_lack=True)
         domains = values_in(batch, names.domain, "data.columns.domain", file)
         rows: list[list[tuple]] = [[] for _ in SPLITS]
         for i, split in enumerate(self.splitter.of(batch, file, first_row, keys)):
             place = Place(file, first_row + i)
-            pair = None if pairs is None else pairs[i]
-            if not texts[i] or pair == "":
-                self._drop_empty(place, "text" if not texts[i] else "text_pair")
+            if empty := self.content.empty(contents[i]):
+                self._drop_empty(place, empty)
                 continue
             label = NONE
             if split != TRANSFER:  # transfer rows are unlabelled by definition
@@ -129,7 +125,7 @@ class Builder:
             domain = NONE
             if (name := domains[i]) is not None:
                 domain = self.domains.setdefault(name, len(self.domains))
-            rows[split].append((texts[i], pair, label, domain))
+            rows[split].append((*contents[i], label, domain))
         for split, found in enumerate(rows):
             if found and (part := self._limited(split, found)).num_rows:
                 yield split, part
@@ -140,13 +136,13 @@ class Builder:
         hashes = row_hashes(self.seed, split, np.arange(start, start + len(rows)))
         columns = [list(column) for column in zip(*rows, strict=True)]
         part = pa.RecordBatch.from_pydict(
-            dict(zip(SPOOL.names, [*columns, hashes], strict=True)), schema=SPOOL
+            dict(zip(self.spool.names, [*columns, hashes], strict=True)), schema=self.spool
         )
         limit = getattr(self.data.limit, SPLITS[split])
         if limit is None:
             return part
         maybe = np.ones(len(rows), bool)
-        domains = np.array(columns[3])
+        domains = np.array(columns[-1])
         for domain in np.unique(domains):
             here = domains == domain
             smallest = self.smallest.setdefault((split, int(domain)), Smallest(limit))
@@ -171,22 +167,24 @@ class Builder:
         domain_names = sorted(self.domains)
         label_of = np.array([label_names.index(n) for n in self.labels.numbers] + [UNLABELLED])
         domain_of = np.array([domain_names.index(n) for n in self.domains] + [NONE])
-        content = hashlib.sha256(json.dumps([FORMAT, label_names, domain_names]).encode())
+        identity = [FORMAT, label_names, domain_names, *self.content.identity]
+        fingerprint = hashlib.sha256(json.dumps(identity).encode())
         num_rows: dict[str, int] = {}
         for split, spool in enumerate(spools):
             batches = self._final(split, spool, label_of, domain_of)
             path = self.folder / f"{SPLITS[split]}.arrow"
-            num_rows[SPLITS[split]] = write_rows(path, SCHEMA, _hashed(batches, content))
-            content.update(f"{split}:{num_rows[SPLITS[split]]}".encode())
+            batches = _hashed(batches, SPLITS[split], self.content, fingerprint)
+            num_rows[SPLITS[split]] = write_rows(path, self.schema, batches)
+            fingerprint.update(f"{split}:{num_rows[SPLITS[split]]}".encode())
             spool.unlink()
         manifest = {
             "format": FORMAT,
-            "fingerprint": content.hexdigest(),
+            "fingerprint": fingerprint.hexdigest(),
             "label_names": label_names,
             "domain_names": domain_names,
             "num_dropped": self.num_dropped,
             "num_rows": num_rows,
-            "is_pair": self.data.columns.text_pair is not None,
+            **self.content.manifest(),
         }
         (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
 
@@ -211,27 +209,24 @@ class Builder:
                     used.update(np.unique(labels).tolist())
                     yield pa.RecordBatch.from_arrays(
                         [
-                            batch.column("text"),
-                            batch.column("text_pair"),
+                            *(batch.column(name) for name, _ in self.content.fields),
                             labels,
                             domain_of[domains],
                         ],
-                        schema=SCHEMA,
+                        schema=self.schema,
                     )
 
-        yield from fixed_batches(renumbered(), SCHEMA)
+        yield from fixed_batches(renumbered(), self.schema)
         if SPLITS[split] == "train" and "train" in self.needed and len(used) < 2:
             raise one_label(self.labels.final()[used.pop()], self.data)
 
 
-def _hashed(batches: Iterator[pa.RecordBatch], content: hashlib._Hash) -> Iterator[pa.RecordBatch]:
-    """Pass the batches on, adding lengths and characters of every text to ``content``."""
+def _hashed(
+    batches: Iterator[pa.RecordBatch], split: str, content: Content, fingerprint: hashlib._Hash
+) -> Iterator[pa.RecordBatch]:
+    """Pass the batches on, adding all that they hold to ``fingerprint``."""
     for batch in batches:
-        for name in ("text", "text_pair"):
-            texts = batch.column(name).to_pylist()
-            lengths = [-1 if text is None else len(text) for text in texts]
-            content.update(np.array(lengths, "<i8").tobytes())
-            content.update("".join(filter(None, texts)).encode())
+        content.add(batch, split, fingerprint)
         for name in ("label", "domain"):
-            content.update(batch.column(name).to_numpy().astype("<i8").tobytes())
+            fingerprint.update(batch.column(name).to_numpy().astype("<i8").tobytes())
         yield batch

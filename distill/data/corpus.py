@@ -1,7 +1,8 @@
 """A data set on disk, split and labelled, with one global id a row.
 
 Ids count the rows of train, transfer, validation and test in this order. Each split is one Arrow
-file (text, text_pair, label, domain) that is memory-mapped; labels and domains are indices.
+file (text and text_pair, or features; label, domain) that is memory-mapped; labels and domains
+are indices.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 
 from distill.config import SPLITS, Data
 from distill.data.build import FORMAT, Builder, corpus_key
+from distill.data.content import matrix
 from distill.data.rows import BATCH_ROWS, RowsFile, published
 from distill.data.source import find_files
 from distill.errors import DataError
@@ -52,6 +55,20 @@ def build_corpus(
     return Corpus(folder)
 
 
+@dataclass(frozen=True)
+class FeatureInfo:
+    """Where the features of a corpus come from, and their moments in the train split."""
+
+    columns: tuple[str, ...]
+    """One column of lists, or one for each feature."""
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+
+    @property
+    def num(self) -> int:
+        return len(self.mean)
+
+
 class Corpus:
     """Opens the folder of a built corpus. Pickles as its path, so it travels between processes."""
 
@@ -64,6 +81,11 @@ class Corpus:
         self.domain_names: tuple[str, ...] = tuple(manifest["domain_names"])
         self.num_dropped: int = manifest["num_dropped"]
         self.is_pair: bool = manifest["is_pair"]
+        features: dict[str, list] | None = manifest.get("features")
+        self.features: FeatureInfo | None = None
+        """None for a corpus of text."""
+        if features is not None:
+            self.features = FeatureInfo(**{name: tuple(v) for name, v in features.items()})
         self._ranges: dict[str, range] = {}
         start = 0
         for split in SPLITS:
@@ -86,8 +108,26 @@ class Corpus:
 
     def texts_of(self, rows: Sequence[int] | np.ndarray | range) -> list[tuple[str, str | None]]:
         """Texts of any rows, in their order."""
-        rows = np.asarray(rows, np.int64)
         found: list[tuple[str, str | None]] = [("", None)] * len(rows)
+        for batch, inside, positions in self._batches_of(rows):
+            taken = batch.take(pa.array(positions))
+            for i, text in zip(inside, _texts(taken), strict=True):
+                found[i] = text
+        return found
+
+    def features_of(self, rows: Sequence[int] | np.ndarray | range) -> np.ndarray:
+        """float32[n, D] raw features of any rows, in their order."""
+        assert self.features is not None
+        found = np.empty((len(rows), self.features.num), np.float32)
+        for batch, inside, positions in self._batches_of(rows):
+            found[inside] = matrix(batch)[positions]
+        return found
+
+    def _batches_of(
+        self, rows: Sequence[int] | np.ndarray | range
+    ) -> Iterator[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]:
+        """Stored batches that hold some of ``rows``: which of them, and their places in it."""
+        rows = np.asarray(rows, np.int64)
         for split in SPLITS:
             here = self._ranges[split]
             where = np.flatnonzero((rows >= here.start) & (rows < here.stop))
@@ -95,10 +135,7 @@ class Corpus:
             for index in np.unique(positions // BATCH_ROWS):
                 inside = where[positions // BATCH_ROWS == index]
                 batch = self._files[split].batch(int(index))
-                taken = batch.take(pa.array(rows[inside] - here.start - index * BATCH_ROWS))
-                for i, text in zip(inside, _texts(taken), strict=True):
-                    found[i] = text
-        return found
+                yield batch, inside, rows[inside] - here.start - index * BATCH_ROWS
 
     def labels_of(self, rows: Sequence[int] | np.ndarray | range) -> np.ndarray:
         """int64[n] class indices, UNLABELLED in the transfer split."""

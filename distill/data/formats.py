@@ -1,7 +1,8 @@
-"""One reader a file format: (file system, path, uri, columns) → record batches.
+"""One reader a file format: (file system, path, uri, columns, numbers) → record batches.
 
 A reader yields those of ``columns`` that the file has (None: all), in file order, in batches
-that bound memory. Values keep their type; see strings.py for what becomes of them.
+that bound memory. Values keep their type; see strings.py and numbers.py for what becomes of them.
+``numbers`` are the columns that hold features: JSON, which has no types, is told so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pyarrow import fs as pafs
 
 from distill.errors import DataError
 
-Reader = Callable[[pafs.FileSystem, str, str, tuple[str, ...] | None], Iterator[pa.RecordBatch]]
+Columns = tuple[str, ...] | None
+Numbers = tuple[str, ...]
+Reader = Callable[[pafs.FileSystem, str, str, Columns, Numbers], Iterator[pa.RecordBatch]]
 
 NUM_ROWS = 4096  # of a batch read from Parquet or JSON
 CSV_BLOCK = 16 << 20  # bytes; a longer row is an error of Arrow's reader
@@ -41,7 +44,7 @@ def format_of(path: str) -> str | None:
 
 
 def read_parquet(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
 ) -> Iterator[pa.RecordBatch]:
     with filesystem.open_input_file(path) as stream:
         reader = parquet.ParquetFile(stream)
@@ -50,7 +53,7 @@ def read_parquet(
 
 
 def read_arrow(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
 ) -> Iterator[pa.RecordBatch]:
     """Both IPC formats: ``datasets`` writes streams under the ending that others use for files."""
     with filesystem.open_input_file(path) as stream:
@@ -68,7 +71,7 @@ def read_arrow(
 
 
 def read_csv(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
 ) -> Iterator[pa.RecordBatch]:
     """Every value as bytes: types guessed from the first block would fail in a later one."""
     options: dict[str, Any] = {
@@ -87,7 +90,7 @@ def read_csv(
 
 
 def read_json(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: tuple[str, ...] | None
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
 ) -> Iterator[pa.RecordBatch]:
     """JSON lines, or one JSON array (which is read whole). A key that a row lacks is null."""
     with filesystem.open_input_stream(path) as stream:
@@ -97,7 +100,10 @@ def read_json(
         while block := list(islice(rows, NUM_ROWS)):
             names.update(dict.fromkeys(key for row in block for key in row))
             wanted = _present(list(names), columns)
-            values = {n: _json_values(block, n, uri, first_row) for n in wanted}
+            values = {
+                n: (_json_numbers if n in numbers else _json_values)(block, n, uri, first_row)
+                for n in wanted
+            }
             yield pa.RecordBatch.from_pydict(values)
             first_row += len(block)
 
@@ -164,6 +170,21 @@ def _json_values(block: list[dict[str, Any]], name: str, uri: str, first_row: in
             f"{error.object[error.start]!r} in rows {first_row} to {first_row + len(block) - 1}): "
             "convert the file to UTF-8"
         ) from None
+
+
+def _json_numbers(block: list[dict[str, Any]], name: str, uri: str, first_row: int) -> pa.Array:
+    """One column of numbers, or of lists of numbers; what a row lacks is null."""
+    values = [row.get(name) for row in block]
+    is_lists = isinstance(next((v for v in values if v is not None), None), list)
+    for i, value in enumerate(values):
+        items = value if is_lists and isinstance(value, list) else [value]
+        if not all(isinstance(item, int | float | None) for item in items):
+            kind = "lists of numbers" if is_lists else "numbers"
+            raise DataError(
+                f"data.columns.features {name!r} holds {json.dumps(value)[:40]} in row "
+                f"{first_row + i} of {uri}: {kind} are needed in every row"
+            )
+    return pa.array(values, pa.list_(pa.float64()) if is_lists else pa.float64())
 
 
 def _present(names: list[str], columns: tuple[str, ...] | None) -> list[str]:

@@ -64,22 +64,25 @@ def find_files(paths: str | tuple[str, ...]) -> list[File]:
     return found
 
 
-def read_batches(file: File, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    file: File, columns: tuple[str, ...], numbers: tuple[str, ...] = ()
+) -> Iterator[pa.RecordBatch]:
     """Record batches with those of ``columns`` that the file has, each as UTF-8 large_string.
 
-    Integers and booleans become "0", "1", …; ClassLabel integers their names (-1: null).
+    Columns in ``numbers`` keep their type (CSV: bytes). Of the others, integers and booleans become "0", "1", …; ClassLabel integers their names (-1: null).
     Raises DataError for a file that is not of its format, a value that is no string, or bad UTF-8.
     """
     first_row = 1
     try:
-        for batch in READERS[file.format](file.filesystem, file.path, file.uri, columns):
+        reader = READERS[file.format]
+        for batch in reader(file.filesystem, file.path, file.uri, columns + numbers, numbers):
             arrays = {
                 name: as_strings(
                     batch.column(name), name, file.uri, first_row, file.class_names.get(name)
                 )
                 for name in columns
                 if name in batch.schema.names
-            }
+            } | {name: batch.column(name) for name in numbers if name in batch.schema.names}
             yield pa.RecordBatch.from_pydict(arrays)
             first_row += batch.num_rows
     except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError) as error:
@@ -91,7 +94,7 @@ def read_batches(file: File, columns: tuple[str, ...]) -> Iterator[pa.RecordBatc
 def column_names(file: File) -> list[str]:
     """All columns of a file, for messages."""
     try:
-        batches = READERS[file.format](file.filesystem, file.path, file.uri, None)
+        batches = READERS[file.format](file.filesystem, file.path, file.uri, None, ())
         return next((batch.schema.names for batch in batches), [])
     except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError):
         return []

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from distill.errors import ModelError
+from distill.models.features import FeatureClassifier
 from distill.models.sizes import safetensors_bytes
 
 
@@ -31,6 +32,8 @@ class Efficiency:
 def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Efficiency:
     """One forward of one sequence of ``seq_length`` tokens, on the device where the model is.
 
+    A model of features is shown one row, of whatever length.
+
     The model is measured in eval mode and left in the mode it was in.
     """
     assert num_runs >= 2, "quantiles need two runs"
@@ -45,6 +48,8 @@ def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Effi
         model.train(was_training)
     percentiles = quantiles(times_ms, n=100, method="inclusive")
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    kept = model.state_dict().keys()  # buffers that are not kept are in no file
+    shapes |= {name: tuple(t.shape) for name, t in model.named_buffers() if name in kept}
     return Efficiency(
         params=sum(tensor.numel() for tensor in model.parameters()),
         size_mb=safetensors_bytes(shapes) / 1e6,
@@ -53,6 +58,11 @@ def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Effi
         latency_p95_ms=percentiles[94],
         device=_describe(model.device),
     )
+
+
+def latency_ms(forward: Callable[[], Any], num_runs: int = 30) -> float:
+    """Median of a call on the CPU, of whatever it calls."""
+    return quantiles(_times_ms(forward, num_runs, torch.device("cpu")), n=2, method="inclusive")[0]
 
 
 def folder_size_mb(folder: str | Path) -> float:
@@ -64,6 +74,8 @@ def folder_size_mb(folder: str | Path) -> float:
 
 
 def _one_sequence(model: PreTrainedModel, seq_length: int) -> dict[str, torch.Tensor]:
+    if isinstance(model, FeatureClassifier):
+        return {"features": torch.zeros(1, model.config.num_features, device=model.device)}
     # Any token but the padding, which RoBERTa gives no position.
     token = 1 if model.config.pad_token_id == 0 else 0
     ids_BT = torch.full((1, seq_length), token, dtype=torch.int64, device=model.device)

@@ -8,11 +8,11 @@ from distill.config import Columns, Data
 from distill.data.batches import Batches
 from distill.data.corpus import build_corpus
 from distill.data.source import column_names, find_files
-from distill.data.tokens import tokenise
+from distill.data.inputs import open_inputs
 from distill.errors import ConfigError, DataError, ModelError
 from distill.evaluation.efficiency import folder_size_mb, measure
 from distill.evaluation.predict import confusion, predict
-from distill.models.load import check_folder, load_classifier
+from distill.models.load import FolderInfo, check_folder, load_classifier, read_config
 from distill.module import DistillModule
 
 BATCH = 64
@@ -28,36 +28,57 @@ def evaluate_folder(
 ) -> dict[str, float]:
     """Stable metric names: ``test.*`` over every row of ``data``, and what the student costs.
 
-    Labels are matched by name with the student's. Raises InputError for a folder, column or label
-    that cannot be used.
+    Labels are matched by name with the student's, and a student of features names its columns
+    itself. Raises InputError for a folder, column or label that cannot be used.
     """
     info = check_folder(student)
     if not info.has_classifier_head:
         raise ModelError(f"{student} has no classification head: give an exported student")
-    length = max_length or min(info.max_positions, 512)
-    if length > info.max_positions:
-        raise ConfigError(
-            f"--max-length {length} is longer than the {info.max_positions} positions of "
-            f"{student}: lower it"
-        )
-    columns = Columns(text=text_column or _text_column(data), label=label_column)
+    if info.num_features:
+        columns, length = _feature_columns(student, text_column, label_column), 1
+    else:
+        length = _length(student, info, max_length)
+        columns = Columns(text=text_column or _text_column(data), label=label_column)
     corpus = build_corpus(Data(path=data, columns=columns), labels=info.label_names, only="test")
-    tokens = tokenise(corpus, student, length)
+    if corpus.features is not None and corpus.features.num != info.num_features:
+        raise DataError(
+            f"{data} has {corpus.features.num} features in {', '.join(corpus.features.columns)}, "
+            f"{student} was trained on {info.num_features}: give data of the same kind"
+        )
+    inputs = open_inputs(corpus, student, length)
     model = load_classifier(student)
     rows = corpus.rows("test")
-    batches = Batches(tokens, rows, BATCH, seed=0, shuffle=False)
+    batches = Batches(inputs, rows, BATCH, seed=0, shuffle=False)
     predicted = predict(DistillModule(model).eval(), batches)
     quality = confusion(corpus.labels_of(rows), predicted.student_R, len(info.label_names))
     cost = measure(model, length)
     return {
         **{f"test.{name}": value for name, value in quality.metrics().items()},
         "test.rows": float(len(rows)),
-        "test.truncated_rows": float(tokens.num_truncated),
+        "test.truncated_rows": float(inputs.num_truncated),
         "student.params": float(cost.params),
         "student.size_mb": folder_size_mb(student),
         "student.latency_ms": cost.latency_ms,
         "student.gflops": cost.gflops,
     }
+
+
+def _feature_columns(student: str | Path, text_column: str | None, label_column: str) -> Columns:
+    if text_column is not None:
+        raise ConfigError(f"--text-column {text_column}: {student} reads features: leave it out")
+    names: list[str] = list(getattr(read_config(student), "columns", ()))
+    features = names[0] if len(names) == 1 else tuple(names)
+    return Columns.model_validate({"features": features, "label": label_column})
+
+
+def _length(student: str | Path, info: FolderInfo, max_length: int | None) -> int:
+    length = max_length or min(info.max_positions, 512)
+    if length > info.max_positions:
+        raise ConfigError(
+            f"--max-length {length} is longer than the {info.max_positions} positions of "
+            f"{student}: lower it"
+        )
+    return length
 
 
 def _text_column(data: str) -> str:

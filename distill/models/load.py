@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from distill.errors import ModelError
+from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
 from distill.models.tokenizer import load_tokenizer as load_tokenizer
 from distill.models.tokenizer import quiet
@@ -63,6 +64,7 @@ class FolderInfo:
     model_type: str
     num_layers: int
     has_classifier_head: bool
+    num_features: int = 0  # 0: it reads text
 
 
 def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
@@ -73,6 +75,8 @@ def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
     folder = Path(folder)
     config = read_config(folder)
     shapes = stored_shapes(folder, allow_pickle)
+    if isinstance(config, FeatureConfig):
+        return _feature_info(folder, config, shapes)
     num_tokens = len(load_tokenizer(folder))
     if num_tokens > config.vocab_size:
         raise ModelError(
@@ -83,11 +87,8 @@ def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
     architectures = getattr(config, "architectures", None) or ["ForSequenceClassification"]
     has_head = bool(heads) and any("ForSequenceClassification" in a for a in architectures)
     labels = _label_names(folder, config) if has_head else ()
-    if has_head and heads[0][0] != len(labels):
-        raise ModelError(
-            f"{folder}: id2label names {len(labels)} labels, but the head has {heads[0][0]} "
-            "outputs: correct id2label in config.json"
-        )
+    if has_head:
+        _check_head(folder, labels, heads[0])
     return FolderInfo(
         label_names=labels,
         num_params=sum(prod(shape) for shape in shapes.values()),
@@ -98,6 +99,37 @@ def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
         num_layers=config.num_hidden_layers,
         has_classifier_head=has_head,
     )
+
+
+def _feature_info(
+    folder: Path, config: FeatureConfig, shapes: dict[str, tuple[int, ...]]
+) -> FolderInfo:
+    """Of a FeatureClassifier: no tokenizer, and its standardisation is no parameter."""
+    labels = _label_names(folder, config)
+    head = shapes.get("classifier.weight")
+    if head is None:
+        raise ModelError(f"{folder} lacks classifier.weight: copy the whole model folder")
+    _check_head(folder, labels, head)
+    buffers = buffer_shapes(config.num_features)
+    return FolderInfo(
+        label_names=labels,
+        num_params=sum(prod(shape) for name, shape in shapes.items() if name not in buffers),
+        vocab_size=0,
+        max_positions=sys.maxsize,
+        hidden=config.hidden_size,
+        model_type=config.model_type,
+        num_layers=config.num_hidden_layers,
+        has_classifier_head=True,
+        num_features=config.num_features,
+    )
+
+
+def _check_head(folder: Path, labels: tuple[str, ...], head: tuple[int, ...]) -> None:
+    if head[0] != len(labels):
+        raise ModelError(
+            f"{folder}: id2label names {len(labels)} labels, but the head has {head[0]} "
+            "outputs: correct id2label in config.json"
+        )
 
 
 def load_classifier(

@@ -1,6 +1,7 @@
 """How large a student is: its exact number of parameters and the exact size of its file.
 
-A student without weights to start from is a BertForSequenceClassification.
+A student without weights to start from is a BertForSequenceClassification; of features, a
+FeatureClassifier.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 from distill.config import SCALES, Student
 from distill.errors import ConfigError
+from distill.models.features import FeatureSpace, buffer_shapes, count, parameter_shapes
 
 TYPE_VOCAB_SIZE = 2  # single texts and pairs
 MAX_HIDDEN = 1024
+MAX_FEATURE_HIDDEN = 4096
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,64 @@ def solve(student: Student, vocab_size: int, num_labels: int, max_positions: int
         f"student.size_mb {student.size_mb:g} is too small: with a vocabulary of {vocab_size} "
         f"tokens the smallest student takes {smallest.size_mb:.3f} MB; raise it, or retrain the "
         "tokenizer to fewer tokens with student.vocab_size"
+    )
+
+
+@dataclass(frozen=True)
+class FeatureDimensions:
+    family: Literal["mlp", "cnn"]
+    layers: int
+    hidden: int
+    num_params: int
+    size_mb: float  # as in Dimensions; the standardisation is in the file, and no parameter
+
+
+def solve_features(student: Student, space: FeatureSpace, num_labels: int) -> FeatureDimensions:
+    """The dimensions of a student of features; 2 layers of 32 by default.
+
+    ``size_mb`` takes the largest hidden of 8, 16, …, 4096 that fits, with layers as given, else 2;
+    or, with hidden given, the most layers of 1, …, 8. Raises ConfigError for keys that only text
+    students have, a cnn without ``data.image``, and when not even the smallest fits.
+    """
+    family = student.family or "mlp"
+    if family == "transformer":
+        raise ConfigError(
+            "student.family is transformer, the data are features: use mlp or cnn, or give "
+            "data.columns.text"
+        )
+    for key in ("init_from", "scale", "heads", "ffn", "tokenizer", "vocab_size"):
+        if getattr(student, key) is not None:
+            raise ConfigError(
+                f"student.{key} is of students that read text, the data are features: remove it, "
+                "and give student.layers and student.hidden, or student.size_mb"
+            )
+    if family == "cnn" and space.image is None:
+        raise ConfigError(
+            "student.family is cnn: say in data.image how the features make an image "
+            "({height: …, width: …, channels: …}), or use mlp"
+        )
+    num_inputs = space.image[2] if family == "cnn" and space.image else space.num
+
+    def dimensions(layers: int, hidden: int) -> FeatureDimensions:
+        shapes = parameter_shapes(
+            family, layers=layers, hidden=hidden, num_inputs=num_inputs, num_labels=num_labels
+        )
+        size = safetensors_bytes(shapes | buffer_shapes(space.num))
+        return FeatureDimensions(family, layers, hidden, count(shapes), size / 1e6)
+
+    if student.size_mb is None:
+        return dimensions(student.layers or 2, student.hidden or 32)
+    if student.hidden is not None:
+        ladder = [(layers, student.hidden) for layers in range(1, 9)]
+    else:
+        ladder = [(student.layers or 2, hidden) for hidden in range(8, MAX_FEATURE_HIDDEN + 1, 8)]
+    num_fitting = bisect_right(ladder, student.size_mb, key=lambda rung: dimensions(*rung).size_mb)
+    if num_fitting:
+        return dimensions(*ladder[num_fitting - 1])
+    raise ConfigError(
+        f"student.size_mb {student.size_mb:g} is too small: with {space.num} features the smallest "
+        f"{family} takes {dimensions(*ladder[0]).size_mb:.4f} MB: raise it, or lower "
+        "student.layers or student.hidden"
     )
 
 

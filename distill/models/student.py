@@ -15,6 +15,7 @@ from transformers import (
 
 from distill.config import Student
 from distill.errors import ConfigError, ModelError
+from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import (
     FolderInfo,
     check_folder,
@@ -23,7 +24,7 @@ from distill.models.load import (
     seeded,
     set_labels,
 )
-from distill.models.sizes import TYPE_VOCAB_SIZE, solve
+from distill.models.sizes import TYPE_VOCAB_SIZE, solve, solve_features
 from distill.models.tokenizer import load_tokenizer, retrain
 
 
@@ -40,6 +41,11 @@ def build_student(
     is read or changed. ``max_length``: tokens of the longest row, the student's positions.
     Raises ModelError when a folder to start from does not fit the tokenizer, labels or lengths.
     """
+    if student.family in ("mlp", "cnn"):
+        raise ConfigError(
+            f"student.family is {student.family}, the data are text: use transformer, or give "
+            "data.columns.features"
+        )
     check_start(student, tokenizer_folder, label_names, max_length)
     if student.path is not None:
         return load_classifier(student.path, dropout=student.dropout)
@@ -68,6 +74,28 @@ def build_student(
     set_labels(config, label_names)
     with seeded(seed):
         return BertForSequenceClassification(config).eval()
+
+
+def build_feature_student(
+    student: Student, space: FeatureSpace, label_names: Sequence[str], seed: int
+) -> PreTrainedModel:
+    """The student of features before training, as :func:`build_student`.
+
+    One that starts from a folder keeps the standardisation that it was trained with.
+    """
+    check_feature_start(student, space, label_names)
+    if student.path is not None:
+        return load_classifier(student.path, dropout=student.dropout)
+    size = solve_features(student, space, len(label_names))
+    with seeded(seed):
+        return build_classifier(
+            size.family,
+            space,
+            label_names,
+            layers=size.layers,
+            hidden=size.hidden,
+            dropout=student.dropout,
+        )
 
 
 def student_tokenizer(
@@ -115,12 +143,7 @@ def check_start(
         info = check_folder(student.path)
         tokenizer = load_tokenizer(tokenizer_folder)
         _check_fit(info, "student.path", student.path, tokenizer, max_length)
-        if info.has_classifier_head and info.label_names != tuple(label_names):
-            raise ModelError(
-                f"student.path {student.path} has the labels {list(info.label_names)}, the data "
-                f"{list(label_names)}: set data.labels to the former, or start from its encoder "
-                "alone with student.init_from"
-            )
+        _check_labels(info, student.path, label_names)
     if student.init_from is not None:
         start = student.init_from
         info = check_folder(start.path)
@@ -131,6 +154,29 @@ def check_start(
                 f"student.init_from.layers {start.layers} is more than the {info.num_layers} "
                 f"layers of {start.path}: ask for fewer"
             )
+
+
+def check_feature_start(student: Student, space: FeatureSpace, label_names: Sequence[str]) -> None:
+    """Raise ModelError unless the folder that the student starts from, if any, fits the data."""
+    if student.path is None:
+        return
+    info = check_folder(student.path)
+    if info.num_features != space.num:
+        told = f"{info.num_features} features" if info.num_features else "text"
+        raise ModelError(
+            f"student.path {student.path} takes {told}, the data have {space.num} features: give "
+            "another folder, or remove student.path"
+        )
+    _check_labels(info, student.path, label_names)
+
+
+def _check_labels(info: FolderInfo, folder: str, label_names: Sequence[str]) -> None:
+    if info.has_classifier_head and info.label_names != tuple(label_names):
+        raise ModelError(
+            f"student.path {folder} has the labels {list(info.label_names)}, the data "
+            f"{list(label_names)}: set data.labels to the former, or start from its encoder "
+            "alone with student.init_from"
+        )
 
 
 def _start(student: Student) -> tuple[str, str | None]:

@@ -1,4 +1,5 @@
-"""The exported student: a plain Hugging Face folder with a model card; needs no distill to load."""
+"""The exported student: a Hugging Face folder with a model card. One that reads text needs no
+distill to load; one of features needs its class, distill.models.features."""
 
 from __future__ import annotations
 
@@ -16,8 +17,32 @@ from transformers import PreTrainedModel
 
 from distill import __version__
 from distill.errors import RunFolderError
+from distill.models.features import FeatureClassifier
 from distill.models.load import usable_positions
 from distill.models.tokenizer import load_tokenizer, quiet
+
+
+USE_TEXT = """\
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder")
+classify("some text", truncation=True)
+```
+"""
+USE_FEATURES = """\
+```python
+import torch
+from transformers import AutoModelForSequenceClassification
+
+import distill.models.features  # the class of the model
+
+model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder").eval()
+logits = model(features=torch.tensor(rows)).logits  # rows: lists of {columns}
+```
+
+The numbers are given raw: the standardisation is a part of the model.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +69,8 @@ def export(
 ) -> None:
     """Write float32 safetensors, config, tokenizer and README.md into ``out``, replacing it.
 
+    A model of features has no tokenizer: ``tokenizer_folder`` is not read.
+
     Everything is written beside ``out`` and renamed, so a crash leaves the old export, the new one,
     or (between two renames) the old one as ``.<name>.previous``: never a half-written folder.
     The tokenizer's model_max_length becomes the model's. Raises RunFolderError for a folder
@@ -59,9 +86,10 @@ def export(
     exported.to(device="cpu", dtype=torch.float32).eval()
     with quiet():
         exported.save_pretrained(partial, max_shard_size="100GB")
-    tokenizer = load_tokenizer(tokenizer_folder)
-    tokenizer.model_max_length = usable_positions(model.config)
-    tokenizer.save_pretrained(partial)
+    if not isinstance(model, FeatureClassifier):
+        tokenizer = load_tokenizer(tokenizer_folder)
+        tokenizer.model_max_length = usable_positions(model.config)
+        tokenizer.save_pretrained(partial)
     (partial / "README.md").write_text(_readme(card, exported, partial), encoding="utf-8")
     for file in partial.iterdir():
         _sync(file)  # or a power cut could leave the new name on empty files
@@ -124,18 +152,21 @@ def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
     } | {name: f"{value:.4f}" for name, value in card.metrics.items()}
     lines = [f"| {_cell(k)} | {_cell(v)} |" for k, v in rows.items() if v not in (None, "")]
     about = "\n".join(lines)
+    is_text = not isinstance(model, FeatureClassifier)
+    kind = "text-classification" if is_text else "tabular-classification"
+    use = USE_TEXT if is_text else USE_FEATURES.format(columns=_columns(model.config))
     origin = f"distilled from {len(card.teachers)} teacher(s)" if card.teachers else "fine-tuned"
     return f"""\
 ---
 library_name: transformers
-pipeline_tag: text-classification
+pipeline_tag: {kind}
 tags:
-- {"knowledge-distillation" if card.teachers else "text-classification"}
+- {"knowledge-distillation" if card.teachers else kind}
 ---
 
 # {card.name}
 
-A text classifier, {origin} with distill.
+A {"text classifier" if is_text else "classifier of numbers"}, {origin} with distill.
 
 | | |
 |---|---|
@@ -143,13 +174,15 @@ A text classifier, {origin} with distill.
 
 ## Use
 
-```python
-from transformers import pipeline
+{use}"""
 
-classify = pipeline("text-classification", model="path/to/this/folder")
-classify("some text", truncation=True)
-```
-"""
+
+def _columns(config: Any) -> str:
+    names = ", ".join(map(str, config.columns))
+    order = "" if config.image is None else ", an image of {} × {} × {} row by row".format(
+        *config.image
+    )
+    return f"{config.num_features} numbers ({names}{order})"
 
 
 def _cell(value: object) -> str:

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distill.config import DenseWire, Dtype
 from distill.errors import TeacherAnswerError
 from distill.records import TeacherOutput, TeacherRequest
+from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.wire import encode, wire_name
 
 Model = Callable[..., Any]
-"""Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]);
-returns logits [B, V], bare or as ``.logits``."""
+"""Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
+``features`` (float32 [B, D]), or ``texts`` (B strings); returns logits [B, V], bare or as
+``.logits``, perhaps with a ``.num_clamped``."""
 
 
 class TeacherEngine:
@@ -36,7 +39,8 @@ class TeacherEngine:
         allow_pickle: bool = False,
         num_threads: int | None = None,
     ) -> None:
-        """``model`` is a Hugging Face folder, or the model itself (tests, simulated teachers).
+        """``model`` is a Hugging Face folder, the pickle of an object with ``predict_proba``, or
+        the model or object itself (tests, simulated teachers).
 
         ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the threads
         of the whole process; None leaves them. Raises ModelError for an unusable folder.
@@ -52,7 +56,7 @@ class TeacherEngine:
     def answer(self, request: TeacherRequest) -> TeacherOutput:
         """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
         started = time.perf_counter()
-        logits_BV = self._forward(request)
+        logits_BV, num_clamped = self._forward(request)
         compute_s = time.perf_counter() - started
         expected = (request.num_rows, self.num_labels)
         if tuple(logits_BV.shape) != expected:
@@ -68,33 +72,45 @@ class TeacherEngine:
             )
         payload = encode(logits_BV, self.wire)
         return TeacherOutput(
-            request.request_id, request.rows_B, payload, wire_name(self.wire), compute_s
+            request.request_id,
+            request.rows_B,
+            payload,
+            wire_name(self.wire),
+            compute_s,
+            num_clamped,
         )
 
     @torch.inference_mode()
-    def _forward(self, request: TeacherRequest) -> Tensor:
-        """Float32 logits [B, V] on the CPU, in forwards of whole rows."""
-        inputs = {
-            "input_ids": request.input_ids_BT,
-            "attention_mask": request.attention_mask_BT,
-            "token_type_ids": request.token_type_ids_BT,
-        }
-        # .copy(): arrays out of Ray's object store are read-only, which torch warns about.
-        tensors = {k: torch.from_numpy(v.copy()) for k, v in inputs.items() if v is not None}
+    def _forward(self, request: TeacherRequest) -> tuple[Tensor, int]:
+        """Float32 logits [B, V] on the CPU, in forwards of whole rows; probabilities clamped."""
+        inputs = request.inputs()
         # The split depends on the request alone, so that its answer does.
-        rows_a_forward = max(1, self.max_batch_tokens // max(1, request.input_ids_BT.shape[1]))
+        rows_a_forward = max(1, self.max_batch_tokens // max(1, request.num_tokens))
         blocks = []
+        num_clamped = 0
         for first in range(0, request.num_rows, rows_a_forward):
             block = slice(first, first + rows_a_forward)
-            out = self.model(**{k: v[block].to(self.device) for k, v in tensors.items()})
+            out = self.model(**{k: self._placed(v[block]) for k, v in inputs.items()})
             blocks.append(getattr(out, "logits", out).float().cpu())
-        return torch.cat(blocks)
+            num_clamped += getattr(out, "num_clamped", 0)
+        return torch.cat(blocks), num_clamped
+
+    def _placed(self, values: np.ndarray) -> Tensor | np.ndarray:
+        """On the model's device; texts stay as they are."""
+        if values.dtype == object:
+            return values
+        # .copy(): arrays out of Ray's object store are read-only, which torch warns about.
+        return torch.from_numpy(values.copy()).to(self.device)
 
 
 def _frozen(model: str | Path | Model, device: str, dtype: Dtype, allow_pickle: bool) -> Model:
+    if isinstance(model, str | Path) and is_pickle(model):
+        return ProbabilityModel(load_pickled(model, allow_pickle))
     if isinstance(model, str | Path):
         from distill.models.load import load_classifier
 
         loaded: Any = load_classifier(model, allow_pickle=allow_pickle, dtype=dtype)
         return loaded.eval().to(device)
-    return model.eval().to(device) if isinstance(model, nn.Module) else model
+    if isinstance(model, nn.Module):
+        return model.eval().to(device)
+    return ProbabilityModel(model) if hasattr(model, "predict_proba") else model

@@ -30,7 +30,7 @@ class Meter:
         self._sums[name] = self._sums.get(name, 0.0) + amount
 
     def read(self) -> dict[str, float]:
-        kinds = ("wait_s", "rows", "bytes", "cached_rows", "compute_s")
+        kinds = ("wait_s", "rows", "bytes", "cached_rows", "compute_s", "clamped")
         zeros = {f"teacher.{name}.{kind}": 0.0 for name in self.names for kind in kinds}
         with self._lock:
             sums = zeros | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from distill.aggregation import Aggregation, Routed
 from distill.loop import BatchSource, Step
-from distill.records import TeacherAnswers, TeacherRequest
+from distill.records import TeacherAnswers, TeacherRequest, fields_of
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
 from distill.teachers.meter import Meter
@@ -34,7 +34,7 @@ __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
 
 
 class TeacherTokens(Protocol):
-    """The rows in one teacher's tokens; see distill/data/tokens.py."""
+    """The rows as one teacher is shown them; see distill/data/inputs.py."""
 
     def lengths(self, rows: Any) -> np.ndarray: ...
     def padded(self, rows: Any) -> Any: ...
@@ -107,8 +107,9 @@ class TeacherStream:
         """Since the last call, for each teacher (the router too), ``teacher.<name>.…``:
 
         wait_s the student waited, charged to the last teacher to answer; rows and bytes received;
-        cached_rows; compute_s in its forward; requests and retries. ``stream.wait_s`` is the
-        whole wait, ``stream.queue_depth`` the mean number of steps ready when one was wanted.
+        cached_rows; compute_s in its forward; clamped probabilities (predict_proba teachers);
+        requests and retries. ``stream.wait_s`` is the whole wait, ``stream.queue_depth`` the mean
+        number of steps ready when one was wanted.
         """
         return self._meter.read() | self._client.stats()
 
@@ -273,14 +274,8 @@ class TeacherStream:
             if cancelled.is_set():
                 raise CancelledError
             missing_N = rows_N[~hit_N]
-            tokens = self._tokens[name].padded(missing_N)
-            request = TeacherRequest(
-                request_id,
-                missing_N,
-                tokens.input_ids_BT,
-                tokens.attention_mask_BT,
-                tokens.token_type_ids_BT,
-            )
+            shown = fields_of(self._tokens[name].padded(missing_N))
+            request = TeacherRequest(request_id, missing_N, **shown)
             output = self._client.ask(name, request, cancelled, is_sent.set)
         finally:
             is_sent.set()
@@ -293,6 +288,7 @@ class TeacherStream:
             bytes=output.payload.nbytes,
             cached_rows=int(hit_N.sum()),
             compute_s=output.compute_s,
+            clamped=output.num_clamped,
         )
         return logits_NV
 

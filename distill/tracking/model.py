@@ -1,6 +1,11 @@
-"""The exported student as an MLflow model, for ``mlflow.transformers`` and as a pyfunc."""
+"""The exported student as an MLflow model, for ``mlflow.transformers`` and as a pyfunc.
+
+A student of features is no transformers pipeline: its folder is logged as artifacts, and is loaded
+from there with ``AutoModelForSequenceClassification`` (see the README.md in it).
+"""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -13,7 +18,10 @@ from distill.tracking.store import import_mlflow
 def log_model(
     client: Any, uri: str, experiment_id: str, run_id: str, folder: Path, name: str
 ) -> str:
-    """The model's URI. Offline: nothing is asked of the hub, no requirements are inferred."""
+    """The model's URI (of a student of features: of its artifacts).
+
+    Offline: nothing is asked of the hub, no requirements are inferred.
+    """
     mlflow = import_mlflow()
     import transformers
     from mlflow.entities import LoggedModelOutput
@@ -22,6 +30,9 @@ def log_model(
 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not a Hugging Face folder: it has no config.json")
+    if json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_features"):
+        client.log_artifacts(run_id, str(folder), name)
+        return f"runs:/{run_id}/{name}"
     with _no_bars():
         pipeline = transformers.pipeline("text-classification", model=str(folder), device="cpu")
     # MLflow asks the hub for the card and licence of name_or_path: this is no valid repository

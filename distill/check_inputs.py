@@ -1,0 +1,143 @@
+"""Whether data, student and teachers are of one kind: text or features, and of one width."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from distill.config import Data, Experiment, Student, TfidfBaseline
+from distill.data.corpus import Corpus
+from distill.data.inputs import open_inputs
+from distill.data.tokens import load_tokenizer as load_fast_tokenizer
+from distill.errors import ConfigError, DataError, ModelError, TeacherAnswerError
+from distill.models.features import FeatureSpace, feature_space
+from distill.models.load import FolderInfo, check_folder
+from distill.models.sizes import solve_features
+from distill.models.student import check_feature_start
+from distill.records import keywords_of
+from distill.teachers.probability import (
+    ProbabilityModel,
+    check_columns,
+    is_pickle,
+    label_names,
+    load_pickled,
+)
+
+TRIED_ROWS = 2
+
+
+def space_of(data: Data, corpus: Corpus) -> FeatureSpace | None:
+    """What a student of this corpus must know of its features; None for text.
+
+    Raises DataError for an image of another size than the rows.
+    """
+    if corpus.features is None:
+        return None
+    info, image = corpus.features, data.image
+    shape = None if image is None else (image.height, image.width, image.channels)
+    if shape is not None and shape[0] * shape[1] * shape[2] != info.num:
+        raise DataError(
+            f"data.image is {shape[0]} × {shape[1]} × {shape[2]} numbers, a row has {info.num}: "
+            "correct its height, width or channels"
+        )
+    return feature_space(info.columns, info.mean, info.sd, shape)
+
+
+def check_kind(experiment: Experiment) -> None:
+    """What needs no data to be refused."""
+    students = {"student": experiment.student} | {
+        f"baselines.{b.name}.student": b.student
+        for b in experiment.baselines
+        if not isinstance(b, TfidfBaseline) and b.student is not None
+    }
+    if experiment.data.columns.features is None:
+        if experiment.data.image is not None:
+            raise ConfigError("data.image needs data.columns.features: name the pixels' column")
+        for key, student in students.items():
+            if student.family in ("mlp", "cnn"):
+                raise ConfigError(
+                    f"{key}.family is {student.family}, the data are text: use transformer, or "
+                    "give data.columns.features"
+                )
+        return
+    if experiment.experts is not None:
+        raise ConfigError(
+            "experts are fine-tuned from an encoder of text, the data are features: give ready "
+            "models in teachers (folders, or pickles with predict_proba)"
+        )
+    if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
+        raise ConfigError(
+            "baselines: tfidf reads text, the data are features: remove it, and compare with "
+            "labels_only or a teacher"
+        )
+
+
+def read_info(path: str, allow_pickle: bool) -> FolderInfo:
+    """What a teacher's folder, or pickled object, says of itself."""
+    if not is_pickle(path):
+        info = check_folder(path, allow_pickle)
+        if not info.num_features:
+            load_fast_tokenizer(path)  # teachers are asked in their own tokens
+        return info
+    return FolderInfo(
+        label_names=label_names(load_pickled(path, allow_pickle), path),
+        num_params=0,
+        vocab_size=0,
+        max_positions=sys.maxsize,
+        hidden=0,
+        model_type="predict_proba",
+        num_layers=0,
+        has_classifier_head=True,
+    )
+
+
+def check_teachers(
+    experiment: Experiment, corpus: Corpus, infos: Mapping[str, FolderInfo]
+) -> None:
+    """Every ready teacher can read the rows; objects with predict_proba are tried on two."""
+    wanted = 0 if corpus.features is None else corpus.features.num
+    for teacher in experiment.teachers:
+        key, info = f"teachers.{teacher.name}", infos[teacher.name]
+        if is_pickle(teacher.path):
+            model = load_pickled(teacher.path, teacher.allow_pickle)
+            _try_out(key, model, corpus, teacher.path)
+        elif info.num_features != wanted:
+            reads = {n: f"{n} features" if n else "text" for n in (info.num_features, wanted)}
+            raise ModelError(
+                f"{key}: {teacher.path} reads {reads[info.num_features]}, the data are "
+                f"{reads[wanted]}: give another folder, or other data.columns"
+            )
+
+
+def _try_out(key: str, model: object, corpus: Corpus, path: str) -> None:
+    if corpus.is_pair:
+        raise ModelError(
+            f"{key}: {path} is asked for one text a row, data.columns.text_pair gives two: "
+            "give a model folder"
+        )
+    if corpus.features is not None:
+        check_columns(model, f"{key}: {path}", corpus.features.columns, corpus.features.num)
+    try:
+        rows = open_inputs(corpus, Path(path), 0).padded(corpus.rows("train")[:TRIED_ROWS])
+        answer = ProbabilityModel(model)(**keywords_of(rows))
+    except TeacherAnswerError as error:
+        kind = "text" if corpus.features is None else f"{corpus.features.num} features"
+        raise ModelError(f"{key}: {path} cannot answer rows of {kind}: {error}") from None
+    names = label_names(model, path)
+    if answer.logits.shape[1] != len(names):
+        raise ModelError(
+            f"{key}: predict_proba of {path} has {answer.logits.shape[1]} columns, its classes_ "
+            f"names {len(names)}: they must be equally many"
+        )
+
+
+def student_line(
+    student: Student, space: FeatureSpace, labels: Sequence[str]
+) -> tuple[str, int, float | None]:
+    """Shape, parameters and MB of a student of features; refuses one that cannot be built."""
+    check_feature_start(student, space, labels)
+    if student.path is not None:
+        return f"from {student.path}", check_folder(student.path).num_params, None
+    size = solve_features(student, space, len(labels))
+    return f"{size.family}, {size.layers} layers, hidden {size.hidden}", size.num_params, size.size_mb

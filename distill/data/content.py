@@ -1,0 +1,143 @@
+"""What a corpus keeps of a row beside label and domain: its text, or its features.
+
+Shape suffixes: B rows, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distill.config import Data
+from distill.data.columns import texts_in
+from distill.data.numbers import features_in
+from distill.data.source import File
+
+
+class TextContent:
+    """The columns text and text_pair."""
+
+    fields = (("text", pa.large_string()), ("text_pair", pa.large_string()))
+    numbers: tuple[str, ...] = ()
+
+    def __init__(self, data: Data) -> None:
+        self._names = data.columns
+        self.strings = (data.columns.text, data.columns.text_pair)
+        self.identity: list[Any] = []
+
+    def of(
+        self, batch: pa.RecordBatch, file: File, first_row: int
+    ) -> tuple[list[tuple], list[str]]:
+        """Each row's values under ``fields``, and what its split is hashed from."""
+        names = self._names
+        assert names.text is not None
+        texts = texts_in(batch, names.text, "data.columns.text", file, first_row)
+        if names.text_pair is None:
+            return [(text, None) for text in texts], texts
+        pairs = texts_in(batch, names.text_pair, "data.columns.text_pair", file, first_row)
+        rows = list(zip(texts, pairs, strict=True))
+        return rows, [f"{text}\0{pair}" for text, pair in rows]
+
+    def empty(self, values: tuple) -> str | None:
+        """The column of a row that has no content, or None."""
+        text, pair = values
+        return "text" if not text else "text_pair" if pair == "" else None
+
+    def add(self, batch: pa.RecordBatch, split: str, content: hashlib._Hash) -> None:
+        """Take the final rows of one batch into the fingerprint: lengths and characters."""
+        for name, _ in self.fields:
+            texts = batch.column(name).to_pylist()
+            lengths = [-1 if text is None else len(text) for text in texts]
+            content.update(np.array(lengths, "<i8").tobytes())
+            content.update("".join(filter(None, texts)).encode())
+
+    def manifest(self) -> dict[str, Any]:
+        return {"is_pair": self._names.text_pair is not None}
+
+
+class FeatureContent:
+    """One list of float32 a row, and the moments of the train split."""
+
+    fields = (("features", pa.list_(pa.float32())),)
+    strings: tuple[str | None, ...] = ()
+
+    def __init__(self, data: Data) -> None:
+        columns = data.columns.features
+        assert columns is not None
+        self.numbers = (columns,) if isinstance(columns, str) else columns
+        self._num: int | None = None
+        self._moments: Moments | None = None
+        self.identity: list[Any] = ["features"]
+
+    def of(
+        self, batch: pa.RecordBatch, file: File, first_row: int
+    ) -> tuple[list[tuple], list[str]]:
+        features_BD = features_in(batch, self.numbers, file, first_row, self._num)
+        self._num = features_BD.shape[1]
+        return [(row_D,) for row_D in features_BD], [row_D.tobytes().hex() for row_D in features_BD]
+
+    def empty(self, values: tuple) -> str | None:
+        return None
+
+    def add(self, batch: pa.RecordBatch, split: str, content: hashlib._Hash) -> None:
+        features_BD = matrix(batch)
+        content.update(features_BD.astype("<f4").tobytes())
+        if split == "train" and len(features_BD):
+            block = Moments.of(features_BD)
+            self._moments = block if self._moments is None else self._moments.joined(block)
+
+    def manifest(self) -> dict[str, Any]:
+        assert self._num is not None
+        moments = self._moments or Moments.of(np.zeros((1, self._num)))  # only: test rows alone
+        features = {
+            "columns": self.numbers,
+            "mean": moments.mean_D.tolist(),
+            "sd": moments.sd_D.tolist(),
+        }
+        return {"is_pair": False, "features": features}
+
+
+Content = TextContent | FeatureContent
+
+
+def content_of(data: Data) -> Content:
+    return TextContent(data) if data.columns.features is None else FeatureContent(data)
+
+
+def matrix(batch: pa.RecordBatch) -> np.ndarray:
+    """features_BD, float32, of a batch of a corpus file: a view of mapped memory."""
+    values: Any = batch.column("features").flatten()  # type: ignore[attr-defined]
+    return values.to_numpy().reshape(batch.num_rows, -1)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared differences of each feature; float64."""
+
+    count: int
+    mean_D: np.ndarray
+    squares_D: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of(cls, features_BD: np.ndarray) -> Moments:
+        wide_BD = features_BD.astype(np.float64)
+        mean_D = wide_BD.mean(0)
+        return cls(len(wide_BD), mean_D, ((wide_BD - mean_D) ** 2).sum(0))
+
+    def joined(self, other: Moments) -> Moments:
+        """Of both sets of rows (Chan et al. 1979: no difference of large sums)."""
+        count = self.count + other.count
+        shift_D = other.mean_D - self.mean_D
+        return Moments(
+            count,
+            self.mean_D + shift_D * other.count / count,
+            self.squares_D + other.squares_D + shift_D**2 * self.count * other.count / count,
+        )
+
+    @property
+    def sd_D(self) -> np.ndarray:
+        return np.sqrt(self.squares_D / self.count)
