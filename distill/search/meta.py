@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,8 @@ from distill.data.corpus import Corpus
 from distill.records import UNLABELLED
 
 PREFIX = "meta."
+COLUMN_BLOCK = 64
+"""Columns in float64 at once: a large table is held several times over otherwise."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def meta_features(
 
     The one input column of a text is its length in characters (a pair: of both texts).
     """
-    return describe(summarise_texts(corpus), student_params, teacher_params, teacher_accuracy)
+    return describe(summarise(corpus), student_params, teacher_params, teacher_accuracy)
 
 
 def describe(
@@ -93,6 +94,16 @@ def describe(
         "teacher_accuracy": teacher_accuracy,
     }
     return {f"{PREFIX}{name}": float(value) for name, value in features.items()}
+
+
+def summarise(corpus: Corpus) -> DataSummary:
+    """Of the rows of train and transfer, whether texts or features."""
+    if corpus.features is None:
+        return summarise_texts(corpus)
+    train, transfer = corpus.rows("train"), corpus.rows("transfer")
+    rows = range(train.start, transfer.stop)
+    classes = len(corpus.label_names)
+    return summarise_features(corpus.features_of(rows), corpus.labels_of(rows), classes)
 
 
 def summarise_texts(corpus: Corpus) -> DataSummary:
@@ -126,9 +137,17 @@ def count_labels(labels_R: np.ndarray, classes: int) -> np.ndarray:
 
 def moments(values_RD: np.ndarray) -> Moments:
     """As ``scipy.stats.skew`` and ``kurtosis`` (biased), but 0 where those are undefined."""
-    values_RD = np.asarray(values_RD, np.float64)
     if values_RD.size == 0:
         return Moments(0.0, 0.0, 0.0, 0.0)
+    num_columns = values_RD.shape[1]
+    starts = range(0, num_columns, COLUMN_BLOCK)
+    blocks = [_moments(values_RD[:, start : start + COLUMN_BLOCK]) for start in starts]
+    return Moments(*np.concatenate(blocks, axis=1).mean(1).tolist())
+
+
+def _moments(values_RD: np.ndarray) -> np.ndarray:
+    """[4, D]: each column's."""
+    values_RD = values_RD.astype(np.float64)
     mean_D = values_RD.mean(0)
     centred_RD = values_RD - mean_D
     variance_D = (centred_RD**2).mean(0)
@@ -137,5 +156,4 @@ def moments(values_RD: np.ndarray) -> Moments:
     scale_D = np.where(is_constant_D, 1.0, np.sqrt(variance_D))
     z_RD = np.where(is_constant_D, 0.0, centred_RD / scale_D)
     kurtosis_D = np.where(is_constant_D, 0.0, (z_RD**4).mean(0) - 3)
-    means: Any = (mean_D, variance_D, (z_RD**3).mean(0), kurtosis_D)
-    return Moments(*(float(column.mean()) for column in means))
+    return np.stack([mean_D, variance_D, (z_RD**3).mean(0), kurtosis_D])

@@ -45,7 +45,7 @@ NAMES = {
 
 
 def test_moments_are_scipys_averaged_over_columns() -> None:
-    table = np.random.default_rng(0).gamma(2.0, 3.0, (50, 4))
+    table = np.random.default_rng(0).gamma(2.0, 3.0, (50, 150))
     found = moments(table)
     assert found.mean == pytest.approx(table.mean(0).mean())
     assert found.variance == pytest.approx(table.var(0).mean())
@@ -130,3 +130,22 @@ def test_features_of_texts_by_hand(tmp_path: Path) -> None:
     assert found["meta.variance"] == np.var(lengths)
     assert found["meta.skewness"] == pytest.approx(stats.skew(lengths))
     assert found["meta.kurtosis"] == pytest.approx(stats.kurtosis(lengths))
+
+
+def test_features_of_a_table_on_disk_are_those_of_its_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(40, 3)).astype(np.float32)
+    splits = ["train", "transfer", "validation", "test"]
+    rows = [
+        {"x": x.tolist(), "label": i % 3 == 0, "split": splits[i % 4]} for i, x in enumerate(table)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    columns = {"split": "split", "features": "x"}
+    data = {"path": str(tmp_path / "rows.parquet"), "columns": columns}
+    corpus = build_corpus(Data.model_validate(data | {"cache_dir": str(tmp_path)}))
+    seen = np.concatenate([table[0::4], table[1::4]])  # train, then transfer
+    labels = np.concatenate([np.arange(0, 40, 4) % 3 == 0, np.full(10, UNLABELLED)])
+    expected = describe(summarise_features(seen, labels, 2), 10, 1000, 0.9)
+    found = meta_features(corpus, 10, 1000, 0.9)
+    assert found == expected
+    assert (found["meta.n"], found["meta.d"]) == (20, 3)
