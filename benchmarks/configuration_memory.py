@@ -38,8 +38,7 @@ from distill.fit import Job, fit, load_best
 from distill.objectives import ForwardKL
 from distill.search.memory import AXES, KEYS, Experience, Memory
 
-NUM_STEPS = 120
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 DEFAULTS = {
     "kd.temperature": KD().temperature,
     "kd.alpha": KD().alpha,
@@ -59,28 +58,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=240, help="optimizer steps of a trial")
     parser.add_argument("--work", type=Path, default=Path("runs/configuration-memory"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/configuration_memory"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("distill").setLevel(logging.ERROR)
     args.work.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(args.work / "trials.jsonl")
+    ledger = Ledger(args.work, args.steps)
+    metas = {}
     for seed in args.seeds:
         tasks = {n: prepare(n, seed, args.sentiment, args.work / "tasks") for n in args.tasks}
+        metas[seed] = {name: task.meta for name, task in tasks.items()}
         searched = {}
         for name, task in tasks.items():
-            ledger.run(task, seed, "default", DEFAULTS, args.work)
+            ledger.run(task, seed, "default", DEFAULTS)
             searched[name] = [
-                ledger.run(task, seed, f"random-{i:02d}", values, args.work)
-                for i, values in enumerate(drawn(args.trials, seed))
+                ledger.run(task, seed, f"random-{i:02d}", values)
+                for i, values in enumerate(drawn(args.trials, seed, name))
             ]
         for name, task in tasks.items():
             for kind, values in proposals(name, tasks, searched).items():
-                ledger.run(task, seed, kind, values, args.work)
-    metas = {
-        n: prepare(n, args.seeds[0], args.sentiment, args.work / "tasks").meta for n in args.tasks
-    }
+                ledger.run(task, seed, kind, values)
     write(args.out, args.tasks, args.seeds, args.trials, ledger, metas)
 
 
@@ -97,29 +96,31 @@ class Run:
     test: float
     """Accuracy of those weights."""
     seconds: float
+    cpu_seconds: float
 
 
 class Ledger:
     """Finished trials, a line each, so that an interrupted benchmark goes on where it was."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
+    def __init__(self, work: Path, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self._work = work
+        self._path = work / f"trials-of-{num_steps}-steps.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
         self.runs = [Run(**json.loads(line)) for line in lines]
 
-    def run(self, task: Task, seed: int, name: str, values: dict[str, float], work: Path) -> Run:
+    def run(self, task: Task, seed: int, name: str, values: dict[str, float]) -> Run:
         """The trial, trained unless it has been with the same values."""
         found = self.find(task.name, seed, name)
         if found is not None and found.values == values:
             return found
         self.runs = [run for run in self.runs if run is not found]
-        done = trained(task, seed, name, values, work / "trial")
+        done = trained(task, seed, name, values, self.num_steps, self._work / "trial")
         self.runs.append(done)
         with self._path.open("a") as file:
             file.write(json.dumps(vars(done)) + "\n")
-        print(
-            f"{task.name} {seed} {name}: {done.validation:.3f} in {done.seconds:.1f} s", flush=True
-        )
+        told = f"{done.validation:.3f} in {done.seconds:.1f} s"
+        print(f"{len(self.runs)}: {task.name} {seed} {name}: {told}", flush=True)
         return done
 
     def find(self, task: str, seed: int, name: str) -> Run | None:
@@ -128,10 +129,12 @@ class Ledger:
         return found[-1] if found else None
 
 
-def trained(task: Task, seed: int, name: str, values: dict[str, float], folder: Path) -> Run:
+def trained(
+    task: Task, seed: int, name: str, values: dict[str, float], num_steps: int, folder: Path
+) -> Run:
     """One student under these values; same first weights and batches for all of a seed."""
     shutil.rmtree(folder, ignore_errors=True)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     corpus = task.corpus
     job = Job(
         name=name,
@@ -145,9 +148,13 @@ def trained(task: Task, seed: int, name: str, values: dict[str, float], folder: 
             lr=values["optimizer.lr"], weight_decay=values["optimizer.weight_decay"]
         ),
         trainer=Trainer(
-            engine="torch", batch_size=BATCH_SIZE, eval_every=NUM_STEPS // 5, log_every=NUM_STEPS
+            engine="torch",
+            batch_size=BATCH_SIZE,
+            eval_every=num_steps // 5,
+            log_every=num_steps,
+            checkpoint_every=num_steps,
         ),
-        num_steps=NUM_STEPS,
+        num_steps=num_steps,
         objective=ForwardKL(),
         kd=KD(temperature=values["kd.temperature"], alpha=values["kd.alpha"]),
         guidance=task.guidance,
@@ -156,12 +163,13 @@ def trained(task: Task, seed: int, name: str, values: dict[str, float], folder: 
     rows = corpus.rows("test")
     predicted = predict(load_best(job), Batches(job.data.open(), rows, 256, 0, shuffle=False))
     test = float((predicted.student_R == corpus.labels_of(rows)).mean())
-    return Run(task.name, seed, name, values, validation, test, time.perf_counter() - started)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    return Run(task.name, seed, name, values, validation, test, seconds, cpu)
 
 
-def drawn(num: int, seed: int) -> list[dict[str, float]]:
-    """Uniform on each axis' own scale, over the memory's ranges; the same for every task."""
-    rng = np.random.default_rng(seed)
+def drawn(num: int, seed: int, task: str) -> list[dict[str, float]]:
+    """Uniform on each axis' own scale, over the memory's ranges; others for every task."""
+    rng = np.random.default_rng([seed, TASKS.index(task)])
 
     def one() -> dict[str, float]:
         return {
@@ -241,7 +249,7 @@ def write(
     seeds: Sequence[int],
     num: int,
     ledger: Ledger,
-    metas: dict[str, dict[str, float]],
+    metas: dict[int, dict[str, dict[str, float]]],
 ) -> None:
     """A JSON with every trial, and Markdown tables of the gaps."""
     about = {
@@ -254,10 +262,12 @@ def write(
         "threads": 1,
         "seeds": list(seeds),
         "trials": num,
-        "steps": NUM_STEPS,
+        "steps": ledger.num_steps,
+        "batch_size": BATCH_SIZE,
         "defaults": DEFAULTS,
     }
-    seconds = sum(run.seconds for run in ledger.runs)
+    minutes = sum(run.seconds for run in ledger.runs) / 60
+    cpu_minutes = sum(run.cpu_seconds for run in ledger.runs) / 60
     columns = ["random", "default", *PROPOSALS]
     told = {
         "random": "a random trial",
@@ -267,8 +277,11 @@ def write(
         "family": "memory of tables only",
     }
     text = f"# Configuration memory, one task left out, {len(seeds)} seeds\n\n"
-    text += f"{num} random trials a task and seed, {NUM_STEPS} steps of {BATCH_SIZE} rows each; "
-    text += f"{len(ledger.runs)} trials in {seconds / 60:.0f} minutes on one core.\n\n"
+    text += (
+        f"{num} random trials a task and seed, {ledger.num_steps} steps of {BATCH_SIZE} rows each; "
+    )
+    text += f"{len(ledger.runs)} trials took {cpu_minutes:.0f} CPU minutes, "
+    text += f"{minutes:.0f} by the clock.\n\n"
     summaries = {}
     for split in ("validation", "test"):
         found = {t: [gaps(ledger, t, s, num, split) for s in seeds] for t in tasks}
@@ -287,9 +300,19 @@ def write(
     text += proposed(ledger, tasks, seeds)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(text)
-    runs = [vars(run) for run in ledger.runs]
-    record = about | {"gaps": summaries, "meta": metas, "runs": runs}
-    out.with_suffix(".json").write_text(json.dumps(record) + "\n")
+    runs = [
+        [
+            *(r.task, r.seed, r.name),
+            *(float(f"{r.values[key]:.4g}") for key in KEYS),
+            *(round(r.validation, 5), round(r.test, 5), round(r.cpu_seconds, 2)),
+        ]
+        for r in ledger.runs
+    ]
+    names = ["task", "seed", "name", *KEYS, "eval.accuracy", "test.accuracy", "cpu_seconds"]
+    record = about | {"gaps": summaries, "meta": metas, "columns": names}
+    lines = ",\n".join(json.dumps(run) for run in runs)
+    told_about = json.dumps(record, indent=1).removesuffix("\n}")
+    out.with_suffix(".json").write_text(f'{told_about},\n "runs": [\n{lines}\n]\n}}\n')
     print(text)
 
 

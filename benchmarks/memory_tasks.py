@@ -30,6 +30,7 @@ from distill.data.corpus import Corpus, build_corpus
 from distill.data.tokens import tokenise
 from distill.experts.partition import embed
 from distill.fit import DataSpec, Guidance, ModelSpec, StudentSpec, TeacherSpec
+from distill.models.features import feature_space
 from distill.models.load import load_base_for_classification
 from distill.models.student import student_tokenizer
 from distill.search.meta import meta_features
@@ -44,12 +45,12 @@ SHARES = {"train": 0.3, "transfer": 0.2, "validation": 0.25, "test": 0.25}
 """Of a table."""
 ROWS = {"train": 300, "transfer": 300, "validation": 280, "test": 400}
 """Of a domain."""
-MAX_LENGTH = 32
+MAX_LENGTH = 24
 TEACHER = "teacher"
 SMALLEST = 1e-7
 """Forests emit exact zeros."""
 
-TABLE_STUDENT = Student(layers=1, hidden=16, dropout=0.0)
+TABLE_STUDENT = Student(layers=2, hidden=32)
 TEXT_STUDENT = Student(layers=1, hidden=32, vocab_size=2000)
 
 
@@ -118,7 +119,10 @@ def _table(name: str, seed: int, _: Path, folder: Path) -> Made:
     pq.write_table(table, folder / "rows.parquet")
     columns = {"features": "features", "split": "split"}
     corpus = _corpus(folder, columns, seed)
-    student = StudentSpec.of_features(TABLE_STUDENT, corpus)
+    info = corpus.features
+    assert info is not None
+    space = feature_space(info.columns, info.mean, info.sd)
+    student = StudentSpec(TABLE_STUDENT, "", corpus.label_names, MAX_LENGTH, space)
 
     def forest() -> BaseEstimator:
         return RandomForestClassifier(100, random_state=seed, n_jobs=1)
@@ -204,7 +208,7 @@ def _answers(
     # A class without training rows keeps probability 0.
     probs_RC[:, model.classes_] = model.predict_proba(inputs_RH)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    crossed = cross_val_predict(
+    crossed: Any = cross_val_predict(
         teacher(), inputs_RH[train], labels, cv=folds, method="predict_proba"
     )
     probs_RC[np.ix_(train, model.classes_)] = crossed

@@ -23,7 +23,7 @@ NUM_NEIGHBOURS = 5
 BOOST_BEYOND = 50
 """Past experiments beyond which regressors take over [paper]."""
 BEST_SHARE = 0.1
-"""Of a task's runs, those that count as what worked: the best tenth, at least one [ours]."""
+"""Of a task's runs, those that count as what worked [ours]; see :class:`Memory`."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Proposal:
 class Memory:
     """Past experiments, one a task: the mean of its best runs on each axis' own scale.
 
-    The best tenth of its runs, at least one: the best of many noisy runs is lucky, and their mean
-    less so. Runs whose meta-features or values are not all finite must have been left out.
+    The best tenth of its runs, at least one, and all that equal the last of these: the best of many
+    noisy runs is lucky, their mean less so, and a small validation split knows many ties. Runs whose meta-features or values are not all finite must have been left out.
     """
 
     def __init__(self, experiences: Iterable[Experience]) -> None:
@@ -184,9 +184,10 @@ def refinements(proposal: Proposal, num: int, seed: int) -> list[dict[str, float
 
 def _best(runs: list[Experience]) -> Experience:
     """One past experiment out of a task's runs."""
-    # Ties by values: the order in which a store lists runs must not matter.
+    # In an order of their own: sums must not depend on how a store lists runs.
     ranked = sorted(runs, key=lambda run: (-run.quality, sorted(run.values.items())))
-    best = ranked[: max(1, math.ceil(BEST_SHARE * len(runs)))]
+    last = ranked[math.ceil(BEST_SHARE * len(runs)) - 1]
+    best = [run for run in ranked if run.quality >= last.quality]
     values = {a.key: _mean(a, best) for a in AXES if all(a.key in run.values for run in best)}
     meta = {
         name: float(np.mean([run.meta[name] for run in best]))

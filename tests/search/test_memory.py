@@ -114,6 +114,13 @@ def test_a_task_counts_once_by_the_mean_of_its_best_tenth() -> None:
     assert one.values["kd.alpha"] == pytest.approx(0.1)
 
 
+def test_runs_that_are_as_good_count_as_well() -> None:
+    qualities = [0.9, 0.8, 0.8, 0.8, *[0.1] * 16]  # a tenth: the first two
+    runs = [past("t", 0, 0, quality=q, alpha=i / 20) for i, q in enumerate(qualities)]
+    (experiment,) = Memory(runs).experiments
+    assert experiment.values["kd.alpha"] == pytest.approx((0 + 1 + 2 + 3) / 80)
+
+
 def test_the_order_of_the_runs_changes_nothing() -> None:
     rng = np.random.default_rng(1)
     runs = [
