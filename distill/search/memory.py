@@ -104,7 +104,8 @@ class Memory:
     """Past experiments, one a task: the mean of its best runs on each axis' own scale.
 
     The best tenth of its runs, at least one, and all that equal the last of these: the best of many
-    noisy runs is lucky, their mean less so, and a small validation split knows many ties. Runs whose meta-features or values are not all finite must have been left out.
+    noisy runs is lucky, their mean less so, and a small validation split knows many ties. Runs
+    whose meta-features or values are not all finite must have been left out.
     """
 
     def __init__(self, experiences: Iterable[Experience]) -> None:
