@@ -124,61 +124,31 @@ def _write_html(
 
     quality, cost = plane(goals)
     known = [
-        t for t in trials if t.status != "failed" and {quality.metric, cost.metric} <= {*t.metrics}
+        t
+        for t in trials
+        if t.status != "failed"
+        and float("inf") not in (quality.cost(t.metrics), cost.cost(t.metrics))
     ]
-    steps = frontier(trials, (quality, cost))
-    members = {t.name for t in frontier(trials, goals)}
-
-    def xy(some: Sequence[Trial]) -> dict[str, Any]:
-        return {
-            "x": [t.metrics[cost.metric] for t in some],
-            "y": [t.metrics[quality.metric] for t in some],
-            "text": [_hover(t, goals, searched) for t in some],
-            "hoverinfo": "text",
-        }
-
     figure = go.Figure()
-    line = {"color": VERMILION, "shape": "hv", "width": 2}
-    figure.add_scatter(
-        **xy(steps) | {"hoverinfo": "skip"},
-        mode="lines",
-        line=line,
-        name=f"best at each {label(cost.metric)}",
-    )
-    groups = (
-        ("on the frontier", [t for t in known if t.name in members], "star", VERMILION, 15),
-        ("finished", [t for t in known if t.status == "finished"], "circle", BLUE, 9),
-        ("stopped early", [t for t in known if t.status == "stopped"], "x", ORANGE, 8),
-    )
-    for name, some, symbol, colour, size in groups:
-        some = [t for t in some if name == "on the frontier" or t.name not in members]
-        marker = {
-            "symbol": symbol,
-            "color": colour,
-            "size": size,
-            "line": {"color": "white", "width": 1},
-        }
-        if some:
-            figure.add_scatter(**xy(some), mode="markers", name=name, marker=marker)
+    _add_marks(figure, known, goals, searched)
     if teacher_accuracy is not None and quality.metric == "eval.accuracy":
         figure.add_hline(
             teacher_accuracy, line_dash="dash", line_color=BLACK, annotation_text="teachers"
         )
-    ticks = (
-        axis([t.metrics[cost.metric] for t in known], 0, 1, wants_log=True).ticks(9)
-        if known
-        else []
-    )
-    y_format = ".1%" if is_fraction(quality.metric) else ""
+    scale = axis([t.metrics[cost.metric] for t in known] or [1.0], 0, 1, wants_log=True)
+    ticks = scale.ticks(9)
     figure.update_layout(
         template="plotly_white",
         xaxis={
             "title": label(cost.metric),
-            "type": "log",
+            "type": "log" if scale.is_log else "linear",
             "tickvals": ticks,
             "ticktext": [f"{tick:g}" for tick in ticks],
         },
-        yaxis={"title": label(quality.metric), "tickformat": y_format},
+        yaxis={
+            "title": label(quality.metric),
+            "tickformat": ".1%" if is_fraction(quality.metric) else "",
+        },
         legend={"orientation": "h", "y": 1.08},
         font={"size": 14, "color": "#1a1a1a"},
     )
@@ -190,6 +160,40 @@ def _write_html(
     )
     path.write_text(page.replace("<head>", head, 1), encoding="utf-8")
     return path
+
+
+def _add_marks(
+    figure: Any, known: Sequence[Trial], goals: Sequence[Goal], searched: Sequence[str]
+) -> None:
+    """The step line, and one group of marks each for the frontier, the finished, the stopped."""
+    quality, cost = plane(goals)
+    members = frontier(known, goals)
+
+    def xy(some: Sequence[Trial]) -> dict[str, Any]:
+        return {
+            "x": [t.metrics[cost.metric] for t in some],
+            "y": [t.metrics[quality.metric] for t in some],
+            "text": [_hover(t, goals, searched) for t in some],
+            "hoverinfo": "text",
+        }
+
+    figure.add_scatter(
+        **xy(frontier(known, (quality, cost))) | {"hoverinfo": "skip"},
+        mode="lines",
+        line={"color": VERMILION, "shape": "hv", "width": 2},
+        name=f"best at each {label(cost.metric)}",
+    )
+    beaten = [t for t in known if t not in members]
+    groups = (
+        ("on the frontier", members, "star", VERMILION, 15),
+        ("finished", [t for t in beaten if t.status == "finished"], "circle", BLUE, 9),
+        ("stopped early", [t for t in beaten if t.status == "stopped"], "x", ORANGE, 8),
+    )
+    for name, some, symbol, colour, size in groups:
+        edge = {"color": "white", "width": 1}
+        marker = {"symbol": symbol, "color": colour, "size": size, "line": edge}
+        if some:
+            figure.add_scatter(**xy(some), mode="markers", name=name, marker=marker)
 
 
 def _hover(trial: Trial, goals: Sequence[Goal], searched: Sequence[str]) -> str:
