@@ -1,4 +1,4 @@
-"""A perceptron of 5 kB on scikit-learn's digits: alone, under a forest, under a support machine.
+"""A perceptron of 5 kB on scikit-learn's digits: alone, under a forest, under a vector machine.
 
     python benchmarks/digits_seeds.py
 

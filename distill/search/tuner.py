@@ -15,7 +15,7 @@ from distill.config import Trainer
 from distill.errors import DistillError
 from distill.fit import Job
 from distill.loop import Report
-from distill.search.ledger import MEMBER, Entry, Ledger
+from distill.search.ledger import MEMBER, Entry
 from distill.search.settings import ASHA, NSGA2, TPE, MedianStopping, Search
 from distill.search.space import Choice, Domain, Grid, LogUniform, Quantised, Value
 from distill.search.trial import Metrics, Reporter, Sweep, run_trial
@@ -66,13 +66,10 @@ def tune_trials(
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the listener
     space = {key: _tune_domain(domain) for key, domain in search.space.items()}
-    if search.is_population:
-        space[MEMBER] = tune.grid_search(list(range(search.total_trials)))
     known = [entry.values for entry in sweep.ledger.entries()]
     searcher = _searcher(search, space, known + [v for v in first if v not in known], seed)
-    callback: Any = _callback(sweep.ledger, listener)
-    # A population's size is its grid of members; a grid has its own number.
-    num_samples = 1 if search.uses_grid or search.is_population else search.total_trials
+    callback: Any = _callback(sweep, listener)
+    num_samples = 1 if search.uses_grid else search.total_trials  # a grid has its own number
     tuner = tune.Tuner(
         _trainable(sweep, room),
         param_space=space if searcher is None else None,
@@ -122,12 +119,20 @@ def _trial(config: dict[str, Any], sweep: Sweep, trainer: Trainer | None) -> Non
         checkpoint = None if folder is None else tune.Checkpoint.from_directory(str(folder))
         tune.report(dict(metrics), checkpoint=checkpoint)
 
+    values = _values(sweep, config, str(tune.get_context().get_trial_id()))
     taken = tune.get_checkpoint()
     if taken is None or not sweep.exchanges:
-        run_trial(sweep, config, tell, None if trainer is None else partial(_group, trainer))
+        run_trial(sweep, values, tell, None if trainer is None else partial(_group, trainer))
         return
     with taken.as_directory() as folder:
-        run_trial(sweep, config, tell, start_from=Path(folder))
+        run_trial(sweep, values, tell, start_from=Path(folder))
+
+
+def _values(sweep: Sweep, config: Mapping[str, Any], trial_id: str) -> dict[str, Value]:
+    """What identifies a trial: in a population its number, which an exchange leaves it."""
+    if not sweep.exchanges:
+        return dict(config)
+    return {**config, MEMBER: int(trial_id.rpartition("_")[2])}
 
 
 def _group(trainer: Trainer, job: Job, report: Report) -> None:
@@ -231,7 +236,7 @@ def _scheduler(search: Search, space: Mapping[str, Any], num_evaluations: int) -
 # ---- listening ---------------------------------------------------------------------------------
 
 
-def _callback(ledger: Ledger, listener: Listener) -> Any:
+def _callback(sweep: Sweep, listener: Listener) -> Any:
     """A Ray Tune callback that keeps the ledger; built here, because its base is Ray's.
 
     The tuner pickles its settings beside its own state, which nobody reads here: these two stay
@@ -239,6 +244,11 @@ def _callback(ledger: Ledger, listener: Listener) -> Any:
     """
     from ray.tune import Callback, Stopper
     from ray.tune.stopper import NoopStopper
+
+    ledger = sweep.ledger
+
+    def values_of(trial: Any) -> dict[str, Value]:
+        return _values(sweep, trial.config, trial.trial_id)
 
     class Keeper(Callback):
         def __init__(self) -> None:
@@ -252,11 +262,11 @@ def _callback(ledger: Ledger, listener: Listener) -> Any:
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.add(trial.trial_id)
-            ledger.begin(trial.config)
+            ledger.begin(values_of(trial))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
-            entry = ledger.find(trial.config)
+            entry = ledger.find(values_of(trial))
             assert entry is not None
             if not entry.is_over and listener.is_asked_to_stop():
                 return
@@ -267,7 +277,7 @@ def _callback(ledger: Ledger, listener: Listener) -> Any:
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
-            entry = ledger.find(trial.config) or ledger.begin(trial.config)
+            entry = ledger.find(values_of(trial)) or ledger.begin(values_of(trial))
             reason = reason_of_failure(_error_of(trial))
             listener.ended(ledger.write(entry, "failed", {}, reason))
 

@@ -127,7 +127,9 @@ def test_the_loop_trains_under_local_teachers(tmp_path: Path, forests: dict[str,
 def test_distill_train_takes_fitted_objects(
     tmp_path: Path, forests: dict[str, Any], ray_cluster: None
 ) -> None:
-    outcome = distill.train(settings(tmp_path), teachers=forests)
+    raw = settings(tmp_path)
+    raw["trainer"] |= {"epochs": 10, "checkpoint_every": 1000}
+    outcome = distill.train(raw, teachers=forests)
     table = {row.name: row for row in outcome.rows}
     assert list(table) == ["forest", "extra", "uniform mean", "alone", "student"]
     points, label, split = rows()
