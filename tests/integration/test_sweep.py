@@ -40,7 +40,8 @@ def sweep_config(root: Path, output: Path, search: dict[str, Any], **changes: An
         "aggregation": {"type": "mean"},
         "kd": {"temperature": 2.0, "alpha": 0.3},
         "baselines": [],
-        "search": search,
+        # Every trial at once is a process that imports for seconds.
+        "search": {"max_concurrent": 2} | search,
     }
     raw["trainer"] |= {"epochs": 3, "engine": "torch"}
     raw["tracking"] |= {"experiment": output.name, "uri": f"sqlite:///{root}/{output.name}.db"}
@@ -156,36 +157,32 @@ def test_the_champion_is_registered(killed: dict[str, Any], root: Path) -> None:
 # ---- on the session's Ray ----------------------------------------------------------------------
 
 
-def test_a_failed_trial_is_recorded_and_the_others_go_on(root: Path, ray_cluster: None) -> None:
-    rates = {"type": "grid", "values": [1e30, 5e-3]}
-    outcome = run(sweep_config(root, root / "failing", {"space": {"optimizer.lr": rates}}))
-    by_rate = {trial.values["optimizer.lr"]: trial for trial in outcome.trials}
-    assert by_rate[1e30].status == "failed" and "lower optimizer.lr" in by_rate[1e30].reason
-    assert by_rate[5e-3].status == "finished"
-    assert outcome.metrics["sweep.failed"] == 1 and outcome.metrics["teacher.passes"] == 1
-    _, children = runs_of(root, "failing")
-    failed = children[by_rate[1e30].name]
-    assert failed.info.status == "FAILED"
-    assert failed.data.tags["distill.reason"] == by_rate[1e30].reason
-
-
-def test_nsga2_searches_sizes_and_rates(root: Path, ray_cluster: None) -> None:
+def test_nsga2_goes_on_past_a_failed_trial(root: Path, ray_cluster: None) -> None:
     search = {
         "space": {
             "student.hidden": {"type": "quantised", "low": 16, "high": 48, "step": 16},
-            "optimizer.lr": {"type": "loguniform", "low": 1e-6, "high": 1e-2},
+            "optimizer.lr": {"type": "choice", "values": [1e30, 5e-3]},
             "objective.type": {"type": "choice", "values": ["forward_kl", "jsd"]},
         },
         "num_trials": 8,
         "sampler": {"type": "nsga2", "population": 4},
     }
     outcome = run(sweep_config(root, root / "nsga", search))
-    assert [trial.status for trial in outcome.trials] == ["finished"] * len(outcome.trials)
+    failed = [t for t in outcome.trials if t.values["optimizer.lr"] == 1e30]
+    others = [t for t in outcome.trials if t not in failed]
+    assert failed and others
+    assert all(t.status == "failed" and "lower optimizer.lr" in t.reason for t in failed)
+    assert all(t.status == "finished" for t in others)
     for trial in outcome.trials:
-        hidden, rate = trial.values["student.hidden"], trial.values["optimizer.lr"]
+        hidden = trial.values["student.hidden"]
         assert isinstance(hidden, int) and hidden in (16, 32, 48)
-        assert isinstance(rate, float) and 1e-6 <= rate <= 1e-2
     assert outcome.champion is not None and outcome.champion in outcome.best
+    assert outcome.metrics["sweep.failed"] == len(failed)
+    assert outcome.metrics["teacher.passes"] == 1
+    _, children = runs_of(root, "nsga")
+    run_ = children[failed[0].name]
+    assert run_.info.status == "FAILED"
+    assert run_.data.tags["distill.reason"] == failed[0].reason
 
 
 def test_asha_ends_a_trial_that_lags(root: Path, ray_cluster: None) -> None:
@@ -209,24 +206,22 @@ def test_asha_ends_a_trial_that_lags(root: Path, ray_cluster: None) -> None:
 def test_a_population_takes_over_its_best(root: Path, ray_cluster: None) -> None:
     search = {
         "space": {"optimizer.lr": {"type": "loguniform", "low": 1e-6, "high": 1e-2}},
-        "num_trials": 4,
+        "num_trials": 2,
         "sampler": {"type": "random"},
         "scheduler": {"type": "pbt", "quantile": 0.5},
     }
-    raw = sweep_config(root, root / "pbt", search)
-    raw["trainer"] |= {"epochs": 6}
-    outcome = run(raw)
-    assert [trial.status for trial in outcome.trials] == ["finished"] * 4
-    assert sorted(trial.values["member"] for trial in outcome.trials) == [0, 1, 2, 3]
+    outcome = run(sweep_config(root, root / "pbt", search))
+    assert [trial.status for trial in outcome.trials] == ["finished"] * 2
+    assert sorted(trial.values["member"] for trial in outcome.trials) == [0, 1]
 
 
 def test_a_student_of_two_ranks_has_a_group_inside_its_trial(root: Path, ray_cluster: None) -> None:
-    search = {"space": {"kd.temperature": {"type": "grid", "values": [1.0, 3.0]}}}
+    search = {"space": {"kd.temperature": {"type": "grid", "values": [3.0]}}}
     raw = sweep_config(root, root / "nested", search)
     raw["trainer"] |= {"num_workers": 2, "epochs": 2}
     raw["cluster"] = {"num_cpus": 8}
     outcome = run(raw)
-    assert [trial.status for trial in outcome.trials] == ["finished"] * 2
+    assert [trial.status for trial in outcome.trials] == ["finished"]
     for trial in outcome.trials:
         assert Path(trial.student, "model.safetensors").exists()
         assert trial.metrics["eval.accuracy"] == max(
