@@ -29,6 +29,7 @@ from distill.placement import check_kept, check_labels
 from distill.report.progress import Progress, Tail
 from distill.run_folder import RunFolder
 from distill.student.group import run_group
+from distill.task import meta_of, task_of
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.probability import file_fingerprint, is_pickle
@@ -97,8 +98,18 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
             )
             _run_student(d, student)
             outcome = evaluate(d.plan, d.run, student, baselines, parts, d.interrupt, progress.say)
+            outcome.metrics.update(_remembered(d, guidance, outcome))
         outcome.record(d.tracker, seconds=time.perf_counter() - started)
         return replace(outcome, open_command=d.tracker.open_command)
+
+
+def _remembered(d: Driver, guidance: Guidance | None, outcome: Outcome) -> dict[str, float]:
+    """``meta.*``, by which later sweeps find this run; see search/memory.py."""
+    if guidance is None:
+        return {}
+    d.tracker.tags({"distill.task": task_of(d.plan.corpus, guidance)})
+    sizes = [row.params for row in outcome.rows if row.role == "expert" and row.params]
+    return meta_of(d.plan.corpus, outcome.metrics, max(sizes, default=None))
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from typing import Any
 from distill.config import Experiment, Student
 from distill.errors import ConfigError
 from distill.run_folder import OPERATIONAL
+from distill.search.memory import KEYS
 from distill.search.settings import Search
 from distill.search.space import Value
 from distill.search.trial import with_values
@@ -50,6 +51,11 @@ def plan_search(
         raise ConfigError(
             "search.warm_start proposes values of its own, and a grid has none to add: remove "
             "warm_start, or use another sampler"
+        )
+    if search.warm_start and not set(KEYS) & set(search.space):
+        raise ConfigError(
+            f"search.warm_start proposes {', '.join(KEYS)}, and search.space has none of them: add "
+            "one, or remove warm_start"
         )
     raw = raw_of(experiment)
     _refuse_fixed(search)

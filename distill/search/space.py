@@ -9,6 +9,7 @@ search:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
@@ -107,6 +108,36 @@ class Quantised(_Range):
 Domain = Annotated[Grid | Choice | Uniform | LogUniform | Quantised, Field(discriminator="type")]
 Space = Mapping[str, Domain]
 """Searched keys of the experiment and their domains."""
+
+
+def middle(domain: Domain) -> Value:
+    """A value that stands for the domain."""
+    if isinstance(domain, _Values):
+        return domain.values[len(domain.values) // 2]
+    is_log = isinstance(domain, LogUniform)
+    value = math.sqrt(domain.low * domain.high) if is_log else (domain.low + domain.high) / 2
+    return fitted(value, domain)
+
+
+def fitted(value: Value, domain: Domain) -> Value:
+    """The domain's value that is nearest; a value of another kind is replaced by the middle."""
+    if isinstance(domain, _Values):
+        if value in domain.values:
+            return value
+        numbers = [v for v in domain.values if _is_number(v)]
+        if not (_is_number(value) and numbers):
+            return middle(domain)
+        return min(numbers, key=lambda v: abs(float(v) - float(value)))
+    if not _is_number(value):
+        return middle(domain)
+    clipped = min(max(float(value), domain.low), domain.high)
+    if isinstance(domain, Quantised):
+        clipped = domain.low + round((clipped - domain.low) / domain.step) * domain.step
+    return round(clipped) if domain.is_integer else clipped
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def combinations(space: Space) -> Iterator[dict[str, Value]]:

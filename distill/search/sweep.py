@@ -42,6 +42,8 @@ from distill.search.settings import Search
 from distill.search.trial import Sweep
 from distill.search.trials import Trial, frontier
 from distill.search.tuner import Room, tune_trials
+from distill.search.warm import warm_start
+from distill.task import meta_of, task_of
 from distill.teachers.client import SilentTeachers
 
 if TYPE_CHECKING:
@@ -135,13 +137,14 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
             stop=d.run.stop,
             exchanges=search.is_population,
         )
+        first = warm_start(d, search, trials) if search.warm_start else []
         watch = Watch(d, search, trials)
         tune_trials(
             trials,
             search,
             student.num_evaluations,
             Room(_at_once(experiment, search), experiment.trainer),
-            [],
+            first,
             experiment.seed,
             watch,
         )
@@ -259,6 +262,7 @@ class Watch:
     def __init__(self, d: Driver, search: Search, trials: Sweep) -> None:
         self._d = d
         self._search = search
+        self._sweep = trials
         self._recorded: set[str] = set()
         self._started = time.monotonic()
         self._done = 0
@@ -270,7 +274,7 @@ class Watch:
         self._d.progress.say(_line(entry, self._search))
         if entry.name not in self._recorded:
             self._recorded.add(entry.name)
-            record_trial(self._d, entry)
+            record_trial(self._d, self._sweep, entry)
 
     def poll(self) -> None:
         pass
@@ -297,7 +301,7 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def record_trial(d: Driver, entry: Entry, is_frontier: bool = False) -> None:
+def record_trial(d: Driver, sweep: Sweep, entry: Entry, is_frontier: bool = False) -> None:
     """The trial as a child run; once more, with its test metrics, if it is on the frontier."""
     trial = entry.trial()
     tags = {
@@ -305,17 +309,21 @@ def record_trial(d: Driver, entry: Entry, is_frontier: bool = False) -> None:
         "distill.status": trial.status,
         "distill.student": trial.student,
         "role": "trial",
+        "distill.task": task_of(d.plan.corpus, sweep.guidance),
     }
     if trial.reason:
         tags["distill.reason"] = trial.reason
     if is_frontier:
         tags["distill.frontier"] = "true"
+    metrics = {k: v for k, v in trial.metrics.items() if k != "step"}
+    if trial.status == "finished":
+        metrics |= meta_of(d.plan.corpus, metrics, sweep.teacher_params)
     dimensions = {f"student.{key}": size for key, size in (entry.dimensions or {}).items()}
     step = max((int(line["step"]) for line in trial.history), default=0)
     d.tracker.child(
         trial.name,
         dimensions | trial.values,
-        {k: v for k, v in trial.metrics.items() if k != "step"},
+        metrics,
         tags,
         () if is_frontier else trial.history,
         step,
@@ -339,7 +347,7 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
     entries = [_tested(d, sweep, e) if e.name in chosen else e for e in entries]
     for entry in entries:
         if entry.name in chosen:
-            record_trial(d, entry, is_frontier=True)
+            record_trial(d, sweep, entry, is_frontier=True)
     trials = [entry.trial() for entry in entries]
     best = frontier(trials, goals)
     teacher = next((t.metrics.get("eval.teacher_accuracy") for t in best), None)

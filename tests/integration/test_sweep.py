@@ -227,3 +227,23 @@ def test_a_student_of_two_ranks_has_a_group_inside_its_trial(root: Path, ray_clu
         assert trial.metrics["eval.accuracy"] == max(
             line["metrics"].get("eval.accuracy", 0) for line in trial.history
         )
+
+
+def test_past_runs_propose_the_first_trial(
+    killed: dict[str, Any], root: Path, ray_cluster: None
+) -> None:
+    search = {
+        "space": {"kd.temperature": {"type": "uniform", "low": 1.0, "high": 6.0}},
+        "num_trials": 2,
+        "sampler": {"type": "random"},
+        "warm_start": True,
+    }
+    raw = sweep_config(root, root / "warm", search)
+    raw["tracking"] |= {"uri": f"sqlite:///{root}/killed.db"}
+    outcome = run(raw)
+    told = json.loads((root / "warm/warm_start.json").read_text())
+    (neighbour,) = told["neighbours"]  # the trials of the killed sweep are one past experiment
+    assert neighbour["experience"]["values"] == told["proposed"]
+    proposed = told["first"][0]["kd.temperature"]
+    assert outcome.trials[0].values["kd.temperature"] == proposed
+    assert "brief run" in told["brief"]

@@ -9,6 +9,7 @@ import pytest
 from distill.config import parse
 from distill.errors import ConfigError
 from distill.search.settings import NSGA2, GridSampler, Search
+from distill.search.space import fitted, middle
 
 
 def search_of(**section: Any) -> Search:
@@ -82,3 +83,22 @@ def test_all_grids_are_gone_through_and_anything_else_is_searched() -> None:
 def test_a_search_that_cannot_be_is_refused(section: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         search_of(**section)
+
+
+def test_a_value_is_fitted_into_its_domain() -> None:
+    space = search_of(
+        space={
+            "kd.temperature": {"type": "choice", "values": [1, 2, 4]},
+            "objective.type": {"type": "choice", "values": ["jsd", "forward_kl"]},
+            "student.hidden": {"type": "quantised", "low": 16, "high": 64, "step": 16},
+            "optimizer.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2},
+            "student.layers": {"type": "uniform", "low": 1, "high": 4},
+        }
+    ).space
+    assert fitted(3.4, space["kd.temperature"]) == 4
+    assert fitted(3.4, space["objective.type"]) == "forward_kl"
+    assert fitted(39, space["student.hidden"]) == 32
+    assert fitted(1.0, space["optimizer.lr"]) == 1e-2
+    assert fitted("x", space["optimizer.lr"]) == pytest.approx(1e-3)
+    assert fitted(2.6, space["student.layers"]) == 3
+    assert [type(middle(domain)) for domain in space.values()] == [int, str, int, float, int]
