@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def run_group(
     TrainingError otherwise.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
     use_gpu = trainer.num_gpus_per_worker > 0
@@ -37,7 +38,7 @@ def run_group(
     group = TorchTrainer(
         train_loop_per_worker=_rank,
         train_loop_config={"job": replace(job, trainer=trainer), "costs": costs},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=_meeting_in_a_file(),
         scaling_config=ScalingConfig(
             num_workers=trainer.num_workers,
             use_gpu=use_gpu,
@@ -77,6 +78,7 @@ def _rank(config: dict[str, Any]) -> None:
         from distill.search.trial import Reporter
 
         report = Reporter(lambda metrics, _: ray.train.report(metrics), config["costs"])
+    _meet(Path(job.folder), "nccl" if job.trainer.num_gpus_per_worker > 0 else "gloo")
     try:
         fit(job, context.get_world_rank(), context.get_world_size(), report)
     except Interrupted:
@@ -85,6 +87,49 @@ def _rank(config: dict[str, Any]) -> None:
     except DistillError as error:
         refused.write_text(str(error))
         raise
+
+
+def _meeting_in_a_file() -> Any:
+    """A TorchConfig that leaves the process group to :func:`_meet`.
+
+    Ray's own has the ranks meet over TCP, and torch's store then listens on every interface.
+    """
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class FileBackend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            pass
+
+    class FileConfig(TorchConfig):
+        @property
+        def backend_cls(self) -> type:
+            return FileBackend
+
+    return FileConfig()
+
+
+def _meet(folder: Path, backend: str) -> None:
+    """Join the process group through a file of the fit's folder, which every rank sees."""
+    import torch.distributed as dist
+    from ray.train import get_context
+    from ray.train.collective import broadcast_from_rank_zero
+
+    store: Any = dist
+    context = get_context()
+    name = broadcast_from_rank_zero(uuid.uuid4().hex)  # another one each time a group starts
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / f"meeting-{name}").absolute()
+    dist.init_process_group(
+        backend,
+        store=store.FileStore(str(path), context.get_world_size()),
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+    )
+    if context.get_world_rank() == 0:
+        for old in folder.glob("meeting-*"):  # of groups that are gone
+            if old != path:
+                old.unlink(missing_ok=True)
 
 
 def _to_tune() -> Any:
