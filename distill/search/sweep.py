@@ -33,6 +33,7 @@ from distill.pipeline import (
     run_tasks,
     serve_teachers,
 )
+from distill.placement import admits
 from distill.report.frontier import write_frontier
 from distill.report.progress import Progress, duration
 from distill.report.table import Row, count, percent, three_digits
@@ -247,10 +248,15 @@ def _baseline_rows(d: Driver, baselines: list) -> list[Row]:
 
 
 def _at_once(experiment: Experiment, search: Search) -> int:
-    """As many trials as what runs now has room for; a searcher learns little from a crowd."""
+    """As many trials as the nodes for students have room for; a crowd teaches a searcher little."""
     import ray
 
-    return concurrency(experiment, search, ray.cluster_resources())
+    labels = experiment.trainer.node_labels
+    nodes = [node for node in ray.nodes() if node["Alive"] and admits(labels, node["Labels"])]
+    have = {
+        kind: sum(node["Resources"].get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")
+    }
+    return concurrency(experiment, search, have)
 
 
 # ---- trials ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # machines may be busy
 def test_teachers_and_student_land_on_their_nodes(tmp_path: Path) -> None:
-    """Experts are trained and served on role: teacher, the student and its baseline on student."""
+    """Experts are trained and served on role: teacher; students and trials run on student."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.three_nodes", str(tmp_path)],
         cwd=ROOT,
@@ -34,6 +34,8 @@ def test_teachers_and_student_land_on_their_nodes(tmp_path: Path) -> None:
     assert [ran[f"fit:{name}"] for name in ("cluster-0", "cluster-1")] == [["teacher"]] * 2
     assert ran["RayTrainWorker"] == ran["fit:alone"] == ["student"]
     assert (tmp_path / "run/student/model.safetensors").exists()
+    assert ran["ImplicitFunc"] == ["student"]  # Ray Tune's name for what runs a trial
+    assert len(list(tmp_path.glob("sweep/trials/*/student/model.safetensors"))) == 4
 
 
 @pytest.mark.slow

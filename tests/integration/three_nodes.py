@@ -86,7 +86,22 @@ def experiment(root: Path) -> dict[str, Any]:
     raw["aggregation"] = {"type": "mean"}
     raw["trainer"] |= {"engine": "torch", "epochs": 1, "node_labels": student}
     raw["baselines"] = [{"type": "labels_only", "name": "alone"}]
+    raw["search"] = {"space": {"kd.temperature": {"type": "grid", "values": [1, 2, 3, 4]}}}
     return raw
+
+
+def with_the_experts_of(run: Path) -> list[str]:
+    """Overrides: the experts that a run has trained, as ready teachers, and no baseline."""
+    teachers = [
+        {
+            "name": name,
+            "path": str(run / "experts" / name / "model"),
+            "num_cpus": 0.1,
+            "node_labels": {"role": "teacher"},
+        }
+        for name in ("cluster-0", "cluster-1")
+    ]
+    return ["experts=null", f"teachers={json.dumps(teachers)}", "baselines=[]"]
 
 
 def main(root: Path) -> None:
@@ -94,6 +109,8 @@ def main(root: Path) -> None:
     config.write_text(yaml.safe_dump(experiment(root)))
     with three_nodes() as address:
         distill("train", str(config), "--address", address)
+        ready = with_the_experts_of(root / "run")
+        distill("sweep", str(config), *ready, f"output={root}/sweep", "--address", address)
         print(json.dumps(placement(address)))
 
 
