@@ -486,7 +486,7 @@ def load(
         raise ConfigError(f"{path} must hold a mapping of keys, got {type(raw).__name__}")
     for override in overrides or []:
         _apply(raw, override)
-    raw.setdefault("output", f"runs/{path.stem}{output_suffix}")
+    raw.setdefault("output", f"runs/{path.stem.removesuffix(output_suffix)}{output_suffix}")
     tracking = raw.setdefault("tracking", {})
     if isinstance(tracking, dict) and tracking.get("experiment") is None:
         tracking["experiment"] = path.stem

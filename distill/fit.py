@@ -197,11 +197,6 @@ class Job:
         return self.num_steps or math.ceil(self.trainer.epochs * self.steps_per_epoch)
 
     @property
-    def num_evaluations(self) -> int:
-        """Every ``trainer.eval_every`` steps (an epoch), and at the end."""
-        return math.ceil(self.total_steps / (self.trainer.eval_every or self.steps_per_epoch))
-
-    @property
     def model_folder(self) -> Path:
         """Where :func:`save_model` leaves the fitted model as a Hugging Face folder."""
         return Path(self.folder) / "model"

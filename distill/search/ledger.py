@@ -83,7 +83,7 @@ class Ledger:
     def entries(self) -> list[Entry]:
         """In the order in which they were begun."""
         found = [_read(path) for path in self.folder.glob("trial-*/trial.json")]
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(found, key=lambda entry: _number(entry.folder))
 
     def find(self, values: Mapping[str, Value]) -> Entry | None:
         wanted = identity_of(values)
@@ -93,10 +93,10 @@ class Ledger:
         """The entry of these values, there already or new; a failed one may try again."""
         entry = self.find(values)
         if entry is None:
-            name = f"trial-{len(self.entries()) + 1:03d}"
-            entry = Entry(self.folder / name, dict(values), "running", {})
-        elif entry.is_over:
-            return entry
+            last = max((_number(e.folder) for e in self.entries()), default=0)
+            entry = Entry(self.folder / f"trial-{last + 1:03d}", dict(values), "running", {})
+        elif entry.is_over or (entry.status == "running" and MEMBER not in values):
+            return entry  # proposed again
         if MEMBER in values and entry.folder.exists():
             # It changes its values, and what it did before may still be ending in its folder.
             entry = replace(entry, values=dict(values), starts=entry.starts + 1)
@@ -142,6 +142,10 @@ def identity_of(values: Mapping[str, Value]) -> str:
 def searched(values: Mapping[str, Value]) -> dict[str, Value]:
     """The keys of the experiment alone."""
     return {key: value for key, value in values.items() if key != MEMBER}
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
 
 
 def _read(path: Path) -> Entry:

@@ -16,8 +16,12 @@ from distill.search.settings import Search
 from distill.search.space import Value
 from distill.search.trial import with_values
 
+COMPARED = ("eval.retention", "eval.teacher_accuracy", "compression")
+"""Goals that need teachers."""
 MAX_CORNERS = 512
 """More corners than this are not all tried: then each key's own ends."""
+WAITING_CPUS = 0.01
+"""Of a trial that has a worker group, beside what the group holds."""
 FIXED = ("data", "experts", "teachers", *OPERATIONAL)
 """Sections and keys that a sweep cannot search: they decide what the teachers say, or say where
 and how to run."""
@@ -42,11 +46,12 @@ def plan_search(
             "the configuration has no section search: name the keys to vary in search.space, such "
             "as kd.temperature: {type: grid, values: [1, 2, 4]}"
         )
-    if experiment.has_teachers and experiment.cache.type == "none":
+    if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
-            "cache.type none would ask the teachers anew in every trial: a sweep keeps their "
-            "answers, so use arrow or memory"
+            f"cache.type {experiment.cache.type} keeps no answers from one trial to the next, and "
+            "a sweep asks its teachers once: use arrow"
         )
+    _check_goals(experiment, search)
     if search.warm_start and search.uses_grid:
         raise ConfigError(
             "search.warm_start proposes values of its own, and a grid has none to add: remove "
@@ -69,6 +74,21 @@ def plan_search(
         have = {"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}
         at_once = concurrency(experiment, search, have)
     return list(_lines(search, at_once))
+
+
+def _check_goals(experiment: Experiment, search: Search) -> None:
+    """Goals that no trial would ever log, and a name that MLflow would refuse at the end."""
+    compared = [goal for goal in search.goals if goal in COMPARED]
+    if compared and not experiment.has_teachers:
+        raise ConfigError(
+            f"search.goals: {compared[0]} compares with teachers, and there are none: remove it, "
+            "or give teachers"
+        )
+    name = search.champion.name or experiment.tracking.experiment or ""
+    if set(name) & set("/:"):
+        raise ConfigError(
+            f"search.champion.name {name!r} cannot name a registered model: use one without / and :"
+        )
 
 
 def _refuse_fixed(search: Search) -> None:
@@ -132,19 +152,20 @@ def concurrency(experiment: Experiment, search: Search, have: Mapping[str, float
     """
     trainer = experiment.trainer
     wanted = {"CPU": trainer.num_cpus_per_worker, "GPU": trainer.num_gpus_per_worker}
+    waits = {"CPU": WAITING_CPUS if trainer.num_workers > 1 else 0.0, "GPU": 0.0}
     fitting = min(
-        int(have.get(kind, 0.0) / (trainer.num_workers * each) + 1e-9)
+        int(have.get(kind, 0.0) / (trainer.num_workers * each + waits[kind]) + 1e-9)
         for kind, each in wanted.items()
         if each > 0
     )
-    if search.max_concurrent is not None and search.max_concurrent > fitting:
+    if (search.max_concurrent or 1) > fitting:
         raise ConfigError(
-            f"search.max_concurrent is {search.max_concurrent}, and {fitting} trials of "
+            f"search.max_concurrent is {search.max_concurrent or 1}, and {fitting} trials of "
             f"{trainer.num_workers} × ({wanted['CPU']:g} CPUs, {wanted['GPU']:g} GPUs) fit into "
             f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: lower it, lower "
             "trainer.num_cpus_per_worker, or give cluster.address"
         )
-    return min(search.max_concurrent or max(1, fitting), search.total_trials)
+    return min(search.max_concurrent or fitting, search.total_trials)
 
 
 def _lines(search: Search, max_concurrent: int | None) -> Iterator[tuple[str, str, str]]:

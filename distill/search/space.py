@@ -136,6 +136,19 @@ def fitted(value: Value, domain: Domain) -> Value:
     return round(clipped) if domain.is_integer else clipped
 
 
+def belongs(values: Mapping[str, Value], space: Space) -> bool:
+    """Whether these are values of the space, key for key."""
+    return values.keys() == space.keys() and all(
+        _is_close(fitted(value, space[key]), value) for key, value in values.items()
+    )
+
+
+def _is_close(one: Value, other: Value) -> bool:
+    if _is_number(one) and _is_number(other):
+        return math.isclose(float(one), float(other), rel_tol=1e-9, abs_tol=1e-12)
+    return one == other
+
+
 def _is_number(value: Value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -13,15 +13,16 @@ import numpy as np
 
 from distill.aggregation import Routed, UniformMean
 from distill.check import search_of
-from distill.comparison import fit_row, row_of, teacher_rows, tfidf_row
+from distill.comparison import fit_row, relative, row_of, teacher_rows, tfidf_row
 from distill.config import Experiment, TfidfBaseline
 from distill.data.corpus import Corpus
 from distill.errors import TrainingError
+from distill.evaluation.efficiency import measure_on_cpu
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
 from distill.fit import DataSpec, Guidance, load_best
-from distill.models.load import check_folder
+from distill.models.load import load_classifier
 from distill.pipeline import (
     Driver,
     driver,
@@ -80,12 +81,12 @@ class SweepOutcome:
             box=box.SIMPLE_HEAD,
             title_justify="left",
         )
-        keys = list(self.best[0].values) if self.best else []
+        keys = list(dict.fromkeys(key for trial in self.best for key in trial.values))
         for name in ("trial", *(key.removeprefix("student.") for key in keys), *SHOWN):
             table.add_column(name, justify="left" if name == "trial" else "right")
         for trial in self.best:
             is_champion = trial is self.champion
-            values = [_short(trial.values[key]) for key in keys]
+            values = [_short(trial.values.get(key, "")) for key in keys]
             metrics = [show(trial.metrics.get(name)) for name, show in SHOWN.values()]
             mark = "★ " if is_champion else ""
             style = "bold green" if is_champion else None
@@ -127,7 +128,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         baselines = jobs_of_baselines(d, student)
         run_tasks(d, [*experts, *baselines])
         asked = _ask_once(d, experts, student.data, parts)
-        rows = asked.rows + _baseline_rows(d, baselines)
+        rows = _compared(d, asked.rows, _baseline_rows(d, baselines))
         trials = Sweep(
             raw=raw_of(experiment),
             folder=d.run.root,
@@ -143,7 +144,6 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         tune_trials(
             trials,
             search,
-            student.num_evaluations,
             Room(_at_once(experiment, search), experiment.trainer),
             first,
             experiment.seed,
@@ -192,12 +192,13 @@ def _ask_once(d: Driver, experts: list, data: DataSpec, parts: Parts | None) -> 
         metrics = _fill(d, guidance, data)
         d.progress.say("evaluating the teachers on the test split")
         rows = teacher_rows(d.plan, data, guidance, parts, test, d.interrupt)
-        params = max(
-            check_folder(t.folder, t.serving.allow_pickle).num_params for t in guidance.teachers
-        )
+        sizes = [row.params for row in rows if row.role == "expert"]
+        known = [params for params in sizes if params is not None]
+        # Objects with predict_proba have no weights to count.
+        params = max(known) if known == sizes else None
     # From here on whoever asks finds an error, not a teacher.
     silent = SilentTeachers(tuple(s.name for s in guidance.served))
-    return Asked(replace(guidance, client=silent), rows, float(params), metrics)
+    return Asked(replace(guidance, client=silent), rows, params, metrics)
 
 
 def _fill(d: Driver, guidance: Guidance, data: DataSpec) -> dict[str, float]:
@@ -236,6 +237,13 @@ def _whom(experiment: Experiment, guidance: Guidance) -> Guidance:
     routed = isinstance(guidance.aggregation, Routed)
     everyone = guidance.aggregation.model_copy(update={"k": "all"}) if routed else UniformMean()
     return replace(guidance, aggregation=everyone)
+
+
+def _compared(d: Driver, teachers: list[Row], baselines: list[Row]) -> list[Row]:
+    """Baselines beside the mixture that the trials learn from, where that needs no training."""
+    mixes = [row for row in teachers if row.role == "mix"]
+    is_known = len(mixes) > 1 or d.experiment.aggregation.type == "mean"
+    return relative([*teachers, *baselines], mixes[-1] if mixes and is_known else None)
 
 
 def _baseline_rows(d: Driver, baselines: list) -> list[Row]:
@@ -307,20 +315,20 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def record_trial(d: Driver, sweep: Sweep, entry: Entry, is_frontier: bool = False) -> None:
-    """The trial as a child run; once more, with its test metrics, if it is on the frontier."""
+def record_trial(
+    d: Driver, sweep: Sweep, entry: Entry, is_frontier: bool = False, with_history: bool = True
+) -> None:
+    """The trial as a child run; once more at the end of the sweep, without its curves."""
     trial = entry.trial()
     tags = {
         "distill.kind": "trial",
         "distill.status": trial.status,
         "distill.student": trial.student,
-        "role": "trial",
+        "distill.reason": trial.reason,
+        "distill.frontier": str(is_frontier).lower(),
         "distill.task": task_of(d.plan.corpus, sweep.guidance),
+        "role": "trial",
     }
-    if trial.reason:
-        tags["distill.reason"] = trial.reason
-    if is_frontier:
-        tags["distill.frontier"] = "true"
     metrics = {k: v for k, v in trial.metrics.items() if k != "step"}
     if trial.status == "finished":
         metrics |= meta_of(d.plan.corpus, metrics, sweep.teacher_params)
@@ -331,7 +339,7 @@ def record_trial(d: Driver, sweep: Sweep, entry: Entry, is_frontier: bool = Fals
         dimensions | trial.values,
         metrics,
         tags,
-        () if is_frontier else trial.history,
+        trial.history if with_history else (),
         step,
         "FAILED" if trial.status == "failed" else "FINISHED",
     )
@@ -348,12 +356,12 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
         told = f", {reasons[0]}" if reasons else ""
         raise TrainingError(f"none of {len(entries)} trials finished{told}")
     goals = search.ordered_goals
+    entries = [_timed_alone(d, sweep, e) if e.status == "finished" else e for e in entries]
     chosen = {trial.name for trial in frontier([e.trial() for e in entries], goals)}
     d.progress.say(f"testing the {len(chosen)} students of the frontier")
     entries = [_tested(d, sweep, e) if e.name in chosen else e for e in entries]
     for entry in entries:
-        if entry.name in chosen:
-            record_trial(d, sweep, entry, is_frontier=True)
+        record_trial(d, sweep, entry, entry.name in chosen, with_history=False)
     trials = [entry.trial() for entry in entries]
     best = frontier(trials, goals)
     teacher = next((t.metrics.get("eval.teacher_accuracy") for t in best), None)
@@ -365,7 +373,10 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
     metrics = {f"sweep.{status}": float(n) for status, n in counts.items()}
     metrics |= {"sweep.trials": float(len(trials)), "sweep.frontier": float(len(best))}
     champion = champion_of(best, search)
-    if champion is not None:
+    if champion is None:
+        limit = search.champion.max_mb
+        d.progress.say(f"no student is within search.champion.max_mb {limit}: none is registered")
+    elif d.experiment.tracking.log_model:
         name = search.champion.name or d.experiment.tracking.experiment or d.run.root.name
         d.tracker.register(champion.name, champion.student, name, search.champion.alias)
         d.tracker.tags({"distill.champion": champion.name})
@@ -374,6 +385,14 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
 
 
 STATUSES = ("finished", "stopped", "failed")
+
+
+def _timed_alone(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
+    """The entry with the latency of its student while no trial shares the cores."""
+    d.interrupt.check()
+    cost = measure_on_cpu(load_classifier(entry.student), d.experiment.data.max_length)
+    metrics = entry.metrics | {"student.latency_ms": cost.latency_ms}
+    return sweep.ledger.write(entry, entry.status, metrics)
 
 
 def _tested(d: Driver, sweep: Sweep, entry: Entry) -> Entry:

@@ -6,9 +6,13 @@ Knows no Ray: ``tell`` is ``ray.tune.report`` in a sweep, and may be any functio
 from __future__ import annotations
 
 import copy
+import fcntl
+import hashlib
+import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,9 +116,9 @@ class Sweep:
     def _tokenizer(self, experiment: Experiment, corpus: Corpus) -> str:
         """One for each way of making it; trials that want the same one may meet here."""
         student = experiment.student
-        made_of = [student.tokenizer, student.vocab_size, student.path]
         start = student.init_from.path if student.init_from else None
-        name = "-".join(str(part or "own").replace("/", "_")[-40:] for part in [*made_of, start])
+        made_of = json.dumps([student.tokenizer, student.vocab_size, student.path, start])
+        name = hashlib.sha256(made_of.encode()).hexdigest()[:12]
         folder = self.folder / "tokenizers" / name
         if not folder.is_dir():
             with published(folder) as building:
@@ -135,22 +139,43 @@ def run_trial(
     ``start_from``: what another member of the population told with its metrics. Raises what
     training raised; an interrupted trial returns, and stays ``running`` in the ledger.
     """
-    ledger = sweep.ledger
-    entry = ledger.find(values)
-    assert entry is not None, f"the driver begins trials; {identity_of(values)} is none of them"
-    if entry.is_over:
-        _tell_again(entry, tell)
+    if sweep.stop.exists():
         return
+    with _turn(sweep, values) as entry:
+        if entry.is_over:
+            _tell_again(entry, tell)
+        else:
+            _train(sweep, entry, tell, run_fit or _in_this_process, start_from)
+
+
+@contextmanager
+def _turn(sweep: Sweep, values: Mapping[str, Value]) -> Iterator[Entry]:
+    """The entry of these values, alone: who proposes them again meanwhile waits for the outcome."""
+    entry = sweep.ledger.find(values)
+    assert entry is not None, f"the driver begins trials; {identity_of(values)} is none of them"
+    if sweep.exchanges:  # a member in a new folder does not wait for the end of the old one
+        yield entry
+        return
+    with (entry.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield sweep.ledger.find(values) or entry
+
+
+def _train(
+    sweep: Sweep, entry: Entry, tell: Tell, run_fit: RunFit, start_from: Path | None
+) -> None:
+    ledger = sweep.ledger
     started = time.perf_counter()
     if start_from is not None:
         shutil.copytree(start_from, entry.fit, dirs_exist_ok=True)
     job = sweep.job(entry)
     costs = _costs(sweep, job)
     for row in _evaluations(entry) if start_from is None else []:
-        tell(costs | _reported(row), None)  # an interrupted sweep's, for the searcher of this one
+        if row["step"] <= _resumes_at(entry):
+            tell(costs | _reported(row), None)  # an interrupted sweep's; later ones come again
     reporter = Reporter(tell, costs, entry.fit if sweep.exchanges else None)
     try:
-        (run_fit or _in_this_process)(job, reporter)
+        run_fit(job, reporter)
     except Interrupted:
         return
     metrics = costs | assess(job, entry)
@@ -183,6 +208,12 @@ def assess(job: Job, entry: Entry) -> Metrics:
 
 def _in_this_process(job: Job, report: Report) -> None:
     fit(job, report=report)
+
+
+def _resumes_at(entry: Entry) -> int:
+    """The step of the checkpoint that a fit will go on from."""
+    checkpoint = newest(entry.fit / "checkpoints")
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
 def _tell_again(entry: Entry, tell: Tell) -> None:

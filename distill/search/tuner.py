@@ -16,9 +16,23 @@ from distill.errors import DistillError
 from distill.fit import Job
 from distill.loop import Report
 from distill.search.ledger import MEMBER, Entry
+from distill.search.plan import WAITING_CPUS
 from distill.search.settings import ASHA, NSGA2, TPE, MedianStopping, Search
-from distill.search.space import Choice, Domain, Grid, LogUniform, Quantised, Value
+from distill.search.space import (
+    Choice,
+    Domain,
+    Grid,
+    LogUniform,
+    Quantised,
+    Space,
+    Value,
+    belongs,
+    fitted,
+)
 from distill.search.trial import Metrics, Reporter, Sweep, run_trial
+
+MAX_EVALUATIONS = 10_000
+"""Where successive halving sees an end; more rungs than are ever reached do no harm."""
 
 
 class Listener(Protocol):
@@ -45,7 +59,6 @@ class Room:
 def tune_trials(
     sweep: Sweep,
     search: Search,
-    num_evaluations: int,
     room: Room,
     first: list[dict[str, Value]],
     seed: int,
@@ -66,7 +79,7 @@ def tune_trials(
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the listener
     space = {key: _tune_domain(domain) for key, domain in search.space.items()}
-    known = [entry.values for entry in sweep.ledger.entries()]
+    known = [e.values for e in sweep.ledger.entries() if belongs(e.values, search.space)]
     searcher = _searcher(search, space, known + [v for v in first if v not in known], seed)
     callback: Any = _callback(sweep, listener)
     num_samples = 1 if search.uses_grid else search.total_trials  # a grid has its own number
@@ -75,7 +88,7 @@ def tune_trials(
         param_space=space if searcher is None else None,
         tune_config=tune.TuneConfig(
             search_alg=searcher or _variants(first, seed, room.max_concurrent),
-            scheduler=_scheduler(search, space, num_evaluations),
+            scheduler=_scheduler(search, space),
             num_samples=num_samples,
             max_concurrent_trials=room.max_concurrent if searcher is not None else None,
             reuse_actors=not room.is_nested,
@@ -86,6 +99,7 @@ def tune_trials(
             storage_path=str((sweep.folder / "ray").absolute()),
             callbacks=[callback],
             stop=callback.stopper(),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2) if sweep.exchanges else None,
             verbose=0,
         ),
     )
@@ -100,7 +114,7 @@ def _trainable(sweep: Sweep, room: Room) -> Any:
     if trainer.num_gpus_per_worker:
         bundle["GPU"] = trainer.num_gpus_per_worker
     if room.is_nested:
-        bundle = {"CPU": 0.01}  # it only waits for its group
+        bundle = {"CPU": WAITING_CPUS}
     labels: Any = {"bundle_label_selector": [trainer.node_labels]} if trainer.node_labels else {}
     resources = tune.PlacementGroupFactory([bundle], **labels)
     return tune.with_resources(
@@ -192,14 +206,15 @@ def _searcher(
     goals = search.ordered_goals
     return OptunaSearch(
         space=OptunaSearch.convert_search_space(dict(space)),
-        metric=[goal.metric for goal in goals] if len(goals) > 1 else goals[0].metric,
-        mode=[goal.mode for goal in goals] if len(goals) > 1 else goals[0].mode,
+        # Lists even for one: it would look for a single goal in every evaluation.
+        metric=[goal.metric for goal in goals],
+        mode=[goal.mode for goal in goals],
         points_to_evaluate=first or None,
         sampler=sampler,
     )
 
 
-def _scheduler(search: Search, space: Mapping[str, Any], num_evaluations: int) -> Any:
+def _scheduler(search: Search, space: Mapping[str, Any]) -> Any:
     """By the first goal, counting evaluations; None trains every trial to its end."""
     from ray.tune import schedulers
 
@@ -212,8 +227,7 @@ def _scheduler(search: Search, space: Mapping[str, Any], num_evaluations: int) -
     if isinstance(scheduler, ASHA):
         return schedulers.ASHAScheduler(
             **common,
-            # A trial's last word comes after its last evaluation, and must not be cut off.
-            max_t=num_evaluations + 2,
+            max_t=MAX_EVALUATIONS,  # a trial ends by itself
             grace_period=scheduler.grace,
             reduction_factor=scheduler.reduction,
         )
@@ -228,9 +242,18 @@ def _scheduler(search: Search, space: Mapping[str, Any], num_evaluations: int) -
         perturbation_interval=scheduler.interval,
         quantile_fraction=scheduler.quantile,
         resample_probability=scheduler.resample,
-        hyperparam_mutations={key: space[key] for key in search.space},
+        hyperparam_mutations={
+            key: list(domain.values) if isinstance(domain, Choice) else space[key]
+            for key, domain in search.space.items()
+        },
+        custom_explore_fn=partial(_inside, search.space),
         log_config=False,
     )
+
+
+def _inside(space: Space, config: dict[str, Any]) -> dict[str, Any]:
+    """What an exploration multiplied, back in its domain."""
+    return {key: fitted(value, space[key]) for key, value in config.items()}
 
 
 # ---- listening ---------------------------------------------------------------------------------
@@ -262,13 +285,13 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.add(trial.trial_id)
-            ledger.begin(values_of(trial))
+            if not listener.is_asked_to_stop():  # then it ends at once, and leaves no trace
+                ledger.begin(values_of(trial))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
             entry = ledger.find(values_of(trial))
-            assert entry is not None
-            if not entry.is_over and listener.is_asked_to_stop():
+            if entry is None or (not entry.is_over and listener.is_asked_to_stop()):
                 return
             if not entry.is_over:  # the scheduler ended it
                 told = {k: v for k, v in trial.last_result.items() if "." in k or k == "step"}
@@ -278,8 +301,10 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
             entry = ledger.find(values_of(trial)) or ledger.begin(values_of(trial))
-            reason = reason_of_failure(_error_of(trial))
-            listener.ended(ledger.write(entry, "failed", {}, reason))
+            if not entry.is_over:  # it may have been lost after its last word was written
+                reason = reason_of_failure(_error_of(trial))
+                entry = ledger.write(entry, "failed", {}, reason)
+            listener.ended(entry)
 
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
             listener.poll()

@@ -130,7 +130,8 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
         if status is None:
             num_running += 1
             continue
-        values = {k: value_of(run.data.params[k]) for k in searched if k in run.data.params}
+        told = _params_of(run)
+        values = {k: value_of(told[k]) for k in searched if k in told}
         trials.append(_trial(client, run, run.info.run_name, status, values, with_history))
         shape = {k: v for k, v in run.data.params.items() if k.startswith("student.")}
         shapes[run.info.run_name] = {k: value_of(v) for k, v in shape.items() if k not in values}
@@ -151,6 +152,16 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
         num_running=num_running,
         notes=_endings(sweep),
     )
+
+
+def _params_of(run: Any) -> dict[str, str]:
+    """Parameters, as they were last told: MLflow changes none, so changes stand in tags."""
+    changed = {
+        key.removeprefix("resumed."): value
+        for key, value in run.data.tags.items()
+        if key.startswith("resumed.")
+    }
+    return {**run.data.params, **changed}
 
 
 def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:

@@ -17,6 +17,7 @@ GRID = {"type": "grid", "values": [1.0, 2.0]}
 
 def plan_of(root: Path, space: dict[str, Any], changes: dict[str, Any], **search: Any) -> Any:
     raw = toy_experiment(root, search={"space": space, **search}, cluster={"num_cpus": 2})
+    raw["student"] |= {"tokenizer": str(root / "encoder")}
     return check(parse(raw | changes), command="sweep")
 
 
@@ -61,6 +62,24 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
         ({"kd.alpha": GRID | {"values": [0.5, 1]}}, {"max_concurrent": 3}, {}, "2 trials of"),
         ({"kd.alpha": GRID | {"values": [0.5, 1]}}, {}, {"cache": {"type": "none"}}, "cache.type"),
         ({"kd.alpha": GRID | {"values": [0.5, 1]}}, {"warm_start": True}, {}, "warm_start"),
+        (
+            {"kd.alpha": GRID | {"values": [0.5, 1]}},
+            {"champion": {"name": "a/b"}},
+            {},
+            "cannot name a registered model",
+        ),
+        (
+            {"optimizer.lr": GRID},
+            {"goals": {"eval.retention": "max"}},
+            {"experts": None, "aggregation": {"type": "mean"}},
+            "compares with teachers, and there are none",
+        ),
+        (
+            {"kd.alpha": GRID | {"values": [0.5, 1]}},
+            {},
+            {"trainer": {"num_workers": 2}, "experts": None, "aggregation": {"type": "mean"}},
+            "0 trials of 2 ×",
+        ),
         (
             {"aggregation.type": GRID | {"values": ["mean", "routed"]}},
             {},

@@ -9,7 +9,7 @@ import pytest
 from distill.config import parse
 from distill.errors import ConfigError
 from distill.search.settings import NSGA2, GridSampler, Search
-from distill.search.space import fitted, middle
+from distill.search.space import belongs, fitted, middle
 
 
 def search_of(**section: Any) -> Search:
@@ -101,4 +101,8 @@ def test_a_value_is_fitted_into_its_domain() -> None:
     assert fitted(1.0, space["optimizer.lr"]) == 1e-2
     assert fitted("x", space["optimizer.lr"]) == pytest.approx(1e-3)
     assert fitted(2.6, space["student.layers"]) == 3
+    inside = {key: middle(domain) for key, domain in space.items()}
+    assert belongs(inside, space)
+    assert not belongs(inside | {"student.hidden": 17}, space)
+    assert not belongs({"student.hidden": 16}, space)
     assert [type(middle(domain)) for domain in space.values()] == [int, str, int, float, int]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,44 @@ def test_a_failed_trial_raises_and_may_be_begun_again(root: Path, tmp_path: Path
     assert entry.trial().student == "" and entry.trial().reason == "became nan"
     assert sweep.ledger.begin(wild).status == "running"
     assert len(sweep.ledger.entries()) == 1
+
+
+def test_twins_train_once(root: Path, tmp_path: Path) -> None:
+    """The same values proposed twice at once: one trains, the other waits and tells the same."""
+    sweep = sweep_of(root, tmp_path)
+    sweep.ledger.begin(VALUES)
+    sweep.ledger.begin(VALUES)
+    assert len(sweep.ledger.entries()) == 1
+    told: dict[str, Told] = {"one": [], "two": []}
+
+    def run_as(name: str) -> None:
+        run_trial(sweep, VALUES, lambda metrics, folder: told[name].append((metrics, folder)))
+
+    threads = [threading.Thread(target=run_as, args=(name,)) for name in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told["one"] == told["two"] and len(told["one"]) == 4
+    steps = [line["step"] for line in sweep.ledger.entries()[0].history()]
+    assert steps == sorted(steps), "nobody else wrote into the same folder"
+
+
+def test_nothing_starts_once_the_sweep_is_asked_to_stop(root: Path, tmp_path: Path) -> None:
+    sweep = sweep_of(root, tmp_path)
+    sweep.stop.touch()
+    run_trial(sweep, VALUES, lambda metrics, folder: None)
+    assert sweep.ledger.entries() == []
+
+
+def test_a_deleted_trial_gives_its_name_to_none(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for rate in (1e-3, 2e-3, 3e-3):
+        ledger.write(ledger.begin({"optimizer.lr": rate}), "finished", {"eval.accuracy": rate})
+    shutil.rmtree(tmp_path / "trial-002")
+    new = ledger.begin({"optimizer.lr": 4e-3})
+    assert new.name == "trial-004"
+    assert [e.name for e in ledger.entries()] == ["trial-001", "trial-003", "trial-004"]
 
 
 def test_a_damaged_entry_says_how_to_go_on(tmp_path: Path) -> None:
