@@ -117,6 +117,11 @@ def _meet(folder: Path, backend: str) -> None:
 
     store: Any = dist
     context = get_context()
+    # What torchrun would set: DeepSpeed and others look for it.
+    os.environ["RANK"] = str(context.get_world_rank())
+    os.environ["WORLD_SIZE"] = str(context.get_world_size())
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    os.environ["LOCAL_WORLD_SIZE"] = str(context.get_local_world_size())
     name = broadcast_from_rank_zero(uuid.uuid4().hex)  # another one each time a group starts
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / f"meeting-{name}").absolute()

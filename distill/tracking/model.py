@@ -60,7 +60,8 @@ def log_model(
 def register_model(uri: str, model_uri: str, name: str) -> str:
     """A logged model as the next version of a registered one; returns the version."""
     mlflow = import_mlflow()
-    with _tracking_uri(mlflow, uri):
+    # It says on stderr what the table will say.
+    with _tracking_uri(mlflow, uri), contextlib.redirect_stderr(io.StringIO()):
         created = mlflow.register_model(model_uri, name, await_registration_for=0)
     return str(created.version)
 
