@@ -5,6 +5,7 @@ from there with ``AutoModelForSequenceClassification`` (see the README.md in it)
 """
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator
