@@ -269,8 +269,9 @@ def write(
         "batch_size": BATCH_SIZE,
         "defaults": DEFAULTS,
     }
-    minutes = sum(run.seconds for run in ledger.runs) / 60
-    cpu_minutes = sum(run.cpu_seconds for run in ledger.runs) / 60
+    done = [run for run in ledger.runs if run.seed in seeds and run.task in tasks]
+    minutes = sum(run.seconds for run in done) / 60
+    cpu_minutes = sum(run.cpu_seconds for run in done) / 60
     columns = ["random", "default", *PROPOSALS]
     told = {
         "random": "a random trial",
@@ -283,7 +284,7 @@ def write(
     text += (
         f"{num} random trials a task and seed, {ledger.num_steps} steps of {BATCH_SIZE} rows each; "
     )
-    text += f"{len(ledger.runs)} trials took {cpu_minutes:.0f} CPU minutes, "
+    text += f"{len(done)} trials took {cpu_minutes:.0f} CPU minutes, "
     text += f"{minutes:.0f} by the clock.\n\n"
     summaries = {}
     for split in ("validation", "test"):
@@ -309,7 +310,7 @@ def write(
             *(float(f"{r.values[key]:.4g}") for key in KEYS),
             *(round(r.validation, 5), round(r.test, 5), round(r.cpu_seconds, 2)),
         ]
-        for r in ledger.runs
+        for r in done
     ]
     names = ["task", "seed", "name", *KEYS, "eval.accuracy", "test.accuracy", "cpu_seconds"]
     record = about | {"gaps": summaries, "meta": metas, "columns": names}
