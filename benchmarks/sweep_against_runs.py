@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/sweep_against_runs"))
     parser.add_argument("--separate", type=int, help="separate runs to time; default: all")
     parser.add_argument("overrides", nargs="*")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     shared = [*args.overrides, f"tracking.uri=sqlite:///{args.work.absolute()}/mlflow.db"]
     args.work.mkdir(parents=True, exist_ok=True)
     experts = args.work / "experts"

@@ -15,6 +15,7 @@ from distill.report.names import is_fraction, label, shown, shown_value
 from distill.report.plots import BLACK, BLUE, ORANGE, VERMILION
 from distill.report.table import Row
 from distill.search.choice import SIZE, best, plane, size_limits, within
+from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Goal, Trial, frontier
 
 _POLICY = (
@@ -39,7 +40,7 @@ def write_frontier(
     rows: Sequence[Row] = (),
     teacher_accuracy: float | None = None,
 ) -> list[Path]:
-    """frontier.csv, .png and .html, winners.md, and a heat map where T and α were searched.
+    """frontier.csv, .png, .html, winners.md, importance.md; a heat map where T and α were searched.
 
     Returns the files written. ``rows``: the comparison on the test split; ``teacher_accuracy``:
     of the aggregated teachers on validation.
@@ -60,7 +61,22 @@ def write_frontier(
     grid = heat_grid(trials, goals[0].metric)
     if grid is not None:
         written.append(heat_map_png(grid, goals[0], folder / "heat_map.png"))
+    written.append(folder / "importance.md")
+    written[-1].write_text(_importance_markdown(trials, goals[0], searched), encoding="utf-8")
     return written
+
+
+def _importance_markdown(trials: Sequence[Trial], goal: Goal, searched: Sequence[str]) -> str:
+    """How much each key matters, beside how far that can be trusted."""
+    found = importance(trials, searched, goal.metric)
+    if found.reason or found.r2 is None:
+        return f"Not measured: {found.reason}.\n"
+    rows = [f"| {key} | {mean:.2f} ± {sd:.2f} |" for key, (mean, sd) in found.keys.items()]
+    trust = f"R² on held-out trials: {found.r2:.2f}, from {found.num_trials} trials."
+    if found.r2 < HAS_NO_SKILL:
+        trust += " That is too low: the numbers are noise."
+    head = [f"| key | fall of R² for {goal.metric} |", "| --- | ---: |"]
+    return "\n".join([*head, *rows, "", trust]) + "\n"
 
 
 def _write_csv(

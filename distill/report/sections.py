@@ -10,7 +10,7 @@ from distill.report.markup import Markup, join, tag
 from distill.report.names import MEANINGS, label
 from distill.report.table import Row, percent
 from distill.report.tables import Cell, heat_table, metric_cell, table, value_cell
-from distill.search.importance import importance
+from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier
 from distill.tracking.read import Record, domains_of
 
@@ -20,8 +20,6 @@ METRICS = (
 )
 MAX_BARS = 5
 """Students of the frontier that the domains show."""
-HAS_NO_SKILL = 0.3
-"""R² below which importances are called noise."""
 
 
 def trials(record: Record) -> Markup:

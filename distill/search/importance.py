@@ -16,6 +16,10 @@ NUM_SHUFFLES = 8
 NUM_TREES = 60
 
 
+HAS_NO_SKILL = 0.3
+"""R² below which importances are called noise."""
+
+
 @dataclass(frozen=True)
 class Importance:
     """What the searched keys say about ``metric``, as far as the trials can tell."""

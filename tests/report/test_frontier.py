@@ -77,7 +77,7 @@ def test_hostile_values_stay_text(tmp_path):
 def test_little_known_trials_leave_what_they_can(tmp_path):
     trials = [Trial("a", "failed", {}, {}, "why"), Trial("b", "finished", {}, {"eval.accuracy": 1})]
     names = [path.name for path in write_frontier(tmp_path, trials, GOALS, [])]
-    assert names == ["frontier.csv", "frontier.png", "frontier.html"]
+    assert names == ["frontier.csv", "frontier.png", "frontier.html", "importance.md"]
 
 
 def run(uri, *arguments):
@@ -126,6 +126,6 @@ def test_report_writes_a_page_and_the_files(store_uri, demo, tmp_path):
     assert said["report"] == str(tmp_path / "r" / "report.html")
     names = {path.name for path in (tmp_path / "r").iterdir()}
     expected = {"report.html", "frontier.csv", "frontier.png", "frontier.html", "winners.md"}
-    assert names == expected | {"heat_map.png"}
+    assert names == expected | {"heat_map.png", "importance.md"}
     code, said, _ = run(store_uri, "report", "sentimental", "--out", str(tmp_path / "x"))
     assert (code, said["kind"]) == (2, "RecordError")
