@@ -6,6 +6,7 @@
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher answers                 <output>/student/   the export
 <output>/report/           table and plots
+<output>/trials/<name>/    of a sweep, instead of fit/ and student/: see search/ledger.py
 """
 
 from __future__ import annotations

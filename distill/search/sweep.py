@@ -278,7 +278,6 @@ class Watch:
         self._search = search
         self._sweep = trials
         self._recorded: set[str] = set()
-        self._started = time.monotonic()
         self._done = 0
         d.progress.update("trials", 0, search.total_trials)
 
@@ -289,9 +288,6 @@ class Watch:
         if entry.name not in self._recorded:
             self._recorded.add(entry.name)
             record_trial(self._d, self._sweep, entry)
-
-    def poll(self) -> None:
-        pass
 
     def is_asked_to_stop(self) -> bool:
         return self._d.interrupt.is_set()
@@ -365,7 +361,7 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
     trials = [entry.trial() for entry in entries]
     best = frontier(trials, goals)
     teacher = next((t.metrics.get("eval.teacher_accuracy") for t in best), None)
-    files = write_frontier(d.run.report, trials, goals, list(search.space), rows, teacher)
+    write_frontier(d.run.report, trials, goals, list(search.space), rows, teacher)
     for row in rows:
         d.tracker.child(row.name, {"role": row.role}, row.metrics(), {"role": row.role})
     d.tracker.artifact(d.run.report, "report")
@@ -380,7 +376,6 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
         name = search.champion.name or d.experiment.tracking.experiment or d.run.root.name
         d.tracker.register(champion.name, champion.student, name, search.champion.alias)
         d.tracker.tags({"distill.champion": champion.name})
-    assert files
     return SweepOutcome(trials, best, champion, rows, metrics, d.run.report)
 
 

@@ -39,7 +39,6 @@ class Listener(Protocol):
     """The driver, while trials run."""
 
     def ended(self, entry: Entry) -> None: ...
-    def poll(self) -> None: ...
     def is_asked_to_stop(self) -> bool: ...
 
 
@@ -305,9 +304,6 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
                 reason = reason_of_failure(_error_of(trial))
                 entry = ledger.write(entry, "failed", {}, reason)
             listener.ended(entry)
-
-        def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-            listener.poll()
 
         def stopper(self) -> Stopper:
             running, ask = self._running, listener.is_asked_to_stop
