@@ -244,6 +244,7 @@ def test_past_runs_propose_the_first_trial(
     told = json.loads((root / "warm/warm_start.json").read_text())
     (neighbour,) = told["neighbours"]  # the trials of the killed sweep are one past experiment
     assert neighbour["experience"]["values"] == told["proposed"]
-    proposed = told["first"][0]["kd.temperature"]
-    assert outcome.trials[0].values["kd.temperature"] == proposed
+    # Trials run side by side are numbered as their processes come up.
+    tried = [trial.values["kd.temperature"] for trial in outcome.trials]
+    assert told["first"][0]["kd.temperature"] in tried
     assert "brief run" in told["brief"]
