@@ -6,7 +6,7 @@ First the experts are trained (not timed). Then, timed as a user runs them, one 
 one `distill sweep` over the grid of the configuration, and one `distill train` for each of its
 combinations, each with a cache of its own. Writes the wall times and their ratio. With --separate N
 only N of them are run, evenly spread, and the total is their mean times the number of trials: the
-result then says so.
+result then says so. Timings are kept in the work folder.
 """
 
 from __future__ import annotations
@@ -38,25 +38,38 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     shared = [*args.overrides, f"tracking.uri=sqlite:///{args.work.absolute()}/mlflow.db"]
     args.work.mkdir(parents=True, exist_ok=True)
+    timings = Timings(args.work / "timings.json")
     experts = args.work / "experts"
     command("experts", args.config, [*shared, f"output={experts}"])
     ready = [*shared, *folders_of(experts)]
     search = load(args.config, args.overrides).search
     assert search is not None and search.uses_grid, "the configuration needs a grid"
-    shutil.rmtree(args.work / "sweep", ignore_errors=True)
-    sweep_s, told = command("sweep", args.config, [*ready, f"output={args.work / 'sweep'}"])
-    print(f"sweep of {search.total_trials} trials: {sweep_s:.0f} s", flush=True)
+    sweep_s, told = timings.of("sweep", args.config, [*ready, f"output={args.work / 'sweep'}"])
     runs: list[float] = []
     every = list(enumerate(combinations(search.space)))
-    chosen = every[:: len(every) // (args.separate or len(every))]
-    for index, values in chosen:
+    for index, values in every[:: len(every) // (args.separate or len(every))]:
         output = args.work / f"run-{index:02d}"
-        shutil.rmtree(output, ignore_errors=True)
         changes = [f"{key}={value}" for key, value in values.items()]
-        seconds, _ = command("train", args.config, [*ready, *changes, f"output={output}"])
-        runs.append(seconds)
-        print(f"train {' '.join(changes)}: {seconds:.0f} s", flush=True)
+        runs.append(timings.of("train", args.config, [*ready, *changes, f"output={output}"])[0])
     write(args.out, args.config, args.overrides, len(every), sweep_s, runs, told)
+
+
+class Timings:
+    """What was timed already, so that an interrupted benchmark goes on; delete it to begin anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = json.loads(path.read_text()) if path.exists() else {}
+
+    def of(self, name: str, config: str, overrides: list[str]) -> tuple[float, dict]:
+        output = overrides[-1].removeprefix("output=")
+        if output not in self._known:
+            shutil.rmtree(output, ignore_errors=True)
+            self._known[output] = command(name, config, overrides)
+            self._path.write_text(json.dumps(self._known, indent=1))
+        seconds, told = self._known[output]
+        print(f"{output}: {seconds:.0f} s", flush=True)
+        return seconds, told
 
 
 def command(name: str, config: str, overrides: list[str]) -> tuple[float, dict]:

@@ -485,7 +485,7 @@ def load(
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of keys, got {type(raw).__name__}")
     for override in overrides or []:
-        _apply(raw, override)
+        assign(raw, *parse_override(override))
     raw.setdefault("output", f"runs/{path.stem.removesuffix(output_suffix)}{output_suffix}")
     tracking = raw.setdefault("tracking", {})
     if isinstance(tracking, dict) and tracking.get("experiment") is None:
@@ -498,18 +498,18 @@ def parse(raw: dict[str, Any], source: str = "configuration") -> Experiment:
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, source)) from None
+        raise ConfigError(explain(error, source, Experiment)) from None
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def parse_override(override: str) -> tuple[str, Any]:
+    """``a.b=c`` as the key and its value, read as YAML."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"an override is written key=value, got {override!r}")
     try:
-        parsed = yaml.safe_load(value)
+        return key, yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(f"override {key}: {value!r} is not a YAML value") from None
-    assign(raw, key, parsed)
 
 
 def assign(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -541,14 +541,15 @@ def _index(node: list[Any], name: str, key: str) -> int:
     return int(name)
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def explain(error: ValidationError, source: str, whole: type[Section]) -> str:
+    """A line for each problem of a configuration of type ``whole``."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         value = problem.get("input")
         kind = problem["type"]
         if kind == "extra_forbidden":
-            lines.append(f"unknown key {key}{_nearest(problem['loc'])}")
+            lines.append(f"unknown key {key}{_nearest(whole, problem['loc'])}")
         elif kind == "missing":
             lines.append(f"{key} is missing: add it to {source}")
         elif kind == "value_error":
@@ -560,11 +561,11 @@ def _explain(error: ValidationError, source: str) -> str:
     return "\n".join(f"{source}: {line}" for line in lines)
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
+def _nearest(whole: type[Section], location: tuple[int | str, ...]) -> str:
     """``: did you mean …`` from the keys of the section where the unknown key stands."""
     import difflib
 
-    section: Any = Experiment
+    section: Any = whole
     for part in location[:-1]:
         section = _section_of(section, part)
         if section is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
@@ -26,7 +29,8 @@ class Efficiency:
     gflops: float  # 10⁹ floating-point operations (a multiply-add is 2), one sequence
     latency_ms: float  # median of one sequence alone (batch 1)
     latency_p95_ms: float
-    device: str  # where the latency was measured
+    peak_memory_mb: float  # MB of weights and of the live tensors of one forward (batch 1)
+    device: str  # where latency and memory were measured
 
 
 def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Efficiency:
@@ -44,18 +48,22 @@ def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Effi
         with torch.inference_mode():
             gflops = _gflops(lambda: model(**inputs))
             times_ms = _times_ms(lambda: model(**inputs), num_runs, model.device)
+            with LiveTensors() as live:
+                model(**inputs)
     finally:
         model.train(was_training)
     percentiles = quantiles(times_ms, n=100, method="inclusive")
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     kept = model.state_dict().keys()  # buffers that are not kept are in no file
     shapes |= {name: tuple(t.shape) for name, t in model.named_buffers() if name in kept}
+    weights = [*model.parameters(), *model.buffers()]
     return Efficiency(
         params=sum(tensor.numel() for tensor in model.parameters()),
         size_mb=safetensors_bytes(shapes) / 1e6,
         gflops=gflops,
         latency_ms=percentiles[49],
         latency_p95_ms=percentiles[94],
+        peak_memory_mb=(sum(tensor.nbytes for tensor in weights) + live.peak_bytes) / 1e6,
         device=_describe(model.device),
     )
 
@@ -68,6 +76,40 @@ def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:
         return measure(model, seq_length)
     finally:
         torch.set_num_threads(threads)
+
+
+class LiveTensors(TorchDispatchMode):
+    """The most bytes that tensors made inside hold at once, on any device.
+
+    What an operation allocates and frees within itself is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak_bytes = 0
+        self._live: dict[int, int] = {}  # bytes of each storage made here, by its address
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = {storage.data_ptr() for storage in _storages((args, kwargs))}  # views of weights
+        output = func(*args, **kwargs)
+        for storage in _storages(output):
+            if storage.data_ptr() not in given:
+                self._hold(storage)
+        return output
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        address = storage.data_ptr()
+        if address and address not in self._live:
+            self._live[address] = storage.nbytes()
+            weakref.finalize(storage, self._live.pop, address, None)
+            self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_iter(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def latency_ms(forward: Callable[[], Any], num_runs: int = 30) -> float:

@@ -1,0 +1,285 @@
+"""Quality, fidelity and robustness of one classifier, with or without a teacher beside it.
+
+Shape suffixes: R rows, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from distill.evaluation.attacked import UnderAttack, attack_model
+from distill.evaluation.calibration import Calibration, calibration
+from distill.evaluation.classifiers import Classifier, probs_of
+from distill.evaluation.intervals import bootstrap
+from distill.evaluation.predict import confusion
+from distill.evaluation.relations import ece_gap, relative_drop, violations
+from distill.evaluation.samples import Sample
+from distill.evaluation.settings import Evaluation, Kind, transformations_of
+from distill.evaluation.variants import Variants, make_variants, pick
+
+
+class Listener(Protocol):
+    """Whoever watches: lines for people, and bars."""
+
+    def say(self, message: str) -> None: ...
+    def update(self, name: str, done: int, total: int | None = None) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is evaluated on."""
+
+    samples: Sequence[Sample]
+    label_names: tuple[str, ...]
+    domain_names: tuple[str, ...]
+    kind: Kind | None
+    """Of the texts; None leaves transformations and attacks out (features: noise alone)."""
+    sd_D: np.ndarray | None = None
+    """Of each feature; None for texts."""
+
+    @property
+    def labels_R(self) -> np.ndarray:
+        return np.array([sample.label for sample in self.samples], np.int64)
+
+    @property
+    def domains_R(self) -> np.ndarray:
+        return np.array([sample.domain for sample in self.samples], np.int64)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A sample on which student and teacher differ, as it was shown or transformed."""
+
+    row: int
+    variant: str
+    """``original``, or the transformation."""
+    domain: str
+    label: str
+    teacher: str
+    teacher_p: float
+    student: str
+    student_p: float
+    divergence: float
+    text: str
+
+
+@dataclass(eq=False)
+class Seen:
+    """One model's answers, and what it came to under attack."""
+
+    probs_RC: np.ndarray
+    calibration: Calibration
+    variant_probs: dict[str, np.ndarray] = field(default_factory=dict)
+    """By transformation, for the rows that it changed."""
+    attacks: UnderAttack | None = None
+
+
+@dataclass(eq=False)
+class Assessment:
+    """Everything measured; ``metrics`` holds the stable names."""
+
+    metrics: dict[str, float | None]
+    student: Seen
+    teacher: Seen | None
+    differences: list[Difference]
+    notes: list[str]
+    """What was left out, counted or not defined: for people."""
+
+
+def assess(
+    student: Classifier,
+    teacher: Classifier | None,
+    task: Task,
+    settings: Evaluation,
+    listener: Listener,
+) -> Assessment:
+    """All that ``settings`` ask for. Raises DataError where too many sources do not parse."""
+    names = transformations_of(task.kind, settings.transform) if _has_variants(task) else ()
+    chosen = pick(len(task.samples), settings.transform.num_samples, settings.seed)
+    variants = make_variants(task, chosen, names, settings)  # first: it may refuse the data
+    notes = [*_notes(task), *variants.notes]
+    listener.say(f"asking {student.name}{f' and {teacher.name}' if teacher else ''}")
+    seen = {"student": _ask(student, task, variants)}
+    if teacher is not None:
+        seen["teacher"] = _ask(teacher, task, variants)
+    if task.kind is not None and settings.attack.methods:
+        for role, model in (("student", student), ("teacher", teacher)):
+            if model is not None:
+                seen[role].attacks = attack_model(model, task, seen[role].probs_RC, settings, listener)
+    metrics: dict[str, float | None] = {}
+    for role, one in seen.items():
+        prefix = "" if role == "student" else "teacher."
+        found = _quality(one, task, settings, with_intervals=True) | _robustness(one, task, variants)
+        metrics |= {f"{prefix}{name}": value for name, value in found.items()}
+    differences: list[Difference] = []
+    if teacher is not None:
+        metrics |= _fidelity(seen["student"], seen["teacher"], task, variants, settings, notes)
+        differences = _worst(seen["student"], seen["teacher"], task, variants, settings)
+    return Assessment(metrics, seen["student"], seen.get("teacher"), differences, notes)
+
+
+def _has_variants(task: Task) -> bool:
+    return task.kind is not None or task.sd_D is not None
+
+
+def _ask(model: Classifier, task: Task, variants: Variants) -> Seen:
+    probs_RC = probs_of(model, task.samples)
+    found = {name: probs_of(model, changed.samples) for name, changed in variants.items()}
+    return Seen(probs_RC, calibration(probs_RC, task.labels_R), found)
+
+
+def _quality(
+    seen: Seen, task: Task, settings: Evaluation, with_intervals: bool
+) -> dict[str, float | None]:
+    labels_R, domains_R = task.labels_R, task.domains_R
+    predicted_R = seen.probs_RC.argmax(1)
+    counts = confusion(labels_R, predicted_R, len(task.label_names))
+    metrics: dict[str, float | None] = {f"test.{n}": v for n, v in counts.metrics().items()}
+    metrics["test.ece"] = seen.calibration.ece
+    hits_R = predicted_R == labels_R
+    for d, domain in enumerate(task.domain_names):
+        if (domains_R == d).any():
+            metrics[f"test.accuracy.{domain}"] = float(hits_R[domains_R == d].mean())
+    for c, name in enumerate(task.label_names):
+        is_true_R, is_said_R = labels_R == c, predicted_R == c
+        if is_true_R.any():
+            recall = float(is_said_R[is_true_R].mean())
+            precision = float(is_true_R[is_said_R].mean()) if is_said_R.any() else 0.0
+            metrics[f"test.precision.{name}"] = precision
+            metrics[f"test.recall.{name}"] = recall
+            total = precision + recall
+            metrics[f"test.f1.{name}"] = 2 * precision * recall / total if total else 0.0
+    if with_intervals and settings.intervals.num_draws:
+        drawn, level = settings.intervals.num_draws, settings.intervals.level
+        found = bootstrap(seen.probs_RC, labels_R, drawn, level, settings.seed)
+        for name, (low, high) in found.items():
+            metrics |= {f"interval.{name}.low": low, f"interval.{name}.high": high}
+    return metrics
+
+
+def _robustness(seen: Seen, task: Task, variants: Variants) -> dict[str, float | None]:
+    metrics: dict[str, float | None] = {}
+    if variants:
+        before_R, labels_R = seen.probs_RC.argmax(1), task.labels_R
+        hits, flips = [], []
+        for name, changed in variants.items():
+            predicted = seen.variant_probs[name].argmax(1)
+            hits.append(predicted == labels_R[changed.places])
+            flips.append(predicted != before_R[changed.places])
+            metrics[f"robustness.transformed.{name}.accuracy"] = float(hits[-1].mean())
+            metrics[f"robustness.transformed.{name}.flips"] = float(flips[-1].mean())
+        metrics["robustness.transformed.accuracy"] = float(np.concatenate(hits).mean())
+        metrics["robustness.transformed.flips"] = float(np.concatenate(flips).mean())
+    if seen.attacks is not None:
+        metrics |= seen.attacks.metrics()
+    return metrics
+
+
+def _fidelity(
+    student: Seen,
+    teacher: Seen,
+    task: Task,
+    variants: Variants,
+    settings: Evaluation,
+    notes: list[str],
+) -> dict[str, float | None]:
+    relations = settings.relations
+    clean = violations(teacher.probs_RC, student.probs_RC, relations)
+    metrics: dict[str, float | None] = {f"fidelity.{n}": v for n, v in clean.rates().items()}
+    gap = ece_gap(teacher.probs_RC, student.probs_RC, task.labels_R, relations.num_bins)
+    metrics["fidelity.ece_gap"] = gap
+    drop = None
+    if variants:
+        pairs = {n: (teacher.variant_probs[n], student.variant_probs[n]) for n in variants}
+        for name, pair in pairs.items():
+            rates = violations(*pair, relations).rates()
+            metrics |= {f"fidelity.transformed.{name}.{n}": v for n, v in rates.items()}
+        joined = [np.concatenate(side) for side in zip(*pairs.values(), strict=True)]
+        rates = violations(joined[0], joined[1], relations).rates()
+        metrics |= {f"fidelity.transformed.{n}": v for n, v in rates.items()}
+        places = np.concatenate([changed.places for changed in variants.values()])
+        drop = relative_drop(
+            *(_lost(seen.probs_RC, side, task.labels_R, places)
+              for seen, side in zip((teacher, student), joined, strict=True))
+        )
+        metrics["fidelity.transformed.relative_drop"] = drop
+        if drop is None:
+            notes.append("the teacher lost nothing on transformed inputs: no relative drop there")
+    if teacher.attacks is not None and student.attacks is not None:
+        under = relative_drop(teacher.attacks.lost, student.attacks.lost)
+        metrics["fidelity.relative_drop"] = under
+        if under is None:
+            notes.append("the teacher lost nothing under attack: fidelity.relative_drop is null")
+    elif variants:
+        metrics["fidelity.relative_drop"] = drop
+    return metrics
+
+
+def _lost(
+    probs_RC: np.ndarray, changed_RC: np.ndarray, labels_R: np.ndarray, places: np.ndarray
+) -> float:
+    """Accuracy on the rows of ``places`` before, less that on their variants."""
+    labels = labels_R[places]
+    before, after = probs_RC[places].argmax(1), changed_RC.argmax(1)
+    return float((before == labels).mean() - (after == labels).mean())
+
+
+def _worst(
+    student: Seen, teacher: Seen, task: Task, variants: Variants, settings: Evaluation
+) -> list[Difference]:
+    """Violating samples by divergence, the labels' disagreements first; each row once."""
+    blocks: list[tuple[str, Sequence[Sample], np.ndarray, np.ndarray]] = [
+        ("original", task.samples, teacher.probs_RC, student.probs_RC)
+    ]
+    blocks += [
+        (name, changed.samples, teacher.variant_probs[name], student.variant_probs[name])
+        for name, changed in variants.items()
+    ]
+    found: list[tuple[bool, float, str, Sample, np.ndarray, np.ndarray]] = []
+    for variant, samples, teacher_RC, student_RC in blocks:
+        said = violations(teacher_RC, student_RC, settings.relations)
+        for i in np.flatnonzero(said.any_R):
+            far = float(said.divergence_R[i])
+            differs = bool(said.agreement_R[i])
+            found.append((differs, far, variant, samples[i], teacher_RC[i], student_RC[i]))
+    found.sort(key=lambda one: one[:2], reverse=True)
+    kept: dict[int, Difference] = {}
+    for _, far, variant, sample, teacher_C, student_C in found:
+        if len(kept) < settings.num_worst and sample.row not in kept:
+            kept[sample.row] = _difference(task, far, variant, sample, teacher_C, student_C)
+    return list(kept.values())
+
+
+def _difference(
+    task: Task, far: float, variant: str, sample: Sample, teacher_C: Any, student_C: Any
+) -> Difference:
+    names = task.label_names
+    return Difference(
+        row=sample.row,
+        variant=variant,
+        domain=task.domain_names[sample.domain] if sample.domain >= 0 else "",
+        label=names[sample.label],
+        teacher=names[int(teacher_C.argmax())],
+        teacher_p=float(teacher_C.max()),
+        student=names[int(student_C.argmax())],
+        student_p=float(student_C.max()),
+        divergence=far,
+        text=sample.text,
+    )
+
+
+def _notes(task: Task) -> list[str]:
+    """Classes without rows: their recall has no meaning, and macro means leave them out."""
+    present = set(task.labels_R.tolist())
+    empty = [name for c, name in enumerate(task.label_names) if c not in present]
+    if not empty:
+        return []
+    told = ", ".join(map(repr, empty))
+    return [
+        f"no row has the class {told}: it has no recall, and macro means are over the classes "
+        "that occur in labels or predictions; add rows of it for a fair figure"
+    ]

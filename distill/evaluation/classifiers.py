@@ -1,0 +1,154 @@
+"""Models that answer for samples as they stand in a file: one alone, or a mixture of experts.
+
+The model itself is asked through a TeacherClient, so it may be in this process or on Ray.
+
+Shape suffixes: B samples, T tokens, C classes, K experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from distill.aggregation import Aggregation, Routed
+from distill.data.tokens import load_tokenizer
+from distill.evaluation.samples import Sample
+from distill.records import TeacherAnswers, TeacherRequest
+from distill.teachers.client import TeacherClient, check_output
+
+BLOCK = 64
+"""Samples in one request."""
+
+
+class Classifier(Protocol):
+    """Answers any samples; the same ones always with the same numbers, up to rounding."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label_names(self) -> tuple[str, ...]: ...
+    def logits(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Float32 [B, C], in the order of the samples."""
+        ...
+
+
+def probs_of(classifier: Classifier, samples: Sequence[Sample]) -> np.ndarray:
+    """Float64 [B, C] at temperature 1."""
+    logits_BC = classifier.logits(samples).astype(np.float64)
+    odds_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
+    return odds_BC / odds_BC.sum(1, keepdims=True)
+
+
+Encode = Callable[[Sequence[Sample]], dict[str, Any]]
+"""Samples as fields of a TeacherRequest."""
+
+
+class TokenEncoder:
+    """Samples in one model's tokens; counts the texts that were cut."""
+
+    def __init__(self, folder: str, max_length: int) -> None:
+        self.max_length = max_length
+        self._tokenizer = load_tokenizer(folder)
+        self._has_types = "token_type_ids" in self._tokenizer.model_input_names
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        is_pair = samples[0].pair is not None
+        found = self._tokenizer(
+            [sample.text for sample in samples],
+            [sample.pair for sample in samples] if is_pair else None,
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="np",
+        )
+        fields = {
+            "input_ids_BT": found["input_ids"].astype(np.int64),
+            "attention_mask_BT": found["attention_mask"].astype(np.int64),
+        }
+        if is_pair and self._has_types:
+            fields["token_type_ids_BT"] = found["token_type_ids"].astype(np.int64)
+        return fields
+
+
+def encode_texts(samples: Sequence[Sample]) -> dict[str, Any]:
+    """For objects that read text themselves."""
+    texts_B = np.empty(len(samples), object)
+    texts_B[:] = [s.text if s.pair is None else f"{s.text}\n{s.pair}" for s in samples]
+    return {"texts_B": texts_B}
+
+
+def encode_features(samples: Sequence[Sample]) -> dict[str, Any]:
+    return {"features_BD": np.stack([sample.features_D for sample in samples])}  # type: ignore[arg-type]
+
+
+class Asked:
+    """One model behind a client."""
+
+    def __init__(
+        self,
+        name: str,
+        label_names: tuple[str, ...],
+        client: TeacherClient,
+        encode: Encode,
+        num_parallel: int = 1,
+    ) -> None:
+        self.name = name
+        self.label_names = label_names
+        self._client, self._encode = client, encode
+        self._threads = ThreadPoolExecutor(num_parallel, thread_name_prefix=f"ask-{name}")
+
+    def logits(self, samples: Sequence[Sample]) -> np.ndarray:
+        logits_BC = np.empty((len(samples), len(self.label_names)), np.float32)
+        # Like lengths share a block: padding is most of the work otherwise.
+        order = np.argsort([len(s.text) + len(s.pair or "") for s in samples], kind="stable")
+        blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
+        answers = self._threads.map(lambda block: self._ask([samples[i] for i in block]), blocks)
+        for block, answer_BC in zip(blocks, answers, strict=True):
+            logits_BC[block] = answer_BC
+        return logits_BC
+
+    def _ask(self, samples: Sequence[Sample]) -> np.ndarray:
+        rows_B = np.array([sample.row for sample in samples], np.int64)
+        request = TeacherRequest(f"{self.name}/{rows_B[0]}", rows_B, **self._encode(samples))
+        output = self._client.ask(self.name, request)
+        return check_output(request, output, len(self.label_names)).numpy()
+
+
+class Mixture:
+    """Experts under an aggregation that has no weights of its own; asks only whom it needs."""
+
+    def __init__(
+        self,
+        name: str,
+        experts: Sequence[Classifier],
+        aggregation: Aggregation,
+        router: Classifier | None = None,
+    ) -> None:
+        assert experts
+        self.name = name
+        self.label_names = experts[0].label_names
+        self.experts, self.router = tuple(experts), router
+        self._aggregation = aggregation
+
+    def logits(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Log-probabilities of the mixture at T = 1."""
+        num = len(samples)
+        asked_KB = torch.ones(len(self.experts), num, dtype=torch.bool)
+        router_BK = None
+        if self.router is not None:
+            router_BK = torch.from_numpy(self.router.logits(samples))
+            if isinstance(self._aggregation, Routed):
+                asked_KB = self._aggregation.choose(router_BK)
+        logits_KBC = torch.zeros(len(self.experts), num, len(self.label_names))
+        for k, expert in enumerate(self.experts):
+            wanted = torch.nonzero(asked_KB[k])[:, 0]
+            if len(wanted):
+                said = expert.logits([samples[i] for i in wanted.tolist()])
+                logits_KBC[k, wanted] = torch.from_numpy(said)
+        answers = TeacherAnswers(logits_KBC, asked_KB, router_BK)
+        weights_KB = self._aggregation.weigh(answers, None, None).weights_KB
+        return self._aggregation.target(answers, weights_KB, 1.0).logp_NV.numpy()

@@ -1,0 +1,70 @@
+"""Gates for continuous integration: ``fidelity.any > 0.2`` fails the evaluation."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from distill.errors import ConfigError
+
+COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+WRITTEN = re.compile(r"\s*(\S+?)\s*(>=|<=|>|<)\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What must not be true."""
+
+    metric: str
+    comparison: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.comparison} {self.bound:g}"
+
+    def failure(self, metrics: Mapping[str, float | None]) -> str | None:
+        """Why it fails, or None. A metric that is not defined here fails: nobody looked."""
+        value = metrics[self.metric]
+        if value is None:
+            return f"--fail-if {self}: {self.metric} is not defined on this data"
+        if COMPARISONS[self.comparison](value, self.bound):
+            return f"--fail-if {self}: it is {value:.4g}"
+        return None
+
+
+def parse_gate(text: str, known: Iterable[str]) -> Gate:
+    """ConfigError for a gate that cannot be read, or on a metric that will not be measured."""
+    match = WRITTEN.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"--fail-if {text!r}: write a metric, one of {', '.join(COMPARISONS)}, and a number, "
+            "such as 'fidelity.any > 0.2'"
+        )
+    metric, comparison, bound = match.groups()
+    try:
+        value = float(bound)
+    except ValueError:
+        raise ConfigError(f"--fail-if {text!r}: {bound!r} is not a number") from None
+    names = sorted(known)
+    if metric not in names:
+        raise ConfigError(f"--fail-if {text!r}: {_unknown(metric, names)}")
+    return Gate(metric, comparison, value)
+
+
+def _unknown(metric: str, names: list[str]) -> str:
+    """What to say of a metric that is not among those measured."""
+    if metric.startswith("fidelity.") and not any(n.startswith("fidelity.") for n in names):
+        return f"{metric} needs a teacher to compare with: give --teacher"
+    if metric.startswith("robustness.") and not any(n.startswith("robustness.") for n in names):
+        return f"{metric} needs inputs to transform or attack: give --language"
+    close = difflib.get_close_matches(metric, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"measured are {', '.join(names)}"
+    return f"there is no metric {metric}: {hint}"

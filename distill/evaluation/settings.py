@@ -1,0 +1,125 @@
+"""What ``distill evaluate`` measures beside quality; ``section.key=value`` on its command line."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field, ValidationError, field_validator
+
+from distill.config import assign, explain, parse_override
+from distill.errors import ConfigError
+from distill.evaluation.attacks import METHODS, Method
+from distill.evaluation.relations import Relations
+from distill.transform import LANGUAGES, TEXT_TRANSFORMATIONS, TRANSFORMATIONS
+from distill.variant import Section
+
+Kind = Literal["c", "cpp", "java", "python", "text"]
+
+
+class Transform(Section):
+    """Behaviour-preserving changes of the inputs, each applied to the same rows."""
+
+    names: tuple[str, ...] | None = None
+    """Which; null: all for this kind of input. () leaves them out."""
+    num_samples: int = Field(default=500, ge=1)
+    """Rows that are transformed, a seeded sample."""
+    max_unparsed: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of source texts that may fail to parse: they are counted, and stay as they
+    are. Above it the language is probably another one, and the data is refused."""
+    noise: float = Field(default=0.1, gt=0)
+    """Features: the bound of the uniform noise, in standard deviations of each feature."""
+
+
+class Attack(Section):
+    """Black-box attacks on the student, and on its teacher; see evaluation/attacks/search.py."""
+
+    methods: tuple[Method, ...] = tuple(METHODS)
+    """() leaves them out."""
+    budget: int = 50
+    """Queries for each sample and method."""
+    num_samples: int = Field(default=200, ge=1)
+    """Rows that are attacked, a seeded sample."""
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _known(cls, methods: Any) -> Any:
+        wanted = [methods] if isinstance(methods, str) else methods
+        unknown = [m for m in wanted if m not in get_args(Method)]
+        if unknown:
+            raise ValueError(
+                f"attack.methods: there is no attack {unknown[0]!r}: choose from "
+                f"{', '.join(get_args(Method))}"
+            )
+        return tuple(wanted)
+
+    @field_validator("budget")
+    @classmethod
+    def _some(cls, budget: int) -> int:
+        if budget < 1:
+            raise ValueError(
+                f"attack.budget must be at least 1 query a sample, got {budget}: to leave the "
+                "attacks out, set attack.methods=[]"
+            )
+        return budget
+
+
+class Intervals(Section):
+    """Bootstrap intervals of the quality."""
+
+    num_draws: int = Field(default=1000, ge=0)
+    """Resamples; 0 leaves them out."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+
+
+class Evaluation(Section):
+    relations: Relations = Relations()
+    transform: Transform = Transform()
+    attack: Attack = Attack()
+    intervals: Intervals = Intervals()
+    num_worst: int = Field(default=20, ge=0)
+    """Samples listed on which student and teacher differ most."""
+    num_workers: int = Field(default=0, ge=0)
+    """Copies of each model on Ray; 0 computes in this process."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of each copy."""
+    seed: int = Field(default=0, ge=0)
+
+
+def parse_settings(overrides: list[str]) -> Evaluation:
+    """``attack.budget=100 relations.tau=0.8``; ConfigError with a line for each problem."""
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        key, value = parse_override(override)
+        assign(raw, key, value)
+    try:
+        return Evaluation.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "evaluate", Evaluation)) from None
+
+
+def transformations_of(kind: Kind | None, settings: Transform) -> tuple[str, ...]:
+    """Names of the transformations to apply; ConfigError for one that is not there.
+
+    ``kind`` None: of features.
+    """
+    if kind is None:
+        known: tuple[str, ...] = ("noise",)
+    else:
+        known = tuple(TEXT_TRANSFORMATIONS if kind == "text" else TRANSFORMATIONS)
+    unknown = [name for name in settings.names or () if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"transform.names: there is no transformation {unknown[0]!r} of "
+            f"{kind or 'features'}: choose from {', '.join(known)}"
+        )
+    return known if settings.names is None else settings.names
+
+
+def parse_kind(language: str) -> Kind:
+    """ConfigError for a language without a grammar."""
+    known = (*LANGUAGES, "text")
+    if language not in known:
+        raise ConfigError(
+            f"--language {language}: there is no grammar for it: choose from {', '.join(known)}"
+        )
+    return language  # type: ignore[return-value]

@@ -1,0 +1,219 @@
+"""What is evaluated, from paths: an exported student, a model folder, a pickle, or a whole run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from distill.aggregation import Aggregation, UniformMean
+from distill.check_inputs import read_info
+from distill.config import Cluster, Experiment, Serving, Stream, parse
+from distill.errors import ConfigError, ModelError
+from distill.evaluation.classifiers import (
+    Asked,
+    Classifier,
+    Encode,
+    Mixture,
+    TokenEncoder,
+    encode_features,
+    encode_texts,
+)
+from distill.experts.jobs import ROUTER
+from distill.teachers.client import TeacherClient
+from distill.teachers.engine import TeacherEngine
+from distill.teachers.local import LocalTeachers
+from distill.teachers.probability import is_pickle
+
+LONGEST = 512
+"""Tokens that a model reads where nothing says otherwise."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model to be served."""
+
+    name: str
+    folder: str
+    """A model folder, or the pickle of an object with predict_proba."""
+    label_names: tuple[str, ...]
+    max_length: int
+    num_features: int = 0
+    serving: Serving = Serving()
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.label_names)
+
+    def encode(self) -> Encode:
+        if self.num_features:
+            return encode_features
+        return encode_texts if is_pickle(self.folder) else TokenEncoder(self.folder, self.max_length)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier that is one part, or a mixture of several."""
+
+    name: str
+    parts: tuple[Part, ...]
+    aggregation: Aggregation | None = None
+    router: Part | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.parts[0].label_names
+
+    @property
+    def served(self) -> tuple[Part, ...]:
+        return (*self.parts, self.router) if self.router else self.parts
+
+    def classifier(self, client: TeacherClient, num_parallel: int) -> Classifier:
+        asked = {
+            part.name: Asked(part.name, part.label_names, client, part.encode(), num_parallel)
+            for part in self.served
+        }
+        if self.aggregation is None:
+            return asked[self.parts[0].name]
+        experts = [asked[part.name] for part in self.parts]
+        router = asked[self.router.name] if self.router else None
+        return Mixture(self.name, experts, self.aggregation, router)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether it is the output of ``distill train``."""
+    return (Path(path) / "experiment.json").is_file()
+
+
+def student_of(path: str | Path, max_length: int | None) -> Subject:
+    """``path``: an exported folder, or a run, whose student is meant."""
+    folder = Path(path) / "student" if is_run(path) else Path(path)
+    part = _part("student", str(folder), False, max_length)
+    return Subject("student", (part,))
+
+
+def teacher_of(paths: Sequence[str], allow_pickle: bool, max_length: int | None) -> Subject:
+    """One model, a run's own mixture, or the uniform mean of several models.
+
+    Raises InputError for what cannot be loaded, or cannot stand for a teacher.
+    """
+    if len(paths) == 1 and is_run(paths[0]):
+        return _mixture_of_run(Path(paths[0]), allow_pickle)
+    runs = [path for path in paths if is_run(path)]
+    if runs:
+        raise ConfigError(
+            f"--teacher {runs[0]}: a run is a mixture already: give it alone, or give models"
+        )
+    if len(paths) == 1:
+        return Subject("teacher", (_part("teacher", paths[0], allow_pickle, max_length),))
+    names = [f"teacher-{i}" for i, _ in enumerate(paths, 1)]
+    pairs = zip(names, paths, strict=True)
+    parts = tuple(_part(name, path, allow_pickle, max_length) for name, path in pairs)
+    _same_labels(parts[0], parts[1:])
+    return Subject("teacher", parts, UniformMean())
+
+
+def check_pair(student: Subject, teacher: Subject) -> None:
+    """Raises ModelError unless both mean the same by class 0, 1, …, and read the same."""
+    _same_labels(student.parts[0], teacher.parts)
+    reads = {bool(part.num_features) for part in (*student.parts, *teacher.parts)}
+    if len(reads) > 1 and not any(is_pickle(part.folder) for part in teacher.parts):
+        raise ModelError("student and teacher do not read the same: one text, one features")
+
+
+def _same_labels(first: Part, others: Sequence[Part]) -> None:
+    for part in others:
+        if part.label_names == first.label_names:
+            continue
+        is_order = sorted(part.label_names) == sorted(first.label_names)
+        what = "the same labels in another order" if is_order else "other labels"
+        raise ModelError(
+            f"{part.folder} has {what}: {', '.join(part.label_names)}; {first.folder} has "
+            f"{', '.join(first.label_names)}: class 0 of one would be compared with another of the "
+            "other; give models with the same id2label"
+        )
+
+
+def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
+    experiment = parse(
+        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), f"{run}/config.yaml"
+    )
+    aggregation = experiment.aggregation
+    if not experiment.has_teachers:
+        raise ConfigError(f"--teacher {run}: that run had no teachers: name a model folder")
+    if aggregation.build(1, 1, 1) is not None:
+        raise ConfigError(
+            f"--teacher {run}: its aggregation {aggregation.type} has weights that are trained "
+            "with the student and not exported: give its teachers one by one"
+        )
+    length = experiment.data.max_length
+    found = _models_of_run(run, experiment, allow_pickle)
+    parts = [replace(_part(n, path, pickles, length), name=f"teacher/{n}") for n, path, pickles in found]
+    router = None
+    if aggregation.needs_router():
+        folder = getattr(aggregation, "router", None) or str(run / "experts" / ROUTER / "model")
+        router = _part("teacher/router", folder, allow_pickle, length)
+        order = [f"teacher/{name}" for name in router.label_names]
+        if sorted(order) == sorted(part.name for part in parts):
+            parts.sort(key=lambda part: order.index(part.name))
+    return Subject(f"{run.name}'s {aggregation.type} teachers", tuple(parts), aggregation, router)
+
+
+def _models_of_run(
+    run: Path, experiment: Experiment, allow_pickle: bool
+) -> list[tuple[str, str, bool]]:
+    """Name, path and whether it may be a pickle, of each teacher."""
+    if experiment.teachers:
+        return [(t.name, t.path, t.allow_pickle and allow_pickle) for t in experiment.teachers]
+    folders = [p / "model" for p in (run / "experts").iterdir() if p.name != ROUTER]
+    names = {folder.parent.name: str(folder) for folder in folders if folder.is_dir()}
+    # cluster-10 comes after cluster-9
+    ordered = sorted(names, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
+    return [(name, names[name], False) for name in ordered]
+
+
+def _part(name: str, path: str, allow_pickle: bool, max_length: int | None) -> Part:
+    info = read_info(path, allow_pickle)
+    if not info.has_classifier_head:
+        raise ModelError(f"{path} has no classification head: give an exported student")
+    length = max_length or min(info.max_positions, LONGEST)
+    if length > info.max_positions:
+        raise ConfigError(
+            f"--max-length {length} is longer than the {info.max_positions} positions of {path}: "
+            "lower it"
+        )
+    serving = Serving(allow_pickle=allow_pickle)
+    return Part(name, path, info.label_names, length, info.num_features, serving)
+
+
+@contextmanager
+def served(
+    subjects: Sequence[Subject], num_workers: int, num_gpus: float
+) -> Iterator[list[Classifier]]:
+    """The subjects' classifiers, in this process (``num_workers`` 0) or on Ray."""
+    parts = [part for subject in subjects for part in subject.served]
+    if not num_workers:
+        engines = {
+            part.name: TeacherEngine(
+                part.folder, num_labels=part.num_labels, allow_pickle=part.serving.allow_pickle
+            )
+            for part in parts
+        }
+        local = LocalTeachers(engines)
+        yield [subject.classifier(local, 1) for subject in subjects]
+        return
+    from distill.cluster import connect
+
+    with connect(Cluster()):
+        from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
+
+        copies = {"replicas": num_workers, "num_gpus": num_gpus, "num_cpus": 0 if num_gpus else 1}
+        on_ray = [replace(p, serving=p.serving.model_copy(update=copies)) for p in parts]
+        with RayTeacherPool(on_ray) as pool:
+            client = pool.client(Stream())
+            # Twice as many requests as copies: one is computed while the next is unpacked.
+            yield [subject.classifier(client, 2 * num_workers) for subject in subjects]
