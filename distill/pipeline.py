@@ -138,7 +138,8 @@ def report_losses(d: Driver, student: Job) -> None:
     """Texts that were cut or dropped: allowed, and never silent."""
     cut, dropped = student.data.open().num_truncated, d.plan.corpus.num_dropped
     if cut:
-        d.progress.say(f"{cut:,} texts are cut to data.max_length {student.data.max_length} tokens")
+        length, rule = student.data.max_length, student.data.cut
+        d.progress.say(f"{cut:,} rows are cut to data.max_length {length} tokens (cut: {rule})")
     if dropped:
         d.progress.say(f"{dropped:,} empty texts are dropped (data.on_empty_text)")
     d.tracker.metrics({"data.truncated_rows": cut, "data.dropped_rows": dropped}, 0)
@@ -161,8 +162,9 @@ def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
     if experts is None:
         named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
         return [], by_column(corpus, ("test",)) if named else None
-    data = DataSpec(str(corpus.folder), experts.base, experiment.data.max_length)
-    tokens = tokenise(corpus, experts.base, experiment.data.max_length)
+    max_length, cut = experiment.data.max_length, experiment.data.cut
+    data = DataSpec(str(corpus.folder), experts.base, max_length, cut)
+    tokens = tokenise(corpus, experts.base, max_length, cut)
     parts = partition(
         experts.partition, corpus, tokens, experts.base, experiment.seed, d.run.experts
     )
@@ -188,7 +190,7 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
             tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
             length = student.data.max_length
             model = StudentSpec(own, tokenizer, corpus.label_names, length, d.plan.features)
-            data = DataSpec(str(corpus.folder), tokenizer, student.data.max_length)
+            data = replace(student.data, tokenizer=tokenizer)
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
         )
@@ -336,6 +338,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
             tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
             wire=wire_name(serving.wire),
             max_length=experiment.data.max_length if has_tokens else 0,
+            cut=experiment.data.cut if has_tokens else "head",
         )
         return TeacherSpec(name, folder, serving, num_outputs, key)
 
