@@ -199,6 +199,11 @@ Partition = Annotated[ByColumn | KMeans, Field(discriminator="type")]
 class Router(Section):
     """A classifier over the partitions, from the same base: softmax(W · enc(x))."""
 
+    targets: Literal["partition", "lowest_loss"] = "partition"
+    """What it learns of a training row: its partition, or [ours] the expert with the lowest
+    cross-entropy on its label, of equal ones the partition's. On the rows that it was trained on an
+    expert is near one-hot, so ``lowest_loss`` leans towards the partition; it departs from it where
+    an expert has not fitted its rows and another has."""
     layers: int | None = Field(default=None, ge=1)
     """Keep only the base's first layers; null keeps all."""
     train_layers: int | None = Field(default=None, ge=0)
