@@ -109,11 +109,6 @@ def check_teachers(experiment: Experiment, corpus: Corpus, infos: Mapping[str, F
 
 
 def _try_out(key: str, model: object, corpus: Corpus, path: str) -> None:
-    if corpus.is_pair:
-        raise ModelError(
-            f"{key}: {path} is asked for one text a row, data.columns.text_pair gives two: "
-            "give a model folder"
-        )
     if corpus.features is not None:
         check_columns(model, f"{key}: {path}", corpus.features.columns, corpus.features.num)
     try:

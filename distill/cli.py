@@ -148,9 +148,12 @@ def evaluate(
         str | None,
         typer.Option(help="Default: text, else code; features are known.", show_default=False),
     ] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(help="Second text of a pair task.", show_default=False)
+    ] = None,
     label_column: Annotated[str, typer.Option()] = "label",
     max_length: Annotated[
-        int | None, typer.Option(min=4, help="Tokens kept; default: the student's positions.")
+        int | None, typer.Option(min=4, help="Tokens kept; default: as in training.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,7 +163,7 @@ def evaluate(
 
         from distill.evaluation.standalone import evaluate_folder
 
-        metrics = evaluate_folder(student, data, text_column, label_column, max_length)
+        metrics = evaluate_folder(student, data, text_column, label_column, max_length, pair_column)
         table = Table("metric", "value", title=f"{student} on {data}")
         for name, value in metrics.items():
             table.add_row(name, f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")

@@ -20,6 +20,7 @@ from distill.variant import Section, Variant
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16"]
+Cut = Literal["head", "tail", "middle"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 SPLITS = ("train", "transfer", "validation", "test")
@@ -29,7 +30,8 @@ class Columns(Section):
     text: str | None = "text"
     """Column with the text or source code; null where ``features`` is given."""
     text_pair: str | None = None
-    """Second text of a pair task (clone detection); null for single texts."""
+    """Second text of a pair task (clone detection); null for single texts. Encoders read both as
+    their tokenizer joins pairs, objects with ``predict_proba`` as one string, a newline between."""
     label: str = "label"
     """Column with the label: a string, an integer or a boolean."""
     domain: str | None = None
@@ -110,7 +112,12 @@ class Data(Section):
     holdout: Holdout = Holdout()
     limit: Limit = Limit()
     max_length: int = Field(default=128, ge=4)
-    """Tokens a row is cut to (its head is kept); rows cut are counted and reported."""
+    """Tokens a row is cut to, special ones included; rows cut are counted and reported."""
+    cut: Cut = "head"
+    """Which tokens of a longer text stay: ``head`` its first ones, ``tail`` its last ones;
+    ``middle`` its first and last ones, half of those that fit each (an odd one at the front), so
+    that its middle goes. Special tokens stay. Of a pair the longer text is cut first, down to the
+    shorter one's length, then both alike (an odd token stays with the longer); each by the rule."""
     on_empty_text: Literal["error", "drop"] = "error"
     """A text of 0 characters: refuse the data, or drop and count the row."""
     image: ImageShape | None = None
@@ -192,6 +199,11 @@ Partition = Annotated[ByColumn | KMeans, Field(discriminator="type")]
 class Router(Section):
     """A classifier over the partitions, from the same base: softmax(W · enc(x))."""
 
+    targets: Literal["partition", "lowest_loss"] = "partition"
+    """What it learns of a training row: its partition, or [ours] the expert with the lowest
+    cross-entropy on its label, of equal ones the partition's. On the rows that it was trained on an
+    expert is near one-hot, so ``lowest_loss`` leans towards the partition; it departs from it where
+    an expert has not fitted its rows and another has."""
     layers: int | None = Field(default=None, ge=1)
     """Keep only the base's first layers; null keeps all."""
     train_layers: int | None = Field(default=None, ge=0)

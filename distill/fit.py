@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from distill.aggregation import Aggregation
-from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
+from distill.config import KD, Cache, Cut, Optimizer, Serving, Stream, Trainer
 from distill.config import Student as StudentConfig
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
@@ -39,6 +39,7 @@ from distill.loop import (
 from distill.models.features import FeatureSpace
 from distill.models.freeze import train_top_layers
 from distill.models.load import load_base_for_classification
+from distill.models.reading import Reading
 from distill.models.student import build_feature_student, build_student
 from distill.module import DistillModule
 from distill.objectives import Objective
@@ -102,9 +103,20 @@ class DataSpec:
     corpus: str
     tokenizer: str
     max_length: int
+    cut: Cut = "head"
 
-    def open(self) -> Inputs:
-        return open_inputs(Corpus(Path(self.corpus)), self.tokenizer, self.max_length)
+    def open(self, tokenizer: str | None = None) -> Inputs:
+        """As the model takes them, or another of its own ``tokenizer`` (a teacher's folder)."""
+        own = self.tokenizer if tokenizer is None else tokenizer
+        return open_inputs(Corpus(Path(self.corpus)), own, self.max_length, self.cut)
+
+    @property
+    def reading(self) -> Reading | None:
+        """What an exported model should remember of it; None for features."""
+        corpus = Corpus(Path(self.corpus))
+        if corpus.features is not None:
+            return None
+        return Reading(self.max_length, self.cut, corpus.is_pair)
 
 
 @dataclass(frozen=True)
@@ -148,9 +160,8 @@ class Guidance:
         boundary: Callable[[], None] | None = None,
     ) -> TeacherStream:
         """The stream of one process; ``writer`` names its cache segments."""
-        corpus = Corpus(Path(data.corpus))
         served = self.served
-        tokens = {s.name: open_inputs(corpus, s.tokenizer, data.max_length) for s in served}
+        tokens = {s.name: data.open(s.tokenizer) for s in served}
         keys = {s.name: s.key for s in served}
         return TeacherStream(
             client=self.client,
@@ -315,4 +326,5 @@ def fit_and_save(job: Job) -> None:
         fit(job)
     if not job.model_folder.exists():
         card = ModelCard(name=job.name)
-        export(load_best(job).student, job.data.tokenizer, job.model_folder, card)
+        model = load_best(job).student
+        export(model, job.data.tokenizer, job.model_folder, card, job.data.reading)

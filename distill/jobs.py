@@ -30,7 +30,7 @@ def student_job(
             max_length,
             space_of(experiment.data, corpus),
         ),
-        data=DataSpec(str(corpus.folder), tokenizer, max_length),
+        data=DataSpec(str(corpus.folder), tokenizer, max_length, experiment.data.cut),
         train_rows=rows,
         validation_rows=corpus.rows("validation"),
         optimizer=experiment.optimizer,

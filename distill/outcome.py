@@ -99,7 +99,7 @@ def evaluate(
     rows = relative(rows, teacher_row)
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
     card = _card(plan, guidance, metrics)
-    export(module.student, student.data.tokenizer, run.student, card)
+    export(module.student, student.data.tokenizer, run.student, card, student.data.reading)
     histories = {job.name: _history(job) for job in [student, *baselines]}
     _write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)

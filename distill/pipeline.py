@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from distill.config import Experiment, LabelsOnly, Serving
 from distill.data.tokens import tokenise, tokenizer_fingerprint
 from distill.errors import Interrupted, RunFolderError
 from distill.experts.jobs import ROUTER, expert_jobs, router_job
+from distill.experts.losses import measure_losses, router_targets
 from distill.experts.partition import Parts, by_column, partition
 from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, is_done
 from distill.interrupt import StopOnSignal
@@ -88,7 +89,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
         report_losses(d, student)
         experts, parts = jobs_of_experts(d)
         baselines = jobs_of_baselines(d, student)
-        run_tasks(d, [*experts, *baselines])
+        experts = run_experts(d, experts, parts, baselines)
         with serve_teachers(d, experts) as guidance:
             student = replace(
                 student,
@@ -116,8 +117,8 @@ def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]
     """Experts and router alone; their Hugging Face folders by name."""
     with driver(experiment, progress) as d:
         record_inputs(d)
-        jobs, _ = jobs_of_experts(d)
-        run_tasks(d, jobs)
+        jobs, parts = jobs_of_experts(d)
+        jobs = run_experts(d, jobs, parts)
     return {job.name: job.model_folder for job in jobs}
 
 
@@ -138,7 +139,8 @@ def report_losses(d: Driver, student: Job) -> None:
     """Texts that were cut or dropped: allowed, and never silent."""
     cut, dropped = student.data.open().num_truncated, d.plan.corpus.num_dropped
     if cut:
-        d.progress.say(f"{cut:,} texts are cut to data.max_length {student.data.max_length} tokens")
+        length, rule = student.data.max_length, student.data.cut
+        d.progress.say(f"{cut:,} rows are cut to data.max_length {length} tokens (cut: {rule})")
     if dropped:
         d.progress.say(f"{dropped:,} empty texts are dropped (data.on_empty_text)")
     d.tracker.metrics({"data.truncated_rows": cut, "data.dropped_rows": dropped}, 0)
@@ -155,20 +157,19 @@ def own_job(d: Driver) -> Job:
 
 
 def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
-    """Jobs of experts and router (none if ``teachers`` names folders), and who is home where."""
+    """Jobs of the experts (none if ``teachers`` names folders), and who is home where."""
     experiment, corpus = d.experiment, d.plan.corpus
     experts = experiment.experts
     if experts is None:
         named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
         return [], by_column(corpus, ("test",)) if named else None
-    data = DataSpec(str(corpus.folder), experts.base, experiment.data.max_length)
-    tokens = tokenise(corpus, experts.base, experiment.data.max_length)
+    max_length, cut = experiment.data.max_length, experiment.data.cut
+    data = DataSpec(str(corpus.folder), experts.base, max_length, cut)
+    tokens = tokenise(corpus, experts.base, max_length, cut)
     parts = partition(
         experts.partition, corpus, tokens, experts.base, experiment.seed, d.run.experts
     )
     jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
-    if experiment.aggregation.needs_router() and experts.router is not None:
-        jobs.append(router_job(experts, parts, data, d.run.experts, experiment.seed))
     return [replace(job, stop_file=str(d.run.stop)) for job in jobs], parts
 
 
@@ -188,7 +189,7 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
             tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
             length = student.data.max_length
             model = StudentSpec(own, tokenizer, corpus.label_names, length, d.plan.features)
-            data = DataSpec(str(corpus.folder), tokenizer, student.data.max_length)
+            data = replace(student.data, tokenizer=tokenizer)
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
         )
@@ -247,6 +248,46 @@ class Watch:
     def end(self, name: str) -> None:
         self.poll()
         self._progress.update(name, self._totals[name])
+
+
+def run_experts(
+    d: Driver, experts: list[Job], parts: Parts | None, others: Sequence[Job] = ()
+) -> list[Job]:
+    """Train experts and ``others``, and the router where one is needed: beside them, or after.
+
+    Returns the jobs of the experts and, last, the router.
+    """
+    config = d.experiment.experts
+    needs_router = d.experiment.aggregation.needs_router()
+    if config is None or config.router is None or parts is None or not needs_router:
+        run_tasks(d, [*experts, *others])
+        return experts
+    data, seed = experts[0].data, d.experiment.seed
+    router = router_job(config, parts, data, d.run.experts, seed)
+    router = replace(router, stop_file=str(d.run.stop))
+    if config.router.targets == "partition":
+        run_tasks(d, [*experts, router, *others])
+        return [*experts, router]
+    run_tasks(d, [*experts, *others])
+    if not is_done(router):
+        _ask_losses(d, experts)
+        targets = router_targets(parts, experts)
+        own = {"train_labels": targets["train"], "validation_labels": targets["validation"]}
+        router = replace(router, **own)
+    run_tasks(d, [router])
+    return [*experts, router]
+
+
+def _ask_losses(d: Driver, experts: list[Job]) -> None:
+    """Every expert about every labelled row, once: what a lowest-loss router learns from."""
+    told, num_done = "asking the experts for their losses", 0
+    d.progress.update(told, 0, len(experts))
+    tasks = Tasks(experts, measure_losses)
+    while not tasks.is_empty:
+        for _ in tasks.poll(POLL_S):
+            num_done += 1
+            d.progress.update(told, num_done, len(experts))
+    d.interrupt.check()
 
 
 def run_tasks(d: Driver, jobs: list[Job]) -> None:
@@ -336,6 +377,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
             tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
             wire=wire_name(serving.wire),
             max_length=experiment.data.max_length if has_tokens else 0,
+            cut=experiment.data.cut if has_tokens else "head",
         )
         return TeacherSpec(name, folder, serving, num_outputs, key)
 

@@ -46,6 +46,9 @@ OPERATIONAL: tuple[str, ...] = (
 )
 """Keys that say where and how a run happens, not what it computes: resuming may change them."""
 
+NEWER: dict[str, str] = {"data.cut": "head", "experts.router.targets": "partition"}
+"""Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
+
 OPERATIONAL_SERVING = ("replicas", "num_cpus", "num_gpus", "node_labels", "max_batch_tokens")
 
 
@@ -140,6 +143,7 @@ def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
         for key, value in flat.items()
         if not any(key == skip or key.startswith(f"{skip}.") for skip in OPERATIONAL)
         and not _is_operational_serving(key)
+        and NEWER.get(key) != value
     }
     return kept | {"data.fingerprint": data_fingerprint}
 

@@ -1,8 +1,8 @@
-"""Jobs as Ray tasks: as many at once as the cluster has room for."""
+"""Work on jobs as Ray tasks: as many at once as the cluster has room for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from distill.errors import DistillError, Interrupted, TrainingError
@@ -10,19 +10,23 @@ from distill.fit import Job, fit_and_save
 
 
 class Tasks:
-    """Started jobs. ``poll`` until it is empty; a job's error comes out of ``poll`` as itself."""
+    """Started jobs. ``poll`` until it is empty; a job's error comes out of ``poll`` as itself.
 
-    def __init__(self, jobs: list[Job]) -> None:
+    ``work`` is done with each, on what the job's training asks for. It may be begun again on
+    another node, so it must go on from what is in the job's folder.
+    """
+
+    def __init__(self, jobs: list[Job], work: Callable[[Job], None] = fit_and_save) -> None:
         import ray
 
         self._running: dict[Any, Job] = {}
         for job in jobs:
-            task = ray.remote(fit_and_save).options(
+            task = ray.remote(work).options(
                 num_cpus=job.trainer.num_cpus_per_worker,
                 num_gpus=job.trainer.num_gpus_per_worker,
                 label_selector=job.trainer.node_labels or None,
                 max_retries=2,  # a lost worker: the fit resumes from its checkpoint
-                name=f"fit:{job.name}",
+                name=f"{work.__name__}:{job.name}",
             )
             self._running[task.remote(job)] = job
 

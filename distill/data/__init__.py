@@ -6,16 +6,19 @@ content; nothing here holds all texts or all tokens in memory.
 
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus, build_corpus
+from distill.data.encode import Encoded, PaddedTokens, encode
 from distill.data.sampler import Sampler
-from distill.data.tokens import PaddedTokens, Tokens, tokenise, tokenizer_fingerprint
+from distill.data.tokens import Tokens, tokenise, tokenizer_fingerprint
 
 __all__ = [
     "Batches",
     "Corpus",
+    "Encoded",
     "PaddedTokens",
     "Sampler",
     "Tokens",
     "build_corpus",
+    "encode",
     "tokenise",
     "tokenizer_fingerprint",
 ]

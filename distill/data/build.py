@@ -38,7 +38,8 @@ def corpus_key(
     only: str | None = None,
 ) -> str:
     """Names the corpus of these files under this configuration, without reading the files."""
-    settings = data.model_dump(mode="json", exclude={"path", "cache_dir", "max_length", "labels"})
+    not_of_rows = {"path", "cache_dir", "max_length", "cut", "labels"}
+    settings = data.model_dump(mode="json", exclude=not_of_rows)
     # As it was before there were features, so that corpora of text are found again.
     settings.pop("image")
     if settings["columns"]["features"] is None:

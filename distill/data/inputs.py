@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from distill.config import Cut
 from distill.data.corpus import Corpus
 from distill.data.tokens import tokenise
 
@@ -24,7 +25,7 @@ class Inputs(Protocol):
     def corpus(self) -> Corpus: ...
     @property
     def num_truncated(self) -> int:
-        """Rows that lost their end."""
+        """Rows that lost tokens."""
         ...
 
     def lengths(self, rows: Any) -> np.ndarray:
@@ -60,7 +61,10 @@ class TextBlock(NamedTuple):
 
 
 class Texts:
-    """For teachers that read text themselves (a scikit-learn pipeline)."""
+    """For teachers that read text themselves (a scikit-learn pipeline): one string a row.
+
+    Of a pair task it is both texts with a newline between them: most such objects take strings.
+    """
 
     num_truncated = 0
 
@@ -72,18 +76,19 @@ class Texts:
 
     def padded(self, rows: Rows) -> TextBlock:
         texts_B = np.empty(len(rows), object)
-        texts_B[:] = [text for text, _ in self.corpus.texts_of(rows)]
+        found = self.corpus.texts_of(rows)
+        texts_B[:] = [text if pair is None else f"{text}\n{pair}" for text, pair in found]
         return TextBlock(texts_B)
 
 
-def open_inputs(corpus: Corpus, model: str | Path, max_length: int) -> Inputs:
+def open_inputs(corpus: Corpus, model: str | Path, max_length: int, cut: Cut = "head") -> Inputs:
     """The rows as the model in a folder or file takes them.
 
-    ``model``: the folder of a tokenizer, or the file of a predict_proba teacher. A corpus of
-    features needs neither it nor ``max_length``.
+    ``model``: the folder of a tokenizer, or the file of a predict_proba teacher, which reads whole
+    texts. A corpus of features needs neither it nor ``max_length`` nor ``cut``.
     """
     if corpus.features is not None:
         return Features(corpus)
     if Path(model).is_file():
         return Texts(corpus)
-    return tokenise(corpus, model, max_length)
+    return tokenise(corpus, model, max_length, cut)

@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from distill.config import SPLITS
+from distill.config import SPLITS, Cut
 from distill.data.corpus import Corpus
+from distill.data.encode import PaddedTokens, encode, padded
 from distill.data.rows import BATCH_ROWS, RowsFile, published, write_rows
 from distill.errors import DataError, ModelError
 from distill.models.tokenizer import load_tokenizer as read_tokenizer
@@ -24,28 +25,24 @@ from distill.models.tokenizer import load_tokenizer as read_tokenizer
 FORMAT = 1  # raise it when the files or their meaning change
 
 
-class PaddedTokens(NamedTuple):
-    """Rows padded on the right to the longest of them."""
-
-    input_ids_BT: np.ndarray  # int64
-    attention_mask_BT: np.ndarray  # int64, 0 on padding
-    token_type_ids_BT: np.ndarray | None  # int64, 0 and 1; None for single texts
-
-
-def tokenise(corpus: Corpus, tokenizer_folder: str | Path, max_length: int) -> Tokens:
-    """Tokens of every row, at most ``max_length`` with the special ones; the head is kept.
+def tokenise(
+    corpus: Corpus, tokenizer_folder: str | Path, max_length: int, cut: Cut = "head"
+) -> Tokens:
+    """Tokens of every row, at most ``max_length`` with the special ones; see :func:`encode`.
 
     Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it.
     Raises ModelError for a folder without a usable fast tokenizer.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     identity = [FORMAT, corpus.fingerprint, _fingerprint(tokenizer), max_length]
+    if cut != "head":  # whose fingerprint is older than the other rules
+        identity.append(cut)
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     folder = corpus.folder / "tokens" / fingerprint[:32]
     if not (folder / "manifest.json").is_file():
         try:
             with published(folder) as building:
-                _write(corpus, tokenizer, max_length, fingerprint, building)
+                _write(corpus, tokenizer, max_length, cut, fingerprint, building)
         except OSError as error:
             raise DataError(
                 f"the token cache {folder.parent} cannot be written ({error}): "
@@ -78,19 +75,14 @@ class Tokens:
 
     def padded(self, rows: Sequence[int] | np.ndarray | range) -> PaddedTokens:
         """Any rows in their order; a row costs two slices of mapped memory."""
-        rows = np.asarray(rows, np.int64)
-        lengths_B = self.lengths(rows)
-        longest = int(lengths_B.max(initial=0))
-        ids_BT = np.full((len(rows), longest), self.pad_id, np.int64)
-        types_BT = np.zeros((len(rows), longest), np.int64) if self._has_types else None
-        for i, row in enumerate(rows.tolist()):
+        found_ids, found_types = [], []
+        for row in np.asarray(rows, np.int64).tolist():
             offsets, ids, types = self._view(row // BATCH_ROWS)
             start, stop = offsets[row % BATCH_ROWS], offsets[row % BATCH_ROWS + 1]
-            ids_BT[i, : stop - start] = ids[start:stop]
-            if types_BT is not None and types is not None:
-                types_BT[i, : stop - start] = types[start:stop]
-        mask_BT = (np.arange(longest) < lengths_B[:, None]).astype(np.int64)
-        return PaddedTokens(ids_BT, mask_BT, types_BT)
+            found_ids.append(ids[start:stop])
+            if types is not None:
+                found_types.append(types[start:stop])
+        return padded(found_ids, found_types if self._has_types else None, self.pad_id)
 
     def _view(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Offsets, ids and types of one record batch, as views of the mapped file."""
@@ -132,7 +124,9 @@ def _fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()
 
 
-def _write(corpus: Corpus, tokenizer: Any, max_length: int, fingerprint: str, folder: Path) -> None:
+def _write(
+    corpus: Corpus, tokenizer: Any, max_length: int, cut: Cut, fingerprint: str, folder: Path
+) -> None:
     has_types = corpus.is_pair and "token_type_ids" in tokenizer.model_input_names
     fields = {"input_ids": pa.list_(pa.int32())}
     if has_types:
@@ -145,12 +139,11 @@ def _write(corpus: Corpus, tokenizer: Any, max_length: int, fingerprint: str, fo
         nonlocal num_truncated
         texts = (pair for split in SPLITS for pair in corpus.texts(split))
         while block := list(islice(texts, BATCH_ROWS)):
-            first = [text for text, _ in block]
-            second = [pair for _, pair in block] if corpus.is_pair else None
-            found = tokenizer(first, second, truncation=True, max_length=max_length, padding=False)
-            num_truncated += sum(bool(encoding.overflowing) for encoding in found.encodings)
-            lengths.append(np.array([len(ids) for ids in found["input_ids"]], np.int32))
-            yield pa.RecordBatch.from_pydict({n: found[n] for n in fields}, schema=schema)
+            found = encode(tokenizer, block, max_length, cut)
+            num_truncated += found.num_truncated
+            lengths.append(np.array([len(ids) for ids in found.ids], np.int32))
+            columns = {"input_ids": found.ids, "token_type_ids": found.types}
+            yield pa.RecordBatch.from_pydict({n: columns[n] for n in fields}, schema=schema)
 
     write_rows(folder / "tokens.arrow", schema, encoded())
     np.save(folder / "lengths.npy", np.concatenate(lengths))
@@ -160,5 +153,6 @@ def _write(corpus: Corpus, tokenizer: Any, max_length: int, fingerprint: str, fo
         "pad_id": tokenizer.pad_token_id,
         "has_types": has_types,
         "max_length": max_length,
+        "cut": cut,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")

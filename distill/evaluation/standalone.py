@@ -25,27 +25,33 @@ def evaluate_folder(
     text_column: str | None = None,
     label_column: str = "label",
     max_length: int | None = None,
+    pair_column: str | None = None,
 ) -> dict[str, float]:
     """Stable metric names: ``test.*`` over every row of ``data``, and what the student costs.
 
     Labels are matched by name with the student's, and a student of features names its columns
-    itself. Raises InputError for a folder, column or label that cannot be used.
+    itself. Texts are cut as in training (``data.max_length``, ``data.cut``) where the export says
+    so; ``max_length`` replaces the length. Raises InputError for a folder, column or label that
+    cannot be used.
     """
     info = check_folder(student)
     if not info.has_classifier_head:
         raise ModelError(f"{student} has no classification head: give an exported student")
     if info.num_features:
-        columns, length = _feature_columns(student, text_column, label_column), 1
+        columns = _feature_columns(student, text_column or pair_column, label_column)
+        length = 1
     else:
+        _check_pair(student, info, pair_column)
         length = _length(student, info, max_length)
-        columns = Columns(text=text_column or _text_column(data), label=label_column)
+        text = text_column or _text_column(data)
+        columns = Columns(text=text, text_pair=pair_column, label=label_column)
     corpus = build_corpus(Data(path=data, columns=columns), labels=info.label_names, only="test")
     if corpus.features is not None and corpus.features.num != info.num_features:
         raise DataError(
             f"{data} has {corpus.features.num} features in {', '.join(corpus.features.columns)}, "
             f"{student} was trained on {info.num_features}: give data of the same kind"
         )
-    inputs = open_inputs(corpus, student, length)
+    inputs = open_inputs(corpus, student, length, info.reading.cut if info.reading else "head")
     model = load_classifier(student)
     rows = corpus.rows("test")
     batches = Batches(inputs, rows, BATCH, seed=0, shuffle=False)
@@ -63,16 +69,33 @@ def evaluate_folder(
     }
 
 
-def _feature_columns(student: str | Path, text_column: str | None, label_column: str) -> Columns:
-    if text_column is not None:
-        raise ConfigError(f"--text-column {text_column}: {student} reads features: leave it out")
+def _feature_columns(student: str | Path, named: str | None, label_column: str) -> Columns:
+    if named is not None:
+        raise ConfigError(
+            f"a column with text is named ({named}), {student} reads features: leave it out"
+        )
     names: list[str] = list(getattr(read_config(student), "columns", ()))
     features = names[0] if len(names) == 1 else tuple(names)
     return Columns.model_validate({"features": features, "label": label_column})
 
 
+def _check_pair(student: str | Path, info: FolderInfo, pair_column: str | None) -> None:
+    """One that was trained on pairs answers about single texts too, but nonsense."""
+    if info.reading is None or info.reading.is_pair == (pair_column is not None):
+        return
+    if info.reading.is_pair:
+        raise ConfigError(
+            f"{student} was trained on pairs of texts: name the column with the second one by "
+            "--pair-column"
+        )
+    raise ConfigError(
+        f"--pair-column {pair_column}: {student} was trained on single texts: leave it out"
+    )
+
+
 def _length(student: str | Path, info: FolderInfo, max_length: int | None) -> int:
-    length = max_length or min(info.max_positions, 512)
+    trained = info.reading.max_length if info.reading else min(info.max_positions, 512)
+    length = max_length or trained
     if length > info.max_positions:
         raise ConfigError(
             f"--max-length {length} is longer than the {info.max_positions} positions of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,22 @@ def expert_jobs(
     ]
 
 
-def router_job(experts: Experts, parts: Parts, data: DataSpec, folder: Path, seed: int) -> Job:
-    """r(x) = softmax(W · enc(x)), cross-entropy against the part's id, on all training rows."""
+def router_job(
+    experts: Experts,
+    parts: Parts,
+    data: DataSpec,
+    folder: Path,
+    seed: int,
+    targets: Mapping[str, np.ndarray] | None = None,
+) -> Job:
+    """r(x) = softmax(W · enc(x)), cross-entropy against the expert's id, on all training rows.
+
+    ``targets``: that id for every row of train and validation; None: the row's part.
+    """
     router = experts.router
     assert router is not None
     corpus = parts.corpus
+    targets = parts.assigned if targets is None else targets
     return Job(
         name=ROUTER,
         folder=str(folder / ROUTER),
@@ -49,8 +61,8 @@ def router_job(experts: Experts, parts: Parts, data: DataSpec, folder: Path, see
         data=data,
         train_rows=np.asarray(corpus.rows("train")),
         validation_rows=np.asarray(corpus.rows("validation")),
-        train_labels=parts.of("train"),
-        validation_labels=parts.of("validation"),
+        train_labels=targets["train"],
+        validation_labels=targets["validation"],
         optimizer=router.optimizer,
         trainer=plain_trainer(experts, router.epochs, router.batch_size),
     )

@@ -17,6 +17,7 @@ from distill.data.tokens import Tokens
 from distill.errors import DataError
 from distill.models.freeze import embed
 from distill.models.load import load_base_for_classification
+from distill.records import keywords_of
 
 EMBED_BATCH = 64
 
@@ -87,11 +88,8 @@ def _embed(model: PreTrainedModel, tokens: Tokens, rows: np.ndarray) -> np.ndarr
     """float32 [rows, H]."""
     features = []
     for start in range(0, len(rows), EMBED_BATCH):
-        padded = tokens.padded(rows[start : start + EMBED_BATCH])
-        inputs = {
-            "input_ids": torch.from_numpy(padded.input_ids_BT),
-            "attention_mask": torch.from_numpy(padded.attention_mask_BT),
-        }
+        shown = keywords_of(tokens.padded(rows[start : start + EMBED_BATCH]))
+        inputs = {name: torch.from_numpy(values) for name, values in shown.items()}
         features.append(embed(model, inputs).float().numpy())
     return np.concatenate(features)
 

@@ -27,6 +27,7 @@ from transformers import (
 from distill.errors import ModelError
 from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
+from distill.models.reading import Reading, reading_of
 from distill.models.tokenizer import load_tokenizer as load_tokenizer
 from distill.models.tokenizer import quiet
 from distill.models.weights import brief, stored_shapes
@@ -65,6 +66,7 @@ class FolderInfo:
     num_layers: int
     has_classifier_head: bool
     num_features: int = 0  # 0: it reads text
+    reading: Reading | None = None  # how it was shown texts, where distill exported it
 
 
 def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
@@ -98,6 +100,7 @@ def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
         model_type=config.model_type,
         num_layers=config.num_hidden_layers,
         has_classifier_head=has_head,
+        reading=reading_of(config, folder),
     )
 
 

@@ -31,7 +31,7 @@ from distill.pipeline import (
     own_job,
     record_inputs,
     report_losses,
-    run_tasks,
+    run_experts,
     serve_teachers,
 )
 from distill.placement import admits
@@ -126,7 +126,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         report_losses(d, student)
         experts, parts = jobs_of_experts(d)
         baselines = jobs_of_baselines(d, student)
-        run_tasks(d, [*experts, *baselines])
+        experts = run_experts(d, experts, parts, baselines)
         asked = _ask_once(d, experts, student.data, parts)
         rows = _compared(d, asked.rows, _baseline_rows(d, baselines))
         trials = Sweep(

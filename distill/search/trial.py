@@ -181,7 +181,8 @@ def _train(
     metrics = costs | assess(job, entry)
     metrics["time.total_s"] = time.perf_counter() - started
     card = _card(sweep, entry, metrics)
-    export(load_best(job).student, job.data.tokenizer, entry.student, card)
+    model = load_best(job).student
+    export(model, job.data.tokenizer, entry.student, card, job.data.reading)
     ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
     shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
     for left in entry.folder.glob("fit-*"):  # a population's: what was given up for another's

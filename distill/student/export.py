@@ -19,6 +19,7 @@ from distill import __version__
 from distill.errors import RunFolderError
 from distill.models.features import FeatureClassifier
 from distill.models.load import usable_positions
+from distill.models.reading import Reading, reading_of, remember
 from distill.models.tokenizer import load_tokenizer, quiet
 
 USE_TEXT = """\
@@ -29,6 +30,9 @@ classify = pipeline("text-classification", model="path/to/this/folder")
 classify("some text", truncation=True)
 ```
 """
+USE_PAIRS = USE_TEXT.replace(
+    'classify("some text", ', 'classify({"text": "one text", "text_pair": "another"}, '
+)
 USE_FEATURES = """\
 ```python
 import torch
@@ -64,11 +68,16 @@ class ModelCard:
 
 
 def export(
-    model: PreTrainedModel, tokenizer_folder: str | Path, out: str | Path, card: ModelCard
+    model: PreTrainedModel,
+    tokenizer_folder: str | Path,
+    out: str | Path,
+    card: ModelCard,
+    reading: Reading | None = None,
 ) -> None:
     """Write float32 safetensors, config, tokenizer and README.md into ``out``, replacing it.
 
-    A model of features has no tokenizer: ``tokenizer_folder`` is not read.
+    A model of features has no tokenizer: ``tokenizer_folder`` is not read. ``reading``: how one of
+    text was shown its rows, which ``distill evaluate`` then repeats.
 
     Everything is written beside ``out`` and renamed, so a crash leaves the old export, the new one,
     or (between two renames) the old one as ``.<name>.previous``: never a half-written folder.
@@ -83,11 +92,15 @@ def export(
 
     exported: Any = copy.deepcopy(model)  # the one in training keeps its device and arithmetic
     exported.to(device="cpu", dtype=torch.float32).eval()
+    if reading is not None:
+        remember(exported.config, reading)
     with quiet():
         exported.save_pretrained(partial, max_shard_size="100GB")
     if not isinstance(model, FeatureClassifier):
         tokenizer = load_tokenizer(tokenizer_folder)
         tokenizer.model_max_length = usable_positions(model.config)
+        if reading is not None and reading.cut == "tail":
+            tokenizer.truncation_side = "left"  # for who truncates with transformers alone
         tokenizer.save_pretrained(partial)
     (partial / "README.md").write_text(_readme(card, exported, partial), encoding="utf-8")
     for file in partial.iterdir():
@@ -137,6 +150,7 @@ def _sync(path: Path) -> None:
 def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
     id2label: Any = model.config.id2label
     size_mb = (folder / "model.safetensors").stat().st_size / 1e6
+    reading = reading_of(model.config, folder)
     rows = {
         "Teachers": ", ".join(card.teachers),
         "Aggregation": card.aggregation,
@@ -144,6 +158,7 @@ def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
         "Temperature": card.temperature,
         "Alpha (weight of the soft target)": card.alpha,
         "Labels": ", ".join(id2label[index] for index in sorted(id2label)),
+        "Reads": reading,
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Size": f"{size_mb:.2f} MB (float32 safetensors)",
         "Data fingerprint": card.data_fingerprint,
@@ -154,6 +169,8 @@ def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
     is_text = not isinstance(model, FeatureClassifier)
     kind = "text-classification" if is_text else "tabular-classification"
     use = USE_TEXT if is_text else USE_FEATURES.format(columns=_columns(model.config))
+    if reading is not None and reading.is_pair:
+        use = USE_PAIRS
     origin = f"distilled from {len(card.teachers)} teacher(s)" if card.teachers else "fine-tuned"
     return f"""\
 ---

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from distill.config import Cache as CacheConfig
+from distill.config import Cut
 from distill.errors import CacheError
 from distill.teachers.segments import NO_ROWS, Shelf, write_whole
 
@@ -38,6 +39,7 @@ _WORDS = {
     "tokenizer": "another tokenizer",
     "wire": "another wire",
     "max_length": "another max_length",
+    "cut": "another data.cut",
 }
 
 
@@ -50,10 +52,19 @@ class TeacherKey:
     tokenizer: str
     wire: str
     max_length: int
+    cut: Cut = "head"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As manifests keep it: without ``cut`` where it is what older ones did."""
+        told = asdict(self)
+        if self.cut == "head":
+            del told["cut"]
+        return told
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()
 
 
 class NoCache:
@@ -165,7 +176,8 @@ class TeacherCache:
             found = _read_manifest(manifest)
             if found.get("teacher") == teacher:
                 old = found.get("key", {})
-                changes.append([_WORDS[k] for k, v in asdict(key).items() if old.get(k) != v])
+                told = key.told
+                changes.append([w for k, w in _WORDS.items() if old.get(k) != told.get(k)])
         if changes:
             nearest = " and ".join(min(changes, key=len))
             message = f"teacher cache of {teacher!r} was made for {nearest}: building a new one"
@@ -193,7 +205,7 @@ def open_cache(
 
 
 def _write_manifest(home: Path, teacher: str, key: TeacherKey) -> None:
-    manifest = {"teacher": teacher, "fingerprint": key.fingerprint, "key": asdict(key)}
+    manifest = {"teacher": teacher, "fingerprint": key.fingerprint, "key": key.told}
     write_whole(home / "manifest.json", json.dumps(manifest, indent=2).encode())
 
 

@@ -31,7 +31,8 @@ def log_model(
 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is not a Hugging Face folder: it has no config.json")
-    if json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_features"):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("num_features"):
         client.log_artifacts(run_id, str(folder), name)
         return f"runs:/{run_id}/{name}"
     with _no_bars():
@@ -40,8 +41,11 @@ def log_model(
     # name, so a folder called "student" is not taken for a stranger's model of that name.
     pipeline.model.name_or_path = f"distill:{name}"
     label = ColSpec(DataType.string, "label")
+    is_pair = config.get("distill", {}).get("is_pair", False)
+    names = ("text", "text_pair") if is_pair else (None,)
     signature = ModelSignature(
-        Schema([ColSpec(DataType.string)]), Schema([label, ColSpec(DataType.double, "score")])
+        Schema([ColSpec(DataType.string, name) for name in names]),
+        Schema([label, ColSpec(DataType.double, "score")]),
     )
     model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
     # Linked here: given the run, log_model would read its whole history, metric by metric.
