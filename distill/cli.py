@@ -140,10 +140,30 @@ def experts(
 
 @app.command()
 def evaluate(
-    student: Annotated[Path, typer.Argument(help="Folder of an exported student.")],
+    student: Annotated[Path, typer.Argument(help="An exported student, or a run's folder.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="What to measure, as attack.budget=100.", show_default=False),
+    ] = None,
     data: Annotated[
         str, typer.Option(help="Parquet, Arrow, JSONL or CSV with the student's columns.")
-    ],
+    ] = "",
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model folder, a pickle, or a run (its mixture); several: their uniform mean. "
+            "Default: of a run, its own.",
+            show_default=False,
+        ),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="c, cpp, java, python or text: how inputs are transformed and attacked. "
+            "Default: text, unless the column is called code.",
+            show_default=False,
+        ),
+    ] = None,
     text_column: Annotated[
         str | None,
         typer.Option(help="Default: text, else code; features are known.", show_default=False),
@@ -152,24 +172,80 @@ def evaluate(
         str | None, typer.Option(help="Second text of a pair task.", show_default=False)
     ] = None,
     label_column: Annotated[str, typer.Option()] = "label",
+    domain_column: Annotated[
+        str | None, typer.Option(help="Accuracy for each of its values.", show_default=False)
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option(help="Read the rows of one split alone.", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which, in --split-column.")] = "test",
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens kept; default: as in training.")
     ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A gate, such as 'fidelity.any > 0.2': exit code 1 where it holds.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; default: reports/evaluation-NAME.", show_default=False),
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Record it in this MLflow experiment.", show_default=False)
+    ] = None,
+    tracking_uri: Uri = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load teachers that are pickles: they run code.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Test an exported student on any labelled file: accuracy, F1, size, latency."""
+    """Quality, efficiency, robustness and fidelity of a student, beside its teacher."""
     with _errors(as_json):
-        from rich.table import Table
+        from distill.errors import ConfigError
+        from distill.evaluation import standalone
+        from distill.evaluation.settings import parse_settings
+        from distill.report import evaluation
+        from distill.report.progress import Progress
+        from distill.tracking.evaluated import record
 
-        from distill.evaluation.standalone import evaluate_folder
-
-        metrics = evaluate_folder(student, data, text_column, label_column, max_length, pair_column)
-        table = Table("metric", "value", title=f"{student} on {data}")
-        for name, value in metrics.items():
-            table.add_row(name, f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
-        _show(table)
+        if not data:
+            raise ConfigError("--data is missing: name a file with labelled rows")
+        source = standalone.Source(
+            data,
+            text_column,
+            pair_column,
+            label_column,
+            domain_column,
+            split_column,
+            split,
+            language,
+        )
+        request = standalone.Request(
+            student,
+            source,
+            tuple(teacher or ()),
+            allow_pickle,
+            max_length,
+            tuple(fail_if or ()),
+            parse_settings(settings or []),
+        )
+        with Progress() as progress:
+            evaluated = standalone.evaluate(request, progress)
+        folder = out or evaluation.default_folder(student)
+        paths = evaluation.write(evaluated, folder)
+        _show(evaluation.render(evaluated))
+        _say(f"report    {_near(paths[1].absolute())}")
+        if experiment is not None:
+            _say(f"MLflow    {record(evaluated, folder, experiment, tracking_uri)}")
+        for failure in evaluated.failures:
+            print(f"gate: {failure}", file=sys.stderr)
         if as_json:
-            _json(metrics)
+            _json({**evaluated.metrics, "gates": evaluated.failures, "report": str(paths[1])})
+        if evaluated.failures:
+            raise typer.Exit(1)
 
 
 @app.command()

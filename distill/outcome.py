@@ -11,8 +11,10 @@ from typing import Any
 from distill.check import Plan
 from distill.comparison import costed, fit_row, relative, row_of, teacher_rows, tfidf_row
 from distill.config import TfidfBaseline
+from distill.evaluation.calibration import calibration
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
-from distill.evaluation.predict import predict
+from distill.evaluation.predict import Predicted, predict
+from distill.evaluation.relations import Relations, ece_gap, violations
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, load_best
@@ -98,6 +100,7 @@ def evaluate(
     rows += [*baseline_rows, student_row]
     rows = relative(rows, teacher_row)
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
+    metrics |= _trust(predicted, test)
     card = _card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, card, student.data.reading)
     histories = {job.name: _history(job) for job in [student, *baselines]}
@@ -129,6 +132,18 @@ def _metrics(
         if row.compression is not None:
             metrics["compression"] = row.compression
     return metrics
+
+
+def _trust(predicted: Predicted, test: Split) -> dict[str, float]:
+    """Calibration, and how far the student behaves like its teachers on the test split."""
+    metrics = {"test.ece": calibration(predicted.student_RC, test.labels_R).ece}
+    if predicted.teacher_RC is None:
+        return metrics
+    relations = Relations()
+    rates = violations(predicted.teacher_RC, predicted.student_RC, relations).rates()
+    metrics |= {f"fidelity.{name}": rate for name, rate in rates.items()}
+    gap = ece_gap(predicted.teacher_RC, predicted.student_RC, test.labels_R, relations.num_bins)
+    return metrics | {"fidelity.ece_gap": gap}
 
 
 def _card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> ModelCard:

@@ -120,6 +120,8 @@ class Builder:
         domains = values_in(batch, names.domain, "data.columns.domain", file)
         rows: list[list[tuple]] = [[] for _ in SPLITS]
         for i, split in enumerate(self.splitter.of(batch, file, first_row, keys)):
+            if split is None:
+                continue
             place = Place(file, first_row + i)
             if empty := self.content.empty(contents[i]):
                 self._drop_empty(place, empty)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,13 +43,14 @@ class Splitter:
     """Says which split a row is in: by column, by saved subfolder, or by ``data.holdout``."""
 
     def __init__(self, data: Data, only: str | None = None) -> None:
-        """``only``: every row is in this split, whatever the configuration says."""
+        """``only``: every row is in this split; where there is a column of splits, those that
+        ``data.splits`` calls by its name, and no others are read."""
         self._data = data
         self._only = None if only is None else SPLITS.index(only)
         self._index: dict[str, int] = {}
         for i, split in enumerate(SPLITS):
             name = getattr(data.splits, split)
-            if name in self._index:
+            if name in self._index and only is None:
                 raise DataError(
                     f"data.splits.{SPLITS[self._index[name]]} and data.splits.{split} are both "
                     f"{name!r}: a row can be in one split only"
@@ -63,16 +66,19 @@ class Splitter:
     @property
     def columns(self) -> list[str | None]:
         """What it reads beside the texts."""
-        if self._only is not None:
-            return []
         split = self._data.columns.split
+        if self._only is not None:
+            return [split]
         return [split if split is not None else self._data.holdout.group]
 
-    def of(self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]) -> list[int]:
-        """Index into SPLITS of every row; ``texts`` are hashed where nothing else decides."""
-        if self._only is not None:
-            return [self._only] * batch.num_rows
+    def of(
+        self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]
+    ) -> Sequence[int | None]:
+        """Index into SPLITS of every row, None where it is not read; ``texts`` are hashed where
+        nothing else decides."""
         name = self._data.columns.split
+        if self._only is not None:
+            return self._wanted(batch, file)
         if name is not None and name in batch.schema.names:
             values = batch.column(name).to_pylist()
         elif file.split is not None:
@@ -89,6 +95,17 @@ class Splitter:
                     f"does not name ({named}): rename one, such as data.splits.validation={value}"
                 )
         return [self._index[value] for value in values]
+
+    def _wanted(self, batch: pa.RecordBatch, file: File) -> Sequence[int | None]:
+        assert self._only is not None
+        name = self._data.columns.split
+        if name is None:
+            return [self._only] * batch.num_rows
+        if name not in batch.schema.names:
+            raise absent_column("data.columns.split", name, file)
+        wanted = getattr(self._data.splits, SPLITS[self._only])
+        values = batch.column(name).to_pylist()
+        return [self._only if value == wanted else None for value in values]
 
     def _held_out(
         self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]

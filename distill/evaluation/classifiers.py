@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from distill.aggregation import Aggregation, Routed
+from distill.config import Cut
+from distill.data.encode import encode, padded
 from distill.data.tokens import load_tokenizer
 from distill.evaluation.samples import Sample
 from distill.records import TeacherAnswers, TeacherRequest
@@ -48,30 +50,21 @@ Encode = Callable[[Sequence[Sample]], dict[str, Any]]
 
 
 class TokenEncoder:
-    """Samples in one model's tokens; counts the texts that were cut."""
+    """Samples in one model's tokens, cut to its length by its rule; counts what was cut."""
 
-    def __init__(self, folder: str, max_length: int) -> None:
-        self.max_length = max_length
+    def __init__(self, folder: str, max_length: int, cut: Cut = "head") -> None:
+        self.max_length, self.cut = max_length, cut
         self._tokenizer = load_tokenizer(folder)
-        self._has_types = "token_type_ids" in self._tokenizer.model_input_names
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        is_pair = samples[0].pair is not None
-        found = self._tokenizer(
-            [sample.text for sample in samples],
-            [sample.pair for sample in samples] if is_pair else None,
-            truncation=True,
-            max_length=self.max_length,
-            padding=True,
-            return_tensors="np",
-        )
-        fields = {
-            "input_ids_BT": found["input_ids"].astype(np.int64),
-            "attention_mask_BT": found["attention_mask"].astype(np.int64),
-        }
-        if is_pair and self._has_types:
-            fields["token_type_ids_BT"] = found["token_type_ids"].astype(np.int64)
-        return fields
+        texts = [(sample.text, sample.pair) for sample in samples]
+        ids, types, _ = encode(self._tokenizer, texts, self.max_length, self.cut)
+        return padded(ids, types, self._tokenizer.pad_token_id)._asdict()
+
+    def num_cut(self, samples: Sequence[Sample]) -> int:
+        """How many of them lose tokens."""
+        texts = [(sample.text, sample.pair) for sample in samples]
+        return encode(self._tokenizer, texts, self.max_length, self.cut).num_truncated
 
 
 def encode_texts(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -21,12 +21,21 @@ from distill.module import DistillModule
 from distill.records import Knobs, TeacherAnswers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predicted:
-    """Class indices, int64 [R]; ``teacher_R`` is the aggregate's, None without teachers."""
+    """Probabilities at T = 1, float64 [R, C]; the teachers' are the aggregate's, or None."""
 
-    student_R: np.ndarray
-    teacher_R: np.ndarray | None
+    student_RC: np.ndarray
+    teacher_RC: np.ndarray | None
+
+    @property
+    def student_R(self) -> np.ndarray:
+        """Class indices, int64 [R]."""
+        return self.student_RC.argmax(1)
+
+    @property
+    def teacher_R(self) -> np.ndarray | None:
+        return None if self.teacher_RC is None else self.teacher_RC.argmax(1)
 
 
 @torch.inference_mode()
@@ -45,9 +54,9 @@ def predict(
             on_device = None if answers is None else answers.to(device)
             output = module(batch.to(device), on_device, Knobs())
             kept_B = batch.valid_B
-            student.append(output.logits_BV.argmax(-1).cpu()[kept_B])
+            student.append(output.logits_BV.double().softmax(-1).cpu()[kept_B])
             if output.teacher_logp_BV is not None:
-                teacher.append(output.teacher_logp_BV.argmax(-1).cpu()[kept_B])
+                teacher.append(output.teacher_logp_BV.double().exp().cpu()[kept_B])
     return Predicted(_joined(student), _joined(teacher) if teacher else None)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
-from distill.config import assign, explain, parse_override
+from distill.config import Device, assign, explain, parse_override
 from distill.errors import ConfigError
 from distill.evaluation.attacks import METHODS, Method
 from distill.evaluation.relations import Relations
@@ -80,9 +80,19 @@ class Evaluation(Section):
     """Samples listed on which student and teacher differ most."""
     num_workers: int = Field(default=0, ge=0)
     """Copies of each model on Ray; 0 computes in this process."""
-    num_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of each copy."""
+    num_gpus: float = Field(default=1.0, gt=0)
+    """GPUs of each copy, where ``device`` is a GPU."""
+    device: Device = "auto"
+    """auto: a GPU where this machine has one, else the CPU."""
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def on_device(self) -> Literal["cpu", "cuda"]:
+        if self.device != "auto":
+            return self.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def parse_settings(overrides: list[str]) -> Evaluation:

@@ -1,89 +1,185 @@
-"""An exported student on any labelled file: what ``distill evaluate`` reports."""
+"""An exported student on any labelled file, beside its teacher: what ``distill evaluate`` does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.config import Columns, Data
-from distill.data.batches import Batches
-from distill.data.corpus import build_corpus
-from distill.data.inputs import open_inputs
+import numpy as np
+
+from distill.config import Columns, Data, SplitNames
+from distill.data.corpus import Corpus, build_corpus
 from distill.data.source import column_names, find_files
-from distill.errors import ConfigError, DataError, ModelError
-from distill.evaluation.efficiency import folder_size_mb, measure
-from distill.evaluation.predict import confusion, predict
-from distill.models.load import FolderInfo, check_folder, load_classifier, read_config
-from distill.module import DistillModule
+from distill.errors import ConfigError, DataError
+from distill.evaluation.assess import Assessment, Listener, Task, assess
+from distill.evaluation.classifiers import TokenEncoder
+from distill.evaluation.efficiency import Efficiency, folder_size_mb, measure, measure_on_cpu
+from distill.evaluation.gate import Gate, parse_gate
+from distill.evaluation.names import metric_names
+from distill.evaluation.samples import read_samples
+from distill.evaluation.settings import Evaluation, parse_kind
+from distill.evaluation.subjects import (
+    Part,
+    Subject,
+    check_pair,
+    had_teachers,
+    is_run,
+    served,
+    student_of,
+    teacher_of,
+)
+from distill.models.load import check_folder, load_classifier, read_config
+from distill.teachers.probability import is_pickle
 
-BATCH = 64
 TEXT_COLUMNS = ("text", "code")
+CODE = "code"
 
 
-def evaluate_folder(
-    student: str | Path,
-    data: str,
-    text_column: str | None = None,
-    label_column: str = "label",
-    max_length: int | None = None,
-    pair_column: str | None = None,
-) -> dict[str, float]:
-    """Stable metric names: ``test.*`` over every row of ``data``, and what the student costs.
+@dataclass(frozen=True)
+class Source:
+    """Labelled rows in a file."""
+
+    path: str
+    text_column: str | None = None
+    """None: ``text``, else ``code``; a student of features knows its own."""
+    pair_column: str | None = None
+    label_column: str = "label"
+    domain_column: str | None = None
+    split_column: str | None = None
+    split: str = "test"
+    """The value of ``split_column`` that is read."""
+    language: str | None = None
+    """c, cpp, java, python or text; None: text, unless the column is called code."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``distill evaluate`` was asked for."""
+
+    student: Path
+    """An exported folder, or a run."""
+    source: Source
+    teachers: tuple[str, ...] = ()
+    """(): of a run its own, else none."""
+    allow_pickle: bool = False
+    max_length: int | None = None
+    fail_if: tuple[str, ...] = ()
+    settings: Evaluation = field(default_factory=Evaluation)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """Everything that there is to show."""
+
+    request: Request
+    task: Task
+    assessment: Assessment
+    metrics: dict[str, float | None]
+    costs: dict[str, Efficiency]
+    """By role, where the model has weights."""
+    failures: list[str]
+    """Of the gates."""
+
+
+def evaluate(request: Request, listener: Listener) -> Evaluated:
+    """All measures; gates are checked before anything is computed, and judged at the end.
 
     Labels are matched by name with the student's, and a student of features names its columns
-    itself. Texts are cut as in training (``data.max_length``, ``data.cut``) where the export says
-    so; ``max_length`` replaces the length. Raises InputError for a folder, column or label that
-    cannot be used.
+    itself. Texts are cut as in training where the export says so. Raises InputError for a folder,
+    column, label, language, gate or setting that cannot be used.
     """
-    info = check_folder(student)
-    if not info.has_classifier_head:
-        raise ModelError(f"{student} has no classification head: give an exported student")
-    if info.num_features:
-        columns = _feature_columns(student, text_column or pair_column, label_column)
-        length = 1
-    else:
-        _check_pair(student, info, pair_column)
-        length = _length(student, info, max_length)
-        text = text_column or _text_column(data)
-        columns = Columns(text=text, text_pair=pair_column, label=label_column)
-    corpus = build_corpus(Data(path=data, columns=columns), labels=info.label_names, only="test")
-    if corpus.features is not None and corpus.features.num != info.num_features:
-        raise DataError(
-            f"{data} has {corpus.features.num} features in {', '.join(corpus.features.columns)}, "
-            f"{student} was trained on {info.num_features}: give data of the same kind"
+    student = student_of(request.student, request.max_length)
+    teacher = _teacher(request)
+    if teacher is not None:
+        check_pair(student, teacher)
+    listener.say("reading the data")
+    corpus = _corpus(request, student.parts[0])
+    task = _task(request.source, corpus, student, listener)
+    known = metric_names(task, request.settings, teacher is not None)
+    gates = [parse_gate(text, known) for text in request.fail_if]
+    subjects = [student] if teacher is None else [student, teacher]
+    with served(subjects, request.settings) as classifiers:
+        found = assess(
+            classifiers[0],
+            classifiers[1] if teacher is not None else None,
+            task,
+            request.settings,
+            listener,
         )
-    inputs = open_inputs(corpus, student, length, info.reading.cut if info.reading else "head")
-    model = load_classifier(student)
-    rows = corpus.rows("test")
-    batches = Batches(inputs, rows, BATCH, seed=0, shuffle=False)
-    predicted = predict(DistillModule(model).eval(), batches)
-    quality = confusion(corpus.labels_of(rows), predicted.student_R, len(info.label_names))
-    cost = measure(model, length)
-    return {
-        **{f"test.{name}": value for name, value in quality.metrics().items()},
-        "test.rows": float(len(rows)),
-        "test.truncated_rows": float(inputs.num_truncated),
-        "student.params": float(cost.params),
-        "student.size_mb": folder_size_mb(student),
-        "student.latency_ms": cost.latency_ms,
-        "student.gflops": cost.gflops,
-    }
+    listener.say("measuring size and latency")
+    costs = {s.name: cost for s in subjects if (cost := _cost(s)) is not None}
+    metrics = found.metrics | _cost_metrics(student, teacher, costs, request.settings)
+    metrics |= _relative(found, costs)
+    metrics |= _counts(task, student.parts[0], found.notes)
+    return Evaluated(request, task, found, metrics, costs, _judge(gates, metrics))
 
 
-def _feature_columns(student: str | Path, named: str | None, label_column: str) -> Columns:
-    if named is not None:
+def _teacher(request: Request) -> Subject | None:
+    """As asked for; of a run without more words its own, where it had any."""
+    if request.teachers:
+        return teacher_of(request.teachers, request.allow_pickle, request.max_length)
+    if is_run(request.student) and had_teachers(request.student):
+        return teacher_of((str(request.student),), request.allow_pickle, request.max_length)
+    return None
+
+
+def _judge(gates: Sequence[Gate], metrics: dict[str, float | None]) -> list[str]:
+    # A transformation that applied to no row has no metrics.
+    whole = {gate.metric: metrics.get(gate.metric) for gate in gates}
+    return [failure for gate in gates if (failure := gate.failure(whole)) is not None]
+
+
+# ---- the data --------------------------------------------------------------------------------
+
+
+def _corpus(request: Request, part: Part) -> Corpus:
+    source, student = request.source, part.folder
+    if part.num_features:
+        columns = _feature_columns(student, source)
+    else:
+        _check_pair(student, source.pair_column)
+        columns = Columns(
+            text=source.text_column or _text_column(source.path),
+            text_pair=source.pair_column,
+            label=source.label_column,
+            domain=source.domain_column,
+            split=source.split_column,
+        )
+    data = Data(path=source.path, columns=columns, splits=SplitNames(test=source.split))
+    corpus = build_corpus(data, labels=part.label_names, only="test")
+    if corpus.features is not None and corpus.features.num != part.num_features:
+        raise DataError(
+            f"{source.path} has {corpus.features.num} features in "
+            f"{', '.join(corpus.features.columns)}, {student} was trained on {part.num_features}: "
+            "give data of the same kind"
+        )
+    return corpus
+
+
+def _feature_columns(student: str, source: Source) -> Columns:
+    if named := source.text_column or source.pair_column:
         raise ConfigError(
             f"a column with text is named ({named}), {student} reads features: leave it out"
         )
     names: list[str] = list(getattr(read_config(student), "columns", ()))
     features = names[0] if len(names) == 1 else tuple(names)
-    return Columns.model_validate({"features": features, "label": label_column})
+    return Columns.model_validate(
+        {
+            "features": features,
+            "label": source.label_column,
+            "domain": source.domain_column,
+            "split": source.split_column,
+        }
+    )
 
 
-def _check_pair(student: str | Path, info: FolderInfo, pair_column: str | None) -> None:
+def _check_pair(student: str, pair_column: str | None) -> None:
     """One that was trained on pairs answers about single texts too, but nonsense."""
-    if info.reading is None or info.reading.is_pair == (pair_column is not None):
+    reading = check_folder(student).reading
+    if reading is None or reading.is_pair == (pair_column is not None):
         return
-    if info.reading.is_pair:
+    if reading.is_pair:
         raise ConfigError(
             f"{student} was trained on pairs of texts: name the column with the second one by "
             "--pair-column"
@@ -93,20 +189,8 @@ def _check_pair(student: str | Path, info: FolderInfo, pair_column: str | None) 
     )
 
 
-def _length(student: str | Path, info: FolderInfo, max_length: int | None) -> int:
-    trained = info.reading.max_length if info.reading else min(info.max_positions, 512)
-    length = max_length or trained
-    if length > info.max_positions:
-        raise ConfigError(
-            f"--max-length {length} is longer than the {info.max_positions} positions of "
-            f"{student}: lower it"
-        )
-    return length
-
-
 def _text_column(data: str) -> str:
-    files = find_files(data)
-    names = column_names(files[0])
+    names = column_names(find_files(data)[0])
     for name in TEXT_COLUMNS:
         if name in names:
             return name
@@ -114,3 +198,91 @@ def _text_column(data: str) -> str:
         f"{data} has no column {' or '.join(TEXT_COLUMNS)}, it has {', '.join(names)}: name the "
         "one with the text by --text-column"
     )
+
+
+def _task(source: Source, corpus: Corpus, student: Subject, listener: Listener) -> Task:
+    samples = read_samples(corpus, corpus.rows("test"))
+    sd_D = None
+    kind = None
+    if corpus.features is not None:
+        if source.language is not None:
+            raise ConfigError(f"--language {source.language}: {student.name} reads features")
+        sd_D = np.asarray(corpus.features.sd, np.float64)
+    elif source.language is not None:
+        kind = parse_kind(source.language)
+    elif (source.text_column or _text_column(source.path)) != CODE:
+        kind = "text"
+    else:
+        listener.say(
+            "transformations and attacks are left out: name the language of the column "
+            f"{CODE} by --language"
+        )
+    return Task(samples, student.label_names, corpus.domain_names, kind, sd_D)
+
+
+# ---- what it costs ---------------------------------------------------------------------------
+
+
+def _cost(subject: Subject) -> Efficiency | None:
+    """On one CPU thread, of a single model with weights."""
+    part = subject.parts[0]
+    if subject.aggregation is not None or is_pickle(part.folder):
+        return None
+    return measure_on_cpu(load_classifier(part.folder, part.serving.allow_pickle), part.max_length)
+
+
+def _cost_metrics(
+    student: Subject, teacher: Subject | None, costs: dict[str, Efficiency], settings: Evaluation
+) -> dict[str, float | None]:
+    """``student.*`` as in training, and the GPU's latency where one was used."""
+    part, cost = student.parts[0], costs["student"]
+    metrics: dict[str, float | None] = {
+        "student.params": float(cost.params),
+        "student.size_mb": folder_size_mb(part.folder),
+        "student.latency_ms": cost.latency_ms,
+        "student.latency_p95_ms": cost.latency_p95_ms,
+        "student.gflops": cost.gflops,
+        "student.peak_memory_mb": cost.peak_memory_mb,
+    }
+    if settings.on_device == "cuda":
+        on_gpu = measure(load_classifier(part.folder).to("cuda"), part.max_length)  # type: ignore[arg-type]
+        metrics["student.gpu_latency_ms"] = on_gpu.latency_ms
+        metrics["student.gpu_latency_p95_ms"] = on_gpu.latency_p95_ms
+        metrics["student.gpu_peak_memory_mb"] = on_gpu.peak_memory_mb
+    if teacher is not None:
+        params = _params(teacher)
+        if params is not None:
+            metrics["compression"] = params / cost.params
+    return metrics
+
+
+def _params(teacher: Subject) -> float | None:
+    """Of its largest model; None where one has no weights that could be counted."""
+    if any(is_pickle(part.folder) for part in teacher.parts):
+        return None
+    return float(max(check_folder(p.folder, p.serving.allow_pickle).num_params for p in teacher.parts))
+
+
+def _relative(found: Assessment, costs: dict[str, Efficiency]) -> dict[str, float | None]:
+    if found.teacher is None:
+        return {}
+    accuracy, teacher = found.metrics["test.accuracy"], found.metrics["teacher.test.accuracy"]
+    assert accuracy is not None and teacher is not None
+    return {
+        "test.teacher_accuracy": teacher,
+        "test.retention": accuracy / teacher if teacher else None,
+    }
+
+
+def _counts(task: Task, part: Part, notes: list[str]) -> dict[str, float | None]:
+    """Rows, and rows that the student's length cuts."""
+    num_cut = 0
+    encode = part.encode()
+    if isinstance(encode, TokenEncoder):
+        num_cut = encode.num_cut(task.samples)
+    if num_cut:
+        notes.append(
+            f"{num_cut} of {len(task.samples)} rows are cut to {part.max_length} tokens "
+            f"({part.cut})"
+        )
+    return {"test.rows": float(len(task.samples)), "test.truncated_rows": float(num_cut)}

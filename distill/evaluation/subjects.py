@@ -12,7 +12,7 @@ import yaml
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.check_inputs import read_info
-from distill.config import Cluster, Experiment, Serving, Stream, parse
+from distill.config import Cluster, Cut, Experiment, Serving, Stream, parse
 from distill.errors import ConfigError, ModelError
 from distill.evaluation.classifiers import (
     Asked,
@@ -23,6 +23,7 @@ from distill.evaluation.classifiers import (
     encode_features,
     encode_texts,
 )
+from distill.evaluation.settings import Evaluation
 from distill.experts.jobs import ROUTER
 from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
@@ -42,6 +43,7 @@ class Part:
     """A model folder, or the pickle of an object with predict_proba."""
     label_names: tuple[str, ...]
     max_length: int
+    cut: Cut = "head"
     num_features: int = 0
     serving: Serving = Serving()
 
@@ -52,7 +54,9 @@ class Part:
     def encode(self) -> Encode:
         if self.num_features:
             return encode_features
-        return encode_texts if is_pickle(self.folder) else TokenEncoder(self.folder, self.max_length)
+        if is_pickle(self.folder):
+            return encode_texts
+        return TokenEncoder(self.folder, self.max_length, self.cut)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,10 @@ class Subject:
 def is_run(path: str | Path) -> bool:
     """Whether it is the output of ``distill train``."""
     return (Path(path) / "experiment.json").is_file()
+
+
+def had_teachers(run: Path) -> bool:
+    return _experiment(run).has_teachers
 
 
 def student_of(path: str | Path, max_length: int | None) -> Subject:
@@ -139,9 +147,7 @@ def _same_labels(first: Part, others: Sequence[Part]) -> None:
 
 
 def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
-    experiment = parse(
-        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), f"{run}/config.yaml"
-    )
+    experiment = _experiment(run)
     aggregation = experiment.aggregation
     if not experiment.has_teachers:
         raise ConfigError(f"--teacher {run}: that run had no teachers: name a model folder")
@@ -150,17 +156,22 @@ def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
             f"--teacher {run}: its aggregation {aggregation.type} has weights that are trained "
             "with the student and not exported: give its teachers one by one"
         )
-    length = experiment.data.max_length
+    read_as = {"max_length": experiment.data.max_length, "cut": experiment.data.cut}
     found = _models_of_run(run, experiment, allow_pickle)
-    parts = [replace(_part(n, path, pickles, length), name=f"teacher/{n}") for n, path, pickles in found]
+    parts = [replace(_part(f"teacher/{n}", path, pickles), **read_as) for n, path, pickles in found]
     router = None
     if aggregation.needs_router():
         folder = getattr(aggregation, "router", None) or str(run / "experts" / ROUTER / "model")
-        router = _part("teacher/router", folder, allow_pickle, length)
+        router = replace(_part("teacher/router", folder, allow_pickle), **read_as)
         order = [f"teacher/{name}" for name in router.label_names]
         if sorted(order) == sorted(part.name for part in parts):
             parts.sort(key=lambda part: order.index(part.name))
     return Subject(f"{run.name}'s {aggregation.type} teachers", tuple(parts), aggregation, router)
+
+
+def _experiment(run: Path) -> Experiment:
+    path = run / "config.yaml"
+    return parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
 
 
 def _models_of_run(
@@ -176,30 +187,40 @@ def _models_of_run(
     return [(name, names[name], False) for name in ordered]
 
 
-def _part(name: str, path: str, allow_pickle: bool, max_length: int | None) -> Part:
+def _part(name: str, path: str, allow_pickle: bool, max_length: int | None = None) -> Part:
     info = read_info(path, allow_pickle)
     if not info.has_classifier_head:
         raise ModelError(f"{path} has no classification head: give an exported student")
-    length = max_length or min(info.max_positions, LONGEST)
+    trained = info.reading.max_length if info.reading else min(info.max_positions, LONGEST)
+    length = max_length or trained
     if length > info.max_positions:
         raise ConfigError(
             f"--max-length {length} is longer than the {info.max_positions} positions of {path}: "
             "lower it"
         )
-    serving = Serving(allow_pickle=allow_pickle)
-    return Part(name, path, info.label_names, length, info.num_features, serving)
+    return Part(
+        name,
+        path,
+        info.label_names,
+        length,
+        info.reading.cut if info.reading else "head",
+        info.num_features,
+        Serving(allow_pickle=allow_pickle),
+    )
 
 
 @contextmanager
-def served(
-    subjects: Sequence[Subject], num_workers: int, num_gpus: float
-) -> Iterator[list[Classifier]]:
+def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[Classifier]]:
     """The subjects' classifiers, in this process (``num_workers`` 0) or on Ray."""
     parts = [part for subject in subjects for part in subject.served]
+    num_workers, device = settings.num_workers, settings.on_device
     if not num_workers:
         engines = {
             part.name: TeacherEngine(
-                part.folder, num_labels=part.num_labels, allow_pickle=part.serving.allow_pickle
+                part.folder,
+                num_labels=part.num_labels,
+                device=device,
+                allow_pickle=part.serving.allow_pickle,
             )
             for part in parts
         }
@@ -211,6 +232,7 @@ def served(
     with connect(Cluster()):
         from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
+        num_gpus = settings.num_gpus if device == "cuda" else 0.0
         copies = {"replicas": num_workers, "num_gpus": num_gpus, "num_cpus": 0 if num_gpus else 1}
         on_ray = [replace(p, serving=p.serving.model_copy(update=copies)) for p in parts]
         with RayTeacherPool(on_ray) as pool:

@@ -1,0 +1,51 @@
+"""Gates: what they refuse beforehand, and when they fail."""
+
+import pytest
+
+from distill.errors import ConfigError
+from distill.evaluation.gate import parse_gate
+
+KNOWN = ("test.accuracy", "fidelity.any", "fidelity.relative_drop")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "fails"),
+    [
+        ("fidelity.any > 0.2", 0.21, True),
+        ("fidelity.any > 0.2", 0.2, False),
+        ("fidelity.any>=0.2", 0.2, True),
+        ("fidelity.any < 0.2", 0.1, True),
+        ("fidelity.any<=2e-1", 0.3, False),
+    ],
+)
+def test_a_gate_fails_where_it_holds(text: str, value: float, fails: bool) -> None:
+    failure = parse_gate(text, KNOWN).failure({"fidelity.any": value})
+    assert (failure is not None) == fails
+    assert failure is None or f"{value:g}" in failure
+
+
+def test_a_metric_that_is_not_defined_fails_its_gate() -> None:
+    gate = parse_gate("fidelity.relative_drop > 1", KNOWN)
+    failure = gate.failure({"fidelity.relative_drop": None})
+    assert failure is not None and "not defined" in failure
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("fidelity.any", "such as 'fidelity.any > 0.2'"),
+        ("fidelity.any > much", "'much' is not a number"),
+        ("fidelity.agreemnt > 0.2", "there is no metric fidelity.agreemnt"),
+        ("test.acuracy < 0.8", "did you mean test.accuracy?"),
+        ("robustness.asr > 0.5", "give --language"),
+    ],
+)
+def test_a_gate_that_cannot_be_judged_is_refused(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=None) as caught:
+        parse_gate(text, KNOWN)
+    assert told in str(caught.value)
+
+
+def test_fidelity_without_a_teacher_says_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="give --teacher"):
+        parse_gate("fidelity.any > 0.2", ["test.accuracy"])
