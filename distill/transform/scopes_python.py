@@ -31,9 +31,11 @@ _TARGETS = {
     "as_pattern": "alias",
 }
 _DEFAULTS = frozenset(("default_parameter", "typed_default_parameter"))
-_REFLECTION = """eval exec locals globals vars dir inspect __qualname__ __dict__ __code__ __annotations__
-    __defaults__ __kwdefaults__ __globals__ f_locals f_lineno signature get_type_hints pickle
-    NameError UnboundLocalError"""
+_REFLECTION = """
+eval exec locals globals vars dir inspect __qualname__ __dict__ __code__ __annotations__
+__defaults__ __kwdefaults__ __globals__ f_locals f_lineno signature get_type_hints pickle
+NameError UnboundLocalError
+"""
 REFLECTION = frozenset(_REFLECTION.split())
 """Words by which a program sees how it is spelled."""
 
