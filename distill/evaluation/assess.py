@@ -5,7 +5,7 @@ Shape suffixes: R rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -109,11 +109,15 @@ def assess(
     if task.kind is not None and settings.attack.methods:
         for role, model in (("student", student), ("teacher", teacher)):
             if model is not None:
-                seen[role].attacks = attack_model(model, task, seen[role].probs_RC, settings, listener)
+                seen[role].attacks = attack_model(
+                    model, task, seen[role].probs_RC, settings, listener
+                )
     metrics: dict[str, float | None] = {}
     for role, one in seen.items():
         prefix = "" if role == "student" else "teacher."
-        found = _quality(one, task, settings, with_intervals=True) | _robustness(one, task, variants)
+        found = _quality(one, task, settings, with_intervals=True) | _robustness(
+            one, task, variants
+        )
         metrics |= {f"{prefix}{name}": value for name, value in found.items()}
     differences: list[Difference] = []
     if teacher is not None:
@@ -203,8 +207,10 @@ def _fidelity(
         metrics |= {f"fidelity.transformed.{n}": v for n, v in rates.items()}
         places = np.concatenate([changed.places for changed in variants.values()])
         drop = relative_drop(
-            *(_lost(seen.probs_RC, side, task.labels_R, places)
-              for seen, side in zip((teacher, student), joined, strict=True))
+            *(
+                _lost(seen.probs_RC, side, task.labels_R, places)
+                for seen, side in zip((teacher, student), joined, strict=True)
+            )
         )
         metrics["fidelity.transformed.relative_drop"] = drop
         if drop is None:

@@ -27,7 +27,9 @@ class Calibration:
         return float((self.count_M * gaps_M).sum() / self.count_M.sum())
 
 
-def calibration(probs_RC: np.ndarray, labels_R: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
+def calibration(
+    probs_RC: np.ndarray, labels_R: np.ndarray, num_bins: int = NUM_BINS
+) -> Calibration:
     """Of probabilities over at least one labelled row."""
     assert len(probs_RC) == len(labels_R) > 0
     confidence_R = probs_RC.max(1)

@@ -10,7 +10,8 @@ from distill.config import Device, assign, explain, parse_override
 from distill.errors import ConfigError
 from distill.evaluation.attacks import METHODS, Method
 from distill.evaluation.relations import Relations
-from distill.transform import LANGUAGES, TEXT_TRANSFORMATIONS, TRANSFORMATIONS
+from distill.transform import LANGUAGES, TRANSFORMATIONS
+from distill.transform.text import TEXT_TRANSFORMATIONS
 from distill.variant import Section
 
 Kind = Literal["c", "cpp", "java", "python", "text"]

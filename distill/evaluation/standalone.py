@@ -260,7 +260,9 @@ def _params(teacher: Subject) -> float | None:
     """Of its largest model; None where one has no weights that could be counted."""
     if any(is_pickle(part.folder) for part in teacher.parts):
         return None
-    return float(max(check_folder(p.folder, p.serving.allow_pickle).num_params for p in teacher.parts))
+    return float(
+        max(check_folder(p.folder, p.serving.allow_pickle).num_params for p in teacher.parts)
+    )
 
 
 def _relative(found: Assessment, costs: dict[str, Efficiency]) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -45,7 +45,7 @@ class Part:
     max_length: int
     cut: Cut = "head"
     num_features: int = 0
-    serving: Serving = Serving()
+    serving: Serving = field(default_factory=Serving)
 
     @property
     def num_labels(self) -> int:
@@ -183,7 +183,9 @@ def _models_of_run(
     folders = [p / "model" for p in (run / "experts").iterdir() if p.name != ROUTER]
     names = {folder.parent.name: str(folder) for folder in folders if folder.is_dir()}
     # cluster-10 comes after cluster-9
-    ordered = sorted(names, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
+    ordered = sorted(
+        names, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)]
+    )
     return [(name, names[name], False) for name in ordered]
 
 

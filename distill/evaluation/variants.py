@@ -11,7 +11,9 @@ import numpy as np
 from distill.errors import DataError
 from distill.evaluation.samples import Sample
 from distill.evaluation.settings import Evaluation, Kind
-from distill.transform import TEXT_TRANSFORMATIONS, Code, noise, transformed
+from distill.transform import Code, transformed
+from distill.transform.features import noise
+from distill.transform.text import TEXT_TRANSFORMATIONS
 
 if TYPE_CHECKING:
     from distill.evaluation.assess import Task
@@ -60,7 +62,9 @@ def make_variants(
     if kind != "text":
         places = _parsed(samples, places, kind, settings, variants)
     for name in names:
-        pairs = [(i, changed) for i in places if (changed := _change(samples[i], kind, name, settings))]
+        pairs = [
+            (i, changed) for i in places if (changed := _change(samples[i], kind, name, settings))
+        ]
         if pairs:
             kept, changed = zip(*pairs, strict=True)
             variants[name] = Changed(np.array(kept, np.int64), changed)

@@ -176,7 +176,9 @@ def _differences(evaluated: Evaluated) -> str:
 def default_folder(student: Path) -> Path:
     """``reports/evaluation-NAME``; a run's own student is called like its run."""
     path = student.absolute()
-    return Path("reports") / f"evaluation-{path.parent.name if path.name == 'student' else path.name}"
+    return (
+        Path("reports") / f"evaluation-{path.parent.name if path.name == 'student' else path.name}"
+    )
 
 
 def write(evaluated: Evaluated, folder: Path) -> list[Path]:

@@ -91,7 +91,11 @@ def violation_bars(metrics: Mapping[str, float | None], path: str | Path) -> Pat
     handles, told = axes.get_legend_handles_labels()
     once = dict(zip(told, handles, strict=True))
     axes.legend(
-        once.values(), once.keys(), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2,
+        once.values(),
+        once.keys(),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
         frameon=False,
     )
     return save(figure, path)
@@ -102,9 +106,7 @@ def _bar(axes, y: float, value: float | None, colour: str, label: str, height: f
     axes.bar_label(bars, ["–" if value is None else f"{value * 100:.1f}"], padding=3, fontsize=8)
 
 
-def accuracy_under_attack(
-    curves: Mapping[str, Mapping[str, np.ndarray]], path: str | Path
-) -> Path:
+def accuracy_under_attack(curves: Mapping[str, Mapping[str, np.ndarray]], path: str | Path) -> Path:
     """Accuracy left after so many queries a sample: a line a method, and any of them in bold."""
     figure, axes = new_figure(8.0, 5.0)
     methods = list(next(iter(curves.values())))

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from distill.transform import (
-    TEXT_TRANSFORMATIONS,
     TRANSFORMATIONS,
     Code,
     fresh_name,
@@ -16,6 +15,7 @@ from distill.transform import (
     rename,
     transformed,
 )
+from distill.transform.text import TEXT_TRANSFORMATIONS
 
 STYLES = tuple(name for name in TRANSFORMATIONS if name != "rename")
 """What a transfer of style is made of; renaming is an attack of its own."""
