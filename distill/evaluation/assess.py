@@ -23,10 +23,10 @@ from distill.evaluation.variants import Variants, make_variants, pick
 
 
 class Listener(Protocol):
-    """Whoever watches: lines for people, and bars."""
+    """Whoever watches: lines for people, and bars by label."""
 
     def say(self, message: str) -> None: ...
-    def update(self, name: str, done: int, total: int | None = None) -> None: ...
+    def update(self, label: str, done: float | None = None, total: float | None = None) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +248,7 @@ def _worst(
     found: list[tuple[bool, float, str, Sample, np.ndarray, np.ndarray]] = []
     for variant, samples, teacher_RC, student_RC in blocks:
         said = violations(teacher_RC, student_RC, settings.relations)
-        for i in np.flatnonzero(said.any_R):
+        for i in np.flatnonzero(said.any_R).tolist():
             far = float(said.divergence_R[i])
             differs = bool(said.agreement_R[i])
             found.append((differs, far, variant, samples[i], teacher_RC[i], student_RC[i]))

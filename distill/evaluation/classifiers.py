@@ -53,7 +53,8 @@ class TokenEncoder:
     """Samples in one model's tokens, cut to its length by its rule; counts what was cut."""
 
     def __init__(self, folder: str, max_length: int, cut: Cut = "head") -> None:
-        self.max_length, self.cut = max_length, cut
+        self.max_length = max_length
+        self.cut: Cut = cut
         self._tokenizer = load_tokenizer(folder)
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:

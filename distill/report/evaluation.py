@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,12 +52,10 @@ def _quality(evaluated: Evaluated) -> Iterator[Line]:
     rows = [("accuracy", "accuracy"), ("f1", "macro F1"), ("precision", "macro precision")]
     for name, told in [*rows, ("recall", "macro recall"), ("ece", "ECE")]:
         line = _both(evaluated, "quality", told, f"test.{name}")
-        spans = []
-        for prefix, text in (("", line.student), ("teacher.", line.teacher)):
-            low = metrics.get(f"{prefix}interval.{name}.low")
-            high = metrics.get(f"{prefix}interval.{name}.high")
-            known = low is not None and high is not None
-            spans.append(f"{text} [{low * 100:.1f}, {high * 100:.1f}]" if known else text)
+        spans = [
+            _spanned(text, metrics, f"{prefix}interval.{name}")
+            for prefix, text in (("", line.student), ("teacher.", line.teacher))
+        ]
         yield Line("quality", told, *spans)
     for domain in evaluated.task.domain_names:
         if f"test.accuracy.{domain}" in metrics:
@@ -67,6 +65,12 @@ def _quality(evaluated: Evaluated) -> Iterator[Line]:
             yield _both(evaluated, "quality", f"F1 of class {label}", f"test.f1.{label}")
     if "test.retention" in metrics:
         yield Line("quality", "retention", percent(metrics["test.retention"]))
+
+
+def _spanned(text: str, metrics: Mapping[str, float | None], interval: str) -> str:
+    """``81.2 % [79.0, 83.4]`` where the interval was measured."""
+    low, high = metrics.get(f"{interval}.low"), metrics.get(f"{interval}.high")
+    return text if low is None or high is None else f"{text} [{low * 100:.1f}, {high * 100:.1f}]"
 
 
 def _fidelity(evaluated: Evaluated) -> Iterator[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def violation_bars(metrics: Mapping[str, float | None], path: str | Path) -> Pat
     changes = [
         name.split(".")[2]
         for name in metrics
-        if name.startswith("fidelity.transformed.") and name.endswith(".any")
+        if re.fullmatch(r"fidelity\.transformed\.\w+\.any", name)
     ]
     figure, axes = new_figure(8.0, 3.2 + 0.3 * len(changes))
     rows = [(f"{name}", metrics[f"fidelity.{name}"], BLUE, "as shown") for name in names]
