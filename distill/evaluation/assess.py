@@ -6,7 +6,7 @@ Shape suffixes: R rows, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,18 +67,18 @@ class Difference:
     text: str
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """One model's answers, and what it came to under attack."""
 
     probs_RC: np.ndarray
     calibration: Calibration
-    variant_probs: dict[str, np.ndarray] = field(default_factory=dict)
+    variant_probs: dict[str, np.ndarray]
     """By transformation, for the rows that it changed."""
-    attacks: UnderAttack | None = None
+    attacks: UnderAttack | None
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Assessment:
     """Everything measured; ``metrics`` holds the stable names."""
 
@@ -98,47 +98,51 @@ def assess(
     listener: Listener,
 ) -> Assessment:
     """All that ``settings`` ask for. Raises DataError where too many sources do not parse."""
-    names = transformations_of(task.kind, settings.transform) if _has_variants(task) else ()
+    variants = variants_of(task, settings)  # first: it may refuse the data
+    seen = examine(student, task, variants, settings, listener)
+    beside = None if teacher is None else examine(teacher, task, variants, settings, listener)
+    return compare(seen, beside, task, variants, settings)
+
+
+def variants_of(task: Task, settings: Evaluation) -> Variants:
+    """The transformed rows, the same for every model."""
+    has_some = task.kind is not None or task.sd_D is not None
+    names = transformations_of(task.kind, settings.transform) if has_some else ()
     chosen = pick(len(task.samples), settings.transform.num_samples, settings.seed)
-    variants = make_variants(task, chosen, names, settings)  # first: it may refuse the data
-    notes = [*_notes(task), *variants.notes]
-    listener.say(f"asking {student.name}{f' and {teacher.name}' if teacher else ''}")
-    seen = {"student": _ask(student, task, variants)}
-    if teacher is not None:
-        seen["teacher"] = _ask(teacher, task, variants)
-    if task.kind is not None and settings.attack.methods:
-        for role, model in (("student", student), ("teacher", teacher)):
-            if model is not None:
-                seen[role].attacks = attack_model(
-                    model, task, seen[role].probs_RC, settings, listener
-                )
-    metrics: dict[str, float | None] = {}
-    for role, one in seen.items():
-        prefix = "" if role == "student" else "teacher."
-        found = _quality(one, task, settings, with_intervals=True) | _robustness(
-            one, task, variants
-        )
-        metrics |= {f"{prefix}{name}": value for name, value in found.items()}
-    differences: list[Difference] = []
-    if teacher is not None:
-        metrics |= _fidelity(seen["student"], seen["teacher"], task, variants, settings, notes)
-        differences = _worst(seen["student"], seen["teacher"], task, variants, settings)
-    return Assessment(metrics, seen["student"], seen.get("teacher"), differences, notes)
+    return make_variants(task, chosen, names, settings)
 
 
-def _has_variants(task: Task) -> bool:
-    return task.kind is not None or task.sd_D is not None
-
-
-def _ask(model: Classifier, task: Task, variants: Variants) -> Seen:
+def examine(
+    model: Classifier, task: Task, variants: Variants, settings: Evaluation, listener: Listener
+) -> Seen:
+    """One model's answers to all rows, transformed ones included, and the attacks on it."""
+    listener.say(f"asking {model.name}")
     probs_RC = probs_of(model, task.samples)
     found = {name: probs_of(model, changed.samples) for name, changed in variants.items()}
-    return Seen(probs_RC, calibration(probs_RC, task.labels_R), found)
+    attacks = None
+    if task.kind is not None and settings.attack.methods:
+        attacks = attack_model(model, task, probs_RC, settings, listener)
+    return Seen(probs_RC, calibration(probs_RC, task.labels_R), found, attacks)
 
 
-def _quality(
-    seen: Seen, task: Task, settings: Evaluation, with_intervals: bool
-) -> dict[str, float | None]:
+def compare(
+    student: Seen, teacher: Seen | None, task: Task, variants: Variants, settings: Evaluation
+) -> Assessment:
+    """The metrics of the student, and of the two together."""
+    notes = [*_notes(task), *variants.notes]
+    metrics: dict[str, float | None] = {}
+    for prefix, one in (("", student), ("teacher.", teacher)):
+        if one is not None:
+            found = _quality(one, task, settings) | _robustness(one, task, variants)
+            metrics |= {f"{prefix}{name}": value for name, value in found.items()}
+    differences: list[Difference] = []
+    if teacher is not None:
+        metrics |= _fidelity(student, teacher, task, variants, settings, notes)
+        differences = _worst(student, teacher, task, variants, settings)
+    return Assessment(metrics, student, teacher, differences, notes)
+
+
+def _quality(seen: Seen, task: Task, settings: Evaluation) -> dict[str, float | None]:
     labels_R, domains_R = task.labels_R, task.domains_R
     predicted_R = seen.probs_RC.argmax(1)
     counts = confusion(labels_R, predicted_R, len(task.label_names))
@@ -157,7 +161,7 @@ def _quality(
             metrics[f"test.recall.{name}"] = recall
             total = precision + recall
             metrics[f"test.f1.{name}"] = 2 * precision * recall / total if total else 0.0
-    if with_intervals and settings.intervals.num_draws:
+    if settings.intervals.num_draws:
         drawn, level = settings.intervals.num_draws, settings.intervals.level
         found = bootstrap(seen.probs_RC, labels_R, drawn, level, settings.seed)
         for name, (low, high) in found.items():

@@ -10,11 +10,22 @@ import numpy as np
 
 from distill.evaluation.calibration import Calibration
 from distill.evaluation.relations import RELATIONS
-from distill.report.plots import BLUE, PALETTE, SKY, VERMILION, as_percent, new_figure, save
+from distill.report.plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    as_percent,
+    new_figure,
+    save,
+)
 
 COLOURS = {"student": VERMILION, "teacher": BLUE}
 MARKERS = {"student": "o", "teacher": "s"}
-STYLES = ("-", "--", ":", "-.", (0, (5, 1)))
+METHOD_COLOURS = (GREEN, PURPLE, ORANGE, BLACK)
 
 
 def reliability(calibrations: Mapping[str, Calibration], path: str | Path) -> Path:
@@ -116,12 +127,13 @@ def accuracy_under_attack(curves: Mapping[str, Mapping[str, np.ndarray]], path: 
             is_any = method == "any"
             axes.plot(
                 of_role[method],
-                color=COLOURS[role] if is_any else PALETTE[(index + 2) % len(PALETTE)],
+                color=COLOURS[role] if is_any else METHOD_COLOURS[index % len(METHOD_COLOURS)],
                 linestyle="-" if role == "student" else "--",
                 linewidth=2.6 if is_any else 1.2,
                 label=f"{role}, {'any attack' if is_any else method}",
             )
     axes.set_xlabel("queries a sample")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("accuracy under attack")
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(as_percent)
