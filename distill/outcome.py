@@ -77,7 +77,8 @@ def evaluate(
         predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
     else:
         say("asking the teachers about validation and test rows")
-        rows += teacher_rows(plan, student.data, guidance, parts, test, interrupt)
+        compared = teacher_rows(plan, student.data, guidance, parts, test, interrupt)
+        rows += compared.rows
         validation = Split(plan.corpus, "validation")
         with guidance.open(student.data, "driver", test.num_classes) as stream:
             seen = predict(module, validation.batches(tokens), stream, interrupt.is_set)

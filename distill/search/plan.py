@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from distill.config import Experiment, Student
-from distill.errors import ConfigError
+from distill.config import Experiment
+from distill.errors import ConfigError, DataError, InputError
 from distill.run_folder import OPERATIONAL
 from distill.search.memory import KEYS
 from distill.search.settings import Search
@@ -33,12 +33,13 @@ def raw_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def plan_search(
-    experiment: Experiment, fits: Callable[[Student], object]
+    experiment: Experiment, fits: Callable[[Experiment], object]
 ) -> list[tuple[str, str, str]]:
     """Part, plan and size, for the plan's table.
 
-    ``fits`` raises ConfigError for a student that cannot be built. Raises ConfigError for what no
-    trial could be: a key, an end of a range, a size, the room.
+    ``fits`` raises InputError for a student that cannot be built, or an aggregation that cannot
+    serve the teachers. Raises ConfigError for what no trial could be: a key, an end of a range, a
+    size, the room.
     """
     search = experiment.search
     if search is None:
@@ -122,12 +123,12 @@ def _check_corner(
     values: dict[str, Value],
     key: str,
     experiment: Experiment,
-    fits: Callable[[Student], object],
+    fits: Callable[[Experiment], object],
 ) -> None:
     try:
         changed = with_values(raw, values)
-        fits(changed.student)
-    except ConfigError as error:
+        fits(changed)
+    except (ConfigError, DataError) as error:
         if len(values) > 1 or len(experiment.search.space if experiment.search else ()) == 1:
             raise ConfigError(f"search.space: {error}") from None
         if _is_own_fault(error, key):
@@ -140,7 +141,7 @@ def _check_corner(
         )
 
 
-def _is_own_fault(error: ConfigError, key: str) -> bool:
+def _is_own_fault(error: InputError, key: str) -> bool:
     """Whether the message is about this key alone: unknown, or out of its own range."""
     return "unknown key" in str(error) or f": {key}:" in str(error)
 
