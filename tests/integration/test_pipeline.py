@@ -71,6 +71,14 @@ def test_the_table_has_every_model(outcome: Outcome) -> None:
         assert (expert.home + 2 * expert.abroad) / 3 == pytest.approx(expert.accuracy)
 
 
+def test_the_router_is_told_by_load_and_confidence(outcome: Outcome) -> None:
+    loads = [outcome.metrics[f"router.load.{name}"] for name in DOMAINS]
+    assert sum(loads) == pytest.approx(1) and min(loads) > 0
+    assert outcome.metrics["router.accuracy"] > 0.8  # the domain is in the text
+    assert 1 / 3 <= outcome.metrics["router.confidence"] <= 1
+    assert (outcome.report / "router.png").stat().st_size > 10_000
+
+
 def test_the_export_loads_without_distill(outcome: Outcome, root: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
