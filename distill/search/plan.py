@@ -65,6 +65,7 @@ def plan_search(
         )
     raw = raw_of(experiment)
     _refuse_fixed(search)
+    _refuse_nested(search)
     for values, key in _corners(search):
         _check_corner(raw, values, key, experiment, fits)
     at_once = None
@@ -99,6 +100,16 @@ def _refuse_fixed(search: Search) -> None:
             raise ConfigError(
                 f"search.space.{key} cannot be searched: {fixed} is the same for all trials, which "
                 "share data, teachers and their answers; run another sweep for another value"
+            )
+
+
+def _refuse_nested(search: Search) -> None:
+    for key in search.space:
+        inner = next((other for other in search.space if other.startswith(f"{key}.")), None)
+        if inner is not None:
+            raise ConfigError(
+                f"search.space.{inner} lies within search.space.{key}, which sets the whole "
+                "section: remove one of the two"
             )
 
 

@@ -30,7 +30,7 @@ from distill.loop import Report
 from distill.records import Cursor
 from distill.search.ledger import Entry, Ledger, identity_of, searched
 from distill.search.settings import COSTS, REPORTED
-from distill.search.space import Value
+from distill.search.space import Value, read_value
 from distill.student.export import ModelCard, export
 from distill.student.store import newest
 
@@ -59,7 +59,7 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experime
         if section in ("aggregation", "objective") and last == "type":
             _keep_known(changed.get(section, {}), section, value)
     for key, value in values.items():
-        assign(changed, key, value)
+        assign(changed, key, read_value(value))
     told = ", ".join(f"{key}={value}" for key, value in values.items())
     return parse(changed, source=told or "the experiment")
 

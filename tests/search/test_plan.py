@@ -84,6 +84,21 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
         ),
         ({"aggregation.k": GRID | {"values": [2, 9]}}, {}, {}, "aggregation.k must lie .*got 9"),
         (
+            {
+                "aggregation": GRID | {"values": [{"type": "mean"}]},
+                "aggregation.mix": GRID | {"values": ["logits", "probabilities"]},
+            },
+            {},
+            {},
+            "search.space.aggregation.mix lies within search.space.aggregation",
+        ),
+        (
+            {"aggregation": GRID | {"values": [{"type": "single", "teacher": "cars"}]}},
+            {},
+            {},
+            "'cars' is none of the teachers: give one of films, meals, tools",
+        ),
+        (
             {"aggregation.teacher": GRID | {"values": ["films", "cars"]}},
             {},
             {"aggregation": {"type": "single", "teacher": "films"}},
@@ -120,6 +135,22 @@ def test_a_sweep_over_aggregations_goes_where_the_files_own_keys_do_not(root: Pa
     assert [a.type for a in tried] == ["routed", "mean", "oracle"]
     assert [a.mix for a in tried] == ["probabilities"] * 3
     assert getattr(tried[0], "k", None) == 2
+
+
+def test_a_value_may_be_a_whole_section(root: Path) -> None:
+    sections = [
+        {"type": "single", "teacher": "films"},
+        {"type": "oracle"},
+        {"type": "routed", "k": "all"},
+    ]
+    plan = plan_of(root, {"aggregation": GRID | {"values": sections}}, {})
+    search = plan.experiment.search
+    assert search is not None
+    values = search.space["aggregation"].ends
+    assert values[0] == "{type: single, teacher: films}"
+    tried = [with_values(raw_of(plan.experiment), {"aggregation": v}) for v in values]
+    assert [e.aggregation.model_dump(exclude_unset=True) for e in tried] == sections
+    assert parse(plan.experiment.model_dump(mode="json")).search == search
 
 
 def test_a_sweep_needs_a_search(root: Path) -> None:
