@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from distill.aggregation import Routed
+from distill.aggregation import OracleDomain, Routed, Single, UniformMean
 from distill.check import check
 from distill.config import Cache, Serving, Stream, parse
 from distill.data.corpus import Corpus
 from distill.errors import ModelError
 from distill.fit import DataSpec, Guidance, TeacherSpec
 from distill.teachers.cache import TeacherKey
+from distill.teachers.client import SilentTeachers
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from tests.toys import DOMAINS, toy_experiment, write_encoder
@@ -48,8 +51,8 @@ def raw(root: Path, names: tuple[str, ...], **aggregation: Any) -> dict[str, Any
     return changes | {"aggregation": router | aggregation}
 
 
-def test_a_pickled_router_sends_each_row_home(root: Path, tmp_path: Path) -> None:
-    corpus = check(parse(raw(root, DOMAINS))).corpus
+def guidance_of(root: Path, corpus: Corpus, cache: Path) -> Guidance:
+    """Teachers and router in this process, k = 1."""
     folders = {name: str(root / name) for name in DOMAINS} | {"router": str(root / "router.pkl")}
     num_outputs = dict.fromkeys(DOMAINS, 2) | {"router": 3}
     engines = {
@@ -66,21 +69,44 @@ def test_a_pickled_router_sends_each_row_home(root: Path, tmp_path: Path) -> Non
         )
         for name, folder in folders.items()
     )
-    guidance = Guidance(
-        LocalTeachers(engines),
-        tuple(teachers),
-        router,
-        Routed(k=1, router=router.folder),
-        Stream(),
-        Cache(),
-        str(tmp_path / "cache"),
-    )
+    routed = Routed(k=1, router=router.folder)
+    client = LocalTeachers(engines)
+    return Guidance(client, tuple(teachers), router, routed, Stream(), Cache(), str(cache))
+
+
+def test_a_pickled_router_sends_each_row_home(root: Path, tmp_path: Path) -> None:
+    corpus = check(parse(raw(root, DOMAINS))).corpus
+    guidance = guidance_of(root, corpus, tmp_path / "cache")
     data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
-    test = Corpus(corpus.folder).rows("test")
+    test = corpus.rows("test")
     with guidance.open(data, "test", 2) as stream:
         answers = stream.answer_all(test)
     assert answers.asked_KB.sum(0).tolist() == [1] * len(test)
     assert answers.asked_KB.int().argmax(0).tolist() == corpus.domains_of(test).tolist()
+
+
+def test_one_pass_answers_for_every_aggregation(root: Path, tmp_path: Path) -> None:
+    """What a sweep over aggregations relies on: after it nobody need be asked."""
+    corpus = check(parse(raw(root, DOMAINS))).corpus
+    guidance = guidance_of(root, corpus, tmp_path / "cache")
+    data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
+    everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
+    with everyone.open(data, "fill", 2) as stream:
+        whole = stream.answer_all(corpus.rows("test")).logits_KBV
+    silent = replace(guidance, client=SilentTeachers((*DOMAINS, "router")))
+    for aggregation in (
+        Routed(k=1),
+        Routed(k=2),
+        Routed(k="all"),
+        UniformMean(),
+        OracleDomain(),
+        *(Single(teacher=name) for name in DOMAINS),
+    ):
+        own = replace(silent, aggregation=aggregation)
+        with own.open(data, aggregation.type, 2) as stream:
+            answers = stream.answer_all(corpus.rows("test"))
+        assert (answers.asked_KB.sum(0) == aggregation.num_asked(3)).all()
+        assert torch.equal(answers.logits_KBV, whole * answers.asked_KB[..., None])
 
 
 def test_a_pickled_router_must_be_allowed_and_in_the_teachers_order(root: Path) -> None:
