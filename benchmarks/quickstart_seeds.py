@@ -95,6 +95,7 @@ def student_under(
             tokenizer=tokenizer_fingerprint(folder),
             wire=wire_name(serving.wire),
             max_length=max_length,
+            cut=experiment.data.cut,
         )
         specs.append(TeacherSpec(name, str(folder), serving, len(corpus.label_names), key))
         engines[name] = TeacherEngine(
@@ -112,7 +113,7 @@ def student_under(
         Cache(),
         str(output / "cache"),
     )
-    data = DataSpec(str(corpus.folder), tokenizer, max_length)
+    data = DataSpec(str(corpus.folder), tokenizer, max_length, experiment.data.cut)
     job = Job(
         name=label,
         folder=str(output / "others" / label),

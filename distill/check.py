@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,9 +15,16 @@ from typing import Any, Literal
 import torch
 
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
-from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
+from distill.check_mixture import (
+    check_aggregation,
+    check_names,
+    check_router,
+    teacher_labels,
+    teacher_names,
+)
+from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
 from distill.data.corpus import Corpus, build_corpus
-from distill.errors import ConfigError, DataError, ModelError
+from distill.errors import ConfigError, DataError
 from distill.models.features import FeatureSpace
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.sizes import solve
@@ -29,7 +35,6 @@ from distill.search.settings import Search
 from distill.teachers.probability import is_pickle
 
 Say = Callable[[str], None]
-RESERVED = ("router", "student")
 Command = Literal["train", "sweep"]
 
 
@@ -67,25 +72,32 @@ def check(
     """Validate all of it; InputError names the key, the value and the way out."""
     check_kind(experiment)
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
-    labels = _teacher_labels(experiment, infos)
+    labels = teacher_labels(experiment, infos)
     base = read_info(experiment.experts.base, False) if experiment.experts else None
     say("reading the data")
     corpus = build_corpus(experiment.data, experiment.seed, labels=labels)
     space = space_of(experiment.data, corpus)
     check_teachers(experiment, corpus, infos)
-    names = _teacher_names(experiment, corpus)
-    _check_aggregation(experiment, names)
+    names = teacher_names(experiment, corpus)
+    check_aggregation(experiment.aggregation, names, corpus)
+    check_router(experiment.aggregation, names, corpus)
     tokenizer = _tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
-    _check_names(names)
+    check_names(names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
     num_cpus, num_gpus, resource_lines = _check_resources(experiment, len(names), infos, base)
     described = identity(experiment, corpus.fingerprint)
     search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
-        search_lines = plan_search(experiment, _sizes(experiment, corpus, tokenizer, space))
+        check_size = _sizes(experiment, corpus, tokenizer, space)
+
+        def check_trial(trial: Experiment) -> None:
+            check_size(trial.student)
+            check_aggregation(trial.aggregation, names, corpus)
+
+        search_lines = plan_search(experiment, check_trial)
     if command == "sweep":
         described["command"] = command  # its folder holds trials, not a student
     is_resuming = RunFolder(experiment.output).check(described)
@@ -116,17 +128,6 @@ def search_of(plan: Plan) -> Search:
     return plan.experiment.search
 
 
-def _check_names(names: tuple[str, ...]) -> None:
-    """Names of teachers become folders, metrics and actors."""
-    for name in names:
-        if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED:
-            raise ConfigError(
-                f"{name!r} cannot name a teacher: use letters, digits, dots, dashes and "
-                f"underscores, and none of {', '.join(RESERVED)} (experts are named after the "
-                "values of data.columns.domain)"
-            )
-
-
 def _check_parts(experiment: Experiment, corpus: Corpus, base: FolderInfo | None) -> None:
     """Every expert has rows to learn from, and no more layers to train than there are."""
     experts = experiment.experts
@@ -155,61 +156,6 @@ def _check_parts(experiment: Experiment, corpus: Corpus, base: FolderInfo | None
                     f"experts.batch_size {experts.batch_size} is larger than the {num_rows} "
                     f"training rows of the domain {name!r}: lower it"
                 )
-
-
-def _teacher_labels(experiment: Experiment, infos: dict[str, FolderInfo]) -> tuple[str, ...] | None:
-    """The teachers' common label space, in class order; None when experts are trained here."""
-    for teacher in experiment.teachers:
-        if not infos[teacher.name].has_classifier_head:
-            raise ModelError(
-                f"teachers.{teacher.name}: {teacher.path} has no classification head: fine-tune "
-                "it first (section experts), or give another folder"
-            )
-    spaces = {name: info.label_names for name, info in infos.items()}
-    if not spaces:
-        return None
-    (first, labels), *others = spaces.items()
-    for name, other in others:
-        if other != labels:
-            raise ModelError(
-                f"teachers {first!r} and {name!r} have different labels or label orders: "
-                f"{list(labels)} and {list(other)}: teachers must share one label space"
-            )
-    if experiment.data.labels is not None and experiment.data.labels != labels:
-        raise ConfigError(
-            f"data.labels is {list(experiment.data.labels)}, the teachers' labels are "
-            f"{list(labels)}: remove data.labels, or give teachers with these labels"
-        )
-    return labels
-
-
-def _teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
-    if experiment.experts is None:
-        return tuple(t.name for t in experiment.teachers)
-    partition = experiment.experts.partition
-    if isinstance(partition, KMeans):
-        return tuple(f"cluster-{c}" for c in range(partition.num_clusters))
-    if len(corpus.domain_names) < 2:
-        raise DataError(
-            f"data.columns.domain {experiment.data.columns.domain!r} has the values "
-            f"{list(corpus.domain_names)}: experts by column need at least two domains, or use "
-            "experts.partition.type 'kmeans'"
-        )
-    return corpus.domain_names
-
-
-def _check_aggregation(experiment: Experiment, names: tuple[str, ...]) -> None:
-    if not names:
-        return
-    experiment.aggregation.check(list(names))
-    router = getattr(experiment.aggregation, "router", None)
-    if router is not None:
-        info = check_folder(router)
-        if info.label_names != names:
-            raise ModelError(
-                f"aggregation.router {router} chooses among {list(info.label_names)}, the "
-                f"teachers are {list(names)}: names and order must be equal"
-            )
 
 
 def _tokenizer_folder(experiment: Experiment) -> str:

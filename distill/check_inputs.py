@@ -93,19 +93,23 @@ def read_info(path: str, allow_pickle: bool) -> FolderInfo:
 
 
 def check_teachers(experiment: Experiment, corpus: Corpus, infos: Mapping[str, FolderInfo]) -> None:
-    """Every ready teacher can read the rows; objects with predict_proba are tried on two."""
-    wanted = 0 if corpus.features is None else corpus.features.num
+    """Every ready teacher can read the rows."""
     for teacher in experiment.teachers:
-        key, info = f"teachers.{teacher.name}", infos[teacher.name]
-        if is_pickle(teacher.path):
-            model = load_pickled(teacher.path, teacher.allow_pickle)
-            _try_out(key, model, corpus, teacher.path)
-        elif info.num_features != wanted:
-            reads = {n: f"{n} features" if n else "text" for n in (info.num_features, wanted)}
-            raise ModelError(
-                f"{key}: {teacher.path} reads {reads[info.num_features]}, the data are "
-                f"{reads[wanted]}: give another folder, or other data.columns"
-            )
+        info = infos[teacher.name]
+        check_reader(f"teachers.{teacher.name}", teacher.path, teacher.allow_pickle, info, corpus)
+
+
+def check_reader(key: str, path: str, allow_pickle: bool, info: FolderInfo, corpus: Corpus) -> None:
+    """A ready teacher or router can read the rows; one with predict_proba is tried on two."""
+    wanted = 0 if corpus.features is None else corpus.features.num
+    if is_pickle(path):
+        _try_out(key, load_pickled(path, allow_pickle), corpus, path)
+    elif info.num_features != wanted:
+        reads = {n: f"{n} features" if n else "text" for n in (info.num_features, wanted)}
+        raise ModelError(
+            f"{key}: {path} reads {reads[info.num_features]}, the data are {reads[wanted]}: give "
+            "another folder, or other data.columns"
+        )
 
 
 def _try_out(key: str, model: object, corpus: Corpus, path: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from distill.aggregation import Aggregation, Routed, UniformMean
+from distill.aggregation import Aggregation, OracleDomain, Routed, Single, UniformMean
 from distill.check import Plan
+from distill.data.corpus import Corpus
 from distill.data.inputs import open_inputs
 from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu
 from distill.evaluation.predict import predict, predict_teachers
@@ -33,6 +34,37 @@ def row_of(split: Split, name: str, role: Role, predicted_R: np.ndarray) -> Row:
     )
 
 
+def row_name(aggregation: Aggregation) -> str | None:
+    """Of the aggregation's own row in the comparison; None where its weights must be trained."""
+    if isinstance(aggregation, Single):
+        return aggregation.teacher  # the teacher's own row
+    if isinstance(aggregation, UniformMean):
+        return "uniform mean"
+    if isinstance(aggregation, OracleDomain):
+        return "oracle domain"
+    if isinstance(aggregation, Routed):
+        return f"routed mix, k={aggregation.k}"
+    return f"{aggregation.type} mix" if aggregation.build(1, 1, 1) is None else None
+
+
+def _mixtures(aggregation: Aggregation, corpus: Corpus, names: list[str]) -> dict[str, Aggregation]:
+    """By name: the uniform mean, the oracle where it knows whom to ask, and the run's own."""
+    mixtures: dict[str, Aggregation] = {"uniform mean": UniformMean()}
+    if (corpus.homes_of(corpus.rows("test"), names) >= 0).all():
+        mixtures["oracle domain"] = OracleDomain()
+    own = row_name(aggregation)
+    if own is not None and own not in names:
+        mixtures.setdefault(own, aggregation)
+    return mixtures
+
+
+@dataclass(frozen=True)
+class TeacherComparison:
+    rows: list[Row]
+    router_logits_RK: np.ndarray | None
+    """Of the test split, raw; None without a router."""
+
+
 def teacher_rows(
     plan: Plan,
     data: DataSpec,
@@ -40,21 +72,22 @@ def teacher_rows(
     parts: Parts | None,
     test: Split,
     interrupt: StopOnSignal,
-) -> list[Row]:
+) -> TeacherComparison:
     """Every teacher on every test row, and the mixtures that need no trained weights."""
-    aggregation = guidance.aggregation
-    mixtures: dict[str, Aggregation] = {"uniform mean": UniformMean()}
-    asks_all = aggregation
-    if isinstance(aggregation, Routed):
-        mixtures[f"routed mix, k={aggregation.k}"] = aggregation
-        asks_all = aggregation.model_copy(update={"k": "all"})
-    elif aggregation.type != "mean" and aggregation.build(1, 1, 1) is None:
-        mixtures[f"{aggregation.type} mix"] = aggregation
     names = [t.name for t in guidance.teachers]
-    everyone = replace(guidance, aggregation=asks_all)
+    mixtures = _mixtures(guidance.aggregation, plan.corpus, names)
+    everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
     with everyone.open(data, "driver-test", test.num_classes) as stream:
         batches = test.batches(data.open())
-        found = predict_teachers(stream, batches, names, mixtures, interrupt.is_set)
+        predicted = predict_teachers(
+            stream,
+            batches,
+            names,
+            mixtures,
+            lambda rows: plan.corpus.homes_of(rows, names),
+            interrupt.is_set,
+        )
+    found = predicted.classes_R
     costs = {t.name: _teacher_cost(t, plan) for t in guidance.teachers}
     rows = []
     for name in names:
@@ -74,7 +107,7 @@ def teacher_rows(
         row = row_of(test, name, "mix", found[name])
         params, sizes = [c.params for c in used], [c.size_mb for c in used]
         rows.append(replace(row, params=_sum(params), size_mb=_sum(sizes)))
-    return rows
+    return TeacherComparison(rows, predicted.router_logits_RK)
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

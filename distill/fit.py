@@ -163,9 +163,11 @@ class Guidance:
         served = self.served
         tokens = {s.name: data.open(s.tokenizer) for s in served}
         keys = {s.name: s.key for s in served}
+        names = [t.name for t in self.teachers]
+        corpus = Corpus(Path(data.corpus))
         return TeacherStream(
             client=self.client,
-            names=[t.name for t in self.teachers],
+            names=names,
             tokens=tokens,
             num_labels=num_labels,
             cache=open_cache(self.cache, Path(self.cache_folder), keys, writer),
@@ -173,6 +175,7 @@ class Guidance:
             router=self.router.name if self.router else None,
             in_flight=self.stream.in_flight,
             boundary=boundary,
+            homes_of=lambda rows: corpus.homes_of(rows, names),
         )
 
 

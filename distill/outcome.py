@@ -8,19 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from distill.aggregation import Routed
 from distill.check import Plan
-from distill.comparison import costed, fit_row, relative, row_of, teacher_rows, tfidf_row
+from distill.comparison import (
+    TeacherComparison,
+    costed,
+    fit_row,
+    relative,
+    row_of,
+    teacher_rows,
+    tfidf_row,
+)
 from distill.config import TfidfBaseline
 from distill.evaluation.calibration import calibration
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.predict import Predicted, predict
 from distill.evaluation.relations import Relations, ece_gap, violations
+from distill.evaluation.routing import Routing, routing_of
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, load_best
 from distill.interrupt import StopOnSignal
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.progress import Tail
+from distill.report.router_plot import router
 from distill.report.table import Row, to_csv, to_json, to_markdown
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
@@ -73,13 +86,16 @@ def evaluate(
     rows: list[Row] = []
     module = load_best(student)
     guidance = student.guidance
+    routing: Routing | None = None
     eval_metrics = _best_evaluation(student)
     teacher_row: Row | None = None
     if guidance is None:
         predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
     else:
         say("asking the teachers about validation and test rows")
-        rows += teacher_rows(plan, student.data, guidance, parts, test, interrupt)
+        compared = teacher_rows(plan, student.data, guidance, parts, test, interrupt)
+        rows += compared.rows
+        routing = _routing(guidance, compared, test)
         validation = Split(plan.corpus, "validation")
         with guidance.open(student.data, "driver", test.num_classes) as stream:
             seen = predict(module, validation.batches(tokens), stream, interrupt.is_set)
@@ -101,11 +117,31 @@ def evaluate(
     rows = relative(rows, teacher_row)
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
     metrics |= _trust(predicted, test)
+    if routing is not None:
+        metrics |= routing.metrics(_homes(parts, routing))
+        router(routing, run.report / "router.png")
     card = _card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, card, student.data.reading)
     histories = {job.name: _history(job) for job in [student, *baselines]}
     _write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
+
+
+def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Routing | None:
+    """Whom the router chose on the test split; None where the run's aggregation has none."""
+    if not isinstance(guidance.aggregation, Routed) or compared.router_logits_RK is None:
+        return None
+    names = [t.name for t in guidance.teachers]
+    logits_RK = compared.router_logits_RK
+    return routing_of(guidance.aggregation, names, logits_RK, test.domains_R, test.domain_names)
+
+
+def _homes(parts: Parts | None, routing: Routing) -> np.ndarray | None:
+    """The expert of each test row's part, -1 where it has none; None without known parts."""
+    if parts is None:
+        return None
+    index = {name: k for k, name in enumerate(routing.names)}
+    return np.array([index.get(name, -1) for name in parts.names])[parts.of("test")]
 
 
 def _metrics(

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distill.aggregation import Routed
 from distill.check import Command, Plan, check
 from distill.cluster import check_address, check_room, connect
 from distill.config import Experiment, LabelsOnly, Serving
@@ -257,23 +258,22 @@ def run_experts(
 
     Returns the jobs of the experts and, last, the router.
     """
-    config = d.experiment.experts
-    needs_router = d.experiment.aggregation.needs_router()
-    if config is None or config.router is None or parts is None or not needs_router:
+    config, mixture = d.experiment.experts, d.experiment.aggregation
+    is_wanted = isinstance(mixture, Routed) and mixture.router is None
+    if config is None or config.router is None or parts is None or not is_wanted:
         run_tasks(d, [*experts, *others])
         return experts
     data, seed = experts[0].data, d.experiment.seed
-    router = router_job(config, parts, data, d.run.experts, seed)
-    router = replace(router, stop_file=str(d.run.stop))
+    built = router_job(config, parts, data, d.run.experts, seed)
+    router = replace(built, stop_file=str(d.run.stop))
     if config.router.targets == "partition":
         run_tasks(d, [*experts, router, *others])
         return [*experts, router]
     run_tasks(d, [*experts, *others])
     if not is_done(router):
         _ask_losses(d, experts)
-        targets = router_targets(parts, experts)
-        own = {"train_labels": targets["train"], "validation_labels": targets["validation"]}
-        router = replace(router, **own)
+        own = router_targets(parts, experts)
+        router = replace(router, train_labels=own["train"], validation_labels=own["validation"])
     run_tasks(d, [router])
     return [*experts, router]
 
@@ -381,19 +381,20 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         )
         return TeacherSpec(name, folder, serving, num_outputs, key)
 
-    experts = experiment.experts
-    router = None
+    experts, mixture = experiment.experts, experiment.aggregation
+    given = mixture.router if isinstance(mixture, Routed) else None
     if experts is not None:
         folders = {job.name: str(job.model_folder) for job in jobs}
-        router_folder = folders.pop(ROUTER, None)
+        router = given or folders.pop(ROUTER, None)
         teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
-        if router_folder is not None and experts.router is not None:
-            router = spec(ROUTER, router_folder, experts.router.serving, len(teachers))
+        serving = experts.router.serving if experts.router else experts.serving
     else:
+        router = given
         teachers = [spec(t.name, t.path, t, num_labels) for t in experiment.teachers]
-        given = getattr(experiment.aggregation, "router", None)
-        if given is not None:
-            first = teachers[0].serving
-            like_first = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
-            router = spec(ROUTER, given, like_first, len(teachers))
-    return teachers, router
+        first = teachers[0].serving
+        serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
+    if router is None:
+        return teachers, None
+    if isinstance(mixture, Routed) and given is not None:
+        serving = serving.model_copy(update={"allow_pickle": mixture.allow_pickle})
+    return teachers, spec(ROUTER, router, serving, len(teachers))

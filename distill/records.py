@@ -70,6 +70,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class RoutingInputs:
+    """What is known of rows before their teachers are asked: enough to choose whom to ask."""
+
+    names: tuple[str, ...]  # the teachers, in the order of K
+    homes_B: torch.Tensor  # int64: the teacher named like the row's domain, -1 without one
+    router_logits_BK: torch.Tensor | None = None  # float32, raw; None without a router
+
+
+@dataclass(frozen=True)
 class TeacherRequest:
     """What one teacher is asked. Idempotent: the same request always has the same answer."""
 

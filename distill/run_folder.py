@@ -46,7 +46,11 @@ OPERATIONAL: tuple[str, ...] = (
 )
 """Keys that say where and how a run happens, not what it computes: resuming may change them."""
 
-NEWER: dict[str, str] = {"data.cut": "head", "experts.router.targets": "partition"}
+NEWER: dict[str, str] = {
+    "data.cut": "head",
+    "experts.router.targets": "partition",
+    "aggregation.allow_pickle": "false",
+}
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 
 OPERATIONAL_SERVING = ("replicas", "num_cpus", "num_gpus", "node_labels", "max_batch_tokens")

@@ -10,13 +10,15 @@ from distill.aggregation import (
     Aggregation,
     Attention,
     FixedWeights,
+    OracleDomain,
     Routed,
+    Single,
     Uncertainty,
     UniformMean,
 )
 from distill.aggregation.mixture import mix
 from distill.errors import ConfigError
-from distill.records import TeacherAnswers
+from distill.records import RoutingInputs, TeacherAnswers
 
 K, B, V, H = 3, 6, 4, 8
 
@@ -89,12 +91,30 @@ def test_mixing_spaces_are_their_definitions() -> None:
 def test_routed_asks_the_top_k_and_renormalises() -> None:
     router_BK = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 5.0], [1.0, 1.0, 1.0]])
     routed = Routed(k=2)
-    asked_KB = routed.choose(router_BK)
+    asked_KB = routed.choose(RoutingInputs(("a", "b", "c"), torch.full((3,), -1), router_BK))
     assert asked_KB.T.tolist() == [[True, True, False], [True, False, True], [True, True, False]]
     said = TeacherAnswers(torch.zeros(3, 3, V), asked_KB, router_BK)
     weights_KB = routed.weigh(said, None, None).weights_KB
     e = math.e
     torch.testing.assert_close(weights_KB[:, 0], torch.tensor([e / (e + 1), 1 / (e + 1), 0.0]))
+
+
+def test_one_alone_is_asked_and_has_all_the_weight() -> None:
+    inputs = RoutingInputs(("a", "b", "c"), torch.tensor([2, 0, 0, 1, 2, 1]))
+    said = answers(everyone=True)
+    for aggregation, want_B in (
+        (Single(teacher="b"), [1] * B),
+        (OracleDomain(mix="probabilities"), [2, 0, 0, 1, 2, 1]),
+    ):
+        asked_KB = aggregation.choose(inputs)
+        assert asked_KB.sum(0).tolist() == [1] * B and asked_KB.int().argmax(0).tolist() == want_B
+        cut = TeacherAnswers(said.logits_KBV, asked_KB)
+        weights_KB = aggregation.weigh(cut, None, None).weights_KB
+        assert torch.equal(weights_KB, asked_KB.float())
+        target = aggregation.target(cut, weights_KB, 2.0)
+        alone_BV = said.logits_KBV[torch.tensor(want_B), torch.arange(B)]
+        torch.testing.assert_close(target.logp_NV, torch.log_softmax(alone_BV / 2, -1))
+        assert aggregation.asking_all().choose(inputs).all()
 
 
 def test_uncertainty_trusts_the_sure_teacher() -> None:
@@ -128,5 +148,7 @@ def test_counts_that_do_not_fit_name_the_key() -> None:
         Routed(k=3).check(["a", "b"])
     with pytest.raises(ConfigError, match=r"aggregation.weights has 1 values for 2 teachers"):
         FixedWeights(weights=(1.0,)).check(["a", "b"])
+    with pytest.raises(ConfigError, match=r"aggregation.teacher 'c' is none .* give one of a, b"):
+        Single(teacher="c").check(["a", "b"])
     with pytest.raises(ValueError, match="non-negative"):
         FixedWeights(weights=(1.0, -1.0))

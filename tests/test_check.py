@@ -67,6 +67,21 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"trainer.num_gpus_per_worker": 99}, ConfigError, "need 99 GPUs at once, this machine has"),
     ({"experts.serving.num_cpus": 999}, ConfigError, "CPUs at once, this machine has"),
     ({"aggregation.k": 4}, ConfigError, r"aggregation.k must lie between 1 and .* \(3\).*got 4"),
+    ({"aggregation": {"type": "single", "teacher": "cars"}}, ConfigError, "'cars' is none of"),
+    (
+        {"experts.partition": {"type": "kmeans"}, "aggregation": {"type": "oracle"}},
+        ConfigError,
+        r"none is called 'films' \(train split\): the teachers are cluster-0, cluster-1",
+    ),
+    (
+        {
+            "data.columns.domain": None,
+            "experts.partition": {"type": "kmeans"},
+            "aggregation": {"type": "oracle"},
+        },
+        DataError,
+        "162 rows of the train split have no domain: give data.columns.domain",
+    ),
     ({"student.heads": 5}, ConfigError, "heads"),
     ({"student": {"size_mb": 0.001}}, ConfigError, "student.size_mb"),
     ({"student": {"path": "absent"}}, ModelError, "absent"),
@@ -77,7 +92,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "kind", "message"), BAD, ids=[next(iter(b[0])) for b in BAD])
+@pytest.mark.parametrize(("changes", "kind", "message"), BAD, ids=["+".join(b[0]) for b in BAD])
 def test_bad_input_is_refused(
     root: Path, tmp_path: Path, changes: dict[str, Any], kind: type[InputError], message: str
 ) -> None:
@@ -115,6 +130,10 @@ def test_a_run_folder_belongs_to_one_experiment(root: Path, tmp_path: Path) -> N
         RunFolderError, match=r"another experiment: kd.alpha is 0.1 here, 0.7 there"
     ):
         check(experiment(root, tmp_path, {"kd.alpha": 0.1}))
+    # A folder that a version without data.cut wrote: it cut to the head.
+    assert not {"data.cut", "experts.router.targets"} & first.identity.keys()
+    with pytest.raises(RunFolderError, match=r"data\.cut is 'tail' here, None there"):
+        check(experiment(root, tmp_path, {"data.cut": "tail"}))
     (tmp_path / "run/experiment.json").write_text("{")
     with pytest.raises(RunFolderError, match="unreadable"):
         check(experiment(root, tmp_path, {}))

@@ -4,13 +4,24 @@ from typing import Annotated
 
 from pydantic import Field
 
+from distill.aggregation.alone import OracleDomain, Single
 from distill.aggregation.attention import Attention
 from distill.aggregation.fixed import FixedWeights, UniformMean
 from distill.aggregation.routed import Routed
 from distill.aggregation.uncertainty import Uncertainty
 
 Aggregation = Annotated[
-    UniformMean | FixedWeights | Routed | Uncertainty | Attention, Field(discriminator="type")
+    UniformMean | FixedWeights | Routed | Single | OracleDomain | Uncertainty | Attention,
+    Field(discriminator="type"),
 ]
 
-__all__ = ["Aggregation", "Attention", "FixedWeights", "Routed", "Uncertainty", "UniformMean"]
+__all__ = [
+    "Aggregation",
+    "Attention",
+    "FixedWeights",
+    "OracleDomain",
+    "Routed",
+    "Single",
+    "Uncertainty",
+    "UniformMean",
+]

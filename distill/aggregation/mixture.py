@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from distill.records import Target, TeacherAnswers
+from distill.records import RoutingInputs, Target, TeacherAnswers
 from distill.variant import Variant
 
 Space = Literal["logits", "probabilities"]
@@ -34,6 +34,14 @@ class Mixture(Variant):
     def num_asked(self, num_teachers: int) -> int:
         """How many of the teachers answer each row."""
         return num_teachers
+
+    def choose(self, inputs: RoutingInputs) -> Tensor:
+        """Whom each row has its answers from: bool [K, B]. Only these are asked."""
+        return torch.ones(len(inputs.names), len(inputs.homes_B), dtype=torch.bool)
+
+    def asking_all(self) -> "Mixture":
+        """One that asks every teacher about every row, and the router if this one does."""
+        return self
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module | None:
         """The trainable part, or None. Trained, reduced and checkpointed with the student."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill.aggregation.mixture import Mixture, Weights, only_asked
 from distill.errors import ConfigError
-from distill.records import TeacherAnswers
+from distill.records import RoutingInputs, TeacherAnswers
 
 
 class Routed(Mixture):
@@ -24,7 +24,11 @@ class Routed(Mixture):
     k: int | Literal["all"] = 2
     """Experts asked for each row."""
     router: str | None = Field(default=None)
-    """Folder of a trained router (a classifier over the teachers). Default: ``experts.router``."""
+    """A trained router, a classifier over the teachers: its folder, or the pickle of an object with
+    ``predict_proba`` whose ``classes_`` are their names, in their order. Null: that of
+    ``experts.router``."""
+    allow_pickle: bool = False
+    """Load a pickle as ``router``. Pickles run code."""
 
     def needs_router(self) -> bool:
         return True
@@ -39,8 +43,13 @@ class Routed(Mixture):
                 f"({len(teacher_names)}), or be 'all', got {self.k}"
             )
 
-    def choose(self, router_logits_BK: Tensor) -> Tensor:
-        """Which teachers to ask: bool [K, B]. Ties go to the teacher named first."""
+    def asking_all(self) -> Mixture:
+        return self.model_copy(update={"k": "all"})
+
+    def choose(self, inputs: RoutingInputs) -> Tensor:
+        """The k most probable, bool [K, B]. Ties go to the teacher named first."""
+        router_logits_BK = inputs.router_logits_BK
+        assert router_logits_BK is not None
         k = self.num_asked(router_logits_BK.shape[1])
         order_BK = router_logits_BK.argsort(dim=1, descending=True, stable=True)
         asked_BK = torch.zeros_like(router_logits_BK, dtype=torch.bool)

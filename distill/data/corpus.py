@@ -145,6 +145,15 @@ class Corpus:
         """int64[n] indices into domain_names, -1 for a row without a domain."""
         return self._domains[np.asarray(rows, np.int64)]
 
+    def homes_of(
+        self, rows: Sequence[int] | np.ndarray | range, names: Sequence[str]
+    ) -> np.ndarray:
+        """int64[n] which of ``names`` is the row's domain, -1 where none is."""
+        index = {name: i for i, name in enumerate(names)}
+        # The last entry is that of no domain, whose index is -1.
+        homes = np.array([*(index.get(name, -1) for name in self.domain_names), -1], np.int64)
+        return homes[self.domains_of(rows)]
+
     @cached_property
     def _files(self) -> dict[str, RowsFile]:
         return {split: RowsFile(self.folder / f"{split}.arrow") for split in SPLITS}

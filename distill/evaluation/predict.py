@@ -6,19 +6,18 @@ Shape suffixes: B rows of a batch, R all rows, K teachers, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distill.aggregation import Aggregation
-from distill.aggregation.routed import Routed
 from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion, confusion_counts
 from distill.loop import BatchSource, NoTeachers, TargetSource
 from distill.module import DistillModule
-from distill.records import Knobs, TeacherAnswers
+from distill.records import Knobs, RoutingInputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,15 @@ class Predicted:
     @property
     def teacher_R(self) -> np.ndarray | None:
         return None if self.teacher_RC is None else self.teacher_RC.argmax(1)
+
+
+@dataclass(frozen=True)
+class PredictedTeachers:
+    """Class indices, int64 [R], of each teacher and mixture by name."""
+
+    classes_R: dict[str, np.ndarray]
+    router_logits_RK: np.ndarray | None
+    """float32, raw; None without a router."""
 
 
 @torch.inference_mode()
@@ -66,34 +74,35 @@ def predict_teachers(
     batches: BatchSource,
     names: Sequence[str],
     mixtures: Mapping[str, Aggregation],
+    homes_of: Callable[[np.ndarray], np.ndarray],
     is_asked_to_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, np.ndarray]:
-    """Of each teacher alone and of each mixture without trained weights; int64 [R] each.
+) -> PredictedTeachers:
+    """Of each teacher alone and of each mixture without trained weights.
 
     ``source`` must ask all teachers for every row (and the router, if a mixture is routed).
+    ``homes_of``: of row ids, the index of the teacher named like the row's domain, or -1.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in (*names, *mixtures)}
+    router: list[Tensor] = []
     for step in source.feed(batches, 0, batches.steps_per_epoch):
         _obey(is_asked_to_stop)
         for batch, answers in step.parts:
             assert answers is not None
+            router_BK = answers.router_logits_BK
+            homes_B = torch.from_numpy(homes_of(batch.rows_B))
+            known = RoutingInputs(tuple(names), homes_B, router_BK)
+            if router_BK is not None:
+                router.append(router_BK[batch.valid_B])
             for k, name in enumerate(names):
                 found[name].append(answers.logits_KBV[k].argmax(-1)[batch.valid_B])
             for name, aggregation in mixtures.items():
-                chosen = _as_asked(answers, aggregation)
+                # Cut to those that this aggregation would have asked.
+                chosen = replace(answers, asked_KB=aggregation.choose(known))
                 weights_KB = aggregation.weigh(chosen, None, None).weights_KB
                 logp_BV = aggregation.target(chosen, weights_KB, 1.0).logp_NV
                 found[name].append(logp_BV.argmax(-1)[batch.valid_B])
-    return {name: _joined(parts) for name, parts in found.items()}
-
-
-def _as_asked(answers: TeacherAnswers, aggregation: Aggregation) -> TeacherAnswers:
-    """All teachers' answers, cut to those that this aggregation would have asked."""
-    if not isinstance(aggregation, Routed):
-        return answers
-    assert answers.router_logits_BK is not None
-    asked_KB = aggregation.choose(answers.router_logits_BK)
-    return TeacherAnswers(answers.logits_KBV, asked_KB, answers.router_logits_BK)
+    classes_R = {name: _joined(parts) for name, parts in found.items()}
+    return PredictedTeachers(classes_R, _joined(router) if router else None)
 
 
 def confusion(labels_R: np.ndarray, predicted_R: np.ndarray, num_classes: int) -> Confusion:

@@ -24,6 +24,8 @@ MEANINGS = {
     "student.latency_ms": "median of one sequence of data.max_length tokens, batch 1, on one CPU "
     "thread",
     "student.gflops": "10⁹ floating-point operations of that forward; a multiply-add is 2",
+    "router.confidence": "mean of the largest router probability, on test",
+    "router.accuracy": "share of test rows whose most probable expert is that of their own part",
     "kd.temperature": "T: softens teachers and student in the soft loss",
     "kd.alpha": "α: weight of the soft target against the hard label",
     "loss": "training loss, mean over the steps since the last record",

@@ -142,15 +142,20 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
     return save(figure, path)
 
 
-def new_figure(width: float, height: float, num_rows: int = 1) -> tuple["Figure", Any]:
-    """A figure outside pyplot: no display, no global state, no figures left open."""
+def new_figure(
+    width: float, height: float, num_rows: int = 1, num_columns: int = 1
+) -> tuple["Figure", Any]:
+    """A figure outside pyplot: no display, no global state, no figures left open.
+
+    Rows of axes share their x-axis; columns share nothing.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(num_rows, sharex=True)
-    for one in axes if num_rows > 1 else [axes]:
+    axes = figure.subplots(num_rows, num_columns, sharex="col")
+    for one in figure.axes:
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from distill.config import Experiment, Student
-from distill.errors import ConfigError
+from distill.config import Experiment
+from distill.errors import ConfigError, DataError, InputError
 from distill.run_folder import OPERATIONAL
 from distill.search.memory import KEYS
 from distill.search.settings import Search
@@ -33,12 +33,13 @@ def raw_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def plan_search(
-    experiment: Experiment, fits: Callable[[Student], object]
+    experiment: Experiment, fits: Callable[[Experiment], object]
 ) -> list[tuple[str, str, str]]:
     """Part, plan and size, for the plan's table.
 
-    ``fits`` raises ConfigError for a student that cannot be built. Raises ConfigError for what no
-    trial could be: a key, an end of a range, a size, the room.
+    ``fits`` raises InputError for a student that cannot be built, or an aggregation that cannot
+    serve the teachers. Raises ConfigError for what no trial could be: a key, an end of a range, a
+    size, the room.
     """
     search = experiment.search
     if search is None:
@@ -64,6 +65,7 @@ def plan_search(
         )
     raw = raw_of(experiment)
     _refuse_fixed(search)
+    _refuse_nested(search)
     for values, key in _corners(search):
         _check_corner(raw, values, key, experiment, fits)
     at_once = None
@@ -101,6 +103,16 @@ def _refuse_fixed(search: Search) -> None:
             )
 
 
+def _refuse_nested(search: Search) -> None:
+    for key in search.space:
+        inner = next((other for other in search.space if other.startswith(f"{key}.")), None)
+        if inner is not None:
+            raise ConfigError(
+                f"search.space.{inner} lies within search.space.{key}, which sets the whole "
+                "section: remove one of the two"
+            )
+
+
 def _corners(search: Search) -> Iterator[tuple[dict[str, Value], str]]:
     """Values at the ends of the domains, and the key that a message should name."""
     ends = {key: domain.ends for key, domain in search.space.items()}
@@ -122,12 +134,12 @@ def _check_corner(
     values: dict[str, Value],
     key: str,
     experiment: Experiment,
-    fits: Callable[[Student], object],
+    fits: Callable[[Experiment], object],
 ) -> None:
     try:
         changed = with_values(raw, values)
-        fits(changed.student)
-    except ConfigError as error:
+        fits(changed)
+    except (ConfigError, DataError) as error:
         if len(values) > 1 or len(experiment.search.space if experiment.search else ()) == 1:
             raise ConfigError(f"search.space: {error}") from None
         if _is_own_fault(error, key):
@@ -140,7 +152,7 @@ def _check_corner(
         )
 
 
-def _is_own_fault(error: ConfigError, key: str) -> bool:
+def _is_own_fault(error: InputError, key: str) -> bool:
     """Whether the message is about this key alone: unknown, or out of its own range."""
     return "unknown key" in str(error) or f": {key}:" in str(error)
 

@@ -4,6 +4,7 @@ search:
   space:
     kd.temperature: {type: grid, values: [1, 2, 4]}
     optimizer.lr: {type: loguniform, low: 1.0e-4, high: 1.0e-2}
+    aggregation: {type: grid, values: [{type: mean}, {type: routed, k: 1}]}  # a whole section
 """
 
 from __future__ import annotations
@@ -11,17 +12,36 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
 
 from distill.variant import Variant
 
 Value = bool | int | float | str
 
 
+def _written(value: Any) -> Any:
+    """A section as one line of YAML: a value stays something that compares, prints and is a key."""
+    if not isinstance(value, dict):
+        return value
+    flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+    return flow.strip()
+
+
+def read_value(value: Value) -> Any:
+    """What a value sets its key to: itself, or the section that :func:`_written` wrote."""
+    is_section = isinstance(value, str) and value.startswith("{")
+    return yaml.safe_load(value) if is_section else value
+
+
+Listed = Annotated[Value, BeforeValidator(_written, json_schema_input_type=Value | dict[str, Any])]
+
+
 class _Values(Variant):
-    values: tuple[Value, ...] = Field(min_length=1)
+    values: tuple[Listed, ...] = Field(min_length=1)
+    """Numbers, words, or whole sections: mappings, kept as one line of YAML."""
 
     @model_validator(mode="after")
     def _differ(self) -> _Values:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distill.aggregation import Routed, UniformMean
 from distill.check import search_of
-from distill.comparison import fit_row, relative, row_of, teacher_rows, tfidf_row
+from distill.comparison import fit_row, relative, row_name, row_of, teacher_rows, tfidf_row
 from distill.config import Experiment, TfidfBaseline
 from distill.data.corpus import Corpus
 from distill.errors import TrainingError
@@ -191,7 +190,7 @@ def _ask_once(d: Driver, experts: list, data: DataSpec, parts: Parts | None) -> 
             return Asked(None, [], None, {})
         metrics = _fill(d, guidance, data)
         d.progress.say("evaluating the teachers on the test split")
-        rows = teacher_rows(d.plan, data, guidance, parts, test, d.interrupt)
+        rows = teacher_rows(d.plan, data, guidance, parts, test, d.interrupt).rows
         sizes = [row.params for row in rows if row.role == "expert"]
         known = [params for params in sizes if params is not None]
         # Objects with predict_proba have no weights to count.
@@ -234,16 +233,14 @@ def _whom(experiment: Experiment, guidance: Guidance) -> Guidance:
     is_searched = search is not None and any(k.startswith("aggregation") for k in search.space)
     if not is_searched:
         return guidance
-    routed = isinstance(guidance.aggregation, Routed)
-    everyone = guidance.aggregation.model_copy(update={"k": "all"}) if routed else UniformMean()
-    return replace(guidance, aggregation=everyone)
+    return replace(guidance, aggregation=guidance.aggregation.asking_all())
 
 
 def _compared(d: Driver, teachers: list[Row], baselines: list[Row]) -> list[Row]:
     """Baselines beside the mixture that the trials learn from, where that needs no training."""
-    mixes = [row for row in teachers if row.role == "mix"]
-    is_known = len(mixes) > 1 or d.experiment.aggregation.type == "mean"
-    return relative([*teachers, *baselines], mixes[-1] if mixes and is_known else None)
+    own = row_name(d.experiment.aggregation)
+    target = next((row for row in teachers if row.name == own), None)
+    return relative([*teachers, *baselines], target)
 
 
 def _baseline_rows(d: Driver, baselines: list) -> list[Row]:

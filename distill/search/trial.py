@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill.config import Experiment, assign, parse
 from distill.data.corpus import Corpus
@@ -30,7 +30,7 @@ from distill.loop import Report
 from distill.records import Cursor
 from distill.search.ledger import Entry, Ledger, identity_of, searched
 from distill.search.settings import COSTS, REPORTED
-from distill.search.space import Value
+from distill.search.space import Value, read_value
 from distill.student.export import ModelCard, export
 from distill.student.store import newest
 
@@ -48,12 +48,29 @@ DIMENSIONS = {
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experiment:
-    """The experiment with searched keys set; ConfigError where they do not go together."""
+    """The experiment with searched keys set; ConfigError where they do not go together.
+
+    A searched ``aggregation.type`` or ``objective.type`` keeps, of the file's section, the keys
+    that the type has: the file's ``k`` is no key of ``mean``.
+    """
     changed = copy.deepcopy(dict(raw))
     for key, value in values.items():
-        assign(changed, key, value)
+        section, _, last = key.partition(".")
+        if section in ("aggregation", "objective") and last == "type":
+            _keep_known(changed.get(section, {}), section, value)
+    for key, value in values.items():
+        assign(changed, key, read_value(value))
     told = ", ".join(f"{key}={value}" for key, value in values.items())
     return parse(changed, source=told or "the experiment")
+
+
+def _keep_known(section: dict[str, Any], name: str, kind: Value) -> None:
+    """Remove the keys that the variant ``kind`` of this section of the file does not have."""
+    variants = get_args(Experiment.model_fields[name].annotation)
+    fields = [v.model_fields for v in variants if v.model_fields["type"].default == kind]
+    for key in list(section):
+        if fields and key not in fields[0]:
+            del section[key]
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def load_pickled(path: str | Path, allow_pickle: bool) -> Any:
         )
     if not allow_pickle:
         raise ModelError(
-            f"{path} is a pickle, and pickles run code: set allow_pickle: true on this teacher if "
+            f"{path} is a pickle, and pickles run code: set allow_pickle: true beside this path if "
             "you trust where it comes from"
         )
     try:

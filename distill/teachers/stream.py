@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.aggregation import Aggregation, Routed
+from distill.aggregation import Aggregation, UniformMean
 from distill.loop import BatchSource, Step
-from distill.records import TeacherAnswers, TeacherRequest, fields_of
+from distill.records import RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
 from distill.teachers.meter import Meter
@@ -54,12 +54,14 @@ class TeacherStream:
         router: str | None = None,
         in_flight: int = 4,
         boundary: Callable[[], None] | None = None,
+        homes_of: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
         ``tokens``: a TeacherTokens for every teacher and the router. ``aggregation`` None asks
         all. ``in_flight``: steps asked ahead of the one in hand. ``boundary``: a barrier over all
-        ranks.
+        ranks. ``homes_of``: of row ids, the index of the teacher named like the row's domain, or
+        -1; None: nobody is at home anywhere.
         """
         self.names = tuple(names)
         self.router = router
@@ -67,8 +69,8 @@ class TeacherStream:
         self._tokens = tokens
         self._num_labels = num_labels
         self._cache = cache if cache is not None else NoCache()
-        # Only Routed asks some and not all.
-        self._routed = aggregation if isinstance(aggregation, Routed) else None
+        self._aggregation: Aggregation = aggregation or UniformMean()
+        self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
         self._meter = Meter((*self.names, router) if router else self.names)
@@ -221,7 +223,7 @@ class TeacherStream:
             ]
             for i, logits_NK in enumerate(ask_all(turns[0], wanted)):
                 router_logits[i] = _spread(logits_NK, valid[i])
-        chosen = [self._choose(valid[i], router_logits[i]) for i in range(len(parts))]
+        chosen = [self._choose(part, router_logits[i]) for i, part in enumerate(parts)]
         masks = [
             chosen_KB.numpy() & valid_B for chosen_KB, valid_B in zip(chosen, valid, strict=True)
         ]
@@ -238,14 +240,13 @@ class TeacherStream:
         slowest = max(finish, key=lambda name: finish[name]) if finish else None
         return _Answered(Step(step, joined), slowest)
 
-    def _choose(self, valid_B: np.ndarray, router_logits_BK: Tensor | None) -> Tensor:
+    def _choose(self, part: Any, router_logits_BK: Tensor | None) -> Tensor:
         """Whom each row has its answers from: bool [K, B]."""
-        asked_KB = torch.ones(len(self.names), len(valid_B), dtype=torch.bool)
-        if self._routed is not None and router_logits_BK is not None:
-            asked_KB = self._routed.choose(router_logits_BK)
+        homes_B = torch.from_numpy(self._homes_of(part.rows_B))
+        asked_KB = self._aggregation.choose(RoutingInputs(self.names, homes_B, router_logits_BK))
         # A filler row counts as answered by all, with zeros: every aggregation then gives it
         # finite weights, and its loss is masked out.
-        asked_KB[:, ~torch.from_numpy(valid_B)] = True
+        asked_KB[:, ~part.valid_B] = True
         return asked_KB
 
     def _logits(

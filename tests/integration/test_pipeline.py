@@ -55,6 +55,7 @@ def test_the_table_has_every_model(outcome: Outcome) -> None:
     assert [(row.name, row.role) for row in outcome.rows] == [
         *((name, "expert") for name in DOMAINS),
         ("uniform mean", "mix"),
+        ("oracle domain", "mix"),
         ("routed mix, k=2", "mix"),
         ("alone", "baseline"),
         ("tf-idf", "baseline"),
@@ -62,12 +63,20 @@ def test_the_table_has_every_model(outcome: Outcome) -> None:
     ]
     student = outcome.rows[-1]
     assert student.accuracy is not None and student.accuracy > 0.8
-    mix = outcome.rows[4]
+    mix = outcome.rows[5]
     assert student.retention == pytest.approx(student.accuracy / mix.accuracy)  # type: ignore[operator]
     for expert in outcome.rows[:3]:
         assert expert.home is not None and expert.abroad is not None
         # Every domain is a third of the test split.
         assert (expert.home + 2 * expert.abroad) / 3 == pytest.approx(expert.accuracy)
+
+
+def test_the_router_is_told_by_load_and_confidence(outcome: Outcome) -> None:
+    loads = [outcome.metrics[f"router.load.{name}"] for name in DOMAINS]
+    assert sum(loads) == pytest.approx(1) and min(loads) > 0
+    assert outcome.metrics["router.accuracy"] > 0.8  # the domain is in the text
+    assert 1 / 3 <= outcome.metrics["router.confidence"] <= 1
+    assert (outcome.report / "router.png").stat().st_size > 10_000
 
 
 def test_the_export_loads_without_distill(outcome: Outcome, root: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from distill.check import check
 from distill.config import parse
 from distill.errors import ConfigError
+from distill.search.plan import raw_of
+from distill.search.trial import with_values
 from tests.toys import toy_experiment
 
 GRID = {"type": "grid", "values": [1.0, 2.0]}
@@ -80,6 +82,28 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
             {"trainer": {"num_workers": 2}, "experts": None, "aggregation": {"type": "mean"}},
             "0 trials of 2 ×",
         ),
+        ({"aggregation.k": GRID | {"values": [2, 9]}}, {}, {}, "aggregation.k must lie .*got 9"),
+        (
+            {
+                "aggregation": GRID | {"values": [{"type": "mean"}]},
+                "aggregation.mix": GRID | {"values": ["logits", "probabilities"]},
+            },
+            {},
+            {},
+            "search.space.aggregation.mix lies within search.space.aggregation",
+        ),
+        (
+            {"aggregation": GRID | {"values": [{"type": "single", "teacher": "cars"}]}},
+            {},
+            {},
+            "'cars' is none of the teachers: give one of films, meals, tools",
+        ),
+        (
+            {"aggregation.teacher": GRID | {"values": ["films", "cars"]}},
+            {},
+            {"aggregation": {"type": "single", "teacher": "films"}},
+            "aggregation.teacher 'cars' is none of the teachers",
+        ),
         (
             {"aggregation.type": GRID | {"values": ["mean", "routed"]}},
             {},
@@ -97,6 +121,36 @@ def test_what_no_trial_could_be_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         plan_of(root, space, changes, **search)
+
+
+def test_a_sweep_over_aggregations_goes_where_the_files_own_keys_do_not(root: Path) -> None:
+    """The file's k = 2 is no key of mean, and mix is one of all."""
+    aggregation = {"type": "routed", "k": 2, "mix": "probabilities"}
+    space = {"aggregation.type": GRID | {"values": ["routed", "mean", "oracle"]}}
+    plan = plan_of(root, space, {"aggregation": aggregation})
+    tried = [
+        with_values(raw_of(plan.experiment), {"aggregation.type": kind}).aggregation
+        for kind in ("routed", "mean", "oracle")
+    ]
+    assert [a.type for a in tried] == ["routed", "mean", "oracle"]
+    assert [a.mix for a in tried] == ["probabilities"] * 3
+    assert getattr(tried[0], "k", None) == 2
+
+
+def test_a_value_may_be_a_whole_section(root: Path) -> None:
+    sections = [
+        {"type": "single", "teacher": "films"},
+        {"type": "oracle"},
+        {"type": "routed", "k": "all"},
+    ]
+    plan = plan_of(root, {"aggregation": GRID | {"values": sections}}, {})
+    search = plan.experiment.search
+    assert search is not None
+    values = search.space["aggregation"].ends
+    assert values[0] == "{type: single, teacher: films}"
+    tried = [with_values(raw_of(plan.experiment), {"aggregation": v}) for v in values]
+    assert [e.aggregation.model_dump(exclude_unset=True) for e in tried] == sections
+    assert parse(plan.experiment.model_dump(mode="json")).search == search
 
 
 def test_a_sweep_needs_a_search(root: Path) -> None:

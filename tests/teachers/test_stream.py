@@ -11,7 +11,7 @@ import pytest
 import torch
 from teacher_stand_ins import FakeBatches, FakeTokens, Formula, ParityRouter, formula
 
-from distill.aggregation import Routed, UniformMean
+from distill.aggregation import OracleDomain, Routed, Single, UniformMean
 from distill.errors import TeacherAnswerError
 from distill.records import TeacherOutput, TeacherRequest
 from distill.teachers.cache import TeacherCache, TeacherKey
@@ -43,7 +43,7 @@ class Setting:
             ["a", "b"],
             dict.fromkeys(("a", "b", "router"), kwargs.pop("tokens", FakeTokens())),
             3,
-            aggregation=Routed(k=1) if is_routed else UniformMean(),
+            aggregation=kwargs.pop("aggregation", Routed(k=1) if is_routed else UniformMean()),
             router="router" if is_routed else None,
             **kwargs,
         )
@@ -90,6 +90,22 @@ def test_only_the_chosen_experts_are_asked_and_only_for_their_rows():
         want_B3 = torch.where(odd_B[:, None], formula(batch.rows_B, bias=1.0), 0)
         assert torch.equal(answers.logits_KBV[1], want_B3)
         assert torch.equal(answers.router_logits_BK.argmax(1) == 1, odd_B)
+
+
+def test_a_single_teacher_and_the_domains_own_are_asked_alone():
+    batches = FakeBatches(ROWS, 8, num_micro_batches=3)
+    setting = Setting()
+    with setting.stream(aggregation=Single(teacher="b")) as stream:
+        list(stream.feed(batches, 0, batches.steps_per_epoch))
+    assert setting.a.rows == [] and sorted(setting.b.rows) == ROWS.tolist()
+    setting = Setting()
+    homes = {"aggregation": OracleDomain(), "homes_of": lambda rows: (rows % 3 == 0).astype(int)}
+    with setting.stream(**homes) as stream:
+        list(stream.feed(batches, 0, batches.steps_per_epoch))
+        assert sorted(setting.b.rows) == [r for r in ROWS if r % 3 == 0]
+        assert sorted(setting.a.rows) == [r for r in ROWS if r % 3]
+        answers = stream.answer_all(ROWS)
+    assert answers.asked_KB.int().argmax(0).tolist() == [int(r % 3 == 0) for r in ROWS]
 
 
 def test_requests_are_sent_in_the_order_of_the_steps():

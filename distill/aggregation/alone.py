@@ -1,0 +1,57 @@
+"""One teacher a row: what a mixture is compared with. Nobody else is asked."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from distill.aggregation.fixed import UniformMean
+from distill.aggregation.mixture import Mixture, Weights, only_asked
+from distill.errors import ConfigError
+from distill.records import RoutingInputs, TeacherAnswers
+
+
+class _Alone(Mixture):
+    """w_k = 1 for the one teacher that is chosen; ``mix`` makes no difference."""
+
+    def num_asked(self, num_teachers: int) -> int:
+        return 1
+
+    def asking_all(self) -> Mixture:
+        return UniformMean()
+
+    def weigh(
+        self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
+    ) -> Weights:
+        return Weights(only_asked(answers.asked_KB.float(), answers.asked_KB))
+
+
+class Single(_Alone):
+    """The same teacher for every row."""
+
+    type: Literal["single"] = "single"
+    teacher: str
+    """Name of the teacher, or of the expert (its domain, or ``cluster-0`` …)."""
+
+    def check(self, teacher_names: list[str]) -> None:
+        if self.teacher not in teacher_names:
+            raise ConfigError(
+                f"aggregation.teacher {self.teacher!r} is none of the teachers: give one of "
+                f"{', '.join(teacher_names)}"
+            )
+
+    def choose(self, inputs: RoutingInputs) -> Tensor:
+        asked_KB = torch.zeros(len(inputs.names), len(inputs.homes_B), dtype=torch.bool)
+        asked_KB[inputs.names.index(self.teacher)] = True
+        return asked_KB
+
+
+class OracleDomain(_Alone):
+    """The teacher named like the row's domain: a router that is always right about the domain."""
+
+    type: Literal["oracle"] = "oracle"
+
+    def choose(self, inputs: RoutingInputs) -> Tensor:
+        assert (inputs.homes_B >= 0).all(), "check refuses rows without such a teacher"
+        teachers_K1 = torch.arange(len(inputs.names))[:, None]
+        return teachers_K1 == inputs.homes_B[None]

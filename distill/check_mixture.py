@@ -1,0 +1,115 @@
+"""Who teaches, in which order, with which labels; and whether the aggregation can serve them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from distill.aggregation import Aggregation, OracleDomain, Routed
+from distill.check_inputs import check_reader, read_info
+from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans
+from distill.data.corpus import Corpus
+from distill.errors import ConfigError, DataError, ModelError
+from distill.models.load import FolderInfo
+
+RESERVED = ("router", "student")
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Names of teachers become folders, metrics and actors."""
+    for name in names:
+        if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED:
+            raise ConfigError(
+                f"{name!r} cannot name a teacher: use letters, digits, dots, dashes and "
+                f"underscores, and none of {', '.join(RESERVED)} (experts are named after the "
+                "values of data.columns.domain)"
+            )
+
+
+def teacher_labels(
+    experiment: Experiment, infos: Mapping[str, FolderInfo]
+) -> tuple[str, ...] | None:
+    """The teachers' common label space, in class order; None when experts are trained here."""
+    for teacher in experiment.teachers:
+        if not infos[teacher.name].has_classifier_head:
+            raise ModelError(
+                f"teachers.{teacher.name}: {teacher.path} has no classification head: fine-tune "
+                "it first (section experts), or give another folder"
+            )
+    spaces = {name: info.label_names for name, info in infos.items()}
+    if not spaces:
+        return None
+    (first, labels), *others = spaces.items()
+    for name, other in others:
+        if other != labels:
+            raise ModelError(
+                f"teachers {first!r} and {name!r} have different labels or label orders: "
+                f"{list(labels)} and {list(other)}: teachers must share one label space"
+            )
+    if experiment.data.labels is not None and experiment.data.labels != labels:
+        raise ConfigError(
+            f"data.labels is {list(experiment.data.labels)}, the teachers' labels are "
+            f"{list(labels)}: remove data.labels, or give teachers with these labels"
+        )
+    return labels
+
+
+def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
+    if experiment.experts is None:
+        return tuple(t.name for t in experiment.teachers)
+    partition = experiment.experts.partition
+    if isinstance(partition, KMeans):
+        return tuple(f"cluster-{c}" for c in range(partition.num_clusters))
+    if len(corpus.domain_names) < 2:
+        raise DataError(
+            f"data.columns.domain {experiment.data.columns.domain!r} has the values "
+            f"{list(corpus.domain_names)}: experts by column need at least two domains, or use "
+            "experts.partition.type 'kmeans'"
+        )
+    return corpus.domain_names
+
+
+def check_aggregation(aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus) -> None:
+    """That it can serve these teachers on these rows."""
+    if not names:
+        return
+    aggregation.check(list(names))
+    if isinstance(aggregation, OracleDomain):
+        _check_homes(names, corpus)
+
+
+def _check_homes(names: tuple[str, ...], corpus: Corpus) -> None:
+    """Every row has a teacher named like its domain."""
+    for split in SPLITS:
+        rows = corpus.rows(split)
+        lost = rows[0] + np.flatnonzero(corpus.homes_of(rows, names) < 0) if len(rows) else []
+        if len(lost) == 0:
+            continue
+        domain = int(corpus.domains_of(lost[:1])[0])
+        if domain < 0:
+            raise DataError(
+                f"aggregation.type oracle asks the teacher of a row's domain, and {len(lost)} rows "
+                f"of the {split} split have no domain: give data.columns.domain, and fill it in"
+            )
+        raise ConfigError(
+            f"aggregation.type oracle asks the teacher of a row's domain, and none is called "
+            f"{corpus.domain_names[domain]!r} ({split} split): the teachers are {', '.join(names)}"
+        )
+
+
+def check_router(aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus) -> None:
+    """A ready router can read the rows, and chooses among the teachers in their order."""
+    if not isinstance(aggregation, Routed) or aggregation.router is None:
+        return
+    key, path = "aggregation.router", aggregation.router
+    info = read_info(path, aggregation.allow_pickle)
+    if not info.has_classifier_head:
+        raise ModelError(f"{key}: {path} has no classification head: give a trained router")
+    check_reader(key, path, aggregation.allow_pickle, info, corpus)
+    if info.label_names != names:
+        raise ModelError(
+            f"{key} {path} chooses among {list(info.label_names)}, the teachers are "
+            f"{list(names)}: names and order must be equal"
+        )

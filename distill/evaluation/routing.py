@@ -1,0 +1,77 @@
+"""Whom a router chose for each row, how evenly it loads the experts, and how sure it was.
+
+Shape suffixes: R rows of a split, K experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from distill.aggregation import Routed
+from distill.records import RoutingInputs
+
+
+@dataclass(frozen=True)
+class Routing:
+    """One split's rows through a router."""
+
+    names: tuple[str, ...]
+    probs_RK: np.ndarray  # float64, rows sum to 1
+    is_chosen_RK: np.ndarray  # bool, k in each row
+    domains_R: np.ndarray  # int64, -1 where there is none
+    domain_names: tuple[str, ...]
+
+    @property
+    def load_K(self) -> np.ndarray:
+        """Share of all selections that each expert has; sums to 1, even at 1/K each."""
+        return self.is_chosen_RK.mean(0) / self.is_chosen_RK.sum(1)[0]
+
+    @property
+    def confidence_R(self) -> np.ndarray:
+        """The largest probability of each row, in [1/K, 1]."""
+        return self.probs_RK.max(1)
+
+    def load_by_domain(self) -> dict[str, np.ndarray]:
+        """By domain, its rows' part of :attr:`load_K`; all of them sum to it."""
+        selections_RK = self.is_chosen_RK / self.is_chosen_RK.sum()
+        named = enumerate(self.domain_names)
+        parts = {name: selections_RK[self.domains_R == d].sum(0) for d, name in named}
+        parts["no domain" if self.domain_names else "all rows"] = selections_RK[
+            self.domains_R < 0
+        ].sum(0)
+        return {name: load_K for name, load_K in parts.items() if load_K.sum() > 0}
+
+    def metrics(self, homes_R: np.ndarray | None = None) -> dict[str, float]:
+        """Stable names. ``homes_R``: the expert of each row's part, -1 where it has none; such rows
+        do not count in the accuracy, the share of rows whose most probable expert it is."""
+        loads = zip(self.names, self.load_K.tolist(), strict=True)
+        metrics = {f"router.load.{name}": load for name, load in loads}
+        metrics["router.confidence"] = float(self.confidence_R.mean())
+        if homes_R is not None and (homes_R >= 0).any():
+            is_home_R = self.probs_RK.argmax(1) == homes_R
+            metrics["router.accuracy"] = float(is_home_R[homes_R >= 0].mean())
+        return metrics
+
+
+def routing_of(
+    routed: Routed,
+    names: Sequence[str],
+    router_logits_RK: np.ndarray,
+    domains_R: np.ndarray,
+    domain_names: Sequence[str],
+) -> Routing:
+    """The choices of ``routed`` for rows with these raw router logits."""
+    logits_RK = torch.from_numpy(router_logits_RK)
+    nowhere_R = torch.full((len(logits_RK),), -1)
+    chosen_KR = routed.choose(RoutingInputs(tuple(names), nowhere_R, logits_RK))
+    return Routing(
+        names=tuple(names),
+        probs_RK=logits_RK.double().softmax(1).numpy(),
+        is_chosen_RK=chosen_KR.T.numpy(),
+        domains_R=domains_R,
+        domain_names=tuple(domain_names),
+    )

@@ -1,0 +1,120 @@
+"""A router that is the pickle of any object with predict_proba: asked, and in the right order."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from distill.aggregation import OracleDomain, Routed, Single, UniformMean
+from distill.check import check
+from distill.config import Cache, Serving, Stream, parse
+from distill.data.corpus import Corpus
+from distill.errors import ModelError
+from distill.fit import DataSpec, Guidance, TeacherSpec
+from distill.teachers.cache import TeacherKey
+from distill.teachers.client import SilentTeachers
+from distill.teachers.engine import TeacherEngine
+from distill.teachers.local import LocalTeachers
+from tests.toys import DOMAINS, toy_experiment, write_encoder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A router that knows the domain of a text, and an expert for each domain."""
+    root = tmp_path_factory.mktemp("router")
+    toy_experiment(root)
+    rows = pq.read_table(root / "data.parquet").to_pylist()
+    router = make_pipeline(CountVectorizer(), LogisticRegression(C=100))
+    router.fit([row["text"] for row in rows], [row["domain"] for row in rows])
+    (root / "router.pkl").write_bytes(pickle.dumps(router))
+    for seed, name in enumerate(DOMAINS):
+        write_encoder(root / name, num_labels=2, seed=seed)
+    return root
+
+
+def raw(root: Path, names: tuple[str, ...], **aggregation: Any) -> dict[str, Any]:
+    changes = toy_experiment(root)
+    del changes["experts"]
+    changes["teachers"] = [
+        {"name": name, "path": str(root / name), "num_cpus": 0.1} for name in names
+    ]
+    router = {"type": "routed", "k": 1, "router": str(root / "router.pkl"), "allow_pickle": True}
+    return changes | {"aggregation": router | aggregation}
+
+
+def guidance_of(root: Path, corpus: Corpus, cache: Path) -> Guidance:
+    """Teachers and router in this process, k = 1."""
+    folders = {name: str(root / name) for name in DOMAINS} | {"router": str(root / "router.pkl")}
+    num_outputs = dict.fromkeys(DOMAINS, 2) | {"router": 3}
+    engines = {
+        name: TeacherEngine(folder, num_labels=num_outputs[name], allow_pickle=True)
+        for name, folder in folders.items()
+    }
+    *teachers, router = (
+        TeacherSpec(
+            name,
+            folder,
+            Serving(),
+            num_outputs[name],
+            TeacherKey(name, corpus.fingerprint, "t", "dense/float32", 16),
+        )
+        for name, folder in folders.items()
+    )
+    routed = Routed(k=1, router=router.folder)
+    client = LocalTeachers(engines)
+    return Guidance(client, tuple(teachers), router, routed, Stream(), Cache(), str(cache))
+
+
+def test_a_pickled_router_sends_each_row_home(root: Path, tmp_path: Path) -> None:
+    corpus = check(parse(raw(root, DOMAINS))).corpus
+    guidance = guidance_of(root, corpus, tmp_path / "cache")
+    data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
+    test = corpus.rows("test")
+    with guidance.open(data, "test", 2) as stream:
+        answers = stream.answer_all(test)
+    assert answers.asked_KB.sum(0).tolist() == [1] * len(test)
+    assert answers.asked_KB.int().argmax(0).tolist() == corpus.domains_of(test).tolist()
+
+
+def test_one_pass_answers_for_every_aggregation(root: Path, tmp_path: Path) -> None:
+    """What a sweep over aggregations relies on: after it nobody need be asked."""
+    corpus = check(parse(raw(root, DOMAINS))).corpus
+    guidance = guidance_of(root, corpus, tmp_path / "cache")
+    data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
+    everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
+    with everyone.open(data, "fill", 2) as stream:
+        whole = stream.answer_all(corpus.rows("test")).logits_KBV
+    silent = replace(guidance, client=SilentTeachers((*DOMAINS, "router")))
+    for aggregation in (
+        Routed(k=1),
+        Routed(k=2),
+        Routed(k="all"),
+        UniformMean(),
+        OracleDomain(),
+        *(Single(teacher=name) for name in DOMAINS),
+    ):
+        own = replace(silent, aggregation=aggregation)
+        with own.open(data, aggregation.type, 2) as stream:
+            answers = stream.answer_all(corpus.rows("test"))
+        assert (answers.asked_KB.sum(0) == aggregation.num_asked(3)).all()
+        assert torch.equal(answers.logits_KBV, whole * answers.asked_KB[..., None])
+
+
+def test_a_pickled_router_must_be_allowed_and_in_the_teachers_order(root: Path) -> None:
+    with pytest.raises(ModelError, match=r"router.pkl is a pickle, .*: set allow_pickle: true"):
+        check(parse(raw(root, DOMAINS, allow_pickle=False)))
+    message = (
+        r"aggregation.router .*router.pkl chooses among \['films', 'meals', 'tools'\], the "
+        r"teachers are \['tools', 'meals', 'films'\]: names and order must be equal"
+    )
+    with pytest.raises(ModelError, match=message):
+        check(parse(raw(root, DOMAINS[::-1])))
