@@ -47,7 +47,8 @@ class Task:
 
     @property
     def domains_R(self) -> np.ndarray:
-        return np.array([sample.domain for sample in self.samples], np.int64)
+        """Strings."""
+        return np.array([sample.domain for sample in self.samples], object)
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ def _quality(seen: Seen, task: Task, settings: Evaluation) -> dict[str, float | 
     metrics: dict[str, float | None] = {f"test.{n}": v for n, v in counts.metrics().items()}
     metrics["test.ece"] = seen.calibration.ece
     hits_R = predicted_R == labels_R
-    for d, domain in enumerate(task.domain_names):
-        if (domains_R == d).any():
-            metrics[f"test.accuracy.{domain}"] = float(hits_R[domains_R == d].mean())
+    for domain in task.domain_names:
+        if (domains_R == domain).any():
+            metrics[f"test.accuracy.{domain}"] = float(hits_R[domains_R == domain].mean())
     for c, name in enumerate(task.label_names):
         is_true_R, is_said_R = labels_R == c, predicted_R == c
         if is_true_R.any():
@@ -271,7 +272,7 @@ def _difference(
     return Difference(
         row=sample.row,
         variant=variant,
-        domain=task.domain_names[sample.domain] if sample.domain >= 0 else "",
+        domain=sample.domain,
         label=names[sample.label],
         teacher=names[int(teacher_C.argmax())],
         teacher_p=float(teacher_C.max()),

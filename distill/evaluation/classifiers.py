@@ -7,19 +7,19 @@ Shape suffixes: B samples, T tokens, C classes, K experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from distill.aggregation import Aggregation, Routed
+from distill.aggregation import Aggregation
 from distill.config import Cut
 from distill.data.encode import encode, padded
 from distill.data.tokens import load_tokenizer
 from distill.evaluation.samples import Sample
-from distill.records import TeacherAnswers, TeacherRequest
+from distill.records import RoutingInputs, TeacherAnswers, TeacherRequest
 from distill.teachers.client import TeacherClient, check_output
 
 BLOCK = 64
@@ -118,27 +118,28 @@ class Mixture:
     def __init__(
         self,
         name: str,
-        experts: Sequence[Classifier],
+        experts: Mapping[str, Classifier],
         aggregation: Aggregation,
         router: Classifier | None = None,
     ) -> None:
+        """``experts`` by name, in the order of the router's classes."""
         assert experts
         self.name = name
-        self.label_names = experts[0].label_names
-        self.experts, self.router = tuple(experts), router
+        self.experts, self.router = dict(experts), router
+        self.label_names = next(iter(experts.values())).label_names
         self._aggregation = aggregation
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
         """Log-probabilities of the mixture at T = 1."""
-        num = len(samples)
-        asked_KB = torch.ones(len(self.experts), num, dtype=torch.bool)
+        num, names = len(samples), tuple(self.experts)
         router_BK = None
         if self.router is not None:
             router_BK = torch.from_numpy(self.router.logits(samples))
-            if isinstance(self._aggregation, Routed):
-                asked_KB = self._aggregation.choose(router_BK)
-        logits_KBC = torch.zeros(len(self.experts), num, len(self.label_names))
-        for k, expert in enumerate(self.experts):
+        home = {name: k for k, name in enumerate(names)}
+        homes_B = torch.tensor([home.get(sample.domain, -1) for sample in samples])
+        asked_KB = self._aggregation.choose(RoutingInputs(names, homes_B, router_BK))
+        logits_KBC = torch.zeros(len(names), num, len(self.label_names))
+        for k, expert in enumerate(self.experts.values()):
             wanted = torch.nonzero(asked_KB[k])[:, 0]
             if len(wanted):
                 said = expert.logits([samples[i] for i in wanted.tolist()])

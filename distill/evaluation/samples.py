@@ -16,7 +16,7 @@ class Sample:
 
     row: int
     label: int
-    domain: int  # -1 where there is none
+    domain: str = ""  # empty where there is none
     text: str = ""
     pair: str | None = None
     features_D: np.ndarray | None = None  # float32, raw: instead of text
@@ -33,12 +33,13 @@ class Sample:
 
 
 def read_samples(corpus: Corpus, rows: Sequence[int] | np.ndarray | range) -> list[Sample]:
-    labels, domains = corpus.labels_of(rows), corpus.domains_of(rows)
-    ids = np.asarray(rows, np.int64)
-    described = list(zip(ids.tolist(), labels.tolist(), domains.tolist(), strict=True))
+    names = (*corpus.domain_names, "")  # the last one for index -1
+    ids = np.asarray(rows, np.int64).tolist()
+    labels = corpus.labels_of(rows).tolist()
+    domains = [names[index] for index in corpus.domains_of(rows)]
+    described = list(zip(ids, labels, domains, strict=True))
     if corpus.features is not None:
-        features_RD = corpus.features_of(rows)
-        pairs = zip(described, features_RD, strict=True)
+        pairs = zip(described, corpus.features_of(rows), strict=True)
         return [Sample(*row, features_D=features_D) for row, features_D in pairs]
     texts = corpus.texts_of(rows)
     return [Sample(*row, *text) for row, text in zip(described, texts, strict=True)]

@@ -30,6 +30,8 @@ from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import is_pickle
 
+PREFIX = "teacher/"
+"""Of the names under which a run's experts are served."""
 LONGEST = 512
 """Tokens that a model reads where nothing says otherwise."""
 
@@ -83,7 +85,7 @@ class Subject:
         }
         if self.aggregation is None:
             return asked[self.parts[0].name]
-        experts = [asked[part.name] for part in self.parts]
+        experts = {part.name.removeprefix(PREFIX): asked[part.name] for part in self.parts}
         router = asked[self.router.name] if self.router else None
         return Mixture(self.name, experts, self.aggregation, router)
 
@@ -158,12 +160,12 @@ def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
         )
     read_as = {"max_length": experiment.data.max_length, "cut": experiment.data.cut}
     found = _models_of_run(run, experiment, allow_pickle)
-    parts = [replace(_part(f"teacher/{n}", path, pickles), **read_as) for n, path, pickles in found]
+    parts = [replace(_part(f"{PREFIX}{n}", path, pickles), **read_as) for n, path, pickles in found]
     router = None
     if aggregation.needs_router():
         folder = getattr(aggregation, "router", None) or str(run / "experts" / ROUTER / "model")
-        router = replace(_part("teacher/router", folder, allow_pickle), **read_as)
-        order = [f"teacher/{name}" for name in router.label_names]
+        router = replace(_part(f"{PREFIX}router", folder, allow_pickle), **read_as)
+        order = [f"{PREFIX}{name}" for name in router.label_names]
         if sorted(order) == sorted(part.name for part in parts):
             parts.sort(key=lambda part: order.index(part.name))
     return Subject(f"{run.name}'s {aggregation.type} teachers", tuple(parts), aggregation, router)
