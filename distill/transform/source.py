@@ -33,6 +33,7 @@ STRINGS = frozenset(
 )
 """Nodes whose inside is text or belongs to one token."""
 COMMENTS = frozenset(("comment", "line_comment", "block_comment"))
+_NAMES = ("identifier", "string_content", "string_fragment")
 SCOPES_OF_CONTROL = frozenset(
     (
         "function_definition",
@@ -109,6 +110,14 @@ class Code:
     def words(self) -> frozenset[str]:
         """Every word of the text, wherever it stands."""
         return frozenset(re.findall(r"\w+", self.text))
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name: of a member, a label or a macro, too, and what a whole string spells."""
+        tokens = {self.slice(node) for node in self.nodes if node.type.endswith(_NAMES)}
+        for start, end in self.directives:
+            tokens.update(re.findall(rb"\w+", self.source[start:end]))
+        return frozenset(token.decode("utf-8", "replace") for token in tokens)
 
     @cached_property
     def directives(self) -> tuple[tuple[int, int], ...]:
