@@ -49,6 +49,12 @@ SCOPES_OF_CONTROL = frozenset(
 """Where `break`, `continue` and `return` of the outside end to reach."""
 
 
+# A backslash or a comment of several lines continues a directive.
+_DIRECTIVE = re.compile(
+    rb"(?:^|\n)[ \t]*(?:/\*[^\n]*\*/)?[ \t]*(?:#|%:)(?:/\*[\s\S]*?\*/|\\\r?\n|[^\n])*(?:\n|$)"
+)
+
+
 class Edit(NamedTuple):
     """Replace the bytes from ``start`` to ``end`` by ``text``."""
 
@@ -128,9 +134,8 @@ class Code:
         """
         if not self.is_c_like:
             return ()
-        pattern = rb"(?:^|\n)[ \t]*(?:/\*[^\n]*\*/)?[ \t]*(?:#|%:)(?:[^\n]*\\\r?\n)*[^\n]*(?:\n|$)"
         spans, position = [], 0
-        while found := re.compile(pattern).search(self.source, position):
+        while found := _DIRECTIVE.search(self.source, position):
             spans.append(found.span())
             # The newline between two directives belongs to both.
             position = max(found.end() - 1, found.start() + 1)
