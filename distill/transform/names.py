@@ -103,6 +103,8 @@ def is_free(code: Code, name: str) -> bool:
         and not (name.isupper() and len(name) > 1)
         and name not in code.words
         and name not in reserved(code.language)
+        # A test runner would take it for a test.
+        and not name.lower().startswith("test")
     )
 
 

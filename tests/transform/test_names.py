@@ -108,7 +108,7 @@ def _tokens(code: Code) -> list[tuple[str, str]]:
         ("python", "def f(x):\n    return eval('x')\n", ()),
         ("python", "def f(x):\n    y = 2\n    return locals()\n", ()),
         ("python", "f = lambda k, y: k + y\nf(1, y=2)\n", ("f", "k")),
-        ("python", "class C(Base):\n    def m(self, y):\n        z = y\n        return z\n", ("z",)),
+        ("python", "class C(B):\n    def m(self, y):\n        z = y\n        return z\n", ("z",)),
         ("python", "def f(x):\n    return x\npatch('lib.f')\n", ("x",)),
         ("python", "try:\n    x = 1\nexcept TypeError as e:\n    print(e)\n", ()),
         ("c", "#define J(a, b) a##b\nint f(int xy) { return J(x, y); }", ()),

@@ -108,7 +108,6 @@ def everywhere(source: str, language: str, name: str) -> set[str]:
         ("cpp", "declaration_order", "void f() { Noisy a; Noisy b; static int c = 1; int d; }"),
         ("python", "declaration_order", "class A:\n    x = 1\n    y = 2\n"),
         ("python", "declaration_order", "x = 1\nx = 2\n"),
-        ("python", "dead_code", "class A:\n    if x:\n        y = 1\n"),
         ("python", "dead_code", "def f():\n    x = 1\n    return locals()\n"),
         ("python", "loop", "def f(n):\n    for i in range(n):\n        x = dir()\n"),
         ("cpp", "dead_code", "constexpr int f(int n) { return n; }"),
@@ -145,6 +144,12 @@ def test_what_the_rewrites_look_like(language, name, source, expected):
     found = everywhere(source, language, name)
     results = {re.sub(r"for \w+ in iter", "for NEW in iter", result) for result in found}
     assert expected in results
+
+
+def test_no_new_name_becomes_an_attribute_of_a_class():
+    source = "class A:\n    if x:\n        y = 1\n"
+    results = everywhere(source, "python", "dead_code")
+    assert results and all(result.endswith(source) for result in results)
 
 
 def test_constants_keep_their_value():
