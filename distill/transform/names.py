@@ -20,6 +20,8 @@ from distill.transform.words import NAMES, reserved
 
 _SCOPES = {"c": scopes_c, "cpp": scopes_c, "java": scopes_java, "python": scopes_python}
 
+_DRAWS = 8
+
 
 def identifiers(code: Code) -> tuple[str, ...]:
     """Names that may be renamed all over the snippet, in the order in which they first appear.
@@ -87,6 +89,10 @@ def fresh_name(code: Code, rng: Random, like: Sequence[str] = ()) -> str:
     none in capitals or with a leading underscore, which headers may define as macros.
     """
     for pool in (like, NAMES):
+        # Most names are usable: a few draws spare looking at all of a long pool.
+        for _ in range(_DRAWS if pool else 0):
+            if is_free(code, name := rng.choice(pool)):
+                return name
         usable = [name for name in pool if is_free(code, name)]
         if usable:
             return rng.choice(usable)
