@@ -9,6 +9,7 @@ from tree_sitter import Node
 
 from distill.transform.loop import has_directive
 from distill.transform.source import COMMENTS, Code, Edit, Site, field, has, some
+from distill.transform.statements import body_indent
 
 
 def branch(code: Code, rng: Random) -> str:
@@ -93,9 +94,9 @@ def _colon(clause: Node, body: Node) -> int:
 def _python_new_else(code: Code, node: Node, head: Edit, colon: int, body: Node) -> Site:
     if not code.is_first_on_line(node.start_byte):
         return []
-    if b"\n" not in code.source[colon : body.start_byte]:
+    indent, inner = code.indent(node.start_byte), body_indent(code, body)
+    if inner is None or not inner.startswith(indent):
         return []
-    indent, inner = code.indent(node.start_byte), code.indent(body.start_byte)
     return [head, Edit(colon, colon, b"\n%spass\n%selse:" % (inner, indent))]
 
 

@@ -7,7 +7,7 @@ from random import Random
 
 from tree_sitter import Node
 
-from distill.transform.source import COMMENTS, Code, Edit, Site, some
+from distill.transform.source import COMMENTS, Code, Edit, some
 from distill.transform.statements import places
 from distill.transform.words import NAMES
 
@@ -30,7 +30,7 @@ def comments(code: Code, rng: Random) -> str:
         for place in places(code)
         if code.is_first_on_line(place.statement.start_byte)
     ]
-    both: list[list[Site]] = [sites for sites in (old, new) if sites]
+    both = [sites for sites in (old, new) if sites]
     return code.edited(some(rng.choice(both), rng)) if both else code.text
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 
 from distill.transform.names import fresh_name
+from distill.transform.scopes_python import REFLECTION
 from distill.transform.source import Code, Edit, some
-from distill.transform.statements import Place, function_of, places
+from distill.transform.statements import Place, function_of, is_in_class, places
 
 
 def dead_code(code: Code, rng: Random) -> str:
@@ -23,6 +24,8 @@ def dead_code(code: Code, rng: Random) -> str:
 
 
 def _is_open(code: Code, place: Place) -> bool:
+    if code.language == "python":
+        return not is_in_class(place.statement) and not code.words & REFLECTION
     if code.language != "cpp":
         return True
     function = function_of(place.statement)
@@ -38,10 +41,11 @@ def _inserted(code: Code, place: Place, name: str, rng: Random) -> Edit:
         indent = code.indent(start).decode()
         step = "\t" if "\t" in indent else "    "
         body = f"\n{indent}{step}{name} = {value}\n{indent}"
-        kinds = [f"if False:{body}", f"while False:{body}"]
-        # No text names a new variable, but these list all that there are.
-        if not code.words & {"locals", "globals", "vars", "dir"}:
-            kinds.append(f"{name} = {value}\n{indent}")
+        kinds = [
+            f"if False:{body}",
+            f"while False:{body}",
+            f"{name} = {value}\n{indent}",
+        ]
         return Edit(start, start, rng.choice(kinds).encode())
     never = "false" if code.language == "java" else "0"
     kinds = [

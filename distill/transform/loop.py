@@ -8,7 +8,9 @@ from tree_sitter import Node
 
 from distill.transform.names import fresh_name
 from distill.transform.scopes import text
+from distill.transform.scopes_python import REFLECTION, bindings
 from distill.transform.source import SCOPES_OF_CONTROL, Code, Edit, Site, field, has, some, walk
+from distill.transform.statements import body_indent, is_in_class
 
 _LOOPS = frozenset(
     ("for_statement", "while_statement", "do_statement", "for_range_loop", "enhanced_for_statement")
@@ -116,16 +118,18 @@ def _python(code: Code, node: Node, name: str) -> Site:
     body = field(node, "body")
     start = node.start_byte
     colon = next(c for c in node.children if c.type == ":" and c.end_byte <= body.start_byte)
+    inner = body_indent(code, body)
+    indent = code.indent(start)
     if (
-        node.child_by_field_name("alternative") is not None
+        inner is None
+        or not inner.startswith(indent)
+        or node.child_by_field_name("alternative") is not None
         or not code.is_first_on_line(start)
-        or b"\n" not in code.source[colon.end_byte : body.start_byte]
-        or _is_in_class(node)
-        or code.words & {"locals", "globals", "vars", "dir", "__del__", "weakref", "f_lineno"}
+        or is_in_class(node)
+        or code.words & (REFLECTION | {"__del__", "weakref"})
         or _rebinds(code)
     ):
         return []
-    indent, inner = code.indent(start), code.indent(body.start_byte)
     step = inner[len(indent) :]
     if node.type == "while_statement":
         condition = code.slice(field(node, "condition"))
@@ -156,18 +160,8 @@ def _python(code: Code, node: Node, name: str) -> Site:
     return [Edit(start, colon.end_byte, new)]
 
 
-def _is_in_class(node: Node) -> bool:
-    """Whether a new name here would become a class's attribute."""
-    parent = node.parent
-    while parent is not None and parent.type not in ("function_definition", "class_definition"):
-        parent = parent.parent
-    return parent is not None and parent.type == "class_definition"
-
-
 def _rebinds(code: Code) -> bool:
     """Whether the snippet gives another meaning to what the new loops call."""
-    from distill.transform.scopes_python import bindings
-
     names = {binding.name for binding in bindings(code)}
     return bool(names & {"iter", "next", "int", "StopIteration"})
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from random import Random
 
 from distill.transform import scopes_c, scopes_java, scopes_python
@@ -18,6 +19,8 @@ from distill.transform.source import Code, Edit
 from distill.transform.words import NAMES, reserved
 
 _SCOPES = {"c": scopes_c, "cpp": scopes_c, "java": scopes_java, "python": scopes_python}
+
+_DRAWS = 8
 
 
 def identifiers(code: Code) -> tuple[str, ...]:
@@ -29,6 +32,11 @@ def identifiers(code: Code) -> tuple[str, ...]:
 
     C and C++: a macro that the snippet does not define is taken for one if it is in capitals.
     """
+    return _identifiers(code)
+
+
+@lru_cache(maxsize=64)  # An attack renames the same snippet again and again.
+def _identifiers(code: Code) -> tuple[str, ...]:
     if not code.is_valid:
         return ()
     scopes = _SCOPES[code.language]
@@ -53,7 +61,7 @@ def rename(code: Code, names: Mapping[str, str]) -> str:
     """Every occurrence of the keys of ``names`` gets its new name.
 
     Raises ValueError if a name is not one of :func:`identifiers`, or a new name is no identifier,
-    is reserved, occurs in the text, or is given twice.
+    is reserved, occurs as a name of whatever kind, or is given twice.
     """
     allowed = identifiers(code)
     for old, new in names.items():
@@ -61,7 +69,7 @@ def rename(code: Code, names: Mapping[str, str]) -> str:
             raise ValueError(f"{old!r} cannot be renamed here: take one of identifiers(code)")
         if not re.fullmatch(r"[A-Za-z_]\w*", new) or new in reserved(code.language):
             raise ValueError(f"{old!r} cannot become {new!r}: not a free name in {code.language}")
-        if new in code.words or list(names.values()).count(new) > 1:
+        if new in code.names or list(names.values()).count(new) > 1:
             raise ValueError(f"{old!r} cannot become {new!r}: that name is taken; see fresh_name")
     places = _SCOPES[code.language].occurrences(code)
     return code.edited(
@@ -81,6 +89,10 @@ def fresh_name(code: Code, rng: Random, like: Sequence[str] = ()) -> str:
     none in capitals or with a leading underscore, which headers may define as macros.
     """
     for pool in (like, NAMES):
+        # Most names are usable: a few draws spare looking at all of a long pool.
+        for _ in range(_DRAWS if pool else 0):
+            if is_free(code, name := rng.choice(pool)):
+                return name
         usable = [name for name in pool if is_free(code, name)]
         if usable:
             return rng.choice(usable)
@@ -97,6 +109,8 @@ def is_free(code: Code, name: str) -> bool:
         and not (name.isupper() and len(name) > 1)
         and name not in code.words
         and name not in reserved(code.language)
+        # A test runner would take it for a test.
+        and not name.lower().startswith("test")
     )
 
 

@@ -14,11 +14,21 @@ from distill.transform.scopes_c import declared
 from distill.transform.source import COMMENTS, Code, Edit, field, some, walk
 from distill.transform.statements import places
 
-_LITERALS = """number_literal string_literal char_literal true false null decimal_integer_literal
-    hex_integer_literal decimal_floating_point_literal character_literal null_literal
-    integer float string none"""
-_TYPES = """primitive_type sized_type_specifier type_qualifier integral_type floating_point_type
-    boolean_type"""
+_LITERAL_WORDS = """
+number_literal string_literal char_literal true false null decimal_integer_literal
+hex_integer_literal decimal_floating_point_literal character_literal null_literal integer float
+string none
+"""
+_LITERALS = frozenset(_LITERAL_WORDS.split())
+_TYPES = frozenset(
+    (
+        "primitive_type",
+        "sized_type_specifier",
+        "integral_type",
+        "floating_point_type",
+        "boolean_type",
+    )
+)
 
 
 def declaration_order(code: Code, rng: Random) -> str:
@@ -86,9 +96,7 @@ def _neutral(code: Code, node: Node) -> set[str]:
 def _is_literal(value: Node) -> bool:
     if value.type == "unary_expression":
         return _is_literal(field(value, "argument" if _has_argument(value) else "operand"))
-    return value.type in _LITERALS.split() and not any(
-        n.type == "interpolation" for n in walk(value)
-    )
+    return value.type in _LITERALS and not any(n.type == "interpolation" for n in walk(value))
 
 
 def _has_argument(value: Node) -> bool:
@@ -110,7 +118,7 @@ def _is_plain(code: Code, declaration: Node, declarator: Node) -> bool:
             return False
     kind = field(declaration, "type")
     is_pointer = any(node.type == "pointer_declarator" for node in walk(declarator))
-    if kind.type in _TYPES.split():
+    if kind.type in _TYPES:
         return True
     is_named = kind.type == "type_identifier"
     return is_named and (is_pointer or code.language == "c")

@@ -149,11 +149,11 @@ def _parameter_scope(parameter: Node) -> Node:
 
 def refused(code: Code) -> set[str]:
     """Names that something outside the snippet's own scopes may mean, or that are seen as text."""
-    if code.words & _REFLECTION:
+    directives = b"\n".join(code.source[start:end] for start, end in code.directives)
+    # ## makes names of parts: none is safe.
+    if code.words & _REFLECTION or b"##" in directives or b"%:%:" in directives:
         return set(occurrences(code))
-    names = set(_ENTRY_POINTS)
-    for start, end in code.directives:
-        names.update(re.findall(r"\w+", code.source[start:end].decode("utf-8", "replace")))
+    names = {*_ENTRY_POINTS} | set(re.findall(r"\w+", directives.decode("utf-8", "replace")))
     for node in code.nodes:
         if node.type == "call_expression" and is_macro_call(code, node):
             names.update(_names_in(field(node, "arguments")))

@@ -33,8 +33,8 @@ _TARGETS = {
 _DEFAULTS = frozenset(("default_parameter", "typed_default_parameter"))
 _REFLECTION = """
 eval exec locals globals vars dir inspect __qualname__ __dict__ __code__ __annotations__
-__defaults__ __kwdefaults__ __globals__ f_locals f_lineno signature get_type_hints pickle
-NameError UnboundLocalError
+__defaults__ __kwdefaults__ __globals__ f_locals f_lineno _getframe signature get_type_hints pickle
+traceback doctest NameError UnboundLocalError
 """
 REFLECTION = frozenset(_REFLECTION.split())
 """Words by which a program sees how it is spelled."""
@@ -161,7 +161,7 @@ def refused(code: Code) -> set[str]:
     for node in code.nodes:
         if node.type in ("import_statement", "import_from_statement", "type_parameter"):
             names.update(text(n) for n in walk(node) if n.type == "identifier")
-        elif node.type == "parameters":
+        elif node.type in ("parameters", "lambda_parameters"):
             parameters.update(map(text, parameter_names(node)))
         elif node.type == "keyword_argument":
             keywords.add(text(field(node, "name")))
@@ -169,6 +169,10 @@ def refused(code: Code) -> set[str]:
             has_spread = True
         elif node.type == "string_content":
             strings.append(text(node))
+        elif node.type == "except_clause" and _tells_names(text(node).split(":")[0]):
+            return set(occurrences(code))
+        elif node.type == "class_definition" and node.child_by_field_name("superclasses"):
+            names.update(_inherited_parameters(node))
         elif node.type == "interpolation":
             if any(child.type == "=" for child in node.children) or "=" in text(node):
                 names.update(text(n) for n in walk(node) if n.type == "identifier")
@@ -177,9 +181,27 @@ def refused(code: Code) -> set[str]:
         elif node.type == "function_definition" and text(field(node, "name")).startswith("test"):
             names.update(_signature(node))
     names.update(parameters if has_spread else parameters & keywords)
-    names.update(strings)
+    for string in strings:
+        # "name", and "module.name" for what imports or patches by path.
+        if re.fullmatch(r"[\w.]+", string):
+            names.update(string.split("."))
     names.update(text(name) for name, where in _bound(code) if where.type == "class_definition")
     return names | _uncovered(code) | _seen_types(code, " ".join(strings))
+
+
+def _tells_names(clause: str) -> bool:
+    """Whether an error whose message spells a function's or a class's name can be shown."""
+    return " as " in clause and ("TypeError" in clause or "AttributeError" in clause)
+
+
+def _inherited_parameters(definition: Node) -> set[str]:
+    """Parameters of methods of a class with bases: callers of the base may name them."""
+    return {
+        text(name)
+        for node in walk(field(definition, "body"))
+        if node.type == "parameters"
+        for name in parameter_names(node)
+    }
 
 
 def _signature(definition: Node) -> set[str]:

@@ -33,6 +33,7 @@ STRINGS = frozenset(
 )
 """Nodes whose inside is text or belongs to one token."""
 COMMENTS = frozenset(("comment", "line_comment", "block_comment"))
+_NAMES = ("identifier", "string_content", "string_fragment")
 SCOPES_OF_CONTROL = frozenset(
     (
         "function_definition",
@@ -46,6 +47,12 @@ SCOPES_OF_CONTROL = frozenset(
     )
 )
 """Where `break`, `continue` and `return` of the outside end to reach."""
+
+
+# A backslash or a comment of several lines continues a directive.
+_DIRECTIVE = re.compile(
+    rb"(?:^|\n)[ \t]*(?:/\*[^\n]*\*/)?[ \t]*(?:#|%:)(?:/\*[\s\S]*?\*/|\\\r?\n|[^\n])*(?:\n|$)"
+)
 
 
 class Edit(NamedTuple):
@@ -111,6 +118,14 @@ class Code:
         return frozenset(re.findall(r"\w+", self.text))
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name: of a member, a label or a macro, too, and what a whole string spells."""
+        tokens = {self.slice(node) for node in self.nodes if node.type.endswith(_NAMES)}
+        for start, end in self.directives:
+            tokens.update(re.findall(rb"\w+", self.source[start:end]))
+        return frozenset(token.decode("utf-8", "replace") for token in tokens)
+
+    @cached_property
     def directives(self) -> tuple[tuple[int, int], ...]:
         """Lines of the preprocessor with the newline before and after them: byte ranges.
 
@@ -119,9 +134,8 @@ class Code:
         """
         if not self.is_c_like:
             return ()
-        pattern = rb"(?:^|\n)[ \t]*(?:/\*[^\n]*\*/)?[ \t]*(?:#|%:)(?:[^\n]*\\\r?\n)*[^\n]*(?:\n|$)"
         spans, position = [], 0
-        while found := re.compile(pattern).search(self.source, position):
+        while found := _DIRECTIVE.search(self.source, position):
             spans.append(found.span())
             # The newline between two directives belongs to both.
             position = max(found.end() - 1, found.start() + 1)

@@ -18,6 +18,7 @@ _BLOCKS = {
 _FUNCTIONS = frozenset(
     ("function_definition", "lambda_expression", "method_declaration", "constructor_declaration")
 )
+_DEFINITIONS = frozenset(("function_definition", "class_definition"))
 _NOT_STATEMENTS = frozenset(("attribute_declaration", "explicit_constructor_invocation"))
 
 
@@ -61,6 +62,12 @@ def places(code: Code) -> Iterator[Place]:
             yield Place(statement, block)
 
 
+def is_in_class(node: Node) -> bool:
+    """Python: whether a new name here would become a class's attribute."""
+    inner = next((up for up in ancestors(node) if up.type in _DEFINITIONS), None)
+    return inner is not None and inner.type == "class_definition"
+
+
 def is_string(statement: Node) -> bool:
     """Whether a statement is a string alone, which may be a docstring."""
     children = statement.named_children
@@ -69,6 +76,14 @@ def is_string(statement: Node) -> bool:
         and len(children) > 0
         and children[0].type in ("string", "concatenated_string")
     )
+
+
+def body_indent(code: Code, body: Node) -> bytes | None:
+    """Python: how far a block of whole lines is indented; None for one beside its colon."""
+    first = next((child for child in body.named_children if child.type not in COMMENTS), None)
+    if first is None or not code.is_first_on_line(first.start_byte):
+        return None
+    return code.indent(first.start_byte)
 
 
 def function_of(node: Node) -> Node | None:

@@ -43,7 +43,7 @@ plan point policy pool portion position prefix price prior product profile progr
 query quota radius range rate reading reason record region report request reserve response rest
 retry reward ring role root round route row rule sample scale scene scope score section segment
 sequence series session shape share side signal site slice slope slot source space speed spot stage
-state step store stride style subject subset suffix sum symbol table target task team temp term test
+state step store stride style subject subset suffix sum symbol table target task team temp term
 text threshold ticket title token topic total trace track trail trial turn unit usage value version
 view volume wave weight width window word worker year zone
 """
