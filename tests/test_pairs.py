@@ -22,7 +22,6 @@ from distill.config import KD, Cache, Optimizer, Serving, Stream, Student, Train
 from distill.errors import ConfigError
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
-from distill.evaluation.standalone import evaluate_folder
 from distill.fit import (
     DataSpec,
     EncoderSpec,
@@ -39,7 +38,7 @@ from distill.student.export import ModelCard, export
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from tests.toys import BAD, FILLERS, GOOD, write_encoder
+from tests.toys import BAD, FILLERS, GOOD, measured, write_encoder
 
 MAX_LENGTH = 12
 
@@ -146,12 +145,10 @@ def test_both_texts_reach_experts_teachers_student_baseline_and_evaluation(root:
     export(module.student, data.tokenizer, root / "exported", ModelCard("s"), data.reading)
     tested = [r for r in pq.read_table(root / "pairs.parquet").to_pylist() if r["split"] == "test"]
     pq.write_table(pa.Table.from_pylist(tested), root / "test.parquet")
-    found = evaluate_folder(
-        root / "exported", str(root / "test.parquet"), "text", pair_column="other"
-    )
+    found = measured(root / "exported", root / "test.parquet", pair_column="other")
     assert found["test.accuracy"] == pytest.approx(accuracy)
     with pytest.raises(ConfigError, match=r"trained on pairs of texts: name the column .*--pair-"):
-        evaluate_folder(root / "exported", str(root / "test.parquet"), "text")
+        measured(root / "exported", root / "test.parquet")
 
 
 def test_an_export_is_asked_as_it_was_trained(root: Path, tmp_path: Path) -> None:
@@ -182,8 +179,8 @@ def test_an_export_is_asked_as_it_was_trained(root: Path, tmp_path: Path) -> Non
         trainer=Trainer(engine="torch", epochs=4, batch_size=16),
     )
     fit_and_save(job)
-    found = evaluate_folder(job.model_folder, str(tmp_path / "singles.parquet"))
-    assert found["test.accuracy"] > 0.95
+    found = measured(job.model_folder, tmp_path / "singles.parquet")
+    assert found["test.accuracy"] is not None and found["test.accuracy"] > 0.95
     assert found["test.truncated_rows"] == found["test.rows"] == len(rows)
     with pytest.raises(ConfigError, match=r"--pair-column text: .* was trained on single texts"):
-        evaluate_folder(job.model_folder, str(tmp_path / "singles.parquet"), pair_column="text")
+        measured(job.model_folder, tmp_path / "singles.parquet", pair_column="text")

@@ -108,6 +108,17 @@ class ToyTeachers:
         pass
 
 
+def measured(student: str | Path, data: str | Path, **source: str) -> dict[str, float | None]:
+    """What ``distill evaluate`` says of an exported student, without changes and attacks."""
+    from distill.evaluation.settings import parse_settings
+    from distill.evaluation.standalone import Request, Source, evaluate
+    from distill.report.progress import Progress
+
+    plain = ["attack.methods=[]", "transform.names=[]", "intervals.num_draws=0"]
+    request = Request(Path(student), Source(str(data), **source), settings=parse_settings(plain))
+    return evaluate(request, Progress()).metrics
+
+
 # ---- a toy data set and encoder on disk, for whole runs --------------------------------------
 
 DOMAINS = ("films", "meals", "tools")

@@ -166,7 +166,10 @@ class Builder:
 
     def _finish(self, files: list[File], spools: list[Path]) -> None:
         if not any(self.num_seen):
-            raise no_rows(files, self.num_dropped)
+            # Of one split that a column names, it is the name that is wrong, not the file.
+            is_named = len(self.needed) == 1 and self.data.columns.split is not None
+            split = self.needed[0] if is_named else None
+            raise no_rows(files, self.num_dropped, split, self.data)
         for split in self.needed:
             if not self.num_seen[SPLITS.index(split)]:
                 raise no_rows(files, self.num_dropped, split, self.data)

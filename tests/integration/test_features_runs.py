@@ -30,7 +30,7 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import label_names
-from tests.toys import toy_experiment
+from tests.toys import measured, toy_experiment
 
 NUM_ROWS = 400
 
@@ -141,12 +141,10 @@ def test_distill_train_takes_fitted_objects(
     student = table["student"]
     assert student.accuracy is not None and student.accuracy > 0.85
     assert "compression" not in outcome.metrics and "test.retention" in outcome.metrics
-    from distill.evaluation.standalone import evaluate_folder
-
-    again = evaluate_folder(outcome.student, str(tmp_path / "rings.parquet"))
+    again = measured(outcome.student, tmp_path / "rings.parquet")
     assert again["test.rows"] == NUM_ROWS and again["student.params"] == student.params
     with pytest.raises(ConfigError, match="reads features: leave it out"):
-        evaluate_folder(outcome.student, str(tmp_path / "rings.parquet"), text_column="width")
+        measured(outcome.student, tmp_path / "rings.parquet", text_column="width")
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
