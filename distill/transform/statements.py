@@ -34,7 +34,8 @@ def places(code: Code) -> Iterator[Place]:
     """Before every statement inside a function (for Python: anywhere but in a class's body).
 
     Not directly in the body of a switch, where what stands before the first label never runs and
-    may not declare, nor between the cases of Python's match; not before Java's `super(…)`; not before a Python docstring or `__future__`.
+    may not declare, nor between the cases of Python's match; not before Java's `super(…)`, a Python
+    docstring or `__future__`.
     """
     for block in code.nodes:
         if block.type not in _BLOCKS[code.language]:
