@@ -29,11 +29,15 @@ def branch(code: Code, rng: Random) -> str:
 
 
 def _c_like(code: Code, node: Node) -> Site:
-    condition = field(node, "condition")
+    condition = node.child_by_field_name("condition")
+    if condition is None:  # if consteval
+        return []
     inner = [child for child in condition.named_children if child.type not in COMMENTS]
     if len(inner) != 1 or inner[0].type == "declaration" or has(condition, "declaration"):
         return []
-    if has(condition, "instanceof_expression", *COMMENTS) or b"operator!" in code.source:
+    if has(condition, "instanceof_expression", *COMMENTS) or re.search(
+        rb"operator\s*!(?!=)", code.source
+    ):
         return []
     if code.slice(node.children[1]) == b"constexpr" or has(node, "case_statement"):
         return []

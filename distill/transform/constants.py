@@ -57,10 +57,7 @@ def _may_unfold(code: Code, node: Node) -> bool:
     if code.is_directive(node.start_byte, node.end_byte):
         return False
     for above in ancestors(node):
-        if above.type in _NOT_INSIDE or above.type.startswith("preproc"):
-            # Code between #if and #endif is a child of the #if.
-            if above.type.startswith("preproc"):
-                continue
+        if above.type in _NOT_INSIDE:
             return False
         if above.type == "comparison_operator" and b"is" in re.findall(rb"\w+", code.slice(above)):
             return False

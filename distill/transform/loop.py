@@ -11,6 +11,7 @@ from distill.transform.scopes import text
 from distill.transform.scopes_python import REFLECTION, bindings
 from distill.transform.source import SCOPES_OF_CONTROL, Code, Edit, Site, field, has, some, walk
 from distill.transform.statements import body_indent, is_in_class
+from distill.transform.words import NAMES
 
 _LOOPS = frozenset(
     ("for_statement", "while_statement", "do_statement", "for_range_loop", "enhanced_for_statement")
@@ -27,13 +28,16 @@ def loop(code: Code, rng: Random) -> str:
     a `while` counts endlessly and breaks; loops with an `else` stay.
     """
     sites: list[Site] = []
+    names: list[str] = []
     for node in code.nodes:
         if node.type not in ("for_statement", "while_statement"):
             continue
         if has_directive(code, node) or has(node, "labeled_statement", *_jump_targets(node)):
             continue
         if code.language == "python":
-            site = _python(code, node, fresh_name(code, rng))
+            # Nested loops must not share an iterator.
+            names.append(fresh_name(code, rng, [name for name in NAMES if name not in names]))
+            site = _python(code, node, names[-1]) if names[-1] not in names[:-1] else []
         elif node.type == "while_statement":
             site = _for(code, node)
         else:

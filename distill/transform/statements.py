@@ -19,6 +19,7 @@ _FUNCTIONS = frozenset(
     ("function_definition", "lambda_expression", "method_declaration", "constructor_declaration")
 )
 _DEFINITIONS = frozenset(("function_definition", "class_definition"))
+_NOT_PLAIN = frozenset(("switch_statement", "match_statement", "class_definition"))
 _NOT_STATEMENTS = frozenset(("attribute_declaration", "explicit_constructor_invocation"))
 
 
@@ -33,13 +34,14 @@ def places(code: Code) -> Iterator[Place]:
     """Before every statement inside a function (for Python: anywhere but in a class's body).
 
     Not directly in the body of a switch, where what stands before the first label never runs and
-    may not declare; not before Java's `super(…)`; not before a Python docstring or `__future__`.
+    may not declare, nor between the cases of Python's match; not before Java's `super(…)`, a Python
+    docstring or `__future__`.
     """
     for block in code.nodes:
         if block.type not in _BLOCKS[code.language]:
             continue
         parent = block.parent
-        if parent is not None and parent.type in ("switch_statement", "class_definition"):
+        if parent is not None and parent.type in _NOT_PLAIN:
             continue
         is_inside = code.language == "python" or any(
             up.type in _FUNCTIONS for up in ancestors(block)

@@ -187,3 +187,13 @@ def test_letters_of_several_bytes_move_nothing(language, name, letters, seed):
 def test_half_a_surrogate_pair_is_no_crash():
     result = transformed('char *s = "\ud800";', "c", "rename", 0)
     assert result is None or result.endswith(' = "\ud800";')
+
+
+def test_nested_python_loops_have_iterators_of_their_own():
+    rows = "\n".join(f"{'    ' * depth}for x{depth} in range(2):" for depth in range(12))
+    source = f"total = 0\n{rows}\n{'    ' * 12}total += 1\n"
+    for seed in range(20):
+        result = transformed(source, "python", "loop", seed)
+        scope: dict[str, int] = {}
+        exec(result or "", scope)
+        assert scope["total"] == 2**12
