@@ -32,8 +32,9 @@ def _written(value: Any) -> Any:
 
 def read_value(value: Value) -> Any:
     """What a value sets its key to: itself, or the section that :func:`_written` wrote."""
-    is_section = isinstance(value, str) and value.startswith("{")
-    return yaml.safe_load(value) if is_section else value
+    if isinstance(value, str) and value.startswith("{"):
+        return yaml.safe_load(value)
+    return value
 
 
 Listed = Annotated[Value, BeforeValidator(_written, json_schema_input_type=Value | dict[str, Any])]
