@@ -55,6 +55,7 @@ def train(
     """Train experts, serve them, distil the student, evaluate, record. Resumes what exists."""
     with _errors(as_json):
         from distill import pipeline
+        from distill.evaluation.relations import RATES
         from distill.report.progress import Progress
         from distill.report.table import render
 
@@ -62,6 +63,10 @@ def train(
         with Progress() as progress:
             outcome = pipeline.train(experiment, progress)
         _show(render(outcome.rows, title=str(experiment.tracking.experiment)))
+        if "fidelity.any" in outcome.metrics:
+            rates = {name: f"{outcome.metrics[f'fidelity.{name}']:.1%}" for name in RATES}
+            told = ", ".join(f"{name} {rate}" for name, rate in rates.items())
+            _say(f"fidelity  test rows that violate a relation to the teachers: {told}")
         _say(f"student   {_near(outcome.student)}")
         _say(f"report    {_near(outcome.report)}")
         _say(f"MLflow    {outcome.open_command}")

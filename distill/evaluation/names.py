@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from distill.evaluation.assess import Task
 from distill.evaluation.intervals import MEASURES
-from distill.evaluation.relations import RELATIONS
+from distill.evaluation.relations import RATES
 from distill.evaluation.settings import Evaluation, transformations_of
 
 COSTS = ("params", "size_mb", "latency_ms", "latency_p95_ms", "gflops", "peak_memory_mb")
-RATES = (*RELATIONS, "any")
 
 
 def metric_names(task: Task, settings: Evaluation, has_teacher: bool) -> set[str]:

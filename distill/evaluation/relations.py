@@ -16,6 +16,7 @@ from distill.evaluation.calibration import NUM_BINS, calibration
 from distill.variant import Section
 
 RELATIONS = ("agreement", "distribution", "confidence", "calibration")
+RATES = (*RELATIONS, "any")
 TINY = 1e-12
 
 

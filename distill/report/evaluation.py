@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from distill.evaluation.relations import RELATIONS
+from distill.evaluation.relations import RATES
 from distill.evaluation.standalone import Evaluated
 from distill.report.evaluation_plots import accuracy_under_attack, reliability, violation_bars
 from distill.report.table import MISSING, count, percent, three_digits
@@ -77,7 +77,7 @@ def _fidelity(evaluated: Evaluated) -> Iterator[Line]:
     metrics = evaluated.metrics
     if "fidelity.any" not in metrics:
         return
-    for name in (*RELATIONS, "any"):
+    for name in RATES:
         text = percent(metrics[f"fidelity.{name}"])
         changed = metrics.get(f"fidelity.transformed.{name}")
         if changed is not None:

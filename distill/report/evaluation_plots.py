@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.evaluation.calibration import Calibration
-from distill.evaluation.relations import RELATIONS
+from distill.evaluation.relations import RATES
 from distill.report.plots import (
     BLACK,
     BLUE,
@@ -63,16 +63,15 @@ def reliability(calibrations: Mapping[str, Calibration], path: str | Path) -> Pa
 
 def violation_bars(metrics: Mapping[str, float | None], path: str | Path) -> Path:
     """Violation rate of each relation, as shown and transformed; below, any, per change."""
-    names = (*RELATIONS, "any")
     changes = [
         name.split(".")[2]
         for name in metrics
         if re.fullmatch(r"fidelity\.transformed\.\w+\.any", name)
     ]
     figure, axes = new_figure(8.0, 3.2 + 0.3 * len(changes))
-    rows = [(f"{name}", metrics[f"fidelity.{name}"], BLUE, "as shown") for name in names]
+    rows = [(f"{name}", metrics[f"fidelity.{name}"], BLUE, "as shown") for name in RATES]
     transformed = [
-        (name, metrics.get(f"fidelity.transformed.{name}"), SKY, "transformed") for name in names
+        (name, metrics.get(f"fidelity.transformed.{name}"), SKY, "transformed") for name in RATES
     ]
     ticks, labels = [], []
     y = 0.0
