@@ -21,13 +21,14 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors, tra
 from transformers import PreTrainedTokenizerFast
 
 from distill.aggregation import Aggregation, OracleDomain, Routed, Single, UniformMean
-from distill.config import Cache, Data, Serving, Stream
+from distill.config import Cache, Data, DenseWire, Serving, Stream
 from distill.data.corpus import Corpus, build_corpus
 from distill.fit import Guidance, TeacherSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import file_fingerprint
+from distill.teachers.wire import wire_name
 
 DOMAINS = ("input", "integer", "lifetime", "memory")
 ROWS = {"train": 750, "valid": 100, "test": 250}
@@ -177,7 +178,8 @@ def guidance_of(
     """All teachers in this process; answers are cached for the cell's other students."""
 
     def spec(name: str) -> TeacherSpec:
-        key = TeacherKey(file_fingerprint(paths[name]), corpus.fingerprint, "none", "dense", 0)
+        wire = wire_name(DenseWire())
+        key = TeacherKey(file_fingerprint(paths[name]), corpus.fingerprint, "none", wire, 0)
         num_labels = len(cell.domains) if name == ROUTER else 2
         return TeacherSpec(name, str(paths[name]), Serving(allow_pickle=True), num_labels, key)
 

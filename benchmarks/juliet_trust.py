@@ -97,9 +97,9 @@ def main() -> None:
     cells = [Cell(s, seed, args.work) for seed in args.seeds for s in args.settings]
     if not args.write:
         with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-            for failure in pool.map(run_cell, cells, [args.data] * len(cells)):
-                if failure:
-                    sys.exit(failure)
+            failures = list(pool.map(run_cell, cells, [args.data] * len(cells)))
+        if any(failures):
+            sys.exit("\n".join(filter(None, failures)))
     found = [
         json.loads(file.read_text()) for c in cells for file in sorted(c.folder.glob("*.json"))
     ]
@@ -121,7 +121,8 @@ def run_cell(cell: Cell, data: str) -> str:
             for name in TEACHING:
                 look_at_student(cell, corpus, paths, tokenizer, shown, seen, name, size, student)
     except Exception:
-        return f"{cell.folder}:\n{traceback.format_exc()}"
+        print(f"{cell.folder} failed:\n{traceback.format_exc()}", flush=True)
+        return f"{cell.folder} failed"
     return ""
 
 
