@@ -31,6 +31,9 @@ _TYPES = frozenset(("struct_specifier", "union_specifier", "enum_specifier", "cl
 _PARAMETERS = frozenset(
     ("parameter_declaration", "optional_parameter_declaration", "variadic_parameter_declaration")
 )
+_OWNERS = frozenset(
+    ("function_definition", "lambda_expression", "catch_clause", "template_declaration")
+)
 _FIELD_USES = frozenset(
     ("field_expression", "field_designator", "field_initializer", "offsetof_expression")
 )
@@ -134,17 +137,13 @@ def _parameter_scope(parameter: Node) -> Node:
     """The function whose parameter this is; for a prototype the list of parameters."""
     parameters = parameter.parent
     assert parameters is not None
-    node = parameters
     for above in ancestors(parameters):
-        if above.type in ("lambda_expression", "catch_clause", "template_declaration"):
+        if above.type in _OWNERS:
             return above
-        if above.type == "function_definition":
-            # Not for the parameters of a parameter: `int (*f)(int x)` in the list.
-            return above
+        # The parameters of a parameter end here: `int (*f)(int x)`.
         if not above.type.endswith("declarator") or above.type == "init_declarator":
             break
-        node = above
-    return parameters if node.type != "template_parameter_list" else node
+    return parameters
 
 
 def refused(code: Code) -> set[str]:

@@ -114,8 +114,9 @@ def _variables(node: Node) -> Iterator[Binding]:
         if where is not None:
             yield _binding(field(node, "name"), where)
     elif node.type == "spread_parameter":
-        where = next(up for up in ancestors(node) if up.type in _CALLABLES)
-        yield _binding(field(node.named_children[-1], "name"), where)
+        where = next((up for up in ancestors(node) if up.type in _CALLABLES), None)
+        if where is not None:
+            yield _binding(field(node.named_children[-1], "name"), where)
     elif node.type == "lambda_expression":
         parameters = field(node, "parameters")
         if parameters.type == "identifier":

@@ -40,6 +40,23 @@ def test_layout_keeps_every_token_and_comments_all_but_comments(snippet, name, s
             assert directives(result) == directives(source)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(CORPUS),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 60)), max_size=3),
+    st.integers(0, 2**31),
+)
+def test_programs_with_holes_are_refused_or_still_give_what_parses(snippet, holes, seed):
+    language, source = snippet
+    for place, width in holes:
+        start = int(place * len(source))
+        source = source[:start] + source[start + width :]
+    code = Code.parse(source, language)
+    for transformation in TRANSFORMATIONS.values():
+        result = transformation(code, Random(seed))
+        assert result == source or (code.is_valid and Code.parse(result, language).is_valid)
+
+
 def tokens(text: str, language: str, with_comments: bool) -> list[str]:
     code = Code.parse(text, language)
     whole = STRINGS | COMMENTS
