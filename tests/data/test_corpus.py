@@ -10,6 +10,7 @@ from data_rows import make_rows, write, write_saved, write_saved_dict
 
 from distill.config import SPLITS, Data
 from distill.data.corpus import build_corpus
+from distill.errors import DataError
 from distill.records import UNLABELLED
 
 ENDINGS = ("parquet", "csv", "jsonl", "json", "arrow", "feather", "saved")
@@ -227,3 +228,14 @@ def test_two_processes_may_build_at_once(tmp_path, data):
         process.join()
     assert found == {build_corpus(config).fingerprint}
     assert len(list((tmp_path / "cache" / "corpora").iterdir())) == 1
+
+
+def test_only_one_split_of_a_file_may_be_read(data, tmp_path: Path) -> None:
+    rows = make_rows()
+    path = write(rows, tmp_path / "rows.parquet")
+    config = data(path, splits={"test": "validation", "validation": "other"})
+    corpus = build_corpus(config, labels=("neg", "pos"), only="test")
+    wanted = [row["text"] for row in rows if row["split"] == "validation"]
+    assert [text for text, _ in corpus.texts("test")] == wanted
+    with pytest.raises(DataError, match=r"no row's split is 'exam'"):
+        build_corpus(data(path, splits={"test": "exam"}), labels=("neg", "pos"), only="test")

@@ -8,7 +8,7 @@ from transformers import (
 )
 
 from distill.errors import ModelError
-from distill.evaluation.efficiency import folder_size_mb, measure
+from distill.evaluation.efficiency import LiveTensors, folder_size_mb, measure
 
 SIZES = {
     "vocab_size": 60,
@@ -67,3 +67,21 @@ def test_latency_grows_with_the_work():
 def test_roberta_at_its_longest():
     model = RobertaForSequenceClassification(RobertaConfig(**SIZES, pad_token_id=1))
     assert measure(model, 38, num_runs=2).gflops > 0
+
+
+def test_live_tensors_are_those_held_at_once():
+    layer, rows = torch.nn.Linear(100, 400), torch.zeros(50, 100)
+    with torch.inference_mode(), LiveTensors() as live:
+        for _ in range(3):
+            layer(rows)  # each is let go before the next
+    assert live.peak_bytes == 4 * 50 * 400
+    with torch.inference_mode(), LiveTensors() as live:
+        kept = [layer(rows) for _ in range(3)]
+        layer.weight.t()  # a view of what was there before
+    assert live.peak_bytes == 3 * kept[0].nbytes
+
+
+def test_peak_memory_holds_the_weights_and_grows_with_the_length():
+    model = bert(max_position_embeddings=200)
+    short, long = measure(model, 8, num_runs=2), measure(model, 200, num_runs=2)
+    assert model.num_parameters() * 4 / 1e6 < short.peak_memory_mb < long.peak_memory_mb

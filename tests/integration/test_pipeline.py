@@ -25,6 +25,9 @@ from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer, parse
 from distill.config import Student as StudentConfig
 from distill.data.corpus import Corpus
 from distill.errors import CacheError, TeacherAnswerError
+from distill.evaluation.relations import RATES
+from distill.evaluation.settings import parse_settings
+from distill.evaluation.standalone import Request, Source, evaluate
 from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, fit, is_done
 from distill.objectives import ForwardKL
 from distill.outcome import Outcome
@@ -72,11 +75,30 @@ def test_the_table_has_every_model(outcome: Outcome) -> None:
 
 
 def test_the_router_is_told_by_load_and_confidence(outcome: Outcome) -> None:
+    assert 0 <= outcome.metrics["test.ece"] < 0.5
+    rates = [outcome.metrics[f"fidelity.{name}"] for name in RATES]
+    assert 0 <= max(rates) == outcome.metrics["fidelity.any"] < 1
     loads = [outcome.metrics[f"router.load.{name}"] for name in DOMAINS]
     assert sum(loads) == pytest.approx(1) and min(loads) > 0
     assert outcome.metrics["router.accuracy"] > 0.8  # the domain is in the text
     assert 1 / 3 <= outcome.metrics["router.confidence"] <= 1
     assert (outcome.report / "router.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_evaluation_of_the_run_finds_what_the_run_found(
+    outcome: Outcome, root: Path, num_workers: int
+) -> None:
+    """Beside its own routed teachers, in this process and by copies on Ray."""
+    source = Source(str(root / "data.parquet"), domain_column="domain", split_column="split")
+    plain = ["attack.methods=[]", "transform.names=[]", f"num_workers={num_workers}"]
+    with Progress() as progress:
+        found = evaluate(Request(root / "run", source, settings=parse_settings(plain)), progress)
+    names = [f"test.accuracy.{domain}" for domain in DOMAINS]
+    for name in ("test.accuracy", "test.teacher_accuracy", "test.ece", *names):
+        assert found.metrics[name] == pytest.approx(outcome.metrics[name], abs=1e-5)
+    for name in RATES:
+        assert found.metrics[f"fidelity.{name}"] == outcome.metrics[f"fidelity.{name}"]
 
 
 def test_the_export_loads_without_distill(outcome: Outcome, root: Path) -> None:
