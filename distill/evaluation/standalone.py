@@ -22,7 +22,7 @@ from distill.evaluation.settings import Evaluation, parse_kind
 from distill.evaluation.subjects import (
     Part,
     Subject,
-    check_pair,
+    beside,
     had_teachers,
     is_run,
     served,
@@ -92,7 +92,7 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     student = student_of(request.student, request.max_length)
     teacher = _teacher(request)
     if teacher is not None:
-        check_pair(student, teacher)
+        teacher = beside(student, teacher)
     listener.say("reading the data")
     corpus = _corpus(request, student.parts[0])
     task = _task(request.source, corpus, student, listener)

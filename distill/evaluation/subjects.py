@@ -127,12 +127,26 @@ def teacher_of(paths: Sequence[str], allow_pickle: bool, max_length: int | None)
     return Subject("teacher", parts, UniformMean())
 
 
-def check_pair(student: Subject, teacher: Subject) -> None:
-    """Raises ModelError unless both mean the same by class 0, 1, …, and read the same."""
-    _same_labels(student.parts[0], teacher.parts)
-    reads = {bool(part.num_features) for part in (*student.parts, *teacher.parts)}
-    if len(reads) > 1 and not any(is_pickle(part.folder) for part in teacher.parts):
-        raise ModelError("student and teacher do not read the same: one text, one features")
+def beside(student: Subject, teacher: Subject) -> Subject:
+    """The teacher, its pickles reading what the student reads (they do not say what they read).
+
+    Raises ModelError unless both mean the same by class 0, 1, …, and read the same.
+    """
+    own = student.parts[0]
+    _same_labels(own, teacher.parts)
+    reads = {0: "text"}.get(own.num_features, f"{own.num_features} features")
+    for part in teacher.served:
+        if not is_pickle(part.folder) and part.num_features != own.num_features:
+            raise ModelError(
+                f"{part.folder} does not read {reads} as {own.folder} does: give a teacher that "
+                "was trained on the same columns"
+            )
+
+    def reading(part: Part) -> Part:
+        return replace(part, num_features=own.num_features) if is_pickle(part.folder) else part
+
+    router = None if teacher.router is None else reading(teacher.router)
+    return replace(teacher, parts=tuple(map(reading, teacher.parts)), router=router)
 
 
 def _same_labels(first: Part, others: Sequence[Part]) -> None:

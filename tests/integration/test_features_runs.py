@@ -1,6 +1,6 @@
 """Students of features under scikit-learn's models: the real loop, and the whole pipeline."""
 
-from __future__ import annotations
+from __future__ import pickle
 
 import json
 from dataclasses import replace
@@ -23,8 +23,11 @@ from distill.api import experiment_of
 from distill.check import check
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Student, Trainer, parse
 from distill.errors import ConfigError, DistillError, ModelError
+from distill.evaluation.settings import parse_settings
+from distill.evaluation.standalone import Request, Source, evaluate
 from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, fit, load_best
 from distill.objectives import ForwardKL
+from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
@@ -143,6 +146,19 @@ def test_distill_train_takes_fitted_objects(
     assert "compression" not in outcome.metrics and "test.retention" in outcome.metrics
     again = measured(outcome.student, tmp_path / "rings.parquet")
     assert again["test.rows"] == NUM_ROWS and again["student.params"] == student.params
+    pickled = tmp_path / "forest.pkl"
+    pickled.write_bytes(pickle.dumps(forests["forest"]))
+    request = Request(
+        outcome.student,
+        Source(str(tmp_path / "rings.parquet")),
+        (str(pickled),),
+        allow_pickle=True,
+        settings=parse_settings(["intervals.num_draws=0"]),
+    )
+    beside = evaluate(request, Progress()).metrics
+    assert beside["test.accuracy"] == again["test.accuracy"]
+    assert (beside["teacher.test.accuracy"] or 0) > 0.9
+    assert beside["fidelity.transformed.noise.any"] is not None
     with pytest.raises(ConfigError, match="reads features: leave it out"):
         measured(outcome.student, tmp_path / "rings.parquet", text_column="width")
     import mlflow
