@@ -1,8 +1,9 @@
 """Students of features under scikit-learn's models: the real loop, and the whole pipeline."""
 
-from __future__ import pickle
+from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
