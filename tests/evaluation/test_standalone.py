@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from distill.config import Data
+from distill.config import Data, parse
 from distill.data.corpus import build_corpus
 from distill.evaluation.assess import variants_of
 from distill.evaluation.settings import parse_settings
 from distill.evaluation.standalone import Source, _task
-from distill.evaluation.subjects import Part, Subject
+from distill.evaluation.subjects import Part, Subject, _models_of_run
 from tests.evaluation.toy_classifiers import Silent
 
 NAMES = ("no", "yes")
@@ -40,3 +41,25 @@ def test_noise_on_features_is_in_the_standard_deviations_of_the_rows(tmp_path: P
     bounds = 0.1 * rows.std(0)
     assert (np.abs(moved) <= bounds * 1.001).all()
     assert (np.abs(moved).max(0) > 0.5 * bounds).all()
+
+
+@pytest.mark.parametrize(
+    ("partition", "names"),
+    [
+        ({"type": "column"}, ["CWE121", "CWE78", "other"]),
+        ({"type": "kmeans", "num_clusters": 11}, [f"cluster-{c}" for c in range(11)]),
+    ],
+)
+def test_a_runs_experts_come_in_the_order_of_its_weights(
+    tmp_path: Path, partition: dict, names: list[str]
+) -> None:
+    for name in (*reversed(names), "router"):
+        (tmp_path / "experts" / name / "model").mkdir(parents=True)
+    raw = {
+        "output": str(tmp_path),
+        "data": {"path": "rows.parquet", "columns": {"domain": "cwe"}},
+        "experts": {"base": "encoder", "partition": partition},
+        "student": {"layers": 1, "hidden": 8},
+    }
+    found = _models_of_run(tmp_path, parse(raw), allow_pickle=False)
+    assert [name for name, _, _ in found] == names
