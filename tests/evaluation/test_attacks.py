@@ -100,7 +100,7 @@ def test_the_same_seed_is_the_same_attack_whatever_runs_beside_it(method: Method
 
 
 def test_code_without_names_to_change_still_has_styles() -> None:
-    nameless = Sample(0, 1, text="int main(void) { for (;;) { puts(\"one\"); } return 0; }\n")
+    nameless = Sample(0, 1, text='int main(void) { for (;;) { puts("one"); } return 0; }\n')
     model = Words({"for": 1.0, "while": -2.0, "main": 0.1})
     assert run("random", model, [nameless]) == run("greedy", model, [nameless]) == []
     for method in ("style", "combined"):
