@@ -115,6 +115,6 @@ def _spaces(samples: Sequence[Sample], kind: Kind) -> list[Space]:
     if kind == "text":
         return [TextSpace(sample.text) for sample in samples]
     parsed = (Code.parse(sample.text, kind) for sample in samples)
-    names = {name for code in parsed if code.is_valid for name in identifiers(code)}
     # Sorted: a set's order differs between processes.
-    return [CodeSpace(sample.text, kind, sorted(names)) for sample in samples]
+    names = sorted({name for code in parsed if code.is_valid for name in identifiers(code)})
+    return [CodeSpace(sample.text, kind, names) for sample in samples]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ COMPARISONS = {
     ">": operator.gt,
     "<": operator.lt,
 }
-WRITTEN = re.compile(r"\s*(\S+?)\s*(>=|<=|>|<)\s*(\S+)\s*")
+WRITTEN = re.compile(r"\s*(\S.*?)\s*(>=|<=|>|<)\s*(\S+)\s*")  # a domain may hold spaces
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def parse_gate(text: str, known: Iterable[str]) -> Gate:
         value = float(bound)
     except ValueError:
         raise ConfigError(f"--fail-if {text!r}: {bound!r} is not a number") from None
+    if not math.isfinite(value):
+        raise ConfigError(f"--fail-if {text!r}: nothing compares with {bound}: give a number")
     names = sorted(known)
     if metric not in names:
         raise ConfigError(f"--fail-if {text!r}: {_unknown(metric, names)}")

@@ -45,6 +45,11 @@ class Attack(Section):
     @classmethod
     def _known(cls, methods: Any) -> Any:
         wanted = [methods] if isinstance(methods, str) else methods
+        if not isinstance(wanted, list | tuple):
+            raise ValueError(
+                f"attack.methods must be a list, got {methods!r}: choose from "
+                f"{', '.join(get_args(Method))}, or leave the attacks out by []"
+            )
         unknown = [m for m in wanted if m not in get_args(Method)]
         if unknown:
             raise ValueError(

@@ -207,7 +207,8 @@ def _task(source: Source, corpus: Corpus, student: Subject, listener: Listener) 
     if corpus.features is not None:
         if source.language is not None:
             raise ConfigError(f"--language {source.language}: {student.name} reads features")
-        sd_D = np.asarray(corpus.features.sd, np.float64)
+        # Of the rows themselves: the corpus knows moments of train rows, and here there are none.
+        sd_D = np.stack([sample.features_D for sample in samples]).std(0, dtype=np.float64)  # type: ignore[arg-type]
     elif source.language is not None:
         kind = parse_kind(source.language)
     elif (source.text_column or _text_column(source.path)) != CODE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ import yaml
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.check_inputs import read_info
-from distill.config import Cluster, Cut, Experiment, Serving, Stream, parse
+from distill.config import Cluster, Cut, Experiment, KMeans, Serving, Stream, parse
 from distill.errors import ConfigError, ModelError
 from distill.evaluation.classifiers import (
     Asked,
@@ -193,15 +192,14 @@ def _experiment(run: Path) -> Experiment:
 def _models_of_run(
     run: Path, experiment: Experiment, allow_pickle: bool
 ) -> list[tuple[str, str, bool]]:
-    """Name, path and whether it may be a pickle, of each teacher."""
+    """Name, path and whether it may be a pickle, of each teacher; in the order of the training."""
     if experiment.teachers:
         return [(t.name, t.path, t.allow_pickle and allow_pickle) for t in experiment.teachers]
     folders = [p / "model" for p in (run / "experts").iterdir() if p.name != ROUTER]
     names = {folder.parent.name: str(folder) for folder in folders if folder.is_dir()}
-    # cluster-10 comes after cluster-9
-    ordered = sorted(
-        names, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)]
-    )
+    ordered = sorted(names)  # as domains are: CWE121 comes before CWE78
+    if experiment.experts is not None and isinstance(experiment.experts.partition, KMeans):
+        ordered.sort(key=lambda name: int(name.rpartition("-")[2]))  # cluster-10 after cluster-9
     return [(name, names[name], False) for name in ordered]
 
 

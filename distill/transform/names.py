@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from random import Random
+from weakref import WeakKeyDictionary
 
 from distill.transform import scopes_c, scopes_java, scopes_python
 from distill.transform.source import Code, Edit
@@ -32,10 +32,15 @@ def identifiers(code: Code) -> tuple[str, ...]:
 
     C and C++: a macro that the snippet does not define is taken for one if it is in capitals.
     """
-    return _identifiers(code)
+    if code not in _known:
+        _known[code] = _identifiers(code)
+    return _known[code]
 
 
-@lru_cache(maxsize=64)  # An attack renames the same snippet again and again.
+# An attack renames the same hundreds of snippets again and again, in turn.
+_known: WeakKeyDictionary[Code, tuple[str, ...]] = WeakKeyDictionary()
+
+
 def _identifiers(code: Code) -> tuple[str, ...]:
     if not code.is_valid:
         return ()

@@ -120,6 +120,7 @@ def test_features_under_noise() -> None:
     [
         (["attack.budget=0"], "attack.budget must be at least 1 query a sample, got 0"),
         (["attack.methods=[bribe]"], "there is no attack 'bribe': choose from random, greedy"),
+        (["attack.methods=null"], "attack.methods must be a list, got None"),
         (["relations.tau=2"], "relations.tau"),
         (["attack.bugdet=10"], "did you mean budget?"),
         (["attack"], "key=value"),

@@ -99,6 +99,15 @@ def test_the_same_seed_is_the_same_attack_whatever_runs_beside_it(method: Method
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_code_without_names_to_change_still_has_styles() -> None:
+    nameless = Sample(0, 1, text='int main(void) { for (;;) { puts("one"); } return 0; }\n')
+    model = Words({"for": 1.0, "while": -2.0, "main": 0.1})
+    assert run("random", model, [nameless]) == run("greedy", model, [nameless]) == []
+    for method in ("style", "combined"):
+        (found,) = run(method, model, [nameless])
+        assert found.is_flipped
+
+
 def test_samples_are_asked_about_together() -> None:
     model = Words({"int": 5.0})
     run("random", model, budget=20)

@@ -24,6 +24,11 @@ def test_a_gate_fails_where_it_holds(text: str, value: float, fails: bool) -> No
     assert failure is None or f"{value:g}" in failure
 
 
+def test_a_domain_may_have_spaces() -> None:
+    gate = parse_gate("test.accuracy.Code Injection < 0.8", ["test.accuracy.Code Injection"])
+    assert gate.failure({"test.accuracy.Code Injection": 0.7}) is not None
+
+
 def test_a_metric_that_is_not_defined_fails_its_gate() -> None:
     gate = parse_gate("fidelity.relative_drop > 1", KNOWN)
     failure = gate.failure({"fidelity.relative_drop": None})
@@ -35,6 +40,7 @@ def test_a_metric_that_is_not_defined_fails_its_gate() -> None:
     [
         ("fidelity.any", "such as 'fidelity.any > 0.2'"),
         ("fidelity.any > much", "'much' is not a number"),
+        ("fidelity.any > nan", "nothing compares with nan"),
         ("fidelity.agreemnt > 0.2", "there is no metric fidelity.agreemnt"),
         ("test.acuracy < 0.8", "did you mean test.accuracy?"),
         ("robustness.asr > 0.5", "give --language"),

@@ -59,7 +59,7 @@ def attack(
     done: list[Attacked] = []
     running: list[_Running] = []
     for i, (space, label) in enumerate(zip(spaces, labels, strict=True)):
-        if probs_BC[i].argmax() != label or (not space.parts and method != "style"):
+        if probs_BC[i].argmax() != label:
             continue
         rng = random.Random(f"{seed}/{method}/{i}")
         search = METHODS[method](space, float(probs_BC[i, label]), budget, rng)
