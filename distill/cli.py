@@ -196,7 +196,7 @@ def evaluate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder; default: reports/evaluation-NAME.", show_default=False),
+        typer.Option(help="Folder; default: reports/evaluation-NAME-on-DATA.", show_default=False),
     ] = None,
     experiment: Annotated[
         str | None, typer.Option(help="Record it in this MLflow experiment.", show_default=False)
@@ -214,7 +214,7 @@ def evaluate(
         from distill.evaluation.settings import parse_settings
         from distill.report import evaluation
         from distill.report.progress import Progress
-        from distill.tracking.evaluated import record
+        from distill.tracking.evaluated import check_store, record
 
         if not data:
             raise ConfigError("--data is missing: name a file with labelled rows")
@@ -237,14 +237,17 @@ def evaluate(
             tuple(fail_if or ()),
             parse_settings(settings or []),
         )
+        folder = out or evaluation.default_folder(student, data)
+        evaluation.check_folder(folder)
+        if experiment is not None:
+            check_store(folder, experiment, tracking_uri)
         with Progress() as progress:
             evaluated = standalone.evaluate(request, progress)
-        folder = out or evaluation.default_folder(student)
         paths = evaluation.write(evaluated, folder)
         _show(evaluation.render(evaluated))
         _say(f"report    {_near(paths[1].absolute())}")
         if experiment is not None:
-            _say(f"MLflow    {record(evaluated, folder, experiment, tracking_uri)}")
+            _say(f"MLflow    {record(evaluated, paths, folder, experiment, tracking_uri)}")
         for failure in evaluated.failures:
             print(f"gate: {failure}", file=sys.stderr)
         if as_json:

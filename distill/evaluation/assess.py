@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,11 +42,11 @@ class Task:
     sd_D: np.ndarray | None = None
     """Of each feature; None for texts."""
 
-    @property
+    @cached_property
     def labels_R(self) -> np.ndarray:
         return np.array([sample.label for sample in self.samples], np.int64)
 
-    @property
+    @cached_property
     def domains_R(self) -> np.ndarray:
         """Strings."""
         return np.array([sample.domain for sample in self.samples], object)
@@ -66,6 +67,7 @@ class Difference:
     student_p: float
     divergence: float
     text: str
+    pair: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,8 @@ def examine(
     attacks = None
     if task.kind is not None and settings.attack.methods:
         attacks = attack_model(model, task, probs_RC, settings, listener)
-    return Seen(probs_RC, calibration(probs_RC, task.labels_R), found, attacks)
+    bins = calibration(probs_RC, task.labels_R, settings.relations.num_bins)
+    return Seen(probs_RC, bins, found, attacks)
 
 
 def compare(
@@ -131,6 +134,8 @@ def compare(
 ) -> Assessment:
     """The metrics of the student, and of the two together."""
     notes = [*_notes(task), *variants.notes]
+    if student.attacks is not None:
+        notes += student.attacks.notes(task)
     metrics: dict[str, float | None] = {}
     for prefix, one in (("", student), ("teacher.", teacher)):
         if one is not None:
@@ -164,7 +169,8 @@ def _quality(seen: Seen, task: Task, settings: Evaluation) -> dict[str, float | 
             metrics[f"test.f1.{name}"] = 2 * precision * recall / total if total else 0.0
     if settings.intervals.num_draws:
         drawn, level = settings.intervals.num_draws, settings.intervals.level
-        found = bootstrap(seen.probs_RC, labels_R, drawn, level, settings.seed)
+        bins = settings.relations.num_bins
+        found = bootstrap(seen.probs_RC, labels_R, bins, drawn, level, settings.seed)
         for name, (low, high) in found.items():
             metrics |= {f"interval.{name}.low": low, f"interval.{name}.high": high}
     return metrics
@@ -174,14 +180,17 @@ def _robustness(seen: Seen, task: Task, variants: Variants) -> dict[str, float |
     metrics: dict[str, float | None] = {}
     if variants:
         before_R, labels_R = seen.probs_RC.argmax(1), task.labels_R
-        hits, flips = [], []
+        hits, flips, lost = [], [], []
         for name, changed in variants.items():
             predicted = seen.variant_probs[name].argmax(1)
             hits.append(predicted == labels_R[changed.places])
             flips.append(predicted != before_R[changed.places])
+            lost.append((before_R == labels_R)[changed.places])
             metrics[f"robustness.transformed.{name}.accuracy"] = float(hits[-1].mean())
             metrics[f"robustness.transformed.{name}.flips"] = float(flips[-1].mean())
-        metrics["robustness.transformed.accuracy"] = float(np.concatenate(hits).mean())
+        accuracy = float(np.concatenate(hits).mean())
+        metrics["robustness.transformed.accuracy"] = accuracy
+        metrics["robustness.transformed.drop"] = float(np.concatenate(lost).mean()) - accuracy
         metrics["robustness.transformed.flips"] = float(np.concatenate(flips).mean())
     if seen.attacks is not None:
         metrics |= seen.attacks.metrics()
@@ -201,7 +210,8 @@ def _fidelity(
     metrics: dict[str, float | None] = {f"fidelity.{n}": v for n, v in clean.rates().items()}
     gap = ece_gap(teacher.probs_RC, student.probs_RC, task.labels_R, relations.num_bins)
     metrics["fidelity.ece_gap"] = gap
-    drop = None
+    if gap > relations.delta:
+        notes.append(f"the ECEs differ by {gap:.3f}, more than relations.delta {relations.delta:g}")
     if variants:
         pairs = {n: (teacher.variant_probs[n], student.variant_probs[n]) for n in variants}
         for name, pair in pairs.items():
@@ -225,8 +235,6 @@ def _fidelity(
         metrics["fidelity.relative_drop"] = under
         if under is None:
             notes.append("the teacher lost nothing under attack: fidelity.relative_drop is null")
-    elif variants:
-        metrics["fidelity.relative_drop"] = drop
     return metrics
 
 
@@ -280,6 +288,7 @@ def _difference(
         student_p=float(student_C.max()),
         divergence=far,
         text=sample.text,
+        pair=sample.pair,
     )
 
 

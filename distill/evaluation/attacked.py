@@ -52,6 +52,16 @@ class UnderAttack:
         """Accuracy before, less accuracy under the worst of the attacks on each sample."""
         return len(self.flipped) / len(self.places)
 
+    def notes(self, task: Task) -> list[str]:
+        """Rows that no attack could change, for they do not parse or have nothing to change."""
+        skipped = self.num_correct - len(self.attacked)
+        if not skipped:
+            return []
+        return [
+            f"{skipped} of the {self.num_correct} rows that the student has right were not "
+            f"attacked: nothing can be changed there, or they do not parse as {task.kind}"
+        ]
+
     def metrics(self) -> dict[str, float | None]:
         """ASR: flipped / attacked and right before; accuracy: over all samples.
 
@@ -65,6 +75,7 @@ class UnderAttack:
             told[f"robustness.{method}.accuracy"] = (self.num_correct - flips) / num
             queries = [a.queries for a in attacked]
             told[f"robustness.{method}.queries"] = float(np.mean(queries)) if queries else None
+        told["robustness.attacked"] = float(len(self.attacked))
         fallen = len(self.flipped)
         told["robustness.asr"] = fallen / len(self.attacked) if self.attacked else None
         told["robustness.accuracy"] = (self.num_correct - fallen) / num

@@ -34,7 +34,7 @@ def calibration(
     assert len(probs_RC) == len(labels_R) > 0
     confidence_R = probs_RC.max(1)
     hits_R = probs_RC.argmax(1) == labels_R
-    bins_R = np.clip(np.ceil(confidence_R * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    bins_R = bins_of(probs_RC, num_bins)
     count_M = np.bincount(bins_R, minlength=num_bins)
     filled_M = np.maximum(count_M, 1)
     return Calibration(
@@ -42,3 +42,9 @@ def calibration(
         np.bincount(bins_R, confidence_R, num_bins) / filled_M,
         np.bincount(bins_R, hits_R.astype(np.float64), num_bins) / filled_M,
     )
+
+
+def bins_of(probs_RC: np.ndarray, num_bins: int) -> np.ndarray:
+    """int64 [R]: the bin of each row's confidence."""
+    places_R = np.ceil(probs_RC.max(1) * num_bins).astype(np.int64) - 1
+    return np.clip(places_R, 0, num_bins - 1)

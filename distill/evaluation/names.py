@@ -9,6 +9,7 @@ from distill.evaluation.intervals import MEASURES
 from distill.evaluation.relations import RATES
 from distill.evaluation.settings import Evaluation, transformations_of
 
+GPU_COSTS = ("latency_ms", "latency_p95_ms", "peak_memory_mb")
 COSTS = ("params", "size_mb", "latency_ms", "latency_p95_ms", "gflops", "peak_memory_mb")
 
 
@@ -18,7 +19,9 @@ def metric_names(task: Task, settings: Evaluation, has_teacher: bool) -> set[str
     A transformation that turns out to apply to no row is named here all the same.
     """
     own = set(_of_one_model(task, settings))
-    names = own | {f"student.{cost}" for cost in COSTS}
+    names = own | {f"student.{cost}" for cost in COSTS} | {"test.rows", "test.truncated_rows"}
+    if settings.on_device == "cuda":
+        names |= {f"student.gpu_{cost}" for cost in GPU_COSTS}
     if has_teacher:
         names |= {f"teacher.{name}" for name in own}
         names |= set(_of_two(task, settings))
@@ -35,10 +38,12 @@ def _of_one_model(task: Task, settings: Evaluation) -> Iterator[str]:
     if settings.intervals.num_draws:
         yield from (f"interval.{name}.{end}" for name in MEASURES for end in ("low", "high"))
     changes = _changes(task, settings)
+    if changes:
+        yield "robustness.transformed.drop"
     for change in ("", *(f"{name}." for name in changes)) if changes else ():
         yield from (f"robustness.transformed.{change}{name}" for name in ("accuracy", "flips"))
     if task.kind is not None and settings.attack.methods:
-        yield from ("robustness.asr", "robustness.accuracy")
+        yield from ("robustness.asr", "robustness.accuracy", "robustness.attacked")
         for method in settings.attack.methods:
             yield from (f"robustness.{method}.{name}" for name in ("asr", "accuracy", "queries"))
 
@@ -51,7 +56,7 @@ def _of_two(task: Task, settings: Evaluation) -> Iterator[str]:
         yield "fidelity.transformed.relative_drop"
         for change in ("", *(f"{name}." for name in changes)):
             yield from (f"fidelity.transformed.{change}{name}" for name in RATES)
-    if changes or (task.kind is not None and settings.attack.methods):
+    if task.kind is not None and settings.attack.methods:
         yield "fidelity.relative_drop"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from distill.data.corpus import Corpus
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Sample:
     """One labelled row."""
 

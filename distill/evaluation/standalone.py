@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.aggregation import OracleDomain
+from distill.check_mixture import check_aggregation
 from distill.config import Columns, Data, SplitNames
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.source import column_names, find_files
-from distill.errors import ConfigError, DataError
+from distill.errors import ConfigError, DataError, InputError
 from distill.evaluation.assess import Assessment, Listener, Task, assess
 from distill.evaluation.classifiers import TokenEncoder
 from distill.evaluation.efficiency import Efficiency, folder_size_mb, measure, measure_on_cpu
@@ -20,6 +22,7 @@ from distill.evaluation.names import metric_names
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind
 from distill.evaluation.subjects import (
+    PREFIX,
     Part,
     Subject,
     beside,
@@ -89,6 +92,8 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     itself. Texts are cut as in training where the export says so. Raises InputError for a folder,
     column, label, language, gate or setting that cannot be used.
     """
+    if request.source.language is not None:
+        parse_kind(request.source.language)
     student = student_of(request.student, request.max_length)
     teacher = _teacher(request)
     if teacher is not None:
@@ -96,6 +101,8 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     listener.say("reading the data")
     corpus = _corpus(request, student.parts[0])
     task = _task(request.source, corpus, student, listener)
+    if teacher is not None:
+        _check_oracle(teacher, corpus, request.source)
     known = metric_names(task, request.settings, teacher is not None)
     gates = [parse_gate(text, known) for text in request.fail_if]
     subjects = [student] if teacher is None else [student, teacher]
@@ -110,7 +117,7 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     listener.say("measuring size and latency")
     costs = {s.name: cost for s in subjects if (cost := _cost(s)) is not None}
     metrics = found.metrics | _cost_metrics(student, teacher, costs, request.settings)
-    metrics |= _relative(found, costs)
+    metrics |= _relative(found)
     metrics |= _counts(task, student.parts[0], found.notes)
     return Evaluated(request, task, found, metrics, costs, _judge(gates, metrics))
 
@@ -119,9 +126,27 @@ def _teacher(request: Request) -> Subject | None:
     """As asked for; of a run without more words its own, where it had any."""
     if request.teachers:
         return teacher_of(request.teachers, request.allow_pickle, request.max_length)
-    if is_run(request.student) and had_teachers(request.student):
-        return teacher_of((str(request.student),), request.allow_pickle, request.max_length)
-    return None
+    run = request.student
+    if not is_run(run) or not had_teachers(run):
+        return None
+    try:
+        return teacher_of((str(run),), request.allow_pickle, request.max_length)
+    except InputError as error:
+        raise type(error)(
+            f"{error}; to leave the run's teachers out, evaluate {run / 'student'}"
+        ) from None
+
+
+def _check_oracle(teacher: Subject, corpus: Corpus, source: Source) -> None:
+    """Teachers chosen by a row's domain: every row needs one that is called so."""
+    if not isinstance(teacher.aggregation, OracleDomain):
+        return
+    if source.domain_column is None:
+        raise ConfigError(
+            f"{teacher.name} are chosen by a row's domain: name its column by --domain-column"
+        )
+    names = tuple(part.name.removeprefix(PREFIX) for part in teacher.parts)
+    check_aggregation(teacher.aggregation, names, corpus)
 
 
 def _judge(gates: Sequence[Gate], metrics: dict[str, float | None]) -> list[str]:
@@ -266,7 +291,7 @@ def _params(teacher: Subject) -> float | None:
     )
 
 
-def _relative(found: Assessment, costs: dict[str, Efficiency]) -> dict[str, float | None]:
+def _relative(found: Assessment) -> dict[str, float | None]:
     if found.teacher is None:
         return {}
     accuracy, teacher = found.metrics["test.accuracy"], found.metrics["teacher.test.accuracy"]

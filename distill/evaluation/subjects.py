@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -195,8 +196,14 @@ def _models_of_run(
     """Name, path and whether it may be a pickle, of each teacher; in the order of the training."""
     if experiment.teachers:
         return [(t.name, t.path, t.allow_pickle and allow_pickle) for t in experiment.teachers]
-    folders = [p / "model" for p in (run / "experts").iterdir() if p.name != ROUTER]
-    names = {folder.parent.name: str(folder) for folder in folders if folder.is_dir()}
+    folders = [p for p in (run / "experts").iterdir() if p.is_dir() and p.name != ROUTER]
+    names = {folder.name: str(folder / "model") for folder in folders}
+    for name, path in names.items():
+        if not Path(path).is_dir():
+            raise ModelError(
+                f"{run} has no model of its expert {name!r} at {path}: finish that run, or copy "
+                "all of its folder"
+            )
     ordered = sorted(names)  # as domains are: CWE121 comes before CWE78
     if experiment.experts is not None and isinstance(experiment.experts.partition, KMeans):
         ordered.sort(key=lambda name: int(name.rpartition("-")[2]))  # cluster-10 after cluster-9
@@ -225,6 +232,23 @@ def _part(name: str, path: str, allow_pickle: bool, max_length: int | None = Non
     )
 
 
+def _shares(num_copies: int, settings: Evaluation) -> dict[str, float]:
+    """What each copy may hold of Ray's CPUs or GPUs, so that all of them fit at once."""
+    import ray
+
+    have = ray.cluster_resources()
+    kind, most = ("GPU", settings.num_gpus) if settings.on_device == "cuda" else ("CPU", 1.0)
+    if not have.get(kind):
+        raise ConfigError(f"num_workers {settings.num_workers}: Ray has no {kind}: set device=cpu")
+    share = min(most, math.floor(have[kind] / num_copies * 100) / 100)
+    if not share:
+        raise ConfigError(
+            f"num_workers {settings.num_workers}: {num_copies} copies of models are too many for "
+            f"{have[kind]:g} {kind}s: lower it"
+        )
+    return {"num_cpus": 0.0, "num_gpus": share} if kind == "GPU" else {"num_cpus": share}
+
+
 @contextmanager
 def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[Classifier]]:
     """The subjects' classifiers, in this process (``num_workers`` 0) or on Ray."""
@@ -248,8 +272,7 @@ def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[C
     with connect(Cluster()):
         from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
-        num_gpus = settings.num_gpus if device == "cuda" else 0.0
-        copies = {"replicas": num_workers, "num_gpus": num_gpus, "num_cpus": 0 if num_gpus else 1}
+        copies = {"replicas": num_workers} | _shares(len(parts) * num_workers, settings)
         on_ray = [replace(p, serving=p.serving.model_copy(update=copies)) for p in parts]
         with RayTeacherPool(on_ray) as pool:
             client = pool.client(Stream())

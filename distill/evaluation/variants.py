@@ -32,9 +32,8 @@ class Changed:
 class Variants(dict[str, Changed]):
     """By transformation, those that changed at least one row."""
 
-    def __init__(self, num_tried: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.num_tried = num_tried
         self.notes: list[str] = []
 
 
@@ -52,14 +51,13 @@ def make_variants(
 
     Both texts of a pair are transformed. Raises DataError above ``transform.max_unparsed``.
     """
-    variants = Variants(len(places))
+    variants = Variants()
     kind, samples = task.kind, task.samples
-    if not names:
-        return variants
     if kind is None:
-        variants["noise"] = Changed(places, _noisy(task, places, settings))
+        if names:
+            variants["noise"] = Changed(places, _noisy(task, places, settings))
         return variants
-    if kind != "text":
+    if kind != "text" and (names or settings.attack.methods):
         places = _parsed(samples, places, kind, settings, variants)
     for name in names:
         pairs = [

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.errors import RunFolderError
 from distill.evaluation.relations import RATES
 from distill.evaluation.standalone import Evaluated
 from distill.report.evaluation_plots import accuracy_under_attack, reliability, violation_bars
 from distill.report.table import MISSING, count, percent, three_digits
+from distill.tracking.values import masked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,6 +99,7 @@ def _robustness(evaluated: Evaluated) -> Iterator[Line]:
     metrics = evaluated.metrics
     for name, told in (
         ("transformed.accuracy", "accuracy, transformed"),
+        ("transformed.drop", "accuracy lost, transformed"),
         ("transformed.flips", "predictions that change"),
         ("asr", "attack success (any attack)"),
         ("accuracy", "accuracy under attack"),
@@ -129,17 +135,18 @@ def render(evaluated: Evaluated) -> Table:
     from rich.text import Text
 
     has_teacher = evaluated.assessment.teacher is not None
-    title = f"{evaluated.request.student} on {evaluated.request.source.path}"
+    title = Text(_title(evaluated))
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
     heads = ["", "measure", "student", *(["teacher"] if has_teacher else [])]
     for head in heads:
         table.add_column(head, justify="right" if head in ("student", "teacher") else "left")
-    rows = lines(evaluated)
-    for line, following in zip(rows, [*rows[1:], None], strict=True):
-        is_first = line is rows[0] or rows[rows.index(line) - 1].section != line.section
-        cells = [line.section if is_first else "", line.measure, line.student]
-        is_last = following is not None and following.section != line.section
-        table.add_row(*cells, *([line.teacher] if has_teacher else []), end_section=is_last)
+    for section, group in groupby(lines(evaluated), key=lambda line: line.section):
+        for index, line in enumerate(group):
+            cells = [section if index == 0 else "", line.measure, line.student]
+            if has_teacher:
+                cells.append(line.teacher)
+            table.add_row(*map(Text, cells))  # a label may look like markup
+        table.add_section()
     if evaluated.assessment.notes:
         table.caption = Text("\n".join(f"· {note}" for note in evaluated.assessment.notes))
     return table
@@ -152,9 +159,13 @@ def to_markdown(evaluated: Evaluated) -> str:
     for line in lines(evaluated):
         rows.append(_pipes(list(line) if has_teacher else list(line[:3])))
     notes = [f"- {note}" for note in evaluated.assessment.notes]
-    title = f"# {evaluated.request.student} on {evaluated.request.source.path}\n"
-    parts = [title, "\n".join(rows), "\n".join(notes), _differences(evaluated)]
+    parts = [f"# {_title(evaluated)}", "\n".join(rows), "\n".join(notes), _differences(evaluated)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(evaluated: Evaluated) -> str:
+    request = evaluated.request
+    return masked(f"{request.student} on {request.source.path}")
 
 
 def _pipes(cells: Sequence[str]) -> str:
@@ -172,27 +183,40 @@ def _differences(evaluated: Evaluated) -> str:
             f"{one.label}, teacher {one.teacher} ({one.teacher_p:.2f}), student {one.student} "
             f"({one.student_p:.2f}), divergence {one.divergence:.3f}"
         )
-        text = one.text[:SHOWN_CHARS].replace("`", "'")
-        parts.append(f"```\n{text}\n```")
+        for text in (one.text, *([one.pair] if one.pair else [])):
+            shown = text[:SHOWN_CHARS].replace("`", "'")
+            parts.append(f"```\n{shown}\n```")
     return "\n\n".join(parts)
 
 
-def default_folder(student: Path) -> Path:
-    """``reports/evaluation-NAME``; a run's own student is called like its run."""
+PLOTS = ("reliability.png", "violations.png", "attacks.png")
+
+
+def default_folder(student: Path, data: str) -> Path:
+    """``reports/evaluation-NAME-on-DATA``; a run's own student is called like its run."""
     path = student.absolute()
-    return (
-        Path("reports") / f"evaluation-{path.parent.name if path.name == 'student' else path.name}"
-    )
+    name = path.parent.name if path.name == "student" else path.name
+    stem = re.sub(r"[^\w.-]+", "-", Path(data).stem).strip("-") or "data"
+    return Path("reports") / f"evaluation-{name}-on-{stem}"
+
+
+def check_folder(folder: Path) -> None:
+    """Raises RunFolderError where the report cannot be written."""
+    existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise RunFolderError(f"--out {folder} cannot be written ({existing}): give another folder")
 
 
 def write(evaluated: Evaluated, folder: Path) -> list[Path]:
     """evaluation.json, evaluation.md and the plots; returns their paths, the JSON first."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in PLOTS:  # of an earlier evaluation, which may have had a teacher
+        (folder / name).unlink(missing_ok=True)
     found, settings = evaluated.assessment, evaluated.request.settings
     told = {
         "student": str(evaluated.request.student),
-        "teachers": list(evaluated.request.teachers),
-        "data": evaluated.request.source.path,
+        "teachers": [masked(path) for path in evaluated.request.teachers],
+        "data": masked(evaluated.request.source.path),
         "settings": settings.model_dump(mode="json"),
         "metrics": evaluated.metrics,
         "notes": found.notes,

@@ -131,7 +131,7 @@ def accuracy_under_attack(curves: Mapping[str, Mapping[str, np.ndarray]], path: 
                 linewidth=2.6 if is_any else 1.2,
                 label=f"{role}, {'any attack' if is_any else method}",
             )
-    axes.set_xlabel("queries a sample")
+    axes.set_xlabel("queries a sample and method")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("accuracy under attack")
     axes.set_ylim(0, 1.02)

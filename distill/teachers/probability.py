@@ -85,8 +85,8 @@ def load_pickled(path: str | Path, allow_pickle: bool) -> Any:
         )
     if not allow_pickle:
         raise ModelError(
-            f"{path} is a pickle, and pickles run code: set allow_pickle: true beside this path if "
-            "you trust where it comes from"
+            f"{path} is a pickle, and pickles run code: set allow_pickle: true beside this path "
+            "(distill evaluate: --allow-pickle) if you trust where it comes from"
         )
     try:
         if path.suffix == ".joblib":

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config import Tracking
 from distill.evaluation.standalone import Evaluated
 from distill.tracking.store import check_reachable
 from distill.tracking.tracker import Tracker
+from distill.tracking.values import masked
 
 
-def record(evaluated: Evaluated, folder: Path, experiment: str, uri: str | None) -> str:
-    """Metrics, settings and all files of ``folder``; returns the command that opens MLflow.
+def check_store(folder: Path, experiment: str, uri: str | None) -> None:
+    """Raises UnreachableError before anything is computed."""
+    check_reachable(_tracking(folder, experiment, uri))
 
-    The same folder again continues its run.
-    """
-    tracking = Tracking(experiment=experiment, uri=uri, run_name=folder.name, system_metrics=False)
-    check_reachable(tracking)
+
+def record(
+    evaluated: Evaluated, files: Sequence[Path], folder: Path, experiment: str, uri: str | None
+) -> str:
+    """A new run with metrics, settings and ``files``; returns the command that opens MLflow."""
+    (folder / "mlflow_run_id").unlink(missing_ok=True)  # an earlier evaluation's is not continued
     request = evaluated.request
-    with Tracker(tracking, folder) as tracker:
+    with Tracker(_tracking(folder, experiment, uri), folder) as tracker:
         told = {
             "student": str(request.student),
-            "teachers": ", ".join(request.teachers),
-            "data": request.source.path,
+            "teachers": masked(", ".join(request.teachers)),
+            "data": masked(request.source.path),
         }
         tracker.params(told | request.settings.model_dump(mode="json"))
         tracker.metrics(evaluated.metrics, 0)
-        tracker.artifact(folder, "evaluation")
+        for file in files:
+            tracker.artifact(file, "evaluation")
         tracker.tags({"role": "evaluation"})
         return tracker.open_command
+
+
+def _tracking(folder: Path, experiment: str, uri: str | None) -> Tracking:
+    return Tracking(experiment=experiment, uri=uri, run_name=folder.name, system_metrics=False)

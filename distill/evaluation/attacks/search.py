@@ -45,7 +45,7 @@ def random_renaming(space: Space, p_true: float, budget: int, rng: random.Random
             continue
         rejected = 0
         (p_new,) = yield [candidate]
-        if rng.random() * (1 - p_true) < 1 - p_new:
+        if rng.random() * (1 - p_true) <= 1 - p_new:
             new, text, p_true = proposed, candidate, float(p_new)
     return text
 

@@ -19,6 +19,12 @@ from distill.transform.text import TEXT_TRANSFORMATIONS
 
 STYLES = tuple(name for name in TRANSFORMATIONS if name != "rename")
 """What a transfer of style is made of; renaming is an attack of its own."""
+WORD_STYLES = ("synonyms", "typos")
+"""Of natural text, what replaces single words."""
+MAX_REPLACED = 0.15
+"""Share of a text's words that may be replaced; one word may always be."""
+TRIES = 3
+"""Variants of each style of natural text in a round."""
 WORD = re.compile(r"[A-Za-z]{3,}")
 
 
@@ -83,26 +89,39 @@ class CodeSpace:
 
 
 class TextSpace:
-    """Words of at least three letters, under synonyms and typing errors; styles are the rest."""
+    """Words of at least three letters, under synonyms and typing errors; styles are the rest.
 
-    def __init__(self, text: str) -> None:
+    A reader must still agree [ours]: at most a share of the words is replaced, none of them twice,
+    and a style is taken once.
+    """
+
+    def __init__(self, text: str, used: frozenset[str] = frozenset()) -> None:
+        """``used``: names of the transformations that the text has gone through."""
         self.text = text
+        self._used = used
+        self._ways: dict[str, str] = {}  # the style that made each text
 
     @property
     def parts(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(WORD.findall(self.text)))
 
     def substitutes(self, part: str, num: int, rng: random.Random) -> list[str]:
-        ways = [TEXT_TRANSFORMATIONS["synonyms"], TEXT_TRANSFORMATIONS["typos"]]
+        ways = [TEXT_TRANSFORMATIONS[name] for name in WORD_STYLES]
         found = [ways[i % 2](part, rng) for i in range(2 * num)]
         return [word for word in dict.fromkeys(found) if word != part][:num]
 
     def replaced(self, new: Mapping[str, str]) -> str | None:
+        words = WORD.findall(self.text)
+        if sum(word in new for word in words) > max(1.0, MAX_REPLACED * len(words)):
+            return None
         return WORD.sub(lambda match: new.get(match.group(), match.group()), self.text)
 
     def styled(self, rng: random.Random) -> list[str]:
-        found = [change(self.text, rng) for change in TEXT_TRANSFORMATIONS.values()]
-        return [text for text in dict.fromkeys(found) if text != self.text]
+        left = [name for name in TEXT_TRANSFORMATIONS if name not in self._used]
+        found = {TEXT_TRANSFORMATIONS[n](self.text, rng): n for n in left for _ in range(TRIES)}
+        self._ways = {text: name for text, name in found.items() if text != self.text}
+        return list(self._ways)
 
     def moved(self, text: str) -> TextSpace:
-        return TextSpace(text)
+        name = self._ways.get(text)
+        return TextSpace(text, self._used | (frozenset(WORD_STYLES) if name is None else {name}))
