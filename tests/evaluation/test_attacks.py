@@ -136,6 +136,27 @@ def test_the_curve_counts_each_sample_from_the_query_that_flipped_it() -> None:
     assert left.tolist() == [0.8, 0.8, 0.6, 0.6, 0.4, 0.4]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_text_under_attack_stays_near_the_original(method: Method) -> None:
+    """At most 15 % of the words are replaced by the search, and each style is taken once."""
+    text = " ".join(f"The film number{i} was a good story with bad music." for i in "abcdefgh")
+    asked: list[str] = []
+
+    def ask(texts: Sequence[tuple[int, str]]) -> np.ndarray:
+        asked.extend(text for _, text in texts)
+        # Every new text is a little less sure, so that the search goes on from it.
+        return np.array([[0.3, 0.7 - 1e-4 * len(asked)] for _ in texts])
+
+    attack(method, [TextSpace(text)], [1], np.array([[0.1, 0.9]]), ask, budget=60, seed=0)
+    words = text.lower().split()
+    for changed in asked:
+        kept = sum(a == b for a, b in zip(words, changed.lower().split(), strict=False))
+        assert kept >= 0.4 * len(words), changed  # typos, synonyms and punctuation together
+    if method in ("random", "greedy"):
+        lost = [len(set(words) - set(changed.lower().split())) for changed in asked]
+        assert max(lost) <= 0.15 * len(words) + 1
+
+
 def test_words_of_text_are_replaced_by_near_ones() -> None:
     space = TextSpace("The good film was good, and the cat slept.")
     assert "good" in space.parts and len(set(space.parts)) == len(space.parts)

@@ -56,12 +56,10 @@ def test_the_model_stays_in_its_mode_even_on_failure(training):
     assert model.training is training
 
 
-def test_latency_grows_with_the_work():
-    small = measure(bert(), 8, num_runs=15)
-    large = measure(bert(hidden_size=256, intermediate_size=1024, num_hidden_layers=6), 40, 15)
-    assert 0 < small.latency_ms < large.latency_ms
-    assert small.latency_ms <= small.latency_p95_ms
-    assert small.device.startswith("cpu")
+def test_latencies_are_those_of_the_device():
+    cost = measure(bert(), 8, num_runs=15)
+    assert 0 < cost.latency_ms <= cost.latency_p95_ms
+    assert cost.device.startswith("cpu")
 
 
 def test_roberta_at_its_longest():

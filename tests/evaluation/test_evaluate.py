@@ -100,6 +100,14 @@ def test_table_json_plots_and_mlflow(root: Path) -> None:
     assert logged.data.metrics["fidelity.any"] == metrics["fidelity.any"]
 
 
+def test_an_out_that_is_no_folder_and_a_dead_store_are_refused_first(root: Path) -> None:
+    output = run(root, "--out", str(root / "data.parquet"), code=2)
+    assert "--out" in output and "reading the data" not in output
+    dead = ["--experiment", "x", "--tracking-uri", "http://127.0.0.1:1"]
+    output = run(root, *dead, code=2)
+    assert "127.0.0.1:1" in output and "reading the data" not in output
+
+
 def test_gates_exit_with_one_and_are_checked_first(root: Path) -> None:
     beside = ["--teacher", str(root / "teacher/model")]
     output = run(root, *beside, "--fail-if", "test.accuracy > 0.01", code=1)

@@ -22,7 +22,7 @@ STYLES = tuple(name for name in TRANSFORMATIONS if name != "rename")
 WORD_STYLES = ("synonyms", "typos")
 """Of natural text, what replaces single words."""
 MAX_REPLACED = 0.15
-"""Share of a text's words that may be replaced; one word may always be."""
+"""Share of a text's words that may be replaced; one may always be, wherever it stands."""
 TRIES = 3
 """Variants of each style of natural text in a round."""
 WORD = re.compile(r"[A-Za-z]{3,}")
@@ -112,7 +112,7 @@ class TextSpace:
 
     def replaced(self, new: Mapping[str, str]) -> str | None:
         words = WORD.findall(self.text)
-        if sum(word in new for word in words) > max(1.0, MAX_REPLACED * len(words)):
+        if len(new) > 1 and sum(word in new for word in words) > MAX_REPLACED * len(words):
             return None
         return WORD.sub(lambda match: new.get(match.group(), match.group()), self.text)
 
