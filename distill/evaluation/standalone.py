@@ -172,7 +172,10 @@ def _corpus(request: Request, part: Part) -> Corpus:
             split=source.split_column,
         )
     data = Data(path=source.path, columns=columns, splits=SplitNames(test=source.split))
-    corpus = build_corpus(data, labels=part.label_names, only="test")
+    try:
+        corpus = build_corpus(data, labels=part.label_names, only="test")
+    except InputError as error:
+        raise type(error)(_as_options(str(error))) from None
     if corpus.features is not None and corpus.features.num != part.num_features:
         raise DataError(
             f"{source.path} has {corpus.features.num} features in "
@@ -180,6 +183,24 @@ def _corpus(request: Request, part: Part) -> Corpus:
             "give data of the same kind"
         )
     return corpus
+
+
+OPTIONS = {
+    "data.columns.text_pair": "--pair-column",
+    "data.columns.text": "--text-column",
+    "data.columns.label": "--label-column",
+    "data.columns.domain": "--domain-column",
+    "data.columns.split": "--split-column",
+    "data.splits.test": "--split",
+    "data.path": "--data",
+}
+"""Keys of an experiment, as this command calls them."""
+
+
+def _as_options(message: str) -> str:
+    for key, option in OPTIONS.items():
+        message = message.replace(key, option)
+    return message
 
 
 def _feature_columns(student: str, source: Source) -> Columns:

@@ -131,7 +131,8 @@ def test_a_teacher_may_be_a_pickle_or_several_models(root: Path) -> None:
         (["--language", "fortran"], "--language fortran: there is no grammar for it"),
         (["--language", "python"], "do not parse as python"),
         (["--teacher", "nowhere"], "there is no model folder"),
-        (["--split", "exam"], "no row's split is 'exam'"),
+        (["--split", "exam"], "no row's split is 'exam' (--split)"),
+        (["--label-column", "verdict"], "--label-column 'verdict' is not a column of"),
         (["attack.budget=0"], "attack.budget must be at least 1"),
     ],
 )
