@@ -130,6 +130,25 @@ def test_the_second_epoch_asks_the_teachers_nothing(outcome: Outcome, root: Path
     assert cached == 7 * 324 * 3
 
 
+def test_a_router_of_the_lowest_loss_is_trained_after_its_experts(
+    outcome: Outcome, root: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    raw = toy_experiment(root, output=str(tmp_path / "run"))
+    raw["experts"] = raw["experts"] | {"epochs": 2}
+    raw["experts"]["router"] = raw["experts"]["router"] | {"targets": "lowest_loss", "epochs": 2}
+    with Progress() as progress:
+        folders = pipeline.train_experts(parse(raw), progress)
+        losses = [tmp_path / "run/experts" / name / "losses.npz" for name in DOMAINS]
+        written = [path.stat().st_mtime_ns for path in losses]
+        assert pipeline.train_experts(parse(raw), progress) == folders  # nothing is asked again
+    assert [path.stat().st_mtime_ns for path in losses] == written
+    with np.load(losses[0]) as of_films:
+        num_rows = {split: len(of_films[split]) for split in ("train", "validation")}
+    assert num_rows == {"train": 162, "validation": 78}  # every expert about every labelled row
+    told = json.loads((folders["router"] / "config.json").read_text())
+    assert list(told["id2label"].values()) == list(DOMAINS)
+
+
 def test_mlflow_compares_at_a_glance(outcome: Outcome, root: Path) -> None:
     import mlflow
 
