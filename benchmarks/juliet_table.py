@@ -109,9 +109,8 @@ def claims(found: list[dict]) -> str:
             each = ", ".join(f"{gain * 100:+.1f}" for gain in gains)
             told = verdict(sign * mean, sd / len(gains) ** 0.5, len(gains))
             rival = "the pooled teacher" if other == "pooled" else other
-            lines.append(
-                f"- {one}, against {rival}: {measure} {mean:+.1f} ± {sd:.1f} points ({each}), {told}"
-            )
+            gain = f"{mean:+.1f} ± {sd:.1f} points ({each})"
+            lines.append(f"- {one}, against {rival}: {measure} {gain}, {told}")
     return "\n".join(lines)
 
 
