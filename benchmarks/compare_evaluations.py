@@ -23,6 +23,7 @@ ROWS = {
     "**violates any**": "fidelity.any",
     "violates any, transformed": "fidelity.transformed.any",
     "predictions that change when transformed": "robustness.transformed.flips",
+    "accuracy lost when transformed": "robustness.transformed.drop",
     "attack success": "robustness.asr",
     "accuracy under attack": "robustness.accuracy",
     "relative drop against the teacher": "fidelity.relative_drop",
@@ -32,6 +33,7 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("evaluations", nargs="+", help="NAME=FOLDER")
+    parser.add_argument("--title", default="Evaluations side by side")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     pairs = [one.split("=", 1) for one in args.evaluations]
@@ -49,7 +51,13 @@ def main() -> None:
         cells = [shown(one["metrics"].get(metric), metric) for one in found.values()]
         teacher = [one["metrics"].get(f"teacher.{metric}") for one in found.values()]
         lines.append([told, *cells, shown(teacher[0], metric) if teacher[0] is not None else ""])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    attack, rows = first["settings"]["attack"], first["metrics"]["test.rows"]
+    about = (
+        f"{rows:.0f} rows; {first['settings']['transform']['num_samples']} of them transformed; "
+        f"{attack['num_samples']} attacked ({', '.join(attack['methods'])}, {attack['budget']} queries)."
+    )
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = f"# {args.title}\n\n{about}\n\n{table}\n"
     args.out.write_text(text)
     print(text)
 
@@ -57,7 +65,7 @@ def main() -> None:
 def shown(value: float | None, metric: str) -> str:
     if value is None:
         return "–"
-    return f"{value * 100:+.0f} %" if metric.endswith("drop") else f"{value * 100:.1f} %"
+    return f"{value * 100:+.0f} %" if metric.endswith("relative_drop") else f"{value * 100:.1f} %"
 
 
 if __name__ == "__main__":
