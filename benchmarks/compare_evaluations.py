@@ -54,7 +54,8 @@ def main() -> None:
     attack, rows = first["settings"]["attack"], first["metrics"]["test.rows"]
     about = (
         f"{rows:.0f} rows; {first['settings']['transform']['num_samples']} of them transformed; "
-        f"{attack['num_samples']} attacked ({', '.join(attack['methods'])}, {attack['budget']} queries)."
+        f"{attack['num_samples']} attacked ({', '.join(attack['methods'])}, "
+        f"{attack['budget']} queries)."
     )
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     text = f"# {args.title}\n\n{about}\n\n{table}\n"
