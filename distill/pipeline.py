@@ -282,7 +282,7 @@ def _ask_losses(d: Driver, experts: list[Job]) -> None:
     """Every expert about every labelled row, once: what a lowest-loss router learns from."""
     told, num_done = "asking the experts for their losses", 0
     d.progress.update(told, 0, len(experts))
-    tasks = Tasks(experts, measure_losses)
+    tasks = Tasks(experts, measure_losses, "losses")
     while not tasks.is_empty:
         for _ in tasks.poll(POLL_S):
             num_done += 1

@@ -13,10 +13,13 @@ class Tasks:
     """Started jobs. ``poll`` until it is empty; a job's error comes out of ``poll`` as itself.
 
     ``work`` is done with each, on what the job's training asks for. It may be begun again on
-    another node, so it must go on from what is in the job's folder.
+    another node, so it must go on from what is in the job's folder. Ray's tasks are called
+    ``<verb>:<job>``.
     """
 
-    def __init__(self, jobs: list[Job], work: Callable[[Job], None] = fit_and_save) -> None:
+    def __init__(
+        self, jobs: list[Job], work: Callable[[Job], None] = fit_and_save, verb: str = "fit"
+    ) -> None:
         import ray
 
         self._running: dict[Any, Job] = {}
@@ -26,7 +29,7 @@ class Tasks:
                 num_gpus=job.trainer.num_gpus_per_worker,
                 label_selector=job.trainer.node_labels or None,
                 max_retries=2,  # a lost worker: the fit resumes from its checkpoint
-                name=f"{work.__name__}:{job.name}",
+                name=f"{verb}:{job.name}",
             )
             self._running[task.remote(job)] = job
 
