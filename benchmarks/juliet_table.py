@@ -64,8 +64,16 @@ def write(out: Path, found: list[dict], cells: list[Cell]) -> None:
         if own:
             parts += [f"## {title}", table(own), claims(own)]
     out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
-    out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    brief = [one | {"metrics": rounded(one["metrics"])} for one in found]
+    lines = ",\n".join(json.dumps(one) for one in brief)
+    out.with_suffix(".json").write_text(f"[\n{lines}\n]\n")
     print("\n\n".join(parts))
+
+
+def rounded(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """Without the figures of each single transformation."""
+    kept = {name: value for name, value in metrics.items() if name.count(".") < 3}
+    return {name: None if value is None else round(value, 4) for name, value in kept.items()}
 
 
 def table(found: list[dict]) -> str:
