@@ -180,17 +180,15 @@ def _robustness(seen: Seen, task: Task, variants: Variants) -> dict[str, float |
     metrics: dict[str, float | None] = {}
     if variants:
         before_R, labels_R = seen.probs_RC.argmax(1), task.labels_R
-        hits, flips, lost = [], [], []
+        hits, flips = [], []
         for name, changed in variants.items():
             predicted = seen.variant_probs[name].argmax(1)
             hits.append(predicted == labels_R[changed.places])
             flips.append(predicted != before_R[changed.places])
-            lost.append((before_R == labels_R)[changed.places])
             metrics[f"robustness.transformed.{name}.accuracy"] = float(hits[-1].mean())
             metrics[f"robustness.transformed.{name}.flips"] = float(flips[-1].mean())
-        accuracy = float(np.concatenate(hits).mean())
-        metrics["robustness.transformed.accuracy"] = accuracy
-        metrics["robustness.transformed.drop"] = float(np.concatenate(lost).mean()) - accuracy
+        metrics["robustness.transformed.accuracy"] = float(np.concatenate(hits).mean())
+        metrics["robustness.transformed.drop"] = _lost(seen, task, variants)
         metrics["robustness.transformed.flips"] = float(np.concatenate(flips).mean())
     if seen.attacks is not None:
         metrics |= seen.attacks.metrics()
@@ -220,13 +218,7 @@ def _fidelity(
         joined = [np.concatenate(side) for side in zip(*pairs.values(), strict=True)]
         rates = violations(joined[0], joined[1], relations).rates()
         metrics |= {f"fidelity.transformed.{n}": v for n, v in rates.items()}
-        places = np.concatenate([changed.places for changed in variants.values()])
-        drop = relative_drop(
-            *(
-                _lost(seen.probs_RC, side, task.labels_R, places)
-                for seen, side in zip((teacher, student), joined, strict=True)
-            )
-        )
+        drop = relative_drop(_lost(teacher, task, variants), _lost(student, task, variants))
         metrics["fidelity.transformed.relative_drop"] = drop
         if drop is None:
             notes.append("the teacher lost nothing on transformed inputs: no relative drop there")
@@ -238,12 +230,11 @@ def _fidelity(
     return metrics
 
 
-def _lost(
-    probs_RC: np.ndarray, changed_RC: np.ndarray, labels_R: np.ndarray, places: np.ndarray
-) -> float:
-    """Accuracy on the rows of ``places`` before, less that on their variants."""
-    labels = labels_R[places]
-    before, after = probs_RC[places].argmax(1), changed_RC.argmax(1)
+def _lost(seen: Seen, task: Task, variants: Variants) -> float:
+    """Accuracy on the rows that were changed before, less that on their variants; over all."""
+    places = np.concatenate([changed.places for changed in variants.values()])
+    labels, before = task.labels_R[places], seen.probs_RC[places].argmax(1)
+    after = np.concatenate([seen.variant_probs[name].argmax(1) for name in variants])
     return float((before == labels).mean() - (after == labels).mean())
 
 

@@ -5,7 +5,6 @@ Shape suffixes: C classes, Q queries.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,7 +33,6 @@ class UnderAttack:
     by_method: dict[str, list[Attacked]]
     curves: dict[str, np.ndarray]
     """Accuracy over the samples after 0 … budget queries each, by method, and of all (worst)."""
-    seconds: float
 
     @property
     def flipped(self) -> set[int]:
@@ -92,7 +90,6 @@ def attack_model(
     samples = [task.samples[i] for i in places]
     spaces = _spaces(samples, kind)
     labels = [sample.label for sample in samples]
-    started = time.perf_counter()
 
     def ask(asked: Sequence[tuple[int, str]]) -> np.ndarray:
         return probs_of(model, [samples[i].with_text(text) for i, text in asked])
@@ -118,8 +115,7 @@ def attack_model(
             if a.is_flipped and (a.sample not in first or a.queries < first[a.sample].queries):
                 first[a.sample] = a
     curves["any"] = curve(list(first.values()), num_correct, len(samples), budget)
-    seconds = time.perf_counter() - started
-    return UnderAttack(places, num_correct, by_method, curves, seconds)
+    return UnderAttack(places, num_correct, by_method, curves)
 
 
 def _spaces(samples: Sequence[Sample], kind: Kind) -> list[Space]:
