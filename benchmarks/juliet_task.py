@@ -28,7 +28,6 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import file_fingerprint
-from distill.teachers.wire import wire_name
 
 DOMAINS = ("input", "integer", "lifetime", "memory")
 ROWS = {"train": 750, "valid": 100, "test": 250}
@@ -178,7 +177,7 @@ def guidance_of(
     """All teachers in this process; answers are cached for the cell's other students."""
 
     def spec(name: str) -> TeacherSpec:
-        wire = wire_name(DenseWire())
+        wire = DenseWire().name
         key = TeacherKey(file_fingerprint(paths[name]), corpus.fingerprint, "none", wire, 0)
         num_labels = len(cell.domains) if name == ROUTER else 2
         return TeacherSpec(name, str(paths[name]), Serving(allow_pickle=True), num_labels, key)

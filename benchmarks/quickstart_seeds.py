@@ -34,7 +34,6 @@ from distill.models.load import weights_fingerprint
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.teachers.wire import wire_name
 
 
 def main() -> None:
@@ -93,7 +92,7 @@ def student_under(
             weights=f"{weights_fingerprint(folder)}-{serving.dtype}",
             data=corpus.fingerprint,
             tokenizer=tokenizer_fingerprint(folder),
-            wire=wire_name(serving.wire),
+            wire=serving.wire.name,
             max_length=max_length,
             cut=experiment.data.cut,
         )

@@ -303,7 +303,7 @@ def _check_resources(
         gpus += serving.replicas * serving.num_gpus * count
         width = 4 if serving.dtype == "float32" else 2
         memory = params * width * serving.replicas / 1e6
-        what = f"{serving.replicas} replica(s) each, {serving.wire.type}/{serving.wire.dtype} wire"
+        what = f"{serving.replicas} replica(s) each, {serving.wire.name} wire"
         weights = f"{memory:,.0f} MB of weights" if params else "predict_proba"
         lines.append(Line(name, what, weights))
     cpus += trainer.num_workers * trainer.num_cpus_per_worker

@@ -16,10 +16,10 @@ from distill.aggregation import Aggregation, UniformMean
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective
 from distill.search.settings import Search
-from distill.variant import Section, Variant
+from distill.teachers.wires import DenseWire, Wire
+from distill.variant import Dtype, Section, Variant
 
 Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["float32", "bfloat16"]
 Cut = Literal["head", "tail", "middle"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -28,7 +28,15 @@ SPLITS = ("train", "transfer", "validation", "test")
 
 class Columns(Section):
     text: str | None = "text"
-    """Column with the text or source code; null where ``features`` is given."""
+    """Column with the text or source code; null where ``features``, ``prompt`` or ``messages`` is
+    given."""
+    prompt: str | None = None
+    """Language models: column with what is given; only ``completion`` is learnt."""
+    completion: str | None = None
+    """Language models: column with what follows the prompt."""
+    messages: str | None = None
+    """Language models: column with chats, lists of {role, content}; only the assistant's tokens are
+    learnt. Needs a chat template (that of the student's tokenizer)."""
     text_pair: str | None = None
     """Second text of a pair task (clone detection); null for single texts. Encoders read both as
     their tokenizer joins pairs, objects with ``predict_proba`` as one string, a newline between."""
@@ -43,21 +51,26 @@ class Columns(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _text_or_features(cls, raw: Any) -> Any:
-        """The default text column gives way to features; one that is named does not."""
-        if not isinstance(raw, dict) or raw.get("features") is None:
+    def _one_content(cls, raw: Any) -> Any:
+        """The default text column gives way to other contents; one that is named does not."""
+        if not isinstance(raw, dict):
             return raw
-        for key in ("text", "text_pair"):
+        named = [k for k in ("features", "prompt", "messages") if raw.get(k) is not None]
+        if not named:
+            return raw
+        for key in ("text", "text_pair", *named[1:]):
             if raw.get(key) is not None:
                 raise ValueError(
-                    f"give data.columns.{key} ({raw[key]!r}) or data.columns.features "
-                    f"({raw['features']!r}), not both: a row is shown as text or as numbers"
+                    f"give data.columns.{key} ({raw[key]!r}) or data.columns.{named[0]} "
+                    f"({raw[named[0]]!r}), not both: a row is shown in one way"
                 )
         return raw | {"text": None}
 
     @model_validator(mode="after")
     def _some_input(self) -> Columns:
-        if self.text is None and self.features is None:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("data.columns.prompt and data.columns.completion go together")
+        if {self.text, self.features, self.prompt, self.messages} == {None}:
             raise ValueError("data.columns.text is null: name a column, or data.columns.features")
         names = (self.features,) if isinstance(self.features, str) else self.features
         if names is not None and (not names or len(set(names)) < len(names)):
@@ -112,7 +125,16 @@ class Data(Section):
     holdout: Holdout = Holdout()
     limit: Limit = Limit()
     max_length: int = Field(default=128, ge=4)
-    """Tokens a row is cut to, special ones included; rows cut are counted and reported."""
+    """Tokens a row is cut to, special ones included; rows cut are counted and reported. Of language
+    models: tokens of a block. A longer ``text`` is split, nothing of it is lost; a longer prompt
+    with its completion, or chat, is cut."""
+    packing: bool = True
+    """Language models: pack sequences of one domain into blocks of ``max_length`` tokens, each with
+    its own attention and positions. false: one sequence a block."""
+    max_unlearnable: float = Field(default=0.01, ge=0, le=1)
+    """Language models: largest share of rows without a token to learn (an empty completion, a chat
+    without an answer, a prompt that fills ``max_length``); they are dropped and counted, and above
+    this share the data is refused."""
     cut: Cut = "head"
     """Which tokens of a longer text stay: ``head`` its first ones, ``tail`` its last ones;
     ``middle`` its first and last ones, half of those that fit each (an odd one at the front), so
@@ -146,13 +168,6 @@ class Optimizer(Section):
     """Largest global gradient norm."""
 
 
-class DenseWire(Variant):
-    """All logits, as they are."""
-
-    type: Literal["dense"] = "dense"
-    dtype: Dtype = "float32"
-
-
 class Serving(Section):
     """How one teacher is served."""
 
@@ -165,7 +180,8 @@ class Serving(Section):
     """Ray node labels that a replica needs, e.g. {role: teacher}."""
     dtype: Dtype = "float32"
     """The teacher's own arithmetic."""
-    wire: DenseWire = DenseWire()
+    wire: Wire = DenseWire()
+    """How its answers travel and are cached."""
     max_batch_tokens: int = Field(default=16384, gt=0)
     """Padded tokens in one forward; a larger request is answered in several."""
     allow_pickle: bool = False
@@ -174,6 +190,8 @@ class Serving(Section):
 
 class Teacher(Serving):
     name: Name
+    tokenizer_sha256: str | None = None
+    """Fingerprint that the folder's tokenizer must have, as ``distill check`` prints it."""
     path: str
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
@@ -218,7 +236,9 @@ class Experts(Section):
     """Experts fine-tuned here (MoEKD steps 1–3); leave out when ``teachers`` names folders."""
 
     base: str
-    """Hugging Face folder of the encoder that every expert starts from."""
+    """Hugging Face folder of the encoder, or language model, that every expert starts from."""
+    lora: Lora | None = None
+    """Language models: train low-rank updates, merged into the expert's folder."""
     partition: Partition = ByColumn()
     train_layers: int | None = Field(default=None, ge=0)
     """Train the top layers only (0: the head alone); null trains all."""
@@ -235,10 +255,24 @@ class Experts(Section):
 
 
 class InitFrom(Section):
-    """Start from an encoder's embeddings and first layers."""
+    """Start from a model's embeddings and some of its layers."""
 
     path: str
     layers: int = Field(ge=1)
+    keep: Literal["first", "even"] = "first"
+    """Which layers of a language model stay: the first ones, or some at even distances with the
+    first and the last among them. Of an encoder always the first."""
+
+
+class Lora(Section):
+    """Low-rank updates alone are trained (arXiv 2106.09685, by peft); export merges them."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    """Updates are scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the layers that get an update; all-linear: all but the head."""
 
 
 SCALES: dict[str, tuple[int, int]] = {
@@ -267,6 +301,8 @@ class Student(Section):
     """Width of every layer; channels of a cnn."""
     heads: int | None = Field(default=None, ge=1)
     """null: hidden / 32, at least 1."""
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Language models: heads of keys and values; null: as many as ``heads``."""
     ffn: int | None = Field(default=None, ge=1)
     """null: 4 · hidden."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -274,6 +310,8 @@ class Student(Section):
     """Folder of the student's tokenizer; null: that of the experts' base or the first teacher."""
     vocab_size: int | None = Field(default=None, ge=64)
     """Retrain the tokenizer to this many tokens on the train and transfer text; null keeps it."""
+    lora: Lora | None = None
+    """Language models that start from ``path`` or ``init_from``."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Student:
@@ -325,9 +363,14 @@ class Trainer(Section):
     device: Device = "auto"
     """auto: the GPU where num_gpus_per_worker is above 0, else the CPU."""
     dtype: Dtype = "float32"
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    loss_chunk_mb: float = Field(default=256, gt=0)
+    """Language models: MB of float32 logits, the student's and the teachers' together, that the
+    loss holds at once (a few copies of it are alive for a moment)."""
     epochs: float = Field(default=3.0, gt=0)
     batch_size: int = Field(default=32, ge=1)
-    """Rows of one optimizer step, over all ranks and micro-batches."""
+    """Rows of one optimizer step, over all ranks and micro-batches; of language models, blocks."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows of one forward on one rank; null: batch_size / num_workers. Sets the accumulation."""
     eval_every: int | None = Field(default=None, ge=1)
@@ -336,10 +379,19 @@ class Trainer(Section):
     """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)
-    select_by: Literal["eval.accuracy", "eval.f1"] = "eval.accuracy"
-    """The metric (on validation) that picks the exported weights."""
+    select_by: Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None = None
+    """The metric (on validation) that picks the exported weights; null: eval.accuracy, of language
+    models eval.perplexity (the lowest)."""
     max_failures: int = Field(default=1, ge=0)
     """Times a lost worker group is restarted from the last checkpoint."""
+
+
+class Generation(Section):
+    """Language models: what is written, greedily, and compared with the test completions."""
+
+    num_prompts: int = Field(default=50, ge=0)
+    """Test rows that have a prompt, or a chat before its last answer; 0 leaves it out."""
+    max_new_tokens: int = Field(default=64, ge=1)
 
 
 class Stream(Section):
@@ -420,6 +472,8 @@ class Cluster(Section):
 class Experiment(Section):
     """The whole configuration file."""
 
+    task: Literal["classification", "language_model"] = "classification"
+    """What teachers and student are: classifiers, or causal language models."""
     data: Data
     output: str
     """Folder of the run: checkpoints, metrics, cache, and the exported student in ``student/``."""
@@ -433,6 +487,7 @@ class Experiment(Section):
     sampling: DatasetSampling = DatasetSampling()
     optimizer: Optimizer = Optimizer()
     trainer: Trainer = Trainer()
+    generation: Generation = Generation()
     stream: Stream = Stream()
     cache: Cache = Cache()
     baselines: tuple[Baseline, ...] = ()
@@ -472,6 +527,10 @@ class Experiment(Section):
         if self.trainer.device == "cpu" and self.trainer.num_gpus_per_worker > 0:
             raise ValueError("trainer.num_gpus_per_worker is above 0 with trainer.device cpu")
         return self
+
+    @property
+    def is_language_model(self) -> bool:
+        return self.task == "language_model"
 
     @property
     def has_teachers(self) -> bool:

@@ -35,7 +35,6 @@ from distill.task import meta_of, task_of
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.probability import file_fingerprint, is_pickle
-from distill.teachers.wire import wire_name
 from distill.tracking import Tracker, check_reachable
 
 POLL_S = 0.5
@@ -375,7 +374,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
             weights=f"{weights}-{serving.dtype}",
             data=corpus.fingerprint,
             tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
-            wire=wire_name(serving.wire),
+            wire=serving.wire.name,
             max_length=experiment.data.max_length if has_tokens else 0,
             cut=experiment.data.cut if has_tokens else "head",
         )

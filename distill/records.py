@@ -1,7 +1,11 @@
 """Typed records: what travels between the parts, and between processes.
 
+A row is what a data set numbers and a cache keeps: of a classifier one text, of a language model
+one block of packed sequences. A position is what one distribution is about: a row of a classifier,
+a token to be predicted of a language model.
+
 Shape suffixes: B rows, T tokens, D features of a row, V classes or vocabulary, K teachers,
-H hidden, N any block of rows.
+H hidden, P all positions of some rows in their order, N any block of positions, X a payload.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ UNLABELLED = -100
 INPUTS = {
     "input_ids_BT": "input_ids",
     "attention_mask_BT": "attention_mask",
+    "position_ids_BT": "position_ids",
     "token_type_ids_BT": "token_type_ids",
     "features_BD": "features",
     "texts_B": "texts",
@@ -26,7 +31,8 @@ INPUTS = {
 """What rows are shown as, and the keyword of a model's forward that takes it.
 
 A reader's block of rows, a batch and a request have fields of these names: tokens (of pair tasks
-with types), or features, or texts; the others are None or absent.
+with types; of language models with positions, which start anew at each packed sequence, instead of
+a mask), or features, or texts; the others are None or absent.
 """
 
 
@@ -53,12 +59,16 @@ class Batch:
     labels_B: torch.Tensor  # int64, UNLABELLED where there is none
     domains_B: torch.Tensor  # int64, -1 where there is none
     valid_B: torch.Tensor  # bool
-    num_valid: int  # valid rows of the whole global batch
-    num_labelled: int  # labelled valid rows of the whole global batch
+    num_valid: int  # valid positions of the whole global batch
+    num_labelled: int  # labelled valid positions of the whole global batch
     input_ids_BT: torch.Tensor | None = None  # int64
     attention_mask_BT: torch.Tensor | None = None  # int64, 0 on padding
     token_type_ids_BT: torch.Tensor | None = None  # int64, pair tasks
     features_BD: torch.Tensor | None = None  # float32, raw: instead of tokens
+    position_ids_BT: torch.Tensor | None = None  # int64, of language models
+    targets_BT: torch.Tensor | None = None
+    """bool, of language models: whether token t + 1 is to be predicted from token t. All False in a
+    filler row. These are the batch's positions, row by row."""
 
     def inputs(self) -> dict[str, torch.Tensor]:
         """Keyword arguments of the model's forward."""
@@ -89,6 +99,17 @@ class TeacherRequest:
     token_type_ids_BT: np.ndarray | None = None
     features_BD: np.ndarray | None = None  # float32, raw
     texts_B: np.ndarray | None = None  # objects (str), for teachers that read text themselves
+    position_ids_BT: np.ndarray | None = None  # int64, of language models
+    targets_BT: np.ndarray | None = None  # bool: the positions to answer about; None: one a row
+    wire: str | None = None
+    """Name of the codec wanted; None: the one that the teacher is served with."""
+
+    @property
+    def counts_B(self) -> np.ndarray:
+        """int64: positions of each row."""
+        if self.targets_BT is None:
+            return np.ones(len(self.rows_B), np.int64)
+        return self.targets_BT.sum(1)
 
     @property
     def num_rows(self) -> int:
@@ -110,7 +131,7 @@ class TeacherOutput:
 
     request_id: str
     rows_B: np.ndarray  # int64, equal to the request's
-    payload: np.ndarray  # first dimension B; see distill/teachers/wire.py
+    payload: np.ndarray  # [P, X], the rows' positions in order; see distill/teachers/wires
     wire: str  # the codec that wrote the payload, e.g. "dense/float32"
     compute_s: float = 0.0  # seconds inside the teacher's forward
     num_clamped: int = 0  # probabilities raised to the smallest that has a logarithm here
@@ -134,6 +155,36 @@ class TeacherAnswers:
 
 
 @dataclass(frozen=True)
+class TokenAnswers:
+    """What all teachers said about a language model's batch, still as it travelled.
+
+    Nothing here is [N, V]: the loss decodes a block of positions at a time.
+    """
+
+    payloads: tuple[torch.Tensor, ...]  # of each teacher [P_k, X]: the positions it answered
+    asked_KP: torch.Tensor  # bool: which of the batch's positions those are
+
+    def to(self, device: torch.device | str) -> TokenAnswers:
+        moved = tuple(payload.to(device) for payload in self.payloads)
+        return TokenAnswers(moved, self.asked_KP.to(device))
+
+
+@dataclass(frozen=True)
+class Head:
+    """A language model's output layer: logits = hidden · weightᵀ + bias."""
+
+    weight_VH: torch.Tensor
+    bias_V: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Head:
+        bias_V = None if self.bias_V is None else self.bias_V.to(device)
+        return Head(self.weight_VH.to(device), bias_V)
+
+
+Answers = TeacherAnswers | TokenAnswers
+
+
+@dataclass(frozen=True)
 class Target:
     """The one soft target that an objective sees, at the temperature of the step."""
 
@@ -152,7 +203,7 @@ class LossOutput(NamedTuple):
     """What the trainable module returns. ``loss``: this micro-batch's share of the global mean."""
 
     loss: torch.Tensor  # scalar
-    logits_BV: torch.Tensor  # float32, the student's
+    logits_BV: torch.Tensor | None  # float32, the student's; None: never whole (language models)
     metrics: dict[str, Mean]
     teacher_logp_BV: torch.Tensor | None = None  # the aggregate at T = 1, in evaluation only
 

@@ -1,6 +1,10 @@
 """The base of every configuration class, and of every method (a config class *is* its method)."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Section(BaseModel):

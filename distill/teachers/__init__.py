@@ -1,4 +1,4 @@
 """Teachers: what they answer, how it travels, and how it is kept.
 
-engine, wire, local, stream and cache run in one process without Ray; actor and pool need it.
+engine, wires, local, stream and cache run in one process without Ray; actor and pool need it.
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill.errors import TeacherAnswerError, TeacherError
 from distill.records import TeacherOutput, TeacherRequest
-from distill.teachers.wire import decode
+from distill.teachers.wires import decode_dense
 
 
 class TeacherClient(Protocol):
@@ -75,7 +75,7 @@ def check_output(request: TeacherRequest, output: TeacherOutput, num_labels: int
     if not np.array_equal(output.rows_B, request.rows_B):
         raise TeacherAnswerError(f"{told} is about other rows than those asked for")
     try:
-        logits_BV = decode(output.payload, output.wire)
+        logits_BV = decode_dense(output.payload, output.wire)
     except ValueError as error:
         raise TeacherAnswerError(f"{told} cannot be read: {error}") from None
     expected = (request.num_rows, num_labels)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.config import DenseWire, Dtype
 from distill.errors import TeacherAnswerError
 from distill.records import TeacherOutput, TeacherRequest
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
-from distill.teachers.wire import encode, wire_name
+from distill.teachers.wires import DenseWire
+from distill.variant import Dtype
 
 Model = Callable[..., Any]
 """Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
@@ -70,12 +70,12 @@ class TeacherEngine:
                 f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
                 "check its weights, or serve it in float32"
             )
-        payload = encode(logits_BV, self.wire)
+        payload = self.wire.encode(logits_BV)
         return TeacherOutput(
             request.request_id,
             request.rows_B,
             payload,
-            wire_name(self.wire),
+            self.wire.name,
             compute_s,
             num_clamped,
         )

@@ -28,7 +28,7 @@ from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
 from distill.teachers.meter import Meter
 from distill.teachers.turns import Turns, all_results
-from distill.teachers.wire import decode
+from distill.teachers.wires import decode_dense
 
 __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
 
@@ -267,7 +267,7 @@ class TeacherStream:
             logits_NV = torch.zeros(len(rows_N), width)
             hit_N, cached = self._cache.get(name, rows_N)
             if hit_N.any():
-                logits_NV[torch.from_numpy(hit_N)] = decode(cached, self._cache.wire(name))
+                logits_NV[torch.from_numpy(hit_N)] = decode_dense(cached, self._cache.wire(name))
             if hit_N.all():
                 self._meter.received(name, cached_rows=len(rows_N))
                 return logits_NV

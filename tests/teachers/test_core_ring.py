@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-CORE = ("engine", "wire", "client", "meter", "local", "stream", "segments", "cache", "turns")
+CORE = ("engine", "wires", "client", "meter", "local", "stream", "segments", "cache", "turns")
 
 
 def test_the_core_ring_works_without_ray():

@@ -6,7 +6,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from distill.errors import TeacherAnswerError
 from distill.records import TeacherRequest
 from distill.teachers.engine import TeacherEngine
-from distill.teachers.wire import decode
+from distill.teachers.wires import decode_dense
 
 
 def tiny_bert() -> BertForSequenceClassification:
@@ -34,7 +34,7 @@ def answer(engine: TeacherEngine, asked: TeacherRequest) -> torch.Tensor:
     output = engine.answer(asked)
     assert output.request_id == asked.request_id
     assert np.array_equal(output.rows_B, asked.rows_B)
-    return decode(output.payload, output.wire)
+    return decode_dense(output.payload, output.wire)
 
 
 def test_the_answer_is_the_models_raw_logits_without_dropout():

@@ -20,7 +20,7 @@ from distill.teachers.probability import (
     label_names,
     load_pickled,
 )
-from distill.teachers.wire import decode
+from distill.teachers.wires import decode_dense
 
 RNG = np.random.default_rng(0)
 FEATURES_BD = RNG.normal(size=(80, 4)).astype(np.float32)
@@ -56,7 +56,7 @@ def test_the_answer_is_the_log_of_clamped_probabilities(tmp_path: Path) -> None:
     for given in (model, tmp_path / "forest.pkl"):
         engine = TeacherEngine(given, num_labels=3, allow_pickle=True)
         output = engine.answer(ask())
-        logits_BV = decode(output.payload, output.wire)
+        logits_BV = decode_dense(output.payload, output.wire)
         want_BV = np.log(np.maximum(probs_BV, SMALLEST))
         np.testing.assert_allclose(logits_BV.numpy(), want_BV, rtol=1e-6)
         np.testing.assert_allclose(logits_BV.softmax(1).numpy(), probs_BV, atol=3 * SMALLEST)
@@ -73,7 +73,7 @@ def test_a_pipeline_over_text_reads_the_text() -> None:
         TeacherRequest("r", np.arange(4), texts_B=texts)
     )
     want = np.log(model.predict_proba(texts))
-    np.testing.assert_allclose(decode(output.payload, output.wire).numpy(), want, rtol=1e-6)
+    np.testing.assert_allclose(decode_dense(output.payload, output.wire).numpy(), want, rtol=1e-6)
     assert output.num_clamped == 0
 
 

@@ -18,7 +18,7 @@ from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.stream import TeacherStream, check_output
-from distill.teachers.wire import decode
+from distill.teachers.wires import decode_dense
 
 ROWS = np.arange(100, 140)
 KEYS = {name: TeacherKey(name, "d", "t", "dense/float32", 8) for name in ("a", "b", "router")}
@@ -319,7 +319,7 @@ def good() -> tuple[TeacherRequest, TeacherOutput]:
 def test_a_good_output_passes():
     request, output = good()
     logits_BV = check_output(request, output, 3)
-    assert torch.equal(logits_BV, decode(output.payload, output.wire))
+    assert torch.equal(logits_BV, decode_dense(output.payload, output.wire))
 
 
 @pytest.mark.parametrize(

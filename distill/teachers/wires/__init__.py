@@ -1,0 +1,39 @@
+"""How a teacher's answers travel and are kept: one codec interface, chosen for each teacher."""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from distill.teachers.wires.base import WireFormat, as_tensor
+from distill.teachers.wires.dense import DenseWire
+from distill.teachers.wires.hidden import HiddenWire
+from distill.teachers.wires.sampled import SampledWire
+from distill.teachers.wires.topk import TopKWire
+
+Wire = Annotated[DenseWire | HiddenWire | TopKWire | SampledWire, Field(discriminator="type")]
+
+_DENSE = {
+    "dense/float32": (DenseWire(dtype="float32"), np.dtype(np.float32)),
+    "dense/bfloat16": (DenseWire(dtype="bfloat16"), np.dtype(np.uint16)),
+}
+
+
+def decode_dense(payload: np.ndarray, name: str) -> Tensor:
+    """The float32 logits [P, V] in a dense payload; ValueError for another codec's."""
+    if name in _DENSE and payload.dtype == _DENSE[name][1]:
+        return _DENSE[name][0].logits(as_tensor(payload), None)
+    raise ValueError(f"no dense wire {name!r} with payloads of {payload.dtype}")
+
+
+__all__ = [
+    "DenseWire",
+    "HiddenWire",
+    "SampledWire",
+    "TopKWire",
+    "Wire",
+    "WireFormat",
+    "as_tensor",
+    "decode_dense",
+]

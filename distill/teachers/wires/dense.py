@@ -1,0 +1,45 @@
+"""All logits, as they are.
+
+Shape suffixes: P, N positions, V classes or vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.records import Head
+from distill.teachers.wires.base import WireFormat
+from distill.variant import Dtype
+
+
+class DenseWire(WireFormat):
+    """All logits: exact in float32, within half a unit of the last place in bfloat16."""
+
+    type: Literal["dense"] = "dense"
+    dtype: Dtype | None = None
+    """null: float32 for classifiers, bfloat16 for language models."""
+
+    @property
+    def name(self) -> str:
+        return f"dense/{self.dtype or 'float32'}"
+
+    def resolved(self, is_language_model: bool) -> Self:
+        default = "bfloat16" if is_language_model else "float32"
+        return self.model_copy(update={"dtype": self.dtype or default})
+
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
+        """float32 [P, V], or bfloat16 (round to nearest even) in the bits of uint16."""
+        logits_PV = said_PX.detach().cpu()
+        if self.dtype == "bfloat16":
+            # numpy has no bfloat16: the bits travel as integers.
+            return logits_PV.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+        return logits_PV.to(torch.float32).numpy()
+
+    def logits(self, payload_NX: Tensor, head: Head | None) -> Tensor:
+        if self.dtype == "bfloat16":
+            return payload_NX.view(torch.bfloat16).float()
+        return payload_NX
