@@ -7,13 +7,17 @@ missing splits are known only then.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-
+from distill.check_language import (
+    block_lines,
+    check_languages,
+    check_task,
+    language_lines,
+    open_blocks,
+    read_languages,
+)
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.check_mixture import (
     check_aggregation,
@@ -22,13 +26,16 @@ from distill.check_mixture import (
     teacher_labels,
     teacher_names,
 )
-from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Serving, Student
+from distill.check_resources import check_resources
+from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
+from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError
 from distill.models.features import FeatureSpace
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.sizes import solve
 from distill.models.student import check_start
+from distill.plan import Line, Plan
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.search.settings import Search
@@ -38,38 +45,13 @@ Say = Callable[[str], None]
 Command = Literal["train", "sweep"]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of the plan's table."""
-
-    part: str
-    what: str
-    size: str = ""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A validated experiment, its data, and what will run where."""
-
-    experiment: Experiment
-    corpus: Corpus
-    teacher_names: tuple[str, ...]
-    tokenizer: str
-    """Folder of the tokenizer that the student starts from; empty for features."""
-    features: FeatureSpace | None
-    """What a student of features must know of the data; None for text."""
-    is_resuming: bool
-    identity: dict[str, Any]
-    num_cpus: float
-    """What teachers and student hold at once."""
-    num_gpus: float
-    lines: tuple[Line, ...]
-
-
 def check(
     experiment: Experiment, say: Say = lambda message: None, command: Command = "train"
 ) -> Plan:
     """Validate all of it; InputError names the key, the value and the way out."""
+    check_task(experiment)
+    if experiment.is_language_model:
+        return _check_language(experiment, say, command)
     check_kind(experiment)
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
     labels = teacher_labels(experiment, infos)
@@ -87,7 +69,7 @@ def check(
     check_names(names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
-    num_cpus, num_gpus, resource_lines = _check_resources(experiment, len(names), infos, base)
+    num_cpus, num_gpus, resource_lines = check_resources(experiment, len(names), infos, base)
     described = identity(experiment, corpus.fingerprint)
     search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
@@ -114,6 +96,51 @@ def check(
         names,
         tokenizer,
         space,
+        None,
+        is_resuming,
+        described,
+        num_cpus,
+        num_gpus,
+        lines,
+    )
+
+
+def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
+    """As :func:`check`, of language models."""
+    if command == "sweep":
+        raise ConfigError(
+            "distill sweep searches students of classifiers, task is language_model: run distill "
+            "train for each value; with one cache.path the teachers are asked once"
+        )
+    languages = read_languages(experiment)
+    check_languages(experiment, languages)
+    say("reading the data")
+    corpus = build_corpus(experiment.data, experiment.seed, is_language_model=True)
+    say("packing it into blocks")
+    blocks = open_blocks(experiment, corpus, languages.tokenizer)
+    names = teacher_names(experiment, corpus)
+    check_aggregation(experiment.aggregation, names, blocks)
+    check_names(names)
+    _check_batches(experiment, blocks, "blocks")
+    student_lines = language_lines(experiment, languages.tokenizer)
+    num_cpus, num_gpus, resource_lines = check_resources(
+        experiment, len(names), languages.teachers, languages.base
+    )
+    described = identity(experiment, blocks.fingerprint)
+    is_resuming = RunFolder(experiment.output).check(described)
+    lines = (
+        *block_lines(corpus, blocks),
+        *resource_lines,
+        *(Line(*told) for told in student_lines),
+        Line("output", experiment.output, "resumes" if is_resuming else "new"),
+    )
+    return Plan(
+        experiment,
+        corpus,
+        names,
+        languages.tokenizer,
+        None,
+        blocks,
         is_resuming,
         described,
         num_cpus,
@@ -190,13 +217,13 @@ def _check_lengths(
             )
 
 
-def _check_batches(experiment: Experiment, corpus: Corpus) -> None:
+def _check_batches(experiment: Experiment, rows: Corpus | Blocks, called: str = "rows") -> None:
     trainer = experiment.trainer
-    num_rows = len(corpus.rows("train"))
+    num_rows = len(rows.rows("train"))
     if trainer.batch_size > num_rows:
         raise ConfigError(
             f"trainer.batch_size {trainer.batch_size} is larger than the training data "
-            f"({num_rows} rows): lower it"
+            f"({num_rows} {called}): lower it"
         )
     per_rank = math.ceil(trainer.batch_size / trainer.num_workers)
     if trainer.micro_batch_size is not None and trainer.micro_batch_size > per_rank:
@@ -281,57 +308,6 @@ def _sizes(
             solve(student, student.vocab_size or vocab_size, len(labels), length)
 
     return check_size
-
-
-def _check_resources(
-    experiment: Experiment, num_teachers: int, infos: dict[str, FolderInfo], base: FolderInfo | None
-) -> tuple[float, float, list[Line]]:
-    """CPUs and GPUs of teachers and student together, against this machine."""
-    trainer = experiment.trainer
-    served: list[tuple[str, Serving, int]] = []
-    if experiment.experts and base:
-        served.append(
-            (f"{num_teachers} experts", experiment.experts.serving, base.num_params * num_teachers)
-        )
-        if experiment.aggregation.needs_router() and experiment.experts.router:
-            served.append(("router", experiment.experts.router.serving, base.num_params))
-    served += [(t.name, t, infos[t.name].num_params) for t in experiment.teachers]
-    lines, cpus, gpus = [], 0.0, 0.0
-    for name, serving, params in served:
-        count = num_teachers if name.endswith(" experts") else 1
-        cpus += serving.replicas * serving.num_cpus * count
-        gpus += serving.replicas * serving.num_gpus * count
-        width = 4 if serving.dtype == "float32" else 2
-        memory = params * width * serving.replicas / 1e6
-        what = f"{serving.replicas} replica(s) each, {serving.wire.name} wire"
-        weights = f"{memory:,.0f} MB of weights" if params else "predict_proba"
-        lines.append(Line(name, what, weights))
-    cpus += trainer.num_workers * trainer.num_cpus_per_worker
-    gpus += trainer.num_workers * trainer.num_gpus_per_worker
-    engine = trainer.engine
-    if engine == "deepspeed":
-        engine += f" ZeRO-{trainer.zero_stage}"
-    lines.append(Line("trainer", f"{engine}, {trainer.num_workers} rank(s)", trainer.dtype))
-    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs at once"))
-    if experiment.cluster.address is None:
-        have_cpus = experiment.cluster.num_cpus or os.cpu_count() or 1
-        have_gpus = torch.cuda.device_count()
-        _refuse_shortage("CPUs", cpus, have_cpus)
-        _refuse_shortage("GPUs", gpus, have_gpus)
-        if experiment.experts:
-            _refuse_shortage("CPUs", experiment.experts.num_cpus, have_cpus)
-            _refuse_shortage("GPUs", experiment.experts.num_gpus, have_gpus)
-    return cpus, gpus, lines
-
-
-def _refuse_shortage(kind: str, wanted: float, available: float) -> None:
-    if wanted > available + 1e-9:
-        key = "num_cpus" if kind == "CPUs" else "num_gpus"
-        raise ConfigError(
-            f"teachers and student need {wanted:g} {kind} at once, this machine has {available:g}: "
-            f"lower replicas, {key} (fractions are allowed) or trainer.num_workers, or give "
-            "cluster.address"
-        )
 
 
 def _millions(count: int) -> str:

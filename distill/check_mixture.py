@@ -10,6 +10,7 @@ import numpy as np
 from distill.aggregation import Aggregation, OracleDomain, Routed
 from distill.check_inputs import check_reader, read_info
 from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans
+from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError, DataError, ModelError
 from distill.models.load import FolderInfo
@@ -71,7 +72,9 @@ def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
     return corpus.domain_names
 
 
-def check_aggregation(aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus) -> None:
+def check_aggregation(
+    aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus | Blocks
+) -> None:
     """That it can serve these teachers on these rows."""
     if not names:
         return
@@ -80,7 +83,7 @@ def check_aggregation(aggregation: Aggregation, names: tuple[str, ...], corpus: 
         _check_homes(names, corpus)
 
 
-def _check_homes(names: tuple[str, ...], corpus: Corpus) -> None:
+def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
     """Every row has a teacher named like its domain."""
     for split in SPLITS:
         rows = corpus.rows(split)

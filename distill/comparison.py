@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distill.aggregation import Aggregation, OracleDomain, Routed, Single, UniformMean
-from distill.check import Plan
+from distill.plan import Plan
 from distill.data.corpus import Corpus
 from distill.data.inputs import open_inputs
 from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu

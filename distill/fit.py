@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from distill.aggregation import Aggregation
-from distill.config import KD, Cache, Cut, Optimizer, Serving, Stream, Trainer
+from distill.config import KD, Cache, Cut, Lora, Optimizer, Serving, Stream, Trainer
 from distill.config import Student as StudentConfig
 from distill.data.batches import Batches
+from distill.data.blocks import blocks_of, for_teacher
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs, open_inputs
 from distill.errors import Interrupted
@@ -32,12 +33,16 @@ from distill.loop import (
     NoTeachers,
     Pace,
     Report,
+    Selection,
     TargetSource,
     count_predictions,
+    mean_metrics,
     train,
 )
+from distill.data.tokens import same_tokens
 from distill.models.features import FeatureSpace
 from distill.models.freeze import train_top_layers
+from distill.models.language_student import build_language_expert, build_language_student
 from distill.models.load import load_base_for_classification
 from distill.models.reading import Reading
 from distill.models.student import build_feature_student, build_student
@@ -48,18 +53,43 @@ from distill.schedule import Schedule
 from distill.student.engines import make_engine
 from distill.student.export import ModelCard, export
 from distill.student.store import FolderStore
+from distill.token_module import TokenModule
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.stream import TeacherClient, TeacherStream
 
 Rows = range | np.ndarray
+MAX_CE = 700.0
+"""exp of more is infinite, and no run should end because its first evaluation is that bad."""
 
 
 class ModelSpec(Protocol):
     """How to build the model on any rank: the same spec and seed give the same bits."""
 
     @property
-    def label_names(self) -> tuple[str, ...]: ...
+    def label_names(self) -> tuple[str, ...]:
+        """() of a language model."""
+        ...
+
     def build(self, seed: int) -> PreTrainedModel: ...
+
+
+class Data(Protocol):
+    """Rows as the model takes them, found again in any process by their folders."""
+
+    @property
+    def corpus(self) -> str: ...
+    @property
+    def tokenizer(self) -> str: ...
+    @property
+    def max_length(self) -> int: ...
+    def open(self, tokenizer: str | None = None) -> Inputs:
+        """As the model takes them, or another of its own ``tokenizer`` (a teacher's folder)."""
+        ...
+
+    @property
+    def reading(self) -> Reading | None:
+        """What an exported classifier should remember of it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -120,6 +150,63 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
+class LanguageStudentSpec:
+    """A language model that is to be a student."""
+
+    student: StudentConfig
+    tokenizer: str
+    max_length: int
+    gradient_checkpointing: bool = False
+    label_names: tuple[str, ...] = ()
+
+    def build(self, seed: int) -> PreTrainedModel:
+        return build_language_student(
+            self.student, self.tokenizer, self.max_length, seed, self.gradient_checkpointing
+        )
+
+
+@dataclass(frozen=True)
+class LanguageExpertSpec:
+    """A language model that is tuned to one domain, whole or in part."""
+
+    base: str
+    lora: Lora | None = None
+    train_layers: int | None = None
+    label_names: tuple[str, ...] = ()
+
+    def build(self, seed: int) -> PreTrainedModel:
+        return build_language_expert(self.base, self.lora, self.train_layers, seed)
+
+
+@dataclass(frozen=True)
+class BlocksSpec:
+    """The packed rows of a language model."""
+
+    corpus: str
+    tokenizer: str
+    max_length: int
+    cut: Cut = "head"
+    packing: bool = True
+    max_unlearnable: float = 0.01
+    reading: Reading | None = None
+
+    def open(self, tokenizer: str | None = None) -> Any:
+        """Blocks, or, in another tokenizer, the same texts with the positions that both share."""
+        corpus = Corpus(Path(self.corpus))
+        own = blocks_of(
+            corpus,
+            self.tokenizer,
+            self.max_length,
+            self.cut,
+            self.packing,
+            self.max_unlearnable,
+        )
+        if tokenizer is None or same_tokens(self.tokenizer, tokenizer):
+            return own
+        return for_teacher(own, tokenizer)
+
+
+@dataclass(frozen=True)
 class TeacherSpec:
     """One served teacher, or the router."""
 
@@ -128,7 +215,9 @@ class TeacherSpec:
     """A model folder, or the pickle of an object with predict_proba."""
     serving: Serving
     num_labels: int
+    """Classes; of a language model, tokens that it shares with the student."""
     key: TeacherKey
+    is_language_model: bool = False
 
     @property
     def tokenizer(self) -> str:
@@ -154,7 +243,7 @@ class Guidance:
 
     def open(
         self,
-        data: DataSpec,
+        data: Data,
         writer: str,
         num_labels: int,
         boundary: Callable[[], None] | None = None,
@@ -164,7 +253,8 @@ class Guidance:
         tokens = {s.name: data.open(s.tokenizer) for s in served}
         keys = {s.name: s.key for s in served}
         names = [t.name for t in self.teachers]
-        corpus = Corpus(Path(data.corpus))
+        inputs = data.open()
+        is_language_model = self.teachers[0].is_language_model
         return TeacherStream(
             client=self.client,
             names=names,
@@ -175,7 +265,10 @@ class Guidance:
             router=self.router.name if self.router else None,
             in_flight=self.stream.in_flight,
             boundary=boundary,
-            homes_of=lambda rows: corpus.homes_of(rows, names),
+            homes_of=lambda rows: inputs.corpus.homes_of(rows, names),
+            wires={s.name: s.serving.wire for s in served},
+            positions_of=inputs.num_targets if is_language_model else None,
+            widths={s.name: s.num_labels for s in served},
         )
 
 
@@ -187,7 +280,7 @@ class Job:
     folder: str
     seed: int
     model: ModelSpec
-    data: DataSpec
+    data: Data
     train_rows: Rows
     validation_rows: Rows
     optimizer: Optimizer
@@ -201,6 +294,16 @@ class Job:
     guidance: Guidance | None = None
     stop_file: str | None = None
     """Once it exists, the fit writes a checkpoint and raises Interrupted."""
+
+    @property
+    def is_language_model(self) -> bool:
+        return not self.model.label_names
+
+    @property
+    def selection(self) -> Selection:
+        default = "eval.perplexity" if self.is_language_model else "eval.accuracy"
+        metric = self.trainer.select_by or default
+        return Selection(metric, prefers_low=metric == "eval.perplexity")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -238,10 +341,11 @@ def fit(
         micro_batch_size=job.trainer.micro_batch_size,
         labels=job.train_labels,
     )
+    at_once = job.trainer.batch_size if job.is_language_model else 256
     validation = Batches(
         inputs,
         job.validation_rows,
-        min(256, len(job.validation_rows)),
+        min(at_once, len(job.validation_rows)),
         job.seed,
         rank=rank,
         world_size=world_size,
@@ -254,6 +358,8 @@ def fit(
     source: TargetSource = NoTeachers()
     if job.guidance is not None:
         source = job.guidance.open(job.data, f"rank{rank}", num_classes, engine.barrier)
+        if isinstance(module, TokenModule):
+            module.take_heads(source.heads(), engine.device)
     store = FolderStore(
         Path(job.folder),
         world_size,
@@ -267,6 +373,8 @@ def fit(
         raise Interrupted(f"{job.name} was not started")
 
     def evaluate(engine: Engine) -> dict[str, float]:
+        if job.is_language_model:
+            return language_metrics(mean_metrics(engine, validation))
         confusion = Confusion(count_predictions(engine, validation, num_classes))
         return {"eval.accuracy": confusion.accuracy, "eval.f1": confusion.f1}
 
@@ -278,7 +386,7 @@ def fit(
             Schedule(job.total_steps, job.optimizer, job.kd),
             store,
             evaluate,
-            job.trainer.select_by,
+            job.selection,
             Pace(
                 job.trainer.log_every,
                 job.trainer.eval_every or batches.steps_per_epoch,
@@ -298,11 +406,29 @@ def fit(
     return cursor
 
 
-def build_module(job: Job) -> DistillModule:
+def language_metrics(means: dict[str, float]) -> dict[str, float]:
+    """Of a language model's validation: e to the mean cross-entropy, and the share of top-1 hits."""
+    return {
+        "eval.perplexity": math.exp(min(means["ce.loss"], MAX_CE)),
+        "eval.accuracy": means["train.accuracy"],
+    }
+
+
+def build_module(job: Job) -> DistillModule | TokenModule:
     """The trainable module, with bit-identical weights on every rank and for every engine."""
     guidance = job.guidance
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
+        if job.is_language_model:
+            inputs = job.data.open()
+            return TokenModule(
+                job.model.build(job.seed),
+                inputs.num_tokens,
+                job.objective,
+                guidance.aggregation if guidance else None,
+                {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},
+                job.trainer.loss_chunk_mb,
+            )
         return DistillModule(
             job.model.build(job.seed),
             job.objective,
@@ -316,8 +442,9 @@ def is_done(job: Job) -> bool:
     return (Path(job.folder) / "done.json").exists()
 
 
-def load_best(job: Job) -> DistillModule:
-    """The module with the weights of its best evaluation, in evaluation mode, on the CPU."""
+def load_best(job: Job) -> Any:
+    """The module of :func:`build_module` with the weights of its best evaluation, in evaluation
+    mode, on the CPU."""
     module = build_module(job)
     module.load_state_dict(load_file(Path(job.folder) / "best.safetensors"))
     return module.eval()

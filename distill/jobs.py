@@ -8,8 +8,10 @@ from pathlib import Path
 from distill.check_inputs import space_of
 from distill.config import Experiment, Student
 from distill.data.corpus import Corpus
-from distill.fit import DataSpec, Job, StudentSpec
+from distill.fit import BlocksSpec, DataSpec, Job, LanguageStudentSpec, StudentSpec
 from distill.models.student import student_tokenizer
+from distill.plan import Plan
+from distill.run_folder import RunFolder
 
 
 def student_job(
@@ -36,6 +38,38 @@ def student_job(
         optimizer=experiment.optimizer,
         trainer=experiment.trainer,
         stop_file=str(stop),
+    )
+
+
+def language_job(experiment: Experiment, plan: Plan, tokenizer: str, run: RunFolder) -> Job:
+    """As :func:`student_job`, of language models."""
+    assert plan.blocks is not None
+    data, blocks = experiment.data, plan.blocks
+    train, transfer = blocks.rows("train"), blocks.rows("transfer")
+    rows = range(train.start, transfer.stop) if experiment.has_teachers else train
+    return Job(
+        name="student",
+        folder=str(run.fit),
+        seed=experiment.seed,
+        model=LanguageStudentSpec(
+            experiment.student,
+            tokenizer,
+            data.max_length,
+            experiment.trainer.gradient_checkpointing,
+        ),
+        data=BlocksSpec(
+            str(plan.corpus.folder),
+            tokenizer,
+            data.max_length,
+            data.cut,
+            data.packing,
+            data.max_unlearnable,
+        ),
+        train_rows=rows,
+        validation_rows=blocks.rows("validation"),
+        optimizer=experiment.optimizer,
+        trainer=experiment.trainer,
+        stop_file=str(run.stop),
     )
 
 

@@ -7,7 +7,7 @@ schedule, and a store that keeps checkpoints; it starts no process and reads no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,12 +19,12 @@ from distill.errors import Interrupted, TrainingError
 from distill.evaluation.quality import confusion_counts
 from distill.records import (
     UNLABELLED,
+    Answers,
     Batch,
     Cursor,
     Knobs,
     LossOutput,
     Mean,
-    TeacherAnswers,
 )
 from distill.schedule import Schedule
 
@@ -42,7 +42,7 @@ class Step:
     """One optimizer step of one rank: its micro-batches, each with what the teachers said."""
 
     step: int
-    parts: list[tuple[Batch, TeacherAnswers | None]]
+    parts: list[tuple[Batch, Answers | None]]
 
 
 class TargetSource(Protocol):
@@ -83,7 +83,7 @@ class Engine(Protocol):
     is_sharded: bool
     """Whether a checkpoint fits this number of ranks only."""
 
-    def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput: ...
+    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput: ...
     def backward(self, loss: Tensor) -> None: ...
     def step(self, lr: float) -> float:
         """Reduce, clip, update, clear; returns the gradient norm before clipping."""
@@ -123,6 +123,18 @@ class Pace:
     checkpoint: int
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which evaluation's weights are the best."""
+
+    metric: str
+    prefers_low: bool = False
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """The higher, the better."""
+        return -metrics[self.metric] if self.prefers_low else metrics[self.metric]
+
+
 Log = Callable[[int, dict[str, float]], None]
 Evaluate = Callable[[Engine], dict[str, float]]
 Report = Callable[[Cursor], None]
@@ -135,7 +147,7 @@ def train(
     schedule: Schedule,
     store: Store,
     evaluate: Evaluate,
-    select_by: str,
+    selection: Selection,
     pace: Pace,
     log: Log = lambda step, metrics: None,
     is_asked_to_stop: Callable[[], bool] = lambda: False,
@@ -174,8 +186,8 @@ def train(
             engine.train()
             cursor.history.append({"step": cursor.step, **metrics})
             log(cursor.step, metrics)
-            if metrics[select_by] > cursor.best_value:
-                cursor.best_step, cursor.best_value = cursor.step, metrics[select_by]
+            if (score := selection.score(metrics)) > cursor.best_value:
+                cursor.best_step, cursor.best_value = cursor.step, score
                 store.save_best(engine, cursor)
         if cursor.step % pace.checkpoint == 0 or is_last or is_stopping:
             store.save(engine, cursor)
@@ -240,8 +252,23 @@ def count_predictions(engine: Engine, batches: BatchSource, num_classes: int) ->
     counts_CC = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=engine.device)
     for step in NoTeachers().feed(batches, 0, batches.steps_per_epoch):
         for batch, answers in step.parts:
-            predicted_B = engine.forward(batch, answers, Knobs()).logits_BV.argmax(-1)
+            logits_BV = engine.forward(batch, answers, Knobs()).logits_BV
+            assert logits_BV is not None, "classes are predicted by classifiers"
+            predicted_B = logits_BV.argmax(-1)
             labels_B = batch.labels_B.masked_fill(~batch.valid_B, UNLABELLED).to(engine.device)
             nowhere_B = torch.full_like(labels_B, -1)
             counts_CC += confusion_counts(labels_B, predicted_B, nowhere_B, num_classes, 0)[0]
     return engine.reduce(counts_CC).cpu()
+
+
+@torch.no_grad()
+def mean_metrics(engine: Engine, batches: BatchSource) -> dict[str, float]:
+    """The module's own metrics as means over every position of ``batches``, all ranks.
+
+    The engine must be in evaluation mode.
+    """
+    meters = Meters()
+    for step in NoTeachers().feed(batches, 0, batches.steps_per_epoch):
+        for batch, answers in step.parts:
+            meters.add(engine.forward(batch, answers, Knobs()).metrics)
+    return meters.reduce(engine, is_asked_to_stop=False)[0]

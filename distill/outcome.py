@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distill.aggregation import Routed
-from distill.check import Plan
+from distill.plan import Plan
 from distill.comparison import (
     TeacherComparison,
     costed,

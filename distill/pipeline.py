@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill.aggregation import Routed
-from distill.check import Command, Plan, check
+from distill.check import Command, check
+from distill.plan import Plan
 from distill.cluster import check_address, check_room, connect
 from distill.config import Experiment, LabelsOnly, Serving
 from distill.data.tokens import tokenise, tokenizer_fingerprint
@@ -22,11 +23,20 @@ from distill.errors import Interrupted, RunFolderError
 from distill.experts.jobs import ROUTER, expert_jobs, router_job
 from distill.experts.losses import measure_losses, router_targets
 from distill.experts.partition import Parts, by_column, partition
-from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, is_done
+from distill.fit import (
+    DataSpec,
+    Guidance,
+    Job,
+    LanguageStudentSpec,
+    StudentSpec,
+    TeacherSpec,
+    is_done,
+)
 from distill.interrupt import StopOnSignal
-from distill.jobs import student_job, write_tokenizer
-from distill.models.load import weights_fingerprint
+from distill.jobs import language_job, student_job, write_tokenizer
+from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.outcome import Outcome, evaluate
+from distill.outcome_language import evaluate_language
 from distill.placement import check_kept, check_labels
 from distill.report.progress import Progress, Tail
 from distill.run_folder import RunFolder
@@ -98,7 +108,8 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
                 kd=experiment.kd if guidance else None,
             )
             _run_student(d, student)
-            outcome = evaluate(d.plan, d.run, student, baselines, parts, d.interrupt, progress.say)
+            assess = evaluate_language if experiment.is_language_model else evaluate
+            outcome = assess(d.plan, d.run, student, baselines, parts, d.interrupt, progress.say)
             outcome.metrics.update(_remembered(d, guidance, outcome))
         outcome.record(d.tracker, seconds=time.perf_counter() - started)
         return replace(outcome, open_command=d.tracker.open_command)
@@ -106,7 +117,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
 
 def _remembered(d: Driver, guidance: Guidance | None, outcome: Outcome) -> dict[str, float]:
     """``meta.*``, by which later sweeps find this run; see search/memory.py."""
-    if guidance is None:
+    if guidance is None or d.plan.blocks is not None:
         return {}
     d.tracker.tags({"distill.task": task_of(d.plan.corpus, guidance)})
     sizes = [row.params for row in outcome.rows if row.role == "expert" and row.params]
@@ -124,20 +135,22 @@ def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]
 
 def record_inputs(d: Driver) -> None:
     d.tracker.params(d.experiment.model_dump(mode="json"))
-    corpus = d.plan.corpus
+    rows = d.plan.rows
     for split in ("train", "transfer", "validation", "test"):
-        num_rows = len(corpus.rows(split))
+        num_rows = len(rows.rows(split))
         if num_rows:
             source = str(d.experiment.data.path)
-            d.tracker.dataset(
-                Path(source).stem, corpus.fingerprint, source, split, num_rows=num_rows
-            )
+            d.tracker.dataset(Path(source).stem, rows.fingerprint, source, split, num_rows=num_rows)
     d.tracker.artifact(d.run.root / "config.yaml")
 
 
 def report_losses(d: Driver, student: Job) -> None:
     """Texts that were cut or dropped: allowed, and never silent."""
     cut, dropped = student.data.open().num_truncated, d.plan.corpus.num_dropped
+    if d.plan.blocks is not None and d.plan.blocks.num_unlearnable:
+        unlearnable = d.plan.blocks.num_unlearnable
+        d.progress.say(f"{unlearnable:,} rows without a token to learn are dropped")
+        d.tracker.metrics({"data.unlearnable_rows": unlearnable}, 0)
     if cut:
         length, rule = student.data.max_length, student.data.cut
         d.progress.say(f"{cut:,} rows are cut to data.max_length {length} tokens (cut: {rule})")
@@ -153,6 +166,8 @@ def own_job(d: Driver) -> Job:
     """The run's student, still without its teachers."""
     experiment, corpus = d.experiment, d.plan.corpus
     tokenizer = write_tokenizer(experiment.student, d.plan.tokenizer, corpus, d.run.tokenizer)
+    if d.plan.blocks is not None:
+        return language_job(experiment, d.plan, tokenizer, d.run)
     return student_job(experiment, corpus, tokenizer, d.run.fit, d.run.stop)
 
 
@@ -162,7 +177,12 @@ def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
     experts = experiment.experts
     if experts is None:
         named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
-        return [], by_column(corpus, ("test",)) if named else None
+        return [], by_column(d.plan.rows, ("test",)) if named else None
+    if d.plan.blocks is not None:
+        parts = by_column(d.plan.blocks, ("train", "validation", "test"))
+        blocks = language_job(experiment, d.plan, experts.base, d.run).data
+        jobs = expert_jobs(experts, parts, blocks, d.run.experts, experiment.seed)
+        return [replace(job, stop_file=str(d.run.stop)) for job in jobs], parts
     max_length, cut = experiment.data.max_length, experiment.data.cut
     data = DataSpec(str(corpus.folder), experts.base, max_length, cut)
     tokens = tokenise(corpus, experts.base, max_length, cut)
@@ -188,7 +208,10 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
             default = own.init_from.path if own.init_from else d.plan.tokenizer
             tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
             length = student.data.max_length
-            model = StudentSpec(own, tokenizer, corpus.label_names, length, d.plan.features)
+            if isinstance(student.model, LanguageStudentSpec):
+                model = replace(student.model, student=own, tokenizer=tokenizer)
+            else:
+                model = StudentSpec(own, tokenizer, corpus.label_names, length, d.plan.features)
             data = replace(student.data, tokenizer=tokenizer)
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
@@ -202,7 +225,7 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
                 folder=str(folder),
                 model=model,
                 data=data,
-                train_rows=corpus.rows("train"),
+                train_rows=d.plan.rows.rows("train"),
                 optimizer=baseline.optimizer or experiment.optimizer,
                 trainer=trainer,
                 num_steps=student.total_steps if baseline.epochs is None else None,
@@ -365,20 +388,25 @@ def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
 def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
+    is_language_model = experiment.is_language_model
 
     def spec(name: str, folder: str, serving: Serving, num_outputs: int) -> TeacherSpec:
         has_tokens = corpus.features is None and not is_pickle(folder)
         weights = file_fingerprint(folder) if is_pickle(folder) else weights_fingerprint(folder)
+        wire = serving.wire.resolved(d.experiment.is_language_model, serving.dtype)
+        serving = serving.model_copy(update={"wire": wire})
         key = TeacherKey(
             # The arithmetic decides the answer as much as the weights do.
             weights=f"{weights}-{serving.dtype}",
-            data=corpus.fingerprint,
+            data=d.plan.rows.fingerprint,
             tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
-            wire=serving.wire.name,
+            wire=wire.name,
             max_length=experiment.data.max_length if has_tokens else 0,
             cut=experiment.data.cut if has_tokens else "head",
         )
-        return TeacherSpec(name, folder, serving, num_outputs, key)
+        if is_language_model:
+            num_outputs = len(load_tokenizer(folder))
+        return TeacherSpec(name, folder, serving, num_outputs, key, is_language_model)
 
     experts, mixture = experiment.experts, experiment.aggregation
     given = mixture.router if isinstance(mixture, Routed) else None

@@ -101,8 +101,8 @@ class TeacherRequest:
     texts_B: np.ndarray | None = None  # objects (str), for teachers that read text themselves
     position_ids_BT: np.ndarray | None = None  # int64, of language models
     targets_BT: np.ndarray | None = None  # bool: the positions to answer about; None: one a row
-    wire: str | None = None
-    """Name of the codec wanted; None: the one that the teacher is served with."""
+    wire: Any = None
+    """The wire wanted (distill/teachers/wires); None: the one that the teacher is served with."""
 
     @property
     def counts_B(self) -> np.ndarray:

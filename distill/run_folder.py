@@ -41,6 +41,9 @@ OPERATIONAL: tuple[str, ...] = (
     "trainer.keep_checkpoints",
     "trainer.checkpoint_every",
     "trainer.log_every",
+    "trainer.gradient_checkpointing",
+    "trainer.loss_chunk_mb",
+    "generation",
     "baselines",
     "search",
 )
@@ -50,6 +53,10 @@ NEWER: dict[str, str] = {
     "data.cut": "head",
     "experts.router.targets": "partition",
     "aggregation.allow_pickle": "false",
+    "task": "classification",
+    "data.packing": "true",
+    "data.max_unlearnable": "0.01",
+    "student.init_from.keep": "first",
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 

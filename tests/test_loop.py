@@ -12,7 +12,7 @@ import torch
 from distill.aggregation import Attention, UniformMean
 from distill.config import KD, Optimizer, Trainer
 from distill.errors import CheckpointError, Interrupted, TrainingError
-from distill.loop import NoTeachers, Pace, train
+from distill.loop import NoTeachers, Pace, Selection, train
 from distill.module import DistillModule
 from distill.objectives import ForwardKL
 from distill.records import Cursor, Knobs, TeacherAnswers
@@ -63,7 +63,7 @@ def run(
             Schedule(num_steps, Optimizer(lr=5e-3), KD(temperature=2, alpha=0.7)),
             store,
             lambda engine: {"eval.accuracy": 0.5},
-            "eval.accuracy",
+            Selection("eval.accuracy"),
             Pace(log=1, evaluate=5, checkpoint=4),
             log,
             lambda: stop_at is not None and len(lines) >= stop_at,
@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
             Schedule(10, optimizer),
             FolderStore(tmp_path),
             lambda engine: {"eval.accuracy": 0.5},
-            "eval.accuracy",
+            Selection("eval.accuracy"),
             Pace(log=1, evaluate=100, checkpoint=4),
         )
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000004"]

@@ -21,6 +21,7 @@ from distill.data.tokens import load_tokenizer
 from distill.evaluation.samples import Sample
 from distill.records import RoutingInputs, TeacherAnswers, TeacherRequest
 from distill.teachers.client import TeacherClient, check_output
+from distill.teachers.wires import decode_dense
 
 BLOCK = 64
 """Samples in one request."""
@@ -113,7 +114,8 @@ class Asked:
         rows_B = np.array([sample.row for sample in samples], np.int64)
         request = TeacherRequest(f"{self.name}/{rows_B[0]}", rows_B, **self._encode(samples))
         output = self._client.ask(self.name, request)
-        return check_output(request, output, len(self.label_names)).numpy()
+        check_output(request, output, len(self.label_names))
+        return decode_dense(output.payload, output.wire).numpy()
 
 
 class Mixture:

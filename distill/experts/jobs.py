@@ -9,17 +9,21 @@ import numpy as np
 
 from distill.config import Experts, Trainer
 from distill.experts.partition import Parts
-from distill.fit import DataSpec, EncoderSpec, Job
+from distill.fit import BlocksSpec, DataSpec, EncoderSpec, Job, LanguageExpertSpec, ModelSpec
 
 ROUTER = "router"
 
 
 def expert_jobs(
-    experts: Experts, parts: Parts, data: DataSpec, folder: Path, seed: int
+    experts: Experts, parts: Parts, data: DataSpec | BlocksSpec, folder: Path, seed: int
 ) -> list[Job]:
     """One job a part: the base fine-tuned on the part's rows, selected on its validation rows."""
-    labels = parts.corpus.label_names
-    spec = EncoderSpec(experts.base, labels, train_layers=experts.train_layers)
+    spec: ModelSpec
+    if isinstance(data, BlocksSpec):
+        spec = LanguageExpertSpec(experts.base, experts.lora, experts.train_layers)
+    else:
+        labels = parts.corpus.label_names
+        spec = EncoderSpec(experts.base, labels, train_layers=experts.train_layers)
     trainer = plain_trainer(experts, experts.epochs, experts.batch_size)
     return [
         Job(

@@ -211,7 +211,7 @@ def _fill(d: Driver, guidance: Guidance, data: DataSpec) -> dict[str, float]:
         for start in range(0, total, BLOCK):
             d.interrupt.check()
             block = np.arange(start, min(start + BLOCK, total))
-            stream.answer_all(block)
+            stream.fill(block)
             done += len(block)
             d.progress.update("asking the teachers, once", done, total)
         told = stream.timings()

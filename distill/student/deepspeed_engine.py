@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from distill.config import Optimizer, Trainer
 from distill.errors import CheckpointError
-from distill.records import Batch, Knobs, LossOutput, TeacherAnswers
+from distill.records import Answers, Batch, Knobs, LossOutput
 from distill.student.engines import parameter_groups
 
 TAG = "deepspeed"
@@ -81,7 +81,7 @@ class DeepSpeedEngine:
             "wall_clock_breakdown": False,
         }
 
-    def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput:
+    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
         answers = None if answers is None else answers.to(self.device)
         return self._engine(batch.to(self.device), answers, knobs)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.config import Optimizer, Trainer
 from distill.loop import Engine
-from distill.records import Batch, Knobs, LossOutput, TeacherAnswers
+from distill.records import Answers, Batch, Knobs, LossOutput
 
 SAVED = "engine.pt"
 
@@ -43,7 +43,7 @@ class TorchEngine:
         groups = [g for g in parameter_groups(module, optimizer.weight_decay) if g["params"]]
         self._optimizer = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas)
 
-    def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput:
+    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
         answers = None if answers is None else answers.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16) if self._autocast else nullcontext():
             return self.module(batch.to(self.device), answers, knobs)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill.config import Serving
 from distill.errors import DistillError, TeacherError
-from distill.records import TeacherOutput, TeacherRequest
+from distill.records import Head, TeacherOutput, TeacherRequest
 from distill.teachers.engine import Model, TeacherEngine
 from distill.teachers.turns import Turns
 
@@ -22,7 +22,12 @@ class TeacherActor:
     """
 
     def __init__(
-        self, name: str, model: str | Path | Model, serving: Serving, num_labels: int
+        self,
+        name: str,
+        model: str | Path | Model,
+        serving: Serving,
+        num_labels: int,
+        is_language_model: bool = False,
     ) -> None:
         self._engine: TeacherEngine | None = None
         self._failure: DistillError | None = None
@@ -38,6 +43,7 @@ class TeacherActor:
                 max_batch_tokens=serving.max_batch_tokens,
                 allow_pickle=serving.allow_pickle,
                 num_threads=max(1, math.ceil(serving.num_cpus)),
+                is_language_model=is_language_model,
             )
         except DistillError as error:
             self._failure = error
@@ -56,6 +62,12 @@ class TeacherActor:
         # Not a lock: whoever has just let go of it could take it again before one who waits.
         with self._turns.of(next(self._tickets)):
             return self._engine.answer(request)
+
+    def head(self) -> Head:
+        """Of a language model; see TeacherEngine."""
+        self.ping()
+        assert self._engine is not None
+        return self._engine.head()
 
     def pid(self) -> int:
         """For tests that kill a replica."""

@@ -6,7 +6,7 @@ changed in place, so ranks and runs share a folder without locks. Payloads are k
 sent them. A row is answered in the batch that first met it; other batch shapes would round its
 float32 logits differently in the last bits, so whoever needs the same bits shares the cache.
 
-Shape suffixes: B rows asked about, N rows found, X a row's payload (any shape).
+Shape suffixes: B rows asked about, P positions, X a position's payload (any shape).
 """
 
 import fcntl
@@ -22,16 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from distill.config import Cache as CacheConfig
 from distill.config import Cut
 from distill.errors import CacheError
-from distill.teachers.segments import NO_ROWS, Shelf, write_whole
+from distill.records import Head
+from distill.teachers.segments import Found, Shelf, nothing, write_whole
 
 logger = logging.getLogger(__name__)
 
 SEGMENT_ROWS = 8192
-"""Answers held in memory before they are written out."""
+"""Rows held in memory before they are written out."""
+
+HEAD = "head.safetensors"
+
+SEGMENT_BYTES = 1 << 26
+"""And bytes: a language model's rows are large."""
 
 _WORDS = {
     "weights": "other weights",
@@ -72,14 +80,23 @@ class NoCache:
 
     messages: tuple[str, ...] = ()
 
-    def get(self, teacher: str, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros(len(rows_B), bool), NO_ROWS
+    def get(self, teacher: str, rows_B: np.ndarray) -> Found:
+        return nothing(len(rows_B))
 
-    def put(self, teacher: str, rows_B: np.ndarray, payload_BX: np.ndarray) -> None:
+    def put(
+        self,
+        teacher: str,
+        rows_B: np.ndarray,
+        payload_PX: np.ndarray,
+        counts_B: np.ndarray | None = None,
+    ) -> None:
         pass
 
-    def wire(self, teacher: str) -> str:
-        raise KeyError(teacher)
+    def head(self, teacher: str) -> Head | None:
+        return None
+
+    def keep_head(self, teacher: str, head: Head) -> None:
+        pass
 
     def num_rows(self, teacher: str) -> int:
         return 0
@@ -114,7 +131,6 @@ class TeacherCache:
         self.messages: list[str] = []
         self._lock = threading.Lock()
         self._segment_rows = segment_rows
-        self._keys = dict(keys)
         self._memory = memory
         self._shelves: dict[str, Shelf] = {}
         for teacher, key in keys.items():
@@ -125,25 +141,49 @@ class TeacherCache:
             self._shelves[teacher] = Shelf(home, writer_id)
         self.refresh()
 
-    def get(self, teacher: str, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``hit_B`` (bool) and the payloads [N, …] of the hits, in the order of the rows."""
+    def get(self, teacher: str, rows_B: np.ndarray) -> Found:
+        """Which rows are known, and the payloads of these."""
         with self._lock:
             return self._shelves[teacher].get(np.asarray(rows_B))
 
-    def put(self, teacher: str, rows_B: np.ndarray, payload_BX: np.ndarray) -> None:
-        """Keep answers; they are served at once, and written when ``segment_rows`` are held."""
-        assert len(rows_B) == len(payload_BX)
+    def put(
+        self,
+        teacher: str,
+        rows_B: np.ndarray,
+        payload_PX: np.ndarray,
+        counts_B: np.ndarray | None = None,
+    ) -> None:
+        """Keep answers; they are served at once, and written when ``segment_rows`` are held.
+
+        ``counts_B``: positions of each row; None: one each.
+        """
+        counts_B = np.ones(len(rows_B), np.int64) if counts_B is None else counts_B
+        assert counts_B.sum() == len(payload_PX)
         with self._lock:
             shelf = self._shelves[teacher]
             # Copied: a view would pin the whole answer in Ray's object store.
-            payload_BX = np.array(payload_BX)
-            shelf.held.update(zip(np.asarray(rows_B).tolist(), payload_BX, strict=True))
-            if len(shelf.held) >= self._segment_rows:
+            shelf.hold(np.asarray(rows_B), np.array(payload_PX), counts_B)
+            if len(shelf.held) >= self._segment_rows or shelf.held_bytes >= SEGMENT_BYTES:
                 shelf.flush()
 
-    def wire(self, teacher: str) -> str:
-        """The codec of this teacher's payloads."""
-        return self._keys[teacher].wire
+    def head(self, teacher: str) -> Head | None:
+        """The output layer that belongs to this teacher's hidden states, if it was kept."""
+        path = self._shelves[teacher].home / HEAD
+        if not path.exists():
+            return None
+        try:
+            kept = load_file(path)
+        except (SafetensorError, OSError):
+            raise CacheError(
+                f"teacher cache file {path} is damaged: delete it and run again: the teacher sends "
+                "it once more"
+            ) from None
+        return Head(kept["weight"], kept.get("bias"))
+
+    def keep_head(self, teacher: str, head: Head) -> None:
+        tensors = {"weight": head.weight_VH, "bias": head.bias_V}
+        content = save({n: t.contiguous() for n, t in tensors.items() if t is not None})
+        write_whole(self._shelves[teacher].home / HEAD, content)
 
     def num_rows(self, teacher: str) -> int:
         with self._lock:

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from distill.errors import TeacherAnswerError, TeacherError
-from distill.records import TeacherOutput, TeacherRequest
-from distill.teachers.wires import decode_dense
+from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.teachers.wires import DenseWire
 
 
 class TeacherClient(Protocol):
@@ -34,6 +32,10 @@ class TeacherClient(Protocol):
         Raises TeacherAnswerError for an answer that must not be trained on, TeacherError when
         there is none, and CancelledError soon after ``cancelled`` is set.
         """
+        ...
+
+    def head(self, teacher: str) -> Head:
+        """The teacher's output layer, of language models; raises TeacherError."""
         ...
 
     def stats(self) -> dict[str, float]:
@@ -60,6 +62,12 @@ class SilentTeachers:
             "the sweep ran; run the sweep again, which asks for what is missing"
         )
 
+    def head(self, teacher: str) -> Head:
+        raise TeacherError(
+            f"the cache lacks the output layer of teacher {teacher!r}, and it is no longer served: "
+            "run the sweep again, which asks for what is missing"
+        )
+
     def stats(self) -> dict[str, float]:
         names = (
             f"teacher.{name}.{count}" for name in self.names for count in ("requests", "retries")
@@ -67,22 +75,16 @@ class SilentTeachers:
         return dict.fromkeys(names, 0.0)
 
 
-def check_output(request: TeacherRequest, output: TeacherOutput, num_labels: int) -> Tensor:
-    """The output's float32 logits [B, V], if they answer this request; else TeacherAnswerError."""
+def check_output(request: TeacherRequest, output: TeacherOutput, num_labels: int) -> None:
+    """Raise TeacherAnswerError unless the output answers this request, all of it, in its wire."""
     told = f"the answer to request {request.request_id}"
     if output.request_id != request.request_id:
         raise TeacherAnswerError(f"{told} belongs to request {output.request_id}")
     if not np.array_equal(output.rows_B, request.rows_B):
         raise TeacherAnswerError(f"{told} is about other rows than those asked for")
-    try:
-        logits_BV = decode_dense(output.payload, output.wire)
-    except ValueError as error:
-        raise TeacherAnswerError(f"{told} cannot be read: {error}") from None
-    expected = (request.num_rows, num_labels)
-    if tuple(logits_BV.shape) != expected:
-        raise TeacherAnswerError(
-            f"{told} has shape {list(logits_BV.shape)}, expected {list(expected)}"
-        )
-    if not torch.isfinite(logits_BV).all():
-        raise TeacherAnswerError(f"{told} holds NaN or infinity")
-    return logits_BV
+    wire = request.wire or DenseWire()
+    if output.wire != wire.name:
+        raise TeacherAnswerError(f"{told} cannot be read: {output.wire}, not {wire.name}")
+    fault = wire.fault(output.payload, int(request.counts_B.sum()), num_labels)
+    if fault is not None:
+        raise TeacherAnswerError(f"{told} {fault}")

@@ -1,31 +1,35 @@
-"""One teacher in this process: a request in, raw logits out.
+"""One teacher in this process: a request in, its answer in a wire out.
 
-Shape suffixes: B rows, T tokens, V classes.
+Shape suffixes: B rows, T tokens, V classes or vocabulary, H hidden, P positions.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError
-from distill.records import TeacherOutput, TeacherRequest
+from distill.records import Head, TeacherOutput, TeacherRequest
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
-from distill.teachers.wires import DenseWire
+from distill.teachers.wires import DenseWire, WireFormat
 from distill.variant import Dtype
 
 Model = Callable[..., Any]
 """Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
 ``features`` (float32 [B, D]), or ``texts`` (B strings); returns logits [B, V], bare or as
-``.logits``, perhaps with a ``.num_clamped``."""
+``.logits``, perhaps with a ``.num_clamped``. A language model is a transformers model."""
+
+POSITIONS = 512
+"""Positions of a language model whose logits are encoded at once: [P, V] is never whole."""
 
 
 class TeacherEngine:
-    """A frozen classifier behind :meth:`answer`; the same request always has the same answer."""
+    """A frozen model behind :meth:`answer`; the same request always has the same answer."""
 
     def __init__(
         self,
@@ -34,68 +38,80 @@ class TeacherEngine:
         num_labels: int,
         device: str = "cpu",
         dtype: Dtype = "float32",
-        wire: DenseWire | None = None,
+        wire: WireFormat | None = None,
         max_batch_tokens: int = 16384,
         allow_pickle: bool = False,
         num_threads: int | None = None,
+        is_language_model: bool = False,
     ) -> None:
         """``model`` is a Hugging Face folder, the pickle of an object with ``predict_proba``, or
         the model or object itself (tests, simulated teachers).
 
-        ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the threads
-        of the whole process; None leaves them. Raises ModelError for an unusable folder.
+        ``num_labels``: classes; of a language model, tokens (columns beyond are padding and are cut
+        off). ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the
+        threads of the whole process; None leaves them. Raises ModelError for an unusable folder.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        self.model = _frozen(model, device, dtype, allow_pickle)
-        self.num_labels = num_labels
         self.device = torch.device(device)
         self.wire = wire or DenseWire()
         self.max_batch_tokens = max_batch_tokens
+        self.num_labels = num_labels
+        self._model: _Model
+        if is_language_model:
+            self._model = _LanguageModel(model, num_labels, self.device, dtype, allow_pickle)
+        else:
+            self._model = _Classifier(model, num_labels, self.device, dtype, allow_pickle)
 
+    @torch.inference_mode()
     def answer(self, request: TeacherRequest) -> TeacherOutput:
         """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
+        wire = request.wire or self.wire
+        payloads, compute_s = [], 0.0
+        self._model.num_clamped = 0
         started = time.perf_counter()
-        logits_BV, num_clamped = self._forward(request)
-        compute_s = time.perf_counter() - started
-        expected = (request.num_rows, self.num_labels)
-        if tuple(logits_BV.shape) != expected:
-            raise TeacherAnswerError(
-                f"request {request.request_id}: the teacher's logits have shape "
-                f"{list(logits_BV.shape)}, expected {list(expected)}: give a teacher with "
-                f"{self.num_labels} classes"
-            )
-        if not torch.isfinite(logits_BV).all():
-            raise TeacherAnswerError(
-                f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
-                "check its weights, or serve it in float32"
-            )
-        payload = self.wire.encode(logits_BV)
+        for said_PX, positions in self._said(request, wire):
+            compute_s += time.perf_counter() - started
+            if not torch.isfinite(said_PX).all():
+                raise TeacherAnswerError(
+                    f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
+                    "check its weights, or serve it in float32"
+                )
+            payloads.append(wire.encode(said_PX, positions))
+            started = time.perf_counter()
         return TeacherOutput(
             request.request_id,
             request.rows_B,
-            payload,
-            self.wire.name,
+            np.concatenate(payloads),
+            wire.name,
             compute_s,
-            num_clamped,
+            self._model.num_clamped,
         )
 
-    @torch.inference_mode()
-    def _forward(self, request: TeacherRequest) -> tuple[Tensor, int]:
-        """Float32 logits [B, V] on the CPU, in forwards of whole rows; probabilities clamped."""
-        inputs = request.inputs()
+    def head(self) -> Head:
+        """A language model's output layer, on the CPU, cut to its real tokens."""
+        assert isinstance(self._model, _LanguageModel)
+        return self._model.head().to("cpu")
+
+    def _said(
+        self, request: TeacherRequest, wire: WireFormat
+    ) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Blocks of positions [P, X] in order, and the seeds of each, by forwards of whole rows."""
         # The split depends on the request alone, so that its answer does.
         rows_a_forward = max(1, self.max_batch_tokens // max(1, request.num_tokens))
-        blocks = []
-        num_clamped = 0
+        inputs, targets_BT = request.inputs(), request.targets_BT
+        seeds_P = _seeds(request.rows_B, request.counts_B)
+        first_position = 0
         for first in range(0, request.num_rows, rows_a_forward):
-            block = slice(first, first + rows_a_forward)
-            out = self.model(**{k: self._placed(v[block]) for k, v in inputs.items()})
-            blocks.append(getattr(out, "logits", out).float().cpu())
-            num_clamped += getattr(out, "num_clamped", 0)
-        return torch.cat(blocks), num_clamped
+            rows = slice(first, first + rows_a_forward)
+            block = {k: self._placed(v[rows]) for k, v in inputs.items()}
+            targets = None if targets_BT is None else self._placed(targets_BT[rows])
+            for said_PX in self._model.said(block, targets, wire, request.request_id):
+                stop = first_position + len(said_PX)
+                yield said_PX, seeds_P[first_position:stop]
+                first_position = stop
 
-    def _placed(self, values: np.ndarray) -> Tensor | np.ndarray:
+    def _placed(self, values: np.ndarray) -> Any:
         """On the model's device; texts stay as they are."""
         if values.dtype == object:
             return values
@@ -103,7 +119,79 @@ class TeacherEngine:
         return torch.from_numpy(values.copy()).to(self.device)
 
 
-def _frozen(model: str | Path | Model, device: str, dtype: Dtype, allow_pickle: bool) -> Model:
+class _Model(Protocol):
+    num_clamped: int
+    """Probabilities that were raised to the smallest that has a logarithm here."""
+
+    def said(
+        self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
+    ) -> Iterator[Tensor]: ...
+
+
+class _Classifier:
+    def __init__(
+        self, model: Any, num_labels: int, device: torch.device, dtype: Dtype, allow_pickle: bool
+    ) -> None:
+        self._model = _frozen(model, device, dtype, allow_pickle)
+        self._num_labels = num_labels
+        self.num_clamped = 0
+
+    def said(
+        self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
+    ) -> Iterator[Tensor]:
+        output = self._model(**inputs)
+        logits_BV = getattr(output, "logits", output).float().cpu()
+        self.num_clamped += getattr(output, "num_clamped", 0)
+        expected = (len(next(iter(inputs.values()))), self._num_labels)
+        if tuple(logits_BV.shape) != expected:
+            raise TeacherAnswerError(
+                f"request {request_id}: the teacher's logits have shape {list(logits_BV.shape)}, "
+                f"expected {list(expected)}: give a teacher with {self._num_labels} classes"
+            )
+        yield logits_BV
+
+
+class _LanguageModel:
+    num_clamped = 0
+
+    def __init__(
+        self, model: Any, num_tokens: int, device: torch.device, dtype: Dtype, allow_pickle: bool
+    ) -> None:
+        from distill.models.language import base_of, head_of, load_language_model
+
+        if isinstance(model, str | Path):
+            model = load_language_model(model, dtype, allow_pickle)
+        model = model.eval().to(device)
+        self._base: nn.Module = base_of(model)
+        self._head: nn.Module = head_of(model)
+        self._num_tokens = num_tokens
+
+    def head(self) -> Head:
+        weight: Any = self._head.weight.detach()[: self._num_tokens]
+        bias: Any = self._head.bias
+        return Head(weight.clone(), None if bias is None else bias[: self._num_tokens].clone())
+
+    def said(
+        self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
+    ) -> Iterator[Tensor]:
+        assert targets_BT is not None, "a language model is asked about tokens"
+        hidden_PH = self._base(**inputs, use_cache=False).last_hidden_state[targets_BT]
+        if wire.takes == "hidden":
+            yield hidden_PH
+            return
+        for block_PH in hidden_PH.split(POSITIONS):
+            yield self._head(block_PH)[:, : self._num_tokens].float()
+
+
+def _seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
+    """uint64: a number for each position that depends on its row and place alone."""
+    first_P = np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
+    place_P = np.arange(int(counts_B.sum())) - first_P
+    row_P = np.repeat(rows_B, counts_B).astype(np.uint64)
+    return mix64(mix64(row_P) + place_P.astype(np.uint64))
+
+
+def _frozen(model: Any, device: torch.device, dtype: Dtype, allow_pickle: bool) -> Model:
     if isinstance(model, str | Path) and is_pickle(model):
         return ProbabilityModel(load_pickled(model, allow_pickle))
     if isinstance(model, str | Path):

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
-from distill.records import TeacherOutput, TeacherRequest
+from distill.records import Head, TeacherOutput, TeacherRequest
 from distill.teachers.engine import TeacherEngine
 
 
@@ -36,6 +36,9 @@ class LocalTeachers:
             with self._count_lock:
                 self._num_requests[teacher] += 1
             return self._engines[teacher].answer(request)
+
+    def head(self, teacher: str) -> Head:
+        return self._engines[teacher].head()
 
     def stats(self) -> dict[str, float]:
         with self._count_lock:

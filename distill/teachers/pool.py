@@ -30,6 +30,8 @@ class Servable(Protocol):
     def serving(self) -> Serving: ...
     @property
     def num_labels(self) -> int: ...
+    @property
+    def is_language_model(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TeacherSpec:
     folder: str | Path | Model
     serving: Serving
     num_labels: int
+    is_language_model: bool = False
 
 
 class RayTeacherPool:
@@ -125,7 +128,7 @@ def _start(spec: Servable) -> Any:
             max_concurrency=2,  # see TeacherActor
             scheduling_strategy="SPREAD",
         )
-        .remote(spec.name, spec.folder, serving, spec.num_labels)
+        .remote(spec.name, spec.folder, serving, spec.num_labels, spec.is_language_model)
     )
 
 

@@ -27,7 +27,7 @@ from ray.exceptions import (
 
 from distill.config import Stream
 from distill.errors import DistillError, TeacherError
-from distill.records import TeacherOutput, TeacherRequest
+from distill.records import Head, TeacherOutput, TeacherRequest
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +78,36 @@ class RayTeacherClient:
     ) -> TeacherOutput:
         """See TeacherClient. Each attempt waits ``deadline_s`` at most for its answer, and as long
         for a replica to be up; there are ``retries + 1`` attempts, and no more than that."""
+
+        def send(actor: Any) -> Any:
+            reference = actor.answer.remote(request)
+            if on_sent is not None:
+                on_sent()
+            return reference
+
+        return self._tried(teacher, f"request {request.request_id}", send, cancelled)
+
+    def head(self, teacher: str) -> Head:
+        return self._tried(teacher, "for its output layer", lambda actor: actor.head.remote())
+
+    def _tried(
+        self,
+        teacher: str,
+        what: str,
+        send: Callable[[Any], Any],
+        cancelled: threading.Event | None = None,
+    ) -> Any:
+        """What an actor answers to what ``send`` sends it, of whichever replica does."""
         cause: Exception | None = None
         num_attempts = 0
         while num_attempts <= self._stream.retries:
             replica = self._take(teacher, cancelled)
             if isinstance(replica, str):
-                message = self._gave_up(teacher, request, num_attempts, replica)
+                message = self._gave_up(teacher, what, num_attempts, replica)
                 raise TeacherError(message) from cause
             num_attempts += 1
             try:
-                return self._answer(replica, request, cancelled, on_sent)
+                return self._answer(replica, send, cancelled)
             except RayTaskError as error:
                 raise own_error(error, teacher) from None
             except _LOST as error:
@@ -101,7 +121,7 @@ class RayTeacherClient:
                 with self._lock:
                     replica.in_flight -= 1
         assert cause is not None
-        message = self._gave_up(teacher, request, num_attempts, f"the last: {_brief(cause)}")
+        message = self._gave_up(teacher, what, num_attempts, f"the last: {_brief(cause)}")
         raise TeacherError(message) from cause
 
     def stats(self) -> dict[str, float]:
@@ -137,14 +157,11 @@ class RayTeacherClient:
     def _answer(
         self,
         replica: _Replica,
-        request: TeacherRequest,
+        send: Callable[[Any], Any],
         cancelled: threading.Event | None,
-        on_sent: Callable[[], None] | None,
-    ) -> TeacherOutput:
+    ) -> Any:
         give_up = time.monotonic() + self._stream.deadline_s
-        reference = replica.actor.answer.remote(request)
-        if on_sent is not None:
-            on_sent()
+        reference = send(replica.actor)
         while True:
             rest = give_up - time.monotonic()
             done, _ = ray.wait([reference], timeout=max(0.0, min(_POLL_S, rest)))
@@ -157,9 +174,9 @@ class RayTeacherClient:
                     raise CancelledError
                 raise GetTimeoutError(f"no answer within {self._stream.deadline_s:g} s")
 
-    def _gave_up(self, teacher: str, request: TeacherRequest, num_attempts: int, cause: str) -> str:
+    def _gave_up(self, teacher: str, what: str, num_attempts: int, cause: str) -> str:
         return (
-            f"teacher {teacher!r} did not answer request {request.request_id} in {num_attempts} "
+            f"teacher {teacher!r} did not answer {what} in {num_attempts} "
             f"attempts; {cause}: see the logs of its actor, or raise stream.deadline_s "
             f"({self._stream.deadline_s:g}) or stream.retries ({self._stream.retries})"
         )

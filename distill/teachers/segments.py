@@ -1,6 +1,9 @@
 """One teacher's answers in one folder: immutable Arrow IPC files, and an index over them.
 
-Shape suffixes: B rows asked about, N rows found or written, X a row's payload (any shape).
+A row has one position, or, of a language model, as many as it has tokens to predict.
+
+Shape suffixes: B rows asked about, N rows found or written, P their positions, X a position's
+payload (any shape).
 """
 
 import hashlib
@@ -8,6 +11,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,45 +21,82 @@ from distill.errors import CacheError
 NO_ROWS = np.empty(0, np.int64)
 
 
+class Found(NamedTuple):
+    """What is known of the rows that were asked about."""
+
+    hit_B: np.ndarray  # bool
+    payload_PX: np.ndarray  # of the hits, in the order of the rows
+    counts_N: np.ndarray  # int64: positions of each hit
+
+
+def nothing(num_rows: int) -> Found:
+    return Found(np.zeros(num_rows, bool), NO_ROWS, NO_ROWS)
+
+
+class _Segment(NamedTuple):
+    payload_PX: np.ndarray  # memory-mapped
+    starts: np.ndarray  # int64[N + 1]: where each row's positions begin and end
+
+
 class Shelf:
     """One teacher's segments, their index, and what is not yet written."""
 
     def __init__(self, home: Path, writer_id: str) -> None:
         self.home = home
         self.writer_id = writer_id
-        self.held: dict[int, np.ndarray] = {}
+        self.held: dict[int, np.ndarray] = {}  # of each row [P, …]
+        self.held_bytes = 0
         self.rows = NO_ROWS  # sorted, unique
         self._segment = NO_ROWS  # of each row: which segment, and where in it
         self._position = NO_ROWS
-        self._payloads: list[np.ndarray] = []  # memory-mapped [N, …], one a segment
+        self._segments: list[_Segment] = []
         self._loaded: set[str] = set()
 
-    def get(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def hold(self, rows_B: np.ndarray, payload_PX: np.ndarray, counts_B: np.ndarray) -> None:
+        """Keep answers until the next flush."""
+        parts = np.split(payload_PX, np.cumsum(counts_B)[:-1])
+        self.held.update(zip(rows_B.tolist(), parts, strict=True))
+        self.held_bytes += payload_PX.nbytes
+
+    def get(self, rows_B: np.ndarray) -> Found:
         at_B = np.searchsorted(self.rows, rows_B)
         at_B = np.minimum(at_B, max(0, len(self.rows) - 1))
         stored_B = self.rows[at_B] == rows_B if len(self.rows) else np.zeros(len(rows_B), bool)
         held_B = np.array([row in self.held for row in rows_B.tolist()], bool) & ~stored_B
         hit_B = stored_B | held_B
         if not hit_B.any():
-            return hit_B, NO_ROWS
-        like = next(iter(self.held.values())) if held_B.any() else self._payloads[0][0]
-        found_BX = np.empty((len(rows_B), *like.shape), like.dtype)
+            return nothing(len(rows_B))
         segment_B = np.where(stored_B, self._segment[at_B] if len(self.rows) else 0, -1)
-        for segment in np.unique(segment_B[stored_B]):
-            here_B = segment_B == segment
-            found_BX[here_B] = self._payloads[segment][self._position[at_B[here_B]]]
+        counts_B = np.zeros(len(rows_B), np.int64)
+        begins_B = np.zeros(len(rows_B), np.int64)  # where in its segment
+        for index in np.unique(segment_B[stored_B]):
+            here_B = segment_B == index
+            starts, places = self._segments[index].starts, self._position[at_B[here_B]]
+            begins_B[here_B], counts_B[here_B] = starts[places], np.diff(starts)[places]
         for b in np.flatnonzero(held_B):
-            found_BX[b] = self.held[int(rows_B[b])]
-        return hit_B, found_BX[hit_B]
+            counts_B[b] = len(self.held[int(rows_B[b])])
+        like = next(iter(self.held.values())) if held_B.any() else self._segments[0].payload_PX
+        found_PX = np.empty((int(counts_B.sum()), *like.shape[1:]), like.dtype)
+        into_B = np.cumsum(counts_B) - counts_B
+        for index in np.unique(segment_B[stored_B]):
+            here_B = segment_B == index
+            payload_PX = self._segments[index].payload_PX
+            places = _ranges(begins_B[here_B], counts_B[here_B])
+            found_PX[_ranges(into_B[here_B], counts_B[here_B])] = payload_PX[places]
+        for b in np.flatnonzero(held_B):
+            found_PX[into_B[b] : into_B[b] + counts_B[b]] = self.held[int(rows_B[b])]
+        return Found(hit_B, found_PX, counts_B[hit_B])
 
     def flush(self) -> None:
         if not self.held:
             return
         rows_N = np.fromiter(self.held, np.int64, len(self.held))
-        payload_NX = np.stack(list(self.held.values()))
-        path = _write_segment(self.home, self.writer_id, rows_N, payload_NX)
+        counts_N = np.array([len(part) for part in self.held.values()], np.int64)
+        payload_PX = np.concatenate(list(self.held.values()))
+        path = _write_segment(self.home, self.writer_id, rows_N, payload_PX, counts_N)
         self._add(path, check=False)
         self.held.clear()
+        self.held_bytes = 0
 
     def refresh(self) -> None:
         for path in sorted(self.home.glob("segment-*.arrow")):
@@ -69,10 +110,10 @@ class Shelf:
                 f"the folder {path.parent}, and run again: the teachers are asked again only for "
                 "what is missing"
             )
-        rows_N, payload_NX = _read_segment(path)
+        rows_N, found = _read_segment(path)
         self._loaded.add(path.name)
-        self._payloads.append(payload_NX)
-        segment_N = np.full(len(rows_N), len(self._payloads) - 1)
+        self._segments.append(found)
+        segment_N = np.full(len(rows_N), len(self._segments) - 1)
         rows = np.concatenate([self.rows, rows_N])
         # unique keeps the first: what this process has served once, it serves again.
         self.rows, first = np.unique(rows, return_index=True)
@@ -85,15 +126,28 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_segment(home: Path, writer_id: str, rows_N: np.ndarray, payload_NX: np.ndarray) -> Path:
-    shape = payload_NX.shape[1:]
-    row_bytes = payload_NX.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+def _ranges(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """begins[0], begins[0] + 1, … (counts[0] of them), begins[1], …"""
+    skipped = begins - (np.cumsum(counts) - counts)
+    return np.repeat(skipped, counts) + np.arange(int(counts.sum()))
+
+
+def _write_segment(
+    home: Path, writer_id: str, rows_N: np.ndarray, payload_PX: np.ndarray, counts_N: np.ndarray
+) -> Path:
+    shape = payload_PX.shape[1:]
+    position_bytes = payload_PX.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    values = pa.py_buffer(np.ascontiguousarray(payload_PX))
+    if (counts_N == 1).all():
+        kind, buffers = pa.binary(position_bytes), [None, values]
+    else:
+        ends = np.concatenate([[0], np.cumsum(counts_N)]) * position_bytes
+        kind, buffers = pa.large_binary(), [None, pa.py_buffer(ends), values]
     schema = pa.schema(
-        [("row", pa.int64()), ("payload", pa.binary(row_bytes))],
-        metadata={"dtype": str(payload_NX.dtype), "shape": json.dumps(shape)},
+        [("row", pa.int64()), ("payload", kind)],
+        metadata={"dtype": str(payload_PX.dtype), "shape": json.dumps(shape)},
     )
-    values = pa.py_buffer(np.ascontiguousarray(payload_NX))
-    payload = pa.Array.from_buffers(pa.binary(row_bytes), len(rows_N), [None, values])
+    payload = pa.Array.from_buffers(kind, len(rows_N), buffers)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.record_batch([pa.array(rows_N), payload], schema=schema))
@@ -102,16 +156,23 @@ def _write_segment(home: Path, writer_id: str, rows_N: np.ndarray, payload_NX: n
     return write_whole(home / f"segment-{writer_id}-{digest}.arrow", content)
 
 
-def _read_segment(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Row ids [N] and payloads [N, …], memory-mapped."""
+def _read_segment(path: Path) -> tuple[np.ndarray, _Segment]:
+    """Row ids [N] and their payloads, memory-mapped."""
     with pa.memory_map(str(path)) as source:
         batch = pa.ipc.open_file(source).get_batch(0)
     metadata: dict[bytes, bytes] = batch.schema.metadata or {}
     dtype, shape = np.dtype(metadata[b"dtype"].decode()), json.loads(metadata[b"shape"])
-    values = batch.column(1).buffers()[1]
+    column = batch.column(1)
+    values = column.buffers()[-1]
     assert values is not None
-    payload_NX = np.frombuffer(values, dtype, len(batch) * int(np.prod(shape, dtype=np.int64)))
-    return batch.column(0).to_numpy(), payload_NX.reshape(len(batch), *shape)
+    numbers = int(np.prod(shape, dtype=np.int64))
+    if pa.types.is_large_binary(column.type):
+        offsets = np.frombuffer(column.buffers()[1], np.int64, len(batch) + 1)
+        starts = offsets // (dtype.itemsize * numbers)
+    else:
+        starts = np.arange(len(batch) + 1)
+    payload_PX = np.frombuffer(values, dtype, int(starts[-1]) * numbers)
+    return batch.column(0).to_numpy(), _Segment(payload_PX.reshape(-1, *shape), starts)
 
 
 def write_whole(path: Path, content: bytes | pa.Buffer) -> Path:

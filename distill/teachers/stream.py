@@ -10,7 +10,7 @@ Shape suffixes: B rows, N the rows of one teacher, K teachers, V classes.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from inspect import GEN_CLOSED, getgeneratorstate
@@ -23,12 +23,13 @@ from torch import Tensor
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.loop import BatchSource, Step
-from distill.records import RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
+from distill.records import Answers, Head, RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
+from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in_order, spread
 from distill.teachers.meter import Meter
 from distill.teachers.turns import Turns, all_results
-from distill.teachers.wires import decode_dense
+from distill.teachers.wires import DenseWire, WireFormat
 
 __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
 
@@ -55,25 +56,43 @@ class TeacherStream:
         in_flight: int = 4,
         boundary: Callable[[], None] | None = None,
         homes_of: Callable[[np.ndarray], np.ndarray] | None = None,
+        wires: Mapping[str, WireFormat] | None = None,
+        positions_of: Callable[[np.ndarray], np.ndarray] | None = None,
+        widths: Mapping[str, int] | None = None,
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
         ``tokens``: a TeacherTokens for every teacher and the router. ``aggregation`` None asks
         all. ``in_flight``: steps asked ahead of the one in hand. ``boundary``: a barrier over all
         ranks. ``homes_of``: of row ids, the index of the teacher named like the row's domain, or
-        -1; None: nobody is at home anywhere.
+        -1; None: nobody is at home anywhere. ``wires``: of each teacher and the router; None: dense
+        float32. ``positions_of``: of language models, the student's positions of each row id.
+        ``widths``: columns of those teachers that do not have ``num_labels``.
         """
         self.names = tuple(names)
         self.router = router
         self._client = client
         self._tokens = tokens
-        self._num_labels = num_labels
+        everyone = (*self.names, router) if router else self.names
+        self._wires = {name: (wires or {}).get(name) or DenseWire() for name in everyone}
+        self._widths = dict.fromkeys(self.names, num_labels) | {router: len(self.names)}
+        self._widths |= widths or {}
+        rows = RowJoining(self._wires, num_labels)
+        self._rows = rows
+        self._joining: Joining = rows
+        if positions_of is not None:
+            aligned = {
+                k: tokens[name].aligned
+                for k, name in enumerate(self.names)
+                if hasattr(tokens[name], "aligned")
+            }
+            self._joining = TokenJoining(positions_of, aligned)
         self._cache = cache if cache is not None else NoCache()
         self._aggregation: Aggregation = aggregation or UniformMean()
         self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
-        self._meter = Meter((*self.names, router) if router else self.names)
+        self._meter = Meter(everyone)
         self._feeds: list[Generator[Any, None, None]] = []
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
@@ -89,20 +108,45 @@ class TeacherStream:
     ) -> TeacherAnswers:
         """What every teacher says about each of these rows, in their order; no boundary."""
         rows_N = np.asarray(rows, np.int64)
-        # Rows of like length together: padding is most of the work otherwise.
-        by_length = np.argsort(self._tokens[self.names[0]].lengths(rows_N), kind="stable")
-        blocks = [by_length[i : i + batch_size] for i in range(0, len(rows_N), batch_size)]
-        source = _Blocks([rows_N[block] for block in blocks])
-        steps = list(self._keep(self._ahead(source, 0, len(blocks))))
+        source, by_length = self._by_length(rows_N, batch_size)
+        steps = list(self._keep(self._ahead(source, 0, len(source.blocks))))
         self._cache.flush()
         order = torch.from_numpy(np.argsort(by_length, kind="stable"))
-        answers: list[TeacherAnswers] = [a for step in steps for _, a in step.parts if a]
+        answers = [a for step in steps for _, a in step.parts if isinstance(a, TeacherAnswers)]
         router = [a.router_logits_BK for a in answers if a.router_logits_BK is not None]
         return TeacherAnswers(
             torch.cat([a.logits_KBV for a in answers], dim=1)[:, order],
             torch.cat([a.asked_KB for a in answers], dim=1)[:, order],
             torch.cat(router)[order] if router else None,
         )
+
+    def fill(self, rows: Sequence[int] | np.ndarray | range, batch_size: int = 64) -> None:
+        """Have the cache know the answers about these rows; no boundary."""
+        source, _ = self._by_length(np.asarray(rows, np.int64), batch_size)
+        for _ in self._keep(self._ahead(source, 0, len(source.blocks))):
+            pass  # a step's answers are let go of before the next one is taken
+        self._cache.flush()
+
+    def heads(self) -> dict[str, Head]:
+        """The output layers of teachers whose wires send hidden states; from the cache, if there.
+
+        Sent once for each teacher and process.
+        """
+        found = {}
+        for name in self.names:
+            if self._wires[name].takes == "hidden":
+                head = self._cache.head(name)
+                if head is None:
+                    head = self._client.head(name)
+                    self._cache.keep_head(name, head)
+                found[name] = head
+        return found
+
+    def _by_length(self, rows_N: np.ndarray, batch_size: int) -> tuple["_Blocks", np.ndarray]:
+        """Rows of like length together: padding is most of the work otherwise."""
+        by_length = np.argsort(self._tokens[self.names[0]].lengths(rows_N), kind="stable")
+        starts = range(0, len(rows_N), batch_size)
+        return _Blocks([rows_N[by_length[i : i + batch_size]] for i in starts]), by_length
 
     def timings(self) -> dict[str, float]:
         """Since the last call, for each teacher (the router too), ``teacher.<name>.…``:
@@ -192,22 +236,21 @@ class TeacherStream:
         parts = batches.at(step)
         finish: dict[str, float] = {}
 
-        def ask_all(turn: Turns, wanted: list[tuple[str, int, np.ndarray, int]]) -> list[Tensor]:
+        def ask_all(turn: Turns, wanted: list[tuple[str, int, np.ndarray]]) -> list[Said]:
             # One event for each: a fast teacher must not count for a slow one.
             sent = [threading.Event() for _ in wanted]
             with turn.of(step):
                 futures = [
                     asks.submit(
-                        self._logits,
+                        self._said,
                         name,
                         f"{name}/{step}/{i}",
                         rows_N,
-                        width,
                         cancelled,
                         is_sent,
                         finish,
                     )
-                    for (name, i, rows_N, width), is_sent in zip(wanted, sent, strict=True)
+                    for (name, i, rows_N), is_sent in zip(wanted, sent, strict=True)
                 ]
                 for is_sent in sent:
                     is_sent.wait()
@@ -217,26 +260,25 @@ class TeacherStream:
         valid = [part.valid_B.numpy() for part in parts]
         router_logits: list[Tensor | None] = [None] * len(parts)
         if self.router is not None:
-            wanted = [
-                (self.router, i, part.rows_B[valid[i]], num_teachers)
-                for i, part in enumerate(parts)
-            ]
-            for i, logits_NK in enumerate(ask_all(turns[0], wanted)):
-                router_logits[i] = _spread(logits_NK, valid[i])
+            wanted = [(self.router, i, part.rows_B[valid[i]]) for i, part in enumerate(parts)]
+            for i, one in enumerate(ask_all(turns[0], wanted)):
+                logits_NK = self._rows.logits(self.router, one, num_teachers)
+                router_logits[i] = spread(logits_NK, valid[i])
         chosen = [self._choose(part, router_logits[i]) for i, part in enumerate(parts)]
         masks = [
             chosen_KB.numpy() & valid_B for chosen_KB, valid_B in zip(chosen, valid, strict=True)
         ]
         wanted = [
-            (name, i, part.rows_B[masks[i][k]], self._num_labels)
+            (name, i, part.rows_B[masks[i][k]])
             for i, part in enumerate(parts)
             for k, name in enumerate(self.names)
         ]
-        logits = iter(ask_all(turns[1], wanted))
-        joined = []
+        said = iter(ask_all(turns[1], wanted))
+        joined: list[tuple[Any, Answers | None]] = []
         for i, part in enumerate(parts):
-            logits_KBV = torch.stack([_spread(next(logits), mask_B) for mask_B in masks[i]])
-            joined.append((part, TeacherAnswers(logits_KBV, chosen[i], router_logits[i])))
+            ours = [next(said) for _ in self.names]
+            answers = self._joining.join(part, ours, list(masks[i]), chosen[i], router_logits[i])
+            joined.append((part, answers))
         slowest = max(finish, key=lambda name: finish[name]) if finish else None
         return _Answered(Step(step, joined), slowest)
 
@@ -249,39 +291,42 @@ class TeacherStream:
         asked_KB[:, ~part.valid_B] = True
         return asked_KB
 
-    def _logits(
+    def _said(
         self,
         name: str,
         request_id: str,
         rows_N: np.ndarray,
-        width: int,
         cancelled: threading.Event,
         is_sent: threading.Event,
         finish: dict[str, float],
-    ) -> Tensor:
-        """One teacher's float32 logits [N, V] for rows, from the cache where it has them.
+    ) -> Said:
+        """What one teacher says about rows, from the cache where it has them.
 
         ``is_sent`` is set once nothing is left to send.
         """
         try:
-            logits_NV = torch.zeros(len(rows_N), width)
-            hit_N, cached = self._cache.get(name, rows_N)
-            if hit_N.any():
-                logits_NV[torch.from_numpy(hit_N)] = decode_dense(cached, self._cache.wire(name))
+            found = self._cache.get(name, rows_N)
+            hit_N = found.hit_B
             if hit_N.all():
                 self._meter.received(name, cached_rows=len(rows_N))
-                return logits_NV
+                return Said(found.payload_PX, found.counts_N)
             if cancelled.is_set():
                 raise CancelledError
             missing_N = rows_N[~hit_N]
-            shown = fields_of(self._tokens[name].padded(missing_N))
-            request = TeacherRequest(request_id, missing_N, **shown)
+            block = self._tokens[name].padded(missing_N)
+            shown = fields_of(block)
+            targets_BT = getattr(block, "targets_BT", None)
+            wire = self._wires[name]
+            request = TeacherRequest(
+                request_id, missing_N, **shown, targets_BT=targets_BT, wire=wire
+            )
             output = self._client.ask(name, request, cancelled, is_sent.set)
         finally:
             is_sent.set()
         finish[name] = time.perf_counter()
-        logits_NV[torch.from_numpy(~hit_N)] = check_output(request, output, width)
-        self._cache.put(name, missing_N, output.payload)
+        check_output(request, output, self._widths[name])
+        counts_N = request.counts_B
+        self._cache.put(name, missing_N, output.payload, counts_N)
         self._meter.received(
             name,
             rows=len(missing_N),
@@ -290,7 +335,10 @@ class TeacherStream:
             compute_s=output.compute_s,
             clamped=output.num_clamped,
         )
-        return logits_NV
+        fresh = Said(output.payload, counts_N)
+        if not hit_N.any():
+            return fresh
+        return in_order(hit_N, Said(found.payload_PX, found.counts_N), fresh)
 
 
 @dataclass(frozen=True)
@@ -314,10 +362,3 @@ class _Blocks:
     def at(self, step: int) -> list[_Rows]:
         rows_B = self.blocks[step]
         return [_Rows(rows_B, torch.ones(len(rows_B), dtype=torch.bool))]
-
-
-def _spread(logits_NV: Tensor, mask_B: np.ndarray) -> Tensor:
-    """[N, V] onto the N marked rows of [B, V]; zeros elsewhere."""
-    logits_BV = torch.zeros(len(mask_B), logits_NV.shape[1])
-    logits_BV[torch.from_numpy(mask_B)] = logits_NV
-    return logits_BV

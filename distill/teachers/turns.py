@@ -4,8 +4,9 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
-from torch import Tensor
+Result = TypeVar("Result")
 
 
 class Turns:
@@ -33,7 +34,7 @@ class Turns:
                 self._changed.notify_all()
 
 
-def all_results(futures: list[Future[Tensor]]) -> list[Tensor]:
+def all_results(futures: list[Future[Result]]) -> list[Result]:
     """Every result, or at once the exception of whichever failed."""
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
     for future in futures:

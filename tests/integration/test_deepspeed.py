@@ -15,7 +15,7 @@ import torch
 
 from distill.aggregation import Attention
 from distill.config import KD, Optimizer, Trainer
-from distill.loop import Pace, train
+from distill.loop import Pace, Selection, train
 from distill.module import DistillModule
 from distill.objectives import ForwardKL
 from distill.schedule import Schedule
@@ -53,7 +53,7 @@ def fit(folder: Path, trainer: Trainer, rank: int, world_size: int, num_steps: i
         Schedule(num_steps, optimizer.model_copy(update={"decay": "constant"}), KD(alpha=0.6)),
         FolderStore(folder, world_size),
         lambda engine: {"eval.accuracy": 0.5},
-        "eval.accuracy",
+        Selection("eval.accuracy"),
         Pace(log=1, evaluate=1000, checkpoint=10),
         log,
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from distill.objectives import Objective
 from distill.records import Head
-from distill.variant import Variant
+from distill.variant import Dtype, Variant
 
 
 class WireFormat(Variant):
@@ -37,12 +37,16 @@ class WireFormat(Variant):
         """The codec's, with all that decides its bytes, e.g. ``dense/float32``."""
         raise NotImplementedError
 
-    def resolved(self, is_language_model: bool) -> Self:
-        """With defaults that depend on the task filled in."""
+    def resolved(self, is_language_model: bool, served: Dtype) -> Self:
+        """With defaults filled in that depend on the task, or on the teacher's own arithmetic."""
         return self
 
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
         """Raise ConfigError, naming ``key``, for what this wire cannot serve."""
+
+    def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
+        """What is wrong with an answer about so many positions over so many classes or tokens."""
+        raise NotImplementedError
 
     def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
         """[P, …] of logits or hidden states, as :attr:`takes` says, to a payload [P, X].
@@ -66,3 +70,18 @@ def as_tensor(payload: np.ndarray) -> Tensor:
     """The payload's bits (copied: Ray's and the cache's are read-only), uint16 seen as int16."""
     payload = payload.copy()
     return torch.from_numpy(payload.view(np.int16) if payload.dtype == np.uint16 else payload)
+
+
+def array_fault(payload: np.ndarray, dtype: Dtype, shape: tuple[int, int | None]) -> str | None:
+    """What is wrong with numbers that travel in ``dtype``; a None in ``shape`` may be anything."""
+    expected = np.dtype(np.uint16 if dtype == "bfloat16" else np.float32)
+    if payload.dtype != expected:
+        return f"cannot be read: numbers of {payload.dtype}, expected {expected}"
+    if payload.ndim != 2 or any(
+        w not in (None, n) for w, n in zip(shape, payload.shape, strict=True)
+    ):
+        return f"has shape {list(payload.shape)}, expected {list(shape)}"
+    numbers = as_tensor(payload)
+    if dtype == "bfloat16":
+        numbers = numbers.view(torch.bfloat16)
+    return None if torch.isfinite(numbers).all() else "holds NaN or infinity"

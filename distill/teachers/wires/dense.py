@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.records import Head
-from distill.teachers.wires.base import WireFormat
+from distill.teachers.wires.base import WireFormat, array_fault
 from distill.variant import Dtype
 
 
@@ -27,9 +27,12 @@ class DenseWire(WireFormat):
     def name(self) -> str:
         return f"dense/{self.dtype or 'float32'}"
 
-    def resolved(self, is_language_model: bool) -> Self:
+    def resolved(self, is_language_model: bool, served: Dtype) -> Self:
         default = "bfloat16" if is_language_model else "float32"
         return self.model_copy(update={"dtype": self.dtype or default})
+
+    def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
+        return array_fault(payload, self.dtype or "float32", (num_positions, num_columns))
 
     def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
         """float32 [P, V], or bfloat16 (round to nearest even) in the bits of uint16."""

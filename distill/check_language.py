@@ -1,0 +1,181 @@
+"""What can be known of an experiment with language models before a process starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distill.aggregation import Attention, Routed, Uncertainty
+from distill.config import SPLITS, Experiment, KMeans, Serving, Student, Teacher, TfidfBaseline
+from distill.data.blocks import Blocks, blocks_of
+from distill.data.corpus import Corpus
+from distill.errors import ConfigError
+from distill.models.language import LanguageInfo, check_language_folder
+from distill.models.language_student import check_language_start, language_line
+from distill.models.vocabulary import same_vocabulary
+from distill.plan import Line
+
+
+@dataclass(frozen=True)
+class Languages:
+    """The folders that an experiment names, as they say of themselves."""
+
+    teachers: Mapping[str, LanguageInfo]
+    base: LanguageInfo | None
+    tokenizer: str
+    """Folder of the student's tokenizer."""
+
+
+def check_task(experiment: Experiment) -> None:
+    """What needs no data and no folder to be refused."""
+    columns = experiment.data.columns
+    if not experiment.is_language_model:
+        named = [k for k in ("prompt", "messages") if getattr(columns, k) is not None]
+        if named:
+            raise ConfigError(
+                f"data.columns.{named[0]} is of language models, task is classification: set task "
+                "to language_model, or name data.columns.text"
+            )
+        if experiment.objective.crosses_tokenizers:
+            raise ConfigError(
+                f"objective.type {experiment.objective.type} compares tokens, task is "
+                "classification: set task to language_model, or use forward_kl"
+            )
+        return
+    for key, value in {
+        "data.columns.features": columns.features,
+        "data.columns.text_pair": columns.text_pair,
+        "data.labels": experiment.data.labels,
+        "student.vocab_size": experiment.student.vocab_size,
+    }.items():
+        if value is not None:
+            raise ConfigError(f"{key} ({value!r}) is of classifiers, task is language_model: remove it")
+    if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
+        raise ConfigError("baselines: tfidf classifies, task is language_model: remove it")
+    if isinstance(experiment.aggregation, Routed | Attention):
+        raise ConfigError(
+            f"aggregation.type {experiment.aggregation.type} weighs rows by a classifier, task is "
+            "language_model: use mean, weights, uncertainty, single or oracle"
+        )
+    if experiment.experts is not None and isinstance(experiment.experts.partition, KMeans):
+        raise ConfigError(
+            "experts.partition.type kmeans clusters an encoder's embeddings, task is "
+            "language_model: use column"
+        )
+    if experiment.trainer.select_by == "eval.f1":
+        raise ConfigError(
+            "trainer.select_by eval.f1 is of classifiers, task is language_model: use "
+            "eval.perplexity or eval.accuracy (of the next token)"
+        )
+
+
+def read_languages(experiment: Experiment) -> Languages:
+    """Every folder's own word; ModelError for one that could not be served."""
+    infos = {t.name: check_language_folder(t.path, t.allow_pickle) for t in experiment.teachers}
+    for teacher in experiment.teachers:
+        _check_declared(teacher, infos[teacher.name])
+    base = check_language_folder(experiment.experts.base) if experiment.experts else None
+    return Languages(infos, base, _tokenizer_folder(experiment))
+
+
+def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Blocks:
+    data = experiment.data
+    return blocks_of(
+        corpus, tokenizer, data.max_length, data.cut, data.packing, data.max_unlearnable
+    )
+
+
+def check_languages(experiment: Experiment, languages: Languages) -> None:
+    """Vocabularies, positions and wires fit together."""
+    served: dict[str, tuple[str, LanguageInfo, Serving]] = {
+        f"teachers.{t.name}": (t.path, languages.teachers[t.name], t) for t in experiment.teachers
+    }
+    if experiment.experts is not None and languages.base is not None:
+        experts = experiment.experts
+        served["experts.base"] = (experts.base, languages.base, experts.serving)
+    for key, (folder, info, serving) in served.items():
+        if experiment.data.max_length > info.max_positions:
+            raise ConfigError(
+                f"data.max_length {experiment.data.max_length} is longer than the "
+                f"{info.max_positions} positions of {key}: lower it"
+            )
+        if not experiment.objective.crosses_tokenizers:
+            same_vocabulary(languages.tokenizer, folder)
+        wire = serving.wire.resolved(True, serving.dtype)
+        wire.check(f"{key}.wire", experiment.objective, [experiment.kd.temperature])
+    _check_mixture(experiment, served)
+
+
+def _check_mixture(
+    experiment: Experiment, served: Mapping[str, tuple[str, LanguageInfo, Serving]]
+) -> None:
+    partial = [key for key, (_, _, serving) in served.items() if not serving.wire.is_exact]
+    mixture = experiment.aggregation
+    if not partial:
+        return
+    if isinstance(mixture, Uncertainty):
+        raise ConfigError(
+            f"aggregation.type {mixture.type} needs all logits of every teacher, and the wire of "
+            f"{partial[0]} does not carry them: use wire hidden or dense, or aggregation mean"
+        )
+    num_teachers = 2 if experiment.experts else len(experiment.teachers)
+    if mixture.num_asked(num_teachers) > 1 and mixture.mix == "logits":
+        raise ConfigError(
+            f"aggregation.mix logits needs all logits of every teacher, and the wire of "
+            f"{partial[0]} does not carry them: set aggregation.mix to probabilities"
+        )
+
+
+def _check_declared(teacher: Teacher, info: LanguageInfo) -> None:
+    declared = teacher.tokenizer_sha256
+    if declared is not None and declared != info.tokenizer_sha256:
+        raise ConfigError(
+            f"teachers.{teacher.name}.tokenizer_sha256 is {declared}, the tokenizer in "
+            f"{teacher.path} has {info.tokenizer_sha256}: put the right tokenizer there, or correct the key"
+        )
+
+
+def _tokenizer_folder(experiment: Experiment) -> str:
+    student = experiment.student
+    start = student.init_from.path if student.init_from else student.path
+    if student.tokenizer or start:
+        return student.tokenizer or start or ""
+    if experiment.experts:
+        return experiment.experts.base
+    if experiment.teachers:
+        return experiment.teachers[0].path
+    raise ConfigError(
+        "student.tokenizer is missing: without experts or teachers, name a folder with a tokenizer"
+    )
+
+
+def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, str, str]]:
+    """Part, shape and size of every student; refuses one that cannot be built."""
+    named: list[tuple[str, Student]] = [("student", experiment.student)]
+    named += [
+        (f"baseline {b.name}", b.student)
+        for b in experiment.baselines
+        if not isinstance(b, TfidfBaseline) and b.student is not None
+    ]
+    length = experiment.data.max_length
+    lines = []
+    for name, student in named:
+        own = student.tokenizer or (student.init_from or student).path or tokenizer
+        check_language_start(student, own, length)
+        lines.append((name, *language_line(student, own, length)))
+    return lines
+
+
+def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
+    counts = ", ".join(f"{split} {len(blocks.rows(split)):,}" for split in SPLITS)
+    lines = [Line("data", counts, f"blocks, {blocks.fill:.0%} full")]
+    if corpus.domain_names:
+        lines.append(Line("domains", ", ".join(corpus.domain_names)))
+    for what, count in {
+        "cut to data.max_length": blocks.num_truncated,
+        "dropped: no token to learn": blocks.num_unlearnable,
+        "dropped: empty": corpus.num_dropped,
+    }.items():
+        if count:
+            lines.append(Line("rows", what, f"{count:,}"))
+    return lines

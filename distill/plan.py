@@ -1,0 +1,46 @@
+"""What will run where: the outcome of the check, which everything after it goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from distill.config import Experiment
+from distill.data.blocks import Blocks
+from distill.data.corpus import Corpus
+from distill.models.features import FeatureSpace
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the plan's table."""
+
+    part: str
+    what: str
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated experiment, its data, and what will run where."""
+
+    experiment: Experiment
+    corpus: Corpus
+    teacher_names: tuple[str, ...]
+    tokenizer: str
+    """Folder of the tokenizer that the student starts from; empty for features."""
+    features: FeatureSpace | None
+    """What a student of features must know of the data; None for text."""
+    blocks: Blocks | None
+    """The packed rows of a language model; None for classifiers."""
+    is_resuming: bool
+    identity: dict[str, Any]
+    num_cpus: float
+    """What teachers and student hold at once."""
+    num_gpus: float
+    lines: tuple[Line, ...]
+
+    @property
+    def rows(self) -> Corpus | Blocks:
+        """What rows are numbered by: a classifier's are the corpus's own."""
+        return self.corpus if self.blocks is None else self.blocks
