@@ -49,7 +49,9 @@ def check_task(experiment: Experiment) -> None:
         "student.vocab_size": experiment.student.vocab_size,
     }.items():
         if value is not None:
-            raise ConfigError(f"{key} ({value!r}) is of classifiers, task is language_model: remove it")
+            raise ConfigError(
+                f"{key} ({value!r}) is of classifiers, task is language_model: remove it"
+            )
     if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
         raise ConfigError("baselines: tfidf classifies, task is language_model: remove it")
     if isinstance(experiment.aggregation, Routed | Attention):

@@ -427,6 +427,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 job.objective,
                 guidance.aggregation if guidance else None,
                 {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},
+                {t.name: t.num_labels for t in guidance.teachers} if guidance else {},
                 job.trainer.loss_chunk_mb,
             )
         return DistillModule(

@@ -35,6 +35,7 @@ from distill.fit import (
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, student_job, write_tokenizer
 from distill.models.load import load_tokenizer, weights_fingerprint
+from distill.models.tokenizer import num_ids
 from distill.outcome import Outcome, evaluate
 from distill.outcome_language import evaluate_language
 from distill.placement import check_kept, check_labels
@@ -405,7 +406,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
             cut=experiment.data.cut if has_tokens else "head",
         )
         if is_language_model:
-            num_outputs = len(load_tokenizer(folder))
+            num_outputs = num_ids(load_tokenizer(folder))
         return TeacherSpec(name, folder, serving, num_outputs, key, is_language_model)
 
     experts, mixture = experiment.experts, experiment.aggregation

@@ -157,30 +157,40 @@ class _LanguageModel:
     def __init__(
         self, model: Any, num_tokens: int, device: torch.device, dtype: Dtype, allow_pickle: bool
     ) -> None:
-        from distill.models.language import base_of, head_of, load_language_model
+        from distill.models.decoder import base_of, has_linear_head, head_of
+        from distill.models.language import load_language_model
 
         if isinstance(model, str | Path):
             model = load_language_model(model, dtype, allow_pickle)
-        model = model.eval().to(device)
-        self._base: nn.Module = base_of(model)
-        self._head: nn.Module = head_of(model)
+        self._model: Any = model.eval().to(device)
+        self._base: Any = base_of(model)
+        self._head = head_of(model)
+        self._is_linear = has_linear_head(model)
         self._num_tokens = num_tokens
 
     def head(self) -> Head:
-        weight: Any = self._head.weight.detach()[: self._num_tokens]
-        bias: Any = self._head.bias
-        return Head(weight.clone(), None if bias is None else bias[: self._num_tokens].clone())
+        weight_VH, bias_V = self._head.weight.detach(), self._head.bias
+        bias_V = None if bias_V is None else bias_V.detach()[: self._num_tokens].clone()
+        return Head(weight_VH[: self._num_tokens].clone(), bias_V)
 
     def said(
         self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
     ) -> Iterator[Tensor]:
         assert targets_BT is not None, "a language model is asked about tokens"
+        if not self._is_linear:
+            if wire.takes == "hidden":
+                raise TeacherAnswerError(
+                    f"request {request_id}: the teacher caps or scales its logits, which hidden "
+                    "states do not tell: give it the wire dense or topk"
+                )
+            yield self._model(**inputs, use_cache=False).logits[targets_BT][:, : self._num_tokens]
+            return
         hidden_PH = self._base(**inputs, use_cache=False).last_hidden_state[targets_BT]
         if wire.takes == "hidden":
             yield hidden_PH
             return
         for block_PH in hidden_PH.split(POSITIONS):
-            yield self._head(block_PH)[:, : self._num_tokens].float()
+            yield self._head(block_PH)[:, : self._num_tokens]
 
 
 def _seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:

@@ -4,10 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from distill.config import Cache
 from distill.errors import CacheError
-from distill.teachers.cache import MemoryFolder, TeacherCache, TeacherKey, open_cache
+from distill.records import Head
+from distill.teachers.cache import (
+    SEGMENT_BYTES,
+    MemoryFolder,
+    TeacherCache,
+    TeacherKey,
+    open_cache,
+)
 
 KEY = TeacherKey("w" * 64, "d" * 64, "t" * 64, "dense/float32", 128)
 
@@ -32,7 +40,7 @@ def test_hits_come_in_the_order_of_the_rows_from_files_and_from_memory(tmp_path)
     cache.put("a", np.array([7, 3]), payload([7, 3]))
     cache.flush()
     cache.put("a", np.array([8]), payload([8]))
-    hit_B, found = cache.get("a", np.array([9, 2, 8, 3, 1]))
+    hit_B, found, _ = cache.get("a", np.array([9, 2, 8, 3, 1]))
     assert hit_B.tolist() == [True, False, True, True, True]
     assert np.array_equal(found, payload([9, 8, 3, 1]))
     assert cache.num_rows("a") == 6
@@ -46,7 +54,7 @@ def test_another_run_finds_what_was_written_bit_for_bit(tmp_path):
         cache.put("a", rows[i : i + 100], values[i : i + 100])
     cache.close()
     assert len(segments(tmp_path)) > 5
-    hit_B, found = TeacherCache(tmp_path, {"a": KEY}, "other").get("a", rows)
+    hit_B, found, _ = TeacherCache(tmp_path, {"a": KEY}, "other").get("a", rows)
     assert hit_B.all()
     assert found.dtype == np.uint16
     assert np.array_equal(found, values)
@@ -65,7 +73,7 @@ def test_two_writers_see_each_other_after_a_refresh(tmp_path):
     first.refresh()
     second.refresh()
     for cache in (first, second):
-        hit_B, found = cache.get("a", np.array([3, 2, 1]))
+        hit_B, found, _ = cache.get("a", np.array([3, 2, 1]))
         assert hit_B.all()
         assert np.array_equal(found, payload([3, 2, 1]))
 
@@ -126,7 +134,7 @@ def test_threads_may_put_and_get_at_once(tmp_path):
         for i in range(first, first + 200, 10):
             rows = np.arange(i, i + 10)
             cache.put("a", rows, payload(rows))
-            hit_B, found = cache.get("a", rows)
+            hit_B, found, _ = cache.get("a", rows)
             if not hit_B.all() or not np.array_equal(found, payload(rows)):
                 wrong.append(i)
 
@@ -173,3 +181,50 @@ def test_no_cache_keeps_nothing(tmp_path):
     assert not cache.get("a", np.array([1]))[0].any()
     cache.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def ragged(rows):
+    """Row r has r % 4 positions, each of them r, r + 1."""
+    counts_B = np.asarray(rows) % 4
+    rows_P = np.repeat(np.asarray(rows), counts_B)
+    return np.stack([rows_P, rows_P + 1], axis=1).astype(np.float32), counts_B
+
+
+def test_rows_of_many_positions_come_back_whole_from_memory_and_from_disk(tmp_path):
+    cache = TeacherCache(tmp_path, {"a": KEY}, "rank0", segment_rows=5)
+    for first in range(0, 18, 3):  # flushes on the way, and 3 rows stay in memory
+        rows = np.arange(first, first + 3)
+        cache.put("a", rows, *ragged(rows))
+    wanted = np.array([17, 3, 40, 4, 16, 9, 11, 12, 30])
+    known = wanted[wanted < 18]
+    for reader in (cache, TeacherCache(tmp_path, {"a": KEY}, "rank1", segment_rows=5)):
+        cache.flush()
+        reader.refresh()
+        hit_B, found_PX, counts_N = reader.get("a", wanted)
+        want_PX, want_counts = ragged(known)
+        assert hit_B.tolist() == (wanted < 18).tolist()
+        assert np.array_equal(found_PX, want_PX)
+        assert counts_N.tolist() == want_counts.tolist()
+
+
+def test_large_rows_are_written_before_they_fill_the_memory(tmp_path):
+    cache = TeacherCache(tmp_path, {"a": KEY}, "rank0")
+    large = np.zeros((1, SEGMENT_BYTES // 8), np.float32)  # half of what may be held
+    cache.put("a", np.array([0]), large)
+    assert not list(tmp_path.rglob("segment-*"))
+    cache.put("a", np.array([1]), large)
+    assert len(list(tmp_path.rglob("segment-*"))) == 1
+    assert cache.num_rows("a") == 2
+
+
+def test_an_output_layer_is_kept_bit_for_bit_beside_its_hidden_states(tmp_path):
+    cache = TeacherCache(tmp_path, {"a": KEY}, "rank0")
+    assert cache.head("a") is None
+    head = Head(torch.randn(7, 3).bfloat16(), torch.randn(7))
+    cache.keep_head("a", head)
+    kept = TeacherCache(tmp_path, {"a": KEY}, "rank1").head("a")
+    assert torch.equal(kept.weight_VH, head.weight_VH) and kept.weight_VH.dtype == torch.bfloat16
+    assert torch.equal(kept.bias_V, head.bias_V)
+    next(tmp_path.rglob("head.safetensors")).write_bytes(b"cut short")
+    with pytest.raises(CacheError, match="delete it and run again"):
+        cache.head("a")
