@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.check_language import (
     block_lines,
     check_languages,
@@ -18,7 +19,6 @@ from distill.check_language import (
     open_blocks,
     read_languages,
 )
-from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.check_mixture import (
     check_aggregation,
     check_names,

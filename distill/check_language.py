@@ -133,7 +133,8 @@ def _check_declared(teacher: Teacher, info: LanguageInfo) -> None:
     if declared is not None and declared != info.tokenizer_sha256:
         raise ConfigError(
             f"teachers.{teacher.name}.tokenizer_sha256 is {declared}, the tokenizer in "
-            f"{teacher.path} has {info.tokenizer_sha256}: put the right tokenizer there, or correct the key"
+            f"{teacher.path} has {info.tokenizer_sha256}: put the right one there, or "
+            "correct the key"
         )
 
 

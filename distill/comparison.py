@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from distill.aggregation import Aggregation, OracleDomain, Routed, Single, UniformMean
-from distill.plan import Plan
 from distill.data.corpus import Corpus
 from distill.data.inputs import open_inputs
 from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu
@@ -19,6 +18,7 @@ from distill.experts.partition import Parts
 from distill.fit import DataSpec, Guidance, Job, TeacherSpec, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.load import load_classifier
+from distill.plan import Plan
 from distill.records import keywords_of
 from distill.report.table import Role, Row
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled

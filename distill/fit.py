@@ -26,6 +26,7 @@ from distill.data.batches import Batches
 from distill.data.blocks import blocks_of, for_teacher
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs, open_inputs
+from distill.data.tokens import same_tokens
 from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion
 from distill.loop import (
@@ -39,7 +40,6 @@ from distill.loop import (
     mean_metrics,
     train,
 )
-from distill.data.tokens import same_tokens
 from distill.models.features import FeatureSpace
 from distill.models.freeze import train_top_layers
 from distill.models.language_student import build_language_expert, build_language_student
@@ -53,9 +53,9 @@ from distill.schedule import Schedule
 from distill.student.engines import make_engine
 from distill.student.export import ModelCard, export
 from distill.student.store import FolderStore
-from distill.token_module import TokenModule
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.stream import TeacherClient, TeacherStream
+from distill.token_module import TokenModule
 
 Rows = range | np.ndarray
 MAX_CE = 700.0
@@ -407,7 +407,7 @@ def fit(
 
 
 def language_metrics(means: dict[str, float]) -> dict[str, float]:
-    """Of a language model's validation: e to the mean cross-entropy, and the share of top-1 hits."""
+    """Of a language model's validation: exp of the mean cross-entropy, and the top-1 hits."""
     return {
         "eval.perplexity": math.exp(min(means["ce.loss"], MAX_CE)),
         "eval.accuracy": means["train.accuracy"],

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from distill.aggregation import Routed
-from distill.plan import Plan
 from distill.comparison import (
     TeacherComparison,
     costed,
@@ -31,6 +30,7 @@ from distill.evaluation.split import Split
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, load_best
 from distill.interrupt import StopOnSignal
+from distill.plan import Plan
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.progress import Tail
 from distill.report.router_plot import router

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from distill.aggregation import Routed
 from distill.check import Command, check
-from distill.plan import Plan
 from distill.cluster import check_address, check_room, connect
 from distill.config import Experiment, LabelsOnly, Serving
 from distill.data.tokens import tokenise, tokenizer_fingerprint
@@ -39,6 +38,7 @@ from distill.models.tokenizer import num_ids
 from distill.outcome import Outcome, evaluate
 from distill.outcome_language import evaluate_language
 from distill.placement import check_kept, check_labels
+from distill.plan import Plan
 from distill.report.progress import Progress, Tail
 from distill.run_folder import RunFolder
 from distill.student.group import run_group
