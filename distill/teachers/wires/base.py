@@ -20,7 +20,7 @@ from torch import Tensor
 
 from distill.objectives import Objective
 from distill.records import Head
-from distill.variant import Variant
+from distill.variant import Dtype, Variant
 
 
 class WireFormat(Variant):
@@ -37,8 +37,8 @@ class WireFormat(Variant):
         """The codec's, with all that decides its bytes, e.g. ``dense/float32``."""
         raise NotImplementedError
 
-    def resolved(self, is_language_model: bool) -> Self:
-        """With defaults that depend on the task filled in."""
+    def resolved(self, is_language_model: bool, serving_dtype: Dtype) -> Self:
+        """With defaults that depend on the task or on the teacher's arithmetic filled in."""
         return self
 
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
@@ -47,12 +47,16 @@ class WireFormat(Variant):
     def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
         """[P, …] of logits or hidden states, as :attr:`takes` says, to a payload [P, X].
 
-        ``seeds_P`` (int64) seeds whatever is random about each position.
+        Of logits, only the columns that teacher and student share: what is not exact counts the
+        mass of all that it is given. ``seeds_P`` (int64) seeds whatever is random about a position.
         """
         raise NotImplementedError
 
-    def logits(self, payload_NX: Tensor, head: Head | None) -> Tensor:
-        """float32 [N, V], raw, on the payload's device. ``head``: of wires that take hidden."""
+    def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
+        """float32 [N, V], raw, on the payload's device; only some ``columns`` of it if given.
+
+        ``head``: the teacher's, of wires that take hidden states.
+        """
         raise NotImplementedError
 
     def forward_kl(
