@@ -270,7 +270,7 @@ def test_teachers_compared_one_by_one_have_the_gradient_of_their_mixture(
 
 def test_sampled_gradient_is_unbiased_with_two_teachers_masks_and_padding() -> None:
     """Every position NUM_DRAWS times, each with a seed of its own; the mean within 4 σ."""
-    num_draws = 3000
+    num_draws = 1200
     wires = (SampledWire(temperature=2.0), SampledWire(temperature=2.0, exponent=0.7, seed=3))
     asked_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) % 3 != 0])
     case = Case(ForwardKL(), UniformMean(mix="probabilities"), 1.0, asked_KN=asked_KN, wires=wires)
@@ -303,7 +303,7 @@ def test_sampled_gradient_is_unbiased_with_two_teachers_masks_and_padding() -> N
     error_NV = draws_DNV.std(0) / num_draws**0.5
     assert ((draws_DNV.mean(0) - expected_NV).abs() <= 4 * error_NV + 1e-6).all()
     # The bound can be missed: it is far below the gradient itself.
-    assert error_NV.norm() < 0.03 * expected_NV.norm()
+    assert error_NV.norm() < 0.05 * expected_NV.norm()
 
 
 def test_uld_compares_each_teacher_in_its_own_vocabulary() -> None:
