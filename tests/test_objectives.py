@@ -6,11 +6,23 @@ import pytest
 import torch
 from torch.nn.functional import softmax
 
-from distill.objectives import ForwardKL, GeneralisedJSD, ReverseKL, TotalVariation
+from distill.objectives import (
+    ForwardKL,
+    GeneralisedJSD,
+    ReverseKL,
+    TotalVariation,
+    UniversalLogits,
+)
 from distill.objectives.divergence import Divergence
 from distill.records import Target
 
-ALL: list[Divergence] = [ForwardKL(), ReverseKL(), GeneralisedJSD(beta=0.3), TotalVariation()]
+ALL: list[Divergence] = [
+    ForwardKL(),
+    ReverseKL(),
+    GeneralisedJSD(beta=0.3),
+    TotalVariation(),
+    UniversalLogits(),
+]
 names = pytest.mark.parametrize("objective", ALL, ids=lambda o: o.type)
 
 
@@ -33,6 +45,7 @@ def test_values_are_the_definitions() -> None:
         "reverse_kl": (q * (q / p).log()).sum(-1),
         "jsd": 0.3 * (p * (p / m).log()).sum(-1) + 0.7 * (q * (q / m).log()).sum(-1),
         "total_variation": 0.5 * (p - q).abs().sum(-1),
+        "uld": (p.sort(dim=-1).values - q.sort(dim=-1).values).abs().sum(-1),
     }
     for objective in ALL:
         torch.testing.assert_close(objective(z_S, target, temperature), expected[objective.type])
@@ -78,3 +91,24 @@ def test_beta_outside_its_range_names_key_and_value() -> None:
     for beta in (0.0, 1.0, 1.4):
         with pytest.raises(ValueError, match="beta"):
             GeneralisedJSD(beta=beta)
+
+
+def test_uld_knows_no_ids_and_pads_the_narrower_vocabulary() -> None:
+    z_S = random_logits(1)
+    permuted = target_of(z_S[:, [2, 0, 3, 1]], 2.0)
+    zeros = torch.zeros(5, dtype=torch.double)
+    torch.testing.assert_close(UniversalLogits()(z_S, permuted, 2.0), zeros)
+    # Two tokens of the teacher's that the student cannot have: 0.2 and 0.1 against nothing.
+    p_T = torch.tensor([[0.1, 0.4, 0.2, 0.3]], dtype=torch.double)
+    p_S = torch.tensor([[0.45, 0.55]], dtype=torch.double)
+    target = Target(p_T.log(), torch.ones(1, 1))
+    expected = torch.tensor([0.15 + 0.15 + 0.2 + 0.1], dtype=torch.double)
+    torch.testing.assert_close(UniversalLogits()(p_S.log(), target, 1.0), expected)
+
+
+@pytest.mark.parametrize("objective", [o for o in ALL if o.is_elementwise], ids=lambda o: o.type)
+def test_terms_of_parts_of_the_vocabulary_sum_to_the_divergence(objective: Divergence) -> None:
+    target, logp_S = target_of(random_logits(0), 2.0), torch.log_softmax(random_logits(1) / 2, -1)
+    parts = [objective.terms(target.logp_NV[:, at], logp_S[:, at]) for at in ([2, 0], [3], [1])]
+    found = torch.cat(parts, dim=1).sum(1)
+    torch.testing.assert_close(found, objective(random_logits(1), target, 2.0))

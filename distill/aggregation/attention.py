@@ -1,6 +1,6 @@
 """HPM-KD component 3: attention over teachers, trained with the student (arXiv 2512.09886)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -17,6 +17,7 @@ class Attention(Mixture):
     open]. H(a) is a mean over rows, so its sum over ranks is the mean over the global batch.
     """
 
+    sees_logits: ClassVar[bool] = True
     type: Literal["attention"] = "attention"
     mix: Space = "probabilities"
     """Space that the teachers are mixed in; the paper's is ``probabilities``."""

@@ -3,7 +3,7 @@
 Shape suffixes: K teachers, B rows, V classes or vocabulary, H student features.
 """
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class Weights(NamedTuple):
 class Mixture(Variant):
     """An aggregation with nothing to train; ``weigh`` decides, :func:`mix` mixes."""
 
+    sees_logits: ClassVar[bool] = False
+    """Whether the weights depend on what the teachers say, not only on who was asked."""
     mix: Space = "logits"
     """``logits``: log_softmax(Σ w_k z_k / T). ``probabilities``: log Σ w_k softmax(z_k / T)."""
 
@@ -74,11 +76,11 @@ def mix(logits_KBV: Tensor, weights_KB: Tensor, temperature: float, space: Space
     else:
         logp_KBV = log_softmax(logits_KBV / temperature, dim=-1)
         # log-sum-exp: a confident teacher's tail underflows when probabilities are added.
-        logp_BV = torch.logsumexp(logp_KBV + _log(weights_KB)[..., None], dim=0)
+        logp_BV = torch.logsumexp(logp_KBV + log_weights(weights_KB)[..., None], dim=0)
     return Target(logp_BV, weights_KB)
 
 
-def _log(weights_KB: Tensor) -> Tensor:
+def log_weights(weights_KB: Tensor) -> Tensor:
     """log, −∞ at 0 with a gradient of 0: log's own is infinite there, and ∞ · 0 is NaN."""
     tiny = torch.finfo(weights_KB.dtype).tiny
     return torch.where(weights_KB > 0, weights_KB.clamp(min=tiny).log(), -torch.inf)

@@ -2,7 +2,7 @@
 integration"; the entropy estimate, not Monte-Carlo dropout)."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from distill.records import TeacherAnswers
 class Uncertainty(Mixture):
     """u_k = 1 − H(p_k)/log V; w = softmax(u / τ) over the teachers, or the surest one alone."""
 
+    sees_logits: ClassVar[bool] = True
     type: Literal["uncertainty"] = "uncertainty"
     mix: Space = "probabilities"
     """Space that the teachers are mixed in [ours: the source mixes over a union of labels]."""

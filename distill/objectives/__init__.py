@@ -5,9 +5,18 @@ from typing import Annotated
 from pydantic import Field
 
 from distill.objectives.divergence import ForwardKL, GeneralisedJSD, ReverseKL, TotalVariation
+from distill.objectives.uld import UniversalLogits
 
 Objective = Annotated[
-    ForwardKL | ReverseKL | GeneralisedJSD | TotalVariation, Field(discriminator="type")
+    ForwardKL | ReverseKL | GeneralisedJSD | TotalVariation | UniversalLogits,
+    Field(discriminator="type"),
 ]
 
-__all__ = ["ForwardKL", "GeneralisedJSD", "Objective", "ReverseKL", "TotalVariation"]
+__all__ = [
+    "ForwardKL",
+    "GeneralisedJSD",
+    "Objective",
+    "ReverseKL",
+    "TotalVariation",
+    "UniversalLogits",
+]

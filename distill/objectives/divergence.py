@@ -2,10 +2,11 @@
 
 Shape suffixes: N any block of valid rows, V classes or vocabulary. ``logp`` is log-space.
 Each returns D_N in nats; ``scale(T)`` is the c(T) that keeps the gradient's size independent of T.
+Each is a sum over V of terms of its own, so it can be taken over any part of the vocabulary.
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,21 +17,35 @@ from distill.records import Target
 from distill.variant import Variant
 
 
-def kl(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
-    """KL(p ‖ q) per row; 0·log 0 = 0, so a class that p rules out adds nothing."""
+def kl_terms(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
+    """p log(p / q) of each class; 0·log 0 = 0, so a class that p rules out adds nothing."""
     p_NV = logp_NV.exp()
-    terms_NV = torch.where(p_NV > 0, p_NV * (logp_NV - logq_NV), torch.zeros_like(p_NV))
-    return terms_NV.sum(-1)
+    return torch.where(p_NV > 0, p_NV * (logp_NV - logq_NV), 0.0)
+
+
+def kl(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
+    """KL(p ‖ q) per row."""
+    return kl_terms(logp_NV, logq_NV).sum(-1)
 
 
 class Divergence(Variant):
     """A divergence of the KL family: scaled by T² (Hinton et al. 2015, arXiv 1503.02531)."""
 
+    is_elementwise: ClassVar[bool] = True
+    """Whether it is a sum over V of ``terms``."""
+    crosses_tokenizers: ClassVar[bool] = False
+    """Whether teacher and student may have different vocabularies."""
+
     def scale(self, temperature: float) -> float:
         return temperature**2
 
-    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+    def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
+        """[N, V]: what each class adds, from its two log-probabilities alone."""
         raise NotImplementedError
+
+    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+        logp_S_NV = log_softmax(student_logits_NV / temperature, dim=-1)
+        return self.terms(target.logp_NV, logp_S_NV).sum(-1)
 
 
 class ForwardKL(Divergence):
@@ -38,8 +53,8 @@ class ForwardKL(Divergence):
 
     type: Literal["forward_kl"] = "forward_kl"
 
-    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
-        return kl(target.logp_NV, log_softmax(student_logits_NV / temperature, dim=-1))
+    def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
+        return kl_terms(logp_T_NV, logp_S_NV)
 
 
 class ReverseKL(Divergence):
@@ -47,8 +62,8 @@ class ReverseKL(Divergence):
 
     type: Literal["reverse_kl"] = "reverse_kl"
 
-    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
-        return kl(log_softmax(student_logits_NV / temperature, dim=-1), target.logp_NV)
+    def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
+        return kl_terms(logp_S_NV, logp_T_NV)
 
 
 class GeneralisedJSD(Divergence):
@@ -58,13 +73,12 @@ class GeneralisedJSD(Divergence):
     beta: float = Field(default=0.5, gt=0, lt=1)
     """Weight of the teacher in the mixture, strictly between 0 and 1."""
 
-    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
-        logp_S_NV = log_softmax(student_logits_NV / temperature, dim=-1)
+    def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
         logp_m_NV = torch.logaddexp(
-            target.logp_NV + math.log(self.beta), logp_S_NV + math.log1p(-self.beta)
+            logp_T_NV + math.log(self.beta), logp_S_NV + math.log1p(-self.beta)
         )
-        to_teacher_N = self.beta * kl(target.logp_NV, logp_m_NV)
-        return to_teacher_N + (1 - self.beta) * kl(logp_S_NV, logp_m_NV)
+        to_teacher_NV = self.beta * kl_terms(logp_T_NV, logp_m_NV)
+        return to_teacher_NV + (1 - self.beta) * kl_terms(logp_S_NV, logp_m_NV)
 
 
 class TotalVariation(Divergence):
@@ -75,6 +89,5 @@ class TotalVariation(Divergence):
     def scale(self, temperature: float) -> float:
         return temperature
 
-    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
-        p_S_NV = log_softmax(student_logits_NV / temperature, dim=-1).exp()
-        return 0.5 * (target.logp_NV.exp() - p_S_NV).abs().sum(-1)
+    def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
+        return 0.5 * (logp_T_NV.exp() - logp_S_NV.exp()).abs()

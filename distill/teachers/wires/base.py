@@ -37,8 +37,8 @@ class WireFormat(Variant):
         """The codec's, with all that decides its bytes, e.g. ``dense/float32``."""
         raise NotImplementedError
 
-    def resolved(self, is_language_model: bool, served: Dtype) -> Self:
-        """With defaults filled in that depend on the task, or on the teacher's own arithmetic."""
+    def resolved(self, is_language_model: bool, serving_dtype: Dtype) -> Self:
+        """With defaults that depend on the task or on the teacher's arithmetic filled in."""
         return self
 
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
@@ -51,12 +51,16 @@ class WireFormat(Variant):
     def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
         """[P, …] of logits or hidden states, as :attr:`takes` says, to a payload [P, X].
 
-        ``seeds_P`` (int64) seeds whatever is random about each position.
+        Of logits, only the columns that teacher and student share: what is not exact counts the
+        mass of all that it is given. ``seeds_P`` (int64) seeds whatever is random about a position.
         """
         raise NotImplementedError
 
-    def logits(self, payload_NX: Tensor, head: Head | None) -> Tensor:
-        """float32 [N, V], raw, on the payload's device. ``head``: of wires that take hidden."""
+    def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
+        """float32 [N, V], raw, on the payload's device; only some ``columns`` of it if given.
+
+        ``head``: the teacher's, of wires that take hidden states.
+        """
         raise NotImplementedError
 
     def forward_kl(
@@ -85,3 +89,21 @@ def array_fault(payload: np.ndarray, dtype: Dtype, shape: tuple[int, int | None]
     if dtype == "bfloat16":
         numbers = numbers.view(torch.bfloat16)
     return None if torch.isfinite(numbers).all() else "holds NaN or infinity"
+
+
+def bytes_fault(payload: np.ndarray, shape: tuple[int, int]) -> str | None:
+    """What is wrong with positions that travel as bytes."""
+    if payload.dtype != np.uint8 or payload.shape != shape:
+        return (
+            f"has shape {list(payload.shape)} of {payload.dtype}, expected {list(shape)} of uint8"
+        )
+    return None
+
+
+def entries_fault(ids_NS: Tensor, values_NS: Tensor, num_columns: int) -> str | None:
+    """What is wrong with ids of tokens, and a number for each."""
+    if not torch.isfinite(values_NS).all():
+        return "holds NaN or infinity"
+    if ids_NS.numel() and not 0 <= int(ids_NS.min()) <= int(ids_NS.max()) < num_columns:
+        return f"names a token beyond the {num_columns} of the vocabulary"
+    return None

@@ -27,7 +27,7 @@ class DenseWire(WireFormat):
     def name(self) -> str:
         return f"dense/{self.dtype or 'float32'}"
 
-    def resolved(self, is_language_model: bool, served: Dtype) -> Self:
+    def resolved(self, is_language_model: bool, serving_dtype: Dtype) -> Self:
         default = "bfloat16" if is_language_model else "float32"
         return self.model_copy(update={"dtype": self.dtype or default})
 
@@ -42,7 +42,6 @@ class DenseWire(WireFormat):
             return logits_PV.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
         return logits_PV.to(torch.float32).numpy()
 
-    def logits(self, payload_NX: Tensor, head: Head | None) -> Tensor:
-        if self.dtype == "bfloat16":
-            return payload_NX.view(torch.bfloat16).float()
-        return payload_NX
+    def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
+        kept_NX = payload_NX[:, columns]
+        return kept_NX.view(torch.bfloat16).float() if self.dtype == "bfloat16" else kept_NX

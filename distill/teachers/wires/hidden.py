@@ -1,10 +1,19 @@
-"""Last hidden states; the teacher's head is sent once, and the logits are rebuilt."""
+"""Last hidden states; the teacher's head is sent once, and the logits are rebuilt.
+
+Shape suffixes: P, N positions, X a position's payload, H hidden.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from distill.teachers.wires.base import WireFormat
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from distill.records import Head
+from distill.teachers.wires.base import WireFormat, array_fault
 from distill.variant import Dtype
 
 
@@ -19,3 +28,26 @@ class HiddenWire(WireFormat):
     @property
     def name(self) -> str:
         return f"hidden/{self.dtype}"
+
+    def resolved(self, is_language_model: bool, serving_dtype: Dtype) -> Self:
+        return self.model_copy(update={"dtype": self.dtype or serving_dtype})
+
+    def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
+        assert self.dtype is not None
+        return array_fault(payload, self.dtype, (num_positions, None))
+
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
+        """float32 [P, H], or bfloat16 (round to nearest even) in the bits of uint16."""
+        assert self.dtype is not None
+        hidden_PH = said_PX.detach().cpu()
+        if self.dtype == "bfloat16":
+            return hidden_PH.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+        return hidden_PH.to(torch.float32).numpy()
+
+    def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
+        """The product is taken in the head's dtype, as the teacher itself takes it."""
+        assert head is not None
+        hidden_NH = payload_NX.view(torch.bfloat16) if self.dtype == "bfloat16" else payload_NX
+        bias_V = None if head.bias_V is None else head.bias_V[columns]
+        weight_VH = head.weight_VH[columns]
+        return linear(hidden_NH.to(weight_VH.dtype), weight_VH, bias_V).float()

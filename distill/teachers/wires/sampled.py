@@ -1,22 +1,42 @@
-"""A few random tokens of each position, unbiased for the forward KL (arXiv 2503.16870)."""
+"""A few random tokens of each position, unbiased for the forward KL (arXiv 2503.16870).
+
+Shape suffixes: P, N positions, X a position's bytes, V vocabulary, S samples.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import log_softmax
 
-from distill.teachers.wires.base import WireFormat
+from distill.errors import ConfigError
+from distill.objectives import Objective
+from distill.objectives.divergence import kl
+from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
+
+ROWS_AT_ONCE = 64
+"""Positions encoded together: the float64 copies of their logits stay small."""
 
 
 class SampledWire(WireFormat):
-    """n ids drawn from q ∝ p^exponent, each weighing p / (n·q)."""
+    """n ids drawn with replacement from q ∝ p^exponent, each weighing p / (n·q).
+
+    KL(p ‖ p_S) = Σ p log p − Σ p log p_S: the first sum travels, the second is estimated by the
+    samples without bias, and so is its gradient. A position is 6 bytes a sample (id int32; p / q
+    float16, which is 1 at exponent 1) and a float32.
+    """
 
     is_exact: ClassVar[bool] = False
     type: Literal["sampled"] = "sampled"
     num_samples: int = Field(default=12, ge=1)
-    exponent: float = Field(default=1.0, gt=0)
-    """t of q ∝ p^t."""
+    exponent: float = Field(default=1.0, ge=0.1, le=1)
+    """t of q ∝ p^t: below 1 rare tokens are drawn more often, and weigh less. (Above 1 the weights
+    p / q have no bound, nor has their variance.)"""
     temperature: float = Field(default=1.0, gt=0)
     """Of p; the only one that the answers can be used at."""
     seed: int = Field(default=0, ge=0)
@@ -24,3 +44,82 @@ class SampledWire(WireFormat):
     @property
     def name(self) -> str:
         return f"sampled/{self.num_samples}/{self.exponent:g}/{self.temperature:g}/{self.seed}"
+
+    def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
+        if objective.type != "forward_kl":
+            raise ConfigError(
+                f"{key}: sampled cannot serve objective.type {objective.type!r}: only what is "
+                "linear in the teacher's probabilities has an unbiased estimate from samples, and "
+                "this divergence needs them inside a logarithm, an absolute value or the "
+                "student's expectation: take forward_kl, or the wire hidden or dense"
+            )
+        for temperature in temperatures:
+            if temperature != self.temperature:
+                raise ConfigError(
+                    f"{key}.temperature is {self.temperature:g}, which the samples are drawn at, "
+                    f"but the student is trained at {temperature:g}: make them equal"
+                )
+
+    def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
+        num = self.num_samples
+        if fault := bytes_fault(payload, (num_positions, 4 * num + 4 + 2 * (num + num % 2))):
+            return fault
+        ids_NS, negentropy_N1, weights_NS = self._read(as_tensor(payload))
+        return entries_fault(ids_NS, weights_NS + negentropy_N1, num_columns)
+
+    def _read(self, payload_NX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """int64 ids [N, S], float32 Σ p log p [N, 1] and p / q [N, S]; views of the bytes."""
+        num = self.num_samples
+        ids_NS = payload_NX[:, : 4 * num].view(torch.int32).long()
+        negentropy_N1 = payload_NX[:, 4 * num : 4 * num + 4].view(torch.float32)
+        return ids_NS, negentropy_N1, payload_NX[:, 4 * num + 4 : 6 * num + 4].view(
+            torch.float16
+        ).float()
+
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [P, X]: ids int32 [S], Σ p log p float32, p / q float16 [S], filled up to 4.
+
+        The bytes of a position depend on its logits, its seed and the wire's alone: by inverse
+        transform of uniforms that a counter-based generator (Philox) makes from the two seeds.
+        """
+        assert seeds_P is not None
+        uniforms_PS = torch.from_numpy(self._uniforms(seeds_P))
+        blocks = [
+            self._encoded(logits_NV, uniforms_NS)
+            for logits_NV, uniforms_NS in zip(
+                said_PX.detach().split(ROWS_AT_ONCE), uniforms_PS.split(ROWS_AT_ONCE), strict=True
+            )
+        ]
+        return torch.cat(blocks).numpy()
+
+    def _uniforms(self, seeds_P: np.ndarray) -> np.ndarray:
+        """float64 [P, S] in [0, 1)."""
+        keys_P2 = np.stack([seeds_P.astype(np.uint64), np.full(len(seeds_P), self.seed)], 1)
+        drawn = [
+            np.random.Generator(np.random.Philox(key=key)).random(self.num_samples)
+            for key in keys_P2.astype(np.uint64)
+        ]
+        return np.array(drawn).reshape(len(seeds_P), self.num_samples)
+
+    def _encoded(self, logits_NV: Tensor, uniforms_NS: Tensor) -> Tensor:
+        logp_NV = log_softmax(logits_NV.double() / self.temperature, dim=1)
+        negentropy_N1 = kl(logp_NV, torch.zeros_like(logp_NV))[:, None]
+        logq_NV = log_softmax(self.exponent * logp_NV, dim=1)
+        cdf_NV = logq_NV.exp().cumsum(1)
+        # Its own last value in place of 1: rounding can leave it below a uniform.
+        points_NS = uniforms_NS.to(cdf_NV.device) * cdf_NV[:, -1:]
+        ids_NS = torch.searchsorted(cdf_NV, points_NS, right=True)
+        weights_NS = (logp_NV - logq_NV).gather(1, ids_NS).exp().half()
+        parts = [ids_NS.int(), negentropy_N1.float(), weights_NS]
+        if self.num_samples % 2:
+            parts.append(torch.zeros_like(weights_NS[:, :1]))  # rows stay aligned to 4 bytes
+        return torch.cat([part.cpu().contiguous().view(torch.uint8) for part in parts], 1)
+
+    def forward_kl(
+        self, payload_NX: Tensor, student_logits_NV: Tensor, temperature: float
+    ) -> Tensor:
+        assert temperature == self.temperature
+        ids_NS, negentropy_N1, weights_NS = self._read(payload_NX)
+        student_NV = student_logits_NV / temperature
+        logp_S_NS = student_NV.gather(1, ids_NS) - student_NV.logsumexp(1, keepdim=True)
+        return negentropy_N1[:, 0] - (weights_NS * logp_S_NS).sum(1) / self.num_samples

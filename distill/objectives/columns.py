@@ -1,0 +1,140 @@
+"""The loss of a chunk of positions, with the vocabulary in parts: no [n, V] exists either.
+
+For vocabularies (and numbers of teachers) so wide that not even a few positions fit. Three passes
+over the columns, each of which makes the logits of the student and of all teachers anew:
+
+    1. log-sum-exps of the student and of the teachers, which turn any logit into its log p
+    2. D = Σ_v f(log p_T, log p_S) and F = Σ_v f'(log p_T, log p_S), f' by log p_S
+    3. the gradient by each logit, (f' − p_S · F) / T, and that of the cross-entropy
+
+A product with each head costs three times what it does where rows fit, gradients aside.
+
+Shape suffixes: n positions of the chunk, C columns of one part, K teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from distill.aggregation.mixture import Space, log_weights
+from distill.objectives.divergence import Divergence
+
+LogitsOf = Callable[[slice], Tensor]
+"""Columns -> their logits."""
+
+
+class Teachers(NamedTuple):
+    """What the teachers of a chunk say, and how it becomes one target."""
+
+    logits_of: LogitsOf  # -> [K, n, C]
+    weights_Kn: Tensor
+    is_answered_n: Tensor  # bool: positions that count
+    mix: Space
+    objective: Divergence
+    temperature: float
+
+    def scaled(self, columns: slice) -> Tensor:
+        """[K, n, C] at the temperature; [1, n, C] where logits are what is mixed."""
+        logits_KnC = self.logits_of(columns) / self.temperature
+        if self.mix == "logits":
+            return (self.weights_Kn[..., None] * logits_KnC).sum(0, keepdim=True)
+        return logits_KnC
+
+    def logp(self, columns: slice, lse_Kn: Tensor) -> Tensor:
+        """[n, C]: the target, as :func:`distill.aggregation.mixture.mix` makes it."""
+        logp_KnC = self.scaled(columns) - lse_Kn[..., None]
+        if self.mix == "logits":
+            return logp_KnC[0]
+        return torch.logsumexp(logp_KnC + log_weights(self.weights_Kn)[..., None], dim=0)
+
+
+class SplitLoss:
+    """α · c(T) · Σ D + (1 − α) · Σ CE of a chunk; see the module. Gradients are its own."""
+
+    def __init__(
+        self,
+        logits_of: LogitsOf,
+        columns: list[slice],
+        labels_n: Tensor,
+        alpha: float,
+        teachers: Teachers | None,
+    ) -> None:
+        self._labels_n, self._alpha, self._teachers = labels_n, alpha, teachers
+        self._is_labelled_n = labels_n >= 0
+        with torch.no_grad():
+            self._normalise(logits_of, columns)
+            ce_n = self._lse_n - self._label_logit_n
+            self.ce = torch.where(self._is_labelled_n, ce_n, 0.0).sum()
+            self.hits = (self._choice_n == labels_n).sum()
+        self.kd = torch.zeros_like(self.ce)
+        if teachers is not None:
+            self._compare(teachers, logits_of, columns)
+        self.value = alpha * self.kd + (1 - alpha) * self.ce
+
+    def gradient(self, columns: slice, logits_nC: Tensor) -> Tensor:
+        """[n, C]: of ``value`` by these logits."""
+        at_nC = torch.arange(columns.start, columns.stop, device=logits_nC.device)[None]
+        p_nC = (logits_nC - self._lse_n[:, None]).exp()
+        hard_nC = p_nC - (at_nC == self._labels_n[:, None]).to(p_nC.dtype)
+        grad_nC = (1 - self._alpha) * hard_nC * self._is_labelled_n[:, None]
+        if (teachers := self._teachers) is None or self._alpha == 0:
+            return grad_nC
+        logp_S_nC = self._logp_S(logits_nC, teachers.temperature)
+        _, slope_nC = self._terms(teachers, columns, logp_S_nC)
+        soft_nC = (slope_nC - logp_S_nC.exp() * self._slope_n[:, None]) / teachers.temperature
+        return grad_nC + self._alpha * teachers.objective.scale(teachers.temperature) * soft_nC
+
+    def _normalise(self, logits_of: LogitsOf, columns: list[slice]) -> None:
+        """The first pass."""
+        labels_n, teachers = self._labels_n, self._teachers
+        lowest_n = logits_of(slice(0, 1))[:, 0].new_full(labels_n.shape, -torch.inf)
+        lse_n = soft_n = label_logit_n = best_n = lowest_n
+        choice_n = torch.full_like(labels_n, -1)
+        lse_T_Kn: Tensor | None = None
+        for part in columns:
+            logits_nC = logits_of(part)
+            lse_n = torch.logaddexp(lse_n, logits_nC.logsumexp(1))
+            inside_n = (labels_n >= part.start) & (labels_n < part.stop)
+            within_n = (labels_n - part.start).clamp(0, part.stop - part.start - 1)
+            found_n = logits_nC.gather(1, within_n[:, None])[:, 0]
+            label_logit_n = torch.where(inside_n, found_n, label_logit_n)
+            most_n, first_n = logits_nC.max(1)
+            choice_n = torch.where(most_n > best_n, first_n + part.start, choice_n)
+            best_n = torch.maximum(most_n, best_n)
+            if teachers is not None:
+                soft_n = torch.logaddexp(soft_n, (logits_nC / teachers.temperature).logsumexp(1))
+                part_Kn = teachers.scaled(part).logsumexp(2)
+                lse_T_Kn = part_Kn if lse_T_Kn is None else torch.logaddexp(lse_T_Kn, part_Kn)
+        self._lse_n, self._soft_lse_n, self._lse_T_Kn = lse_n, soft_n, lse_T_Kn
+        self._label_logit_n, self._choice_n = label_logit_n, choice_n
+
+    def _compare(self, teachers: Teachers, logits_of: LogitsOf, columns: list[slice]) -> None:
+        """The second pass."""
+        divergence_n = torch.zeros_like(self._lse_n)
+        self._slope_n = torch.zeros_like(self._lse_n)
+        for part in columns:
+            logp_S_nC = self._logp_S(logits_of(part), teachers.temperature)
+            terms_nC, slope_nC = self._terms(teachers, part, logp_S_nC)
+            divergence_n += terms_nC.sum(1)
+            self._slope_n += slope_nC.sum(1)
+        scale = teachers.objective.scale(teachers.temperature)
+        self.kd = scale * torch.where(teachers.is_answered_n, divergence_n, 0.0).sum()
+
+    def _logp_S(self, logits_nC: Tensor, temperature: float) -> Tensor:
+        return logits_nC / temperature - self._soft_lse_n[:, None]
+
+    def _terms(
+        self, teachers: Teachers, columns: slice, logp_S_nC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """f and f' [n, C]; f' is 0 at positions that nobody answered."""
+        assert self._lse_T_Kn is not None
+        logp_T_nC = teachers.logp(columns, self._lse_T_Kn)
+        with torch.enable_grad():
+            logp_S_nC = logp_S_nC.detach().requires_grad_()
+            terms_nC = teachers.objective.terms(logp_T_nC, logp_S_nC)
+            (slope_nC,) = torch.autograd.grad(terms_nC.sum(), logp_S_nC)
+        return terms_nC.detach(), slope_nC * teachers.is_answered_n[:, None]

@@ -1,0 +1,296 @@
+"""The loss of a language model's positions: L = α · c(T) · Σ D(p_T, p_S) + (1 − α) · Σ CE(y, z_S).
+
+Shape suffixes: N all positions of a micro-batch, n those of a chunk, m those of a block, V the
+columns of the vocabulary that count (C some of them), K teachers, X a position's payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax
+
+from distill.aggregation import Aggregation
+from distill.errors import ConfigError
+from distill.objectives import Objective
+from distill.objectives.columns import LogitsOf, SplitLoss, Teachers
+from distill.objectives.fused import BlockLoss, Chunk
+from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
+from distill.teachers.wires import WireFormat
+
+
+class Reader(NamedTuple):
+    """How the answers of one teacher are read."""
+
+    wire: WireFormat
+    head: Head | None = None  # on the student's device; of wires that take hidden states
+    num_columns: int | None = None  # of its vocabulary; other columns are padding. None: all
+
+    def logits(self, payload_NX: Tensor, columns: slice | None = None) -> Tensor:
+        """float32 [N, C], of all its columns by default."""
+        return self.wire.logits(payload_NX, self.head, columns or slice(0, self.num_columns))
+
+
+def check_mixing(
+    aggregation: Aggregation, wires: Sequence[WireFormat], objective: Objective
+) -> None:
+    """Raise ConfigError for an aggregation that cannot be had of language models' teachers."""
+    if aggregation.type == "attention":
+        raise ConfigError(
+            "aggregation.type 'attention' reads the logits of all teachers, which of language "
+            "models are never whole: take mean, weights, oracle, single or uncertainty"
+        )
+    inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
+    if inexact:
+        reason = f"the wire {inexact} does not bring the teachers' logits back whole"
+    elif not objective.is_elementwise:
+        reason = f"objective.type {objective.type!r} compares the student with each teacher alone"
+    else:
+        return
+    if aggregation.sees_logits:
+        raise ConfigError(
+            f"aggregation.type {aggregation.type!r} weighs teachers by their logits side by side, "
+            f"but {reason}: take mean, weights, oracle or single"
+            + (", or the wire hidden or dense for every teacher" if inexact else "")
+        )
+    # Teachers of other vocabularies are not mixed at all.
+    if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix != "probabilities":
+        raise ConfigError(
+            f"aggregation.mix {aggregation.mix!r} mixes teachers before the student is compared "
+            f"with them, but {reason}: only Σ w_k KL(p_k ‖ p_S) can be had, the gradient of a "
+            "mixture of probabilities: set aggregation.mix: probabilities, or take the wire hidden "
+            "or dense for every teacher"
+        )
+
+
+class Sums(NamedTuple):
+    """Over the positions seen so far; float32 scalars, but for the weights."""
+
+    kd: Tensor  # Σ c(T) · D, over the positions that a teacher answered
+    ce: Tensor
+    hits: Tensor  # positions whose label is the student's first choice
+    num_answered: Tensor
+    weights_K: Tensor  # Σ w_k over the answered positions
+
+
+class TokenLoss:
+    """One micro-batch's loss, a sum over its positions, chunk by chunk (see fused.py).
+
+    Where all wires are exact and the objective is a sum over the vocabulary, D compares the student
+    with the aggregate of the teachers; else D = Σ_k w_k D(p_k, p_S), whose gradient is for forward
+    KL that of the aggregate of probabilities (its value is larger by what teachers differ among
+    themselves). Teachers not asked about a position weigh 0 there, and positions that nobody
+    answered are left out of D. ``sums`` gathers what has been seen, gradients aside.
+    """
+
+    def __init__(
+        self,
+        labels_N: Tensor,
+        num_columns: int,
+        knobs: Knobs,
+        answers: TokenAnswers | None = None,
+        readers: Sequence[Reader] = (),
+        aggregation: Aggregation | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        self._labels_N = labels_N
+        self._num_columns = num_columns
+        self._temperature = knobs.temperature
+        self._alpha = knobs.alpha if answers is not None else 0.0
+        self._answers = answers
+        self._readers = tuple(readers)
+        self._aggregation = aggregation
+        self._objective = objective
+        zero = torch.zeros((), device=labels_N.device)
+        kd, ce, hits, num_answered = (zero.clone() for _ in range(4))
+        self.sums = Sums(kd, ce, hits, num_answered, zero.new_zeros(len(self._readers)))
+        if answers is not None:
+            asked_KN = answers.asked_KP.cpu().numpy()
+            # Where each teacher's answers about position n start among all that it gave.
+            self._starts_KN = np.pad(asked_KN.cumsum(1), ((0, 0), (1, 0))).tolist()
+            self._are_answered_N = asked_KN.sum(0) > 0
+
+    @property
+    def _compares_aggregate(self) -> bool:
+        assert self._objective is not None
+        exact = all(reader.wire.is_exact for reader in self._readers)
+        return exact and self._objective.is_elementwise
+
+    def chunk(self, budget_mb: float) -> Chunk:
+        """How many positions fit into ``budget_mb`` of logits (trainer.loss_chunk_mb)."""
+        num_whole = sum(reader.wire.is_exact for reader in self._readers)
+        can_split = self._answers is None or (
+            self._compares_aggregate
+            and self._aggregation is not None
+            and not self._aggregation.sees_logits
+        )
+        return Chunk.within(budget_mb, self._num_columns, num_whole, can_split)
+
+    def of_chunk(self, rows: slice) -> BlockLoss:
+        said = None if self._answers is None else self._decoded(rows)
+
+        def loss(logits_mV: Tensor, block: slice) -> Tensor:
+            at = slice(rows.start + block.start, rows.start + block.stop)
+            total = self._cross_entropy(logits_mV, at)
+            return total if said is None else total + self._divergence(logits_mV, said, at)
+
+        return loss
+
+    def of_columns(self, rows: slice, logits_of: LogitsOf, columns: list[slice]) -> SplitLoss:
+        teachers = None if self._answers is None else self._teachers(rows)
+        loss = SplitLoss(logits_of, columns, self._labels_N[rows], self._alpha, teachers)
+        self.sums.kd.add_(loss.kd)
+        self.sums.ce.add_(loss.ce)
+        self.sums.hits.add_(loss.hits)
+        return loss
+
+    def _teachers(self, rows: slice) -> Teachers:
+        """For :meth:`of_columns`: exact wires, and weights that do not look at the logits."""
+        assert self._answers is not None and self._compares_aggregate
+        assert self._aggregation is not None and self._objective is not None
+        asked_Kn = self._answers.asked_KP[:, rows]
+        is_answered_n = asked_Kn.any(0)
+        weights_Kn = torch.full(asked_Kn.shape, 1 / len(asked_Kn), device=asked_Kn.device)
+        weights_Kn[:, is_answered_n] = self._weights(asked_Kn[:, is_answered_n])
+        self._note(weights_Kn[:, is_answered_n])
+
+        pairs = list(zip(self._readers, self._answers.payloads, strict=True))
+
+        def logits_of(columns: slice) -> Tensor:
+            said = [
+                reader.logits(payload_NX[self._given(k, rows)], columns)
+                for k, (reader, payload_NX) in enumerate(pairs)
+            ]
+            return _stacked(said, asked_Kn)
+
+        return Teachers(
+            logits_of,
+            weights_Kn,
+            is_answered_n,
+            self._aggregation.mix,
+            self._objective,
+            self._temperature,
+        )
+
+    def _decoded(self, rows: slice) -> list[Callable[[slice], Tensor]]:
+        """Of each teacher, what it says about some positions among ``rows`` that it answered."""
+        return [self._decoded_of(k, rows) for k in range(len(self._readers))]
+
+    def _decoded_of(self, k: int, rows: slice) -> Callable[[slice], Tensor]:
+        assert self._answers is not None
+        payload_NX, reader = self._answers.payloads[k], self._readers[k]
+        if not reader.wire.is_exact:
+            return lambda at: payload_NX[self._given(k, at)]
+        given = self._given(k, rows)
+        logits_nV = reader.logits(payload_NX[given], self._columns_of(reader))
+
+        def at_positions(at: slice) -> Tensor:
+            part = self._given(k, at)
+            return logits_nV[part.start - given.start : part.stop - given.start]
+
+        return at_positions
+
+    def _columns_of(self, reader: Reader) -> slice:
+        assert self._objective is not None
+        shared = None if self._objective.crosses_tokenizers else self._num_columns
+        return slice(0, reader.num_columns if shared is None else shared)
+
+    def _given(self, k: int, rows: slice) -> slice:
+        """Which of teacher k's answers are about these positions."""
+        return slice(self._starts_KN[k][rows.start], self._starts_KN[k][rows.stop])
+
+    def _cross_entropy(self, logits_mV: Tensor, at: slice) -> Tensor:
+        labels_m = self._labels_N[at]
+        with torch.no_grad():
+            self.sums.hits.add_((logits_mV.argmax(-1) == labels_m).sum())
+        with torch.no_grad() if self._alpha == 1 else nullcontext():
+            ce = cross_entropy(logits_mV, labels_m, reduction="sum")
+        self.sums.ce.add_(ce.detach())
+        return (1 - self._alpha) * ce
+
+    def _divergence(
+        self, logits_mV: Tensor, said: list[Callable[[slice], Tensor]], at: slice
+    ) -> Tensor:
+        assert self._objective is not None
+        compare = self._to_aggregate if self._compares_aggregate else self._one_by_one
+        with torch.no_grad() if self._alpha == 0 else nullcontext():
+            kd = self._objective.scale(self._temperature) * compare(logits_mV, said, at)
+        self.sums.kd.add_(kd.detach())
+        return self._alpha * kd
+
+    def _asked(self, at: slice) -> tuple[Tensor, slice | Tensor]:
+        """asked_Km of the positions that somebody answered, and which of the block those are."""
+        assert self._answers is not None
+        asked_Km = self._answers.asked_KP[:, at]
+        if self._are_answered_N[at].all():
+            return asked_Km, slice(None)
+        kept_m = asked_Km.any(0)
+        return asked_Km[:, kept_m], kept_m
+
+    def _to_aggregate(
+        self, logits_mV: Tensor, said: list[Callable[[slice], Tensor]], at: slice
+    ) -> Tensor:
+        """Σ over the block of D(aggregate, student)."""
+        assert self._aggregation is not None and self._objective is not None
+        asked_Km, kept = self._asked(at)
+        logits_KmV = _stacked([said_k(at) for said_k in said], asked_Km)
+        with torch.no_grad():
+            answers = TeacherAnswers(logits_KmV, asked_Km)
+            weights_Km = self._aggregation.weigh(answers, None, None).weights_KB
+            target = self._aggregation.target(answers, weights_Km, self._temperature)
+            self._note(weights_Km)
+        return self._objective(logits_mV[kept], target, self._temperature).sum()
+
+    def _one_by_one(
+        self, logits_mV: Tensor, said: list[Callable[[slice], Tensor]], at: slice
+    ) -> Tensor:
+        """Σ over the block of Σ_k w_k D(p_k, student)."""
+        asked_Km, kept = self._asked(at)
+        weights_Km = self._weights(asked_Km)
+        self._note(weights_Km)
+        logits_mV = logits_mV[kept]
+        total = logits_mV.new_zeros(())
+        for k, reader in enumerate(self._readers):
+            said_mX, asked_m = said[k](at), asked_Km[k]
+            if len(said_mX):
+                divergence_m = self._to_one(reader, said_mX, logits_mV[asked_m])
+                total = total + (weights_Km[k][asked_m] * divergence_m).sum()
+        return total
+
+    def _to_one(self, reader: Reader, said_mX: Tensor, logits_mV: Tensor) -> Tensor:
+        assert self._objective is not None
+        if not reader.wire.is_exact:
+            return reader.wire.forward_kl(said_mX, logits_mV, self._temperature)
+        logp_mV = log_softmax(said_mX / self._temperature, dim=-1)
+        target = Target(logp_mV, logp_mV.new_ones(1, len(logp_mV)))
+        return self._objective(logits_mV, target, self._temperature)
+
+    def _weights(self, asked_Kn: Tensor) -> Tensor:
+        """Of an aggregation that does not look at the logits."""
+        assert self._aggregation is not None
+        unseen_Kn0 = torch.empty(*asked_Kn.shape, 0, device=asked_Kn.device)
+        return self._aggregation.weigh(TeacherAnswers(unseen_Kn0, asked_Kn), None, None).weights_KB
+
+    def _note(self, weights_Kn: Tensor) -> None:
+        self.sums.num_answered.add_(weights_Kn.shape[1])
+        self.sums.weights_K.add_(weights_Kn.sum(1))
+
+
+def _stacked(logits: Sequence[Tensor], asked_Km: Tensor) -> Tensor:
+    """[K, m, V] of what each teacher said about the positions that it answered; zeros elsewhere."""
+    if len(logits) == 1:
+        return _spread(logits[0], asked_Km[0])[None]  # no copy
+    return torch.stack([_spread(*pair) for pair in zip(logits, asked_Km, strict=True)])
+
+
+def _spread(logits_xV: Tensor, asked_m: Tensor) -> Tensor:
+    if len(logits_xV) == len(asked_m):
+        return logits_xV
+    spread_mV = logits_xV.new_zeros(len(asked_m), logits_xV.shape[1])
+    spread_mV[asked_m] = logits_xV
+    return spread_mV

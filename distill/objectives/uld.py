@@ -1,0 +1,42 @@
+"""Logit distillation between different tokenizers.
+
+Shape suffixes: N positions, V the student's vocabulary or the teacher's, each its own.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax, pad
+
+from distill.objectives.divergence import Divergence
+from distill.records import Target
+
+
+class UniversalLogits(Divergence):
+    """Σ_i |p_T,(i) − p_S,(i)|, both sorted and the smaller vocabulary padded with zeros.
+
+    Universal logit distillation, Boizard et al. 2024, arXiv 2402.12030: the Wasserstein distance
+    between the two where moving mass from any token to any other costs the same. Several teachers
+    are combined as Σ w_k ULD_k, since their tokens cannot be mixed. c(T) = T, as of total variation
+    [ours: the paper has no temperature]: both are distances between probabilities, whose gradient
+    has one factor 1/T.
+    """
+
+    is_elementwise: ClassVar[bool] = False
+    crosses_tokenizers: ClassVar[bool] = True
+    type: Literal["uld"] = "uld"
+
+    def scale(self, temperature: float) -> float:
+        return temperature
+
+    def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
+        p_S_NV = log_softmax(student_logits_NV / temperature, dim=-1).exp()
+        p_T_NV = target.logp_NV.exp()
+        width = max(p_S_NV.shape[-1], p_T_NV.shape[-1])
+        return (_sorted(p_T_NV, width) - _sorted(p_S_NV, width)).abs().sum(-1)
+
+
+def _sorted(p_NV: Tensor, width: int) -> Tensor:
+    falling_NV = torch.sort(p_NV, dim=-1, descending=True).values
+    return pad(falling_NV, (0, width - p_NV.shape[-1]))
