@@ -5,6 +5,7 @@ content; nothing here holds all texts or all tokens in memory.
 """
 
 from distill.data.batches import Batches
+from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.encode import Encoded, PaddedTokens, encode
 from distill.data.sampler import Sampler
@@ -12,11 +13,13 @@ from distill.data.tokens import Tokens, tokenise, tokenizer_fingerprint
 
 __all__ = [
     "Batches",
+    "Blocks",
     "Corpus",
     "Encoded",
     "PaddedTokens",
     "Sampler",
     "Tokens",
+    "build_blocks",
     "build_corpus",
     "encode",
     "tokenise",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from distill.data.block_file import PaddedBlocks
+from distill.data.blocks import Blocks
 from distill.data.inputs import Inputs
 from distill.data.sampler import Sampler
 from distill.errors import DataError
@@ -20,13 +22,14 @@ class Batches:
     rank always runs as many forwards. Counts in a Batch are those of the global batch.
 
     ``labels``, aligned with ``rows``, stand in for the corpus labels (the router: partitions).
+    Of blocks the counts are those of target positions; a filler row has none.
     With ``shuffle=False`` rows come in order, in one short batch if there are few (evaluation).
     Raises DataError for no rows, or for shuffled batches larger than the rows.
     """
 
     def __init__(
         self,
-        inputs: Inputs,
+        inputs: Inputs | Blocks,
         rows: range | np.ndarray,
         batch_size: int,
         seed: int,
@@ -67,24 +70,36 @@ class Batches:
     def at(self, step: int) -> list[Batch]:
         """This rank's num_micro_batches micro-batches of a step, counted over all epochs."""
         positions = self._sampler.positions(step)
-        num_labelled = int((self._labels[positions] != UNLABELLED).sum())
+        num_valid, num_labelled = self._counts(positions)
         parts = np.array_split(positions, self._num_parts)
         mine = parts[self._first_part : self._first_part + self.num_micro_batches]
-        return [self._batch(part, positions, num_labelled) for part in mine]
+        return [self._batch(part, positions[:1], num_valid, num_labelled) for part in mine]
 
-    def _batch(self, part: np.ndarray, positions: np.ndarray, num_labelled: int) -> Batch:
+    def _counts(self, positions: np.ndarray) -> tuple[int, int]:
+        """num_valid and num_labelled of a global batch."""
+        if isinstance(self._inputs, Blocks):
+            num_targets = int(self._inputs.num_targets(self._rows[positions]).sum())
+            return num_targets, num_targets  # the next token is the label
+        return len(positions), int((self._labels[positions] != UNLABELLED).sum())
+
+    def _batch(
+        self, part: np.ndarray, filler: np.ndarray, num_valid: int, num_labelled: int
+    ) -> Batch:
         is_filler = len(part) == 0
         if is_filler:
-            part = positions[:1]
+            part = filler
         rows_B = self._rows[part]
-        shown = fields_of(self._inputs.padded(rows_B))
+        padded = self._inputs.padded(rows_B)
+        shown = fields_of(padded)
+        if isinstance(padded, PaddedBlocks):
+            shown["targets_BT"] = padded.targets_BT & (not is_filler)
         labels_B = np.full(1, UNLABELLED) if is_filler else self._labels[part]
         return Batch(
             rows_B=rows_B,
             labels_B=torch.from_numpy(labels_B),
             domains_B=torch.from_numpy(self._domains[part]),
             valid_B=torch.full((len(part),), not is_filler),
-            num_valid=len(positions),
+            num_valid=num_valid,
             num_labelled=num_labelled,
             **{name: torch.from_numpy(values) for name, values in shown.items()},
         )

@@ -36,14 +36,16 @@ def corpus_key(
     seed: int,
     labels: tuple[str, ...] | None,
     only: str | None = None,
+    is_language_model: bool = False,
 ) -> str:
     """Names the corpus of these files under this configuration, without reading the files."""
-    not_of_rows = {"path", "cache_dir", "max_length", "cut", "labels"}
+    not_of_rows = {"path", "cache_dir", "max_length", "cut", "labels", "packing", "max_unlearnable"}
     settings = data.model_dump(mode="json", exclude=not_of_rows)
-    # As it was before there were features, so that corpora of text are found again.
+    # As it was before there were other contents, so that corpora of text are found again.
     settings.pop("image")
-    if settings["columns"]["features"] is None:
-        del settings["columns"]["features"]
+    for name in ("features", "prompt", "completion", "messages"):
+        if settings["columns"][name] is None:
+            del settings["columns"][name]
     is_limited = any(limit is not None for limit in settings["limit"].values())
     identity = {
         "format": FORMAT,
@@ -53,6 +55,8 @@ def corpus_key(
         "only": only,
         "seed": seed if is_limited else None,
     }
+    if is_language_model:
+        identity["task"] = "language_model"
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -66,11 +70,13 @@ class Builder:
         label_names: tuple[str, ...] | None,
         folder: Path,
         only: str | None = None,
+        is_language_model: bool = False,
     ) -> None:
         self.data = data
         self.seed = seed
         self.folder = folder
-        self.content = content_of(data)
+        self.is_language_model = is_language_model
+        self.content = content_of(data, is_language_model)
         self.schema = pa.schema(
             [*self.content.fields, ("label", pa.int64()), ("domain", pa.int64())]
         )
@@ -86,19 +92,21 @@ class Builder:
     def build(self, files: list[File]) -> None:
         """Write the split files and manifest.json. Raises DataError for data it must refuse."""
         columns = self.data.columns
-        wanted = [*self.content.strings, columns.label, columns.domain]
+        label = None if self.is_language_model else columns.label
+        wanted = [*self.content.strings, label, columns.domain]
         names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
-        if twice := set(names) & set(self.content.numbers):
-            raise DataError(
-                f"data.columns.features names {twice.pop()!r}, which is also the label, domain, "
-                "split or group of a row: a column is one of them"
-            )
+        for key, kept in zip(("features", "messages"), self.content.kept, strict=True):
+            if twice := set(names) & set(kept):
+                raise DataError(
+                    f"data.columns.{key} names {twice.pop()!r}, which is also the label, domain, "
+                    "split or group of a row: a column is one of them"
+                )
         spools = [self.folder / f"{split}.spool" for split in SPLITS]
         writers = [ipc.new_stream(str(path), self.spool) for path in spools]
         try:
             for file in files:
                 first_row = 1
-                for batch in read_batches(file, names, self.content.numbers):
+                for batch in read_batches(file, names, self.content.kept):
                     for split, part in self._sorted(batch, file, first_row):
                         writers[split].write_batch(part)
                     first_row += batch.num_rows
@@ -115,8 +123,7 @@ class Builder:
             return
         names = self.data.columns
         contents, keys = self.content.of(batch, file, first_row)
-        # A file of transfer rows alone may lack the column; Labels refuses other rows without.
-        labels = values_in(batch, names.label, "data.columns.label", file, may_lack=True)
+        labels = self._labels_in(batch, file)
         domains = values_in(batch, names.domain, "data.columns.domain", file)
         rows: list[list[tuple]] = [[] for _ in SPLITS]
         for i, split in enumerate(self.splitter.of(batch, file, first_row, keys)):
@@ -127,7 +134,7 @@ class Builder:
                 self._drop_empty(place, empty)
                 continue
             label = NONE
-            if split != TRANSFER:  # transfer rows are unlabelled by definition
+            if labels is not None and split != TRANSFER:  # which is unlabelled by definition
                 label = self.labels.number(labels[i], SPLITS[split], place, self.data)
             domain = NONE
             if (name := domains[i]) is not None:
@@ -136,6 +143,13 @@ class Builder:
         for split, found in enumerate(rows):
             if found and (part := self._limited(split, found)).num_rows:
                 yield split, part
+
+    def _labels_in(self, batch: pa.RecordBatch, file: File) -> list[str | None] | None:
+        if self.is_language_model:
+            return None
+        # A file of transfer rows alone may lack the column; Labels refuses other rows without.
+        name = self.data.columns.label
+        return values_in(batch, name, "data.columns.label", file, may_lack=True)
 
     def _limited(self, split: int, rows: list[tuple]) -> pa.RecordBatch:
         start = self.num_seen[split]
@@ -227,6 +241,8 @@ class Builder:
                     )
 
         yield from fixed_batches(renumbered(), self.schema)
+        if self.is_language_model:
+            return
         if SPLITS[split] == "train" and "train" in self.needed and len(used) < 2:
             raise one_label(self.labels.final()[used.pop()], self.data)
 

@@ -1,4 +1,4 @@
-"""What a corpus keeps of a row beside label and domain: its text, or its features.
+"""What a corpus keeps of a row beside label and domain: its text, features, or document.
 
 Shape suffixes: B rows, D features.
 """
@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from distill.config import Data
-from distill.data.columns import texts_in
+from distill.data.chats import chats_in
+from distill.data.columns import texts_in, values_in
+from distill.data.formats import Kept
 from distill.data.numbers import features_in
 from distill.data.source import File
+from distill.errors import DataError
+
+Kind = Literal["text", "completion", "messages"]
 
 
 class TextContent:
     """The columns text and text_pair."""
 
     fields = (("text", pa.large_string()), ("text_pair", pa.large_string()))
-    numbers: tuple[str, ...] = ()
+    kept = Kept()
 
     def __init__(self, data: Data) -> None:
         self._names = data.columns
@@ -50,10 +55,7 @@ class TextContent:
     def add(self, batch: pa.RecordBatch, split: str, content: hashlib._Hash) -> None:
         """Take the final rows of one batch into the fingerprint: lengths and characters."""
         for name, _ in self.fields:
-            texts = batch.column(name).to_pylist()
-            lengths = [-1 if text is None else len(text) for text in texts]
-            content.update(np.array(lengths, "<i8").tobytes())
-            content.update("".join(filter(None, texts)).encode())
+            _add_texts(batch.column(name).to_pylist(), content)
 
     def manifest(self) -> dict[str, Any]:
         return {"is_pair": self._names.text_pair is not None}
@@ -68,7 +70,7 @@ class FeatureContent:
     def __init__(self, data: Data) -> None:
         columns = data.columns.features
         assert columns is not None
-        self.numbers = (columns,) if isinstance(columns, str) else columns
+        self.kept = Kept(numbers=(columns,) if isinstance(columns, str) else columns)
         self._num: int | None = None
         self._moments: Moments | None = None
         self.identity: list[Any] = ["features"]
@@ -76,7 +78,7 @@ class FeatureContent:
     def of(
         self, batch: pa.RecordBatch, file: File, first_row: int
     ) -> tuple[list[tuple], list[str]]:
-        features_BD = features_in(batch, self.numbers, file, first_row, self._num)
+        features_BD = features_in(batch, self.kept.numbers, file, first_row, self._num)
         self._num = features_BD.shape[1]
         return [(row_D,) for row_D in features_BD], [row_D.tobytes().hex() for row_D in features_BD]
 
@@ -94,17 +96,77 @@ class FeatureContent:
         assert self._num is not None
         moments = self._moments or Moments.of(np.zeros((1, self._num)))  # only: test rows alone
         features = {
-            "columns": self.numbers,
+            "columns": self.kept.numbers,
             "mean": moments.mean_D.tolist(),
             "sd": moments.sd_D.tolist(),
         }
         return {"is_pair": False, "features": features}
 
 
-Content = TextContent | FeatureContent
+class DocumentContent:
+    """What a language model learns of a row: a text, a prompt and its completion, or a chat."""
+
+    def __init__(self, data: Data) -> None:
+        names = data.columns
+        if names.features is not None or names.text_pair is not None:
+            key = "features" if names.text_pair is None else "text_pair"
+            raise DataError(
+                f"data.columns.{key} is not read by task language_model: give data.columns.text, "
+                "prompt with completion, or messages"
+            )
+        self._names = names
+        self.kept = Kept(chats=() if names.messages is None else (names.messages,))
+        self.kind: Kind = "text"
+        columns: tuple[str, ...] = ("text",)
+        self.strings = (names.text,)
+        if names.messages is not None:
+            self.kind, columns, self.strings = "messages", ("messages",), ()
+        elif names.prompt is not None:
+            self.kind, columns = "completion", ("prompt", "completion")
+            self.strings = (names.prompt, names.completion)
+        self.fields = tuple((name, pa.large_string()) for name in columns)
+        self.identity: list[Any] = ["language_model", self.kind]
+
+    def of(
+        self, batch: pa.RecordBatch, file: File, first_row: int
+    ) -> tuple[list[tuple], list[str]]:
+        names = self._names
+        if names.messages is not None:
+            chats = chats_in(batch, names.messages, file, first_row)
+            return [(chat,) for chat in chats], chats
+        if names.prompt is not None:
+            prompts = values_in(batch, names.prompt, "data.columns.prompt", file)
+            ends = values_in(batch, names.completion, "data.columns.completion", file)
+            rows = [(p or "", end or "") for p, end in zip(prompts, ends, strict=True)]
+            return rows, [f"{prompt}\0{end}" for prompt, end in rows]
+        assert names.text is not None
+        texts = texts_in(batch, names.text, "data.columns.text", file, first_row)
+        return [(text,) for text in texts], texts
+
+    def empty(self, values: tuple) -> str | None:
+        """An empty prompt is one, and a row without a completion is counted as unlearnable."""
+        return "text" if self.kind == "text" and not values[0] else None
+
+    def add(self, batch: pa.RecordBatch, split: str, content: hashlib._Hash) -> None:
+        for name, _ in self.fields:
+            _add_texts(batch.column(name).to_pylist(), content)
+
+    def manifest(self) -> dict[str, Any]:
+        return {"is_pair": False, "kind": self.kind}
 
 
-def content_of(data: Data) -> Content:
+def _add_texts(texts: list[str | None], content: hashlib._Hash) -> None:
+    lengths = [-1 if text is None else len(text) for text in texts]
+    content.update(np.array(lengths, "<i8").tobytes())
+    content.update("".join(filter(None, texts)).encode())
+
+
+Content = TextContent | FeatureContent | DocumentContent
+
+
+def content_of(data: Data, is_language_model: bool = False) -> Content:
+    if is_language_model:
+        return DocumentContent(data)
     return TextContent(data) if data.columns.features is None else FeatureContent(data)
 
 

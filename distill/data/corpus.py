@@ -1,8 +1,8 @@
 """A data set on disk, split and labelled, with one global id a row.
 
 Ids count the rows of train, transfer, validation and test in this order. Each split is one Arrow
-file (text and text_pair, or features; label, domain) that is memory-mapped; labels and domains
-are indices.
+file (text and text_pair, or features, or a document; label, domain) that is memory-mapped; labels
+and domains are indices.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from distill.config import SPLITS, Data
 from distill.data.build import FORMAT, Builder, corpus_key
-from distill.data.content import matrix
-from distill.data.rows import BATCH_ROWS, RowsFile, published
+from distill.data.content import Kind, matrix
+from distill.data.rows import BATCH_ROWS, RowsFile, published, streamed
 from distill.data.source import find_files
 from distill.errors import DataError
 
@@ -31,22 +31,30 @@ def cache_root(cache_dir: str | None) -> Path:
 
 
 def build_corpus(
-    data: Data, seed: int = 0, labels: Sequence[str] | None = None, only: str | None = None
+    data: Data,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    only: str | None = None,
+    is_language_model: bool = False,
 ) -> Corpus:
     """Read, check, split and store the data set that ``data`` names, or open it if it is there.
 
     ``labels`` are the class names in order, where a model already fixes them; they go before
     ``data.labels``. ``seed`` picks the rows that ``data.limit`` keeps and nothing else.
     ``only`` puts every row into that one split (evaluation of a file that has no splits).
+    ``is_language_model``: rows are documents, whose labels are neither needed nor read.
     Every row is read once, in record batches. Raises DataError for data that cannot be used.
     """
     files = find_files(data.path)
     names = tuple(labels) if labels is not None else data.labels
-    folder = cache_root(data.cache_dir) / "corpora" / corpus_key(files, data, seed, names, only)
+    if is_language_model:
+        names = None
+    key = corpus_key(files, data, seed, names, only, is_language_model)
+    folder = cache_root(data.cache_dir) / "corpora" / key
     if not (folder / "manifest.json").is_file():
         try:
             with published(folder) as building:
-                Builder(data, seed, names, building, only).build(files)
+                Builder(data, seed, names, building, only, is_language_model).build(files)
         except OSError as error:
             raise DataError(
                 f"the data cache {folder.parent} cannot be written ({error}): "
@@ -81,6 +89,8 @@ class Corpus:
         self.domain_names: tuple[str, ...] = tuple(manifest["domain_names"])
         self.num_dropped: int = manifest["num_dropped"]
         self.is_pair: bool = manifest["is_pair"]
+        self.kind: Kind | None = manifest.get("kind")
+        """What the documents of a language model are; None for rows of a classifier."""
         features: dict[str, list] | None = manifest.get("features")
         self.features: FeatureInfo | None = None
         """None for a corpus of text."""
@@ -102,9 +112,35 @@ class Corpus:
         return self._ranges[split]
 
     def texts(self, split: str) -> Iterator[tuple[str, str | None]]:
-        """Texts of a split with their pair (None if it is no pair task), one batch at a time."""
+        """Texts of a split with their pair (None if it is no pair task), one batch at a time.
+
+        Of documents the text, or prompt and completion, or all messages of a chat, a newline
+        between.
+        """
         for batch in self._files[split]:
             yield from _texts(batch)
+
+    def document_batches(self, split: str) -> Iterator[pa.RecordBatch]:
+        """Documents (see ``documents``) and domain of a split, in memory of one batch.
+
+        Read, not mapped: mapped pages stay in the process's memory as long as nobody wants it.
+        """
+        assert self.kind is not None
+        yield from streamed(self.folder / f"{split}.arrow")
+
+    def documents(self, split: str) -> Iterator[tuple[str, ...]]:
+        """Each (text,), or (prompt, completion), or (messages as JSON,), by ``kind``."""
+        for batch in self.document_batches(split):
+            yield from documents_in(batch)
+
+    def documents_of(self, rows: Sequence[int] | np.ndarray | range) -> list[tuple[str, ...]]:
+        """Documents of any rows, in their order."""
+        found: list[tuple[str, ...]] = [()] * len(rows)
+        for batch, inside, positions in self._batches_of(rows):
+            taken = batch.take(pa.array(positions))
+            for i, document in zip(inside, documents_in(taken), strict=True):
+                found[i] = document
+        return found
 
     def texts_of(self, rows: Sequence[int] | np.ndarray | range) -> list[tuple[str, str | None]]:
         """Texts of any rows, in their order."""
@@ -149,10 +185,7 @@ class Corpus:
         self, rows: Sequence[int] | np.ndarray | range, names: Sequence[str]
     ) -> np.ndarray:
         """int64[n] which of ``names`` is the row's domain, -1 where none is."""
-        index = {name: i for i, name in enumerate(names)}
-        # The last entry is that of no domain, whose index is -1.
-        homes = np.array([*(index.get(name, -1) for name in self.domain_names), -1], np.int64)
-        return homes[self.domains_of(rows)]
+        return homes(self.domains_of(rows), self.domain_names, names)
 
     @cached_property
     def _files(self) -> dict[str, RowsFile]:
@@ -167,5 +200,31 @@ class Corpus:
         return np.concatenate([self._files[split].int64("domain") for split in SPLITS])
 
 
+def homes(domains: np.ndarray, domain_names: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """int64[n] which of ``names`` each of ``domains`` (indices) is, -1 where none is."""
+    index = {name: i for i, name in enumerate(names)}
+    # The last entry is that of no domain, whose index is -1.
+    return np.array([*(index.get(name, -1) for name in domain_names), -1], np.int64)[domains]
+
+
+def documents_in(batch: pa.RecordBatch) -> Iterator[tuple[str, ...]]:
+    """The documents of a stored batch: every column but label and domain."""
+    names = [name for name in batch.schema.names if name not in ("label", "domain")]
+    return zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+
+
 def _texts(batch: pa.RecordBatch) -> Iterator[tuple[str, str | None]]:
+    names = batch.schema.names
+    if "prompt" in names:
+        yield from documents_in(batch)  # pyright: ignore[reportReturnType] (two columns)
+    elif "messages" in names:
+        for (chat,) in documents_in(batch):
+            yield "\n".join(message["content"] for message in json.loads(chat)), None
+    elif "text_pair" not in names:
+        yield from ((text, None) for (text,) in documents_in(batch))
+    else:
+        yield from _pairs(batch)
+
+
+def _pairs(batch: pa.RecordBatch) -> Iterator[tuple[str, str | None]]:
     return zip(batch.column("text").to_pylist(), batch.column("text_pair").to_pylist(), strict=True)

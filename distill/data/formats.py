@@ -1,8 +1,8 @@
-"""One reader a file format: (file system, path, uri, columns, numbers) → record batches.
+"""One reader a file format: (file system, path, uri, columns, kept) → record batches.
 
 A reader yields those of ``columns`` that the file has (None: all), in file order, in batches
-that bound memory. Values keep their type; see strings.py and numbers.py for what becomes of them.
-``numbers`` are the columns that hold features: JSON, which has no types, is told so.
+that bound memory. Values keep their type; see strings.py, numbers.py and chats.py for what becomes
+of them. ``kept`` are the columns that are no strings: JSON, which has no types, is told so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import csv, ipc, parquet
@@ -18,11 +18,21 @@ from pyarrow import fs as pafs
 
 from distill.errors import DataError
 
-Columns = tuple[str, ...] | None
-Numbers = tuple[str, ...]
-Reader = Callable[[pafs.FileSystem, str, str, Columns, Numbers], Iterator[pa.RecordBatch]]
 
-NUM_ROWS = 4096  # of a batch read from Parquet or JSON
+class Kept(NamedTuple):
+    """Columns that are not turned into strings as they are read."""
+
+    numbers: tuple[str, ...] = ()
+    """Features: numbers, or lists of them."""
+    chats: tuple[str, ...] = ()
+    """Lists of messages, or such a list as a string of JSON."""
+
+
+Columns = tuple[str, ...] | None
+Reader = Callable[[pafs.FileSystem, str, str, Columns, Kept], Iterator[pa.RecordBatch]]
+
+NUM_ROWS = 4096  # of a batch read from Parquet or JSON, where its rows are small
+NUM_BYTES = 16 << 20  # of a batch read from Parquet, by the mean size of its rows
 CSV_BLOCK = 16 << 20  # bytes; a longer row is an error of Arrow's reader
 
 ENDINGS = {
@@ -44,16 +54,19 @@ def format_of(path: str) -> str | None:
 
 
 def read_parquet(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, kept: Kept
 ) -> Iterator[pa.RecordBatch]:
     with filesystem.open_input_file(path) as stream:
         reader = parquet.ParquetFile(stream)
         wanted = _present(reader.schema_arrow.names, columns)
-        yield from reader.iter_batches(NUM_ROWS, columns=wanted)
+        groups = [reader.metadata.row_group(i) for i in range(reader.metadata.num_row_groups)]
+        row_bytes = sum(g.total_byte_size for g in groups) // max(reader.metadata.num_rows, 1)
+        num_rows = max(1, min(NUM_ROWS, NUM_BYTES // max(row_bytes, 1)))
+        yield from reader.iter_batches(num_rows, columns=wanted)
 
 
 def read_arrow(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, kept: Kept
 ) -> Iterator[pa.RecordBatch]:
     """Both IPC formats: ``datasets`` writes streams under the ending that others use for files."""
     with filesystem.open_input_file(path) as stream:
@@ -71,7 +84,7 @@ def read_arrow(
 
 
 def read_csv(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, kept: Kept
 ) -> Iterator[pa.RecordBatch]:
     """Every value as bytes: types guessed from the first block would fail in a later one."""
     options: dict[str, Any] = {
@@ -90,7 +103,7 @@ def read_csv(
 
 
 def read_json(
-    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, numbers: Numbers
+    filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, kept: Kept
 ) -> Iterator[pa.RecordBatch]:
     """JSON lines, or one JSON array (which is read whole). A key that a row lacks is null."""
     with filesystem.open_input_stream(path) as stream:
@@ -100,10 +113,9 @@ def read_json(
         while block := list(islice(rows, NUM_ROWS)):
             names.update(dict.fromkeys(key for row in block for key in row))
             wanted = _present(list(names), columns)
-            values = {
-                n: (_json_numbers if n in numbers else _json_values)(block, n, uri, first_row)
-                for n in wanted
-            }
+            special = dict.fromkeys(kept.numbers, _json_numbers)
+            special |= dict.fromkeys(kept.chats, _json_chats)
+            values = {n: special.get(n, _json_values)(block, n, uri, first_row) for n in wanted}
             yield pa.RecordBatch.from_pydict(values)
             first_row += len(block)
 
@@ -185,6 +197,13 @@ def _json_numbers(block: list[dict[str, Any]], name: str, uri: str, first_row: i
                 f"{first_row + i} of {uri}: {kind} are needed in every row"
             )
     return pa.array(values, pa.list_(pa.float64()) if is_lists else pa.float64())
+
+
+def _json_chats(block: list[dict[str, Any]], name: str, uri: str, first_row: int) -> pa.Array:
+    """One column of chats as JSON, which is ASCII: whatever characters they hold."""
+    values = [row.get(name) for row in block]
+    texts = [v if isinstance(v, str | None) else json.dumps(v) for v in values]
+    return pa.array(texts, pa.large_string())
 
 
 def _present(names: list[str], columns: tuple[str, ...] | None) -> list[str]:

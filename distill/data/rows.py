@@ -39,6 +39,13 @@ class RowsFile:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
+def streamed(path: Path) -> Iterator[pa.RecordBatch]:
+    """All batches of a file in order, each read into memory and let go with the caller's."""
+    with pa.OSFile(str(path)) as source, ipc.open_file(source) as reader:
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)
+
+
 def fixed_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The same rows in batches of exactly BATCH_ROWS, the last one shorter."""
     held: list[pa.RecordBatch] = []

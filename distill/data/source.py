@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from distill.data.formats import READERS, format_of
-from distill.data.strings import as_strings
+from distill.data.formats import READERS, Kept, format_of
+from distill.data.strings import as_json, as_strings
 from distill.errors import DataError
 
 
@@ -65,25 +65,32 @@ def find_files(paths: str | tuple[str, ...]) -> list[File]:
 
 
 def read_batches(
-    file: File, columns: tuple[str, ...], numbers: tuple[str, ...] = ()
+    file: File,
+    columns: tuple[str, ...],
+    kept: Kept = Kept(),  # noqa: B008 (immutable)
 ) -> Iterator[pa.RecordBatch]:
     """Record batches with those of ``columns`` that the file has, each as UTF-8 large_string.
 
     Integers and booleans become "0", "1", …; ClassLabel integers their names (-1: null). Columns
-    in ``numbers`` come too, and keep their type (CSV: bytes). Raises DataError for a file that is
-    not of its format, a value that is no string, or bad UTF-8.
+    in ``kept`` come too: numbers keep their type (CSV: bytes), chats become JSON. Raises DataError
+    for a file that is not of its format, a value that is no string, or bad UTF-8.
     """
     first_row = 1
     try:
         reader = READERS[file.format]
-        for batch in reader(file.filesystem, file.path, file.uri, columns + numbers, numbers):
+        wanted = columns + kept.numbers + kept.chats
+        for batch in reader(file.filesystem, file.path, file.uri, wanted, kept):
             arrays = {
                 name: as_strings(
                     batch.column(name), name, file.uri, first_row, file.class_names.get(name)
                 )
                 for name in columns
                 if name in batch.schema.names
-            } | {name: batch.column(name) for name in numbers if name in batch.schema.names}
+            }
+            for name in set(kept.numbers) & set(batch.schema.names):
+                arrays[name] = batch.column(name)
+            for name in set(kept.chats) & set(batch.schema.names):
+                arrays[name] = as_json(batch.column(name), name, file.uri, first_row)
             yield pa.RecordBatch.from_pydict(arrays)
             first_row += batch.num_rows
     except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError) as error:
@@ -95,7 +102,7 @@ def read_batches(
 def column_names(file: File) -> list[str]:
     """All columns of a file, for messages."""
     try:
-        batches = READERS[file.format](file.filesystem, file.path, file.uri, None, ())
+        batches = READERS[file.format](file.filesystem, file.path, file.uri, None, Kept())
         return next((batch.schema.names for batch in batches), [])
     except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError):
         return []

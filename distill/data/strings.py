@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.types as pt
 
@@ -62,6 +64,26 @@ def as_strings(
             f"data.path: column {column!r} of {uri} is not UTF-8 in row {row}: "
             "convert the file to UTF-8"
         ) from None
+
+
+def as_json(array: pa.Array, column: str, uri: str, first_row: int) -> pa.Array:
+    """Lists as JSON, and strings, which hold JSON already, as they are; nulls stay null."""
+    kind = array.type
+    if is_text(kind) or pt.is_null(kind):
+        return as_strings(array, column, uri, first_row)
+    if not (pt.is_list(kind) or pt.is_large_list(kind)):
+        raise DataError(
+            f"data.path: column {column!r} of {uri} has the type {kind}: lists of messages, or "
+            "such lists as strings of JSON, are needed"
+        )
+    try:
+        values = [None if v is None else json.dumps(v) for v in array.to_pylist()]
+    except (TypeError, UnicodeDecodeError):  # dates and the like; bytes that are not UTF-8
+        raise DataError(
+            f"data.path: column {column!r} of {uri} has the type {kind}, which JSON cannot hold, "
+            "or is not UTF-8: keep role and content, as UTF-8 strings"
+        ) from None
+    return pa.array(values, pa.large_string())
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -34,7 +34,7 @@ def tokenise(
     Raises ModelError for a folder without a usable fast tokenizer.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
-    identity = [FORMAT, corpus.fingerprint, _fingerprint(tokenizer), max_length]
+    identity = [FORMAT, corpus.fingerprint, fingerprint_of(tokenizer), max_length]
     if cut != "head":  # whose fingerprint is older than the other rules
         identity.append(cut)
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
@@ -113,10 +113,10 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 def tokenizer_fingerprint(folder: str | Path) -> str:
     """sha256 of what the tokenizer does, not of its files: equal ones give the same tokens."""
-    return _fingerprint(load_tokenizer(folder))
+    return fingerprint_of(load_tokenizer(folder))
 
 
-def _fingerprint(tokenizer: Any) -> str:
+def fingerprint_of(tokenizer: Any) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     # Saved defaults that every call here overrides.
     backend.update(truncation=None, padding=None)
