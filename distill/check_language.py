@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distill.aggregation import Attention, Routed, Uncertainty
 from distill.config import SPLITS, Experiment, KMeans, Serving, Student, Teacher, TfidfBaseline
-from distill.data.blocks import Blocks, blocks_of
+from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError
 from distill.models.language import LanguageInfo, check_language_folder
@@ -82,7 +82,7 @@ def read_languages(experiment: Experiment) -> Languages:
 
 def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Blocks:
     data = experiment.data
-    return blocks_of(
+    return build_blocks(
         corpus, tokenizer, data.max_length, data.cut, data.packing, data.max_unlearnable
     )
 

@@ -23,10 +23,11 @@ from distill.aggregation import Aggregation
 from distill.config import KD, Cache, Cut, Lora, Optimizer, Serving, Stream, Trainer
 from distill.config import Student as StudentConfig
 from distill.data.batches import Batches
-from distill.data.blocks import blocks_of, for_teacher
+from distill.data.alignment import for_teacher
+from distill.data.blocks import build_blocks
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs, open_inputs
-from distill.data.tokens import same_tokens
+from distill.data.tokens import tokenizer_fingerprint
 from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion
 from distill.loop import (
@@ -42,9 +43,11 @@ from distill.loop import (
 )
 from distill.models.features import FeatureSpace
 from distill.models.freeze import train_top_layers
-from distill.models.language_student import build_language_expert, build_language_student
-from distill.models.load import load_base_for_classification
+from distill.models.language import load_language_model
+from distill.models.language_student import build_language_student, with_lora
+from distill.models.load import load_base_for_classification, load_tokenizer
 from distill.models.reading import Reading
+from distill.models.tokenizer import num_ids
 from distill.models.student import build_feature_student, build_student
 from distill.module import DistillModule
 from distill.objectives import Objective
@@ -175,7 +178,11 @@ class LanguageExpertSpec:
     label_names: tuple[str, ...] = ()
 
     def build(self, seed: int) -> PreTrainedModel:
-        return build_language_expert(self.base, self.lora, self.train_layers, seed)
+        model = load_language_model(self.base)
+        if self.lora is not None:
+            return with_lora(model, self.lora, seed)
+        train_top_layers(model, self.train_layers)
+        return model
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ class BlocksSpec:
     def open(self, tokenizer: str | None = None) -> Any:
         """Blocks, or, in another tokenizer, the same texts with the positions that both share."""
         corpus = Corpus(Path(self.corpus))
-        own = blocks_of(
+        own = build_blocks(
             corpus,
             self.tokenizer,
             self.max_length,
@@ -201,9 +208,14 @@ class BlocksSpec:
             self.packing,
             self.max_unlearnable,
         )
-        if tokenizer is None or same_tokens(self.tokenizer, tokenizer):
+        if tokenizer is None or tokenizer_fingerprint(tokenizer) == own.tokenizer_fingerprint:
             return own
         return for_teacher(own, tokenizer)
+
+    @property
+    def num_ids(self) -> int:
+        """Tokens of the vocabulary."""
+        return num_ids(load_tokenizer(self.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -420,10 +432,10 @@ def build_module(job: Job) -> DistillModule | TokenModule:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         if job.is_language_model:
-            inputs = job.data.open()
+            assert isinstance(job.data, BlocksSpec)
             return TokenModule(
                 job.model.build(job.seed),
-                inputs.num_tokens,
+                job.data.num_ids,
                 job.objective,
                 guidance.aggregation if guidance else None,
                 {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},

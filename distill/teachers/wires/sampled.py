@@ -72,9 +72,11 @@ class SampledWire(WireFormat):
         num = self.num_samples
         ids_NS = payload_NX[:, : 4 * num].view(torch.int32).long()
         negentropy_N1 = payload_NX[:, 4 * num : 4 * num + 4].view(torch.float32)
-        return ids_NS, negentropy_N1, payload_NX[:, 4 * num + 4 : 6 * num + 4].view(
-            torch.float16
-        ).float()
+        return (
+            ids_NS,
+            negentropy_N1,
+            payload_NX[:, 4 * num + 4 : 6 * num + 4].view(torch.float16).float(),
+        )
 
     def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
         """uint8 [P, X]: ids int32 [S], Σ p log p float32, p / q float16 [S], filled up to 4.
