@@ -304,8 +304,10 @@ class Student(Section):
     kv_heads: int | None = Field(default=None, ge=1)
     """Language models: heads of keys and values; null: as many as ``heads``."""
     ffn: int | None = Field(default=None, ge=1)
-    """null: 4 · hidden."""
+    """null: 4 · hidden; of language models 8/3 · hidden, up to a multiple of 8."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Language models have none by default, or that of the folder they start from; where it is
+    given it replaces whatever dropout their family has."""
     tokenizer: str | None = None
     """Folder of the student's tokenizer; null: that of the experts' base or the first teacher."""
     vocab_size: int | None = Field(default=None, ge=64)

@@ -50,6 +50,10 @@ _DROPOUTS = (
     "attention_dropout",
     "embedding_dropout",
     "mlp_dropout",
+    "hidden_dropout",
+    "attn_pdrop",
+    "embd_pdrop",
+    "resid_pdrop",
 )
 
 
@@ -151,8 +155,10 @@ def load_classifier(
             f"{folder} has no sequence-classification head: fine-tune it first (experts.base, "
             "student.init_from), or give a folder saved from a …ForSequenceClassification model"
         )
-    model, missing = _load(AutoModelForSequenceClassification, folder, allow_pickle, dtype, dropout)
-    _refuse_missing(folder, missing)
+    model, missing = from_folder(
+        AutoModelForSequenceClassification, folder, allow_pickle, dtype, dropout
+    )
+    refuse_missing(folder, missing)
     return model
 
 
@@ -172,16 +178,16 @@ def load_base_for_classification(
     """
     check_folder(folder, allow_pickle)
     with seeded(seed):
-        encoder, missing = _load(AutoModel, folder, allow_pickle, "float32", dropout)
+        encoder, missing = from_folder(AutoModel, folder, allow_pickle, "float32", dropout)
         # A pooler is a part of the head: many encoders (masked language models) come without.
-        _refuse_missing(folder, [key for key in missing if not key.startswith("pooler.")])
+        refuse_missing(folder, [key for key in missing if not key.startswith("pooler.")])
         if layers is not None:
             keep_first_layers(encoder, layers)
         config = encoder.config
         set_labels(config, label_names)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     result = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
-    _refuse_missing(folder, [key for key in result.missing_keys if not key.startswith("pooler.")])
+    refuse_missing(folder, [key for key in result.missing_keys if not key.startswith("pooler.")])
     return model.eval()
 
 
@@ -227,7 +233,7 @@ def _label_names(folder: Path, config: PretrainedConfig) -> tuple[str, ...]:
     return tuple(id2label[index] for index in range(len(id2label)))
 
 
-def _load(
+def from_folder(
     auto: Any, folder: str | Path, allow_pickle: bool, dtype: str, dropout: float | None
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model in eval mode, and the names of weights that the folder lacks."""
@@ -251,7 +257,7 @@ def _load(
     return model.eval(), sorted(report["missing_keys"])
 
 
-def _refuse_missing(folder: str | Path, missing: list[str]) -> None:
+def refuse_missing(folder: str | Path, missing: list[str]) -> None:
     if missing:
         raise ModelError(
             f"{folder} lacks {len(missing)} weights of the model that config.json describes "

@@ -95,15 +95,15 @@ def solve(student: Student, vocab_size: int, num_labels: int, max_positions: int
 
     if student.hidden is not None:
         _check_heads(student.heads, student.hidden)
-    ladder = list(_ladder(student))
-    if not ladder:
+    rungs = list(ladder(student))
+    if not rungs:
         raise ConfigError(
             f"student.heads {student.heads} divides no hidden size up to {MAX_HIDDEN}: use fewer"
         )
-    num_fitting = bisect_right(ladder, student.size_mb, key=lambda rung: dimensions(*rung).size_mb)
+    num_fitting = bisect_right(rungs, student.size_mb, key=lambda rung: dimensions(*rung).size_mb)
     if num_fitting:
-        return dimensions(*ladder[num_fitting - 1])
-    smallest = dimensions(*ladder[0])
+        return dimensions(*rungs[num_fitting - 1])
+    smallest = dimensions(*rungs[0])
     raise ConfigError(
         f"student.size_mb {student.size_mb:g} is too small: with a vocabulary of {vocab_size} "
         f"tokens the smallest student takes {smallest.size_mb:.3f} MB; raise it, or retrain the "
@@ -156,20 +156,20 @@ def solve_features(student: Student, space: FeatureSpace, num_labels: int) -> Fe
     if student.size_mb is None:
         return dimensions(student.layers or 2, student.hidden or 32)
     if student.hidden is not None:
-        ladder = [(layers, student.hidden) for layers in range(1, 9)]
+        rungs = [(layers, student.hidden) for layers in range(1, 9)]
     else:
-        ladder = [(student.layers or 2, hidden) for hidden in range(8, MAX_FEATURE_HIDDEN + 1, 8)]
-    num_fitting = bisect_right(ladder, student.size_mb, key=lambda rung: dimensions(*rung).size_mb)
+        rungs = [(student.layers or 2, hidden) for hidden in range(8, MAX_FEATURE_HIDDEN + 1, 8)]
+    num_fitting = bisect_right(rungs, student.size_mb, key=lambda rung: dimensions(*rung).size_mb)
     if num_fitting:
-        return dimensions(*ladder[num_fitting - 1])
+        return dimensions(*rungs[num_fitting - 1])
     raise ConfigError(
         f"student.size_mb {student.size_mb:g} is too small: with {space.num} features the smallest "
-        f"{family} takes {dimensions(*ladder[0]).size_mb:.4f} MB: raise it, or lower "
+        f"{family} takes {dimensions(*rungs[0]).size_mb:.4f} MB: raise it, or lower "
         "student.layers or student.hidden"
     )
 
 
-def _ladder(student: Student) -> Iterator[tuple[int, int]]:
+def ladder(student: Student) -> Iterator[tuple[int, int]]:
     """(layers, hidden), from small to large."""
     if student.hidden is not None:
         yield from ((layers, student.hidden) for layers in range(1, 49))

@@ -51,6 +51,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         raise ModelError(f"{folder}: the tokenizer cannot be read: {brief(error)}") from None
 
 
+def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows that embeddings need: len(tokenizer), or more where ids are left out."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
+
+
 def retrain(
     tokenizer: PreTrainedTokenizerBase, texts: Callable[[], Iterator[str]], vocab_size: int
 ) -> PreTrainedTokenizerBase:
