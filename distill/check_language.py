@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distill.aggregation import Attention, Routed, Uncertainty
-from distill.config import SPLITS, Experiment, KMeans, Serving, Student, Teacher, TfidfBaseline
+from distill.aggregation import Routed
+from distill.config import SPLITS, Experiment, KMeans, Serving, Student, TfidfBaseline
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError
 from distill.models.language import LanguageInfo, check_language_folder
-from distill.models.language_student import check_language_start, language_line
-from distill.models.vocabulary import same_vocabulary
+from distill.models.language_sizes import solve_language
+from distill.models.language_student import check_language_start
+from distill.models.tokenizer import load_tokenizer, num_ids
+from distill.models.vocabulary import check_tokenizer_sha256, same_vocabulary
+from distill.objectives.tokens import check_mixing
 from distill.plan import Line
 
 
@@ -54,7 +58,7 @@ def check_task(experiment: Experiment) -> None:
             )
     if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
         raise ConfigError("baselines: tfidf classifies, task is language_model: remove it")
-    if isinstance(experiment.aggregation, Routed | Attention):
+    if isinstance(experiment.aggregation, Routed):
         raise ConfigError(
             f"aggregation.type {experiment.aggregation.type} weighs rows by a classifier, task is "
             "language_model: use mean, weights, uncertainty, single or oracle"
@@ -75,7 +79,7 @@ def read_languages(experiment: Experiment) -> Languages:
     """Every folder's own word; ModelError for one that could not be served."""
     infos = {t.name: check_language_folder(t.path, t.allow_pickle) for t in experiment.teachers}
     for teacher in experiment.teachers:
-        _check_declared(teacher, infos[teacher.name])
+        check_tokenizer_sha256(teacher.name, teacher.path, teacher.tokenizer_sha256)
     base = check_language_folder(experiment.experts.base) if experiment.experts else None
     return Languages(infos, base, _tokenizer_folder(experiment))
 
@@ -102,40 +106,12 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
                 f"{info.max_positions} positions of {key}: lower it"
             )
         if not experiment.objective.crosses_tokenizers:
-            same_vocabulary(languages.tokenizer, folder)
+            same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size)
         wire = serving.wire.resolved(True, serving.dtype)
         wire.check(f"{key}.wire", experiment.objective, [experiment.kd.temperature])
-    _check_mixture(experiment, served)
-
-
-def _check_mixture(
-    experiment: Experiment, served: Mapping[str, tuple[str, LanguageInfo, Serving]]
-) -> None:
-    partial = [key for key, (_, _, serving) in served.items() if not serving.wire.is_exact]
-    mixture = experiment.aggregation
-    if not partial:
-        return
-    if isinstance(mixture, Uncertainty):
-        raise ConfigError(
-            f"aggregation.type {mixture.type} needs all logits of every teacher, and the wire of "
-            f"{partial[0]} does not carry them: use wire hidden or dense, or aggregation mean"
-        )
-    num_teachers = 2 if experiment.experts else len(experiment.teachers)
-    if mixture.num_asked(num_teachers) > 1 and mixture.mix == "logits":
-        raise ConfigError(
-            f"aggregation.mix logits needs all logits of every teacher, and the wire of "
-            f"{partial[0]} does not carry them: set aggregation.mix to probabilities"
-        )
-
-
-def _check_declared(teacher: Teacher, info: LanguageInfo) -> None:
-    declared = teacher.tokenizer_sha256
-    if declared is not None and declared != info.tokenizer_sha256:
-        raise ConfigError(
-            f"teachers.{teacher.name}.tokenizer_sha256 is {declared}, the tokenizer in "
-            f"{teacher.path} has {info.tokenizer_sha256}: put the right one there, or "
-            "correct the key"
-        )
+    wires = [s.wire for _, _, s in served.values()] * (2 if experiment.experts else 1)
+    if wires:
+        check_mixing(experiment.aggregation, wires, experiment.objective)
 
 
 def _tokenizer_folder(experiment: Experiment) -> str:
@@ -165,7 +141,7 @@ def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, st
     for name, student in named:
         own = student.tokenizer or (student.init_from or student).path or tokenizer
         check_language_start(student, own, length)
-        lines.append((name, *language_line(student, own, length)))
+        lines.append((name, *_line(student, own)))
     return lines
 
 
@@ -182,3 +158,18 @@ def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
         if count:
             lines.append(Line("rows", what, f"{count:,}"))
     return lines
+
+
+def _line(student: Student, tokenizer: str) -> tuple[str, str]:
+    if student.path or student.init_from:
+        start = student.init_from
+        folder = start.path if start else student.path
+        info = check_language_folder(folder or "")
+        kept = f", {start.layers} of {info.num_layers} layers ({start.keep})" if start else ""
+        lora = f", lora of rank {student.lora.rank}" if student.lora else ""
+        return f"from {folder}{kept}{lora}", f"{info.num_params / 1e6:.2f} M parameters there"
+    size = solve_language(student, num_ids(load_tokenizer(tokenizer)))
+    shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
+    training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
+    told = f"{size.num_params / 1e6:.2f} M parameters, {size.size_mb:.1f} MB"
+    return shape, f"{told} ({training_mb:.0f} MB to train)"

@@ -15,7 +15,7 @@ from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu
 from distill.evaluation.predict import predict, predict_teachers
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
-from distill.fit import DataSpec, Guidance, Job, TeacherSpec, load_best
+from distill.fit import Data, Guidance, Job, TeacherSpec, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.load import load_classifier
 from distill.plan import Plan
@@ -67,7 +67,7 @@ class TeacherComparison:
 
 def teacher_rows(
     plan: Plan,
-    data: DataSpec,
+    data: Data,
     guidance: Guidance,
     parts: Parts | None,
     test: Split,

@@ -22,12 +22,11 @@ from transformers import PreTrainedModel
 from distill.aggregation import Aggregation
 from distill.config import KD, Cache, Cut, Lora, Optimizer, Serving, Stream, Trainer
 from distill.config import Student as StudentConfig
-from distill.data.batches import Batches
 from distill.data.alignment import for_teacher
+from distill.data.batches import Batches
 from distill.data.blocks import build_blocks
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs, open_inputs
-from distill.data.tokens import tokenizer_fingerprint
 from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion
 from distill.loop import (
@@ -47,8 +46,9 @@ from distill.models.language import load_language_model
 from distill.models.language_student import build_language_student, with_lora
 from distill.models.load import load_base_for_classification, load_tokenizer
 from distill.models.reading import Reading
-from distill.models.tokenizer import num_ids
 from distill.models.student import build_feature_student, build_student
+from distill.models.tokenizer import num_ids
+from distill.models.vocabulary import speak_alike
 from distill.module import DistillModule
 from distill.objectives import Objective
 from distill.records import Cursor
@@ -74,25 +74,6 @@ class ModelSpec(Protocol):
         ...
 
     def build(self, seed: int) -> PreTrainedModel: ...
-
-
-class Data(Protocol):
-    """Rows as the model takes them, found again in any process by their folders."""
-
-    @property
-    def corpus(self) -> str: ...
-    @property
-    def tokenizer(self) -> str: ...
-    @property
-    def max_length(self) -> int: ...
-    def open(self, tokenizer: str | None = None) -> Inputs:
-        """As the model takes them, or another of its own ``tokenizer`` (a teacher's folder)."""
-        ...
-
-    @property
-    def reading(self) -> Reading | None:
-        """What an exported classifier should remember of it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -208,7 +189,7 @@ class BlocksSpec:
             self.packing,
             self.max_unlearnable,
         )
-        if tokenizer is None or tokenizer_fingerprint(tokenizer) == own.tokenizer_fingerprint:
+        if tokenizer is None or speak_alike(self.tokenizer, tokenizer):
             return own
         return for_teacher(own, tokenizer)
 
@@ -216,6 +197,9 @@ class BlocksSpec:
     def num_ids(self) -> int:
         """Tokens of the vocabulary."""
         return num_ids(load_tokenizer(self.tokenizer))
+
+
+Data = DataSpec | BlocksSpec
 
 
 @dataclass(frozen=True)
@@ -265,7 +249,7 @@ class Guidance:
         tokens = {s.name: data.open(s.tokenizer) for s in served}
         keys = {s.name: s.key for s in served}
         names = [t.name for t in self.teachers]
-        inputs = data.open()
+        inputs: Any = data.open()
         is_language_model = self.teachers[0].is_language_model
         return TeacherStream(
             client=self.client,

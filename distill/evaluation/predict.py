@@ -17,7 +17,7 @@ from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion, confusion_counts
 from distill.loop import BatchSource, NoTeachers, TargetSource
 from distill.module import DistillModule
-from distill.records import Knobs, RoutingInputs
+from distill.records import Knobs, RoutingInputs, TeacherAnswers
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def predict_teachers(
     for step in source.feed(batches, 0, batches.steps_per_epoch):
         _obey(is_asked_to_stop)
         for batch, answers in step.parts:
-            assert answers is not None
+            assert isinstance(answers, TeacherAnswers)
             router_BK = answers.router_logits_BK
             homes_B = torch.from_numpy(homes_of(batch.rows_B))
             known = RoutingInputs(tuple(names), homes_B, router_BK)

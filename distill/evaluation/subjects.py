@@ -48,6 +48,7 @@ class Part:
     cut: Cut = "head"
     num_features: int = 0
     serving: Serving = field(default_factory=Serving)
+    is_language_model: bool = False
 
     @property
     def num_labels(self) -> int:

@@ -9,13 +9,13 @@ import numpy as np
 
 from distill.config import Experts, Trainer
 from distill.experts.partition import Parts
-from distill.fit import BlocksSpec, DataSpec, EncoderSpec, Job, LanguageExpertSpec, ModelSpec
+from distill.fit import BlocksSpec, Data, EncoderSpec, Job, LanguageExpertSpec, ModelSpec
 
 ROUTER = "router"
 
 
 def expert_jobs(
-    experts: Experts, parts: Parts, data: DataSpec | BlocksSpec, folder: Path, seed: int
+    experts: Experts, parts: Parts, data: Data, folder: Path, seed: int
 ) -> list[Job]:
     """One job a part: the base fine-tuned on the part's rows, selected on its validation rows."""
     spec: ModelSpec
@@ -44,7 +44,7 @@ def expert_jobs(
 def router_job(
     experts: Experts,
     parts: Parts,
-    data: DataSpec,
+    data: Data,
     folder: Path,
     seed: int,
     targets: Mapping[str, np.ndarray] | None = None,

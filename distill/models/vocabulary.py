@@ -54,6 +54,12 @@ def same_vocabulary(
     return num
 
 
+def speak_alike(one: str | Path, other: str | Path) -> bool:
+    """Whether two folders' tokenizers cut every text into the same ids."""
+    first, second = load_tokenizer(one), load_tokenizer(other)
+    return _names(first) == _names(second) and not _differing_rules(first, second)
+
+
 def check_tokenizer_sha256(name: str, folder: str | Path, declared: str | None) -> None:
     """Raise ModelError unless the folder's tokenizer is the one that the configuration declares."""
     found = tokenizer_fingerprint(folder) if declared is not None else None

@@ -20,7 +20,7 @@ from distill.evaluation.efficiency import measure_on_cpu
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
-from distill.fit import DataSpec, Guidance, load_best
+from distill.fit import Data, Guidance, load_best
 from distill.models.load import load_classifier
 from distill.pipeline import (
     Driver,
@@ -182,7 +182,7 @@ class Asked:
     metrics: dict[str, float]
 
 
-def _ask_once(d: Driver, experts: list, data: DataSpec, parts: Parts | None) -> Asked:
+def _ask_once(d: Driver, experts: list, data: Data, parts: Parts | None) -> Asked:
     """Serve the teachers, fill the cache with all that any trial could need, let them go."""
     test = Split(d.plan.corpus, "test")
     with serve_teachers(d, experts) as guidance:
@@ -200,7 +200,7 @@ def _ask_once(d: Driver, experts: list, data: DataSpec, parts: Parts | None) -> 
     return Asked(replace(guidance, client=silent), rows, params, metrics)
 
 
-def _fill(d: Driver, guidance: Guidance, data: DataSpec) -> dict[str, float]:
+def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
     """Every row of every split, through the routes that trials will take; what it took."""
     corpus = d.plan.corpus
     asks = _whom(d.experiment, guidance)

@@ -210,7 +210,7 @@ def _train(
 
 def assess(job: Job, entry: Entry) -> Metrics:
     """Validation metrics of the weights that are exported, and the teachers' beside them."""
-    best = max(_evaluations(entry), key=lambda row: row[job.trainer.select_by])
+    best = max(_evaluations(entry), key=job.selection.score)
     metrics = {name: best[name] for name in REPORTED}
     if job.kd is not None and job.guidance is not None:
         metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}

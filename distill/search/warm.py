@@ -13,6 +13,7 @@ from pathlib import Path
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
 from distill.fit import Job, build_module
+from distill.module import DistillModule
 from distill.pipeline import Driver, run_tasks
 from distill.search.ledger import Entry
 from distill.search.memory import KEYS, Memory, Proposal, judge, refinements
@@ -100,6 +101,7 @@ def _meta(d: Driver, sweep: Sweep, values: dict[str, Value]) -> dict[str, float]
     metrics = {"student.params": float(sum(p.numel() for p in module.student.parameters()))}
     if job.guidance is not None:
         validation = Split(d.plan.corpus, "validation")
+        assert isinstance(module, DistillModule)
         with job.guidance.open(job.data, "sweep", validation.num_classes) as stream:
             seen = predict(module, validation.batches(job.data.open()), stream)
         assert seen.teacher_R is not None

@@ -75,8 +75,10 @@ class TeacherStream:
         self._tokens = tokens
         everyone = (*self.names, router) if router else self.names
         self._wires = {name: (wires or {}).get(name) or DenseWire() for name in everyone}
-        self._widths = dict.fromkeys(self.names, num_labels) | {router: len(self.names)}
-        self._widths |= widths or {}
+        self._widths = dict.fromkeys(everyone, num_labels)
+        if router is not None:
+            self._widths[router] = len(self.names)
+        self._widths.update(widths or {})
         rows = RowJoining(self._wires, num_labels)
         self._rows = rows
         self._joining: Joining = rows
