@@ -17,7 +17,9 @@ from transformers import PreTrainedModel
 
 from distill import __version__
 from distill.errors import RunFolderError
+from distill.models.decoder import head_of, is_causal
 from distill.models.features import FeatureClassifier
+from distill.models.language_student import merged
 from distill.models.load import usable_positions
 from distill.models.reading import Reading, reading_of, remember
 from distill.models.tokenizer import load_tokenizer, quiet
@@ -33,6 +35,23 @@ classify("some text", truncation=True)
 USE_PAIRS = USE_TEXT.replace(
     'classify("some text", ', 'classify({"text": "one text", "text_pair": "another"}, '
 )
+USE_LANGUAGE = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder").eval()
+{inputs}
+outputs = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+tokenizer.decode(outputs[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+```
+"""
+TEXT_INPUTS = 'inputs = tokenizer("Once upon a time", return_tensors="pt")'
+CHAT_INPUTS = """\
+chat = [{"role": "user", "content": "Tell me a story."}]
+inputs = tokenizer.apply_chat_template(
+    chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)"""
 USE_FEATURES = """\
 ```python
 import torch
@@ -68,13 +87,16 @@ class ModelCard:
 
 
 def export(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer_folder: str | Path,
     out: str | Path,
     card: ModelCard,
     reading: Reading | None = None,
 ) -> None:
     """Write float32 safetensors, config, tokenizer and README.md into ``out``, replacing it.
+
+    Of a language model also how it generates; low-rank updates (a peft model's) are merged, and a
+    head that is the embeddings is stored once.
 
     A model of features has no tokenizer: ``tokenizer_folder`` is not read. ``reading``: how one of
     text was shown its rows, which ``distill evaluate`` then repeats.
@@ -90,15 +112,17 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)  # left by a crash
     partial.mkdir(parents=True)
 
-    exported: Any = copy.deepcopy(model)  # the one in training keeps its device and arithmetic
+    exported: Any = merged(model)
+    if exported is model:
+        exported = copy.deepcopy(model)  # the one in training keeps its device and arithmetic
     exported.to(device="cpu", dtype=torch.float32).eval()
     if reading is not None:
         remember(exported.config, reading)
     with quiet():
         exported.save_pretrained(partial, max_shard_size="100GB")
-    if not isinstance(model, FeatureClassifier):
+    if not isinstance(exported, FeatureClassifier):
         tokenizer = load_tokenizer(tokenizer_folder)
-        tokenizer.model_max_length = usable_positions(model.config)
+        tokenizer.model_max_length = usable_positions(exported.config)
         if reading is not None and reading.cut == "tail":
             tokenizer.truncation_side = "left"  # for who truncates with transformers alone
         tokenizer.save_pretrained(partial)
@@ -148,7 +172,6 @@ def _sync(path: Path) -> None:
 
 
 def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
-    id2label: Any = model.config.id2label
     size_mb = (folder / "model.safetensors").stat().st_size / 1e6
     reading = reading_of(model.config, folder)
     rows = {
@@ -157,7 +180,7 @@ def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
         "Objective": card.objective,
         "Temperature": card.temperature,
         "Alpha (weight of the soft target)": card.alpha,
-        "Labels": ", ".join(id2label[index] for index in sorted(id2label)),
+        **_shows(model),
         "Reads": reading,
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Size": f"{size_mb:.2f} MB (float32 safetensors)",
@@ -166,11 +189,7 @@ def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
     } | {name: f"{value:.4f}" for name, value in card.metrics.items()}
     lines = [f"| {_cell(k)} | {_cell(v)} |" for k, v in rows.items() if v not in (None, "")]
     about = "\n".join(lines)
-    is_text = not isinstance(model, FeatureClassifier)
-    kind = "text-classification" if is_text else "tabular-classification"
-    use = USE_TEXT if is_text else USE_FEATURES.format(columns=_columns(model.config))
-    if reading is not None and reading.is_pair:
-        use = USE_PAIRS
+    kind, what, use = _kind(model, folder, reading)
     origin = f"distilled from {len(card.teachers)} teacher(s)" if card.teachers else "fine-tuned"
     return f"""\
 ---
@@ -182,7 +201,7 @@ tags:
 
 # {card.name}
 
-A {"text classifier" if is_text else "classifier of numbers"}, {origin} with distill.
+A {what}, {origin} with distill.
 
 | | |
 |---|---|
@@ -191,6 +210,30 @@ A {"text classifier" if is_text else "classifier of numbers"}, {origin} with dis
 ## Use
 
 {use}"""
+
+
+def _shows(model: PreTrainedModel) -> dict[str, object]:
+    """What its outputs are about."""
+    if is_causal(model):
+        return {
+            "Vocabulary": f"{head_of(model).out_features:,} tokens",
+            "Positions": usable_positions(model.config),
+        }
+    id2label: Any = model.config.id2label
+    return {"Labels": ", ".join(id2label[index] for index in sorted(id2label))}
+
+
+def _kind(model: PreTrainedModel, folder: Path, reading: Reading | None) -> tuple[str, str, str]:
+    """The pipeline's name, what the model is, and how it is used."""
+    if isinstance(model, FeatureClassifier):
+        use = USE_FEATURES.format(columns=_columns(model.config))
+        return "tabular-classification", "classifier of numbers", use
+    if is_causal(model):
+        is_chat = bool(load_tokenizer(folder).chat_template)
+        use = USE_LANGUAGE.format(inputs=CHAT_INPUTS if is_chat else TEXT_INPUTS)
+        return "text-generation", "language model", use
+    is_pair = reading is not None and reading.is_pair
+    return "text-classification", "text classifier", USE_PAIRS if is_pair else USE_TEXT
 
 
 def _columns(config: Any) -> str:
