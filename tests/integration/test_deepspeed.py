@@ -7,24 +7,30 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from distill.aggregation import Attention
 from distill.config import KD, Optimizer, Trainer
+from distill.fit import Job
+from distill.fit import fit as fit_job
 from distill.loop import Pace, Selection, train
 from distill.module import DistillModule
 from distill.objectives import ForwardKL
 from distill.schedule import Schedule
 from distill.student.engines import make_engine
 from distill.student.store import FolderStore
+from tests.test_language_fit import job_of
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 NUM_STEPS = 20
+LANGUAGE_STAGES = (1, 3)
 MICRO = 4
 
 
@@ -88,12 +94,34 @@ def rank_main(rank: int, world_size: int, port: int, folder: Path) -> None:
             is_same = all(torch.equal(state[n], resumed_state[n]) for n in state)
             record = {"losses": losses, "rest": rest, "is_same": is_same}
             (folder / f"zero-{stage}.json").write_text(json.dumps(record))
+    for stage in LANGUAGE_STAGES:
+        job = language_job(folder, f"language-{stage}", rank, zero_stage=stage)
+        fit_job(job, rank, world_size)
+
+
+def language_job(root: Path, folder: str, rank: int = 0, **trainer: Any) -> Job:
+    """20 steps of a Llama with tied embeddings under two teachers that send hidden states, one of
+    them with a padded vocabulary; blocks of uneven numbers of positions."""
+    pace = {"batch_size": 6, "micro_batch_size": 2, "log_every": 1, "eval_every": 1000}
+    mixture = {"type": "mean", "mix": "probabilities"}
+    job = job_of(root, f"{folder}-rank-{rank}", aggregation=mixture)  # no driver made the folder
+    changed = job.trainer.model_copy(update={"engine": "deepspeed", **pace, **trainer})
+    optimizer = job.optimizer.model_copy(update={"decay": "constant"})
+    own = {"trainer": changed, "optimizer": optimizer, "num_steps": NUM_STEPS}
+    return replace(job, folder=str(root / folder), **own)
+
+
+def language_losses(root: Path, folder: str) -> list[float]:
+    lines = (root / folder / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line)["metrics"] for line in lines]
+    return [metrics["loss"] for metrics in found if "loss" in metrics]
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of all stages on two ranks."""
     folder = tmp_path_factory.mktemp("deepspeed")
+    fit_job(language_job(folder, "plain", engine="torch"))  # the reference
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -141,6 +169,19 @@ def test_resumed_is_uninterrupted_bit_for_bit(two_ranks: Path, stage: int) -> No
     assert len(record["rest"]) == NUM_STEPS - 10
     assert record["rest"] == record["losses"][10:]
     assert record["is_same"]
+
+
+@pytest.mark.parametrize("stage", LANGUAGE_STAGES)
+def test_a_language_model_with_tied_embeddings_trains_alike(two_ranks: Path, stage: int) -> None:
+    plain, sharded = (language_losses(two_ranks, name) for name in ("plain", f"language-{stage}"))
+    assert len(plain) == NUM_STEPS and plain[-1] < plain[0]
+    assert sharded == pytest.approx(plain, rel=1e-5)
+    weights = {
+        name: load_file(two_ranks / name / "best.safetensors")
+        for name in ("plain", f"language-{stage}")
+    }
+    for name, tensor in weights["plain"].items():
+        torch.testing.assert_close(weights[f"language-{stage}"][name], tensor, rtol=1e-4, atol=1e-5)
 
 
 if __name__ == "__main__":
