@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from distill.config import SPLITS, Cut
 from distill.data.block_file import BlockFile, Rows, write_blocks
+from distill.data.content import Kind
 from distill.data.corpus import Corpus, documents_in, homes
 from distill.data.packing import Block, packed
 from distill.data.rows import published
@@ -105,7 +106,8 @@ class Blocks(BlockFile):
         self.documents = documents
         self.folder = folder
         self.tokenizer_folder = tokenizer_folder
-        self.kind = documents.kind
+        assert documents.kind is not None
+        self.kind: Kind = documents.kind
         self.domain_names = documents.domain_names
         self.num_dropped = documents.num_dropped
         self.fingerprint: str = manifest["fingerprint"]
@@ -178,7 +180,6 @@ class Blocks(BlockFile):
                 "data.columns.text has no prompts to generate from: give data.columns.prompt and "
                 "completion, or messages"
             )
-        assert self.kind is not None
         tokenizer = load_tokenizer(self.tokenizer_folder)
         sequencer = Sequencer(tokenizer, self.kind, self.max_length, self.cut)
         found: list[Prompt] = []
