@@ -11,9 +11,8 @@ import torch
 
 from distill.check import check
 from distill.config import parse
-from distill.fit import Guidance, Job, TeacherSpec, build_module, fit, load_best
+from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
 from distill.jobs import language_job, write_tokenizer
-from distill.models.vocabulary import speak_alike
 from distill.run_folder import RunFolder
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine

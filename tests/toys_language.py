@@ -75,6 +75,7 @@ def language_experiment(root: Path, **changes: Any) -> dict[str, Any]:
     """The raw configuration of a run that takes seconds once Ray is up; data beside it."""
     if not (root / "texts.parquet").exists():
         write_texts(root / "texts.parquet")
+    if not (root / "meals").exists():
         write_llama(root / "films", seed=1)
         write_llama(root / "meals", seed=2, vocab_size=NUM_TOKENS + 6)
     raw: dict[str, Any] = {

@@ -14,9 +14,7 @@ from distill.fit import BlocksSpec, Data, EncoderSpec, Job, LanguageExpertSpec, 
 ROUTER = "router"
 
 
-def expert_jobs(
-    experts: Experts, parts: Parts, data: Data, folder: Path, seed: int
-) -> list[Job]:
+def expert_jobs(experts: Experts, parts: Parts, data: Data, folder: Path, seed: int) -> list[Job]:
     """One job a part: the base fine-tuned on the part's rows, selected on its validation rows."""
     spec: ModelSpec
     if isinstance(data, BlocksSpec):
