@@ -3,9 +3,9 @@
     python benchmarks/wire_transport.py [--out benchmarks/results/wire_transport.json]
 
 One actor holds what a teacher has computed of some positions (hidden states and logits, random, of
-a real vocabulary's width); a call encodes it in a wire and returns it, the caller gets it and checks
-it as the stream does. Beside each: an actor that returns as many bytes that it has already, and a
-caller that touches them. Runs of the two alternate; medians, and the ratio within each run.
+a real vocabulary's width); a call encodes it in a wire and returns it, the caller gets it and
+checks it as the stream does. Beside each: an actor that returns as many bytes that it has already,
+and a caller that touches them. Runs of the two alternate; medians, and the ratio within each run.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def evaluate(
     module = load_best(student)
     guidance = student.guidance
     routing: Routing | None = None
-    eval_metrics = _best_evaluation(student)
+    eval_metrics = best_evaluation(student)
     teacher_row: Row | None = None
     if guidance is None:
         predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
@@ -120,10 +120,10 @@ def evaluate(
     if routing is not None:
         metrics |= routing.metrics(_homes(parts, routing))
         router(routing, run.report / "router.png")
-    card = _card(plan, guidance, metrics)
-    export(module.student, student.data.tokenizer, run.student, card, student.data.reading)
-    histories = {job.name: _history(job) for job in [student, *baselines]}
-    _write_report(run.report, rows, histories, metrics)
+    told = card(plan, guidance, metrics)
+    export(module.student, student.data.tokenizer, run.student, told, student.data.reading)
+    histories = {job.name: history(job) for job in [student, *baselines]}
+    write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
 
 
@@ -182,7 +182,7 @@ def _trust(predicted: Predicted, test: Split) -> dict[str, float]:
     return metrics | {"fidelity.ece_gap": gap}
 
 
-def _card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> ModelCard:
+def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> ModelCard:
     experiment = plan.experiment
     return ModelCard(
         name=experiment.tracking.experiment or Path(experiment.output).name,
@@ -196,22 +196,22 @@ def _card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> M
     )
 
 
-def _history(job: Job) -> list[dict[str, Any]]:
+def history(job: Job) -> list[dict[str, Any]]:
     """The lines of a fit's metrics.jsonl."""
     return Tail(Path(job.folder) / "metrics.jsonl").read()
 
 
-def _best_evaluation(job: Job) -> dict[str, float]:
+def best_evaluation(job: Job) -> dict[str, float]:
     """The validation metrics of the weights that are exported."""
     best_step = json.loads((Path(job.folder) / "done.json").read_text())["best_step"]
     metrics: dict[str, float] = {}
-    for line in _history(job):
+    for line in history(job):
         if line["step"] == best_step:
             metrics |= {n: v for n, v in line["metrics"].items() if n.startswith("eval.")}
     return metrics
 
 
-def _write_report(
+def write_report(
     folder: Path,
     rows: list[Row],
     histories: dict[str, list[dict[str, Any]]],

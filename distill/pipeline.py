@@ -36,6 +36,7 @@ from distill.jobs import language_job, student_job, write_tokenizer
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.outcome import Outcome, evaluate
+from distill.outcome_language import evaluate_language
 from distill.placement import check_kept, check_labels
 from distill.plan import Plan
 from distill.report.progress import Progress, Tail

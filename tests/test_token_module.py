@@ -64,9 +64,8 @@ def blocks_of(tmp_path: Path, rows: list[dict[str, Any]], max_length: int) -> Bl
     columns = {"prompt": "prompt", "completion": "completion", "split": "split"}
     data = Data(path=str(tmp_path / "rows.parquet"), columns=columns, cache_dir=str(tmp_path))
     corpus = build_corpus(data, is_language_model=True)
-    return build_blocks(
-        corpus, write_tokenizer(tmp_path / "tokenizer"), max_length, "head", True, 1
-    )
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    return build_blocks(corpus, tokenizer, max_length, max_unlearnable=1)
 
 
 def ce_of(rows: Blocks, split: str = "train") -> tuple[float, int]:
@@ -83,7 +82,7 @@ def ce_of(rows: Blocks, split: str = "train") -> tuple[float, int]:
 
 def by_hand(sequences: list[tuple[list[int], int]]) -> float:
     """Σ CE of each sequence alone, of the tokens from the given place on."""
-    model, total = llama(5), 0.0
+    model, total = llama(5).requires_grad_(False), 0.0
     for ids, first in sequences:
         logits_TV = model(input_ids=torch.tensor([ids])).logits[0]
         total += float(

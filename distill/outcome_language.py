@@ -1,0 +1,177 @@
+"""The end of a language-model run: test once, generate, table, plots, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from transformers import PreTrainedModel
+
+from distill.comparison_language import Compared, Scores, Teachers, compare, score
+from distill.config import Generation
+from distill.data.blocks import Blocks
+from distill.evaluation.efficiency import Efficiency, measure_on_cpu
+from distill.evaluation.generation import GenerationScores, score_answers, write_answers
+from distill.experts.partition import Parts
+from distill.fit import Guidance, Job, load_best
+from distill.interrupt import StopOnSignal
+from distill.models.language import check_language_folder
+from distill.models.language_student import merged
+from distill.models.load import load_tokenizer
+from distill.outcome import Outcome, best_evaluation, card, history, write_report
+from distill.plan import Plan
+from distill.report.table import Role, Row
+from distill.run_folder import RunFolder
+from distill.student.export import export
+
+LATENCY_TOKENS = 128
+"""Tokens of the one forward whose time is told: a whole block of a large model takes seconds."""
+
+
+def evaluate_language(
+    plan: Plan,
+    run: RunFolder,
+    student: Job,
+    baselines: list[Job],
+    parts: Parts | None,
+    interrupt: StopOnSignal,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Test once: teachers and their aggregate, students without teachers, the student; export it."""
+    assert plan.blocks is not None
+    told = _Tables(plan, student.guidance, interrupt.is_set)
+    say("evaluating on the test split")
+    rows = []
+    compared: Compared | None = None
+    if student.guidance is not None and not plan.experiment.objective.crosses_tokenizers:
+        compared = told.compared(student)
+        rows += told.teacher_rows(compared)
+    for job in baselines:
+        rows.append(told.student_row(job, "baseline"))
+    row, cost = told.student_row_and_cost(student, "student", compared)
+    rows.append(row)
+    rows = _relative(rows)
+    row = rows[-1]
+    metrics = best_evaluation(student) | {
+        name: value for name, value in row.metrics().items() if value is not None
+    }
+    metrics |= {"student.gflops": cost.gflops, "student.latency_ms": cost.latency_ms}
+    if student.kd is not None:
+        metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
+    exported = merged(load_best(student).student)
+    export(exported, student.data.tokenizer, run.student, card(plan, student.guidance, metrics))
+    histories = {job.name: history(job) for job in [student, *baselines]}
+    write_report(run.report, rows, histories, metrics)
+    return Outcome(rows, metrics, run.student, run.report, histories)
+
+
+class _Tables:
+    """The rows of the comparison."""
+
+    def __init__(
+        self, plan: Plan, guidance: Guidance | None, is_asked_to_stop: Callable[[], bool]
+    ) -> None:
+        assert plan.blocks is not None
+        self._plan = plan
+        self._blocks: Blocks = plan.blocks
+        self._guidance = guidance
+        self._is_asked_to_stop = is_asked_to_stop
+
+    def compared(self, student: Job) -> Compared:
+        """The student beside its teachers; their answers come from the cache a second time."""
+        assert self._guidance is not None
+        teachers = Teachers.of(self._guidance)
+        with teachers.open(student.data) as stream:
+            return compare(
+                load_best(student).eval(),
+                self._blocks,
+                teachers,
+                stream,
+                self._guidance.aggregation,
+                self._is_asked_to_stop,
+            )
+
+    def teacher_rows(self, compared: Compared) -> list[Row]:
+        assert self._guidance is not None
+        rows = []
+        sizes = []
+        for spec in self._guidance.teachers:
+            info = check_language_folder(spec.folder, spec.serving.allow_pickle)
+            sizes.append(info.num_params)
+            row = self._row(spec.name, "expert", compared.teachers[spec.name])
+            rows.append(replace(row, params=info.num_params, size_mb=info.num_params * 4 / 1e6))
+        if len(rows) > 1:
+            mix = self._row(f"{self._guidance.aggregation.type} mix", "mix", compared.aggregate)
+            rows.append(replace(mix, params=sum(sizes), size_mb=sum(sizes) * 4 / 1e6))
+        return rows
+
+    def student_row(self, job: Job, role: Role) -> Row:
+        has_teachers = self._guidance is not None
+        crosses = self._plan.experiment.objective.crosses_tokenizers
+        compared = self.compared(job) if has_teachers and not crosses else None
+        return self.student_row_and_cost(job, role, compared)[0]
+
+    def student_row_and_cost(
+        self, job: Job, role: Role, compared: Compared | None
+    ) -> tuple[Row, Efficiency]:
+        module = load_best(job).eval()
+        if compared is None:
+            scores = score(module, self._blocks, self._is_asked_to_stop)
+        else:
+            scores = compared.student
+        row = self._row(job.name, role, scores)
+        model = merged(module.student)
+        cost = measure_on_cpu(model, min(LATENCY_TOKENS, self._blocks.max_length), num_runs=3)
+        row = replace(
+            row,
+            params=cost.params,
+            size_mb=cost.size_mb,
+            latency_ms=cost.latency_ms,
+            peak_memory_mb=cost.peak_memory_mb,
+            tokens_per_s=cost.tokens_per_s,
+        )
+        written = self._written(model, job, self._plan.experiment.generation)
+        if written is None:
+            return row, cost
+        row = replace(row, exact_match=written.exact_match, rouge_l=written.rouge_l)
+        return row, cost
+
+    def _written(
+        self, model: PreTrainedModel, job: Job, generation: Generation
+    ) -> GenerationScores | None:
+        if self._blocks.kind == "text" or generation.num_prompts == 0:
+            return None
+        prompts = self._blocks.prompts_of("test", generation.num_prompts)
+        answers = write_answers(
+            model,
+            load_tokenizer(job.data.tokenizer),
+            [prompt.ids for prompt in prompts],
+            generation.max_new_tokens,
+            is_asked_to_stop=self._is_asked_to_stop,
+        )
+        return score_answers(answers, [prompt.reference for prompt in prompts])
+
+    def _row(self, name: str, role: Role, scores: Scores) -> Row:
+        total = scores.total
+        return Row(
+            name=name,
+            role=role,
+            accuracy=total.accuracy,
+            perplexity=total.perplexity,
+            agreement=total.agreement,
+            jsd=total.jsd,
+            per_domain=scores.perplexities(self._blocks.domain_names),
+        )
+
+
+def _relative(rows: list[Row]) -> list[Row]:
+    """How many times smaller than the largest teacher."""
+    teachers = [row.params or 0 for row in rows if row.role == "expert"]
+    if not teachers:
+        return rows
+    return [
+        replace(row, compression=max(teachers) / row.params)
+        if row.role in ("baseline", "student") and row.params
+        else row
+        for row in rows
+    ]
