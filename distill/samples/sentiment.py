@@ -11,9 +11,7 @@ encoder is all-MiniLM-L6-v2 (22.7 M parameters).
 from __future__ import annotations
 
 import argparse
-import hashlib
 import html
-import json
 import sys
 import tempfile
 from collections import Counter
@@ -27,17 +25,8 @@ from pyarrow import parquet
 from distill.config import SPLITS, Holdout
 from distill.data.splits import split_of
 from distill.errors import DataError, DistillError
-from distill.samples.packages import Kind, extract, fetch, opened
-
-
-class Package(NamedTuple):
-    """A pinned source."""
-
-    requirement: str
-    sha256: str
-    kind: Kind
-    licence: str
-
+from distill.samples.manifest import valid_manifest, write_manifest
+from distill.samples.packages import Package, extract, fetch, opened
 
 SENTENCES = Package(
     "vaderSentiment==3.3.2",
@@ -113,8 +102,9 @@ def without_duplicates(rows: Iterator[Row]) -> tuple[list[Row], int]:
 
 def build(out: Path) -> str:
     """Write the data set into ``out`` unless it is there; returns the table that is printed."""
-    manifest_path = out / "manifest.json"
-    if (manifest := _valid_manifest(out)) is None:
+    packages = [package._asdict() for package in (SENTENCES, ENCODER)]
+    identity = {"format": FORMAT, "packages": packages}
+    if (manifest := valid_manifest(out, identity, _outputs(out))) is None:
         rows, num_dropped = without_duplicates(_all_rows())
         encoder = fetch(ENCODER.requirement, ENCODER.sha256, ENCODER.kind)
         for name in ENCODER_FILES:
@@ -123,15 +113,13 @@ def build(out: Path) -> str:
         table = pa.table(dict(zip(Row._fields, columns, strict=True)))
         parquet.write_table(table, out / "sentiment.parquet")
         counts = Counter((row.domain, row.split) for row in rows)
-        manifest = {
-            "format": FORMAT,
-            "packages": [package._asdict() for package in (SENTENCES, ENCODER)],
-            "num_duplicates_dropped": num_dropped,
-            "num_rows": {d: {s: counts[d, s] for s in SPLITS} for d in MEMBERS},
-            "files": {str(p.relative_to(out)): _sha256(p) for p in _outputs(out)},
-        }
-        # Last, so that an interrupted build has no manifest and is done again.
-        manifest_path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        manifest = write_manifest(
+            out,
+            identity,
+            _outputs(out),
+            num_duplicates_dropped=num_dropped,
+            num_rows={d: {s: counts[d, s] for s in SPLITS} for d in MEMBERS},
+        )
     return _table(manifest)
 
 
@@ -147,24 +135,6 @@ def _all_rows() -> Iterator[Row]:
 
 def _outputs(out: Path) -> list[Path]:
     return [out / "sentiment.parquet", *(out / "encoder" / name for name in ENCODER_FILES)]
-
-
-def _valid_manifest(out: Path) -> dict | None:
-    """The manifest, if it is of these packages and every file is as it says."""
-    try:
-        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-        packages = [package._asdict() for package in (SENTENCES, ENCODER)]
-        if manifest["format"] != FORMAT or manifest["packages"] != packages:
-            return None
-        files = {str(path.relative_to(out)): _sha256(path) for path in _outputs(out)}
-        return manifest if manifest["files"] == files else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _table(manifest: dict) -> str:
