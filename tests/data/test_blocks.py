@@ -112,6 +112,7 @@ def test_blocks_are_written_once_and_pickle_as_their_path(corpus_of, causal_fold
     assert tail.num_truncated == first.num_truncated > 0
 
 
+@pytest.mark.slow
 def test_another_process_packs_the_same_blocks(corpus_of, causal_folder, tmp_path):
     corpus = corpus_of(text_rows())
     here = build_blocks(corpus, causal_folder, MAX_LENGTH)
