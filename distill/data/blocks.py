@@ -72,7 +72,8 @@ def build_blocks(
     if corpus.kind != "text":
         identity.append(cut)
     if corpus.kind == "messages":
-        identity.append(tokenizer.get_chat_template())
+        named = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        identity += [tokenizer.get_chat_template(), named]  # which the template writes
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     folder = corpus.folder / "blocks" / fingerprint[:32]
     if not (folder / "manifest.json").is_file():

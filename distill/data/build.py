@@ -219,7 +219,8 @@ class Builder:
         used: set[int] = set()
 
         def renumbered() -> Iterator[pa.RecordBatch]:
-            with ipc.open_stream(str(spool)) as reader:
+            # A file, not its path, which pyarrow would map: mapped pages stay in memory.
+            with pa.OSFile(str(spool)) as source, ipc.open_stream(source) as reader:
                 for batch in reader:
                     domains = batch.column("domain").to_numpy()
                     if threshold:

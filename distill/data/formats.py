@@ -32,7 +32,7 @@ Columns = tuple[str, ...] | None
 Reader = Callable[[pafs.FileSystem, str, str, Columns, Kept], Iterator[pa.RecordBatch]]
 
 NUM_ROWS = 4096  # of a batch read from Parquet or JSON, where its rows are small
-NUM_BYTES = 16 << 20  # of a batch read from Parquet, by the mean size of its rows
+NUM_BYTES = 4 << 20  # of a batch read from Parquet, by the mean size of its rows
 CSV_BLOCK = 16 << 20  # bytes; a longer row is an error of Arrow's reader
 
 ENDINGS = {

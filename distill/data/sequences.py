@@ -112,7 +112,7 @@ class Sequencer:
     def asked(self, document: tuple[str, ...], row: int) -> tuple[list[int], str] | None:
         """The prompt of a document, cut to leave room for a token, and what is to be written.
 
-        None where nothing is, and where ``head`` would cut all of it.
+        None where nothing is, where nothing asks for it, and where ``head`` would cut all of it.
         """
         if self.kind == "completion":
             prompt, reference = document
@@ -121,9 +121,8 @@ class Sequencer:
         else:
             assert self.chat_tokens is not None
             found = self.chat_tokens.prompt(json.loads(document[0]), row)
-        if found is None or (ids := self._with_room(found[0])) is None:
-            return None
-        return ids, found[1]
+        ids = None if found is None else self._with_room(found[0])
+        return (ids, found[1]) if found and ids else None
 
     def _with_room(self, ids: list[int]) -> list[int] | None:
         room = self.max_length - 1

@@ -112,6 +112,7 @@ def test_blocks_are_written_once_and_pickle_as_their_path(corpus_of, causal_fold
     assert tail.num_truncated == first.num_truncated > 0
 
 
+@pytest.mark.slow
 def test_another_process_packs_the_same_blocks(corpus_of, causal_folder, tmp_path):
     corpus = corpus_of(text_rows())
     here = build_blocks(corpus, causal_folder, MAX_LENGTH)
@@ -166,6 +167,7 @@ def test_prompts_end_where_the_answer_begins(corpus_of, causal_folder):
     assert [tokenizer.decode(p.ids) for p in found] == [r["prompt"] for r in asked[:4]]
     assert [blocks.domain_names[p.domain] for p in found] == [r["domain"] for r in asked[:4]]
     assert len(blocks.prompts_of("test", 1000)) == len(asked)
+    assert blocks.prompts_of("test", 0) == []
     # A prompt that fills the length is passed over, or loses its oldest tokens.
     head, tail = (
         build_blocks(corpus_of(rows), causal_folder, 24, cut, max_unlearnable=1.0)

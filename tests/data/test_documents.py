@@ -41,6 +41,12 @@ def test_every_format_gives_the_same_documents(kind, tmp_path, data):
         assert [list(d) for d in shown] == expected
         assert corpus.documents_of(corpus.rows(split)[::-1]) == documents[::-1]
         assert set(corpus.labels_of(corpus.rows(split)).tolist()) <= {UNLABELLED}
+    first = next(corpus.texts("test"))  # as a tokenizer is trained on it
+    row = next(row for row in rows if row["split"] == "test")
+    if kind == "messages":
+        assert first == ("\n".join(message["content"] for message in row["messages"]), None)
+    else:
+        assert first == (row.get("text") or row["prompt"], row.get("completion"))
     domains = [corpus.domain_names[d] for d in corpus.domains_of(corpus.rows("test"))]
     assert domains == [row["domain"] for row in rows if row["split"] == "test"]
 
