@@ -32,7 +32,7 @@ Columns = tuple[str, ...] | None
 Reader = Callable[[pafs.FileSystem, str, str, Columns, Kept], Iterator[pa.RecordBatch]]
 
 NUM_ROWS = 4096  # of a batch read from Parquet or JSON, where its rows are small
-NUM_BYTES = 4 << 20  # of a batch read from Parquet, by the mean size of its rows
+NUM_BYTES = 4 << 20  # of such a batch, by the mean size of its rows; of a read from Parquet
 CSV_BLOCK = 16 << 20  # bytes; a longer row is an error of Arrow's reader
 
 ENDINGS = {
@@ -57,7 +57,8 @@ def read_parquet(
     filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns, kept: Kept
 ) -> Iterator[pa.RecordBatch]:
     with filesystem.open_input_file(path) as stream:
-        reader = parquet.ParquetFile(stream)
+        # By itself pyarrow keeps what it reads ahead: in the end the whole file.
+        reader = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=NUM_BYTES)
         wanted = _present(reader.schema_arrow.names, columns)
         groups = [reader.metadata.row_group(i) for i in range(reader.metadata.num_row_groups)]
         row_bytes = sum(g.total_byte_size for g in groups) // max(reader.metadata.num_rows, 1)
