@@ -40,7 +40,7 @@ BlockLoss = Callable[[Tensor, slice], Tensor]
 
 
 class ColumnsLoss(Protocol):
-    """A chunk's loss where the vocabulary is split: its value, and the logits' gradient in parts"""
+    """A chunk's loss where the vocabulary is split: its value, and the logits' gradient by part."""
 
     value: Tensor
 

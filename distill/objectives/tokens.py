@@ -136,8 +136,8 @@ class TokenLoss:
 
         def loss(logits_mV: Tensor, block: slice) -> Tensor:
             at = slice(rows.start + block.start, rows.start + block.stop)
-            total = self._cross_entropy(logits_mV, at)
-            return total if said is None else total + self._divergence(logits_mV, said, at)
+            hard = self._cross_entropy(logits_mV, at)
+            return hard if said is None else hard + self._divergence(logits_mV, said, at)
 
         return loss
 
@@ -221,7 +221,8 @@ class TokenLoss:
         with torch.no_grad() if self._alpha == 0 else nullcontext():
             kd = self._objective.scale(self._temperature) * compare(logits_mV, said, at)
         self.sums.kd.add_(kd.detach())
-        return self._alpha * kd
+        # Not 0 · kd: of an infinite divergence that is NaN.
+        return self._alpha * kd if self._alpha > 0 else torch.zeros_like(kd)
 
     def _asked(self, at: slice) -> tuple[Tensor, slice | Tensor]:
         """asked_Km of the positions that somebody answered, and which of the block those are."""
