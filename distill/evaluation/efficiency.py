@@ -6,9 +6,10 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from statistics import quantiles
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,7 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from distill.errors import ModelError
+from distill.evaluation.greedy import greedily
+from distill.models.decoder import is_causal
 from distill.models.features import FeatureClassifier
+from distill.models.load import usable_positions
 from distill.models.sizes import safetensors_bytes
 
 
@@ -29,14 +33,24 @@ class Efficiency:
     gflops: float  # 10⁹ floating-point operations (a multiply-add is 2), one sequence
     latency_ms: float  # median of one sequence alone (batch 1)
     latency_p95_ms: float
-    peak_memory_mb: float  # MB of weights and of the live tensors of one forward (batch 1)
+    peak_memory_mb: float
+    """MB of weights and of the live tensors of one forward (batch 1); of a language model, of
+    generating, its keys and values among them."""
     device: str  # where latency and memory were measured
+    tokens_per_s: float | None = None
+    """Language models: tokens written a second (batch 1), the reading of a short prompt within."""
+
+
+NUM_READ = 32
+NUM_WRITTEN = 32
+"""Tokens of the prompt, and after it, where generation is measured; fewer where positions end."""
 
 
 def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Efficiency:
     """One forward of one sequence of ``seq_length`` tokens, on the device where the model is.
 
-    A model of features is shown one row, of whatever length.
+    A model of features is shown one row, of whatever length. A language model also writes, and one
+    with low-rank updates is measured as ``merged``.
 
     The model is measured in eval mode and left in the mode it was in.
     """
@@ -50,22 +64,44 @@ def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Effi
             times_ms = _times_ms(lambda: model(**inputs), num_runs, model.device)
             with LiveTensors() as live:
                 model(**inputs)
+            writing = _writing(model) if is_causal(model) else None
     finally:
         model.train(was_training)
     percentiles = quantiles(times_ms, n=100, method="inclusive")
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     kept = model.state_dict().keys()  # buffers that are not kept are in no file
     shapes |= {name: tuple(t.shape) for name, t in model.named_buffers() if name in kept}
-    weights = [*model.parameters(), *model.buffers()]
+    weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    peak = live.peak_bytes if writing is None else writing.peak_bytes
     return Efficiency(
         params=sum(tensor.numel() for tensor in model.parameters()),
         size_mb=safetensors_bytes(shapes) / 1e6,
         gflops=gflops,
         latency_ms=percentiles[49],
         latency_p95_ms=percentiles[94],
-        peak_memory_mb=(sum(tensor.nbytes for tensor in weights) + live.peak_bytes) / 1e6,
+        peak_memory_mb=(weights + peak) / 1e6,
         device=_describe(model.device),
+        tokens_per_s=None if writing is None else writing.tokens_per_s,
     )
+
+
+class _Writing(NamedTuple):
+    tokens_per_s: float
+    peak_bytes: int
+
+
+def _writing(model: PreTrainedModel) -> _Writing:
+    half = max(1, usable_positions(model.config) // 2)
+    num_read, num_new = min(NUM_READ, half), min(NUM_WRITTEN, half)
+    ids_BT = torch.ones(1, num_read, dtype=torch.int64)
+
+    def write() -> None:
+        greedily(model, ids_BT, torch.ones_like(ids_BT), num_new)  # without an end: all of them
+
+    times_ms = _times_ms(write, num_runs=3, device=model.device, num_warm=1)
+    with LiveTensors() as live:
+        write()
+    return _Writing(num_new / median(times_ms) * 1e3, live.peak_bytes)
 
 
 def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:
@@ -136,17 +172,30 @@ def _one_sequence(model: PreTrainedModel, seq_length: int) -> dict[str, torch.Te
 
 def _gflops(forward: Callable[[], Any]) -> float:
     # The counter knows matrix products, not every fused attention kernel: MATH is made of products.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_grouped_products())
+    with sdpa_kernel(SDPBackend.MATH), counter:
         forward()
     return counter.get_total_flops() / 1e9
 
 
-def _times_ms(forward: Callable[[], Any], num_runs: int, device: torch.device) -> list[float]:
+def _grouped_products() -> dict[Any, Any]:
+    """The products of a mixture's experts, which the counter does not know."""
+    import transformers.integrations.moe  # noqa: F401 (it registers one)
+
+    def flops(rows: Any, weights: Any, *args: Any, **kwargs: Any) -> int:
+        return 2 * prod(rows) * weights[-1]  # [M, K] rows, each by one [K, N] of [E, K, N]
+
+    return {torch.ops.aten._grouped_mm: flops, torch.ops.transformers.grouped_mm_fallback: flops}
+
+
+def _times_ms(
+    forward: Callable[[], Any], num_runs: int, device: torch.device, num_warm: int = 3
+) -> list[float]:
     def synchronise() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    for _ in range(3):  # first runs allocate and choose kernels
+    for _ in range(num_warm):  # first runs allocate and choose kernels
         forward()
     times = []
     for _ in range(num_runs):
