@@ -13,7 +13,7 @@ from distill.data.blocks import Blocks
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
 from distill.experts.partition import Parts
-from distill.fit import Guidance, Job, load_best
+from distill.fit import Guidance, Job, build_module, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
@@ -23,6 +23,7 @@ from distill.plan import Plan
 from distill.report.table import Role, Row
 from distill.run_folder import RunFolder
 from distill.student.export import export
+from distill.token_module import TokenModule
 
 LATENCY_TOKENS = 128
 """Tokens of the one forward whose time is told: a whole block of a large model takes seconds."""
@@ -46,8 +47,8 @@ def evaluate_language(
     if student.guidance is not None and not plan.experiment.objective.crosses_tokenizers:
         compared = told.compared(student)
         rows += told.teacher_rows(compared)
-    for job in baselines:
-        rows.append(told.student_row(job, "baseline"))
+    rows.append(told.untrained_row(student))
+    rows += [told.student_row(job, "baseline") for job in baselines]
     row, cost = told.student_row_and_cost(student, "student", compared)
     rows.append(row)
     rows = _relative(rows)
@@ -75,7 +76,7 @@ class _Tables:
         self._plan = plan
         self._blocks: Blocks = plan.blocks
         self._guidance = guidance
-        self._is_asked_to_stop = is_asked_to_stop
+        self._stop = is_asked_to_stop
 
     def compared(self, student: Job) -> Compared:
         """The student beside its teachers; their answers come from the cache a second time."""
@@ -88,7 +89,7 @@ class _Tables:
                 teachers,
                 stream,
                 self._guidance.aggregation,
-                self._is_asked_to_stop,
+                self._stop,
             )
 
     def teacher_rows(self, compared: Compared) -> list[Row]:
@@ -105,6 +106,13 @@ class _Tables:
             rows.append(replace(mix, params=sum(sizes), size_mb=sum(sizes) * 4 / 1e6))
         return rows
 
+    def untrained_row(self, job: Job) -> Row:
+        """The student as it started: what training has made of it shows beside this."""
+        module = build_module(job).eval()
+        assert isinstance(module, TokenModule)
+        row = self._row("student, untrained", "baseline", score(module, self._blocks, self._stop))
+        return replace(row, params=sum(p.numel() for p in merged(module.student).parameters()))
+
     def student_row(self, job: Job, role: Role) -> Row:
         has_teachers = self._guidance is not None
         crosses = self._plan.experiment.objective.crosses_tokenizers
@@ -116,7 +124,7 @@ class _Tables:
     ) -> tuple[Row, Efficiency]:
         module = load_best(job).eval()
         if compared is None:
-            scores = score(module, self._blocks, self._is_asked_to_stop)
+            scores = score(module, self._blocks, self._stop)
         else:
             scores = compared.student
         row = self._row(job.name, role, scores)
@@ -147,7 +155,7 @@ class _Tables:
             load_tokenizer(job.data.tokenizer),
             [prompt.ids for prompt in prompts],
             generation.max_new_tokens,
-            is_asked_to_stop=self._is_asked_to_stop,
+            is_asked_to_stop=self._stop,
         )
         return score_answers(answers, [prompt.reference for prompt in prompts])
 
