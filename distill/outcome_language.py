@@ -123,10 +123,7 @@ class _Tables:
         self, job: Job, role: Role, compared: Compared | None
     ) -> tuple[Row, Efficiency]:
         module = load_best(job).eval()
-        if compared is None:
-            scores = score(module, self._blocks, self._stop)
-        else:
-            scores = compared.student
+        scores = compared.student if compared else score(module, self._blocks, self._stop)
         row = self._row(job.name, role, scores)
         model = merged(module.student)
         cost = measure_on_cpu(model, min(LATENCY_TOKENS, self._blocks.max_length))

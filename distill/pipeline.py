@@ -226,7 +226,8 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
                 folder=str(folder),
                 model=model,
                 data=data,
-                train_rows=d.plan.rows.rows("train"),
+                # A language model needs no labels: it learns from all that the student sees.
+                train_rows=student.train_rows if d.plan.blocks else corpus.rows("train"),
                 optimizer=baseline.optimizer or experiment.optimizer,
                 trainer=trainer,
                 num_steps=student.total_steps if baseline.epochs is None else None,
