@@ -50,7 +50,7 @@ endef
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: quickstart
 quickstart: $(RUNTIME) $(OPS) ## Environment, sample data, experts, student: one command
@@ -58,6 +58,14 @@ quickstart: $(RUNTIME) $(OPS) ## Environment, sample data, experts, student: one
 	@$(WITH_VENV) python -m distill.samples.sentiment --out data/sentiment
 	@echo "==> distill train configs/quickstart.yaml (minutes on a CPU; Ctrl-C keeps a checkpoint)"
 	@$(WITH_VENV) distill train configs/quickstart.yaml
+
+.PHONY: lm-quickstart
+lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one command
+	@echo "==> SmolLM2-135M-Instruct in data/smollm2, prose and code in data/prose-and-code (2 minutes)"
+	@$(WITH_VENV) python -m distill.samples.smollm2 --out data/smollm2
+	@$(WITH_VENV) python -m distill.samples.prose_and_code --out data/prose-and-code
+	@echo "==> distill train configs/lm-quickstart.yaml (minutes on a CPU; Ctrl-C keeps a checkpoint)"
+	@$(WITH_VENV) distill train configs/lm-quickstart.yaml
 
 .PHONY: test
 test: lint types $(OPS) ## Lint, types and all tests

@@ -4,8 +4,8 @@
 
 Runs configs/lm-two-teachers.yaml (data and model of the samples it names must be there). The
 experts are tuned once, with the first seed, and teach in all; a seed decides the order of the
-blocks. For each seed three students on the same text for as many steps: under the two experts (the one of the
-block's domain), under SmolLM2 as it is, and without a teacher. Writes
+blocks. For each seed three students on the same text for as many steps: under the two experts (the
+one of the block's domain), under SmolLM2 as it is, and without a teacher. Writes
 benchmarks/results/lm_two_teachers.{json,md}: perplexity on the test split, mean ± sd.
 """
 
