@@ -76,7 +76,8 @@ class TokenModule(nn.Module):
         head: Any = head_of(self.student)
         chunk = loss.chunk(self.loss_chunk_mb)
         total = head(hidden_NH, loss, chunk, self.num_tokens) / max(1, batch.num_valid)
-        return LossOutput(total, None, self._metrics(total, loss, batch))
+        has_teachers = answers is not None and bool(self._readers)
+        return LossOutput(total, None, self._metrics(total, loss, batch, has_teachers))
 
     def positions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The student's hidden states [N, H] at the batch's positions, and the next tokens [N]."""
@@ -86,7 +87,10 @@ class TokenModule(nn.Module):
         return hidden_BTH[batch.targets_BT], labels_BT[batch.targets_BT]
 
     @torch.no_grad()
-    def _metrics(self, total: Tensor, loss: TokenLoss, batch: Batch) -> dict[str, Mean]:
+    def _metrics(
+        self, total: Tensor, loss: TokenLoss, batch: Batch, has_teachers: bool
+    ) -> dict[str, Mean]:
+        """The same names on every rank, which adds them up: also where no teacher answered."""
         assert batch.targets_BT is not None
         num_positions = batch.targets_BT.sum().float()
         sums = loss.sums
@@ -95,7 +99,7 @@ class TokenModule(nn.Module):
             "ce.loss": Mean(sums.ce, num_positions),
             "train.accuracy": Mean(sums.hits, num_positions),
         }
-        if self._readers and float(sums.num_answered):
+        if has_teachers:
             metrics["kd.loss"] = Mean(sums.kd, sums.num_answered)
             for name, weight in zip(self.wires, sums.weights_K, strict=True):
                 metrics[f"teacher.{name}.weight"] = Mean(weight, sums.num_answered)

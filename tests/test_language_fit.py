@@ -11,12 +11,15 @@ import torch
 
 from distill.check import check
 from distill.config import parse
-from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.data.batches import Batches
+from distill.fit import Guidance, Job, TeacherSpec, build_module, fit, load_best
 from distill.jobs import language_job, write_tokenizer
+from distill.records import Knobs
 from distill.run_folder import RunFolder
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, language_experiment
 
 
@@ -76,3 +79,32 @@ def test_another_exact_wire_gives_the_same_student(tmp_path: Path, wire: dict) -
     tolerance = 1e-4 if wire["type"] == "dense" else 0.05  # float16 of the logits kept
     for name, tensor in hidden.items():
         torch.testing.assert_close(other[name], tensor, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("wire", ["hidden", "dense"])
+def test_a_teacher_may_be_asked_about_nothing_in_a_micro_batch(tmp_path: Path, wire: str) -> None:
+    """Under an oracle a block is one teacher's alone: micro-batches of one change nothing."""
+    own = {"type": wire, "dtype": "float32"}
+    pace = {"epochs": 1, "batch_size": 8}
+    whole = weights_after(job_of(tmp_path, "whole", own, trainer=pace))
+    alone = weights_after(job_of(tmp_path, "alone", own, trainer=pace | {"micro_batch_size": 1}))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(alone[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_every_rank_reports_the_same_metrics(tmp_path: Path) -> None:
+    """Ranks add their sums up place by place: also one that has no row left, and no answer."""
+    job = job_of(tmp_path)
+    assert job.guidance is not None
+    module = build_module(job).train()
+    assert isinstance(module, TokenModule)
+    found = []
+    for rank in range(2):
+        batches = Batches(job.data.open(), range(1), 1, 0, rank, world_size=2, shuffle=False)
+        with job.guidance.open(job.data, f"rank{rank}", 0) as stream:
+            module.take_heads(stream.heads(), "cpu")
+            ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
+            assert batch.valid_B.tolist() == [rank == 0]
+            found.append(module(batch, answers, Knobs(1.0, 0.5)).metrics)
+    assert found[0].keys() == found[1].keys()
+    assert float(found[1]["kd.loss"].count) == 0

@@ -33,7 +33,12 @@ class Reader(NamedTuple):
 
     def logits(self, payload_NX: Tensor, columns: slice | None = None) -> Tensor:
         """float32 [N, C], of all its columns by default."""
-        return self.wire.logits(payload_NX, self.head, columns or slice(0, self.num_columns))
+        columns = columns or slice(0, self.num_columns)
+        if len(payload_NX) == 0 and columns.stop is not None:
+            # Of a teacher that was asked about nothing here: no answer has told its width.
+            width = columns.stop - (columns.start or 0)
+            return torch.zeros(0, width, device=payload_NX.device)
+        return self.wire.logits(payload_NX, self.head, columns)
 
 
 def check_mixing(
