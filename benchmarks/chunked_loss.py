@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     hidden_NH.requires_grad_()
     weight_VH.requires_grad_()
     before = _memory_of(device, is_peak=False)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     if arguments.method == "chunked":
         loss = chunked(hidden_NH, weight_VH, teacher_NH, head_VH, arguments.chunk_mb)
     else:
@@ -98,12 +98,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     loss.backward()
     if device == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     peak = _memory_of(device, is_peak=True)
     assert hidden_NH.grad is not None and weight_VH.grad is not None
     return {
         "extra_mb": (peak - before - weight_VH.nbytes) / 1e6,  # the head's gradient aside
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "loss": loss.item(),
         "grad_hidden_norm": hidden_NH.grad.norm().item(),
         "grad_weight_norm": weight_VH.grad.norm().item(),

@@ -328,7 +328,7 @@ def test_uld_compares_each_teacher_in_its_own_vocabulary() -> None:
         total = torch.zeros(())
         for z_V, p_S_V in zip(z_NV, p_S_NV, strict=True):
             p_T = sorted((z_V / 2).softmax(-1), reverse=True)
-            p_S = sorted(p_S_V, key=float, reverse=True)
+            p_S = sorted(p_S_V, key=lambda p: p.item(), reverse=True)
             width = max(len(p_T), len(p_S))
             zeros = [torch.zeros(())] * width
             pairs = zip((p_T + zeros)[:width], (p_S + zeros)[:width], strict=True)
