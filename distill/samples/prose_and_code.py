@@ -172,6 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/prose-and-code"))
     parser.add_argument("--rows", type=int, default=4000, help="most rows of a domain")
     parsed = parser.parse_args(arguments)
+    if parsed.rows < 1:
+        parser.error(f"--rows must be at least 1, got {parsed.rows}")
     try:
         print(build(parsed.out, parsed.rows))
     except DistillError as error:

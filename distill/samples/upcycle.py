@@ -6,6 +6,7 @@ Komatsuzaki et al. 2023, arXiv 2212.05055.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
@@ -43,22 +44,19 @@ def upcycled(
     for rounding. [ours] The routers depend on ``seed``, not zero: of equal scores the first experts
     would always be asked, and the others never trained.
     """
-    config = model.config
+    config: Any = model.config
     assert not (config.attention_bias or config.mlp_bias), "Mixtral has no biases"
-    values = {key: copy.deepcopy(getattr(config, key)) for key in _SHARED}
-    mixture_config = MixtralConfig(
-        **values,
-        num_local_experts=num_experts,
-        num_experts_per_tok=num_asked,
-        sliding_window=None,
-    )
+    values: dict[str, Any] = {key: copy.deepcopy(getattr(config, key)) for key in _SHARED}
+    values |= {"num_local_experts": num_experts, "num_experts_per_tok": num_asked}
     with seeded(seed):
-        mixture = MixtralForCausalLM(mixture_config).to(model.dtype)
+        mixture: Any = MixtralForCausalLM(MixtralConfig(**values))
+    mixture.to(model.dtype)
     dense = {k: v for k, v in model.state_dict().items() if ".mlp." not in k}
     result = mixture.load_state_dict(dense, strict=False)
     assert not result.unexpected_keys
     assert all(".mlp." in key for key in result.missing_keys)
-    for ours, theirs in zip(mixture.model.layers, model.model.layers, strict=True):
+    layers: Any = model.model.layers
+    for ours, theirs in zip(mixture.model.layers, layers, strict=True):
         gate_up = torch.cat([theirs.mlp.gate_proj.weight, theirs.mlp.up_proj.weight])
         ours.mlp.experts.gate_up_proj.copy_(gate_up.expand(num_experts, -1, -1))
         ours.mlp.experts.down_proj.copy_(theirs.mlp.down_proj.weight.expand(num_experts, -1, -1))

@@ -34,6 +34,8 @@ def test_batches_write_what_each_prompt_gets_alone(family):
     assert model.generation_config.repetition_penalty == 5.0
     model.eval()
     assert written == [one_by_one(model, prompt, 8) for prompt in PROMPTS]
+    model.generation_config.eos_token_id = model.config.eos_token_id = written[1][0]
+    assert generate(model, PROMPTS, 8, ends=()) == written  # without an end there is none
     ends = (written[0][4], written[2][6])
     stopped = generate(model, PROMPTS, 8, ends, batch_size=2)
     assert stopped == [one_by_one(model, prompt, 8, ends) for prompt in PROMPTS]
