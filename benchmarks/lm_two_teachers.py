@@ -88,10 +88,11 @@ def figures(row: dict[str, Any]) -> dict[str, float | None]:
 
 
 def markdown(rows: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
+    told = ", ".join(map(str, seeds))
     heads = ("perplexity", "code", "prose", "next token", "agreement", "JSD, nats")
     lines = [
-        f"Test perplexity, mean ± sd over seeds {', '.join(map(str, seeds))}; agreement and JSD are "
-        "with the teachers of the same run (of the student without one: the two tuned).",
+        f"Test perplexity, mean ± sd over seeds {told}; agreement and JSD are with the "
+        "teachers of the same run (of the student without one: the two tuned).",
         "",
         f"| | {' | '.join(heads)} |",
         f"|---|{'---:|' * len(heads)}",
