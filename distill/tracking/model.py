@@ -35,17 +35,19 @@ def log_model(
     if config.get("num_features"):
         client.log_artifacts(run_id, str(folder), name)
         return f"runs:/{run_id}/{name}"
+    is_language = any("ForCausalLM" in name for name in config.get("architectures", []))
+    task: Any = "text-generation" if is_language else "text-classification"
     with _no_bars():
-        pipeline = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+        pipeline = transformers.pipeline(task, model=str(folder), device="cpu")
     # MLflow asks the hub for the card and licence of name_or_path: this is no valid repository
     # name, so a folder called "student" is not taken for a stranger's model of that name.
     pipeline.model.name_or_path = f"distill:{name}"
-    label = ColSpec(DataType.string, "label")
     is_pair = config.get("distill", {}).get("is_pair", False)
     names = ("text", "text_pair") if is_pair else (None,)
+    told = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score")]
     signature = ModelSignature(
         Schema([ColSpec(DataType.string, name) for name in names]),
-        Schema([label, ColSpec(DataType.double, "score")]),
+        Schema([ColSpec(DataType.string)] if is_language else told),
     )
     model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
     # Linked here: given the run, log_model would read its whole history, metric by metric.
@@ -55,7 +57,7 @@ def log_model(
             pipeline,
             name=name,
             signature=signature,
-            model_config={"truncation": True},
+            model_config={"max_new_tokens": 64} if is_language else {"truncation": True},
             pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "transformers", "torch")],
             model_id=model.model_id,
         )

@@ -71,6 +71,21 @@ def test_the_table_has_experts_mix_baseline_and_student(outcome: Outcome) -> Non
     assert outcome.metrics["test.perplexity"] == student.perplexity
 
 
+def test_mlflow_has_the_figures_and_a_model_that_writes(outcome: Outcome, root: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    try:
+        runs: Any = mlflow.search_runs(experiment_names=["toy-language"], output_format="list")
+        (run,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        logged = run.data.metrics
+        assert logged["test.perplexity"] == outcome.metrics["test.perplexity"]
+        for name in ("eval.perplexity", "test.perplexity.films", "fidelity.jsd", "kd.loss"):
+            assert name in logged
+        model: Any = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/student")
+        assert model.predict(["the plot"])[0].startswith("the plot")
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
 def test_the_export_loads_and_generates_without_distill(outcome: Outcome) -> None:
     model = AutoModelForCausalLM.from_pretrained(outcome.student)
     tokenizer = load_tokenizer(outcome.student)
