@@ -13,7 +13,7 @@ from distill.data.blocks import Blocks
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
 from distill.experts.partition import Parts
-from distill.fit import Data, Guidance, Job, load_best
+from distill.fit import Data, Guidance, Job, build_module, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
@@ -44,8 +44,8 @@ def evaluate_language(
     if told.can_compare:
         compared = told.compared(student.data, load_best(student))
         rows += told.teacher_rows(compared)
-    for job in baselines:
-        rows.append(told.student_row(job, "baseline"))
+    rows.append(told.untrained_row(student))
+    rows += [told.student_row(job, "baseline") for job in baselines]
     row, cost = told.student_row_and_cost(student, "student", compared)
     rows.append(row)
     rows = compressed(rows)
@@ -73,7 +73,7 @@ class Tables:
         self._plan = plan
         self._blocks: Blocks = plan.blocks
         self._guidance = guidance
-        self._is_asked_to_stop = is_asked_to_stop
+        self._stop = is_asked_to_stop
 
     @property
     def can_compare(self) -> bool:
@@ -92,7 +92,7 @@ class Tables:
                 teachers,
                 stream,
                 self._guidance.aggregation,
-                self._is_asked_to_stop,
+                self._stop,
                 self._plan.experiment.trainer.loss_chunk_mb,
             )
 
@@ -110,6 +110,13 @@ class Tables:
             rows.append(replace(mix, params=sum(sizes), size_mb=sum(sizes) * 4 / 1e6))
         return rows
 
+    def untrained_row(self, job: Job) -> Row:
+        """The student as it started: what training has made of it shows beside this."""
+        module = build_module(job).eval()
+        assert isinstance(module, TokenModule)
+        row = self._row("student, untrained", "baseline", score(module, self._blocks, self._stop))
+        return replace(row, params=sum(p.numel() for p in merged(module.student).parameters()))
+
     def student_row(self, job: Job, role: Role) -> Row:
         return self.student_row_and_cost(job, role)[0]
 
@@ -119,10 +126,7 @@ class Tables:
         """How well a trained student predicts, and writes; what it costs is left open."""
         if compared is None and self.can_compare:
             compared = self.compared(job.data, module)
-        if compared is None:
-            scores = score(module, self._blocks, self._is_asked_to_stop)
-        else:
-            scores = compared.student
+        scores = compared.student if compared else score(module, self._blocks, self._stop)
         row = self._row(job.name, role, scores)
         written = self._written(module.student, job, self._plan.experiment.generation)
         if written is None:
@@ -156,7 +160,7 @@ class Tables:
             load_tokenizer(job.data.tokenizer),
             [prompt.ids for prompt in prompts],
             generation.max_new_tokens,
-            is_asked_to_stop=self._is_asked_to_stop,
+            is_asked_to_stop=self._stop,
         )
         return score_answers(answers, [prompt.reference for prompt in prompts])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.report.labels import place_labels
-from distill.report.table import Role, Row, count
+from distill.report.table import Role, Row, count, three_digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,12 +29,15 @@ DPI = 150
 
 
 def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
-    """Parameters (log) against accuracy; a model without parameters is a line across."""
+    """Parameters (log) against accuracy, of language models perplexity (log); a model without
+    parameters is a line across."""
     figure, axes = new_figure(8.0, 5.4)
-    measured = [row for row in rows if row.accuracy is not None]
-    sized = [row for row in measured if row.params]
+    is_language = any(row.is_language for row in rows)
+    values = [(row, row.perplexity if is_language else row.accuracy) for row in rows]
+    measured = [(row, value) for row, value in values if value is not None]
+    sized = [(row, value) for row, value in measured if row.params]
     for role, (marker, colour, name) in STYLES.items():
-        points = [(row.params, row.accuracy) for row in sized if row.role == role]
+        points = [(row.params, value) for row, value in sized if row.role == role]
         if points:
             size = 190 if marker == "*" else 62
             x, y = zip(*points, strict=True)
@@ -51,21 +54,28 @@ def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
             )
     axes.set_xscale("log")
     axes.margins(x=0.16, y=0.14)
-    for row in measured:
+    for row, value in measured:
         if not row.params:
-            axes.axhline(row.accuracy or 0, color=STYLES[row.role][1], linestyle="--", linewidth=1)
+            axes.axhline(value, color=STYLES[row.role][1], linestyle="--", linewidth=1)
     axes.set_xlabel("parameters")
-    axes.set_ylabel("accuracy on the test split")
+    if is_language:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    _quality_axis(axes, is_language)
     axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+ ", " ", count(value)))
     axes.xaxis.set_minor_formatter(lambda value, _: "")
-    axes.yaxis.set_major_formatter(as_percent)
     axes.grid(which="major", color="0.9", linewidth=0.8)
     if sized:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=4, frameon=False)
-    labels = [(row.name, row.params or 0.0, row.accuracy or 0.0) for row in sized]
-    lines = [(row.name, row.accuracy or 0.0) for row in measured if not row.params]
+    labels = [(row.name, row.params or 0.0, value) for row, value in sized]
+    lines = [(row.name, value) for row, value in measured if not row.params]
     place_labels(axes, labels, lines)
     return save(figure, path)
+
+
+def _quality_axis(axes: Any, is_language: bool) -> None:
+    axes.set_ylabel(f"{'perplexity' if is_language else 'accuracy'} on the test split")
+    axes.yaxis.set_major_formatter((lambda value, _: f"{value:g}") if is_language else as_percent)
 
 
 def learning_curves(
@@ -112,7 +122,8 @@ def learning_curves(
 
 
 def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
-    """Accuracy of each model in each domain, as groups of bars that start at 0."""
+    """Accuracy (perplexity) of each model in each domain, as groups of bars that start at 0."""
+    is_language = any(row.is_language for row in rows)
     shown = [row for row in rows if row.per_domain]
     domains = list(dict.fromkeys(name for row in shown for name in row.per_domain))
     figure, axes = new_figure(max(8.0, 0.15 * (len(shown) + 2) * len(domains)), 5.4)
@@ -128,18 +139,25 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
             edgecolor="white",
             label=row.name,
         )
-        texts = [f"{row.per_domain[n] * 100:.1f}" if n in row.per_domain else "" for n in domains]
+        found = [row.per_domain.get(name) for name in domains]
+        texts = ["" if v is None else _bar_text(v, is_language) for v in found]
         axes.bar_label(bars, texts, rotation=90, padding=3, fontsize=8)
     axes.set_xticks(range(len(domains)), domains)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylim(0, 1.0)
-    axes.set_ylabel("accuracy on the test split")
-    axes.yaxis.set_major_formatter(as_percent)
+    if is_language:
+        axes.margins(y=0.15)  # room for the numbers above the bars
+    else:
+        axes.set_ylim(0, 1.0)
+    _quality_axis(axes, is_language)
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     if shown:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
     return save(figure, path)
+
+
+def _bar_text(value: float, is_language: bool) -> str:
+    return three_digits(value) if is_language else f"{value * 100:.1f}"
 
 
 def new_figure(

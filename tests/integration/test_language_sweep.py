@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from distill.config import parse
+from distill.report.page import page
 from distill.report.progress import Progress
 from distill.search.sweep import SweepOutcome, sweep
 from distill.tracking.read import read_experiment
@@ -81,14 +82,12 @@ def test_the_champion_loads_without_distill(outcome: SweepOutcome) -> None:
 
 
 def test_the_report_speaks_of_perplexity(outcome: SweepOutcome, root: Path) -> None:
-    from distill.report.page import page
-
     with (outcome.report / "frontier.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert {float(line["metrics.eval.perplexity"]) for line in lines} == {
         trial.metrics["eval.perplexity"] for trial in outcome.trials
     }
     record = read_experiment(f"sqlite:///{root}/mlflow.db", "toy-language")
-    assert [(g.metric, g.mode) for g in record.goals][0] == ("eval.perplexity", "min")
+    assert (record.goals[0].metric, record.goals[0].mode) == ("eval.perplexity", "min")
     text = page(record)
     assert "perplexity (validation)" in text and "Perplexity (lower is better)" in text

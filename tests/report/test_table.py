@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 from rich.console import Console
 
 from distill.report.table import (
+    LANGUAGE_ONLY,
     Row,
     best_student,
     count,
@@ -73,3 +75,61 @@ def test_of_two_equal_students_the_smaller_is_best():
     assert best is not None
     assert best.name == "small"
     assert best_student(ROWS[:3]) is None
+
+
+CODE = {"code": 4.2, "prose": 30.1}
+LANGUAGE = [
+    Row("code", "expert", 134.5e6, 538, 120, 0.55, perplexity=9.8, per_domain=CODE),
+    Row("labels", "student", 21e6, 84, 30, 0.45, perplexity=22.8, agreement=0.5, jsd=0.2313),
+    Row("distilled", "student", 21e6, 84, 30, 0.44, perplexity=19.8, agreement=0.6, jsd=0.1),
+]
+
+
+def test_language_models_have_columns_of_their_own():
+    head, _, expert, *_ = to_markdown(LANGUAGE).splitlines()
+    assert head == (
+        "| model | params | MB | PPL | PPL code | PPL prose | next token | agree | JSD |"
+    )
+    assert expert == "| code | 134 M | 538 | 9.80 | 4.20 | 30.1 | 55.0 % | – | – |"
+    many = [replace(LANGUAGE[0], per_domain=dict.fromkeys("abcde", 2.0), rouge_l=0.25)]
+    head, _, row = to_markdown(many).splitlines()
+    assert head == "| model | params | MB | PPL | next token | ROUGE-L |"
+    assert row.endswith("| 25.0 % |")
+
+
+def test_of_language_models_the_lowest_perplexity_is_best():
+    best = best_student(LANGUAGE)
+    assert best is not None
+    assert best.name == "distilled"  # though the other hits more tokens
+    smaller = replace(LANGUAGE[2], name="smaller", params=1e6)
+    assert best_student([*LANGUAGE, smaller]) is smaller
+
+
+def test_a_full_language_table_fits_100_columns():
+    full = {"exact_match": 1.0, "rouge_l": 1.0, "tokens_per_s": 14.2, "peak_memory_mb": 560.0}
+    rows = [replace(row, per_domain=CODE, **full) for row in LANGUAGE]
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(render(rows, "Test split"))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 100
+    (starred,) = [line.split() for line in lines if "★" in line]
+    assert starred[:4] == ["★", "distilled", "21.0", "M"]
+    assert starred[-2:] == ["14.2", "560"]
+
+
+def test_files_and_metrics_of_language_models():
+    first, *_ = csv.DictReader(io.StringIO(to_csv(LANGUAGE)))
+    assert (first["perplexity"], first["perplexity.prose"]) == ("9.8", "30.1")
+    assert not {"f1", "home", "abroad", "retention"} & first.keys()
+    hopeless = json.loads(to_json([replace(LANGUAGE[1], perplexity=math.inf)]))
+    assert hopeless[0]["perplexity"] is None
+    metrics = LANGUAGE[0].metrics()
+    assert metrics["test.perplexity.prose"] == 30.1
+    assert LANGUAGE[2].metrics()["fidelity.token_agreement"] == 0.6
+    assert "test.f1" not in metrics
+
+
+def test_classifiers_have_no_fields_of_language_models():
+    assert not set(LANGUAGE_ONLY) & json.loads(to_json(ROWS))[0].keys()
+    assert "perplexity" not in to_csv(ROWS)
+    assert "test.perplexity" not in ROWS[0].metrics()

@@ -114,9 +114,7 @@ def test_goals_that_a_language_model_does_not_log_are_refused(root: Path) -> Non
 def test_layers_that_a_folder_does_not_have_are_refused(root: Path) -> None:
     start = {"init_from": {"path": str(root / "films"), "layers": 1}}
     with pytest.raises(ModelError, match=r"init_from.layers 3 is more than the 2 layers"):
-        plan_of(
-            root, {"student.init_from.layers": GRID | {"values": [1, 3]}}, {"student": start}
-        )
+        plan_of(root, {"student.init_from.layers": GRID | {"values": [1, 3]}}, {"student": start})
 
 
 def test_another_tokenizer_would_be_other_rows(root: Path) -> None:
