@@ -14,10 +14,12 @@ from distill.check_inputs import check_kind, check_teachers, read_info, space_of
 from distill.check_language import (
     block_lines,
     check_languages,
+    check_range_of_temperatures,
     check_task,
     language_lines,
     open_blocks,
     read_languages,
+    trial_check,
 )
 from distill.check_mixture import (
     check_aggregation,
@@ -107,11 +109,6 @@ def check(
 
 def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     """As :func:`check`, of language models."""
-    if command == "sweep":
-        raise ConfigError(
-            "distill sweep searches students of classifiers, task is language_model: run distill "
-            "train for each value; with one cache.path the teachers are asked once"
-        )
     languages = read_languages(experiment)
     check_languages(experiment, languages)
     say("reading the data")
@@ -127,11 +124,18 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         experiment, len(names), languages.teachers, languages.base
     )
     described = identity(experiment, blocks.fingerprint)
+    search_lines: list[tuple[str, str, str]] = []
+    if command == "sweep" or experiment.search is not None:
+        check_range_of_temperatures(experiment)
+        check_trial = trial_check(experiment, languages, names, blocks)
+        search_lines = plan_search(experiment, check_trial)
+    if command == "sweep":
+        described["command"] = command
     is_resuming = RunFolder(experiment.output).check(described)
     lines = (
         *block_lines(corpus, blocks),
         *resource_lines,
-        *(Line(*told) for told in student_lines),
+        *(Line(*told) for told in [*student_lines, *search_lines]),
         Line("output", experiment.output, "resumes" if is_resuming else "new"),
     )
     return Plan(
@@ -152,7 +156,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
-    return plan.experiment.search
+    return plan.experiment.search.resolved(plan.experiment.is_language_model)
 
 
 def _check_parts(experiment: Experiment, corpus: Corpus, base: FolderInfo | None) -> None:

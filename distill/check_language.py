@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from distill.aggregation import Routed
+from distill.check_mixture import check_aggregation
 from distill.config import SPLITS, Experiment, KMeans, Serving, Student, TfidfBaseline
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus
@@ -15,9 +16,11 @@ from distill.models.language import LanguageInfo, check_language_folder
 from distill.models.language_sizes import solve_language
 from distill.models.language_student import check_language_start
 from distill.models.tokenizer import load_tokenizer, num_ids
-from distill.models.vocabulary import check_tokenizer_sha256, same_vocabulary
+from distill.models.vocabulary import check_tokenizer_sha256, same_vocabulary, speak_alike
 from distill.objectives.tokens import check_mixing
 from distill.plan import Line
+from distill.search.space import Choice, Grid, Quantised
+from distill.teachers.wires import WireFormat
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,7 @@ def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Block
 
 def check_languages(experiment: Experiment, languages: Languages) -> None:
     """Vocabularies, positions and wires fit together."""
-    served: dict[str, tuple[str, LanguageInfo, Serving]] = {
-        f"teachers.{t.name}": (t.path, languages.teachers[t.name], t) for t in experiment.teachers
-    }
-    if experiment.experts is not None and languages.base is not None:
-        experts = experiment.experts
-        served["experts.base"] = (experts.base, languages.base, experts.serving)
-    for key, (folder, info, serving) in served.items():
+    for key, (folder, info) in _folders(experiment, languages).items():
         if experiment.data.max_length > info.max_positions:
             raise ConfigError(
                 f"data.max_length {experiment.data.max_length} is longer than the "
@@ -107,11 +104,77 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
             )
         if not experiment.objective.crosses_tokenizers:
             same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size)
-        wire = serving.wire.resolved(True, serving.dtype)
-        wire.check(f"{key}.wire", experiment.objective, [experiment.kd.temperature])
-    wires = [s.wire for _, _, s in served.values()] * (2 if experiment.experts else 1)
+    _check_wires(experiment)
+
+
+def _folders(experiment: Experiment, languages: Languages) -> dict[str, tuple[str, LanguageInfo]]:
+    named = {
+        f"teachers.{t.name}": (t.path, languages.teachers[t.name]) for t in experiment.teachers
+    }
+    if experiment.experts is not None and languages.base is not None:
+        named["experts.base"] = (experiment.experts.base, languages.base)
+    return named
+
+
+def _check_wires(experiment: Experiment) -> None:
+    """Objective and temperature can be had from what the teachers send."""
+    wires = dict(_wires(experiment))
+    for key, wire in wires.items():
+        wire.check(key, experiment.objective, [experiment.kd.temperature])
     if wires:
-        check_mixing(experiment.aggregation, wires, experiment.objective)
+        all_wires = [*wires.values()] * (2 if experiment.experts else 1)
+        check_mixing(experiment.aggregation, all_wires, experiment.objective)
+
+
+def _wires(experiment: Experiment) -> Iterator[tuple[str, WireFormat]]:
+    served: dict[str, Serving] = {f"teachers.{t.name}": t for t in experiment.teachers}
+    if experiment.experts is not None:
+        served["experts.base"] = experiment.experts.serving
+    for key, serving in served.items():
+        yield f"{key}.wire", serving.wire.resolved(True, serving.dtype)
+
+
+def trial_check(
+    experiment: Experiment, languages: Languages, names: tuple[str, ...], blocks: Blocks
+) -> Callable[[Experiment], None]:
+    """Refuses an experiment that no trial of a sweep could be; see search/plan.py."""
+    checked = [experiment.student]
+
+    def check_trial(trial: Experiment) -> None:
+        check_task(trial)
+        if experiment.objective.crosses_tokenizers and not trial.objective.crosses_tokenizers:
+            check_languages(trial, languages)
+        _check_wires(trial)
+        check_aggregation(trial.aggregation, names, blocks)
+        if trial.student not in checked:  # tokenizers take long to load
+            own = _tokenizer_folder(trial)
+            if own != languages.tokenizer and not speak_alike(own, languages.tokenizer):
+                raise ConfigError(
+                    f"student.tokenizer: {own} has other tokens than {languages.tokenizer}, and "
+                    "all trials share the packed rows: run another sweep for another tokenizer"
+                )
+            check_language_start(trial.student, own, experiment.data.max_length)
+            checked.append(trial.student)
+
+    return check_trial
+
+
+def check_range_of_temperatures(experiment: Experiment) -> None:
+    """A range holds more temperatures than its ends, at which :func:`trial_check` looks."""
+    domain = experiment.search.space.get("kd.temperature") if experiment.search else None
+    if domain is None or isinstance(domain, Grid | Choice):
+        return
+    for key, wire in _wires(experiment):
+        if wire.is_exact:
+            continue
+        if not isinstance(domain, Quantised):
+            raise ConfigError(
+                f"search.space.kd.temperature may be anything from {domain.low:g} to "
+                f"{domain.high:g}, and the answers of {key} {wire.name} can be used at a few "
+                "temperatures alone: make it a grid or a choice of these, or take the wire hidden "
+                "or dense"
+            )
+        wire.check(key, experiment.objective, domain.all_values)
 
 
 def _tokenizer_folder(experiment: Experiment) -> str:

@@ -13,23 +13,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from distill.aggregation import Aggregation
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.errors import Interrupted
+from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.language import TokenScores, score_chunk
 from distill.fit import Data, Guidance, TeacherSpec
 from distill.models.decoder import head_of
+from distill.models.language_student import merged
 from distill.objectives.fused import Chunk
 from distill.objectives.tokens import Reader
 from distill.records import RoutingInputs, TeacherAnswers, TokenAnswers
 from distill.teachers.stream import TeacherStream
 from distill.teachers.wires import DenseWire
-from distill.token_module import TokenModule
+from distill.token_module import TokenModule, labels_at
 
 BATCH = 4
 """Blocks asked about together."""
+LATENCY_TOKENS = 128
+"""Tokens of the one forward whose time is told: a whole block of a large model takes seconds."""
 
 
 @dataclass
@@ -66,6 +71,11 @@ class Teachers:
         everyone = guidance.aggregation.asking_all()
         return cls(replace(guidance, teachers=exact, aggregation=everyone))
 
+    @property
+    def num_tokens(self) -> int:
+        """That they share with the student: one vocabulary, else they would not be compared."""
+        return self.guidance.teachers[0].num_labels
+
     def open(self, data: Data) -> TeacherStream:
         return self.guidance.open(data, "driver-test", 0)
 
@@ -85,7 +95,8 @@ def score(module: TokenModule, blocks: Blocks, is_asked_to_stop: Callable[[], bo
     with torch.inference_mode():
         for batch in _batches(blocks, is_asked_to_stop):
             hidden_PH, labels_P = module.positions(batch)
-            for domain, _, chunk in _chunks(module, blocks, batch, num_models=1):
+            size = _chunk_size(module.loss_chunk_mb, module.num_tokens, num_models=1)
+            for domain, _, chunk in _chunks(size, blocks, batch):
                 logits_nV = _logits(module, hidden_PH[chunk])
                 scores.add(domain, score_chunk(logits_nV, labels_P[chunk], None))
     return scores
@@ -94,39 +105,47 @@ def score(module: TokenModule, blocks: Blocks, is_asked_to_stop: Callable[[], bo
 @dataclass
 class Compared:
     student: Scores
+    """Nothing where only teachers were compared."""
     teachers: dict[str, Scores]
     aggregate: Scores
 
 
 def compare(
-    module: TokenModule,
+    module: TokenModule | None,
     blocks: Blocks,
     teachers: Teachers,
     stream: TeacherStream,
     aggregation: Aggregation,
     is_asked_to_stop: Callable[[], bool],
+    chunk_mb: float,
 ) -> Compared:
-    """A student on the test split beside its teachers and their aggregate, at temperature 1."""
+    """A student on the test split beside its teachers and their aggregate, at temperature 1.
+
+    Without a ``module`` teachers and aggregate alone. ``chunk_mb``: logits at once, of all models.
+    """
     names = [t.name for t in teachers.guidance.teachers]
     heads = stream.heads()
     readers = [
         Reader(t.serving.wire, heads.get(t.name), t.num_labels) for t in teachers.guidance.teachers
     ]
     found = Compared(Scores(), {name: Scores() for name in names}, Scores())
+    num_tokens = teachers.num_tokens
+    size = _chunk_size(chunk_mb, num_tokens, 1 + len(readers))
     batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
     with torch.inference_mode():
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
             _obey(is_asked_to_stop)
             for batch, answers in step.parts:
                 assert isinstance(answers, TokenAnswers)
-                hidden_PH, labels_P = module.positions(batch)
+                labels_P = labels_at(batch)
+                hidden_PH = None if module is None else module.positions(batch)[0]
                 homes_B = torch.from_numpy(blocks.homes_of(batch.rows_B, names))
                 chosen_KB = aggregation.choose(RoutingInputs(tuple(names), homes_B))
-                for domain, b, chunk in _chunks(module, blocks, batch, 1 + len(readers)):
+                for domain, b, chunk in _chunks(size, blocks, batch):
                     labels_n = labels_P[chunk]
                     said_KnV = torch.stack(
                         [
-                            reader.logits(payload[chunk], slice(0, module.num_tokens))
+                            reader.logits(payload[chunk], slice(0, num_tokens))
                             for reader, payload in zip(readers, answers.payloads, strict=True)
                         ]
                     )
@@ -135,8 +154,9 @@ def compare(
                     asked_Kn = chosen_KB[:, b : b + 1].expand(-1, len(labels_n))
                     logp_nV = _aggregate(aggregation, TeacherAnswers(said_KnV, asked_Kn))
                     found.aggregate.add(domain, score_chunk(logp_nV, labels_n, None))
-                    logits_nV = _logits(module, hidden_PH[chunk])
-                    found.student.add(domain, score_chunk(logits_nV, labels_n, logp_nV))
+                    if module is not None and hidden_PH is not None:
+                        logits_nV = _logits(module, hidden_PH[chunk])
+                        found.student.add(domain, score_chunk(logits_nV, labels_n, logp_nV))
     return found
 
 
@@ -158,11 +178,18 @@ def _batches(blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Iterator[A
         yield from batches.at(step)
 
 
-def _chunks(
-    module: TokenModule, blocks: Blocks, batch: Any, num_models: int
-) -> Iterator[tuple[int, int, slice]]:
+def cost_of(model: PreTrainedModel, max_length: int) -> Efficiency:
+    """On one CPU thread; with low-rank updates as it will be exported."""
+    return measure_on_cpu(merged(model), min(LATENCY_TOKENS, max_length))
+
+
+def _chunk_size(chunk_mb: float, num_tokens: int, num_models: int) -> int:
+    """Positions whose logits, of all models, fit."""
+    return Chunk.within(chunk_mb, num_tokens, num_models - 1).rows
+
+
+def _chunks(size: int, blocks: Blocks, batch: Any) -> Iterator[tuple[int, int, slice]]:
     """The domain of a row, its place in the batch, and some of its positions."""
-    size = Chunk.within(module.loss_chunk_mb, module.num_tokens, num_models - 1).rows
     stops = np.cumsum(blocks.num_targets(batch.rows_B)).tolist()
     domains = blocks.domains_of(batch.rows_B).tolist()
     for b, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):

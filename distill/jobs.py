@@ -43,13 +43,28 @@ def student_job(
 
 def language_job(experiment: Experiment, plan: Plan, tokenizer: str, run: RunFolder) -> Job:
     """As :func:`student_job`, of language models."""
-    assert plan.blocks is not None
-    data, blocks = experiment.data, plan.blocks
+    return job_of_blocks(experiment, plan.corpus, tokenizer, run.fit, run.stop)
+
+
+def job_of_blocks(
+    experiment: Experiment, corpus: Corpus, tokenizer: str, folder: Path, stop: Path
+) -> Job:
+    """As :func:`student_job`, of a corpus of documents, which ``tokenizer`` packs into blocks."""
+    data = experiment.data
+    spec = BlocksSpec(
+        str(corpus.folder),
+        tokenizer,
+        data.max_length,
+        data.cut,
+        data.packing,
+        data.max_unlearnable,
+    )
+    blocks = spec.open()
     train, transfer = blocks.rows("train"), blocks.rows("transfer")
     rows = range(train.start, transfer.stop) if experiment.has_teachers else train
     return Job(
         name="student",
-        folder=str(run.fit),
+        folder=str(folder),
         seed=experiment.seed,
         model=LanguageStudentSpec(
             experiment.student,
@@ -57,19 +72,12 @@ def language_job(experiment: Experiment, plan: Plan, tokenizer: str, run: RunFol
             data.max_length,
             experiment.trainer.gradient_checkpointing,
         ),
-        data=BlocksSpec(
-            str(plan.corpus.folder),
-            tokenizer,
-            data.max_length,
-            data.cut,
-            data.packing,
-            data.max_unlearnable,
-        ),
+        data=spec,
         train_rows=rows,
         validation_rows=blocks.rows("validation"),
         optimizer=experiment.optimizer,
         trainer=experiment.trainer,
-        stop_file=str(run.stop),
+        stop_file=str(stop),
     )
 
 

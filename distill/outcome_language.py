@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from distill.comparison_language import Compared, Scores, Teachers, compare, score
+from distill.comparison_language import Compared, Scores, Teachers, compare, cost_of, score
 from distill.config import Generation
 from distill.data.blocks import Blocks
-from distill.evaluation.efficiency import Efficiency, measure_on_cpu
+from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
 from distill.experts.partition import Parts
-from distill.fit import Guidance, Job, build_module, load_best
+from distill.fit import Data, Guidance, Job, build_module, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
@@ -24,9 +24,6 @@ from distill.report.table import Role, Row
 from distill.run_folder import RunFolder
 from distill.student.export import export
 from distill.token_module import TokenModule
-
-LATENCY_TOKENS = 128
-"""Tokens of the one forward whose time is told: a whole block of a large model takes seconds."""
 
 
 def evaluate_language(
@@ -40,18 +37,18 @@ def evaluate_language(
 ) -> Outcome:
     """Test once: teachers and their aggregate, baselines, the student; then export it."""
     assert plan.blocks is not None
-    told = _Tables(plan, student.guidance, interrupt.is_set)
+    told = Tables(plan, student.guidance, interrupt.is_set)
     say("evaluating on the test split")
     rows = []
     compared: Compared | None = None
-    if student.guidance is not None and not plan.experiment.objective.crosses_tokenizers:
-        compared = told.compared(student)
+    if told.can_compare:
+        compared = told.compared(student.data, load_best(student))
         rows += told.teacher_rows(compared)
     rows.append(told.untrained_row(student))
     rows += [told.student_row(job, "baseline") for job in baselines]
     row, cost = told.student_row_and_cost(student, "student", compared)
     rows.append(row)
-    rows = _relative(rows)
+    rows = compressed(rows)
     row = rows[-1]
     metrics = best_evaluation(student) | {
         name: value for name, value in row.metrics().items() if value is not None
@@ -66,7 +63,7 @@ def evaluate_language(
     return Outcome(rows, metrics, run.student, run.report, histories)
 
 
-class _Tables:
+class Tables:
     """The rows of the comparison."""
 
     def __init__(
@@ -78,18 +75,25 @@ class _Tables:
         self._guidance = guidance
         self._stop = is_asked_to_stop
 
-    def compared(self, student: Job) -> Compared:
-        """The student beside its teachers; their answers come from the cache a second time."""
+    @property
+    def can_compare(self) -> bool:
+        """Whether there are teachers, and their tokens are the student's."""
+        crosses = self._plan.experiment.objective.crosses_tokenizers
+        return self._guidance is not None and not crosses
+
+    def compared(self, data: Data, module: TokenModule | None = None) -> Compared:
+        """Teachers, and a student beside them; answers come from the cache a second time."""
         assert self._guidance is not None
         teachers = Teachers.of(self._guidance)
-        with teachers.open(student.data) as stream:
+        with teachers.open(data) as stream:
             return compare(
-                load_best(student).eval(),
+                module,
                 self._blocks,
                 teachers,
                 stream,
                 self._guidance.aggregation,
                 self._stop,
+                self._plan.experiment.trainer.loss_chunk_mb,
             )
 
     def teacher_rows(self, compared: Compared) -> list[Row]:
@@ -114,19 +118,27 @@ class _Tables:
         return replace(row, params=sum(p.numel() for p in merged(module.student).parameters()))
 
     def student_row(self, job: Job, role: Role) -> Row:
-        has_teachers = self._guidance is not None
-        crosses = self._plan.experiment.objective.crosses_tokenizers
-        compared = self.compared(job) if has_teachers and not crosses else None
-        return self.student_row_and_cost(job, role, compared)[0]
+        return self.student_row_and_cost(job, role)[0]
 
-    def student_row_and_cost(
-        self, job: Job, role: Role, compared: Compared | None
-    ) -> tuple[Row, Efficiency]:
-        module = load_best(job).eval()
+    def quality_row(
+        self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
+    ) -> Row:
+        """How well a trained student predicts, and writes; what it costs is left open."""
+        if compared is None and self.can_compare:
+            compared = self.compared(job.data, module)
         scores = compared.student if compared else score(module, self._blocks, self._stop)
         row = self._row(job.name, role, scores)
-        model = merged(module.student)
-        cost = measure_on_cpu(model, min(LATENCY_TOKENS, self._blocks.max_length))
+        written = self._written(module.student, job, self._plan.experiment.generation)
+        if written is None:
+            return row
+        return replace(row, exact_match=written.exact_match, rouge_l=written.rouge_l)
+
+    def student_row_and_cost(
+        self, job: Job, role: Role, compared: Compared | None = None
+    ) -> tuple[Row, Efficiency]:
+        module = load_best(job)
+        row = self.quality_row(job, role, module, compared)
+        cost = cost_of(module.student, self._blocks.max_length)
         row = replace(
             row,
             params=cost.params,
@@ -135,10 +147,6 @@ class _Tables:
             peak_memory_mb=cost.peak_memory_mb,
             tokens_per_s=cost.tokens_per_s,
         )
-        written = self._written(model, job, self._plan.experiment.generation)
-        if written is None:
-            return row, cost
-        row = replace(row, exact_match=written.exact_match, rouge_l=written.rouge_l)
         return row, cost
 
     def _written(
@@ -148,7 +156,7 @@ class _Tables:
             return None
         prompts = self._blocks.prompts_of("test", generation.num_prompts)
         answers = write_answers(
-            model,
+            merged(model),
             load_tokenizer(job.data.tokenizer),
             [prompt.ids for prompt in prompts],
             generation.max_new_tokens,
@@ -169,7 +177,7 @@ class _Tables:
         )
 
 
-def _relative(rows: list[Row]) -> list[Row]:
+def compressed(rows: list[Row]) -> list[Row]:
     """How many times smaller than the largest teacher."""
     teachers = [row.params or 0 for row in rows if row.role == "expert"]
     if not teachers:

@@ -81,10 +81,8 @@ class TokenModule(nn.Module):
 
     def positions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The student's hidden states [N, H] at the batch's positions, and the next tokens [N]."""
-        assert batch.input_ids_BT is not None and batch.targets_BT is not None
         hidden_BTH = base_of(self.student)(**batch.inputs(), use_cache=False).last_hidden_state
-        labels_BT = batch.input_ids_BT.roll(-1, dims=1)  # the last token of a row is no position
-        return hidden_BTH[batch.targets_BT], labels_BT[batch.targets_BT]
+        return hidden_BTH[batch.targets_BT], labels_at(batch)
 
     @torch.no_grad()
     def _metrics(
@@ -104,3 +102,10 @@ class TokenModule(nn.Module):
             for name, weight in zip(self.wires, sums.weights_K, strict=True):
                 metrics[f"teacher.{name}.weight"] = Mean(weight, sums.num_answered)
         return metrics
+
+
+def labels_at(batch: Batch) -> Tensor:
+    """The next tokens [N] at the batch's positions."""
+    assert batch.input_ids_BT is not None and batch.targets_BT is not None
+    labels_BT = batch.input_ids_BT.roll(-1, dims=1)  # the last token of a row is no position
+    return labels_BT[batch.targets_BT]

@@ -54,6 +54,7 @@ def frontier_chart(
         x, y = _frame(
             [t.metrics[cost.metric] for t in known] + [b[1] for b in baselines],
             [t.metrics[quality.metric] for t in known]
+            + [t.metrics[test] for t in known if t.name in members and test in t.metrics]
             + [b[2] for b in baselines]
             + ([teachers] if teachers is not None else []),
             *(width, height),

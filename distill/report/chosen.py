@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import RecordError
-from distill.report.names import label, shown, shown_value
+from distill.report.names import TEST, label, shown, shown_value
 from distill.search.choice import SIZE, best, within
 from distill.search.trials import Trial, frontier
 from distill.tracking.read import Record
@@ -53,7 +53,7 @@ def render_frontier(record: Record, members: Sequence[Trial], top: Trial) -> Tab
     from rich.text import Text
 
     metrics = [goal.metric for goal in record.goals]
-    metrics += [m for m in ("test.accuracy", SIZE) if m not in metrics]
+    metrics += [m for m in (*TEST, SIZE) if m not in metrics]
     metrics = [m for m in metrics if any(m in t.metrics for t in members)]
     title = Text(f"{record.experiment}: frontier")
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")

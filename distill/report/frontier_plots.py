@@ -18,7 +18,12 @@ from distill.search.trials import Goal, Trial, frontier
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TEST_OF = {"eval.accuracy": "accuracy", "eval.f1": "f1", "eval.retention": "retention"}
+TEST_OF = {
+    "eval.accuracy": "accuracy",
+    "eval.f1": "f1",
+    "eval.retention": "retention",
+    "eval.perplexity": "perplexity",
+}
 """The field of a :class:`Row` that says the same of the test split."""
 COST_OF = {
     "student.size_mb": "size_mb",

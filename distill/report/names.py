@@ -8,8 +8,12 @@ from distill.report.table import MISSING, count, percent, three_digits
 from distill.search.trials import Value
 
 MEANINGS = {
-    "eval.accuracy": "share of rows of the validation split whose largest logit is the label; "
-    "selection, schedules and sweeps read it",
+    "eval.accuracy": "share of rows of the validation split whose largest logit is the label (of "
+    "language models: of tokens that are foretold); selection, schedules and sweeps read it",
+    "eval.perplexity": "exp of the mean cross-entropy of a token of the validation split, in nats; "
+    "lower is better",
+    "test.perplexity": "the same on the test split, measured once for the exported weights of the "
+    "trials on the frontier",
     "test.accuracy": "the same on the test split, measured once for the exported weights of the "
     "trials on the frontier",
     "eval.f1": "macro F1 on validation: mean over the classes that occur",
@@ -18,11 +22,17 @@ MEANINGS = {
     "eval.teacher_accuracy": "accuracy of the aggregated teachers on validation, at temperature 1",
     "eval.retention": "the student's accuracy over the aggregated teachers', on validation",
     "test.retention": "the same on test",
+    "fidelity.token_agreement": "share of test tokens where the student's likeliest next token is "
+    "that of the aggregated teachers",
+    "fidelity.jsd": "mean Jensen-Shannon divergence from the aggregated teachers on test, in nats",
+    "test.exact_match": "share of answers to test prompts that are the reference",
+    "test.rouge_l": "mean ROUGE-L (F1 of the longest common subsequence) of these answers",
+    "student.tokens_per_s": "tokens written a second, one text at a time, on one CPU thread",
     "compression": "parameters of the largest teacher over parameters of the student",
     "student.params": "parameters, embeddings included",
     "student.size_mb": "exported float32 safetensors, MB = 10⁶ bytes",
-    "student.latency_ms": "median of one sequence of data.max_length tokens, batch 1, on one CPU "
-    "thread",
+    "student.latency_ms": "median of one sequence of data.max_length tokens (language models: 128 "
+    "at most), batch 1, on one CPU thread",
     "student.gflops": "10⁹ floating-point operations of that forward; a multiply-add is 2",
     "router.confidence": "mean of the largest router probability, on test",
     "router.accuracy": "share of test rows whose most probable expert is that of their own part",
@@ -35,9 +45,16 @@ MEANINGS = {
 _SHOWN = {
     "eval.accuracy": "accuracy (validation)",
     "eval.f1": "F1 (validation)",
+    "eval.perplexity": "perplexity (validation)",
     "eval.retention": "retention (validation)",
     "test.accuracy": "accuracy (test)",
     "test.f1": "F1 (test)",
+    "test.perplexity": "perplexity (test)",
+    "test.exact_match": "exact match (test)",
+    "test.rouge_l": "ROUGE-L (test)",
+    "fidelity.token_agreement": "agreement with teachers (test)",
+    "fidelity.jsd": "JSD from teachers (test)",
+    "student.tokens_per_s": "tokens/s",
     "test.retention": "retention (test)",
     "student.size_mb": "size (MB)",
     "student.latency_ms": "latency (ms)",
@@ -45,7 +62,11 @@ _SHOWN = {
     "student.params": "parameters",
     "time.total_s": "time (s)",
 }
-_FRACTIONS = re.compile(r"(^|\.)(accuracy|f1|retention|teacher_accuracy)(\.|$)")
+TEST = ("test.perplexity", "test.accuracy")
+"""What is shown of the test split, as far as a task has it."""
+_FRACTIONS = re.compile(
+    r"(^|\.)(accuracy|f1|retention|teacher_accuracy|token_agreement|exact_match|rouge_l)(\.|$)"
+)
 
 
 def label(metric: str) -> str:

@@ -19,7 +19,7 @@ from distill import __version__
 from distill.report import sections
 from distill.report.charts import frontier_chart, legend
 from distill.report.markup import Markup, join, tag
-from distill.report.names import label, shown
+from distill.report.names import TEST, is_fraction, label, shown
 from distill.report.tables import winners_table
 from distill.search.choice import SIZE, best, cheapest_near, plane
 from distill.search.trials import Trial, Value, frontier
@@ -27,7 +27,7 @@ from distill.tracking.read import Record
 
 COSTS = (SIZE, "student.latency_ms", "student.gflops", "student.params")
 NEAR = 0.01
-"""How much worse "nearly as good" may be."""
+"""How much worse "nearly as good" may be: of fractions itself, of others a share."""
 
 
 def write_page(record: Record, path: str | Path) -> Path:
@@ -136,9 +136,11 @@ def _facts(record: Record) -> Markup:
 
     top = best(record.trials, record.goals)
     student(f"Best {label(quality.metric)}", top)
-    near = cheapest_near(record.trials, record.goals, NEAR)
+    is_share = not is_fraction(quality.metric)
+    room = NEAR * top.metrics[quality.metric] if is_share and top is not None else NEAR
+    near = cheapest_near(record.trials, record.goals, room)
     if near is not None and near is not top and quality.metric.startswith("eval."):
-        student("Cheapest within 1 point of it", near)
+        student(f"Cheapest within 1 {'%' if is_share else 'point'} of it", near)
     if record.teacher_accuracy is not None:
         text = "aggregated, on validation"
         facts.append(("Teachers", shown("accuracy", record.teacher_accuracy), text))
@@ -206,7 +208,7 @@ def _configurations(record: Record) -> Markup:
 
 def _configuration(record: Record, trial: Trial, is_member: bool, is_first: bool) -> Markup:
     what = "on the frontier" if is_member else trial.status
-    metrics = [g.metric for g in record.goals] + ["test.accuracy"]
+    metrics = [*(g.metric for g in record.goals), *TEST]
     figures = [
         (tag("dt", label(m)), tag("dd", shown(m, trial.metrics[m])))
         for m in dict.fromkeys(metrics)

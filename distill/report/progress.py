@@ -8,7 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-SHOWN = {"loss": "loss", "eval.accuracy": "accuracy", "eval.f1": "F1"}
+from distill.report.names import shown
+
+SHOWN = {
+    "loss": "loss",
+    "eval.perplexity": "perplexity",
+    "eval.accuracy": "accuracy",
+    "eval.f1": "F1",
+}
 """Metrics worth a place beside a bar, and what they are called there."""
 
 
@@ -159,7 +166,8 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
     for key, name in SHOWN.items():
         if key in metrics:
             value = metrics[key]
-            parts.append(f"{name} {value:.3f}" if key == "loss" else f"{name} {value * 100:.1f} %")
+            text = f"{value:.3f}" if key == "loss" else shown(key, value)
+            parts.append(f"{name} {text}")
     return "  ".join(parts)
 
 

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from distill.report.charts import bar, curve_style, curves_chart, key_line
 from distill.report.heat import heat_grid
 from distill.report.markup import Markup, join, tag
-from distill.report.names import MEANINGS, label
-from distill.report.table import Row, percent
+from distill.report.names import MEANINGS, label, shown
+from distill.report.table import Row
 from distill.report.tables import Cell, heat_table, metric_cell, table, value_cell
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier
-from distill.tracking.read import Record, domains_of
+from distill.tracking.read import Record, row_of
 
 METRICS = (
-    *("eval.accuracy", "eval.f1", "eval.retention", "test.accuracy", "student.size_mb"),
-    *("student.latency_ms", "student.gflops", "student.params", "compression", "time.total_s"),
+    *("eval.perplexity", "eval.accuracy", "eval.f1", "eval.retention", "test.perplexity"),
+    *("test.accuracy", "student.size_mb", "student.latency_ms", "student.tokens_per_s"),
+    *("student.gflops", "student.params", "compression", "time.total_s"),
 )
 MAX_BARS = 5
 """Students of the frontier that the domains show."""
@@ -48,6 +49,8 @@ def comparison(record: Record) -> Markup | None:
     rows = [*record.rows, *student_rows(record)]
     if not rows:
         return None
+    if _are_language(rows):
+        return _language_comparison(rows)
     has_home = any(row.home is not None for row in rows)
     lines = []
     for row in rows:
@@ -79,29 +82,46 @@ def comparison(record: Record) -> Markup | None:
     )
 
 
+LANGUAGE_COLUMNS = {
+    "perplexity": ("test.perplexity", "perplexity"),
+    "next token": ("test.accuracy", "accuracy"),
+    "agreement": ("fidelity.token_agreement", "agreement"),
+    "JSD": ("fidelity.jsd", "jsd"),
+    "exact match": ("test.exact_match", "exact_match"),
+    "ROUGE-L": ("test.rouge_l", "rouge_l"),
+    "parameters": ("student.params", "params"),
+    "size (MB)": ("student.size_mb", "size_mb"),
+    "latency (ms)": ("student.latency_ms", "latency_ms"),
+    "tokens/s": ("student.tokens_per_s", "tokens_per_s"),
+}
+"""Of language models: a metric, which says how to write it, and the field of a row."""
+
+
+def _are_language(rows: Sequence[Row]) -> bool:
+    return any(row.perplexity is not None for row in rows)
+
+
+def _language_comparison(rows: Sequence[Row]) -> Markup:
+    columns = {
+        head: column
+        for head, column in LANGUAGE_COLUMNS.items()
+        if any(getattr(row, column[1]) is not None for row in rows)
+    }
+    lines = []
+    for row in rows:
+        cells = [metric_cell(metric, getattr(row, name)) for metric, name in columns.values()]
+        lines.append((row.name, [Cell(row.role, is_text=True), *cells]))
+    caption = "On the test split: teachers, mixes, baselines, and the students of the frontier"
+    return table(["model", "role", *columns], lines, caption, is_sortable=True)
+
+
 def student_rows(record: Record) -> list[Row]:
     """The frontier on the test split, cheapest first."""
     return [
-        _student_row(t)
+        row_of(t.name, "student", t.metrics)
         for t in frontier(record.trials, record.goals)
         if "test.accuracy" in t.metrics
     ]
-
-
-def _student_row(trial: Trial) -> Row:
-    metrics = trial.metrics
-    return Row(
-        name=trial.name,
-        role="student",
-        params=metrics.get("student.params"),
-        size_mb=metrics.get("student.size_mb"),
-        latency_ms=metrics.get("student.latency_ms"),
-        accuracy=metrics.get("test.accuracy"),
-        f1=metrics.get("test.f1"),
-        per_domain=domains_of(metrics),
-        retention=metrics.get("test.retention"),
-        compression=metrics.get("compression"),
-    )
 
 
 def heat_map(record: Record) -> Markup | None:
@@ -173,31 +193,36 @@ def _curve(trial: Trial, metric: str) -> list[tuple[int, float]]:
 
 
 def domains(record: Record) -> Markup | None:
-    """Accuracy on test in each domain, a bar a model, from 0 to 100 %."""
+    """Accuracy on test in each domain, a bar a model, from 0 to 100 %; of language models
+    perplexity, from 0 to the largest."""
     students = [row for row in student_rows(record) if row.per_domain]
     rows = [row for row in record.rows if row.per_domain] + _spread(students)
     names = list(dict.fromkeys(name for row in rows for name in row.per_domain))
     if not names:
         return None
+    is_language = _are_language(rows)
+    most = max(v for row in rows for v in row.per_domain.values()) if is_language else 1.0
     groups = (
-        tag("div", tag("h3", name), tag("div", _domain_bars(rows, name), class_="bars"))
+        tag("div", tag("h3", name), tag("div", _domain_bars(rows, name, most), class_="bars"))
         for name in names
     )
-    hint = "Accuracy on the test split. Bars start at 0."
+    what = "Perplexity (lower is better)" if is_language else "Accuracy"
+    hint = f"{what} on the test split. Bars start at 0."
     if len(students) > MAX_BARS:
         hint += f" Of the frontier, {MAX_BARS} students from the smallest to the largest."
     return join([tag("p", hint, class_="soft"), tag("div", groups, class_="domains")])
 
 
-def _domain_bars(rows: Sequence[Row], domain: str) -> list[Markup]:
+def _domain_bars(rows: Sequence[Row], domain: str, most: float) -> list[Markup]:
+    metric = "test.perplexity" if _are_language(rows) else "test.accuracy"
     return [
         part
         for row in rows
         if domain in row.per_domain
         for part in (
             tag("span", f"{row.name} ({row.role})" if row.role != "student" else f"★ {row.name}"),
-            bar(row.per_domain[domain], row.role),
-            tag("span", percent(row.per_domain[domain])),
+            bar(row.per_domain[domain] / most, row.role),
+            tag("span", shown(metric, row.per_domain[domain])),
         )
     ]
 

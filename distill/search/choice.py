@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from distill.search.trials import Goal, Trial
 
 SIZE = "student.size_mb"
-DEFAULT_GOALS = (Goal("eval.accuracy", "max"), Goal(SIZE, "min"))
-"""Of runs that were not made by a sweep."""
 
 
 def within(trials: Sequence[Trial], limits: Mapping[str, float]) -> list[Trial]:

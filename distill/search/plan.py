@@ -12,7 +12,7 @@ from distill.config import Experiment
 from distill.errors import ConfigError, DataError, InputError
 from distill.run_folder import OPERATIONAL
 from distill.search.memory import KEYS
-from distill.search.settings import Search
+from distill.search.settings import OF_CLASSIFIERS, OF_LANGUAGE_MODELS, TRIAL_METRICS, Search
 from distill.search.space import Value
 from distill.search.trial import with_values
 
@@ -22,7 +22,7 @@ MAX_CORNERS = 512
 """More corners than this are not all tried: then each key's own ends."""
 WAITING_CPUS = 0.01
 """Of a trial that has a worker group, beside what the group holds."""
-FIXED = ("data", "experts", "teachers", *OPERATIONAL)
+FIXED = ("task", "data", "experts", "teachers", *OPERATIONAL)
 """Sections and keys that a sweep cannot search: they decide what the teachers say, or say where
 and how to run."""
 
@@ -47,12 +47,18 @@ def plan_search(
             "the configuration has no section search: name the keys to vary in search.space, such "
             "as kd.temperature: {type: grid, values: [1, 2, 4]}"
         )
+    search = search.resolved(experiment.is_language_model)
     if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
             f"cache.type {experiment.cache.type} keeps no answers from one trial to the next, and "
             "a sweep asks its teachers once: use arrow"
         )
     _check_goals(experiment, search)
+    if search.warm_start and experiment.is_language_model:
+        raise ConfigError(
+            "search.warm_start remembers past runs of classifiers, task is language_model: remove "
+            "it"
+        )
     if search.warm_start and search.uses_grid:
         raise ConfigError(
             "search.warm_start proposes values of its own, and a grid has none to add: remove "
@@ -80,7 +86,17 @@ def plan_search(
 
 def _check_goals(experiment: Experiment, search: Search) -> None:
     """Goals that no trial would ever log, and a name that MLflow would refuse at the end."""
-    compared = [goal for goal in search.goals if goal in COMPARED]
+    goals = [goal.metric for goal in search.ordered_goals]
+    is_language_model = experiment.is_language_model
+    others = OF_CLASSIFIERS if is_language_model else OF_LANGUAGE_MODELS
+    foreign = [goal for goal in goals if goal in others]
+    if foreign:
+        kind = "classifiers" if is_language_model else "language models"
+        known = ", ".join(name for name in TRIAL_METRICS if name not in others)
+        raise ConfigError(
+            f"search.goals: {foreign[0]} is of {kind}, task is {experiment.task}: use {known}"
+        )
+    compared = [goal for goal in goals if goal in COMPARED]
     if compared and not experiment.has_teachers:
         raise ConfigError(
             f"search.goals: {compared[0]} compares with teachers, and there are none: remove it, "
@@ -194,5 +210,5 @@ def _lines(search: Search, max_concurrent: int | None) -> Iterator[tuple[str, st
         if values := shown.get("values"):
             told = ", ".join(str(value) for value in values)
         yield f"search {key}", told, domain.type
-    goals = ", ".join(f"{mode} {name}" for name, mode in search.goals.items())
+    goals = ", ".join(f"{goal.mode} {goal.metric}" for goal in search.ordered_goals)
     yield "search goals", goals, ""

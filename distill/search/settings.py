@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from distill.search.space import Domain, Grid
-from distill.search.trials import Goal
+from distill.search.trials import Goal, default_goals
 from distill.variant import Section, Variant
 
 COSTS = (
@@ -19,10 +19,13 @@ COSTS = (
     "compression",
 )
 """Metrics of a trial that are known before it trains."""
-REPORTED = ("eval.accuracy", "eval.f1")
-"""Metrics that a trial reports at every evaluation: what schedulers can go by."""
+REPORTED = ("eval.accuracy", "eval.f1", "eval.perplexity")
+"""Metrics that a trial reports at every evaluation, as far as its task has them: what schedulers
+can go by."""
 FINAL = ("eval.retention", "eval.teacher_accuracy", "time.total_s")
 """Metrics that a trial has at its end."""
+OF_CLASSIFIERS = ("eval.f1", "eval.retention", "eval.teacher_accuracy")
+OF_LANGUAGE_MODELS = ("eval.perplexity",)
 TRIAL_METRICS = (*REPORTED, *COSTS, *FINAL)
 
 
@@ -114,8 +117,10 @@ class Search(Section):
     """Ends trials early by the first goal; null: every trial trains to its end."""
     num_trials: int | None = Field(default=None, ge=1)
     """null: all combinations of a grid, else 30."""
-    goals: dict[str, Literal["max", "min"]] = {"eval.accuracy": "max", "student.size_mb": "min"}
-    """Metrics and which way is better; the first is the quality that others are traded for."""
+    goals: dict[str, Literal["max", "min"]] | None = None
+    """Metrics and which way is better; the first is the quality that others are traded for. null:
+    ``{eval.accuracy: max, student.size_mb: min}``, of language models eval.perplexity: min first.
+    """
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; null: as many as fit."""
     warm_start: bool = False
@@ -124,19 +129,8 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Search:
-        if not self.goals:
-            raise ValueError("search.goals is empty: name a metric, such as eval.accuracy: max")
-        unknown = [name for name in self.goals if name not in TRIAL_METRICS]
-        if unknown:
-            raise ValueError(
-                f"search.goals: no trial logs {unknown[0]!r}: use {', '.join(TRIAL_METRICS)}"
-            )
-        quality = next(iter(self.goals))
-        if self.scheduler is not None and quality not in REPORTED:
-            raise ValueError(
-                f"search.scheduler {self.scheduler.type!r} goes by the first of search.goals, and "
-                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} first"
-            )
+        if self.goals is not None:
+            self._check_goals(self.goals)
         grids = [key for key, domain in self.space.items() if isinstance(domain, Grid)]
         others = [key for key in self.space if key not in grids]
         if self.uses_grid and others:
@@ -157,6 +151,21 @@ class Search(Section):
         if self.is_population:
             self._check_pbt()
         return self
+
+    def _check_goals(self, goals: dict[str, Literal["max", "min"]]) -> None:
+        if not goals:
+            raise ValueError("search.goals is empty: name a metric, such as eval.accuracy: max")
+        unknown = [name for name in goals if name not in TRIAL_METRICS]
+        if unknown:
+            raise ValueError(
+                f"search.goals: no trial logs {unknown[0]!r}: use {', '.join(TRIAL_METRICS)}"
+            )
+        quality = next(iter(goals))
+        if self.scheduler is not None and quality not in REPORTED:
+            raise ValueError(
+                f"search.scheduler {self.scheduler.type!r} goes by the first of search.goals, and "
+                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} first"
+            )
 
     def _check_pbt(self) -> None:
         fixed = [k for k in self.space if not k.startswith(("kd.", "optimizer."))]
@@ -192,6 +201,13 @@ class Search(Section):
     def total_trials(self) -> int:
         return self.num_combinations if self.uses_grid else self.num_trials or 30
 
+    def resolved(self, is_language_model: bool) -> Self:
+        """With the task's own goals where the file names none."""
+        goals = {goal.metric: goal.mode for goal in default_goals(is_language_model)}
+        return self.model_copy(update={"goals": self.goals or goals})
+
     @property
     def ordered_goals(self) -> list[Goal]:
+        """Of a :meth:`resolved` search."""
+        assert self.goals is not None
         return [Goal(metric, mode) for metric, mode in self.goals.items()]

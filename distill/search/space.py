@@ -125,6 +125,11 @@ class Quantised(_Range):
     def is_integer(self) -> bool:
         return super().is_integer and isinstance(self.step, int)
 
+    @property
+    def all_values(self) -> list[int | float]:
+        num_steps = round((self.high - self.low) / self.step)
+        return [self.low + i * self.step for i in range(num_steps + 1)]
+
 
 Domain = Annotated[Grid | Choice | Uniform | LogUniform | Quantised, Field(discriminator="type")]
 Space = Mapping[str, Domain]

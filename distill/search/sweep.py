@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill.check import search_of
-from distill.comparison import fit_row, relative, row_name, row_of, teacher_rows, tfidf_row
+from distill.comparison import fit_row, relative, row_name, teacher_rows, tfidf_row
 from distill.config import Experiment, TfidfBaseline
-from distill.data.corpus import Corpus
 from distill.errors import TrainingError
-from distill.evaluation.efficiency import measure_on_cpu
-from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
-from distill.fit import Data, Guidance, load_best
-from distill.models.load import load_classifier
+from distill.fit import Data, Guidance, Job
+from distill.outcome_language import Tables, compressed
 from distill.pipeline import (
     Driver,
     driver,
@@ -35,83 +29,24 @@ from distill.pipeline import (
 )
 from distill.placement import admits
 from distill.report.frontier import write_frontier
+from distill.report.names import shown_value
 from distill.report.progress import Progress, duration
-from distill.report.table import Row, count, percent, three_digits
+from distill.report.table import Row
 from distill.search.ledger import Entry
+from distill.search.outcome import SweepOutcome, champion_of
 from distill.search.plan import concurrency, raw_of
 from distill.search.settings import Search
+from distill.search.tested import tested, timed_alone
 from distill.search.trial import Sweep
-from distill.search.trials import Trial, frontier
+from distill.search.trials import frontier
 from distill.search.tuner import Room, tune_trials
 from distill.search.warm import warm_start
 from distill.task import meta_of, task_of
 from distill.teachers.client import SilentTeachers
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 BLOCK = 2048
 """Rows that the cache is filled with between two looks at the progress."""
 SPLITS = ("train", "transfer", "validation", "test")
-
-
-@dataclass(frozen=True)
-class SweepOutcome:
-    """What the sweep came to."""
-
-    trials: list[Trial]
-    best: list[Trial]
-    """The frontier, smallest first."""
-    champion: Trial | None
-    rows: list[Row]
-    """Experts, mixtures and baselines on the test split."""
-    metrics: dict[str, float]
-    report: Path
-    open_command: str = ""
-    title: str = ""
-
-    def table(self) -> Table:
-        """The frontier, for the terminal: searched values, validation, test, and the costs."""
-        from rich import box
-        from rich.table import Table
-
-        table = Table(
-            title=f"{self.title}: frontier, {len(self.best)} of {len(self.trials)} trials",
-            box=box.SIMPLE_HEAD,
-            title_justify="left",
-        )
-        keys = list(dict.fromkeys(key for trial in self.best for key in trial.values))
-        for name in ("trial", *(key.removeprefix("student.") for key in keys), *SHOWN):
-            table.add_column(name, justify="left" if name == "trial" else "right")
-        for trial in self.best:
-            is_champion = trial is self.champion
-            values = [_short(trial.values.get(key, "")) for key in keys]
-            metrics = [show(trial.metrics.get(name)) for name, show in SHOWN.values()]
-            mark = "★ " if is_champion else ""
-            style = "bold green" if is_champion else None
-            table.add_row(f"{mark}{trial.name}", *values, *metrics, style=style)
-        return table
-
-    def as_json(self) -> dict[str, object]:
-        told = [{"name": t.name, "values": t.values, "metrics": t.metrics} for t in self.best]
-        champion = self.champion.student if self.champion else None
-        return {
-            **self.metrics,
-            "frontier": told,
-            "student": champion,
-            "report": str(self.report),
-        }
-
-
-SHOWN = {
-    "eval acc.": ("eval.accuracy", percent),
-    "retention": ("eval.retention", percent),
-    "test acc.": ("test.accuracy", percent),
-    "params": ("student.params", count),
-    "MB": ("student.size_mb", three_digits),
-    "CPU ms": ("student.latency_ms", three_digits),
-}
-"""Columns of the table: a stable metric name, and how it is written."""
 
 
 def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
@@ -127,7 +62,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         baselines = jobs_of_baselines(d, student)
         experts = run_experts(d, experts, parts, baselines)
         asked = _ask_once(d, experts, student.data, parts)
-        rows = _compared(d, asked.rows, _baseline_rows(d, baselines))
+        rows = _compared(d, asked, baselines)
         trials = Sweep(
             raw=raw_of(experiment),
             folder=d.run.root,
@@ -182,15 +117,14 @@ class Asked:
     metrics: dict[str, float]
 
 
-def _ask_once(d: Driver, experts: list, data: Data, parts: Parts | None) -> Asked:
+def _ask_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) -> Asked:
     """Serve the teachers, fill the cache with all that any trial could need, let them go."""
-    test = Split(d.plan.corpus, "test")
     with serve_teachers(d, experts) as guidance:
         if guidance is None:
             return Asked(None, [], None, {})
         metrics = _fill(d, guidance, data)
         d.progress.say("evaluating the teachers on the test split")
-        rows = teacher_rows(d.plan, data, guidance, parts, test, d.interrupt).rows
+        rows = _teacher_rows(d, guidance, data, parts)
         sizes = [row.params for row in rows if row.role == "expert"]
         known = [params for params in sizes if params is not None]
         # Objects with predict_proba have no weights to count.
@@ -200,18 +134,30 @@ def _ask_once(d: Driver, experts: list, data: Data, parts: Parts | None) -> Aske
     return Asked(replace(guidance, client=silent), rows, params, metrics)
 
 
+def _teacher_rows(d: Driver, guidance: Guidance, data: Data, parts: Parts | None) -> list[Row]:
+    if d.plan.blocks is None:
+        test = Split(d.plan.corpus, "test")
+        return teacher_rows(d.plan, data, guidance, parts, test, d.interrupt).rows
+    tables = Tables(d.plan, guidance, d.interrupt.is_set)
+    # What wires of trials leave out is in the cache from here on, for the test of their students.
+    return tables.teacher_rows(tables.compared(data)) if tables.can_compare else []
+
+
 def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
     """Every row of every split, through the routes that trials will take; what it took."""
-    corpus = d.plan.corpus
     asks = _whom(d.experiment, guidance)
-    num_classes = len(corpus.label_names)
-    total, done = corpus.num_rows, 0
-    with asks.open(data, "sweep", num_classes) as stream:
+    total, done = d.plan.rows.num_rows, 0
+    at_once, size = BLOCK, 64
+    if d.plan.blocks is not None:  # whose rows are a thousand times larger
+        size = d.experiment.trainer.batch_size
+        at_once = 8 * size
+    with asks.open(data, "sweep", len(d.plan.rows.label_names)) as stream:
         stream.timings()
-        for start in range(0, total, BLOCK):
+        stream.heads()
+        for start in range(0, total, at_once):
             d.interrupt.check()
-            block = np.arange(start, min(start + BLOCK, total))
-            stream.fill(block)
+            block = np.arange(start, min(start + at_once, total))
+            stream.fill(block, size)
             done += len(block)
             d.progress.update("asking the teachers, once", done, total)
         told = stream.timings()
@@ -236,14 +182,18 @@ def _whom(experiment: Experiment, guidance: Guidance) -> Guidance:
     return replace(guidance, aggregation=guidance.aggregation.asking_all())
 
 
-def _compared(d: Driver, teachers: list[Row], baselines: list[Row]) -> list[Row]:
+def _compared(d: Driver, asked: Asked, baselines: list[Job]) -> list[Row]:
     """Baselines beside the mixture that the trials learn from, where that needs no training."""
+    if d.plan.blocks is not None:
+        tables = Tables(d.plan, asked.guidance, d.interrupt.is_set)
+        rows = [tables.student_row(job, "baseline") for job in baselines]
+        return compressed([*asked.rows, *rows])
     own = row_name(d.experiment.aggregation)
-    target = next((row for row in teachers if row.name == own), None)
-    return relative([*teachers, *baselines], target)
+    target = next((row for row in asked.rows if row.name == own), None)
+    return relative([*asked.rows, *_baseline_rows(d, baselines)], target)
 
 
-def _baseline_rows(d: Driver, baselines: list) -> list[Row]:
+def _baseline_rows(d: Driver, baselines: list[Job]) -> list[Row]:
     test = Split(d.plan.corpus, "test")
     rows = [fit_row(job, test, "baseline", d.interrupt) for job in baselines]
     for baseline in d.experiment.baselines:
@@ -291,21 +241,17 @@ class Watch:
 
 
 def _line(entry: Entry, search: Search) -> str:
-    values = " ".join(f"{k.rpartition('.')[2]}={_short(v)}" for k, v in entry.values.items())
+    values = " ".join(f"{k.rpartition('.')[2]}={shown_value(v)}" for k, v in entry.values.items())
     if entry.status == "failed":
         return f"{entry.name} {values}: failed: {entry.reason}"
     told = [
-        f"{goal.metric} {_short(entry.metrics[goal.metric])}"
+        f"{goal.metric} {shown_value(entry.metrics[goal.metric])}"
         for goal in search.ordered_goals
         if goal.metric in entry.metrics
     ]
     seconds = entry.metrics.get("time.total_s")
     took = f", {duration(seconds)}" if seconds is not None else ", stopped early"
     return f"{entry.name} {values}: {', '.join(told)}{took}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def record_trial(
@@ -319,11 +265,13 @@ def record_trial(
         "distill.student": trial.student,
         "distill.reason": trial.reason,
         "distill.frontier": str(is_frontier).lower(),
-        "distill.task": task_of(d.plan.corpus, sweep.guidance),
         "role": "trial",
     }
     metrics = {k: v for k, v in trial.metrics.items() if k != "step"}
-    if trial.status == "finished":
+    is_remembered = d.plan.blocks is None  # the memory of past runs knows classifiers
+    if is_remembered:
+        tags["distill.task"] = task_of(d.plan.corpus, sweep.guidance)
+    if is_remembered and trial.status == "finished":
         metrics |= meta_of(d.plan.corpus, metrics, sweep.teacher_params)
     dimensions = {f"student.{key}": size for key, size in (entry.dimensions or {}).items()}
     step = max((int(line["step"]) for line in trial.history), default=0)
@@ -349,10 +297,10 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
         told = f", {reasons[0]}" if reasons else ""
         raise TrainingError(f"none of {len(entries)} trials finished{told}")
     goals = search.ordered_goals
-    entries = [_timed_alone(d, sweep, e) if e.status == "finished" else e for e in entries]
+    entries = [timed_alone(d, sweep, e) if e.status == "finished" else e for e in entries]
     chosen = {trial.name for trial in frontier([e.trial() for e in entries], goals)}
     d.progress.say(f"testing the {len(chosen)} students of the frontier")
-    entries = [_tested(d, sweep, e) if e.name in chosen else e for e in entries]
+    entries = [tested(d, sweep, e) if e.name in chosen else e for e in entries]
     for entry in entries:
         record_trial(d, sweep, entry, entry.name in chosen, with_history=False)
     trials = [entry.trial() for entry in entries]
@@ -377,40 +325,3 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
 
 
 STATUSES = ("finished", "stopped", "failed")
-
-
-def _timed_alone(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
-    """The entry with the latency of its student while no trial shares the cores."""
-    d.interrupt.check()
-    cost = measure_on_cpu(load_classifier(entry.student), d.experiment.data.max_length)
-    metrics = entry.metrics | {"student.latency_ms": cost.latency_ms}
-    return sweep.ledger.write(entry, entry.status, metrics)
-
-
-def _tested(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
-    """The entry with ``test.*``: measured once, for a student that is kept."""
-    if "test.accuracy" in entry.metrics:
-        return entry
-    job = sweep.job(entry)
-    test = Split(Corpus(sweep.corpus), "test")
-    batches, module = test.batches(job.data.open()), load_best(job)
-    if job.guidance is None:
-        seen = predict(module, batches, is_asked_to_stop=d.interrupt.is_set)
-    else:
-        with job.guidance.open(job.data, "sweep-test", test.num_classes) as stream:
-            seen = predict(module, batches, stream, d.interrupt.is_set)
-    row = row_of(test, entry.name, "student", seen.student_R)
-    assert row.accuracy is not None and row.f1 is not None
-    metrics = entry.metrics | {"test.accuracy": row.accuracy, "test.f1": row.f1}
-    metrics |= {f"test.accuracy.{domain}": value for domain, value in row.per_domain.items()}
-    if seen.teacher_R is not None and (teacher := test.accuracy(seen.teacher_R)):
-        metrics |= {"test.teacher_accuracy": teacher, "test.retention": row.accuracy / teacher}
-    return sweep.ledger.write(entry, entry.status, metrics)
-
-
-def champion_of(best: Sequence[Trial], search: Search) -> Trial | None:
-    """The best in the first goal among those that are small enough."""
-    limit = search.champion.max_mb
-    fitting = [t for t in best if limit is None or t.metrics["student.size_mb"] <= limit]
-    quality = search.ordered_goals[0]
-    return min(fitting, key=lambda trial: quality.cost(trial.metrics), default=None)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from distill.comparison_language import cost_of
 from distill.config import Experiment, assign, parse
 from distill.data.corpus import Corpus
 from distill.data.rows import published
@@ -25,8 +26,9 @@ from distill.evaluation.efficiency import measure_on_cpu
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
 from distill.fit import Guidance, Job, build_module, fit, load_best
-from distill.jobs import student_job, write_tokenizer
+from distill.jobs import job_of_blocks, student_job, write_tokenizer
 from distill.loop import Report
+from distill.models.language_student import merged
 from distill.records import Cursor
 from distill.search.ledger import Entry, Ledger, identity_of, searched
 from distill.search.settings import COSTS, REPORTED
@@ -42,6 +44,7 @@ DIMENSIONS = {
     "layers": "num_hidden_layers",
     "hidden": "hidden_size",
     "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
     "ffn": "intermediate_size",
 }
 """Keys of ``student`` and what a model's configuration calls them."""
@@ -114,7 +117,8 @@ class Sweep:
         experiment = with_values(self.raw, searched(entry.values))
         corpus = Corpus(self.corpus)
         tokenizer = self._tokenizer(experiment, corpus)
-        job = student_job(experiment, corpus, tokenizer, entry.fit, self.stop)
+        make = job_of_blocks if experiment.is_language_model else student_job
+        job = make(experiment, corpus, tokenizer, entry.fit, self.stop)
         guidance = self.guidance
         if guidance is not None:
             guidance = replace(guidance, aggregation=experiment.aggregation)
@@ -198,7 +202,7 @@ def _train(
     metrics = costs | assess(job, entry)
     metrics["time.total_s"] = time.perf_counter() - started
     card = _card(sweep, entry, metrics)
-    model = load_best(job).student
+    model = merged(load_best(job).student)
     export(model, job.data.tokenizer, entry.student, card, job.data.reading)
     ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
     shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
@@ -209,11 +213,12 @@ def _train(
 
 
 def assess(job: Job, entry: Entry) -> Metrics:
-    """Validation metrics of the weights that are exported, and the teachers' beside them."""
+    """Validation metrics of the weights that are exported, of classifiers beside the teachers'."""
     best = max(_evaluations(entry), key=job.selection.score)
-    metrics = {name: best[name] for name in REPORTED}
+    metrics = {name: best[name] for name in REPORTED if name in best}
     if job.kd is not None and job.guidance is not None:
         metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
+    if job.guidance is not None and not job.is_language_model:
         validation = Split(Corpus(Path(job.data.corpus)), "validation")
         with job.guidance.open(job.data, job.name, validation.num_classes) as stream:
             seen = predict(load_best(job), validation.batches(job.data.open()), stream)
@@ -260,17 +265,18 @@ def _evaluations(entry: Entry) -> list[dict[str, float]]:
     return [
         {"step": line["step"], **line["metrics"]}
         for line in entry.history()
-        if REPORTED[0] in line["metrics"]
+        if "eval.accuracy" in line["metrics"]
     ]
 
 
 def _reported(row: Mapping[str, float]) -> Metrics:
-    return {name: row[name] for name in (*REPORTED, "step")}
+    return {name: row[name] for name in (*REPORTED, "step") if name in row}
 
 
 def _costs(sweep: Sweep, job: Job) -> Metrics:
     """What is known of a student before it trains."""
-    cost = measure_on_cpu(build_module(job).student, job.data.max_length)
+    measure = cost_of if job.is_language_model else measure_on_cpu
+    cost = measure(build_module(job).student, job.data.max_length)
     costs = {
         "student.params": float(cost.params),
         "student.size_mb": cost.size_mb,

@@ -45,6 +45,13 @@ class Trial:
     """Lines of metrics.jsonl: ``{"step": …, "metrics": {…}}``."""
 
 
+def default_goals(is_language_model: bool) -> tuple[Goal, ...]:
+    """Quality against size, where nobody names goals."""
+    if is_language_model:
+        return Goal("eval.perplexity", "min"), Goal("student.size_mb", "min")
+    return Goal("eval.accuracy", "max"), Goal("student.size_mb", "min")
+
+
 def frontier(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
     """The trials that no other beats: at least as good in every goal and better in one.
 

@@ -1,4 +1,5 @@
-"""The exported student as an MLflow model, for ``mlflow.transformers`` and as a pyfunc.
+"""The exported student as an MLflow model, for ``mlflow.transformers`` and as a pyfunc: labels of
+texts, of a language model what it writes after them.
 
 A student of features is no transformers pipeline: its folder is logged as artifacts, and is loaded
 from there with ``AutoModelForSequenceClassification`` (see the README.md in it).
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.tracking.store import import_mlflow
+
+NEW_TOKENS = 64
+"""What a language model writes as a pyfunc; a caller's ``params`` may say otherwise."""
 
 
 def log_model(
@@ -35,19 +39,22 @@ def log_model(
     if config.get("num_features"):
         client.log_artifacts(run_id, str(folder), name)
         return f"runs:/{run_id}/{name}"
-    is_language = any("ForCausalLM" in name for name in config.get("architectures", []))
-    task: Any = "text-generation" if is_language else "text-classification"
+    writes = any(name.endswith("ForCausalLM") for name in config.get("architectures") or ())
+    task = "text-generation" if writes else "text-classification"
     with _no_bars():
-        pipeline = transformers.pipeline(task, model=str(folder), device="cpu")
+        pipeline: Any = transformers.pipeline(task, model=str(folder), device="cpu")
     # MLflow asks the hub for the card and licence of name_or_path: this is no valid repository
     # name, so a folder called "student" is not taken for a stranger's model of that name.
     pipeline.model.name_or_path = f"distill:{name}"
+    label = ColSpec(DataType.string, "label")
+    answer = Schema(
+        [ColSpec(DataType.string)] if writes else [label, ColSpec(DataType.double, "score")]
+    )
     is_pair = config.get("distill", {}).get("is_pair", False)
     names = ("text", "text_pair") if is_pair else (None,)
-    told = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score")]
     signature = ModelSignature(
         Schema([ColSpec(DataType.string, name) for name in names]),
-        Schema([ColSpec(DataType.string)] if is_language else told),
+        answer,
     )
     model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
     # Linked here: given the run, log_model would read its whole history, metric by metric.
@@ -57,7 +64,7 @@ def log_model(
             pipeline,
             name=name,
             signature=signature,
-            model_config={"max_new_tokens": 64} if is_language else {"truncation": True},
+            model_config={"max_new_tokens": NEW_TOKENS} if writes else {"truncation": True},
             pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "transformers", "torch")],
             model_id=model.model_id,
         )

@@ -12,15 +12,14 @@ from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
-from distill.report.table import Row
-from distill.search.choice import DEFAULT_GOALS
-from distill.search.trials import Goal, Status, Trial, Value
+from distill.report.table import Role, Row
+from distill.search.trials import Goal, Status, Trial, Value, default_goals
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
 from distill.tracking.values import masked
 
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
-CURVES = ("eval.accuracy", "eval.f1", "loss", "kd.loss", "ce.loss")
+CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")
 """Metrics whose history is read; others are known by their last value."""
 ROLES = ("expert", "mix", "baseline")
 NOT_COMPARED = ("output", "tracking.", "cluster.", "stream.", "cache.", "data.cache_dir")
@@ -140,7 +139,7 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
         is_partial=sweep.info.status in ("RUNNING", "SCHEDULED"),
         run_id=sweep.info.run_id,
         started=_time(sweep),
-        goals=goals or DEFAULT_GOALS,
+        goals=goals or _goals_of(trials),
         searched=searched,
         trials=trials,
         shapes=shapes,
@@ -191,7 +190,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         is_partial=not ended,
         run_id=newest.info.run_id,
         started=_time(newest),
-        goals=DEFAULT_GOALS,
+        goals=_goals_of(trials),
         searched=searched,
         trials=trials,
         shapes=shapes,
@@ -202,6 +201,11 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         num_running=len(parents) - len(ended),
         notes=notes if len(tests) > 1 else [],
     )
+
+
+def _goals_of(trials: list[Trial]) -> tuple[Goal, ...]:
+    """Of runs that named none."""
+    return default_goals(any("eval.perplexity" in trial.metrics for trial in trials))
 
 
 def _endings(sweep: Any) -> list[str]:
@@ -270,11 +274,15 @@ def _rows(children: Iterable[Any]) -> list[Row]:
 
 
 def _row(run: Any) -> Row:
-    metrics, role = run.data.metrics, run.data.tags["role"]
+    return row_of(run.info.run_name, run.data.tags["role"], run.data.metrics)
+
+
+def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
+    """A model on the test split, from its stable names."""
     domains = domains_of(metrics)
     is_expert = role == "expert"
     return Row(
-        name=run.info.run_name,
+        name=name,
         role=role,
         params=metrics.get("student.params"),
         size_mb=metrics.get("student.size_mb"),
@@ -286,12 +294,18 @@ def _row(run: Any) -> Row:
         per_domain=domains,
         retention=metrics.get("test.retention"),
         compression=metrics.get("compression"),
+        perplexity=metrics.get("test.perplexity"),
+        agreement=metrics.get("fidelity.token_agreement"),
+        jsd=metrics.get("fidelity.jsd"),
+        exact_match=metrics.get("test.exact_match"),
+        rouge_l=metrics.get("test.rouge_l"),
+        tokens_per_s=metrics.get("student.tokens_per_s"),
     )
 
 
 def domains_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """``test.accuracy.<domain>`` by domain."""
-    prefix = "test.accuracy."
+    """``test.accuracy.<domain>``, of language models ``test.perplexity.<domain>``, by domain."""
+    prefix = "test.perplexity." if "test.perplexity" in metrics else "test.accuracy."
     return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
 
 
