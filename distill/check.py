@@ -13,12 +13,14 @@ from typing import Literal
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.check_language import (
     block_lines,
+    check_aligned,
     check_languages,
     check_range_of_temperatures,
     check_task,
     language_lines,
     open_blocks,
     read_languages,
+    tokenizer_lines,
     trial_check,
 )
 from distill.check_mixture import (
@@ -34,6 +36,7 @@ from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError
 from distill.models.features import FeatureSpace
+from distill.models.language import LanguageInfo
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.sizes import solve
 from distill.models.student import check_start
@@ -115,6 +118,10 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     corpus = build_corpus(experiment.data, experiment.seed, is_language_model=True)
     say("packing it into blocks")
     blocks = open_blocks(experiment, corpus, languages.tokenizer)
+    check_aligned(experiment, languages, blocks)
+    if experiment.experts is not None:
+        own = open_blocks(experiment, corpus, experiment.experts.base)
+        _check_parts(experiment, own, languages.base)
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, blocks)
     check_names(names)
@@ -135,6 +142,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     lines = (
         *block_lines(corpus, blocks),
         *resource_lines,
+        *tokenizer_lines(languages),
         *(Line(*told) for told in [*student_lines, *search_lines]),
         Line("output", experiment.output, "resumes" if is_resuming else "new"),
     )
@@ -159,13 +167,15 @@ def search_of(plan: Plan) -> Search:
     return plan.experiment.search.resolved(plan.experiment.is_language_model)
 
 
-def _check_parts(experiment: Experiment, corpus: Corpus, base: FolderInfo | None) -> None:
+def _check_parts(
+    experiment: Experiment, rows: Corpus | Blocks, base: FolderInfo | LanguageInfo | None
+) -> None:
     """Every expert has rows to learn from, and no more layers to train than there are."""
     experts = experiment.experts
     if experts is None or base is None:
         return
     asked = {"experts.train_layers": experts.train_layers}
-    if experts.router is not None:
+    if experts.router is not None and not experiment.is_language_model:
         asked["experts.router.layers"] = experts.router.layers
         asked["experts.router.train_layers"] = experts.router.train_layers
     for key, layers in asked.items():
@@ -173,19 +183,21 @@ def _check_parts(experiment: Experiment, corpus: Corpus, base: FolderInfo | None
             raise ConfigError(f"{key} is {layers}, {experts.base} has {base.num_layers} layers")
     if isinstance(experts.partition, KMeans):
         return
+    called = "blocks" if isinstance(rows, Blocks) else "rows"
+    way_out = "" if isinstance(rows, Blocks) else ", or use experts.partition.type 'kmeans'"
     for split in ("train", "validation"):
-        domains = corpus.domains_of(corpus.rows(split))
-        for part, name in enumerate(corpus.domain_names):
+        domains = rows.domains_of(rows.rows(split))
+        for part, name in enumerate(rows.domain_names):
             num_rows = int((domains == part).sum())
             if num_rows == 0:
                 raise DataError(
                     f"the domain {name!r} has no {split} rows: an expert needs them; remove its "
-                    "rows, or use experts.partition.type 'kmeans'"
+                    f"rows{way_out}"
                 )
             if split == "train" and num_rows < experts.batch_size:
                 raise ConfigError(
                     f"experts.batch_size {experts.batch_size} is larger than the {num_rows} "
-                    f"training rows of the domain {name!r}: lower it"
+                    f"training {called} of the domain {name!r}: lower it"
                 )
 
 

@@ -6,21 +6,26 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from distill.aggregation import Routed
 from distill.check_mixture import check_aggregation
-from distill.config import SPLITS, Experiment, KMeans, Serving, Student, TfidfBaseline
+from distill.config import SPLITS, Experiment, KMeans, Lora, Serving, Student, TfidfBaseline
+from distill.data.alignment import for_teacher
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError
 from distill.models.language import LanguageInfo, check_language_folder
 from distill.models.language_sizes import solve_language
-from distill.models.language_student import check_language_start
+from distill.models.language_student import check_language_start, with_lora
+from distill.models.packed import check_takes_positions
+from distill.models.plain_head import described, has_plain_head
 from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.models.vocabulary import check_tokenizer_sha256, same_vocabulary, speak_alike
 from distill.objectives.tokens import check_mixing
 from distill.plan import Line
 from distill.search.space import Choice, Grid, Quantised
-from distill.teachers.wires import WireFormat
+from distill.teachers.wires import DenseWire, WireFormat
 
 
 @dataclass(frozen=True)
@@ -35,29 +40,69 @@ class Languages:
 
 def check_task(experiment: Experiment) -> None:
     """What needs no data and no folder to be refused."""
-    columns = experiment.data.columns
-    if not experiment.is_language_model:
-        named = [k for k in ("prompt", "messages") if getattr(columns, k) is not None]
-        if named:
+    if experiment.is_language_model:
+        _refuse_what_classifies(experiment)
+    else:
+        _refuse_what_speaks(experiment)
+
+
+def _refuse_what_speaks(experiment: Experiment) -> None:
+    """Of classifiers."""
+    columns, trainer, experts = experiment.data.columns, experiment.trainer, experiment.experts
+    named = [k for k in ("prompt", "messages") if getattr(columns, k) is not None]
+    if named:
+        raise ConfigError(
+            f"data.columns.{named[0]} is of language models, task is classification: set task "
+            "to language_model, or name data.columns.text"
+        )
+    if experiment.objective.crosses_tokenizers:
+        raise ConfigError(
+            f"objective.type {experiment.objective.type} compares tokens, task is "
+            "classification: set task to language_model, or use forward_kl"
+        )
+    if trainer.select_by == "eval.perplexity":
+        raise ConfigError(
+            "trainer.select_by eval.perplexity is of language models, task is classification: use "
+            "eval.accuracy or eval.f1"
+        )
+    given: dict[str, object] = {
+        "trainer.gradient_checkpointing": trainer.gradient_checkpointing or None
+    }
+    for key, student in _students(experiment).items():
+        given |= {f"{key}.lora": student.lora, f"{key}.kv_heads": student.kv_heads}
+    served: dict[str, Serving] = {f"teachers.{t.name}": t for t in experiment.teachers}
+    if experts is not None:
+        given["experts.lora"] = experts.lora
+        served["experts.serving"] = experts.serving
+        if experts.router is not None:
+            served["experts.router.serving"] = experts.router.serving
+    for key, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{key} is of language models, task is classification: remove it")
+    for key, serving in served.items():
+        if not isinstance(serving.wire, DenseWire):
             raise ConfigError(
-                f"data.columns.{named[0]} is of language models, task is classification: set task "
-                "to language_model, or name data.columns.text"
+                f"{key}.wire.type {serving.wire.type} is of language models, task is "
+                "classification: use dense"
             )
-        if experiment.objective.crosses_tokenizers:
-            raise ConfigError(
-                f"objective.type {experiment.objective.type} compares tokens, task is "
-                "classification: set task to language_model, or use forward_kl"
-            )
-        return
-    for key, value in {
+
+
+def _refuse_what_classifies(experiment: Experiment) -> None:
+    """Of language models."""
+    columns, experts = experiment.data.columns, experiment.experts
+    given: dict[str, object] = {
         "data.columns.features": columns.features,
         "data.columns.text_pair": columns.text_pair,
         "data.labels": experiment.data.labels,
-        "student.vocab_size": experiment.student.vocab_size,
-    }.items():
+        "data.image": experiment.data.image,
+    }
+    for key, student in _students(experiment).items():
+        given[f"{key}.vocab_size"] = student.vocab_size
+    for key, value in given.items():
         if value is not None:
+            shown = list(value) if isinstance(value, tuple) else value
             raise ConfigError(
-                f"{key} ({value!r}) is of classifiers, task is language_model: remove it"
+                f"{key} ({shown}) is of classifiers, task is language_model: remove it"
             )
     if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
         raise ConfigError("baselines: tfidf classifies, task is language_model: remove it")
@@ -66,16 +111,30 @@ def check_task(experiment: Experiment) -> None:
             f"aggregation.type {experiment.aggregation.type} weighs rows by a classifier, task is "
             "language_model: use mean, weights, uncertainty, single or oracle"
         )
-    if experiment.experts is not None and isinstance(experiment.experts.partition, KMeans):
+    if experts is not None and isinstance(experts.partition, KMeans):
         raise ConfigError(
             "experts.partition.type kmeans clusters an encoder's embeddings, task is "
             "language_model: use column"
+        )
+    if experts is not None and experts.lora is not None and experts.train_layers is not None:
+        raise ConfigError(
+            f"experts.lora trains updates of all layers, experts.train_layers "
+            f"{experts.train_layers} the top ones whole: remove one of the two"
         )
     if experiment.trainer.select_by == "eval.f1":
         raise ConfigError(
             "trainer.select_by eval.f1 is of classifiers, task is language_model: use "
             "eval.perplexity or eval.accuracy (of the next token)"
         )
+
+
+def _students(experiment: Experiment) -> dict[str, Student]:
+    """By key, those of baselines too."""
+    return {"student": experiment.student} | {
+        f"baselines.{b.name}.student": b.student
+        for b in experiment.baselines
+        if not isinstance(b, TfidfBaseline) and b.student is not None
+    }
 
 
 def read_languages(experiment: Experiment) -> Languages:
@@ -96,24 +155,24 @@ def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Block
 
 def check_languages(experiment: Experiment, languages: Languages) -> None:
     """Vocabularies, positions and wires fit together."""
-    for key, (folder, info) in _folders(experiment, languages).items():
-        if experiment.data.max_length > info.max_positions:
-            raise ConfigError(
-                f"data.max_length {experiment.data.max_length} is longer than the "
-                f"{info.max_positions} positions of {key}: lower it"
-            )
+    for key, (folder, info, serving) in _served(experiment, languages).items():
         if not experiment.objective.crosses_tokenizers:
             same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size)
+        # Of one in other tokens its own longest sequence matters: see check_aligned.
+        if key == "experts.base" or speak_alike(languages.tokenizer, folder):
+            _check_positions(experiment.data.max_length, key, info)
+        model = described(folder)
+        if serving.wire.takes == "hidden" and has_plain_head(model) is False:
+            raise ConfigError(
+                f"{key}.wire.type hidden: a {info.model_type} model caps or scales its logits, "
+                "which hidden states do not tell: use dense or topk"
+            )
+        if experiment.data.packing:
+            check_takes_positions(key, model)
+    experts = experiment.experts
+    if experts is not None and experts.lora is not None:
+        check_lora("experts", experts.base, experts.lora)
     _check_wires(experiment)
-
-
-def _folders(experiment: Experiment, languages: Languages) -> dict[str, tuple[str, LanguageInfo]]:
-    named = {
-        f"teachers.{t.name}": (t.path, languages.teachers[t.name]) for t in experiment.teachers
-    }
-    if experiment.experts is not None and languages.base is not None:
-        named["experts.base"] = (experiment.experts.base, languages.base)
-    return named
 
 
 def _check_wires(experiment: Experiment) -> None:
@@ -177,6 +236,49 @@ def check_range_of_temperatures(experiment: Experiment) -> None:
         wire.check(key, experiment.objective, domain.all_values)
 
 
+def check_aligned(experiment: Experiment, languages: Languages, blocks: Blocks) -> None:
+    """Teachers in other tokens can read the same texts; aligns them, once."""
+    for key, (folder, info, _) in _served(experiment, languages).items():
+        if not speak_alike(languages.tokenizer, folder):
+            longest = for_teacher(blocks, folder).longest
+            if longest > info.max_positions:
+                raise ConfigError(
+                    f"{key} has {info.max_positions} positions, and its own tokenizer makes "
+                    f"{longest} tokens of a text of data.max_length {experiment.data.max_length}: "
+                    "lower it, or give another teacher"
+                )
+
+
+def _served(
+    experiment: Experiment, languages: Languages
+) -> dict[str, tuple[str, LanguageInfo, Serving]]:
+    """Folder, what it says of itself, and how it is served, by key."""
+    served: dict[str, tuple[str, LanguageInfo, Serving]] = {
+        f"teachers.{t.name}": (t.path, languages.teachers[t.name], t) for t in experiment.teachers
+    }
+    if experiment.experts is not None and languages.base is not None:
+        experts = experiment.experts
+        served["experts.base"] = (experts.base, languages.base, experts.serving)
+    return served
+
+
+def _check_positions(max_length: int, key: str, info: LanguageInfo) -> None:
+    if max_length > info.max_positions:
+        raise ConfigError(
+            f"data.max_length {max_length} is longer than the {info.max_positions} positions of "
+            f"{key}: lower it"
+        )
+
+
+def check_lora(key: str, folder: str, lora: Lora) -> None:
+    """Raise ConfigError, naming ``key``, for updates that this model cannot get."""
+    try:
+        with torch.device("meta"):
+            with_lora(described(folder), lora, seed=0)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
 def _tokenizer_folder(experiment: Experiment) -> str:
     student = experiment.student
     start = student.init_from.path if student.init_from else student.path
@@ -193,19 +295,36 @@ def _tokenizer_folder(experiment: Experiment) -> str:
 
 def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, str, str]]:
     """Part, shape and size of every student; refuses one that cannot be built."""
-    named: list[tuple[str, Student]] = [("student", experiment.student)]
-    named += [
-        (f"baseline {b.name}", b.student)
-        for b in experiment.baselines
-        if not isinstance(b, TfidfBaseline) and b.student is not None
-    ]
-    length = experiment.data.max_length
+    length, is_packed = experiment.data.max_length, experiment.data.packing
     lines = []
-    for name, student in named:
+    for key, student in _students(experiment).items():
         own = student.tokenizer or (student.init_from or student).path or tokenizer
         check_language_start(student, own, length)
+        start = (student.init_from or student).path
+        if start is not None and is_packed:
+            check_takes_positions(key, described(start))
+        if start is not None and student.lora is not None:
+            check_lora(key, start, student.lora)
+        if not is_same_reading(tokenizer, own):
+            raise ConfigError(
+                f"{key} reads other tokens ({own}) than the student ({tokenizer}), and the "
+                "perplexities of two tokenizers are not of the same things: give it the student's"
+            )
+        name = key.replace("baselines.", "baseline ").removesuffix(".student")
         lines.append((name, *_line(student, own)))
     return lines
+
+
+def is_same_reading(one: str, other: str) -> bool:
+    """Whether both make the same blocks: the same tokens, and the same end of a text."""
+    first, second = load_tokenizer(one), load_tokenizer(other)
+    return speak_alike(one, other) and first.eos_token_id == second.eos_token_id
+
+
+def tokenizer_lines(languages: Languages) -> list[Line]:
+    """What ``teachers.tokenizer_sha256`` can be set to."""
+    found = languages.teachers.items()
+    return [Line(f"tokenizer {name}", info.tokenizer_sha256, "sha256") for name, info in found]
 
 
 def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:

@@ -24,11 +24,12 @@ from distill.evaluation.language import TokenScores, score_chunk
 from distill.fit import Data, Guidance, TeacherSpec
 from distill.models.decoder import head_of
 from distill.models.language_student import merged
+from distill.models.plain_head import described, has_plain_head
 from distill.objectives.fused import Chunk
 from distill.objectives.tokens import Reader
 from distill.records import RoutingInputs, TeacherAnswers, TokenAnswers
 from distill.teachers.stream import TeacherStream
-from distill.teachers.wires import DenseWire
+from distill.teachers.wires import DenseWire, HiddenWire
 from distill.token_module import TokenModule, labels_at
 
 BATCH = 4
@@ -81,10 +82,11 @@ class Teachers:
 
 
 def _in_exact_wire(teacher: TeacherSpec) -> TeacherSpec:
-    """The same teacher with answers from which its logits come back."""
+    """The same teacher with answers from which its logits come back: small ones where they are."""
     if teacher.serving.wire.is_exact:
         return teacher
-    wire = DenseWire(dtype="float32")
+    is_plain = has_plain_head(described(teacher.folder))
+    wire = HiddenWire(dtype=teacher.serving.dtype) if is_plain else DenseWire(dtype="float32")
     serving = teacher.serving.model_copy(update={"wire": wire})
     return replace(teacher, serving=serving, key=replace(teacher.key, wire=wire.name))
 

@@ -45,6 +45,7 @@ from distill.models.freeze import train_top_layers
 from distill.models.language import load_language_model
 from distill.models.language_student import build_language_student, with_lora
 from distill.models.load import load_base_for_classification, load_tokenizer
+from distill.models.packed import check_keeps_apart
 from distill.models.reading import Reading
 from distill.models.student import build_feature_student, build_student
 from distill.models.tokenizer import num_ids
@@ -345,11 +346,15 @@ def fit(
         job.seed,
         rank=rank,
         world_size=world_size,
+        # A whole batch of blocks may be more than there is memory for.
+        micro_batch_size=job.trainer.micro_batch_size if job.is_language_model else None,
         shuffle=False,
         labels=job.validation_labels,
     )
     num_classes = len(job.model.label_names)
     module = build_module(job)
+    if isinstance(job.data, BlocksSpec) and job.data.packing:
+        check_keeps_apart(job.name, module.student)
     engine = make_engine(module, job.optimizer, job.trainer, batches.num_micro_batches)
     source: TargetSource = NoTeachers()
     if job.guidance is not None:

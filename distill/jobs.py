@@ -7,9 +7,12 @@ from pathlib import Path
 
 from distill.check_inputs import space_of
 from distill.config import Experiment, Student
+from distill.data.alignment import TeacherBlocks, for_teacher
+from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.fit import BlocksSpec, DataSpec, Job, LanguageStudentSpec, StudentSpec
 from distill.models.student import student_tokenizer
+from distill.models.vocabulary import speak_alike
 from distill.plan import Plan
 from distill.run_folder import RunFolder
 
@@ -79,6 +82,13 @@ def job_of_blocks(
         trainer=experiment.trainer,
         stop_file=str(stop),
     )
+
+
+def shown_to(plan: Plan, teacher: str) -> Corpus | Blocks | TeacherBlocks:
+    """The rows as the teacher in a folder is shown them; what its answers are about."""
+    if plan.blocks is None or speak_alike(plan.tokenizer, teacher):
+        return plan.rows
+    return for_teacher(plan.blocks, teacher)
 
 
 def write_tokenizer(student: Student, default: str, corpus: Corpus, folder: Path) -> str:

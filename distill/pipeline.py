@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from distill.aggregation import Routed
 from distill.check import Command, check
@@ -32,7 +33,7 @@ from distill.fit import (
     is_done,
 )
 from distill.interrupt import StopOnSignal
-from distill.jobs import language_job, student_job, write_tokenizer
+from distill.jobs import language_job, shown_to, student_job, write_tokenizer
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.outcome import Outcome, evaluate
@@ -180,8 +181,9 @@ def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
         named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
         return [], by_column(d.plan.rows, ("test",)) if named else None
     if d.plan.blocks is not None:
-        parts = by_column(d.plan.blocks, ("train", "validation", "test"))
         blocks = language_job(experiment, d.plan, experts.base, d.run).data
+        own: Any = blocks.open()  # of the base's tokens, whatever the student's
+        parts = by_column(own, ("train", "validation", "test"))
         jobs = expert_jobs(experts, parts, blocks, d.run.experts, experiment.seed)
         return [replace(job, stop_file=str(d.run.stop)) for job in jobs], parts
     max_length, cut = experiment.data.max_length, experiment.data.cut
@@ -400,7 +402,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         key = TeacherKey(
             # The arithmetic decides the answer as much as the weights do.
             weights=f"{weights}-{serving.dtype}",
-            data=d.plan.rows.fingerprint,
+            data=shown_to(d.plan, folder).fingerprint,
             tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
             wire=wire.name,
             max_length=experiment.data.max_length if has_tokens else 0,

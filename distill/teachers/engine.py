@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.data.splits import mix64
-from distill.errors import TeacherAnswerError
+from distill.errors import ModelError, TeacherAnswerError
 from distill.records import Head, TeacherOutput, TeacherRequest
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.wires import DenseWire, WireFormat
@@ -59,7 +59,10 @@ class TeacherEngine:
         self.num_labels = num_labels
         self._model: _Model
         if is_language_model:
-            self._model = _LanguageModel(model, num_labels, self.device, dtype, allow_pickle)
+            spoken = _LanguageModel(model, num_labels, self.device, dtype, allow_pickle)
+            if self.wire.takes == "hidden":
+                spoken.check_linear()
+            self._model = spoken
         else:
             self._model = _Classifier(model, num_labels, self.device, dtype, allow_pickle)
 
@@ -159,6 +162,7 @@ class _LanguageModel:
     ) -> None:
         from distill.models.decoder import base_of, has_linear_head, head_of
         from distill.models.language import load_language_model
+        from distill.models.packed import keeps_apart
 
         if isinstance(model, str | Path):
             model = load_language_model(model, dtype, allow_pickle)
@@ -166,7 +170,16 @@ class _LanguageModel:
         self._base: Any = base_of(model)
         self._head = head_of(model)
         self._is_linear = has_linear_head(model)
+        self._keeps_apart = keeps_apart(model)
         self._num_tokens = num_tokens
+
+    def check_linear(self) -> None:
+        if not self._is_linear:
+            kind = self._model.config.model_type
+            raise ModelError(
+                f"a {kind} teacher caps or scales its logits, which hidden states do not tell: "
+                "give it the wire dense or topk"
+            )
 
     def head(self) -> Head:
         weight_VH, bias_V = self._head.weight.detach(), self._head.bias
@@ -177,12 +190,15 @@ class _LanguageModel:
         self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
     ) -> Iterator[Tensor]:
         assert targets_BT is not None, "a language model is asked about tokens"
+        if not self._keeps_apart and _are_packed(inputs["position_ids"], targets_BT):
+            kind = self._model.config.model_type
+            raise TeacherAnswerError(
+                f"request {request_id}: a {kind} teacher lets packed sequences see each other: set "
+                "data.packing: false, or take another teacher"
+            )
+        if wire.takes == "hidden":
+            self.check_linear()
         if not self._is_linear:
-            if wire.takes == "hidden":
-                raise TeacherAnswerError(
-                    f"request {request_id}: the teacher caps or scales its logits, which hidden "
-                    "states do not tell: give it the wire dense or topk"
-                )
             yield self._model(**inputs, use_cache=False).logits[targets_BT][:, : self._num_tokens]
             return
         hidden_PH = self._base(**inputs, use_cache=False).last_hidden_state[targets_BT]
@@ -191,6 +207,11 @@ class _LanguageModel:
             return
         for block_PH in hidden_PH.split(POSITIONS):
             yield self._head(block_PH)[:, : self._num_tokens]
+
+
+def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:
+    """Whether a sequence that is asked about stands behind another one."""
+    return bool(((position_ids_BT == 0).cumsum(1)[targets_BT] > 1).any())
 
 
 def _seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
