@@ -10,11 +10,11 @@ from distill.search.trials import Value
 MEANINGS = {
     "eval.accuracy": "share of rows of the validation split whose largest logit is the label (of "
     "language models: of tokens that are foretold); selection, schedules and sweeps read it",
+    "test.accuracy": "the same on the test split, measured once for the exported weights of the "
+    "trials on the frontier",
     "eval.perplexity": "exp of the mean cross-entropy of a token of the validation split, in nats; "
     "lower is better",
     "test.perplexity": "the same on the test split, measured once for the exported weights of the "
-    "trials on the frontier",
-    "test.accuracy": "the same on the test split, measured once for the exported weights of the "
     "trials on the frontier",
     "eval.f1": "macro F1 on validation: mean over the classes that occur",
     "eval.loss": "mean loss on validation",

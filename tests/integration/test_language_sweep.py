@@ -81,6 +81,18 @@ def test_the_champion_loads_without_distill(outcome: SweepOutcome) -> None:
     assert model.config.num_hidden_layers == outcome.champion.values["student.layers"]
 
 
+def test_the_registered_champion_writes_text(outcome: SweepOutcome, root: Path) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    try:
+        model = mlflow.pyfunc.load_model("models:/toy-language@champion")
+        (written,) = model.predict(["the plot"])
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert written.startswith("the plot")
+
+
 def test_the_report_speaks_of_perplexity(outcome: SweepOutcome, root: Path) -> None:
     with (outcome.report / "frontier.csv").open() as file:
         lines = list(csv.DictReader(file))

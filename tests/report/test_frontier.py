@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from distill.cli import app
 from distill.report.frontier import winners_markdown, write_frontier
-from distill.search.trials import Goal, Trial, frontier
+from distill.search.trials import Goal, Trial, default_goals, frontier
 
 GOALS = (Goal("eval.accuracy", "max"), Goal("student.size_mb", "min"))
 
@@ -129,3 +129,16 @@ def test_report_writes_a_page_and_the_files(store_uri, demo, tmp_path):
     assert names == expected | {"heat_map.png", "importance.md"}
     code, said, _ = run(store_uri, "report", "sentimental", "--out", str(tmp_path / "x"))
     assert (code, said["kind"]) == (2, "RecordError")
+
+
+def test_the_lower_perplexity_wins_and_is_no_percentage():
+    sizes = {"one": (0.2, 40.0), "two": (0.2, 30.0), "three": (0.9, 20.5), "four": (2.0, 21.0)}
+    trials = [
+        Trial(name, "finished", {}, {"student.size_mb": size, "eval.perplexity": perplexity})
+        for name, (size, perplexity) in sizes.items()
+    ]
+    goals = default_goals(is_language_model=True)
+    assert [trial.name for trial in frontier(trials, goals)] == ["two", "three"]
+    _, _, *lines = winners_markdown(trials, goals, []).splitlines()
+    assert lines[0] == "| 0.25 MB | two | 30.0 | 0.200 |"
+    assert lines[-1] == "| 2.5 MB | three | 20.5 | 0.900 |"
