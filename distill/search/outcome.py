@@ -45,7 +45,9 @@ class SweepOutcome:
         known = {name for trial in self.best for name in trial.metrics}
         columns = {head: shown for head, shown in SHOWN.items() if shown[0] in known}
         for name in ("trial", *(key.removeprefix("student.") for key in keys), *columns):
-            table.add_column(name, justify="left" if name == "trial" else "right")
+            is_name = name == "trial"
+            justify = "left" if is_name else "right"
+            table.add_column(name, justify=justify, no_wrap=is_name)
         for trial in self.best:
             is_champion = trial is self.champion
             values = [shown_value(trial.values.get(key)) for key in keys]
