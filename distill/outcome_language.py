@@ -43,7 +43,10 @@ def evaluate_language(
     say("evaluating on the test split")
     rows = []
     compared: Compared | None = None
-    if student.guidance is not None and not plan.experiment.objective.crosses_tokenizers:
+    crosses = plan.experiment.objective.crosses_tokenizers
+    if student.guidance is not None and crosses:
+        say("teachers are left out of the table: other tokens' perplexities are of other things")
+    elif student.guidance is not None:
         compared = told.compared(student)
         rows += told.teacher_rows(compared)
     for job in baselines:
