@@ -3,7 +3,7 @@
     python benchmarks/lm_two_teachers.py [--seeds 0 1 2] [--folder runs/lm-two-teachers-bench]
 
 Runs configs/lm-two-teachers.yaml (data and model of the samples it names must be there). The
-experts are tuned once, with the first seed, and teach in all; a seed decides the order of the
+experts are tuned once, by ``distill experts``, and teach in all; a seed decides the order of the
 blocks. For each seed three students on the same text for as many steps: under the two experts (the
 one of the block's domain), under SmolLM2 as it is, and without a teacher. Writes
 benchmarks/results/lm_two_teachers.{json,md}: perplexity on the test split, mean ± sd.
@@ -34,11 +34,12 @@ def main() -> None:
     args = parser.parse_args()
     base = yaml.safe_load(CONFIG.read_text())["experts"]["base"]
     rows: dict[str, list[dict[str, Any]]] = {}
+    experts = args.folder / "tuned" / "experts"
+    tuned = {name: str(experts / name / "model") for name in ("code", "prose")}
+    if not all(Path(folder).is_dir() for folder in tuned.values()):
+        distill("experts", f"output={args.folder / 'tuned'}", "tracking.system_metrics=false")
     for seed in args.seeds:
-        experts = args.folder / f"two-{args.seeds[0]}" / "experts"
-        served = {name: str(experts / name / "model") for name in ("code", "prose")}
-        ready = [] if seed == args.seeds[0] else ["experts=null", _teachers(served)]
-        two = train(args.folder, f"two-{seed}", seed, ready)
+        two = train(args.folder, f"two-{seed}", seed, ["experts=null", _teachers(tuned)])
         alone = ["experts=null", _teachers({"smollm2": base}), "aggregation={type: mean}"]
         one = train(args.folder, f"one-{seed}", seed, [*alone, "baselines=[]"])
         named = {
@@ -73,13 +74,17 @@ def train(folder: Path, name: str, seed: int, overrides: list[str]) -> dict[str,
     output = folder / name
     table = output / "report" / "table.json"
     if not table.exists():
-        command = [sys.executable, "-m", "distill.cli", "train", str(CONFIG), f"seed={seed}"]
         # Teachers answer each block once for all seeds.
         shared = [f"output={output}", f"cache.path={folder / 'cache'}"]
         shared.append(f"tracking.uri=sqlite:///{folder.absolute()}/mlflow.db")
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([*command, *shared, "tracking.log_model=false", *overrides], check=True)
+        distill("train", f"seed={seed}", *shared, "tracking.log_model=false", *overrides)
     return {row["name"]: row for row in json.loads(table.read_text())}
+
+
+def distill(command: str, *overrides: str) -> None:
+    own = [sys.executable, "-m", "distill.cli", command, str(CONFIG)]
+    subprocess.run([*own, *overrides], check=True)
 
 
 def figures(row: dict[str, Any]) -> dict[str, float | None]:

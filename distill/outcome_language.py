@@ -44,6 +44,8 @@ def evaluate_language(
     if told.can_compare:
         compared = told.compared(student.data, load_best(student))
         rows += told.teacher_rows(compared)
+    elif student.guidance is not None:
+        say("teachers are left out of the table: other tokens' perplexities are of other things")
     rows.append(told.untrained_row(student))
     rows += [told.student_row(job, "baseline") for job in baselines]
     row, cost = told.student_row_and_cost(student, "student", compared)

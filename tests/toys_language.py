@@ -43,6 +43,18 @@ def write_tokenizer(folder: Path, extra: tuple[str, ...] = ()) -> Path:
     return folder
 
 
+def write_spelling(folder: Path) -> Path:
+    """A model of another tokenizer: a token a letter."""
+    letters = sorted({letter for word in WORDS for letter in word} | {" "})
+    vocabulary = {token: i for i, token in enumerate(["<eos>", "<unk>", *letters])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    llama(7, len(vocabulary), max_position_embeddings=256).save_pretrained(folder)
+    return folder
+
+
 def llama(seed: int, vocab_size: int = NUM_TOKENS, **changes: Any) -> LlamaForCausalLM:
     """Two layers with tied embeddings."""
     config = LlamaConfig(

@@ -94,6 +94,7 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     """
     if request.source.language is not None:
         parse_kind(request.source.language)
+    _refuse_language_models(request)
     student = student_of(request.student, request.max_length)
     teacher = _teacher(request)
     if teacher is not None:
@@ -120,6 +121,22 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     metrics |= _relative(found)
     metrics |= _counts(task, student.parts[0], found.notes)
     return Evaluated(request, task, found, metrics, costs, _judge(gates, metrics))
+
+
+def _refuse_language_models(request: Request) -> None:
+    """Before anything looks for labels in one."""
+    for path in (request.student, *map(Path, request.teachers)):
+        folder = path / "student" if is_run(path) else path
+        if is_pickle(folder) or not (folder / "config.json").is_file():
+            continue  # refused, or read, by its own name
+        saved_as = getattr(read_config(folder), "architectures", None) or [""]
+        if saved_as[0].endswith(("ForCausalLM", "LMHeadModel")):
+            raise ConfigError(
+                f"{path} is a language model, distill evaluate measures classifiers: its run's "
+                "table (report/ in the run's folder, and MLflow) has perplexity, agreement with "
+                "the teachers and exact match on the test split; for other texts, train with them "
+                "as the test split of a new run, student.path this folder"
+            )
 
 
 def _teacher(request: Request) -> Subject | None:

@@ -20,6 +20,7 @@ from distill.config import Data, Optimizer, Student, Trainer
 from distill.data.corpus import build_corpus
 from distill.fit import DataSpec, EncoderSpec, Job, StudentSpec, fit_and_save
 from tests.toys import write_data, write_encoder
+from tests.toys_language import write_llama
 
 FEW = ["attack.budget=6", "attack.num_samples=10", "transform.num_samples=12"]
 FAST = [*FEW, "intervals.num_draws=20", "num_worst=3"]
@@ -151,3 +152,19 @@ def test_a_column_of_code_wants_its_language(root: Path, tmp_path: Path) -> None
     done = CliRunner().invoke(app, ["evaluate", *arguments, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0 and "name the language of the column code" in done.output
     assert "attack success" not in done.output
+
+
+def test_a_language_model_is_refused_with_where_its_measures_are(
+    root: Path, tmp_path: Path
+) -> None:
+    for arguments in (
+        [str(write_llama(tmp_path / "llama"))],
+        [str(root / "student"), "--teacher", str(tmp_path / "llama")],
+    ):
+        result = CliRunner().invoke(
+            app, ["evaluate", *arguments, "--data", str(root / "test.parquet")]
+        )
+        assert result.exit_code == 2
+        assert "llama is a language model, distill evaluate measures classifiers" in result.stderr
+        assert "report/ in the run's folder" in result.stderr
+        assert "Traceback" not in result.output + result.stderr
