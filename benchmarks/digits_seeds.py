@@ -25,9 +25,10 @@ from distill.check_inputs import space_of
 from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
 from distill.data import Batches, Corpus, build_corpus
 from distill.evaluation.predict import predict
-from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, fit, load_best
+from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
 from distill.objectives import ForwardKL
 from distill.samples.features import load, stratified, teachers
+from distill.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers

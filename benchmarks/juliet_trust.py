@@ -49,8 +49,9 @@ from distill.evaluation.efficiency import latency_ms, measure_on_cpu
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation
 from distill.evaluation.variants import Variants
-from distill.fit import DataSpec, Job, StudentSpec, fit_and_save, load_best
+from distill.fit import Job, fit_and_save, load_best
 from distill.objectives import ForwardKL
+from distill.specs import DataSpec, StudentSpec
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 

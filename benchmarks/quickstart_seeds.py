@@ -29,8 +29,9 @@ from distill.data.batches import Batches
 from distill.data.corpus import build_corpus
 from distill.data.tokens import tokenizer_fingerprint
 from distill.evaluation.predict import predict
-from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, fit, is_done, load_best
+from distill.fit import Guidance, Job, TeacherSpec, fit, is_done, load_best
 from distill.models.load import weights_fingerprint
+from distill.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers

@@ -15,12 +15,13 @@ from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu
 from distill.evaluation.predict import predict, predict_teachers
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
-from distill.fit import Data, Guidance, Job, TeacherSpec, load_best
+from distill.fit import Guidance, Job, TeacherSpec, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.load import load_classifier
 from distill.plan import Plan
 from distill.records import keywords_of
 from distill.report.table import Role, Row
+from distill.specs import Data
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 
 

@@ -21,13 +21,14 @@ from distill.data.blocks import Blocks
 from distill.errors import Interrupted
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.language import TokenScores, score_chunk
-from distill.fit import Data, Guidance, TeacherSpec
+from distill.fit import Guidance, TeacherSpec
 from distill.models.decoder import head_of
 from distill.models.language_student import merged
 from distill.models.plain_head import described, has_plain_head
 from distill.objectives.fused import Chunk
 from distill.objectives.tokens import Reader
 from distill.records import RoutingInputs, TeacherAnswers, TokenAnswers
+from distill.specs import Data
 from distill.teachers.stream import TeacherStream
 from distill.teachers.wires import DenseWire, HiddenWire
 from distill.token_module import TokenModule, labels_at

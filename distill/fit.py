@@ -12,21 +12,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
 
 from distill.aggregation import Aggregation
-from distill.config import KD, Cache, Cut, Lora, Optimizer, Serving, Stream, Trainer
-from distill.config import Student as StudentConfig
-from distill.data.alignment import for_teacher
+from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
-from distill.data.blocks import build_blocks
-from distill.data.corpus import Corpus
-from distill.data.inputs import Inputs, open_inputs
 from distill.errors import Interrupted
 from distill.evaluation.quality import Confusion
 from distill.loop import (
@@ -40,20 +34,12 @@ from distill.loop import (
     mean_metrics,
     train,
 )
-from distill.models.features import FeatureSpace
-from distill.models.freeze import train_top_layers
-from distill.models.language import load_language_model
-from distill.models.language_student import build_language_student, with_lora
-from distill.models.load import load_base_for_classification, load_tokenizer
 from distill.models.packed import check_keeps_apart
-from distill.models.reading import Reading
-from distill.models.student import build_feature_student, build_student
-from distill.models.tokenizer import num_ids
-from distill.models.vocabulary import speak_alike
 from distill.module import DistillModule
 from distill.objectives import Objective
 from distill.records import Cursor
 from distill.schedule import Schedule
+from distill.specs import BlocksSpec, Data, ModelSpec
 from distill.student.engines import make_engine
 from distill.student.export import ModelCard, export
 from distill.student.store import FolderStore
@@ -64,143 +50,6 @@ from distill.token_module import TokenModule
 Rows = range | np.ndarray
 MAX_CE = 700.0
 """exp of more is infinite, and no run should end because its first evaluation is that bad."""
-
-
-class ModelSpec(Protocol):
-    """How to build the model on any rank: the same spec and seed give the same bits."""
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """() of a language model."""
-        ...
-
-    def build(self, seed: int) -> PreTrainedModel: ...
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """An expert or router: an encoder folder with a new head."""
-
-    base: str
-    label_names: tuple[str, ...]
-    layers: int | None = None
-    train_layers: int | None = None
-
-    def build(self, seed: int) -> PreTrainedModel:
-        model = load_base_for_classification(self.base, self.label_names, seed, layers=self.layers)
-        train_top_layers(model, self.train_layers)
-        return model
-
-
-@dataclass(frozen=True)
-class StudentSpec:
-    """With ``features``, a student of features: tokenizer and max_length do not matter then."""
-
-    student: StudentConfig
-    tokenizer: str
-    label_names: tuple[str, ...]
-    max_length: int
-    features: FeatureSpace | None = None
-
-    def build(self, seed: int) -> PreTrainedModel:
-        if self.features is not None:
-            return build_feature_student(self.student, self.features, self.label_names, seed)
-        return build_student(self.student, self.tokenizer, self.label_names, self.max_length, seed)
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Rows as the model takes them, found again in any process by their folders.
-
-    Of a corpus of features, which has no tokenizer, ``tokenizer`` is empty.
-    """
-
-    corpus: str
-    tokenizer: str
-    max_length: int
-    cut: Cut = "head"
-
-    def open(self, tokenizer: str | None = None) -> Inputs:
-        """As the model takes them, or another of its own ``tokenizer`` (a teacher's folder)."""
-        own = self.tokenizer if tokenizer is None else tokenizer
-        return open_inputs(Corpus(Path(self.corpus)), own, self.max_length, self.cut)
-
-    @property
-    def reading(self) -> Reading | None:
-        """What an exported model should remember of it; None for features."""
-        corpus = Corpus(Path(self.corpus))
-        if corpus.features is not None:
-            return None
-        return Reading(self.max_length, self.cut, corpus.is_pair)
-
-
-@dataclass(frozen=True)
-class LanguageStudentSpec:
-    """A language model that is to be a student."""
-
-    student: StudentConfig
-    tokenizer: str
-    max_length: int
-    gradient_checkpointing: bool = False
-    label_names: tuple[str, ...] = ()
-
-    def build(self, seed: int) -> PreTrainedModel:
-        return build_language_student(
-            self.student, self.tokenizer, self.max_length, seed, self.gradient_checkpointing
-        )
-
-
-@dataclass(frozen=True)
-class LanguageExpertSpec:
-    """A language model that is tuned to one domain, whole or in part."""
-
-    base: str
-    lora: Lora | None = None
-    train_layers: int | None = None
-    label_names: tuple[str, ...] = ()
-
-    def build(self, seed: int) -> PreTrainedModel:
-        model = load_language_model(self.base)
-        if self.lora is not None:
-            return with_lora(model, self.lora, seed)
-        train_top_layers(model, self.train_layers)
-        return model
-
-
-@dataclass(frozen=True)
-class BlocksSpec:
-    """The packed rows of a language model."""
-
-    corpus: str
-    tokenizer: str
-    max_length: int
-    cut: Cut = "head"
-    packing: bool = True
-    max_unlearnable: float = 0.01
-    reading: Reading | None = None
-
-    def open(self, tokenizer: str | None = None) -> Any:
-        """Blocks, or, in another tokenizer, the same texts with the positions that both share."""
-        corpus = Corpus(Path(self.corpus))
-        own = build_blocks(
-            corpus,
-            self.tokenizer,
-            self.max_length,
-            self.cut,
-            self.packing,
-            self.max_unlearnable,
-        )
-        if tokenizer is None or speak_alike(self.tokenizer, tokenizer):
-            return own
-        return for_teacher(own, tokenizer)
-
-    @property
-    def num_ids(self) -> int:
-        """Tokens of the vocabulary."""
-        return num_ids(load_tokenizer(self.tokenizer))
-
-
-Data = DataSpec | BlocksSpec
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from distill.config import Experiment, Student
 from distill.data.alignment import TeacherBlocks, for_teacher
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
-from distill.fit import BlocksSpec, DataSpec, Job, LanguageStudentSpec, StudentSpec
+from distill.fit import Job
 from distill.models.student import student_tokenizer
 from distill.models.vocabulary import speak_alike
 from distill.plan import Plan
 from distill.run_folder import RunFolder
+from distill.specs import BlocksSpec, DataSpec, LanguageStudentSpec, StudentSpec
 
 
 def student_job(

@@ -13,7 +13,7 @@ from distill.data.blocks import Blocks
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
 from distill.experts.partition import Parts
-from distill.fit import Data, Guidance, Job, build_module, load_best
+from distill.fit import Guidance, Job, build_module, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
@@ -22,6 +22,7 @@ from distill.outcome import Outcome, best_evaluation, card, history, write_repor
 from distill.plan import Plan
 from distill.report.table import Role, Row
 from distill.run_folder import RunFolder
+from distill.specs import Data
 from distill.student.export import export
 from distill.token_module import TokenModule
 

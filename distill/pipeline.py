@@ -23,15 +23,7 @@ from distill.errors import Interrupted, RunFolderError
 from distill.experts.jobs import ROUTER, expert_jobs, router_job
 from distill.experts.losses import measure_losses, router_targets
 from distill.experts.partition import Parts, by_column, partition
-from distill.fit import (
-    DataSpec,
-    Guidance,
-    Job,
-    LanguageStudentSpec,
-    StudentSpec,
-    TeacherSpec,
-    is_done,
-)
+from distill.fit import Guidance, Job, TeacherSpec, is_done
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
 from distill.models.load import load_tokenizer, weights_fingerprint
@@ -42,6 +34,7 @@ from distill.placement import check_kept, check_labels
 from distill.plan import Plan
 from distill.report.progress import Progress, Tail
 from distill.run_folder import RunFolder
+from distill.specs import DataSpec, LanguageStudentSpec, StudentSpec
 from distill.student.group import run_group
 from distill.task import meta_of, task_of
 from distill.tasks import Tasks

@@ -22,18 +22,9 @@ from distill.config import KD, Cache, Optimizer, Serving, Stream, Student, Train
 from distill.errors import ConfigError
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
-from distill.fit import (
-    DataSpec,
-    EncoderSpec,
-    Guidance,
-    Job,
-    StudentSpec,
-    TeacherSpec,
-    fit,
-    fit_and_save,
-    load_best,
-)
+from distill.fit import Guidance, Job, TeacherSpec, fit, fit_and_save, load_best
 from distill.objectives import ForwardKL
+from distill.specs import DataSpec, EncoderSpec, StudentSpec
 from distill.student.export import ModelCard, export
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine

@@ -9,7 +9,8 @@ import numpy as np
 
 from distill.config import Experts, Trainer
 from distill.experts.partition import Parts
-from distill.fit import BlocksSpec, Data, EncoderSpec, Job, LanguageExpertSpec, ModelSpec
+from distill.fit import Job
+from distill.specs import BlocksSpec, Data, EncoderSpec, LanguageExpertSpec, ModelSpec
 
 ROUTER = "router"
 

@@ -14,7 +14,7 @@ from distill.config import Experiment, TfidfBaseline
 from distill.errors import TrainingError
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
-from distill.fit import Data, Guidance, Job
+from distill.fit import Guidance, Job
 from distill.outcome_language import Tables, compressed
 from distill.pipeline import (
     Driver,
@@ -41,6 +41,7 @@ from distill.search.trial import Sweep
 from distill.search.trials import frontier
 from distill.search.tuner import Room, tune_trials
 from distill.search.warm import warm_start
+from distill.specs import Data
 from distill.task import meta_of, task_of
 from distill.teachers.client import SilentTeachers
 

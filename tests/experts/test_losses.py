@@ -12,8 +12,9 @@ from distill.config import parse
 from distill.experts.jobs import expert_jobs, router_job
 from distill.experts.losses import losses_file, lowest_loss, measure_losses, router_targets
 from distill.experts.partition import by_column
-from distill.fit import DataSpec, fit_and_save
+from distill.fit import fit_and_save
 from distill.models.load import load_classifier
+from distill.specs import DataSpec
 from tests.toys import DOMAINS, toy_experiment
 
 

@@ -19,7 +19,8 @@ from distill.check import check
 from distill.config import Cache, Serving, Stream, parse
 from distill.data.corpus import Corpus
 from distill.errors import ModelError
-from distill.fit import DataSpec, Guidance, TeacherSpec
+from distill.fit import Guidance, TeacherSpec
+from distill.specs import DataSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
 from distill.teachers.engine import TeacherEngine

@@ -26,10 +26,11 @@ from distill.config import KD, Cache, Optimizer, Serving, Stream, Student, Train
 from distill.errors import ConfigError, DistillError, ModelError
 from distill.evaluation.settings import parse_settings
 from distill.evaluation.standalone import Request, Source, evaluate
-from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, fit, load_best
+from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
 from distill.objectives import ForwardKL
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
+from distill.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers

@@ -28,10 +28,11 @@ from distill.errors import CacheError, TeacherAnswerError
 from distill.evaluation.relations import RATES
 from distill.evaluation.settings import parse_settings
 from distill.evaluation.standalone import Request, Source, evaluate
-from distill.fit import DataSpec, Guidance, Job, StudentSpec, TeacherSpec, fit, is_done
+from distill.fit import Guidance, Job, TeacherSpec, fit, is_done
 from distill.objectives import ForwardKL
 from distill.outcome import Outcome
 from distill.report.progress import Progress
+from distill.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from tests.toys import DOMAINS, toy_experiment
 
