@@ -1,106 +1,166 @@
 """Two tuned language models into one student, beside one teacher and none, over seeds.
 
+    distill experts configs/lm-two-teachers.yaml output=runs/lm-two-teachers-bench/tuned
     python benchmarks/lm_two_teachers.py [--seeds 0 1 2] [--folder runs/lm-two-teachers-bench]
 
-Runs configs/lm-two-teachers.yaml (data and model of the samples it names must be there). The
-experts are tuned once, by ``distill experts``, and teach in all; a seed decides the order of the
-blocks. For each seed three students on the same text for as many steps: under the two experts (the
-one of the block's domain), under SmolLM2 as it is, and without a teacher. Writes
-benchmarks/results/lm_two_teachers.{json,md}: perplexity on the test split, mean ± sd.
+Takes data, student, objective and pace from configs/lm-two-teachers.yaml (the samples that it names
+must be there) and runs its fits one after another in this process, teachers included, without Ray
+and DeepSpeed. The experts are tuned once and teach in all; a seed decides the order of the blocks.
+For each seed three students on the same text for as many steps: under the two experts (the one of
+the block's domain), under SmolLM2 as it is, and without a teacher. Each is then compared, on the
+test split, with the tuned experts. Writes benchmarks/results/lm_two_teachers.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import yaml
 
+from distill.aggregation import UniformMean
+from distill.check import check
+from distill.comparison_language import Scores, Teachers, compare, score
+from distill.config import Experiment, Serving, load
+from distill.fit import Guidance, Job, TeacherSpec, build_module, fit, is_done, load_best
+from distill.jobs import language_job, write_tokenizer
+from distill.models.load import load_tokenizer, weights_fingerprint
+from distill.models.tokenizer import num_ids
+from distill.plan import Plan
+from distill.run_folder import RunFolder
+from distill.teachers.cache import TeacherKey
+from distill.teachers.engine import TeacherEngine
+from distill.teachers.local import LocalTeachers
+from distill.teachers.wires import HiddenWire
+
 CONFIG = Path("configs/lm-two-teachers.yaml")
 RESULTS = Path("benchmarks/results/lm_two_teachers")
-COLUMNS = ("perplexity", "code", "prose", "accuracy", "agreement", "jsd")
+COLUMNS = {
+    "perplexity": "perplexity",
+    "code": "code",
+    "prose": "prose",
+    "accuracy": "next token",
+    "agreement": "agreement",
+    "jsd": "JSD, nats",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=Path("runs/lm-two-teachers-bench"))
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    base = yaml.safe_load(CONFIG.read_text())["experts"]["base"]
-    rows: dict[str, list[dict[str, Any]]] = {}
-    experts = args.folder / "tuned" / "experts"
-    tuned = {name: str(experts / name / "model") for name in ("code", "prose")}
-    if not all(Path(folder).is_dir() for folder in tuned.values()):
-        distill("experts", f"output={args.folder / 'tuned'}", "tracking.system_metrics=false")
+    experiment = load(CONFIG, [f"output={args.folder / 'plan'}"])
+    plan = check(experiment, print)
+    tuned = {n: str(args.folder / "tuned/experts" / n / "model") for n in ("code", "prose")}
+    assert experiment.experts is not None
+    two = guidance(experiment, plan, tuned, args.folder, args.threads)
+    base = {"smollm2": experiment.experts.base}
+    one = guidance(experiment, plan, base, args.folder, args.threads)
+    one = replace(one, aggregation=UniformMean())
+    rows: dict[str, list[dict[str, float | None]]] = {}
     for seed in args.seeds:
-        two = train(args.folder, f"two-{seed}", seed, ["experts=null", _teachers(tuned)])
-        alone = ["experts=null", _teachers({"smollm2": base}), "aggregation={type: mean}"]
-        one = train(args.folder, f"one-{seed}", seed, [*alone, "baselines=[]"])
-        named = {
-            "SmolLM2 (the base)": one["smollm2"],
-            "tuned to code": two["code"],
-            "tuned to prose": two["prose"],
-            "the tuned one of the domain": two["oracle mix"],
-            "student, untrained": two["student, untrained"],
-            "student, no teacher": two["no-teacher"],
-            "student, one teacher (SmolLM2)": one["student"],
-            "student, two tuned teachers": two["student"],
-        }
-        for name, row in named.items():
-            rows.setdefault(name, []).append(figures(row))
+        for name, teachers in {"no teacher": None, "one teacher": one, "two teachers": two}.items():
+            job = student(experiment, plan, args.folder / f"{name}-{seed}", seed, teachers)
+            if not is_done(job):
+                print(f"seed {seed}: {name}, {job.total_steps} steps", flush=True)
+                fit(job)
+            found = compared(load_best(job), job, plan, two)
+            if seed == args.seeds[0] and teachers is None:
+                rows |= {f"teacher tuned to {n}": [figures(s)] for n, s in found.teachers.items()}
+                rows["the tuned teacher of the domain"] = [figures(found.aggregate)]
+                rows["SmolLM2, the one teacher"] = [figures(alone(job, plan, base["smollm2"]))]
+                start = compared(build_module(job).eval(), job, plan, two)
+                rows["student, untrained"] = [figures(start.student)]
+            rows.setdefault(f"student, {name}", []).append(figures(found.student))
+            print(markdown(rows, args.seeds), flush=True)
     told = {"date": date.today().isoformat(), "seeds": args.seeds, "versions": versions()}
     told |= {"config": yaml.safe_load(CONFIG.read_text()), "rows": rows}
     RESULTS.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(rows, args.seeds))
-    print(RESULTS.with_suffix(".md").read_text())
 
 
-def _teachers(folders: dict[str, str]) -> str:
-    entries = [
-        f"{{name: {name}, path: {path}, num_cpus: 0, wire: {{type: hidden}}}}"
-        for name, path in folders.items()
-    ]
-    return f"teachers=[{', '.join(entries)}]"
+def guidance(
+    experiment: Experiment, plan: Plan, folders: Mapping[str, str], folder: Path, threads: int
+) -> Guidance:
+    """Teachers of this process that send hidden states; answers are cached for all seeds."""
+    wire = HiddenWire(dtype="float32")
+    specs, engines = [], {}
+    for name, path in folders.items():
+        num_tokens = num_ids(load_tokenizer(path))
+        key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
+        specs.append(TeacherSpec(name, path, Serving(wire=wire), num_tokens, key, True))
+        engines[name] = TeacherEngine(
+            path, num_labels=num_tokens, wire=wire, num_threads=threads, is_language_model=True
+        )
+    return Guidance(
+        LocalTeachers(engines),
+        tuple(specs),
+        None,
+        experiment.aggregation,
+        experiment.stream,
+        experiment.cache,
+        str(folder / "cache"),
+    )
 
 
-def train(folder: Path, name: str, seed: int, overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """Rows of a run's table by name; a run that is there already is only read."""
-    output = folder / name
-    table = output / "report" / "table.json"
-    if not table.exists():
-        # Teachers answer each block once for all seeds.
-        shared = [f"output={output}", f"cache.path={folder / 'cache'}"]
-        shared.append(f"tracking.uri=sqlite:///{folder.absolute()}/mlflow.db")
-        folder.mkdir(parents=True, exist_ok=True)
-        distill("train", f"seed={seed}", *shared, "tracking.log_model=false", *overrides)
-    return {row["name"]: row for row in json.loads(table.read_text())}
+def student(
+    experiment: Experiment, plan: Plan, folder: Path, seed: int, teachers: Guidance | None
+) -> Job:
+    run = RunFolder(folder)
+    tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
+    job = language_job(experiment, plan, tokenizer, run)
+    trainer = job.trainer.model_copy(update={"engine": "torch"})
+    job = replace(job, seed=seed, trainer=trainer)
+    if teachers is None:
+        return job
+    return replace(job, guidance=teachers, objective=experiment.objective, kd=experiment.kd)
 
 
-def distill(command: str, *overrides: str) -> None:
-    own = [sys.executable, "-m", "distill.cli", command, str(CONFIG)]
-    subprocess.run([*own, *overrides], check=True)
+def compared(module: Any, job: Job, plan: Plan, two: Guidance) -> Any:
+    assert plan.blocks is not None
+    teachers = Teachers.of(two)
+    with teachers.open(job.data) as stream:
+        budget = job.trainer.loss_chunk_mb
+        return compare(
+            module, plan.blocks, teachers, stream, two.aggregation, lambda: False, budget
+        )
 
 
-def figures(row: dict[str, Any]) -> dict[str, float | None]:
-    found = {name: row.get(name) for name in COLUMNS if name not in ("code", "prose")}
-    return found | {domain: row["per_domain"].get(domain) for domain in ("code", "prose")}
+def alone(job: Job, plan: Plan, folder: str) -> Scores:
+    """A whole model on the test split."""
+    assert plan.blocks is not None
+    whole = replace(
+        job.model, student=job.model.student.model_copy(update=WHOLE | {"path": folder})
+    )
+    return score(build_module(replace(job, model=whole)).eval(), plan.blocks, lambda: False)
 
 
-def markdown(rows: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
+WHOLE = {"init_from": None}
+
+
+def figures(scores: Scores) -> dict[str, float | None]:
+    total = scores.total
+    own = {n: getattr(total, n) for n in ("perplexity", "accuracy", "agreement", "jsd")}
+    return own | scores.perplexities(("code", "prose"))
+
+
+def markdown(rows: Mapping[str, list[dict[str, float | None]]], seeds: list[int]) -> str:
     told = ", ".join(map(str, seeds))
-    heads = ("perplexity", "code", "prose", "next token", "agreement", "JSD, nats")
     lines = [
-        f"Test perplexity, mean ± sd over seeds {told}; agreement and JSD are with the "
-        "teachers of the same run (of the student without one: the two tuned).",
+        f"Perplexity on the test split; students: mean ± sd over seeds {told}. Agreement and JSD "
+        "are with the tuned teacher of each block's domain.",
         "",
-        f"| | {' | '.join(heads)} |",
-        f"|---|{'---:|' * len(heads)}",
+        f"| | {' | '.join(COLUMNS.values())} |",
+        f"|---|{'---:|' * len(COLUMNS)}",
     ]
     for name, found in rows.items():
         cells = [cell([row[column] for row in found], column) for column in COLUMNS]
@@ -114,15 +174,14 @@ def cell(values: list[float | None], column: str) -> str:
         return "–"
     scale, unit = (100, " %") if column in ("accuracy", "agreement") else (1, "")
     places = 3 if column == "jsd" else 1
-    spread = stdev(known) * scale if len(known) > 1 else 0.0
     shown = f"{mean(known) * scale:.{places}f}"
-    return f"{shown}{unit}" if spread == 0 else f"{shown} ± {spread:.{places}f}{unit}"
+    if len(known) == 1:
+        return f"{shown}{unit}"
+    return f"{shown} ± {stdev(known) * scale:.{places}f}{unit}"
 
 
 def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "transformers", "deepspeed", "ray")}
+    return {name: version(name) for name in ("torch", "transformers")}
 
 
 if __name__ == "__main__":
