@@ -41,25 +41,26 @@ def evaluate_language(
     told = Tables(plan, student.guidance, interrupt.is_set)
     say("evaluating on the test split")
     rows = []
+    module = load_best(student)
     compared: Compared | None = None
     if told.can_compare:
-        compared = told.compared(student.data, load_best(student))
+        compared = told.compared(student.data, module)
         rows += told.teacher_rows(compared)
     elif student.guidance is not None:
         say("teachers are left out of the table: other tokens' perplexities are of other things")
     rows.append(told.untrained_row(student))
     rows += [told.student_row(job, "baseline") for job in baselines]
-    row, cost = told.student_row_and_cost(student, "student", compared)
+    row, cost = told.row_and_cost(student, "student", module, compared)
     rows.append(row)
     rows = compressed(rows)
     row = rows[-1]
     metrics = best_evaluation(student) | {
         name: value for name, value in row.metrics().items() if value is not None
     }
-    metrics |= {"student.gflops": cost.gflops, "student.latency_ms": cost.latency_ms}
+    metrics["student.gflops"] = cost.gflops
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
-    exported = merged(load_best(student).student)
+    exported = merged(module.student)
     export(exported, student.data.tokenizer, run.student, card(plan, student.guidance, metrics))
     histories = {job.name: history(job) for job in [student, *baselines]}
     write_report(run.report, rows, histories, metrics)
@@ -121,7 +122,7 @@ class Tables:
         return replace(row, params=sum(p.numel() for p in merged(module.student).parameters()))
 
     def student_row(self, job: Job, role: Role) -> Row:
-        return self.student_row_and_cost(job, role)[0]
+        return self.row_and_cost(job, role, load_best(job))[0]
 
     def quality_row(
         self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
@@ -136,10 +137,9 @@ class Tables:
             return row
         return replace(row, exact_match=written.exact_match, rouge_l=written.rouge_l)
 
-    def student_row_and_cost(
-        self, job: Job, role: Role, compared: Compared | None = None
+    def row_and_cost(
+        self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
     ) -> tuple[Row, Efficiency]:
-        module = load_best(job)
         row = self.quality_row(job, role, module, compared)
         cost = cost_of(module.student, self._blocks.max_length)
         row = replace(
