@@ -31,6 +31,7 @@ from distill.check_mixture import (
     teacher_names,
 )
 from distill.check_resources import check_resources
+from distill.check_sampling import check_sampling, check_speakers, sampling_lines
 from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus, build_corpus
@@ -55,6 +56,13 @@ def check(
 ) -> Plan:
     """Validate all of it; InputError names the key, the value and the way out."""
     check_task(experiment)
+    check_sampling(experiment)
+    if command == "sweep" and experiment.sampling.writes:
+        raise ConfigError(
+            f"sampling.type {experiment.sampling.type}: a sweep asks its teachers once, about the "
+            "data set's rows, and sampled text is new at every step: run distill train for each "
+            "setting, or take sampling.type dataset"
+        )
     if experiment.is_language_model:
         return _check_language(experiment, say, command)
     check_kind(experiment)
@@ -125,6 +133,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, blocks)
     check_names(names)
+    check_speakers(experiment, languages, tuple(names))
     _check_batches(experiment, blocks, "blocks")
     student_lines = language_lines(experiment, languages.tokenizer)
     num_cpus, num_gpus, resource_lines = check_resources(
@@ -141,6 +150,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     is_resuming = RunFolder(experiment.output).check(described)
     lines = (
         *block_lines(corpus, blocks),
+        *sampling_lines(experiment),
         *resource_lines,
         *tokenizer_lines(languages),
         *(Line(*told) for told in [*student_lines, *search_lines]),

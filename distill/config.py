@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from distill.aggregation import Aggregation, UniformMean
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective
+from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
 from distill.variant import Dtype, Section, Variant
@@ -347,12 +348,6 @@ class KD(Section):
     """Weight of the teachers' soft target."""
 
 
-class DatasetSampling(Variant):
-    """Batches are rows of the data set."""
-
-    type: Literal["dataset"] = "dataset"
-
-
 class Trainer(Section):
     engine: Literal["deepspeed", "torch"] = "deepspeed"
     zero_stage: Literal[0, 1, 2, 3] = 1
@@ -486,7 +481,8 @@ class Experiment(Section):
     objective: Objective = ForwardKL()
     kd: KD = KD()
     student: Student = Student()
-    sampling: DatasetSampling = DatasetSampling()
+    sampling: Sampling = DatasetSampling()
+    """Language models: where the text comes from that the student learns on."""
     optimizer: Optimizer = Optimizer()
     trainer: Trainer = Trainer()
     generation: Generation = Generation()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from distill.aggregation import Aggregation
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
 from distill.errors import Interrupted
+from distill.evaluation.greedy import end_ids
 from distill.evaluation.quality import Confusion
 from distill.loop import (
     Engine,
@@ -35,9 +37,13 @@ from distill.loop import (
     train,
 )
 from distill.models.packed import check_keeps_apart
+from distill.models.tokenizer import load_tokenizer
 from distill.module import DistillModule
 from distill.objectives import Objective
 from distill.records import Cursor
+from distill.sampling import DatasetSampling, Sampling, Written
+from distill.sampling.rows import SampledRows
+from distill.sampling.source import SampledTargets, Wanted
 from distill.schedule import Schedule
 from distill.specs import BlocksSpec, Data, ModelSpec
 from distill.student.engines import make_engine
@@ -93,27 +99,34 @@ class Guidance:
         writer: str,
         num_labels: int,
         boundary: Callable[[], None] | None = None,
+        sampled: SampledRows | None = None,
     ) -> TeacherStream:
-        """The stream of one process; ``writer`` names its cache segments."""
+        """The stream of one process; ``writer`` names its cache segments. ``sampled``: what is
+        shown instead of the data set's rows, and not cached."""
         served = self.served
-        tokens = {s.name: data.open(s.tokenizer) for s in served}
         keys = {s.name: s.key for s in served}
         names = [t.name for t in self.teachers]
         inputs: Any = data.open()
         is_language_model = self.teachers[0].is_language_model
+        if sampled is not None:
+            tokens: dict[str, Any] = {s.name: sampled for s in served}
+            cache = open_cache(Cache(type="none"), Path(self.cache_folder), keys, writer)
+        else:
+            tokens = {s.name: data.open(s.tokenizer) for s in served}
+            cache = open_cache(self.cache, Path(self.cache_folder), keys, writer)
         return TeacherStream(
             client=self.client,
             names=names,
             tokens=tokens,
             num_labels=num_labels,
-            cache=open_cache(self.cache, Path(self.cache_folder), keys, writer),
+            cache=cache,
             aggregation=self.aggregation,
             router=self.router.name if self.router else None,
             in_flight=self.stream.in_flight,
             boundary=boundary,
             homes_of=lambda rows: inputs.corpus.homes_of(rows, names),
             wires={s.name: s.serving.wire for s in served},
-            positions_of=inputs.num_targets if is_language_model else None,
+            positions_of=(sampled or inputs).num_targets if is_language_model else None,
             widths={s.name: s.num_labels for s in served},
         )
 
@@ -138,6 +151,7 @@ class Job:
     objective: Objective | None = None
     kd: KD | None = None
     guidance: Guidance | None = None
+    sampling: Sampling = field(default_factory=DatasetSampling)
     stop_file: str | None = None
     """Once it exists, the fit writes a checkpoint and raises Interrupted."""
 
@@ -207,9 +221,7 @@ def fit(
     engine = make_engine(module, job.optimizer, job.trainer, batches.num_micro_batches)
     source: TargetSource = NoTeachers()
     if job.guidance is not None:
-        source = job.guidance.open(job.data, f"rank{rank}", num_classes, engine.barrier)
-        if isinstance(module, TokenModule):
-            module.take_heads(source.heads(), engine.device)
+        source = open_source(job, job.guidance, engine, num_classes, f"rank{rank}")
     store = FolderStore(
         Path(job.folder),
         world_size,
@@ -254,6 +266,42 @@ def fit(
         partial.write_text(json.dumps(finished))
         os.replace(partial, Path(job.folder) / "done.json")
     return cursor
+
+
+def open_source(
+    job: Job, guidance: Guidance, engine: Engine, num_classes: int, writer: str
+) -> TargetSource:
+    """Whom the loop asks for targets; a language model's module is given its teachers' heads."""
+    sampling = job.sampling
+    if not isinstance(sampling, Written):
+        stream = guidance.open(job.data, writer, num_classes, engine.barrier)
+        _take_heads(engine, stream)
+        return stream
+    assert isinstance(job.data, BlocksSpec) and job.kd is not None
+    blocks = job.data.open()
+    rows = SampledRows(blocks.pad_id)
+    stream = guidance.open(job.data, writer, num_classes, engine.barrier, rows)
+    if job.kd.alpha > 0:
+        _take_heads(engine, stream)
+    module: Any = engine.module
+    wanted = Wanted(
+        sampling,
+        getattr(sampling, "teacher", None) or guidance.teachers[0].name,
+        module.num_tokens,
+        job.data.max_length,
+        end_ids(module.student, load_tokenizer(job.data.tokenizer)),
+        blocks.pad_id,
+        job.seed,
+        job.total_steps,
+        f"{writer}-{uuid4().hex}",
+        asks_teachers=job.kd.alpha > 0,
+    )
+    return SampledTargets(wanted, guidance.client, stream, rows, engine)
+
+
+def _take_heads(engine: Engine, stream: TeacherStream) -> None:
+    if isinstance(engine.module, TokenModule):
+        engine.module.take_heads(stream.heads(), engine.device)
 
 
 def language_metrics(means: dict[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.errors import Interrupted, TrainingError
 from distill.evaluation.quality import confusion_counts
@@ -27,6 +27,9 @@ from distill.records import (
     Mean,
 )
 from distill.schedule import Schedule
+
+MEANS = ("_depth", "_rate", ".tokens_per_row", ".tokens_per_call")
+"""How the names of timings end that are means themselves."""
 
 
 class BatchSource(Protocol):
@@ -80,6 +83,12 @@ class Engine(Protocol):
     rank: int
     world_size: int
     device: torch.device
+
+    @property
+    def module(self) -> nn.Module:
+        """The trainable module, for forwards beside the loss; with ZeRO 3 every rank makes them."""
+        ...
+
     is_sharded: bool
     """Whether a checkpoint fits this number of ranks only."""
 
@@ -199,13 +208,13 @@ def train(
 
 
 def _over_ranks(timings: dict[str, float], engine: Engine) -> dict[str, float]:
-    """Seconds, rows and bytes add up over ranks; a depth is a mean."""
+    """Seconds, rows and bytes add up over ranks; of MEANS the mean is taken."""
     if not timings:
         return {}
     names = sorted(timings)
     local = torch.tensor([timings[name] for name in names], dtype=torch.float64)
     totals = dict(zip(names, engine.reduce(local.to(engine.device)).tolist(), strict=True))
-    return {n: v / engine.world_size if n.endswith("_depth") else v for n, v in totals.items()}
+    return {n: v / engine.world_size if n.endswith(MEANS) else v for n, v in totals.items()}
 
 
 def _refuse_divergence(name: str, value: float, step: int) -> None:

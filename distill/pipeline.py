@@ -101,6 +101,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
                 guidance=guidance,
                 objective=experiment.objective if guidance else None,
                 kd=experiment.kd if guidance else None,
+                sampling=experiment.sampling,
             )
             _run_student(d, student)
             assess = evaluate_language if experiment.is_language_model else evaluate

@@ -42,7 +42,7 @@ class BlockFile:
         self._file = RowsFile(folder / "blocks.arrow")
         self._lengths = np.load(folder / "lengths.npy", mmap_mode="r")
         self._num_targets = np.load(folder / "num_targets.npy", mmap_mode="r")
-        self._pad_id = pad_id
+        self.pad_id = pad_id
 
     def lengths(self, rows: Rows) -> np.ndarray:
         """int64[n] tokens of each block."""
@@ -61,7 +61,7 @@ class BlockFile:
 
     def padded(self, rows: Rows) -> PaddedBlocks:
         shape = (len(rows), int(self.lengths(rows).max(initial=0)))
-        ids_BT = np.full(shape, self._pad_id, np.int64)
+        ids_BT = np.full(shape, self.pad_id, np.int64)
         positions_BT = np.empty(shape, np.int64)
         targets_BT = np.zeros(shape, bool)
         columns = [self.column(name, rows) for name in FIELDS]

@@ -69,6 +69,10 @@ class DeepSpeedEngine:
             config=self._settings(optimizer, trainer),
         )[0]
 
+    @property
+    def module(self) -> nn.Module:
+        return self._engine.module
+
     def _settings(self, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
         return {
             # DeepSpeed only multiplies this one; the true rows differ from batch to batch.

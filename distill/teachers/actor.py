@@ -9,6 +9,7 @@ from pathlib import Path
 from distill.config import Serving
 from distill.errors import DistillError, TeacherError
 from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.engine import Model, TeacherEngine
 from distill.teachers.turns import Turns
 
@@ -62,6 +63,19 @@ class TeacherActor:
         # Not a lock: whoever has just let go of it could take it again before one who waits.
         with self._turns.of(next(self._tickets)):
             return self._engine.answer(request)
+
+    def judge(self, request: DraftRequest) -> Verdict:
+        """Of a language model; see distill/sampling/judging.py."""
+        self.ping()
+        assert self._engine is not None
+        with self._turns.of(next(self._tickets)):
+            return self._engine.judge(request)
+
+    def write(self, request: WriteRequest) -> WrittenText:
+        self.ping()
+        assert self._engine is not None
+        with self._turns.of(next(self._tickets)):
+            return self._engine.write(request)
 
     def head(self) -> Head:
         """Of a language model; see TeacherEngine."""

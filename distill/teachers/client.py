@@ -11,6 +11,7 @@ import numpy as np
 
 from distill.errors import TeacherAnswerError, TeacherError
 from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.wires import DenseWire
 
 
@@ -38,9 +39,20 @@ class TeacherClient(Protocol):
         """The teacher's output layer, of language models; raises TeacherError."""
         ...
 
+    def judge(self, teacher: str, request: DraftRequest) -> Verdict:
+        """Of language models: which drafts pass; raises TeacherError."""
+        ...
+
+    def write(self, teacher: str, request: WriteRequest) -> WrittenText:
+        """Of language models: the teacher's own text; raises TeacherError."""
+        ...
+
     def stats(self) -> dict[str, float]:
         """``teacher.<name>.requests`` and ``teacher.<name>.retries`` since the last call."""
         ...
+
+
+_NOT_SERVED = "teacher {!r} is asked about new text, and it is no longer served"
 
 
 class SilentTeachers:
@@ -67,6 +79,12 @@ class SilentTeachers:
             f"the cache lacks the output layer of teacher {teacher!r}, and it is no longer served: "
             "run the sweep again, which asks for what is missing"
         )
+
+    def judge(self, teacher: str, request: DraftRequest) -> Verdict:
+        raise TeacherError(_NOT_SERVED.format(teacher))
+
+    def write(self, teacher: str, request: WriteRequest) -> WrittenText:
+        raise TeacherError(_NOT_SERVED.format(teacher))
 
     def stats(self) -> dict[str, float]:
         names = (

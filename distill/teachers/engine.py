@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from distill.data.splits import mix64
 from distill.errors import ModelError, TeacherAnswerError
 from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.sampling.judging import Judging
+from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.sampling.writing import write
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.wires import DenseWire, WireFormat
 from distill.variant import Dtype
@@ -91,10 +94,34 @@ class TeacherEngine:
             self._model.num_clamped,
         )
 
+    @torch.inference_mode()
+    def judge(self, request: DraftRequest) -> Verdict:
+        """Of a language model: which drafts pass, and what comes instead of the first other."""
+        return self._speaker.judging.judge(request)
+
+    @torch.inference_mode()
+    def write(self, request: WriteRequest) -> WrittenText:
+        """Of a language model: how it continues each prompt."""
+        found = write(
+            self._speaker.model,
+            self.num_labels,
+            [prompt.tolist() for prompt in request.prompts],
+            request.limits,
+            request.ends,
+            request.seeds_B,
+            request.decoding,
+        )
+        texts = tuple(np.array(text, np.int64) for text in found.texts)
+        return WrittenText(request.request_id, texts)
+
+    @property
+    def _speaker(self) -> "_LanguageModel":
+        assert isinstance(self._model, _LanguageModel)
+        return self._model
+
     def head(self) -> Head:
         """A language model's output layer, on the CPU, cut to its real tokens."""
-        assert isinstance(self._model, _LanguageModel)
-        return self._model.head().to("cpu")
+        return self._speaker.head().to("cpu")
 
     def _said(
         self, request: TeacherRequest, wire: WireFormat
@@ -166,7 +193,8 @@ class _LanguageModel:
 
         if isinstance(model, str | Path):
             model = load_language_model(model, dtype, allow_pickle)
-        self._model: Any = model.eval().to(device)
+        self.model: Any = model.eval().to(device)
+        self.judging = Judging(self.model, num_tokens)
         self._base: Any = base_of(model)
         self._head = head_of(model)
         self._is_linear = has_linear_head(model)
@@ -175,7 +203,7 @@ class _LanguageModel:
 
     def check_linear(self) -> None:
         if not self._is_linear:
-            kind = self._model.config.model_type
+            kind = self.model.config.model_type
             raise ModelError(
                 f"a {kind} teacher caps or scales its logits, which hidden states do not tell: "
                 "give it the wire dense or topk"
@@ -191,7 +219,7 @@ class _LanguageModel:
     ) -> Iterator[Tensor]:
         assert targets_BT is not None, "a language model is asked about tokens"
         if not self._keeps_apart and _are_packed(inputs["position_ids"], targets_BT):
-            kind = self._model.config.model_type
+            kind = self.model.config.model_type
             raise TeacherAnswerError(
                 f"request {request_id}: a {kind} teacher lets packed sequences see each other: set "
                 "data.packing: false, or take another teacher"
@@ -199,7 +227,7 @@ class _LanguageModel:
         if wire.takes == "hidden":
             self.check_linear()
         if not self._is_linear:
-            yield self._model(**inputs, use_cache=False).logits[targets_BT][:, : self._num_tokens]
+            yield self.model(**inputs, use_cache=False).logits[targets_BT][:, : self._num_tokens]
             return
         hidden_PH = self._base(**inputs, use_cache=False).last_hidden_state[targets_BT]
         if wire.takes == "hidden":

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 
 from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.engine import TeacherEngine
 
 
@@ -39,6 +40,14 @@ class LocalTeachers:
 
     def head(self, teacher: str) -> Head:
         return self._engines[teacher].head()
+
+    def judge(self, teacher: str, request: DraftRequest) -> Verdict:
+        with self._locks[teacher]:
+            return self._engines[teacher].judge(request)
+
+    def write(self, teacher: str, request: WriteRequest) -> WrittenText:
+        with self._locks[teacher]:
+            return self._engines[teacher].write(request)
 
     def stats(self) -> dict[str, float]:
         with self._count_lock:

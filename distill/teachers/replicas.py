@@ -28,6 +28,7 @@ from ray.exceptions import (
 from distill.config import Stream
 from distill.errors import DistillError, TeacherError
 from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,14 @@ class RayTeacherClient:
 
     def head(self, teacher: str) -> Head:
         return self._tried(teacher, "for its output layer", lambda actor: actor.head.remote())
+
+    def judge(self, teacher: str, request: DraftRequest) -> Verdict:
+        what = f"drafts {request.request_id}"
+        return self._tried(teacher, what, lambda actor: actor.judge.remote(request))
+
+    def write(self, teacher: str, request: WriteRequest) -> WrittenText:
+        what = f"prompts {request.request_id}"
+        return self._tried(teacher, what, lambda actor: actor.write.remote(request))
 
     def _tried(
         self,

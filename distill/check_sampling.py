@@ -1,0 +1,109 @@
+"""What can be known of ``sampling`` before a process starts."""
+
+from __future__ import annotations
+
+from distill.check_language import Languages
+from distill.config import Experiment
+from distill.errors import ConfigError
+from distill.models.plain_head import described
+from distill.plan import Line
+from distill.sampling import Speculative, TeacherText, Written
+from distill.sampling.memory import check_forgets
+
+
+def check_sampling(experiment: Experiment) -> None:
+    """What needs no data and no folder to be refused."""
+    sampling = experiment.sampling
+    if not isinstance(sampling, Written):
+        return
+    key = f"sampling.type {sampling.type}"
+    if not experiment.is_language_model:
+        raise ConfigError(
+            f"{key} writes text, task is classification: set task to language_model, or "
+            "sampling.type to dataset"
+        )
+    if not experiment.has_teachers:
+        raise ConfigError(f"{key} needs a teacher: give teachers or experts")
+    columns, kd = experiment.data.columns, experiment.kd
+    if columns.prompt is None and columns.messages is None:
+        raise ConfigError(
+            f"{key} writes on from prompts, and data.columns.text ({columns.text!r}) has none: "
+            "give data.columns.prompt and completion, or messages"
+        )
+    if experiment.data.packing:
+        raise ConfigError(f"{key} writes rows of its own length: set data.packing: false")
+    if experiment.objective.crosses_tokenizers:
+        raise ConfigError(
+            f"{key} shows the student's tokens to the teachers, objective.type "
+            f"{experiment.objective.type} is for other tokens: take forward_kl, or sampling.type "
+            "dataset"
+        )
+    if not isinstance(sampling, TeacherText) and kd.alpha < 1:
+        raise ConfigError(
+            f"kd.alpha {kd.alpha:g} with {key} would have the student learn its own words by "
+            "heart: set kd.alpha: 1"
+        )
+    room = experiment.data.max_length - 1
+    if sampling.max_new_tokens is not None and sampling.max_new_tokens > room:
+        raise ConfigError(
+            f"sampling.max_new_tokens {sampling.max_new_tokens} is more than data.max_length "
+            f"{experiment.data.max_length} leaves after a prompt: lower it, or raise max_length"
+        )
+
+
+def check_speakers(experiment: Experiment, languages: Languages, names: tuple[str, ...]) -> None:
+    """Who judges or writes can do so."""
+    sampling = experiment.sampling
+    if not isinstance(sampling, Speculative | TeacherText):
+        return
+    if sampling.teacher is None and len(names) > 1:
+        raise ConfigError(
+            f"sampling.teacher is missing: name one of {', '.join(names)}, the one to "
+            + ("judge the drafts" if isinstance(sampling, Speculative) else "write")
+        )
+    if sampling.teacher is not None and sampling.teacher not in names:
+        raise ConfigError(
+            f"sampling.teacher {sampling.teacher!r} is no teacher: name one of {', '.join(names)}"
+        )
+    if not isinstance(sampling, Speculative):
+        return
+    folders = {f"teachers.{t.name}": t.path for t in experiment.teachers}
+    if experiment.experts is not None:
+        folders["experts.base"] = experiment.experts.base
+    student = experiment.student
+    start = student.init_from.path if student.init_from else student.path
+    if start is not None:
+        folders["student"] = start
+    for key, folder in folders.items():
+        check_forgets(key, described(folder))
+    sizes = [info.vocab_size for info in (*languages.teachers.values(), languages.base) if info]
+    for name in ("top_k", "top_k_end"):
+        value = getattr(sampling, name)
+        if value is not None and value > min(sizes):
+            raise ConfigError(
+                f"sampling.{name} {value} is more than the {min(sizes)} tokens of the vocabulary: "
+                "lower it, or take sampling.type on_policy, which keeps every draft"
+            )
+
+
+def sampling_lines(experiment: Experiment) -> list[Line]:
+    """What a step of writing costs, at least and at most."""
+    sampling = experiment.sampling
+    if not isinstance(sampling, Written):
+        return []
+    rows = experiment.trainer.batch_size
+    longest = sampling.max_new_tokens or experiment.data.max_length - 1
+    told = f"{rows} rows a step, up to {longest} tokens each; the teachers' answers are not cached"
+    lines = [Line("sampling", sampling.type, told)]
+    if isinstance(sampling, Speculative):
+        fewest = -(-longest // sampling.drafts)
+        lines.append(
+            Line(
+                "drafts",
+                f"γ {sampling.drafts}, K {sampling.top_k}"
+                if sampling.nucleus is None
+                else f"γ {sampling.drafts}, nucleus {sampling.nucleus:g}",
+                f"{fewest} to {longest} teacher forwards a step of rows that long",
+            )
+        )
+    return lines

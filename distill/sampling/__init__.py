@@ -1,0 +1,23 @@
+"""Where the text comes from that the student learns on."""
+
+from distill.sampling.settings import (
+    DatasetSampling,
+    Decoding,
+    Mixed,
+    OnPolicy,
+    Sampling,
+    Speculative,
+    TeacherText,
+    Written,
+)
+
+__all__ = [
+    "DatasetSampling",
+    "Decoding",
+    "Mixed",
+    "OnPolicy",
+    "Sampling",
+    "Speculative",
+    "TeacherText",
+    "Written",
+]

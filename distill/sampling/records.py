@@ -1,0 +1,73 @@
+"""What travels between a student that writes and the teacher that judges or writes for it.
+
+Shape suffixes: b sequences still being written, G tokens read in a round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.sampling.settings import Decoding
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of drafts that has been judged."""
+
+    rows_b: np.ndarray  # int64: which of the session's prompts are being written on
+    tokens_bG: np.ndarray  # int64: what the teacher read: the last token, and all drafts but one
+    kept_b: np.ndarray  # int64: how many of tokens_bG stayed
+
+
+@dataclass(frozen=True)
+class DraftRequest:
+    """Drafts to be judged, with all that a teacher needs that has never heard of them.
+
+    Idempotent: a replica without the session's cache reads ``past`` again, in the same portions,
+    and answers with the same bits.
+    """
+
+    request_id: str
+    session: str
+    prompts: tuple[np.ndarray, ...]  # int64, of the whole session
+    past: tuple[Round, ...]
+    rows_b: np.ndarray  # int64
+    last_b: np.ndarray  # int64: the last token of each
+    drafts_bG: np.ndarray  # int64
+    uniform_b: np.ndarray  # float64: for the teacher's own draw
+    top_k: int
+    nucleus: float | None
+    decoding: Decoding  # of that draw
+
+    @property
+    def read_bG(self) -> np.ndarray:
+        """What the teacher reads to judge every draft: the last one it need not read."""
+        return np.concatenate([self.last_b[:, None], self.drafts_bG[:, :-1]], axis=1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    request_id: str
+    num_kept_b: np.ndarray  # int64: drafts in front of the first that does not pass
+    replacement_b: np.ndarray  # int64: the teacher's token there; -1 where all passed
+    num_replayed: int = 0  # rounds that were read again
+
+
+@dataclass(frozen=True)
+class WriteRequest:
+    """Prompts for a teacher to continue. Idempotent."""
+
+    request_id: str
+    prompts: tuple[np.ndarray, ...]  # int64
+    limits: tuple[int, ...]  # tokens of each
+    ends: tuple[int, ...]
+    seeds_B: np.ndarray  # uint64
+    decoding: Decoding
+
+
+@dataclass(frozen=True)
+class WrittenText:
+    request_id: str
+    texts: tuple[np.ndarray, ...]  # int64, with their end tokens

@@ -1,0 +1,96 @@
+"""The rows of the step in hand, as they have been written.
+
+Shape suffixes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from distill.data.block_file import PaddedBlocks, positions
+from distill.records import Batch
+
+
+class SampledRow(NamedTuple):
+    prompt: list[int]
+    text: list[int]  # what follows it, with its end token
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + len(self.text)
+
+
+class SampledRows:
+    """What teachers are shown instead of the data set's rows; forgotten at the next step."""
+
+    def __init__(self, pad_id: int) -> None:
+        self._pad_id = pad_id
+        self._rows: dict[int, SampledRow] = {}
+
+    def take(self, rows: Mapping[int, SampledRow]) -> None:
+        self._rows = dict(rows)
+
+    def lengths(self, rows_B: np.ndarray) -> np.ndarray:
+        """int64[B]."""
+        return np.array([self._rows[row].num_tokens for row in rows_B.tolist()], np.int64)
+
+    def num_targets(self, rows_B: np.ndarray) -> np.ndarray:
+        """int64[B]: tokens written of each; 0 of a row that is not this rank's (a filler)."""
+        known = (self._rows.get(row) for row in rows_B.tolist())
+        return np.array([0 if row is None else len(row.text) for row in known], np.int64)
+
+    def padded(self, rows_B: np.ndarray) -> PaddedBlocks:
+        return padded([self._rows[row] for row in rows_B.tolist()], self._pad_id)
+
+
+def padded(rows: Sequence[SampledRow], pad_id: int) -> PaddedBlocks:
+    """On the right; the padding counts as one more sequence, as in packed blocks."""
+    shape = (len(rows), max(row.num_tokens for row in rows))
+    ids_BT = np.full(shape, pad_id, np.int64)
+    positions_BT = np.empty(shape, np.int64)
+    targets_BT = np.zeros(shape, bool)
+    for b, row in enumerate(rows):
+        ids_BT[b, : row.num_tokens] = [*row.prompt, *row.text]
+        positions_BT[b] = positions([row.num_tokens, shape[1] - row.num_tokens])
+        targets_BT[b, len(row.prompt) - 1 : row.num_tokens - 1] = True
+    return PaddedBlocks(ids_BT, positions_BT, targets_BT)
+
+
+def rows_of(batch: Batch) -> dict[int, SampledRow]:
+    """A data set's rows that are not packed: what is learnt last, and what stands before it.
+
+    Of a chat that is the assistant's last message.
+    """
+    assert batch.input_ids_BT is not None and batch.targets_BT is not None
+    found = {}
+    for b in np.flatnonzero(batch.valid_B.numpy()).tolist():
+        targets_T = batch.targets_BT[b].numpy()
+        learnt = np.flatnonzero(targets_T)
+        last = int(learnt[-1])
+        before = np.flatnonzero(~targets_T[:last])
+        first = int(before[-1]) + 1 if len(before) else 0
+        ids = batch.input_ids_BT[b].tolist()
+        found[int(batch.rows_B[b])] = SampledRow(ids[: first + 1], ids[first + 1 : last + 2])
+    return found
+
+
+def as_batch(batch: Batch, rows: Mapping[int, SampledRow], pad_id: int) -> Batch:
+    """The batch with its valid rows as written; counts are still those of the data set's rows."""
+    if not batch.valid_B.any():
+        return batch
+    block = padded([rows[int(row)] for row in batch.rows_B], pad_id)
+    return Batch(
+        rows_B=batch.rows_B,
+        labels_B=batch.labels_B,
+        domains_B=batch.domains_B,
+        valid_B=batch.valid_B,
+        num_valid=batch.num_valid,
+        num_labelled=batch.num_labelled,
+        input_ids_BT=torch.from_numpy(block.input_ids_BT),
+        position_ids_BT=torch.from_numpy(block.position_ids_BT),
+        targets_BT=torch.from_numpy(block.targets_BT),
+    )

@@ -1,0 +1,299 @@
+"""Batches whose text is written as training goes, with what the teachers say about it.
+
+A source of targets around the teachers' stream: before each step the student, or a teacher, writes
+on from the prompts of the data set's batch; then the teachers are asked about those very tokens.
+Nothing is cached: the next time the text is another. Shape suffixes: B rows, b those still written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from distill.errors import TeacherAnswerError
+from distill.loop import BatchSource, Engine, Step
+from distill.records import Batch
+from distill.sampling.draw import STUDENT, TEACHER, row_seeds, uniforms
+from distill.sampling.records import DraftRequest, Verdict, WriteRequest
+from distill.sampling.rows import SampledRow, SampledRows, as_batch, rows_of
+from distill.sampling.settings import Mixed, OnPolicy, Speculative, TeacherText, Written
+from distill.sampling.writing import Drafted, Writing, write
+from distill.teachers.client import TeacherClient
+
+OF_STEP = np.array([-1], np.int64)
+"""Instead of a row's id: what is drawn once a step."""
+
+
+class Stream(Protocol):
+    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
+    def timings(self) -> dict[str, float]: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a fit's sampling needs to be told."""
+
+    sampling: Written
+    teacher: str
+    """Who judges or writes, where a teacher does."""
+    num_tokens: int
+    """Of the vocabulary that student and teacher share."""
+    max_length: int
+    ends: tuple[int, ...]
+    pad_id: int
+    seed: int
+    num_steps: int
+    session: str
+    """A prefix that no other process has."""
+    asks_teachers: bool = True
+    """False where the loss reads no distributions (kd.alpha 0)."""
+
+
+class SampledTargets:
+    """See the module. ``rows`` is what ``stream`` shows to the teachers."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        client: TeacherClient,
+        stream: Stream,
+        rows: SampledRows,
+        engine: Engine,
+    ) -> None:
+        self._wanted = wanted
+        self._client = client
+        self._stream = stream
+        self._rows = rows
+        self._engine = engine
+        self._texts: dict[int, list[int]] = {}  # of a teacher that writes: once for each row
+        self._counts = _Counts()
+
+    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]:
+        for step in range(start, stop):
+            began = time.perf_counter()
+            parts = batches.at(step)
+            rows = self._written({k: v for part in parts for k, v in rows_of(part).items()}, step)
+            parts = self._counted([as_batch(part, rows, self._wanted.pad_id) for part in parts])
+            self._counts.generate_s += time.perf_counter() - began
+            if not self._wanted.asks_teachers:
+                yield Step(step, [(part, None) for part in parts])
+                continue
+            self._rows.take(rows)
+            yield from self._stream.feed(_Now(parts, batches.steps_per_epoch), step, step + 1)
+
+    def timings(self) -> dict[str, float]:
+        """The stream's, and since the last call: seconds of writing, tokens written, the share of
+        drafts tested that passed, tokens for each sequence and teacher's forward, the tokens of a
+        row, and the share of rows cut at their limit."""
+        counts, self._counts = self._counts, _Counts()
+        told = {
+            "sampling.generate_s": counts.generate_s,
+            "sampling.new_tokens": float(counts.tokens),
+            "sampling.tokens_per_row": counts.tokens / max(1, counts.rows),
+            "sampling.cut_rate": counts.cut / max(1, counts.rows),
+        }
+        if isinstance(self._wanted.sampling, Speculative):
+            told["sampling.acceptance_rate"] = counts.passed / max(1, counts.tested)
+            told["sampling.tokens_per_call"] = counts.judged_tokens / max(1, counts.calls)
+        if isinstance(self._wanted.sampling, Mixed):
+            told["sampling.student_rate"] = counts.student_rows / max(1, counts.rows)
+        return self._stream.timings() | told
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _counted(self, parts: list[Batch]) -> list[Batch]:
+        """With the positions of the whole global batch, as it has been written."""
+        local = sum(int(p.targets_BT.sum()) for p in parts if p.targets_BT is not None)
+        count = torch.tensor([float(local)], dtype=torch.float64, device=self._engine.device)
+        total = int(self._engine.reduce(count).item())
+        return [replace(part, num_valid=total, num_labelled=total) for part in parts]
+
+    def _written(self, rows: dict[int, SampledRow], step: int) -> dict[int, SampledRow]:
+        sampling = self._wanted.sampling
+        if isinstance(sampling, Mixed):
+            chance = uniforms(row_seeds(self._wanted.seed, step, OF_STEP), np.zeros(1), STUDENT)
+            if chance[0] >= sampling.student_share:
+                texts = [row.text for row in rows.values()]
+                self._counts.add(Writing(texts, [True] * len(texts)), is_students=False)
+                return rows
+        ids_B = np.array(list(rows), np.int64)
+        if isinstance(sampling, TeacherText):
+            texts = self._teachers_texts(rows, sampling)
+        else:
+            assert isinstance(sampling, OnPolicy | Mixed | Speculative)
+            seeds_B = row_seeds(self._wanted.seed, step, ids_B)
+            texts = self._students_texts(rows, seeds_B, step, sampling)
+        return {
+            row: SampledRow(old.prompt, text)
+            for (row, old), text in zip(rows.items(), texts, strict=True)
+        }
+
+    def _limits(self, rows: dict[int, SampledRow]) -> list[int]:
+        room = [self._wanted.max_length - len(row.prompt) for row in rows.values()]
+        most = self._wanted.sampling.max_new_tokens
+        return room if most is None else [min(most, one) for one in room]
+
+    def _students_texts(
+        self,
+        rows: dict[int, SampledRow],
+        seeds_B: np.ndarray,
+        step: int,
+        sampling: OnPolicy | Mixed | Speculative,
+    ) -> list[list[int]]:
+        prompts = [row.prompt for row in rows.values()]
+        judge = None
+        num_drafts = 1
+        if isinstance(sampling, Speculative):
+            judge = _Judge(self._client, self._wanted, sampling, prompts, seeds_B, step)
+            num_drafts = sampling.drafts
+        module: Any = self._engine.module
+        found = write(
+            module.student,
+            self._wanted.num_tokens,
+            prompts or [[0]],
+            self._limits(rows) or [1],
+            self._wanted.ends,
+            seeds_B if prompts else np.zeros(1, np.uint64),
+            sampling.decoding,
+            num_drafts,
+            judge,
+            self._is_anyone_writing,
+        )
+        if not prompts:
+            return []
+        self._counts.add(found)
+        return found.texts
+
+    def _is_anyone_writing(self, am_writing: bool) -> bool:
+        if self._engine.world_size == 1:
+            return am_writing
+        flag = torch.tensor([float(am_writing)], device=self._engine.device)
+        return bool(self._engine.reduce(flag).item())
+
+    def _teachers_texts(
+        self, rows: dict[int, SampledRow], sampling: TeacherText
+    ) -> list[list[int]]:
+        missing = {row: old for row, old in rows.items() if row not in self._texts}
+        if missing:
+            ids_B = np.array(list(missing), np.int64)
+            request = WriteRequest(
+                f"{self._wanted.session}/{ids_B[0]}",
+                tuple(np.array(row.prompt) for row in missing.values()),
+                tuple(self._limits(missing)),
+                self._wanted.ends,
+                row_seeds(self._wanted.seed, 0, ids_B),  # a row's text is one for all epochs
+                sampling.decoding,
+            )
+            found = self._client.write(self._wanted.teacher, request)
+            if found.request_id != request.request_id or len(found.texts) != len(missing):
+                raise TeacherAnswerError(f"the text of {request.request_id} answers another prompt")
+            texts = [text.tolist() for text in found.texts]
+            self._texts |= dict(zip(missing, texts, strict=True))
+        texts = [self._texts[row] for row in rows]
+        has_ended = [text[-1] in self._wanted.ends for text in texts]
+        self._counts.add(Writing(texts, has_ended))
+        return texts
+
+
+class _Judge:
+    """Asks the teacher about each round of one step's drafts."""
+
+    def __init__(
+        self,
+        client: TeacherClient,
+        wanted: Wanted,
+        sampling: Speculative,
+        prompts: list[list[int]],
+        seeds_B: np.ndarray,
+        step: int,
+    ) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._sampling = sampling
+        self._prompts = tuple(np.array(prompt) for prompt in prompts)
+        self._seeds_B = seeds_B
+        self._session = f"{wanted.session}/{step}"
+        self._top_k = sampling.top_k_at(step / max(1, wanted.num_steps - 1))
+
+    def __call__(self, drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
+        request = DraftRequest(
+            f"{self._session}/{len(drafted.past)}",
+            self._session,
+            self._prompts,
+            drafted.past,
+            drafted.rows_b,
+            drafted.last_b,
+            drafted.drafts_bG,
+            uniforms(self._seeds_B[drafted.rows_b], drafted.places_b, TEACHER),
+            self._top_k,
+            self._sampling.nucleus,
+            self._sampling.teacher_decoding,
+        )
+        verdict = self._client.judge(self._wanted.teacher, request)
+        check_verdict(request, verdict, self._wanted.num_tokens)
+        return verdict.num_kept_b, verdict.replacement_b
+
+
+def check_verdict(request: DraftRequest, verdict: Verdict, num_tokens: int) -> None:
+    """Raise TeacherAnswerError unless it is about these drafts and says what can be."""
+    told = f"the verdict on drafts {request.request_id}"
+    if verdict.request_id != request.request_id:
+        raise TeacherAnswerError(f"{told} belongs to {verdict.request_id}")
+    num_rows, num_drafts = request.drafts_bG.shape
+    kept_b, replacement_b = verdict.num_kept_b, verdict.replacement_b
+    if kept_b.shape != (num_rows,) or replacement_b.shape != (num_rows,):
+        raise TeacherAnswerError(f"{told} is about {len(kept_b)} sequences, not {num_rows}")
+    passed_b = kept_b == num_drafts
+    is_sound = (
+        ((kept_b >= 0) & (kept_b <= num_drafts)).all()
+        and (replacement_b[passed_b] == -1).all()
+        and ((replacement_b >= 0) & (replacement_b < num_tokens))[~passed_b].all()
+    )
+    if not is_sound:
+        raise TeacherAnswerError(f"{told} keeps {kept_b} and replaces by {replacement_b}")
+
+
+@dataclass
+class _Counts:
+    generate_s: float = 0.0
+    rows: int = 0
+    student_rows: int = 0
+    tokens: int = 0
+    cut: int = 0
+    tested: int = 0
+    passed: int = 0
+    calls: int = 0
+    judged_tokens: int = 0
+
+    def add(self, writing: Writing, is_students: bool = True) -> None:
+        num_tokens = sum(map(len, writing.texts))
+        self.rows += len(writing.texts)
+        self.student_rows += len(writing.texts) * is_students
+        self.tokens += num_tokens
+        self.cut += writing.has_ended.count(False)
+        self.tested += writing.num_tested
+        self.passed += writing.num_passed
+        self.calls += writing.num_calls
+        self.judged_tokens += num_tokens if writing.num_calls else 0
+
+
+@dataclass(frozen=True)
+class _Now:
+    """The step in hand, as a source of batches."""
+
+    parts: list[Batch]
+    steps_per_epoch: int
+
+    def at(self, step: int) -> list[Batch]:
+        return self.parts

@@ -1,0 +1,148 @@
+"""Sampling by drafts and verdicts, against plain loops without any cache."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distill.sampling import Decoding
+from distill.sampling.draw import TEACHER, row_seeds, uniforms
+from distill.sampling.judging import Judging
+from distill.sampling.records import DraftRequest
+from distill.sampling.writing import Drafted, Writing, write
+from tests.toys_language import NUM_TOKENS, llama
+
+PROMPTS = [[3, 4, 5], [6], [7, 8, 9, 10, 11], [2, 3]]
+SEEDS = row_seeds(0, 7, np.arange(len(PROMPTS)))
+LIMITS = [20, 9, 16, 1]
+ENDS = (0,)
+GREEDY = Decoding(temperature=0)
+ALL = Decoding()
+
+
+def greedy_without_cache(model, prompt, limit):
+    ids = list(prompt)
+    for _ in range(limit):
+        logits_V = model(input_ids=torch.tensor([ids])).logits[0, -1, :NUM_TOKENS]
+        ids.append(int(logits_V.argmax()))
+        if ids[-1] in ENDS:
+            break
+    return ids[len(prompt) :]
+
+
+class JudgeOf:
+    """Speaks to Judging as a client does; ``loses`` all caches before each round if told to."""
+
+    def __init__(self, teacher, top_k, decoding, loses=False, nucleus=None):
+        self.teacher, self.top_k, self.decoding, self.loses = teacher, top_k, decoding, loses
+        self.nucleus = nucleus
+        self.judging = Judging(teacher, NUM_TOKENS)
+        self.num_replayed = 0
+        self.verdicts = []
+
+    def __call__(self, drafted: Drafted):
+        if self.loses:
+            self.judging = Judging(self.teacher, NUM_TOKENS)
+        request = DraftRequest(
+            "r",
+            "s",
+            tuple(np.array(p) for p in PROMPTS),
+            drafted.past,
+            drafted.rows_b,
+            drafted.last_b,
+            drafted.drafts_bG,
+            uniforms(SEEDS[drafted.rows_b], drafted.places_b, TEACHER),
+            self.top_k,
+            self.nucleus,
+            self.decoding,
+        )
+        verdict = self.judging.judge(request)
+        self.num_replayed += verdict.num_replayed
+        self.verdicts.append(verdict)
+        return verdict.num_kept_b, verdict.replacement_b
+
+
+def written(model, decoding=ALL, judge=None, num_drafts=1) -> Writing:
+    return write(model, NUM_TOKENS, PROMPTS, LIMITS, ENDS, SEEDS, decoding, num_drafts, judge)
+
+
+def test_greedy_writing_is_that_of_a_loop_without_a_cache():
+    model = llama(1)
+    with torch.no_grad():
+        expected = [greedy_without_cache(model, p, n) for p, n in zip(PROMPTS, LIMITS, strict=True)]
+    found = written(model, GREEDY)
+    assert found.texts == expected
+    assert found.has_ended == [text[-1] in ENDS for text in expected]
+    assert len({len(text) for text in expected}) > 1
+
+
+@pytest.mark.parametrize("num_drafts", [1, 3, 5])
+def test_a_judge_that_ranks_all_tokens_leaves_the_students_own_text(num_drafts):
+    student, teacher = llama(1), llama(2)
+    own = written(student)
+    judged = written(student, judge=JudgeOf(teacher, NUM_TOKENS, GREEDY), num_drafts=num_drafts)
+    assert judged.texts == own.texts and judged.has_ended == own.has_ended
+    assert judged.num_passed == judged.num_tested == sum(map(len, own.texts))
+
+
+def test_top_1_and_a_greedy_teacher_give_the_teachers_greedy_text():
+    student, teacher = llama(1), llama(2)
+    judged = written(student, judge=JudgeOf(teacher, 1, GREEDY), num_drafts=3)
+    assert judged.texts == written(teacher, GREEDY).texts
+    assert 0 < judged.num_passed < judged.num_tested
+
+
+def test_a_token_is_kept_for_its_own_rank_under_what_precedes_it():
+    student, teacher = llama(1), llama(2)
+    judge = JudgeOf(teacher, 3, Decoding(temperature=0.7))
+    judged = written(student, judge=judge, num_drafts=4)
+    num_outside = 0
+    for prompt, text in zip(PROMPTS, judged.texts, strict=True):
+        logits_TV = teacher(input_ids=torch.tensor([prompt + text])).logits[0, :, :NUM_TOKENS]
+        for place, token in enumerate(text):
+            row_V = logits_TV[len(prompt) + place - 1]
+            num_outside += int((row_V > row_V[token]).sum() >= 3)
+    num_replaced = sum(int((v.replacement_b >= 0).sum()) for v in judge.verdicts)
+    # Every token that the teacher would rank lower was one of its own draws.
+    assert num_outside <= num_replaced and judged.num_passed > 0
+
+
+def test_caches_lost_before_every_round_change_nothing():
+    student, teacher = llama(1), llama(2)
+    kept = JudgeOf(teacher, 2, Decoding())
+    lost = JudgeOf(teacher, 2, Decoding(), loses=True)
+    assert written(student, judge=kept, num_drafts=4).texts == (
+        written(student, judge=lost, num_drafts=4).texts
+    )
+    for one, other in zip(kept.verdicts, lost.verdicts, strict=True):
+        assert np.array_equal(one.num_kept_b, other.num_kept_b)
+        assert np.array_equal(one.replacement_b, other.replacement_b)
+    assert kept.num_replayed == 0 and lost.num_replayed > 3
+
+
+def test_a_nucleus_of_everything_passes_every_draft():
+    student, teacher = llama(1), llama(2)
+    judge = JudgeOf(teacher, 1, GREEDY, nucleus=1.0)
+    assert written(student, judge=judge, num_drafts=4).texts == written(student).texts
+
+
+def test_what_is_drawn_does_not_depend_on_who_shares_the_batch():
+    model = llama(1)
+    together = written(model)
+    for row, prompt in enumerate(PROMPTS):
+        alone = write(
+            model, NUM_TOKENS, [prompt], [LIMITS[row]], ENDS, SEEDS[row : row + 1], Decoding()
+        )
+        assert alone.texts[0] == together.texts[row]
+
+
+def test_long_writing_closes_its_gaps():
+    student, teacher = llama(1), llama(2)
+    judge = JudgeOf(teacher, 1, GREEDY)
+    limits = [55, 50, 40, 55]
+    found = write(student, NUM_TOKENS, PROMPTS, limits, (), SEEDS, Decoding(), 5, judge)
+    with torch.no_grad():
+        expected = write(teacher, NUM_TOKENS, PROMPTS, limits, (), SEEDS, GREEDY)
+    assert found.texts == expected.texts
+    assert all(len(t) == n for t, n in zip(found.texts, limits, strict=True))
