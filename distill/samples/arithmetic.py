@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,13 @@ CHARACTERS = "0123456789+-*=,;"
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
-def build(out: Path, digits: int = 3, num_pairs: int = 4000, seed: int = 0) -> str:
+def build(
+    out: Path,
+    digits: int = 3,
+    num_pairs: int = 4000,
+    seed: int = 0,
+    domains: Sequence[str] = tuple(DOMAINS),
+) -> str:
     """Write examples and tokenizer into ``out``; returns the table that is printed.
 
     ``num_pairs`` different pairs of numbers of 1 to ``digits`` digits, each in every domain. Raises
@@ -49,13 +55,13 @@ def build(out: Path, digits: int = 3, num_pairs: int = 4000, seed: int = 0) -> s
             "split": SPLITS[split_of(f"{min(first, second)} {max(first, second)}", HOLDOUT)],
         }
         for first, second in pairs(digits, num_pairs, seed)
-        for domain in DOMAINS
+        for domain in domains
     ]
     table = pa.Table.from_pylist(rows)
     parquet.write_table(table, out / "arithmetic.parquet")
     save_tokenizer(out / "tokenizer")
     lines = [f"{'domain':<16}" + "".join(f"{split:>12}" for split in SPLITS)]
-    for domain in DOMAINS:
+    for domain in domains:
         found = [row["split"] for row in rows if row["domain"] == domain]
         lines.append(f"{domain:<16}" + "".join(f"{found.count(split):>12}" for split in SPLITS))
     return "\n".join(lines)
@@ -131,9 +137,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--digits", type=int, default=3, help="of the longest numbers")
     parser.add_argument("--pairs", type=int, default=4000, help="of numbers, each in every domain")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     parsed = parser.parse_args(arguments)
     try:
-        print(build(parsed.out, parsed.digits, parsed.pairs, parsed.seed))
+        print(build(parsed.out, parsed.digits, parsed.pairs, parsed.seed, parsed.domains))
     except DataError as error:
         print(error, file=sys.stderr)
         return error.exit_code
