@@ -18,26 +18,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import yaml
+from lm_fits import guidance, spread, student_job, versions
 
 from distill.aggregation import UniformMean
 from distill.check import check
 from distill.comparison_language import Scores, Teachers, compare, score
 from distill.config import Experiment, Serving, load
-from distill.fit import Guidance, Job, TeacherSpec, build_module, fit, is_done, load_best
-from distill.jobs import language_job, write_tokenizer
-from distill.models.load import load_tokenizer, weights_fingerprint
-from distill.models.tokenizer import num_ids
+from distill.fit import Guidance, Job, build_module, fit, is_done, load_best
 from distill.plan import Plan
-from distill.run_folder import RunFolder
-from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
-from distill.teachers.local import LocalTeachers
 from distill.teachers.wires import HiddenWire
 
 CONFIG = Path("configs/lm-two-teachers.yaml")
@@ -62,14 +54,14 @@ def main() -> None:
     plan = check(experiment, print)
     tuned = {n: str(args.folder / "tuned/experts" / n / "model") for n in ("code", "prose")}
     assert experiment.experts is not None
-    two = guidance(experiment, plan, tuned, args.folder, args.threads)
+    two = asked(experiment, plan, tuned, args)
     base = {"smollm2": experiment.experts.base}
-    one = guidance(experiment, plan, base, args.folder, args.threads)
+    one = asked(experiment, plan, base, args)
     one = replace(one, aggregation=UniformMean())
     rows: dict[str, list[dict[str, float | None]]] = {}
     for seed in args.seeds:
         for name, teachers in {"no teacher": None, "one teacher": one, "two teachers": two}.items():
-            job = student(experiment, plan, args.folder / f"{name}-{seed}", seed, teachers)
+            job = student_job(experiment, plan, args.folder / f"{name}-{seed}", seed, teachers)
             if not is_done(job):
                 print(f"seed {seed}: {name}, {job.total_steps} steps", flush=True)
                 fit(job)
@@ -88,41 +80,13 @@ def main() -> None:
     RESULTS.with_suffix(".md").write_text(markdown(rows, args.seeds))
 
 
-def guidance(
-    experiment: Experiment, plan: Plan, folders: Mapping[str, str], folder: Path, threads: int
+def asked(
+    experiment: Experiment, plan: Plan, folders: Mapping[str, str], args: argparse.Namespace
 ) -> Guidance:
-    """Teachers of this process that send hidden states; answers are cached for all seeds."""
-    wire = HiddenWire(dtype="float32")
-    specs, engines = [], {}
-    for name, path in folders.items():
-        num_tokens = num_ids(load_tokenizer(path))
-        key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
-        specs.append(TeacherSpec(name, path, Serving(wire=wire), num_tokens, key, True))
-        engines[name] = TeacherEngine(
-            path, num_labels=num_tokens, wire=wire, num_threads=threads, is_language_model=True
-        )
-    return Guidance(
-        LocalTeachers(engines),
-        tuple(specs),
-        None,
-        experiment.aggregation,
-        experiment.stream,
-        experiment.cache,
-        str(folder / "cache"),
-    )
-
-
-def student(
-    experiment: Experiment, plan: Plan, folder: Path, seed: int, teachers: Guidance | None
-) -> Job:
-    run = RunFolder(folder)
-    tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
-    job = language_job(experiment, plan, tokenizer, run)
-    trainer = job.trainer.model_copy(update={"engine": "torch"})
-    job = replace(job, seed=seed, trainer=trainer)
-    if teachers is None:
-        return job
-    return replace(job, guidance=teachers, objective=experiment.objective, kd=experiment.kd)
+    """Teachers that send hidden states; answers are cached for all seeds."""
+    serving = Serving(wire=HiddenWire(dtype="float32"))
+    served = {name: (folder, serving) for name, folder in folders.items()}
+    return guidance(experiment, plan, served, args.folder / "cache", args.threads)
 
 
 def compared(module: Any, job: Job, plan: Plan, two: Guidance) -> Any:
@@ -174,14 +138,7 @@ def cell(values: list[float | None], column: str) -> str:
         return "–"
     scale, unit = (100, " %") if column in ("accuracy", "agreement") else (1, "")
     places = 3 if column == "jsd" else 1
-    shown = f"{mean(known) * scale:.{places}f}"
-    if len(known) == 1:
-        return f"{shown}{unit}"
-    return f"{shown} ± {stdev(known) * scale:.{places}f}{unit}"
-
-
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers")}
+    return spread(known, places, scale, unit)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""Fits of language models in this process, teachers included, without Ray and DeepSpeed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, stdev
+
+from distill.config import Experiment, Serving
+from distill.fit import Guidance, Job, TeacherSpec
+from distill.jobs import language_job, write_tokenizer
+from distill.models.load import load_tokenizer, weights_fingerprint
+from distill.models.tokenizer import num_ids
+from distill.plan import Plan
+from distill.run_folder import RunFolder
+from distill.teachers.cache import TeacherKey
+from distill.teachers.engine import TeacherEngine
+from distill.teachers.local import LocalTeachers
+
+
+def guidance(
+    experiment: Experiment,
+    plan: Plan,
+    teachers: Mapping[str, tuple[str, Serving]],
+    cache: Path,
+    threads: int,
+) -> Guidance:
+    """Teachers of this process: folder and serving by name."""
+    specs, engines = [], {}
+    for name, (path, serving) in teachers.items():
+        num_tokens = num_ids(load_tokenizer(path))
+        wire = serving.wire.resolved(True, serving.dtype)
+        serving = serving.model_copy(update={"wire": wire})
+        key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
+        specs.append(TeacherSpec(name, path, serving, num_tokens, key, True))
+        engines[name] = TeacherEngine(
+            path, num_labels=num_tokens, wire=wire, num_threads=threads, is_language_model=True
+        )
+    return Guidance(
+        LocalTeachers(engines),
+        tuple(specs),
+        None,
+        experiment.aggregation,
+        experiment.stream,
+        experiment.cache,
+        str(cache),
+    )
+
+
+def student_job(
+    experiment: Experiment, plan: Plan, folder: Path, seed: int, teachers: Guidance | None
+) -> Job:
+    """The student's fit by the plain engine; ``teachers`` None: from the data set's text alone."""
+    run = RunFolder(folder)
+    tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
+    job = language_job(experiment, plan, tokenizer, run)
+    trainer = job.trainer.model_copy(update={"engine": "torch"})
+    job = replace(job, seed=seed, trainer=trainer)
+    if teachers is None:
+        return job
+    return replace(
+        job,
+        guidance=teachers,
+        objective=experiment.objective,
+        kd=experiment.kd,
+        sampling=experiment.sampling,
+    )
+
+
+def spread(values: list[float], places: int = 1, scale: float = 1.0, unit: str = "") -> str:
+    """``mean ± standard deviation`` of what is known."""
+    shown = f"{mean(values) * scale:.{places}f}"
+    if len(values) == 1:
+        return f"{shown}{unit}"
+    return f"{shown} ± {stdev(values) * scale:.{places}f}{unit}"
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers")}
