@@ -57,6 +57,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in args.seeds:
         folder = args.folder / f"seed-{seed}"
+        budget_s = 0.0
         warm = warm_start(folder / "warm", seed, args)
         rows.setdefault("start of all", []).append(told(warm))
         # The method that the others' time is measured by comes first.

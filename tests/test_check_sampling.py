@@ -1,0 +1,97 @@
+"""What of ``sampling`` is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.check import check
+from distill.config import parse
+from distill.errors import InputError
+from tests.toys_language import NUM_TOKENS, language_experiment
+
+SKD = {"type": "skd", "teacher": "films"}
+BY_PROMPT = {"prompt": "prompt", "completion": "completion", "domain": "domain", "split": "split"}
+
+
+def experiment_of(root: Path, sampling: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    raw = language_experiment(root, sampling=sampling, kd={"temperature": 1.0, "alpha": 1.0})
+    raw["data"] |= {"columns": BY_PROMPT, "packing": False}
+    return {**raw, **changes}
+
+
+def lines_of(raw: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {line.part: (line.what, line.size) for line in check(parse(raw)).lines}
+
+
+def test_the_plan_tells_what_a_step_of_drafts_costs(tmp_path: Path) -> None:
+    told = lines_of(experiment_of(tmp_path, SKD | {"max_new_tokens": 12, "top_k": 9}))
+    assert told["sampling"][0] == "skd"
+    assert "8 rows a step, up to 12 tokens each" in told["sampling"][1]
+    assert told["drafts"] == ("γ 5, K 9", "3 to 12 teacher forwards a step of rows that long")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "changes", "message"),
+    [
+        ({"type": "on_policy"}, {"kd": {"alpha": 0.5}}, "kd.alpha 0.5 .* set kd.alpha: 1"),
+        (SKD | {"drafts": 0}, {}, "sampling.skd.drafts: .*greater than or equal to 1, got 0"),
+        (SKD | {"top_k": 0}, {}, "sampling.skd.top_k: .*greater than or equal to 1, got 0"),
+        (
+            SKD | {"top_k": NUM_TOKENS + 7},
+            {},
+            f"sampling.top_k {NUM_TOKENS + 7} is more than the {NUM_TOKENS} tokens",
+        ),
+        ({"type": "skd"}, {}, "sampling.teacher is missing: name one of films, meals"),
+        (SKD | {"teacher": "plays"}, {}, "sampling.teacher 'plays' is no teacher: .*films, meals"),
+        (SKD | {"max_new_tokens": 24}, {}, "sampling.max_new_tokens 24 is more than"),
+        (SKD, {"teachers": []}, "sampling.type skd needs a teacher"),
+        (SKD, {"objective": {"type": "uld"}}, "objective.type uld is for other tokens"),
+    ],
+)
+def test_bad_sampling_is_refused(
+    tmp_path: Path, sampling: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        check(parse(experiment_of(tmp_path, sampling, **changes)))
+
+
+def test_packed_rows_and_text_without_prompts_are_refused(tmp_path: Path) -> None:
+    raw = experiment_of(tmp_path, SKD)
+    packed = {**raw, "data": raw["data"] | {"packing": True}}
+    with pytest.raises(InputError, match=r"set data\.packing: false"):
+        check(parse(packed))
+    bare = {**raw, "data": raw["data"] | {"columns": {"domain": "domain", "split": "split"}}}
+    with pytest.raises(InputError, match=r"writes on from prompts, and data.columns.text .'text'."):
+        check(parse(bare))
+
+
+def test_a_sweep_over_sampled_text_is_refused(tmp_path: Path) -> None:
+    space = {"space": {"kd.temperature": {"type": "grid", "values": [1.0, 2.0]}}}
+    raw = experiment_of(tmp_path, SKD, search=space)
+    with pytest.raises(InputError, match="sampled text is new at every step"):
+        check(parse(raw), command="sweep")
+
+
+def test_a_model_that_cannot_take_tokens_back_is_refused(tmp_path: Path) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from tests.toys_language import write_llama, write_tokenizer
+
+    write_llama(tmp_path / "meals", seed=2)
+    config = MistralConfig(
+        vocab_size=NUM_TOKENS,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        sliding_window=8,
+        max_position_embeddings=64,
+    )
+    MistralForCausalLM(config).save_pretrained(tmp_path / "films")
+    write_tokenizer(tmp_path / "films")
+    with pytest.raises(InputError, match=r"teachers\.films: a mistral model .* cannot take back"):
+        check(parse(experiment_of(tmp_path, SKD)))
