@@ -25,6 +25,7 @@ from distill.objectives import ForwardKL
 from distill.schedule import Schedule
 from distill.student.engines import make_engine
 from distill.student.store import FolderStore
+from tests.sampling.test_fits import SKD, sampled_job
 from tests.test_language_fit import job_of
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 
@@ -97,6 +98,15 @@ def rank_main(rank: int, world_size: int, port: int, folder: Path) -> None:
     for stage in LANGUAGE_STAGES:
         job = language_job(folder, f"language-{stage}", rank, zero_stage=stage)
         fit_job(job, rank, world_size)
+    fit_job(drafting_job(folder, "drafting-3", rank, zero_stage=3), rank, world_size)
+
+
+def drafting_job(root: Path, folder: str, rank: int = 0, **trainer: Any) -> Job:
+    """A student that writes: 5 rows a step, so that one rank has more to write than the other."""
+    pace = {"engine": "deepspeed", "batch_size": 5, "log_every": 1, "eval_every": 1000, **trainer}
+    job = sampled_job(root, f"{folder}-rank-{rank}", SKD)
+    changed = job.trainer.model_copy(update=pace)
+    return replace(job, folder=str(root / folder), trainer=changed, num_steps=6)
 
 
 def language_job(root: Path, folder: str, rank: int = 0, **trainer: Any) -> Job:
@@ -122,6 +132,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of all stages on two ranks."""
     folder = tmp_path_factory.mktemp("deepspeed")
     fit_job(language_job(folder, "plain", engine="torch"))  # the reference
+    fit_job(drafting_job(folder, "drafting-plain", engine="torch"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -182,6 +193,20 @@ def test_a_language_model_with_tied_embeddings_trains_alike(two_ranks: Path, sta
     }
     for name, tensor in weights["plain"].items():
         torch.testing.assert_close(weights[f"language-{stage}"][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sharded_student_writes_what_a_whole_one_does(two_ranks: Path) -> None:
+    """Both ranks go forward as often, however long their rows are; so the fit has ended at all."""
+    plain, sharded = (
+        [json.loads(line)["metrics"] for line in lines if '"loss"' in line]
+        for lines in (
+            (two_ranks / name / "metrics.jsonl").read_text().splitlines()
+            for name in ("drafting-plain", "drafting-3")
+        )
+    )
+    assert len(plain) == 6
+    for name in ("loss", "sampling.new_tokens"):
+        assert [m[name] for m in sharded] == pytest.approx([m[name] for m in plain], rel=1e-4)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Teachers as real Ray actors over real (tiny) BERT folders."""
 
+import json
 import os
 import pickle
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,12 @@ import torch
 
 from distill.config import Serving, Stream
 from distill.errors import ModelError, TeacherAnswerError, TeacherError, UnreachableError
-from distill.records import UNLABELLED, Batch, TeacherRequest
+from distill.fit import fit, load_best
+from distill.records import UNLABELLED, Batch, Cursor, TeacherRequest
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.stream import TeacherStream
+from tests.sampling.test_fits import SKD, sampled_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -133,6 +137,33 @@ def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing
     assert all(map(torch.equal, undisturbed, local_logits))
     assert all(map(torch.equal, disturbed, local_logits))
     assert timings["teacher.books.retries"] >= 1
+
+
+def test_a_teacher_killed_while_it_judges_drafts_changes_nothing(ray_cluster, tmp_path):
+    """Both replicas, at the third step: their caches are gone with them."""
+    from distill.teachers.pool import RayTeacherPool
+
+    here = sampled_job(tmp_path, "here", SKD)
+    fit(here)
+    job = sampled_job(tmp_path, "served", SKD)
+    served = [
+        replace(t, serving=t.serving.model_copy(update={"replicas": 2}))
+        for t in job.guidance.teachers
+    ]
+    with RayTeacherPool(served) as pool:
+
+        def kill(cursor: Cursor) -> None:
+            if cursor.step == 2:
+                for pid in pool.pids("films"):
+                    os.kill(pid, signal.SIGKILL)
+
+        guidance = replace(job.guidance, client=pool.client(Stream(deadline_s=60)))
+        fit(replace(job, guidance=guidance), report=kill)
+    ours, theirs = (load_best(one).student.state_dict() for one in (here, job))
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
+    told = (Path(job.folder) / "metrics.jsonl").read_text().splitlines()
+    retries = [json.loads(line)["metrics"].get("teacher.films.retries", 0) for line in told]
+    assert sum(retries) >= 1
 
 
 def test_without_a_replica_the_error_is_bounded_and_names_the_teacher(ray_cluster, folders):
