@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from distill.errors import ConfigError
 from distill.objectives import Objective
-from distill.objectives.divergence import kl
 from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
 
-ROWS_AT_ONCE = 64
-"""Positions encoded together: the float64 copies of their logits stay small."""
+ROWS_AT_ONCE = 8
+"""Positions encoded together: the copies of their logits stay within a CPU's caches."""
 
 
 class SampledWire(WireFormat):
@@ -104,14 +102,19 @@ class SampledWire(WireFormat):
         return np.array(drawn).reshape(len(seeds_P), self.num_samples)
 
     def _encoded(self, logits_NV: Tensor, uniforms_NS: Tensor) -> Tensor:
-        logp_NV = log_softmax(logits_NV.double() / self.temperature, dim=1)
-        negentropy_N1 = kl(logp_NV, torch.zeros_like(logp_NV))[:, None]
-        logq_NV = log_softmax(self.exponent * logp_NV, dim=1)
-        cdf_NV = logq_NV.exp().cumsum(1)
+        # Terms are float32, their sums float64: a term's rounding is not in the others' way.
+        scaled_NV = (logits_NV.float() - logits_NV.amax(1, keepdim=True)).div_(self.temperature)
+        p_NV = scaled_NV.exp()
+        norm_N1 = p_NV.sum(1, keepdim=True, dtype=torch.float64)
+        moment_N1 = (p_NV * scaled_NV).sum(1, keepdim=True, dtype=torch.float64)
+        negentropy_N1 = moment_N1 / norm_N1 - norm_N1.log()
+        q_NV = p_NV if self.exponent == 1 else (self.exponent * scaled_NV).exp_()
+        cdf_NV = q_NV.cumsum(1, dtype=torch.float64)
         # Its own last value in place of 1: rounding can leave it below a uniform.
         points_NS = uniforms_NS.to(cdf_NV.device) * cdf_NV[:, -1:]
         ids_NS = torch.searchsorted(cdf_NV, points_NS, right=True)
-        weights_NS = (logp_NV - logq_NV).gather(1, ids_NS).exp().half()
+        log_q_NS = self.exponent * scaled_NV.gather(1, ids_NS) - cdf_NV[:, -1:].log()
+        weights_NS = (scaled_NV.gather(1, ids_NS) - norm_N1.log() - log_q_NS).exp().half()
         parts = [ids_NS.int(), negentropy_N1.float(), weights_NS]
         if self.num_samples % 2:
             parts.append(torch.zeros_like(weights_NS[:, :1]))  # rows stay aligned to 4 bytes

@@ -18,8 +18,8 @@ from distill.objectives import Objective
 from distill.objectives.divergence import kl_terms
 from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
 
-ROWS_AT_ONCE = 64
-"""Positions encoded together: the copies of their logits stay small."""
+ROWS_AT_ONCE = 8
+"""Positions encoded together: the copies of their logits stay within a CPU's caches."""
 
 
 class TopKWire(WireFormat):
@@ -86,8 +86,18 @@ class TopKWire(WireFormat):
         num_columns = logits_NV.shape[1]
         kept = logits_NV.float().topk(min(self.k, num_columns), dim=1)
         largest_N1 = kept.values[:, :1]
-        tail_NV = logits_NV.float().scatter(1, kept.indices, -torch.inf) - largest_N1
-        tails_NG = torch.stack([(tail_NV / t).logsumexp(1) for t in self.temperatures], 1)
+        tail_NV = logits_NV.float().scatter(1, kept.indices, -torch.inf)
+        # Nothing in the tail is above the last that is kept.
+        last_N1 = kept.values[:, -1:].clamp(min=torch.finfo(torch.float32).min)
+        tail_NV.sub_(last_N1)
+        tails_NG = torch.cat(
+            [
+                (tail_NV / t).exp_().sum(1, keepdim=True, dtype=torch.float64).log()
+                + (last_N1 - largest_N1) / t
+                for t in self.temperatures
+            ],
+            dim=1,
+        ).float()
         values_NK = (kept.values - largest_N1).half()
         parts = [kept.indices.int(), tails_NG, values_NK]
         if values_NK.shape[1] % 2:
