@@ -97,7 +97,7 @@ class Guidance:
         """The stream of one process; ``writer`` names its cache segments."""
         served = self.served
         tokens = {s.name: data.open(s.tokenizer) for s in served}
-        keys = {s.name: s.key for s in served}
+        keys = {s.name: s.key for s in served if not s.serving.moe.changes}
         names = [t.name for t in self.teachers]
         inputs: Any = data.open()
         is_language_model = self.teachers[0].is_language_model
@@ -115,6 +115,7 @@ class Guidance:
             wires={s.name: s.serving.wire for s in served},
             positions_of=inputs.num_targets if is_language_model else None,
             widths={s.name: s.num_labels for s in served},
+            moes={s.name: s.serving.moe for s in served if s.is_language_model},
         )
 
 
@@ -279,6 +280,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},
                 {t.name: t.num_labels for t in guidance.teachers} if guidance else {},
                 job.trainer.loss_chunk_mb,
+                {t.name: t.serving.moe.num_passes for t in guidance.teachers} if guidance else {},
             )
         return DistillModule(
             job.model.build(job.seed),

@@ -27,7 +27,8 @@ from ray.exceptions import (
 
 from distill.config import Stream
 from distill.errors import DistillError, TeacherError
-from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.moe.state import GateGradient, GateState
+from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,19 @@ class RayTeacherClient:
 
     def head(self, teacher: str) -> Head:
         return self._tried(teacher, "for its output layer", lambda actor: actor.head.remote())
+
+    def gate(self, teacher: str) -> GateState:
+        return self._tried(teacher, "for its gates", lambda actor: actor.gate.remote())
+
+    def gate_gradient(
+        self, teacher: str, request: GateRequest, cancelled: threading.Event | None = None
+    ) -> GateGradient:
+        return self._tried(
+            teacher,
+            f"request {request.request.request_id} for its gates' gradient",
+            lambda actor: actor.gate_gradient.remote(request),
+            cancelled,
+        )
 
     def _tried(
         self,
