@@ -159,8 +159,8 @@ def test_a_restarted_replica_answers_bit_for_bit_and_training_goes_on() -> None:
     resumed.load_state_dict(optimizer.state_dict())
     assert resumed.state == replace(optimizer.state, values=resumed.state.values)
     asked = request(gate=resumed.state)
-    answers = [client.ask("t", asked).payload for client in clients]
-    assert np.array_equal(*answers)
+    first, second = (client.ask("t", asked).payload for client in clients)
+    assert np.array_equal(first, second)
     step(optimizer, clients[0], 2)
     step(resumed, clients[1], 2)
     assert np.array_equal(optimizer.state.values, resumed.state.values)
@@ -216,8 +216,8 @@ def test_bfloat16_logits_of_the_student_travel_as_bits() -> None:
     teacher, asked = engine(mixture(), moe), asked_about(moe)
     rounded = torch.from_numpy(asked.student_PV).bfloat16()
     bits = rounded.view(torch.int16).numpy().view(np.uint16)
-    found = [
+    first, second = (
         teacher.gate_gradient(replace(asked, student_PV=said)).values
         for said in (bits, rounded.float().numpy())
-    ]
-    assert np.array_equal(*found)
+    )
+    assert np.array_equal(first, second)
