@@ -188,6 +188,8 @@ class ExpertRouting:
         with self.asking(own):
             again_BTH = _last_hidden(model)
         assert torch.equal(again_BTH, hidden_BTH), "a wrapped model is the model"
+        self.first = self._taken()
+        """The model's own gates."""
 
     @property
     def num_experts(self) -> int:
@@ -221,6 +223,19 @@ class ExpertRouting:
         finally:
             vars(now).update(before)
 
+    @contextmanager
+    def having(self, state: GateState | None) -> Iterator[None]:
+        """Other gates within; None: the model's own. Afterwards it has its own again, so that no
+        request depends on another. Raises TeacherError for a state of other gates."""
+        if state is None:
+            yield
+            return
+        self._put(state)
+        try:
+            yield
+        finally:
+            self._put(self.first)
+
     @property
     def parameters(self) -> list[nn.Parameter]:
         """Of all gates, in their order."""
@@ -238,14 +253,13 @@ class ExpertRouting:
         return sum(parameter.numel() for parameter in self.parameters)
 
     @torch.no_grad()
-    def take(self, version: int = 0) -> GateState:
+    def _taken(self) -> GateState:
         flat = [parameter.flatten().float().cpu() for parameter in self.parameters]
-        return GateState(version, torch.cat(flat).numpy(), self.shapes)
+        return GateState(0, torch.cat(flat).numpy(), self.shapes)
 
     @torch.no_grad()
-    def put(self, state: GateState) -> None:
-        """Raises TeacherError for a state of other gates. In bfloat16 the values are rounded: the
-        state that is trained stays in float32."""
+    def _put(self, state: GateState) -> None:
+        """In bfloat16 the values are rounded: the state that is trained stays in float32."""
         state.check(self.shapes, self.num_values)
         values = torch.from_numpy(np.array(state.values))
         sizes = [parameter.numel() for parameter in self.parameters]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -19,11 +17,6 @@ class GateState:
     """0: as the model's folder has them. Whoever trains them counts."""
     values: np.ndarray  # float32 [G]
     shapes: str  # fingerprint of the gates that the values are of
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the values: two runs may both have a version 5."""
-        return hashlib.blake2b(self.values.tobytes(), digest_size=16).hexdigest()
 
     def check(self, shapes: str, num_values: int) -> None:
         """Raise TeacherError unless it is a state of these gates."""
@@ -69,11 +62,12 @@ class ExpertUsage:
         )
 
     def metrics(self) -> dict[str, float]:
-        """``silent_mass``: mean mass of the experts that the model's own k leaves out;
-        ``busiest_expert``, ``idlest_expert``: shares of the tokens, over all layers' experts."""
+        """``silent_mass_rate``: mean mass of the experts that the model's own k leaves out;
+        ``busiest_expert_rate``, ``idlest_expert_rate``: the largest and smallest share of tokens
+        that an expert of any layer was asked about."""
         shares_LE = self.tokens_LE / max(1, self.num_tokens)
         return {
-            "silent_mass": float(self.silent_mass_L.mean()) / max(1, self.num_tokens),
-            "busiest_expert": float(shares_LE.max()),
-            "idlest_expert": float(shares_LE.min()),
+            "silent_mass_rate": float(self.silent_mass_L.mean()) / max(1, self.num_tokens),
+            "busiest_expert_rate": float(shares_LE.max()),
+            "idlest_expert_rate": float(shares_LE.min()),
         }

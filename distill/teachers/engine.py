@@ -105,12 +105,12 @@ class TeacherEngine:
 
     def gate(self) -> GateState:
         """A mixture's gates as its folder has them: version 0."""
-        return self._language_model().first_gate()
+        return self._speaker.first_gate()
 
     def gate_gradient(self, request: GateRequest) -> GateGradient:
         """A student-aware router's; the same request always has the same answer, as of
         :meth:`answer`. Raises TeacherAnswerError where the student's logits do not fit."""
-        asked, model = request.request, self._language_model()
+        asked, model = request.request, self._speaker
         moe = asked.moe or self._moe
         assert isinstance(moe, StudentAwareRouter), "only its gates learn"
         shape, expected = request.student_PV.shape, (int(asked.counts_B.sum()), self.num_labels)
@@ -136,13 +136,14 @@ class TeacherEngine:
             time.perf_counter() - started,
         )
 
-    def _language_model(self) -> LanguageModel:
+    @property
+    def _speaker(self) -> LanguageModel:
         assert isinstance(self._model, LanguageModel)
         return self._model
 
     def head(self) -> Head:
         """A language model's output layer, on the CPU, cut to its real tokens."""
-        return self._language_model().head().to("cpu")
+        return self._speaker.head().to("cpu")
 
     def _said(self, request: TeacherRequest, wire: WireFormat) -> Iterator["_Said"]:
         """Blocks of positions in order, by forwards of whole rows."""

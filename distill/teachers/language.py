@@ -40,8 +40,7 @@ class Block(NamedTuple):
 
 
 class LanguageModel:
-    """The model, and of a mixture of experts its gates. Between requests it keeps nothing but the
-    gates last loaded, which each request names."""
+    """The model, and of a mixture of experts its gates; it keeps nothing between requests."""
 
     num_clamped = 0
 
@@ -56,19 +55,17 @@ class LanguageModel:
     ) -> None:
         if isinstance(model, str | Path):
             model = load_language_model(model, dtype, allow_pickle)
-        self._model: Any = model.eval().to(device)
+        self.model: Any = model.eval().to(device)
         self._base: Any = base_of(model)
         self._head = head_of(model)
         self._is_linear = has_linear_head(model)
         self._keeps_apart = keeps_apart(model)
         self._num_tokens = num_tokens
         self._routing = _routing_of(model, moe)
-        self._first = None if self._routing is None else self._routing.take()
-        self._loaded = self._first
 
     def check_linear(self) -> None:
         if not self._is_linear:
-            kind = self._model.config.model_type
+            kind = self.model.config.model_type
             raise ModelError(
                 f"a {kind} teacher caps or scales its logits, which hidden states do not tell: "
                 "give it the wire dense or topk"
@@ -81,9 +78,7 @@ class LanguageModel:
 
     def first_gate(self) -> GateState:
         """As the folder has them."""
-        self._experts()
-        assert self._first is not None
-        return self._first
+        return self._experts().first
 
     def said(
         self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
@@ -113,19 +108,19 @@ class LanguageModel:
         """Of one forward; see distill/moe/gradient.py."""
         routing = self._experts()
         self._check(block, request)
-        self._load(request.gate)
         assert block.targets_BT is not None
-        return gate_gradient(
-            routing,
-            moe,
-            lambda: self._at_positions(block, 1)[0],
-            self._logits,
-            student_PV,
-            self._seeds(block, request, 1),
-            block.targets_BT,
-            temperature,
-            POSITIONS,
-        )
+        with routing.having(request.gate):
+            return gate_gradient(
+                routing,
+                moe,
+                lambda: self._at_positions(block, 1)[0],
+                self._logits,
+                student_PV,
+                self._seeds(block, request, 1),
+                block.targets_BT,
+                temperature,
+                POSITIONS,
+            )
 
     def _forward(
         self, block: Block, request: TeacherRequest, moe: MoE
@@ -136,11 +131,13 @@ class LanguageModel:
         if isinstance(moe, OwnRouting) and self._routing is None:
             return self._at_positions(block, 1), None
         routing = self._experts()
-        self._load(request.gate)
         seeds_MBT = self._seeds(block, request, moe.num_passes)
         # A student-aware router has its noise in training alone.
         is_noisy = isinstance(moe, KnowledgeAugmentation) and moe.noise
-        with routing.asking(moe, seeds_MBT, block.targets_BT, is_noisy) as now:
+        with (
+            routing.having(request.gate),
+            routing.asking(moe, seeds_MBT, block.targets_BT, is_noisy) as now,
+        ):
             said_MPX = self._at_positions(block, moe.num_passes)
             return said_MPX, usage_of(now)
 
@@ -154,7 +151,7 @@ class LanguageModel:
         if self._is_linear:
             said_BTX = self._base(**inputs, use_cache=False).last_hidden_state
         else:
-            said_BTX = self._model(**inputs, use_cache=False).logits
+            said_BTX = self.model(**inputs, use_cache=False).logits
         return said_BTX[targets_BT].unflatten(0, (num_passes, -1))
 
     def _logits(self, said_PX: Tensor) -> Tensor:
@@ -168,7 +165,7 @@ class LanguageModel:
         assert block.targets_BT is not None, "a language model is asked about tokens"
         if self._keeps_apart or not _are_packed(block.inputs["position_ids"], block.targets_BT):
             return
-        kind = self._model.config.model_type
+        kind = self.model.config.model_type
         raise TeacherAnswerError(
             f"request {request.request_id}: a {kind} teacher lets packed sequences see each other: "
             "set data.packing: false, or take another teacher"
@@ -176,17 +173,8 @@ class LanguageModel:
 
     def _experts(self) -> ExpertRouting:
         if self._routing is None:  # dense, or of a kind that is refused: let it say so
-            self._routing = ExpertRouting(self._model)
-            self._first = self._loaded = self._routing.take()
+            self._routing = ExpertRouting(self.model)
         return self._routing
-
-    def _load(self, gate: GateState | None) -> None:
-        """Whatever was loaded before: a replica that has just been started answers alike."""
-        wanted = gate or self.first_gate()
-        assert self._loaded is not None
-        if wanted.digest != self._loaded.digest or wanted.shapes != self._loaded.shapes:
-            self._experts().put(wanted)
-            self._loaded = wanted
 
 
 def _routing_of(model: Any, moe: MoE) -> ExpertRouting | None:

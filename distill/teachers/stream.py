@@ -24,6 +24,7 @@ from torch import Tensor
 from distill.aggregation import Aggregation, UniformMean
 from distill.loop import BatchSource, Step
 from distill.moe.settings import MoE
+from distill.moe.state import GateState
 from distill.records import Answers, Head, RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
@@ -94,6 +95,7 @@ class TeacherStream:
             self._joining = TokenJoining(positions_of, aligned)
         self._cache = cache if cache is not None else NoCache()
         self._moes = dict(moes or {})
+        self._gates: dict[str, GateState] = {}
         self._changing = {name for name, moe in self._moes.items() if moe.changes}
         self._aggregation: Aggregation = aggregation or UniformMean()
         self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
@@ -153,6 +155,26 @@ class TeacherStream:
     def _cache_of(self, name: str) -> Cache:
         return NoCache() if name in self._changing else self._cache
 
+    def request(
+        self, name: str, request_id: str, rows_N: np.ndarray, seed: int = 0
+    ) -> TeacherRequest:
+        """What a teacher is asked about these rows; ``seed``: of what it draws."""
+        block = self._tokens[name].padded(rows_N)
+        return TeacherRequest(
+            request_id,
+            rows_N,
+            **fields_of(block),
+            targets_BT=getattr(block, "targets_BT", None),
+            wire=self._wires[name],
+            moe=self._moes.get(name),
+            seed=seed,
+            gate=self._gates.get(name),
+        )
+
+    def take_gate(self, name: str, gate: GateState) -> None:
+        """The gates that a student-aware router answers with from now on."""
+        self._gates[name] = gate
+
     def _by_length(self, rows_N: np.ndarray, batch_size: int) -> tuple["_Blocks", np.ndarray]:
         """Rows of like length together: padding is most of the work otherwise."""
         by_length = np.argsort(self._tokens[self.names[0]].lengths(rows_N), kind="stable")
@@ -164,9 +186,9 @@ class TeacherStream:
 
         wait_s the student waited, charged to the last teacher to answer; rows and bytes received;
         cached_rows; compute_s in its forward; clamped probabilities (predict_proba teachers);
-        requests and retries; of mixtures of experts silent_mass, busiest_expert and idlest_expert
-        of what was not cached (see ExpertUsage). ``stream.wait_s`` is the whole wait,
-        ``stream.queue_depth`` the mean number of steps ready when one was wanted.
+        requests and retries; of mixtures of experts silent_mass_rate, busiest_expert_rate and
+        idlest_expert_rate of what was not cached (see ExpertUsage). ``stream.wait_s`` is the whole
+        wait, ``stream.queue_depth`` the mean number of steps ready when one was wanted.
         """
         return self._meter.read() | self._client.stats()
 
@@ -327,18 +349,7 @@ class TeacherStream:
             if cancelled.is_set():
                 raise CancelledError
             missing_N = rows_N[~hit_N]
-            block = self._tokens[name].padded(missing_N)
-            shown = fields_of(block)
-            targets_BT = getattr(block, "targets_BT", None)
-            request = TeacherRequest(
-                request_id,
-                missing_N,
-                **shown,
-                targets_BT=targets_BT,
-                wire=self._wires[name],
-                moe=self._moes.get(name),
-                seed=seed,
-            )
+            request = self.request(name, request_id, missing_N, seed)
             output = self._client.ask(name, request, cancelled, is_sent.set)
         finally:
             is_sent.set()

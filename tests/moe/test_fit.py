@@ -60,10 +60,10 @@ def test_answers_that_change_are_not_kept_and_usage_is_logged(tmp_path: Path) ->
     cached = {path.name.split("-")[0] for path in (tmp_path / "run" / "cache").iterdir()}
     assert cached == {"t1"}
     logged = [json.loads(line)["metrics"] for line in (Path(job.folder) / "metrics.jsonl").open()]
-    told = next(metrics for metrics in logged if "teacher.t0.silent_mass" in metrics)
-    assert 0 < told["teacher.t0.silent_mass"] < 1
-    assert told["teacher.t1.idlest_expert"] == 1
-    assert 0 < told["teacher.t0.idlest_expert"] < told["teacher.t0.busiest_expert"] <= 1
+    told = next(metrics for metrics in logged if "teacher.t0.silent_mass_rate" in metrics)
+    assert 0 < told["teacher.t0.silent_mass_rate"] < 1
+    assert told["teacher.t1.idlest_expert_rate"] == 1
+    assert 0 < told["teacher.t0.idlest_expert_rate"] < told["teacher.t0.busiest_expert_rate"] <= 1
 
 
 def test_a_student_is_compared_with_the_model_itself(tmp_path: Path) -> None:
