@@ -17,6 +17,7 @@ from distill.check_language import (
     check_languages,
     check_range_of_temperatures,
     check_task,
+    gate_lines,
     language_lines,
     open_blocks,
     read_languages,
@@ -30,6 +31,7 @@ from distill.check_mixture import (
     teacher_labels,
     teacher_names,
 )
+from distill.check_moe import check_kept
 from distill.check_resources import check_resources
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
 from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
@@ -143,6 +145,8 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
         check_range_of_temperatures(experiment)
+        if command == "sweep":
+            check_kept(experiment)
         check_trial = trial_check(experiment, languages, names, blocks)
         search_lines = plan_search(experiment, check_trial)
     if command == "sweep":
@@ -152,6 +156,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *block_lines(corpus, blocks),
         *sampling_lines(experiment),
         *resource_lines,
+        *gate_lines(experiment, languages),
         *tokenizer_lines(languages),
         *(Line(*told) for told in [*student_lines, *search_lines]),
         Line("output", experiment.output, "resumes" if is_resuming else "new"),

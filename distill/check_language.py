@@ -10,6 +10,7 @@ import torch
 
 from distill.aggregation import Routed
 from distill.check_mixture import check_aggregation
+from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
 from distill.config import SPLITS, Experiment, KMeans, Lora, Serving, Student, TfidfBaseline
 from distill.data.alignment import for_teacher
 from distill.data.blocks import Blocks, build_blocks
@@ -79,6 +80,7 @@ def _refuse_what_speaks(experiment: Experiment) -> None:
     for key, value in given.items():
         if value is not None:
             raise ConfigError(f"{key} is of language models, task is classification: remove it")
+    check_moe_of_classifiers(served)
     for key, serving in served.items():
         if not isinstance(serving.wire, DenseWire):
             raise ConfigError(
@@ -172,11 +174,15 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
     experts = experiment.experts
     if experts is not None and experts.lora is not None:
         check_lora("experts", experts.base, experts.lora)
+    for key, (_, info, serving) in _served(experiment, languages).items():
+        where = "experts.serving" if key == "experts.base" else key
+        check_moe(experiment, where, serving.moe, info.gates)
     _check_wires(experiment)
 
 
 def _check_wires(experiment: Experiment) -> None:
     """Objective and temperature can be had from what the teachers send."""
+    check_passes(experiment)
     wires = dict(_wires(experiment))
     for key, wire in wires.items():
         wire.check(key, experiment.objective, [experiment.kd.temperature])
@@ -325,6 +331,16 @@ def tokenizer_lines(languages: Languages) -> list[Line]:
     """What ``teachers.tokenizer_sha256`` can be set to."""
     found = languages.teachers.items()
     return [Line(f"tokenizer {name}", info.tokenizer_sha256, "sha256") for name, info in found]
+
+
+def gate_lines(experiment: Experiment, languages: Languages) -> list[Line]:
+    """How the mixtures of experts among the teachers are asked."""
+    served = _served(experiment, languages)
+    return [
+        gate_line(key.removeprefix("teachers."), serving.moe, info.gates)
+        for key, (_, info, serving) in served.items()
+        if info.gates is not None
+    ]
 
 
 def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:

@@ -78,6 +78,11 @@ def check_aggregation(
     """That it can serve these teachers on these rows."""
     if not names:
         return
+    if aggregation.mix == "divergences" and isinstance(corpus, Corpus):
+        raise ConfigError(
+            "aggregation.mix divergences is of language models, task is classification: use "
+            "probabilities or logits"
+        )
     aggregation.check(list(names))
     if isinstance(aggregation, OracleDomain):
         _check_homes(names, corpus)

@@ -25,6 +25,7 @@ from distill.fit import Guidance, TeacherSpec
 from distill.models.decoder import head_of
 from distill.models.language_student import merged
 from distill.models.plain_head import described, has_plain_head
+from distill.moe.settings import OwnRouting
 from distill.objectives.fused import Chunk
 from distill.objectives.tokens import Reader
 from distill.records import RoutingInputs, TeacherAnswers, TokenAnswers
@@ -83,7 +84,13 @@ class Teachers:
 
 
 def _in_exact_wire(teacher: TeacherSpec) -> TeacherSpec:
-    """The same teacher with answers from which its logits come back: small ones where they are."""
+    """The same teacher with answers from which its logits come back: small ones where they are.
+
+    One whose answers change from step to step is asked as the model is.
+    """
+    if teacher.serving.moe.changes:
+        serving = teacher.serving.model_copy(update={"moe": OwnRouting()})
+        teacher = replace(teacher, serving=serving, key=replace(teacher.key, moe="own"))
     if teacher.serving.wire.is_exact:
         return teacher
     is_plain = has_plain_head(described(teacher.folder))

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.errors import ConfigError
+from distill.moe.settings import MoE, OwnRouting
 from distill.objectives import ForwardKL, Objective
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
@@ -183,6 +184,8 @@ class Serving(Section):
     """The teacher's own arithmetic."""
     wire: Wire = DenseWire()
     """How its answers travel and are cached."""
+    moe: MoE = OwnRouting()
+    """Mixtures of experts: which experts are asked."""
     max_batch_tokens: int = Field(default=16384, gt=0)
     """Padded tokens in one forward; a larger request is answered in several."""
     allow_pickle: bool = False

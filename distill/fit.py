@@ -39,6 +39,8 @@ from distill.loop import (
 from distill.models.packed import check_keeps_apart
 from distill.models.tokenizer import load_tokenizer
 from distill.module import DistillModule
+from distill.moe.settings import StudentAwareRouter
+from distill.moe.training import GateTraining
 from distill.objectives import Objective
 from distill.records import Cursor
 from distill.sampling import DatasetSampling, Sampling, Written
@@ -104,7 +106,7 @@ class Guidance:
         """The stream of one process; ``writer`` names its cache segments. ``sampled``: what is
         shown instead of the data set's rows, and not cached."""
         served = self.served
-        keys = {s.name: s.key for s in served}
+        keys = {s.name: s.key for s in served if not s.serving.moe.changes}
         names = [t.name for t in self.teachers]
         inputs: Any = data.open()
         is_language_model = self.teachers[0].is_language_model
@@ -128,6 +130,7 @@ class Guidance:
             wires={s.name: s.serving.wire for s in served},
             positions_of=(sampled or inputs).num_targets if is_language_model else None,
             widths={s.name: s.num_labels for s in served},
+            moes={s.name: s.serving.moe for s in served if s.is_language_model},
         )
 
 
@@ -227,6 +230,7 @@ def fit(
         world_size,
         job.trainer.keep_checkpoints,
         before_save=source.flush,
+        beside=source if isinstance(source, SampledTargets) else None,
         stop=Path(job.stop_file) if job.stop_file else None,
     )
     wish = torch.tensor([float(store.is_asked_to_stop())], device=engine.device)
@@ -296,7 +300,12 @@ def open_source(
         f"{writer}-{uuid4().hex}",
         asks_teachers=job.kd.alpha > 0,
     )
-    return SampledTargets(wanted, guidance.client, stream, rows, engine)
+    gates = [
+        GateTraining(t.name, t.serving.moe, guidance.client, stream, engine.reduce, engine.device)
+        for t in guidance.teachers
+        if isinstance(t.serving.moe, StudentAwareRouter)
+    ]
+    return SampledTargets(wanted, guidance.client, stream, rows, engine, gates)
 
 
 def _take_heads(engine: Engine, stream: TeacherStream) -> None:
@@ -327,6 +336,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},
                 {t.name: t.num_labels for t in guidance.teachers} if guidance else {},
                 job.trainer.loss_chunk_mb,
+                {t.name: t.serving.moe.num_passes for t in guidance.teachers} if guidance else {},
             )
         return DistillModule(
             job.model.build(job.seed),

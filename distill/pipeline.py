@@ -374,7 +374,7 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
 
 def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
     """Say, once and here, what ranks would say where nobody reads it."""
-    keys = {spec.name: spec.key for spec in served}
+    keys = {spec.name: spec.key for spec in served if not spec.serving.moe.changes}
     cache = open_cache(d.experiment.cache, d.run.root / "cache", keys, "driver")
     for message in cache.messages:
         d.progress.say(message)
@@ -401,6 +401,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
             wire=wire.name,
             max_length=experiment.data.max_length if has_tokens else 0,
             cut=experiment.data.cut if has_tokens else "head",
+            moe=serving.moe.type,
         )
         if is_language_model:
             num_outputs = num_ids(load_tokenizer(folder))

@@ -11,10 +11,14 @@ H hidden, P all positions of some rows in their order, N any block of positions,
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from distill.moe.settings import MoE
+    from distill.moe.state import ExpertUsage, GateState
 
 UNLABELLED = -100
 """Label of a row that has none (the transfer split); ignored by the cross-entropy."""
@@ -103,6 +107,17 @@ class TeacherRequest:
     targets_BT: np.ndarray | None = None  # bool: the positions to answer about; None: one a row
     wire: Any = None
     """The wire wanted (distill/teachers/wires); None: the one that the teacher is served with."""
+    moe: MoE | None = None
+    """Of a mixture of experts: who is asked; None: as the teacher is served."""
+    seed: int = 0
+    """Of what is drawn for this answer (distill/moe), with each row's id and a token's place."""
+    gate: GateState | None = None
+    """The gates to answer with; None: those of the teacher's folder."""
+
+    @property
+    def num_passes(self) -> int:
+        """Answers about each position."""
+        return 1 if self.moe is None else self.moe.num_passes
 
     @property
     def counts_B(self) -> np.ndarray:
@@ -131,10 +146,25 @@ class TeacherOutput:
 
     request_id: str
     rows_B: np.ndarray  # int64, equal to the request's
-    payload: np.ndarray  # [P, X], the rows' positions in order; see distill/teachers/wires
+    payload: np.ndarray  # [P, X], the rows' positions in order; see distill/teachers/wires. Of M
+    # passes [P, M · X], one after the other
     wire: str  # the codec that wrote the payload, e.g. "dense/float32"
     compute_s: float = 0.0  # seconds inside the teacher's forward
     num_clamped: int = 0  # probabilities raised to the smallest that has a logarithm here
+    usage: ExpertUsage | None = None  # of mixtures of experts
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """How should the gates of a student-aware router change? See distill/moe/gradient.py."""
+
+    request: TeacherRequest
+    """What the student wrote, and (``gate``) where the gradient is taken; ``moe`` is of type sar,
+    or None where the teacher is served so."""
+    student_PV: np.ndarray
+    """The student's logits at its positions, of the tokens that both share: float32, or bfloat16 in
+    the bits of uint16."""
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,11 @@ class TokenModule(nn.Module):
         wires: Mapping[str, WireFormat] | None = None,
         widths: Mapping[str, int] | None = None,
         loss_chunk_mb: float = 256.0,
+        passes: Mapping[str, int] | None = None,
     ) -> None:
         """``num_tokens``: columns that count, of the student; ``widths``: of each teacher, by name,
-        like ``wires``. Wider heads are padded ones."""
+        like ``wires``. Wider heads are padded ones. ``passes``: answers of each teacher about each
+        position, where there are several."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student)))
         self.student: PreTrainedModel = student
@@ -52,12 +54,18 @@ class TokenModule(nn.Module):
         self.loss_chunk_mb = loss_chunk_mb
         self.wires = dict(wires or {})
         self._widths = dict(widths or {})
-        self._readers = [Reader(w, None, self._widths[n]) for n, w in self.wires.items()]
+        self._passes = dict(passes or {})
+        self.take_heads({}, "cpu")
 
     def take_heads(self, heads: Mapping[str, Head], device: torch.device | str) -> None:
         """The output layers of teachers that send hidden states. No parameters of this module."""
         self._readers = [
-            Reader(wire, heads[name].to(device) if name in heads else None, self._widths[name])
+            Reader(
+                wire,
+                heads[name].to(device) if name in heads else None,
+                self._widths[name],
+                self._passes.get(name, 1),
+            )
             for name, wire in self.wires.items()
         ]
 

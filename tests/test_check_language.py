@@ -29,6 +29,7 @@ from tests.toys_language import (
     write_llama,
     write_tokenizer,
 )
+from tests.toys_moe import mixture
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
@@ -52,6 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "capped", Gemma2ForCausalLM(Gemma2Config(vocab_size=NUM_TOKENS, **SMALL)))
     bloom = BloomConfig(vocab_size=NUM_TOKENS, hidden_size=16, n_layer=1, n_head=2)
     save(folder / "bloom", BloomForCausalLM(bloom))
+    save(folder / "mixture", mixture())
     cut = write_llama(folder / "cut") / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-100])
     (folder / "gguf").mkdir()
@@ -105,6 +107,9 @@ MEAN = {"aggregation": {"type": "mean"}}
 WIRE = "teachers.0.wire"
 ALONE = {"type": "labels_only", "name": "alone"}
 EXPERTS = {"teachers": [], "experts": {"base": "@films", "serving": {"num_cpus": 0.1}}}
+MIXTURE = {"teachers.0.path": "@mixture"}
+ALL = {"type": "all"}
+DIVERGENCES = {"type": "mean", "mix": "divergences"}
 BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     # wires and objectives
     (
@@ -131,6 +136,33 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
         {"teachers.0.path": "@capped", WIRE: {"type": "hidden"}},
         ConfigError,
         "teachers.films.wire.type hidden: a gemma2 model caps or scales its logits.*use dense",
+    ),
+    # mixtures of experts
+    ({"teachers.0.moe": ALL}, ConfigError, "teachers.films.moe.type all .* layers have none: rem"),
+    (
+        {**MIXTURE, "teachers.0.moe": {"type": "ka", "experts": 5}, "aggregation": DIVERGENCES},
+        ConfigError,
+        "teachers.films.moe.experts must lie between 1 and the 4 experts of a layer, got 5",
+    ),
+    (
+        {**MIXTURE, "teachers.0.moe": {"type": "ka"}},
+        ConfigError,
+        "aggregation.mix 'logits' mixes answers .* teachers.films.moe.type ka .*mix: divergences",
+    ),
+    (
+        {**MIXTURE, "teachers.0.moe": {"type": "sar"}},
+        ConfigError,
+        "teachers.films.moe.type sar .* sampling.type is dataset: let the student write, or",
+    ),
+    (
+        {**EXPERTS, "experts.serving.moe": ALL},
+        ConfigError,
+        "experts.serving.moe.type all .* layers have none",
+    ),
+    (
+        {"aggregation": {"type": "uncertainty", "mix": "divergences"}},
+        ConfigError,
+        "'uncertainty' weighs teachers by their logits .* divergences",
     ),
     # positions
     ({"data.max_length": 65}, ConfigError, "max_length 65 is longer than the 64 .*teachers.films"),
@@ -239,6 +271,8 @@ CLASSIFIERS: list[tuple[dict[str, Any], str]] = [
     ({"student.lora": {}}, "student.lora is of language models"),
     ({"experts.lora": {}}, "experts.lora is of language models"),
     ({"objective": {"type": "uld"}}, "objective.type uld compares tokens"),
+    ({"experts.serving.moe": ALL}, "experts.serving.moe.type all is of language models"),
+    ({"aggregation": DIVERGENCES}, "aggregation.mix divergences is of language models"),
     *(
         ({f"experts.{key}.wire": {"type": wire}}, f"experts.{key}.wire.type {wire} .* use dense")
         for key, wire in (("serving", "topk"), ("serving", "hidden"), ("router.serving", "sampled"))
@@ -262,6 +296,19 @@ def test_a_plan_tells_the_fingerprint_that_a_teacher_can_declare(
     assert found["tokenizer films"] == tokenizer_fingerprint(root / "films")
     declared = {f"teachers.{i}.tokenizer_sha256": found["tokenizer films"] for i in range(2)}
     check(parse(changed(raw, root, declared)))
+
+
+def test_a_plan_tells_how_the_experts_of_a_mixture_are_asked(root: Path, tmp_path: Path) -> None:
+    raw = language_experiment(root, output=str(tmp_path / "run"), aggregation=DIVERGENCES)
+    raw = changed(raw, root, {**MIXTURE, "teachers.0.moe": {"type": "ka"}})
+    told = [line for line in check(parse(raw)).lines if line.part.startswith("mixture")]
+    assert [(line.part, line.size) for line in told] == [("mixture films", "ka")]
+    expected = "2 passes of 3 of 4 experts a token, drawn for 5% of them (2 of its own choice)"
+    assert told[0].what == expected
+    space = {"optimizer.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
+    swept = parse(raw | {"search": {"space": space}})
+    with pytest.raises(ConfigError, match=r"moe.type ka answers otherwise .* or run distill train"):
+        check(swept, command="sweep")
 
 
 def test_teachers_that_cap_or_read_no_positions_can_teach(root: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax
 from distill.records import RoutingInputs, Target, TeacherAnswers
 from distill.variant import Variant
 
-Space = Literal["logits", "probabilities"]
+Space = Literal["logits", "probabilities", "divergences"]
 
 
 class Weights(NamedTuple):
@@ -28,7 +28,10 @@ class Mixture(Variant):
     sees_logits: ClassVar[bool] = False
     """Whether the weights depend on what the teachers say, not only on who was asked."""
     mix: Space = "logits"
-    """``logits``: log_softmax(Σ w_k z_k / T). ``probabilities``: log Σ w_k softmax(z_k / T)."""
+    """``logits``: log_softmax(Σ w_k z_k / T). ``probabilities``: log Σ w_k softmax(z_k / T).
+    ``divergences``, of language models: teachers are not mixed, L = Σ w_k D(p_k, p_S), and of one
+    that answers M times D is the mean of the M; where an aggregate is shown, it is that of
+    probabilities."""
 
     def needs_router(self) -> bool:
         return False

@@ -26,6 +26,7 @@ from distill.models.decoder import is_tied
 from distill.models.load import from_folder, read_config, refuse_missing, usable_positions
 from distill.models.tokenizer import load_tokenizer, num_ids, quiet
 from distill.models.weights import brief, stored_shapes
+from distill.moe.gates import GateInfo, gate_info
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class LanguageInfo:
     is_tied: bool  # whether the head is the embeddings
     tokenizer_sha256: str  # of what it does, see data/tokens.py
     has_chat_template: bool
+    gates: GateInfo | None = None  # None: dense
 
 
 def check_language_folder(folder: str | Path, allow_pickle: bool = False) -> LanguageInfo:
@@ -73,6 +75,7 @@ def check_language_folder(folder: str | Path, allow_pickle: bool = False) -> Lan
         is_tied=is_tied(model),
         tokenizer_sha256=tokenizer_fingerprint(folder),
         has_chat_template=bool(tokenizer.chat_template),
+        gates=gate_info(model),
     )
 
 

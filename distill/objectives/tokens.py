@@ -30,6 +30,7 @@ class Reader(NamedTuple):
     wire: WireFormat
     head: Head | None = None  # on the student's device; of wires that take hidden states
     num_columns: int | None = None  # of its vocabulary; other columns are padding. None: all
+    num_passes: int = 1  # M answers about each position, beside each other in its payload
 
     def logits(self, payload_NX: Tensor, columns: slice | None = None) -> Tensor:
         """float32 [N, C], of all its columns by default."""
@@ -40,6 +41,13 @@ class Reader(NamedTuple):
             return torch.zeros(0, width, device=payload_NX.device)
         return self.wire.logits(payload_NX, self.head, columns)
 
+    def passes(self, payload_NX: Tensor) -> list[Tensor]:
+        """The payload [N, X] of each pass."""
+        if self.num_passes == 1:
+            return [payload_NX]
+        # Copied: a wire of bytes reads numbers out of whole rows.
+        return [part.contiguous() for part in payload_NX.tensor_split(self.num_passes, dim=1)]
+
 
 def check_mixing(
     aggregation: Aggregation, wires: Sequence[WireFormat], objective: Objective
@@ -49,6 +57,12 @@ def check_mixing(
         raise ConfigError(
             "aggregation.type 'attention' reads the logits of all teachers, which of language "
             "models are never whole: take mean, weights, oracle, single or uncertainty"
+        )
+    if aggregation.mix == "divergences" and aggregation.sees_logits:
+        raise ConfigError(
+            f"aggregation.type {aggregation.type!r} weighs teachers by their logits side by side, "
+            "but aggregation.mix divergences compares the student with each teacher alone: take "
+            "mean, weights, oracle or single, or another mix"
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
     if inexact:
@@ -64,13 +78,17 @@ def check_mixing(
             + (", or the wire hidden or dense for every teacher" if inexact else "")
         )
     # Teachers of other vocabularies are not mixed at all.
-    if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix != "probabilities":
+    if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix == "logits":
         raise ConfigError(
             f"aggregation.mix {aggregation.mix!r} mixes teachers before the student is compared "
             f"with them, but {reason}: only Σ w_k KL(p_k ‖ p_S) can be had, the gradient of a "
             "mixture of probabilities: set aggregation.mix: probabilities, or take the wire hidden "
             "or dense for every teacher"
         )
+
+
+_Said = Callable[[slice], list[Tensor]]
+"""Positions -> what one teacher says about those that it answered, in each of its passes."""
 
 
 class Sums(NamedTuple):
@@ -87,10 +105,12 @@ class TokenLoss:
     """One micro-batch's loss, a sum over its positions, chunk by chunk (see fused.py).
 
     Where all wires are exact and the objective is a sum over the vocabulary, D compares the student
-    with the aggregate of the teachers; else D = Σ_k w_k D(p_k, p_S), whose gradient is for forward
-    KL that of the aggregate of probabilities (its value is larger by what teachers differ among
-    themselves). Teachers not asked about a position weigh 0 there, and positions that nobody
-    answered are left out of D. ``sums`` gathers what has been seen, gradients aside.
+    with the aggregate of the teachers; else, and where the aggregation's mix is ``divergences``,
+    D = Σ_k w_k D(p_k, p_S), whose gradient is for forward KL that of the aggregate of probabilities
+    (its value is larger by what teachers differ among themselves). D(p_k, p_S) of a teacher with M
+    passes is (1/M) Σ_m D(p_k^m, p_S). Teachers not asked about a position weigh 0 there, and
+    positions that nobody answered are left out of D. ``sums`` gathers what has been seen, gradients
+    aside.
     """
 
     def __init__(
@@ -119,16 +139,20 @@ class TokenLoss:
             # Where each teacher's answers about position n start among all that it gave.
             self._starts_KN = np.pad(asked_KN.cumsum(1), ((0, 0), (1, 0))).tolist()
             self._are_answered_N = asked_KN.sum(0) > 0
+            are_alone = all(reader.num_passes == 1 for reader in self._readers)
+            assert are_alone or not self._compares_aggregate, "passes are compared one by one"
 
     @property
     def _compares_aggregate(self) -> bool:
         assert self._objective is not None
+        if self._aggregation is not None and self._aggregation.mix == "divergences":
+            return False
         exact = all(reader.wire.is_exact for reader in self._readers)
         return exact and self._objective.is_elementwise
 
     def chunk(self, budget_mb: float) -> Chunk:
         """How many positions fit into ``budget_mb`` of logits (trainer.loss_chunk_mb)."""
-        num_whole = sum(reader.wire.is_exact for reader in self._readers)
+        num_whole = sum(reader.num_passes for reader in self._readers if reader.wire.is_exact)
         can_split = self._answers is None or (
             self._compares_aggregate
             and self._aggregation is not None
@@ -182,21 +206,22 @@ class TokenLoss:
             self._temperature,
         )
 
-    def _decoded(self, rows: slice) -> list[Callable[[slice], Tensor]]:
+    def _decoded(self, rows: slice) -> list[_Said]:
         """Of each teacher, what it says about some positions among ``rows`` that it answered."""
         return [self._decoded_of(k, rows) for k in range(len(self._readers))]
 
-    def _decoded_of(self, k: int, rows: slice) -> Callable[[slice], Tensor]:
+    def _decoded_of(self, k: int, rows: slice) -> _Said:
         assert self._answers is not None
         payload_NX, reader = self._answers.payloads[k], self._readers[k]
-        if not reader.wire.is_exact:
-            return lambda at: payload_NX[self._given(k, at)]
         given = self._given(k, rows)
-        logits_nV = reader.logits(payload_NX[given], self._columns_of(reader))
+        parts_MnX = reader.passes(payload_NX[given])
+        if reader.wire.is_exact:
+            parts_MnX = [reader.logits(part, self._columns_of(reader)) for part in parts_MnX]
 
-        def at_positions(at: slice) -> Tensor:
+        def at_positions(at: slice) -> list[Tensor]:
             part = self._given(k, at)
-            return logits_nV[part.start - given.start : part.stop - given.start]
+            inside = slice(part.start - given.start, part.stop - given.start)
+            return [said_nX[inside] for said_nX in parts_MnX]
 
         return at_positions
 
@@ -218,9 +243,7 @@ class TokenLoss:
         self.sums.ce.add_(ce.detach())
         return (1 - self._alpha) * ce
 
-    def _divergence(
-        self, logits_mV: Tensor, said: list[Callable[[slice], Tensor]], at: slice
-    ) -> Tensor:
+    def _divergence(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
         assert self._objective is not None
         compare = self._to_aggregate if self._compares_aggregate else self._one_by_one
         with torch.no_grad() if self._alpha == 0 else nullcontext():
@@ -238,13 +261,11 @@ class TokenLoss:
         kept_m = asked_Km.any(0)
         return asked_Km[:, kept_m], kept_m
 
-    def _to_aggregate(
-        self, logits_mV: Tensor, said: list[Callable[[slice], Tensor]], at: slice
-    ) -> Tensor:
+    def _to_aggregate(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
         """Σ over the block of D(aggregate, student)."""
         assert self._aggregation is not None and self._objective is not None
         asked_Km, kept = self._asked(at)
-        logits_KmV = _stacked([said_k(at) for said_k in said], asked_Km)
+        logits_KmV = _stacked([said_k(at)[0] for said_k in said], asked_Km)
         with torch.no_grad():
             answers = TeacherAnswers(logits_KmV, asked_Km)
             weights_Km = self._aggregation.weigh(answers, None, None).weights_KB
@@ -252,9 +273,7 @@ class TokenLoss:
             self._note(weights_Km)
         return self._objective(logits_mV[kept], target, self._temperature).sum()
 
-    def _one_by_one(
-        self, logits_mV: Tensor, said: list[Callable[[slice], Tensor]], at: slice
-    ) -> Tensor:
+    def _one_by_one(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
         """Σ over the block of Σ_k w_k D(p_k, student)."""
         asked_Km, kept = self._asked(at)
         weights_Km = self._weights(asked_Km)
@@ -262,10 +281,12 @@ class TokenLoss:
         logits_mV = logits_mV[kept]
         total = logits_mV.new_zeros(())
         for k, reader in enumerate(self._readers):
-            said_mX, asked_m = said[k](at), asked_Km[k]
-            if len(said_mX):
-                divergence_m = self._to_one(reader, said_mX, logits_mV[asked_m])
-                total = total + (weights_Km[k][asked_m] * divergence_m).sum()
+            asked_m = asked_Km[k]
+            for said_mX in said[k](at):
+                if len(said_mX):
+                    divergence_m = self._to_one(reader, said_mX, logits_mV[asked_m])
+                    weights_m = weights_Km[k][asked_m] / reader.num_passes
+                    total = total + (weights_m * divergence_m).sum()
         return total
 
     def _to_one(self, reader: Reader, said_mX: Tensor, logits_mV: Tensor) -> Tensor:

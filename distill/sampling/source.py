@@ -8,15 +8,18 @@ Nothing is cached: the next time the text is another. Shape suffixes: B rows, b 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distill.errors import TeacherAnswerError
 from distill.loop import BatchSource, Engine, Step
+from distill.models.decoder import head_of
+from distill.moe.training import GateTraining
 from distill.records import Batch
 from distill.sampling.draw import STUDENT, TEACHER, row_seeds, uniforms
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest
@@ -66,8 +69,10 @@ class SampledTargets:
         stream: Stream,
         rows: SampledRows,
         engine: Engine,
+        gates: Sequence[GateTraining] = (),
     ) -> None:
         self._wanted = wanted
+        self._gates = tuple(gates)
         self._client = client
         self._stream = stream
         self._rows = rows
@@ -86,6 +91,8 @@ class SampledTargets:
                 yield Step(step, [(part, None) for part in parts])
                 continue
             self._rows.take(rows)
+            for gate in self._gates:
+                gate.step(parts, self._students_logits, seed=step)
             yield from self._stream.feed(_Now(parts, batches.steps_per_epoch), step, step + 1)
 
     def timings(self) -> dict[str, float]:
@@ -104,10 +111,20 @@ class SampledTargets:
             told["sampling.tokens_per_call"] = counts.judged_tokens / max(1, counts.calls)
         if isinstance(self._wanted.sampling, Mixed):
             told["sampling.student_rate"] = counts.student_rows / max(1, counts.rows)
+        for gate in self._gates:
+            told |= gate.timings()
         return self._stream.timings() | told
 
     def flush(self) -> None:
         self._stream.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the gates that learn, by teacher; goes into every checkpoint. Equal on all ranks."""
+        return {gate.teacher: gate.state_dict() for gate in self._gates}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        for gate in self._gates:
+            gate.load_state_dict(saved[gate.teacher])
 
     def close(self) -> None:
         self._stream.close()
@@ -174,6 +191,18 @@ class SampledTargets:
             return []
         self._counts.add(found)
         return found.texts
+
+    @torch.no_grad()
+    def _students_logits(self, batch: Batch) -> Tensor:
+        """[P, V] at the batch's positions, as the student is evaluated."""
+        module: Any = self._engine.module
+        was_training = module.training
+        module.eval()
+        try:
+            hidden_PH, _ = module.positions(batch.to(self._engine.device))
+            return head_of(module.student)(hidden_PH)[:, : self._wanted.num_tokens]
+        finally:
+            module.train(was_training)
 
     def _is_anyone_writing(self, am_writing: bool) -> bool:
         if self._engine.world_size == 1:

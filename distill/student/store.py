@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,9 +30,18 @@ from distill.errors import CheckpointError
 from distill.loop import Engine
 from distill.records import Cursor
 
+BESIDE = "beside.pt"
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, saved: dict[str, Any]) -> None: ...
+
 
 class FolderStore:
     """Checkpoints of one fit. ``before_save`` runs first: it flushes the teacher cache.
+
+    ``beside``: what has a state of its own, equal on all ranks (gates of teachers that learn).
 
     ``stop``: a file that the driver makes when the user asks to stop.
     """
@@ -44,6 +53,7 @@ class FolderStore:
         keep: int = 2,
         before_save: Callable[[], None] = lambda: None,
         stop: Path | None = None,
+        beside: Stateful | None = None,
     ) -> None:
         self.folder = folder
         self._checkpoints = folder / "checkpoints"
@@ -51,6 +61,7 @@ class FolderStore:
         self._keep = keep
         self._before_save = before_save
         self._stop = stop
+        self._beside = beside
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, engine: Engine) -> Cursor:
@@ -69,6 +80,8 @@ class FolderStore:
                 f"trainer.num_workers {saved['world_size']}, not {self._world_size}"
             )
         engine.load(checkpoint)
+        if self._beside is not None:
+            self._beside.load_state_dict(torch.load(checkpoint / BESIDE, weights_only=True))
         if engine.rank == 0:
             self._rewind_log(saved["cursor"]["step"])
         random_state = checkpoint / f"rng-{engine.rank}.pt"
@@ -85,6 +98,8 @@ class FolderStore:
             building.mkdir(parents=True)
         engine.barrier()
         engine.save(building)
+        if self._beside is not None and engine.rank == 0:
+            torch.save(self._beside.state_dict(), building / BESIDE)
         torch.save(random_states(), building / f"rng-{engine.rank}.pt")
         engine.barrier()
         if engine.rank == 0:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distill.config import Serving
 from distill.errors import DistillError, TeacherError
-from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.moe.state import GateGradient, GateState
+from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.engine import Model, TeacherEngine
 from distill.teachers.turns import Turns
@@ -45,6 +46,7 @@ class TeacherActor:
                 allow_pickle=serving.allow_pickle,
                 num_threads=max(1, math.ceil(serving.num_cpus)),
                 is_language_model=is_language_model,
+                moe=serving.moe,
             )
         except DistillError as error:
             self._failure = error
@@ -82,6 +84,19 @@ class TeacherActor:
         self.ping()
         assert self._engine is not None
         return self._engine.head()
+
+    def gate(self) -> GateState:
+        """Of a mixture of experts; see TeacherEngine."""
+        self.ping()
+        assert self._engine is not None
+        with self._turns.of(next(self._tickets)):
+            return self._engine.gate()
+
+    def gate_gradient(self, request: GateRequest) -> GateGradient:
+        self.ping()
+        assert self._engine is not None
+        with self._turns.of(next(self._tickets)):
+            return self._engine.gate_gradient(request)
 
     def pid(self) -> int:
         """For tests that kill a replica."""

@@ -48,6 +48,7 @@ _WORDS = {
     "wire": "another wire",
     "max_length": "another max_length",
     "cut": "another data.cut",
+    "moe": "another moe.type",
 }
 
 
@@ -61,14 +62,14 @@ class TeacherKey:
     wire: str
     max_length: int
     cut: Cut = "head"
+    moe: str = "own"
+    """Of mixtures of experts, which experts were asked."""
 
     @property
     def told(self) -> dict[str, Any]:
-        """As manifests keep it: without ``cut`` where it is what older ones did."""
-        told = asdict(self)
-        if self.cut == "head":
-            del told["cut"]
-        return told
+        """As manifests keep it: without ``cut`` and ``moe`` where they are what older ones did."""
+        older = {"cut": "head", "moe": "own"}
+        return {k: value for k, value in asdict(self).items() if older.get(k) != value}
 
     @property
     def fingerprint(self) -> str:

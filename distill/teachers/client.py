@@ -10,9 +10,11 @@ from typing import Protocol
 import numpy as np
 
 from distill.errors import TeacherAnswerError, TeacherError
-from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.moe.state import GateGradient, GateState
+from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.wires import DenseWire
+from distill.teachers.wires.base import passes_of
 
 
 class TeacherClient(Protocol):
@@ -45,6 +47,16 @@ class TeacherClient(Protocol):
 
     def write(self, teacher: str, request: WriteRequest) -> WrittenText:
         """Of language models: the teacher's own text; raises TeacherError."""
+        ...
+
+    def gate(self, teacher: str) -> GateState:
+        """A mixture of experts' gates as its folder has them; raises TeacherError."""
+        ...
+
+    def gate_gradient(
+        self, teacher: str, request: GateRequest, cancelled: threading.Event | None = None
+    ) -> GateGradient:
+        """Of a student-aware router; blocks and raises as :meth:`ask`."""
         ...
 
     def stats(self) -> dict[str, float]:
@@ -86,6 +98,20 @@ class SilentTeachers:
     def write(self, teacher: str, request: WriteRequest) -> WrittenText:
         raise TeacherError(_NOT_SERVED.format(teacher))
 
+    def gate(self, teacher: str) -> GateState:
+        raise self._gone(teacher)
+
+    def gate_gradient(
+        self, teacher: str, request: GateRequest, cancelled: threading.Event | None = None
+    ) -> GateGradient:
+        raise self._gone(teacher)
+
+    def _gone(self, teacher: str) -> TeacherError:
+        return TeacherError(
+            f"teacher {teacher!r} has gates that learn, and it is no longer served: a sweep keeps "
+            "answers, and these change: set its moe.type to own or all"
+        )
+
     def stats(self) -> dict[str, float]:
         names = (
             f"teacher.{name}.{count}" for name in self.names for count in ("requests", "retries")
@@ -103,6 +129,31 @@ def check_output(request: TeacherRequest, output: TeacherOutput, num_labels: int
     wire = request.wire or DenseWire()
     if output.wire != wire.name:
         raise TeacherAnswerError(f"{told} cannot be read: {output.wire}, not {wire.name}")
-    fault = wire.fault(output.payload, int(request.counts_B.sum()), num_labels)
-    if fault is not None:
-        raise TeacherAnswerError(f"{told} {fault}")
+    passes = passes_of(output.payload, request.num_passes)
+    if passes is None:
+        raise TeacherAnswerError(
+            f"{told} has shape {list(output.payload.shape)}, which is not {request.num_passes} "
+            "passes of one width"
+        )
+    for payload in passes:
+        fault = wire.fault(payload, int(request.counts_B.sum()), num_labels)
+        if fault is not None:
+            raise TeacherAnswerError(f"{told} {fault}")
+
+
+def check_gradient(request: GateRequest, gradient: GateGradient) -> None:
+    """Raise TeacherAnswerError unless it is this request's, whole and finite."""
+    asked = request.request
+    told = f"the gate's gradient for request {asked.request_id}"
+    if gradient.request_id != asked.request_id:
+        raise TeacherAnswerError(f"{told} belongs to request {gradient.request_id}")
+    if asked.gate is not None and gradient.values.shape != asked.gate.values.shape:
+        raise TeacherAnswerError(
+            f"{told} has {gradient.values.size} values, the gate has {asked.gate.values.size}"
+        )
+    if gradient.num_positions != int(asked.counts_B.sum()):
+        raise TeacherAnswerError(f"{told} is of {gradient.num_positions} positions")
+    if not np.isfinite(gradient.values).all():
+        raise TeacherAnswerError(
+            f"{told} holds NaN or infinity: serve the teacher in float32, or lower moe.lr"
+        )

@@ -1,23 +1,26 @@
 """One teacher in this process: a request in, its answer in a wire out.
 
-Shape suffixes: B rows, T tokens, V classes or vocabulary, H hidden, P positions.
+Shape suffixes: B rows, T tokens, V classes or vocabulary, H hidden, P positions, M passes (1 but
+for a mixture of experts that is asked several times), X what a wire encodes of a position.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distill.data.splits import mix64
-from distill.errors import ModelError, TeacherAnswerError
-from distill.records import Head, TeacherOutput, TeacherRequest
-from distill.sampling.judging import Judging
+from distill.errors import TeacherAnswerError
+from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
+from distill.moe.state import ExpertUsage, GateGradient, GateState
+from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.sampling.writing import write
+from distill.teachers.language import Block, LanguageModel, as_float
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.wires import DenseWire, WireFormat
 from distill.variant import Dtype
@@ -26,9 +29,6 @@ Model = Callable[..., Any]
 """Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
 ``features`` (float32 [B, D]), or ``texts`` (B strings); returns logits [B, V], bare or as
 ``.logits``, perhaps with a ``.num_clamped``. A language model is a transformers model."""
-
-POSITIONS = 512
-"""Positions of a language model whose logits are encoded at once: [P, V] is never whole."""
 
 
 class TeacherEngine:
@@ -46,13 +46,15 @@ class TeacherEngine:
         allow_pickle: bool = False,
         num_threads: int | None = None,
         is_language_model: bool = False,
+        moe: MoE | None = None,
     ) -> None:
         """``model`` is a Hugging Face folder, the pickle of an object with ``predict_proba``, or
         the model or object itself (tests, simulated teachers).
 
         ``num_labels``: classes; of a language model, tokens (columns beyond are padding and are cut
         off). ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the
-        threads of the whole process; None leaves them. Raises ModelError for an unusable folder.
+        threads of the whole process; None leaves them. ``moe``: which experts of a language model
+        are asked, unless a request says otherwise. Raises ModelError for an unusable folder.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -60,12 +62,14 @@ class TeacherEngine:
         self.wire = wire or DenseWire()
         self.max_batch_tokens = max_batch_tokens
         self.num_labels = num_labels
-        self._model: _Model
+        self._moe: MoE = moe or OwnRouting()
+        self._model: _Classifier | LanguageModel
         if is_language_model:
-            spoken = _LanguageModel(model, num_labels, self.device, dtype, allow_pickle)
+            self._model = LanguageModel(
+                model, num_labels, self.device, dtype, allow_pickle, self._moe
+            )
             if self.wire.takes == "hidden":
-                spoken.check_linear()
-            self._model = spoken
+                self._model.check_linear()
         else:
             self._model = _Classifier(model, num_labels, self.device, dtype, allow_pickle)
 
@@ -73,17 +77,23 @@ class TeacherEngine:
     def answer(self, request: TeacherRequest) -> TeacherOutput:
         """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
         wire = request.wire or self.wire
-        payloads, compute_s = [], 0.0
+        payloads, compute_s, usage = [], 0.0, None
         self._model.num_clamped = 0
         started = time.perf_counter()
-        for said_PX, positions in self._said(request, wire):
+        for said in self._said(request, wire):
             compute_s += time.perf_counter() - started
-            if not torch.isfinite(said_PX).all():
+            if not torch.isfinite(said.said_MPX).all():
                 raise TeacherAnswerError(
                     f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
                     "check its weights, or serve it in float32"
                 )
-            payloads.append(wire.encode(said_PX, positions))
+            passes = [
+                wire.encode(said_PX, _of_pass(said.seeds_P, m))
+                for m, said_PX in enumerate(said.said_MPX)
+            ]
+            payloads.append(passes[0] if len(passes) == 1 else np.concatenate(passes, axis=1))
+            if said.usage is not None:
+                usage = said.usage if usage is None else usage + said.usage
             started = time.perf_counter()
         return TeacherOutput(
             request.request_id,
@@ -92,6 +102,7 @@ class TeacherEngine:
             wire.name,
             compute_s,
             self._model.num_clamped,
+            usage,
         )
 
     @torch.inference_mode()
@@ -114,32 +125,71 @@ class TeacherEngine:
         texts = tuple(np.array(text, np.int64) for text in found.texts)
         return WrittenText(request.request_id, texts)
 
+    def gate(self) -> GateState:
+        """A mixture's gates as its folder has them: version 0."""
+        return self._speaker.first_gate()
+
+    def gate_gradient(self, request: GateRequest) -> GateGradient:
+        """A student-aware router's; the same request always has the same answer, as of
+        :meth:`answer`. Raises TeacherAnswerError where the student's logits do not fit."""
+        asked, model = request.request, self._speaker
+        moe = asked.moe or self._moe
+        assert isinstance(moe, StudentAwareRouter), "only its gates learn"
+        shape, expected = request.student_PV.shape, (int(asked.counts_B.sum()), self.num_labels)
+        if shape != expected:
+            raise TeacherAnswerError(
+                f"request {asked.request_id}: the student's logits have shape {list(shape)}, "
+                f"expected {list(expected)}"
+            )
+        started = time.perf_counter()
+        shares, first = [], 0
+        for block in self._blocks(asked, moe):
+            assert block.targets_BT is not None
+            stop = first + int(block.targets_BT.sum())
+            student_PV = as_float(request.student_PV[first:stop])
+            shares.append(model.gate_gradient(block, asked, moe, student_PV, request.temperature))
+            first = stop
+        return GateGradient(
+            asked.request_id,
+            torch.stack([share.gradient_G for share in shares]).sum(0).numpy(),
+            first,
+            sum(share.kl_sum for share in shares),
+            sum(share.balance_sum for share in shares),
+            time.perf_counter() - started,
+        )
+
     @property
-    def _speaker(self) -> "_LanguageModel":
-        assert isinstance(self._model, _LanguageModel)
+    def _speaker(self) -> LanguageModel:
+        assert isinstance(self._model, LanguageModel)
         return self._model
 
     def head(self) -> Head:
         """A language model's output layer, on the CPU, cut to its real tokens."""
         return self._speaker.head().to("cpu")
 
-    def _said(
-        self, request: TeacherRequest, wire: WireFormat
-    ) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Blocks of positions [P, X] in order, and the seeds of each, by forwards of whole rows."""
-        # The split depends on the request alone, so that its answer does.
-        rows_a_forward = max(1, self.max_batch_tokens // max(1, request.num_tokens))
-        inputs, targets_BT = request.inputs(), request.targets_BT
+    def _said(self, request: TeacherRequest, wire: WireFormat) -> Iterator["_Said"]:
+        """Blocks of positions in order, by forwards of whole rows."""
         seeds_P = _seeds(request.rows_B, request.counts_B)
-        first_position = 0
+        moe = request.moe or self._moe
+        first = 0
+        for block in self._blocks(request, moe):
+            for said_MPX, usage in self._model.said(block, request, wire, moe):
+                stop = first + said_MPX.shape[1]
+                yield _Said(said_MPX, seeds_P[first:stop], usage)
+                first = stop
+
+    def _blocks(self, request: TeacherRequest, moe: MoE) -> Iterator[Block]:
+        # The split depends on the request alone, so that its answer does.
+        tokens_a_row = max(1, request.num_tokens * moe.num_passes)
+        rows_a_forward = max(1, self.max_batch_tokens // tokens_a_row)
+        inputs, targets_BT = request.inputs(), request.targets_BT
         for first in range(0, request.num_rows, rows_a_forward):
             rows = slice(first, first + rows_a_forward)
-            block = {k: self._placed(v[rows]) for k, v in inputs.items()}
-            targets = None if targets_BT is None else self._placed(targets_BT[rows])
-            for said_PX in self._model.said(block, targets, wire, request.request_id):
-                stop = first_position + len(said_PX)
-                yield said_PX, seeds_P[first_position:stop]
-                first_position = stop
+            yield Block(
+                {k: self._placed(v[rows]) for k, v in inputs.items()},
+                None if targets_BT is None else self._placed(targets_BT[rows]),
+                request.rows_B[rows],
+            )
 
     def _placed(self, values: np.ndarray) -> Any:
         """On the model's device; texts stay as they are."""
@@ -149,13 +199,10 @@ class TeacherEngine:
         return torch.from_numpy(values.copy()).to(self.device)
 
 
-class _Model(Protocol):
-    num_clamped: int
-    """Probabilities that were raised to the smallest that has a logarithm here."""
-
-    def said(
-        self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
-    ) -> Iterator[Tensor]: ...
+class _Said(NamedTuple):
+    said_MPX: Tensor
+    seeds_P: np.ndarray
+    usage: ExpertUsage | None
 
 
 class _Classifier:
@@ -167,79 +214,20 @@ class _Classifier:
         self.num_clamped = 0
 
     def said(
-        self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
-    ) -> Iterator[Tensor]:
+        self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
+    ) -> Iterator[tuple[Tensor, None]]:
+        inputs = block.inputs
         output = self._model(**inputs)
         logits_BV = getattr(output, "logits", output).float().cpu()
         self.num_clamped += getattr(output, "num_clamped", 0)
         expected = (len(next(iter(inputs.values()))), self._num_labels)
         if tuple(logits_BV.shape) != expected:
             raise TeacherAnswerError(
-                f"request {request_id}: the teacher's logits have shape {list(logits_BV.shape)}, "
-                f"expected {list(expected)}: give a teacher with {self._num_labels} classes"
+                f"request {request.request_id}: the teacher's logits have shape "
+                f"{list(logits_BV.shape)}, expected {list(expected)}: give a teacher with "
+                f"{self._num_labels} classes"
             )
-        yield logits_BV
-
-
-class _LanguageModel:
-    num_clamped = 0
-
-    def __init__(
-        self, model: Any, num_tokens: int, device: torch.device, dtype: Dtype, allow_pickle: bool
-    ) -> None:
-        from distill.models.decoder import base_of, has_linear_head, head_of
-        from distill.models.language import load_language_model
-        from distill.models.packed import keeps_apart
-
-        if isinstance(model, str | Path):
-            model = load_language_model(model, dtype, allow_pickle)
-        self.model: Any = model.eval().to(device)
-        self.judging = Judging(self.model, num_tokens)
-        self._base: Any = base_of(model)
-        self._head = head_of(model)
-        self._is_linear = has_linear_head(model)
-        self._keeps_apart = keeps_apart(model)
-        self._num_tokens = num_tokens
-
-    def check_linear(self) -> None:
-        if not self._is_linear:
-            kind = self.model.config.model_type
-            raise ModelError(
-                f"a {kind} teacher caps or scales its logits, which hidden states do not tell: "
-                "give it the wire dense or topk"
-            )
-
-    def head(self) -> Head:
-        weight_VH, bias_V = self._head.weight.detach(), self._head.bias
-        bias_V = None if bias_V is None else bias_V.detach()[: self._num_tokens].clone()
-        return Head(weight_VH[: self._num_tokens].clone(), bias_V)
-
-    def said(
-        self, inputs: dict[str, Any], targets_BT: Tensor | None, wire: WireFormat, request_id: str
-    ) -> Iterator[Tensor]:
-        assert targets_BT is not None, "a language model is asked about tokens"
-        if not self._keeps_apart and _are_packed(inputs["position_ids"], targets_BT):
-            kind = self.model.config.model_type
-            raise TeacherAnswerError(
-                f"request {request_id}: a {kind} teacher lets packed sequences see each other: set "
-                "data.packing: false, or take another teacher"
-            )
-        if wire.takes == "hidden":
-            self.check_linear()
-        if not self._is_linear:
-            yield self.model(**inputs, use_cache=False).logits[targets_BT][:, : self._num_tokens]
-            return
-        hidden_PH = self._base(**inputs, use_cache=False).last_hidden_state[targets_BT]
-        if wire.takes == "hidden":
-            yield hidden_PH
-            return
-        for block_PH in hidden_PH.split(POSITIONS):
-            yield self._head(block_PH)[:, : self._num_tokens]
-
-
-def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:
-    """Whether a sequence that is asked about stands behind another one."""
-    return bool(((position_ids_BT == 0).cumsum(1)[targets_BT] > 1).any())
+        yield logits_BV[None], None
 
 
 def _seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
@@ -248,6 +236,11 @@ def _seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
     place_P = np.arange(int(counts_B.sum())) - first_P
     row_P = np.repeat(rows_B, counts_B).astype(np.uint64)
     return mix64(mix64(row_P) + place_P.astype(np.uint64))
+
+
+def _of_pass(seeds_P: np.ndarray, number: int) -> np.ndarray:
+    """Each pass draws its own samples, the first those of a teacher with one."""
+    return seeds_P if number == 0 else mix64(seeds_P ^ np.uint64(number))
 
 
 def _frozen(model: Any, device: torch.device, dtype: Dtype, allow_pickle: bool) -> Model:

@@ -1,10 +1,12 @@
 """Teachers inside this process: for tests, for one GPU, and with Ray not even installed."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 
-from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.moe.state import GateGradient, GateState
+from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.engine import TeacherEngine
 
@@ -29,6 +31,29 @@ class LocalTeachers:
         cancelled: threading.Event | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> TeacherOutput:
+        with self._turn(teacher, cancelled, on_sent) as engine:
+            return engine.answer(request)
+
+    def head(self, teacher: str) -> Head:
+        return self._engines[teacher].head()
+
+    def gate(self, teacher: str) -> GateState:
+        with self._locks[teacher]:
+            return self._engines[teacher].gate()
+
+    def gate_gradient(
+        self, teacher: str, request: GateRequest, cancelled: threading.Event | None = None
+    ) -> GateGradient:
+        with self._turn(teacher, cancelled) as engine:
+            return engine.gate_gradient(request)
+
+    @contextmanager
+    def _turn(
+        self,
+        teacher: str,
+        cancelled: threading.Event | None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Iterator[TeacherEngine]:
         with self._locks[teacher]:
             if on_sent is not None:
                 on_sent()
@@ -36,10 +61,7 @@ class LocalTeachers:
                 raise CancelledError
             with self._count_lock:
                 self._num_requests[teacher] += 1
-            return self._engines[teacher].answer(request)
-
-    def head(self, teacher: str) -> Head:
-        return self._engines[teacher].head()
+            yield self._engines[teacher]
 
     def judge(self, teacher: str, request: DraftRequest) -> Verdict:
         with self._locks[teacher]:

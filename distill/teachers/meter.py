@@ -3,6 +3,8 @@
 import threading
 from dataclasses import dataclass, field
 
+from distill.moe.state import ExpertUsage
+
 
 @dataclass
 class Meter:
@@ -11,12 +13,21 @@ class Meter:
     names: tuple[str, ...]
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sums: dict[str, float] = field(default_factory=dict)
+    _usage: dict[str, ExpertUsage] = field(default_factory=dict)
     _num_steps: int = 0
 
     def received(self, name: str, **amounts: float) -> None:
         with self._lock:
             for what, amount in amounts.items():
                 self._add(f"teacher.{name}.{what}", amount)
+
+    def used(self, name: str, usage: ExpertUsage | None) -> None:
+        """Of a mixture of experts: who was asked."""
+        if usage is None:
+            return
+        with self._lock:
+            known = self._usage.get(name)
+            self._usage[name] = usage if known is None else known + usage
 
     def waited(self, seconds: float, slowest: str | None, num_ready: int) -> None:
         with self._lock:
@@ -35,5 +46,7 @@ class Meter:
         with self._lock:
             sums = zeros | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums
             sums["stream.queue_depth"] /= max(1, self._num_steps)
-            self._sums, self._num_steps = {}, 0
+            for name, usage in self._usage.items():
+                sums |= {f"teacher.{name}.{what}": x for what, x in usage.metrics().items()}
+            self._sums, self._usage, self._num_steps = {}, {}, 0
         return sums

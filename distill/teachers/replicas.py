@@ -27,7 +27,8 @@ from ray.exceptions import (
 
 from distill.config import Stream
 from distill.errors import DistillError, TeacherError
-from distill.records import Head, TeacherOutput, TeacherRequest
+from distill.moe.state import GateGradient, GateState
+from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,19 @@ class RayTeacherClient:
     def write(self, teacher: str, request: WriteRequest) -> WrittenText:
         what = f"prompts {request.request_id}"
         return self._tried(teacher, what, lambda actor: actor.write.remote(request))
+
+    def gate(self, teacher: str) -> GateState:
+        return self._tried(teacher, "for its gates", lambda actor: actor.gate.remote())
+
+    def gate_gradient(
+        self, teacher: str, request: GateRequest, cancelled: threading.Event | None = None
+    ) -> GateGradient:
+        return self._tried(
+            teacher,
+            f"request {request.request.request_id} for its gates' gradient",
+            lambda actor: actor.gate_gradient.remote(request),
+            cancelled,
+        )
 
     def _tried(
         self,

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.loop import BatchSource, Step
+from distill.moe.settings import MoE
+from distill.moe.state import GateState
 from distill.records import Answers, Head, RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
@@ -59,6 +61,7 @@ class TeacherStream:
         wires: Mapping[str, WireFormat] | None = None,
         positions_of: Callable[[np.ndarray], np.ndarray] | None = None,
         widths: Mapping[str, int] | None = None,
+        moes: Mapping[str, MoE] | None = None,
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
@@ -67,7 +70,8 @@ class TeacherStream:
         ranks. ``homes_of``: of row ids, the index of the teacher named like the row's domain, or
         -1; None: nobody is at home anywhere. ``wires``: of each teacher and the router; None: dense
         float32. ``positions_of``: of language models, the student's positions of each row id.
-        ``widths``: columns of those teachers that do not have ``num_labels``.
+        ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
+        of experts, who is asked; answers that change are never kept.
         """
         self.names = tuple(names)
         self.router = router
@@ -90,6 +94,9 @@ class TeacherStream:
             }
             self._joining = TokenJoining(positions_of, aligned)
         self._cache = cache if cache is not None else NoCache()
+        self._moes = dict(moes or {})
+        self._gates: dict[str, GateState] = {}
+        self._changing = {name for name, moe in self._moes.items() if moe.changes}
         self._aggregation: Aggregation = aggregation or UniformMean()
         self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
@@ -137,12 +144,36 @@ class TeacherStream:
         found = {}
         for name in self.names:
             if self._wires[name].takes == "hidden":
-                head = self._cache.head(name)
+                cache = self._cache_of(name)
+                head = cache.head(name)
                 if head is None:
                     head = self._client.head(name)
-                    self._cache.keep_head(name, head)
+                    cache.keep_head(name, head)
                 found[name] = head
         return found
+
+    def _cache_of(self, name: str) -> Cache:
+        return NoCache() if name in self._changing else self._cache
+
+    def request(
+        self, name: str, request_id: str, rows_N: np.ndarray, seed: int = 0
+    ) -> TeacherRequest:
+        """What a teacher is asked about these rows; ``seed``: of what it draws."""
+        block = self._tokens[name].padded(rows_N)
+        return TeacherRequest(
+            request_id,
+            rows_N,
+            **fields_of(block),
+            targets_BT=getattr(block, "targets_BT", None),
+            wire=self._wires[name],
+            moe=self._moes.get(name),
+            seed=seed,
+            gate=self._gates.get(name),
+        )
+
+    def take_gate(self, name: str, gate: GateState) -> None:
+        """The gates that a student-aware router answers with from now on."""
+        self._gates[name] = gate
 
     def _by_length(self, rows_N: np.ndarray, batch_size: int) -> tuple["_Blocks", np.ndarray]:
         """Rows of like length together: padding is most of the work otherwise."""
@@ -155,8 +186,9 @@ class TeacherStream:
 
         wait_s the student waited, charged to the last teacher to answer; rows and bytes received;
         cached_rows; compute_s in its forward; clamped probabilities (predict_proba teachers);
-        requests and retries. ``stream.wait_s`` is the whole wait, ``stream.queue_depth`` the mean
-        number of steps ready when one was wanted.
+        requests and retries; of mixtures of experts silent_mass_rate, busiest_expert_rate and
+        idlest_expert_rate of what was not cached (see ExpertUsage). ``stream.wait_s`` is the whole
+        wait, ``stream.queue_depth`` the mean number of steps ready when one was wanted.
         """
         return self._meter.read() | self._client.stats()
 
@@ -247,6 +279,7 @@ class TeacherStream:
                         self._said,
                         name,
                         f"{name}/{step}/{i}",
+                        step,
                         rows_N,
                         cancelled,
                         is_sent,
@@ -297,6 +330,7 @@ class TeacherStream:
         self,
         name: str,
         request_id: str,
+        seed: int,
         rows_N: np.ndarray,
         cancelled: threading.Event,
         is_sent: threading.Event,
@@ -307,7 +341,7 @@ class TeacherStream:
         ``is_sent`` is set once nothing is left to send.
         """
         try:
-            found = self._cache.get(name, rows_N)
+            found = self._cache_of(name).get(name, rows_N)
             hit_N = found.hit_B
             if hit_N.all():
                 self._meter.received(name, cached_rows=len(rows_N))
@@ -315,20 +349,15 @@ class TeacherStream:
             if cancelled.is_set():
                 raise CancelledError
             missing_N = rows_N[~hit_N]
-            block = self._tokens[name].padded(missing_N)
-            shown = fields_of(block)
-            targets_BT = getattr(block, "targets_BT", None)
-            wire = self._wires[name]
-            request = TeacherRequest(
-                request_id, missing_N, **shown, targets_BT=targets_BT, wire=wire
-            )
+            request = self.request(name, request_id, missing_N, seed)
             output = self._client.ask(name, request, cancelled, is_sent.set)
         finally:
             is_sent.set()
         finish[name] = time.perf_counter()
         check_output(request, output, self._widths[name])
         counts_N = request.counts_B
-        self._cache.put(name, missing_N, output.payload, counts_N)
+        self._cache_of(name).put(name, missing_N, output.payload, counts_N)
+        self._meter.used(name, output.usage)
         self._meter.received(
             name,
             rows=len(missing_N),

@@ -25,7 +25,9 @@ PROMPTS = {"columns": {"prompt": "prompt", "completion": "completion", "domain":
 SKD = {"type": "skd", "teacher": "films", "drafts": 3, "top_k": 4}
 
 
-def sampled_job(root: Path, folder: str, sampling: dict[str, Any], **changes: Any) -> Job:
+def sampled_job(
+    root: Path, folder: str, sampling: dict[str, Any], wire: Any = None, **changes: Any
+) -> Job:
     data = {
         "path": str(root / "texts.parquet"),
         "columns": {**PROMPTS["columns"], "split": "split"},
@@ -40,7 +42,7 @@ def sampled_job(root: Path, folder: str, sampling: dict[str, Any], **changes: An
         "trainer": {"epochs": 0.2, "batch_size": 8, "log_every": 1, "eval_every": 2},
         **changes,
     }
-    return replace(job_of(root, folder, **raw), sampling=_parsed(sampling))
+    return replace(job_of(root, folder, wire, **raw), sampling=_parsed(sampling))
 
 
 def _parsed(sampling: dict[str, Any]) -> Any:

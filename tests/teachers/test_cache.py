@@ -1,5 +1,6 @@
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_other_weights_start_another_cache_and_it_is_said_why(tmp_path):
     both = TeacherKey("x" * 64, "y" * 64, KEY.tokenizer, KEY.wire, 64)
     (message,) = TeacherCache(tmp_path, {"a": both}, "rank0").messages
     assert "other data and another max_length" in message
-    tail = TeacherKey(*list(vars(KEY).values())[:-1], cut="tail")
+    tail = replace(KEY, cut="tail")
     (message,) = TeacherCache(tmp_path, {"a": tail}, "rank0").messages
     assert "was made for another data.cut:" in message
     assert TeacherCache(tmp_path, {"a": KEY}, "rank0").messages == []

@@ -76,6 +76,17 @@ def as_tensor(payload: np.ndarray) -> Tensor:
     return torch.from_numpy(payload.view(np.int16) if payload.dtype == np.uint16 else payload)
 
 
+def passes_of(payload: np.ndarray, num_passes: int) -> list[np.ndarray] | None:
+    """What each pass of a mixture of experts said, [P, X] each; None of a payload [P, M · X] that
+    cannot be cut so."""
+    if num_passes == 1:
+        return [payload]
+    if payload.ndim != 2 or payload.shape[1] % num_passes:
+        return None
+    # Copied: a wire of bytes reads numbers out of whole rows.
+    return [np.ascontiguousarray(part) for part in np.split(payload, num_passes, axis=1)]
+
+
 def array_fault(payload: np.ndarray, dtype: Dtype, shape: tuple[int, int | None]) -> str | None:
     """What is wrong with numbers that travel in ``dtype``; a None in ``shape`` may be anything."""
     expected = np.dtype(np.uint16 if dtype == "bfloat16" else np.float32)

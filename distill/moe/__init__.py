@@ -1,0 +1,1 @@
+"""Mixture-of-experts teachers: which experts are asked, and how a gate learns from the student."""

@@ -1,0 +1,137 @@
+"""How a mixture-of-experts teacher's experts are asked (Every Expert Matters, arXiv 2502.12947).
+
+``H`` are a router's logits over the N experts of its layer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from distill.errors import ConfigError
+from distill.variant import Variant
+
+
+class _Routing(Variant):
+    changes: ClassVar[bool] = False
+    """Whether the same rows are answered otherwise from step to step: then nothing is kept."""
+    num_passes: ClassVar[int] = 1
+    """Answers about each position."""
+
+    def num_chosen(self, own: int, num_experts: int) -> int:
+        """K: experts of each token and layer, of a model that itself asks ``own``."""
+        return num_experts
+
+    def check(self, key: str, num_experts: int | None) -> None:
+        """Raise ConfigError, naming ``key``, unless a model of so many experts (None: a dense one)
+        can be asked like this."""
+        if num_experts is None:
+            raise ConfigError(
+                f"{key}.moe.type {self.type} chooses among the experts of a mixture, and this "
+                "teacher's layers have none: remove moe, or give a mixture-of-experts teacher"
+            )
+
+    def told(self, own: int, num_experts: int) -> str:
+        """For ``distill check``."""
+        raise NotImplementedError
+
+
+class OwnRouting(_Routing):
+    """The model as it is: its own router, its own k. Of dense models too."""
+
+    type: Literal["own"] = "own"
+
+    def num_chosen(self, own: int, num_experts: int) -> int:
+        return own
+
+    def check(self, key: str, num_experts: int | None) -> None:
+        pass
+
+    def told(self, own: int, num_experts: int) -> str:
+        return f"{own} of {num_experts} experts a token, its own choice"
+
+
+class AllExperts(_Routing):
+    """All N experts, weighed by softmax(H) [ALL]."""
+
+    type: Literal["all"] = "all"
+
+    def told(self, own: int, num_experts: int) -> str:
+        return f"all {num_experts} experts a token, {own} of its own choice"
+
+
+class KnowledgeAugmentation(_Routing):
+    """M answers, each of experts drawn anew; the loss is the mean of the M divergences [KA].
+
+    In each pass, for each token and layer: with probability λ, K experts drawn without replacement
+    by softmax(H), else the K likeliest; weighed by the softmax over the chosen. [ours] Families
+    that do not renormalise the weights of their own chosen experts (OLMoE, some Qwen) do not here:
+    their layers would come out larger than they were trained to. ``aggregation.mix`` must be
+    ``divergences``.
+    """
+
+    changes: ClassVar[bool] = True
+    type: Literal["ka"] = "ka"
+    passes: int = Field(default=2, ge=1)
+    """M."""
+    explore: float = Field(default=0.05, ge=0, le=1)
+    """λ."""
+    experts: int | None = Field(default=None, ge=1)
+    """K; null: N − 1."""
+    noise: bool = False
+    """Add the noisy gate's noise to H, whose deviation is softplus(0) + 0.01 ≈ 0.70 of a gate that
+    was never trained [ours: off, since the gate has it in training alone]."""
+
+    @property
+    def num_passes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.passes
+
+    def num_chosen(self, own: int, num_experts: int) -> int:
+        return num_experts - 1 if self.experts is None else self.experts
+
+    def check(self, key: str, num_experts: int | None) -> None:
+        super().check(key, num_experts)
+        assert num_experts is not None
+        if not 1 <= self.num_chosen(0, num_experts) <= num_experts:
+            given = "null, one fewer than all" if self.experts is None else self.experts
+            raise ConfigError(
+                f"{key}.moe.experts must lie between 1 and the {num_experts} experts of a layer, "
+                f"got {given}"
+            )
+
+    def told(self, own: int, num_experts: int) -> str:
+        chosen = self.num_chosen(own, num_experts)
+        return (
+            f"{self.passes} passes of {chosen} of {num_experts} experts a token, drawn for "
+            f"{self.explore:.0%} of them ({own} of its own choice)"
+        )
+
+
+class StudentAwareRouter(_Routing):
+    """All N experts, with gates that learn from what the student writes [SAR].
+
+    Before each answer the gates (W_g and W_n of all layers, nothing else) take a step on
+    KL(p_T ‖ p_S) + β · (CV²(importance) + CV²(load)), with the noisy gate H = W_g x + ε ·
+    (softplus(W_n x) + 0.01), ε ~ N(0, 1); they answer without noise. W_n starts at 0.
+    """
+
+    changes: ClassVar[bool] = True
+    type: Literal["sar"] = "sar"
+    balance: float = Field(default=0.01, ge=0)
+    """β."""
+    lr: float = Field(default=1e-6, ge=0)
+    """Of the gates' AdamW; 0 freezes them, which is ``all``."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Of the gates' AdamW."""
+    noise: bool = True
+    """ε; false: H = W_g x in the gates' steps too."""
+
+    def told(self, own: int, num_experts: int) -> str:
+        return f"all {num_experts} experts a token, by gates that learn ({own} of its own choice)"
+
+
+MoE = Annotated[
+    OwnRouting | AllExperts | KnowledgeAugmentation | StudentAwareRouter,
+    Field(discriminator="type"),
+]

@@ -1,0 +1,202 @@
+"""A language model as a teacher: a forward's rows in, what it says of each position out.
+
+Shape suffixes: B rows, T tokens, V vocabulary, H hidden, P positions of a forward, M passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.errors import ModelError, TeacherAnswerError
+from distill.models.decoder import base_of, has_linear_head, head_of
+from distill.models.language import load_language_model
+from distill.models.packed import keeps_apart
+from distill.moe.draws import token_seeds
+from distill.moe.gates import ExpertRouting, gates_of, usage_of
+from distill.moe.gradient import Share, gate_gradient
+from distill.moe.settings import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
+from distill.moe.state import ExpertUsage, GateState
+from distill.records import Head, TeacherRequest
+from distill.sampling.judging import Judging
+from distill.teachers.wires import WireFormat
+from distill.teachers.wires.base import as_tensor
+from distill.variant import Dtype
+
+POSITIONS = 512
+"""Positions of a language model whose logits are encoded at once: [P, V] is never whole."""
+
+
+class Block(NamedTuple):
+    """The rows of one forward, on the model's device."""
+
+    inputs: dict[str, Any]
+    targets_BT: Tensor | None
+    rows_B: np.ndarray
+
+
+class LanguageModel:
+    """The model, and of a mixture of experts its gates; it keeps nothing between requests."""
+
+    num_clamped = 0
+
+    def __init__(
+        self,
+        model: Any,
+        num_tokens: int,
+        device: torch.device,
+        dtype: Dtype,
+        allow_pickle: bool,
+        moe: MoE,
+    ) -> None:
+        if isinstance(model, str | Path):
+            model = load_language_model(model, dtype, allow_pickle)
+        self.model: Any = model.eval().to(device)
+        self._base: Any = base_of(model)
+        self._head = head_of(model)
+        self._is_linear = has_linear_head(model)
+        self._keeps_apart = keeps_apart(model)
+        self._num_tokens = num_tokens
+        self.judging = Judging(self.model, num_tokens)
+        self._routing = _routing_of(model, moe)
+
+    def check_linear(self) -> None:
+        if not self._is_linear:
+            kind = self.model.config.model_type
+            raise ModelError(
+                f"a {kind} teacher caps or scales its logits, which hidden states do not tell: "
+                "give it the wire dense or topk"
+            )
+
+    def head(self) -> Head:
+        weight_VH, bias_V = self._head.weight.detach(), self._head.bias
+        bias_V = None if bias_V is None else bias_V.detach()[: self._num_tokens].clone()
+        return Head(weight_VH[: self._num_tokens].clone(), bias_V)
+
+    def first_gate(self) -> GateState:
+        """As the folder has them."""
+        return self._experts().first
+
+    def said(
+        self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
+    ) -> Iterator[tuple[Tensor, ExpertUsage | None]]:
+        """[M, P, H] or [M, P, V], and with the forward's first who was asked in it."""
+        if wire.takes == "hidden":
+            self.check_linear()
+        said_MPX, usage = self._forward(block, request, moe)
+        if wire.takes == "hidden":
+            yield said_MPX, usage
+            return
+        if not self._is_linear:
+            yield said_MPX[..., : self._num_tokens], usage
+            return
+        for block_MPH in said_MPX.split(max(1, POSITIONS // len(said_MPX)), dim=1):
+            yield self._head(block_MPH)[..., : self._num_tokens], usage
+            usage = None
+
+    def gate_gradient(
+        self,
+        block: Block,
+        request: TeacherRequest,
+        moe: StudentAwareRouter,
+        student_PV: Tensor,
+        temperature: float,
+    ) -> Share:
+        """Of one forward; see distill/moe/gradient.py."""
+        routing = self._experts()
+        self._check(block, request)
+        assert block.targets_BT is not None
+        with routing.having(request.gate):
+            return gate_gradient(
+                routing,
+                moe,
+                lambda: self._at_positions(block, 1)[0],
+                self._logits,
+                student_PV,
+                self._seeds(block, request, 1),
+                block.targets_BT,
+                temperature,
+                POSITIONS,
+            )
+
+    def _forward(
+        self, block: Block, request: TeacherRequest, moe: MoE
+    ) -> tuple[Tensor, ExpertUsage | None]:
+        """All passes in one forward, of M copies of the rows: only what is before the first gate is
+        the same in all, and of deep models that is little."""
+        self._check(block, request)
+        if isinstance(moe, OwnRouting) and self._routing is None:
+            return self._at_positions(block, 1), None
+        routing = self._experts()
+        seeds_MBT = self._seeds(block, request, moe.num_passes)
+        # A student-aware router has its noise in training alone.
+        is_noisy = isinstance(moe, KnowledgeAugmentation) and moe.noise
+        with (
+            routing.having(request.gate),
+            routing.asking(moe, seeds_MBT, block.targets_BT, is_noisy) as now,
+        ):
+            said_MPX = self._at_positions(block, moe.num_passes)
+            return said_MPX, usage_of(now)
+
+    def _at_positions(self, block: Block, num_passes: int) -> Tensor:
+        """[M, P, H], or [M, P, V] of a model whose logits are more than its head's."""
+        inputs, targets_BT = block.inputs, block.targets_BT
+        assert targets_BT is not None
+        if num_passes > 1:
+            inputs = {name: values.repeat(num_passes, 1) for name, values in inputs.items()}
+            targets_BT = targets_BT.repeat(num_passes, 1)
+        if self._is_linear:
+            said_BTX = self._base(**inputs, use_cache=False).last_hidden_state
+        else:
+            said_BTX = self.model(**inputs, use_cache=False).logits
+        return said_BTX[targets_BT].unflatten(0, (num_passes, -1))
+
+    def _logits(self, said_PX: Tensor) -> Tensor:
+        said_PX = self._head(said_PX) if self._is_linear else said_PX
+        return said_PX[..., : self._num_tokens]
+
+    def _seeds(self, block: Block, request: TeacherRequest, num_passes: int) -> Tensor:
+        return token_seeds(request.seed, num_passes, block.rows_B, request.num_tokens)
+
+    def _check(self, block: Block, request: TeacherRequest) -> None:
+        assert block.targets_BT is not None, "a language model is asked about tokens"
+        if self._keeps_apart or not _are_packed(block.inputs["position_ids"], block.targets_BT):
+            return
+        kind = self.model.config.model_type
+        raise TeacherAnswerError(
+            f"request {request.request_id}: a {kind} teacher lets packed sequences see each other: "
+            "set data.packing: false, or take another teacher"
+        )
+
+    def _experts(self) -> ExpertRouting:
+        if self._routing is None:  # dense, or of a kind that is refused: let it say so
+            self._routing = ExpertRouting(self.model)
+        return self._routing
+
+
+def _routing_of(model: Any, moe: MoE) -> ExpertRouting | None:
+    """None of a dense model, and of one whose gates are of another kind, where it need not obey."""
+    if isinstance(moe, OwnRouting):
+        if not gates_of(model):
+            return None
+        try:
+            return ExpertRouting(model)
+        except ModelError:
+            return None
+    return ExpertRouting(model)
+
+
+def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:
+    """Whether a sequence that is asked about stands behind another one."""
+    return bool(((position_ids_BT == 0).cumsum(1)[targets_BT] > 1).any())
+
+
+def as_float(logits_PV: np.ndarray) -> Tensor:
+    """float32, of numbers that may be bfloat16 in the bits of uint16."""
+    numbers = as_tensor(logits_PV)
+    return numbers.view(torch.bfloat16).float() if logits_PV.dtype == np.uint16 else numbers.float()

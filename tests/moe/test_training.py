@@ -1,0 +1,65 @@
+"""Gates that learn from what the student writes, through the one loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill.errors import Interrupted
+from distill.fit import Job, fit, load_best
+from tests.moe.test_fit import AS_OWN, DENSE, teachers
+from tests.sampling.test_fits import logged, sampled_job
+
+LEARNS = {"type": "sar", "lr": 0.01}
+
+
+def job_of(root: Path, folder: str, moe: dict[str, Any]) -> Job:
+    changes: dict[str, Any] = {
+        "teachers": teachers(root, moe),
+        "aggregation": {"type": "mean", "mix": "divergences"},
+        "objective": {"type": "reverse_kl"},
+    }
+    return sampled_job(root, folder, {"type": "on_policy"}, wire=DENSE, **changes)
+
+
+def weights_after(job: Job) -> dict[str, torch.Tensor]:
+    fit(job)
+    return load_best(job).student.state_dict()
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], tensor) for name, tensor in other.items())
+
+
+def test_one_unexplored_pass_of_the_models_own_experts_is_on_policy_distillation(
+    tmp_path: Path,
+) -> None:
+    gkd = weights_after(job_of(tmp_path, "gkd", {"type": "own"}))
+    assert are_equal(weights_after(job_of(tmp_path, "ka", AS_OWN)), gkd)
+    explored = AS_OWN | {"explore": 1.0}
+    assert not are_equal(weights_after(job_of(tmp_path, "explored", explored)), gkd)
+
+
+def test_frozen_gates_are_all_experts_and_gates_that_learn_are_not(tmp_path: Path) -> None:
+    everyone = weights_after(job_of(tmp_path, "all", {"type": "all"}))
+    assert are_equal(weights_after(job_of(tmp_path, "frozen", LEARNS | {"lr": 0})), everyone)
+    learnt_job = job_of(tmp_path, "learnt", LEARNS)
+    assert not are_equal(weights_after(learnt_job), everyone)
+    told = logged(learnt_job)
+    assert [row["teacher.t0.gate_version_rate"] for row in told] == list(range(1, len(told) + 1))
+    assert all(row["teacher.t0.gate_kl_rate"] > 0 for row in told)
+
+
+def test_gates_go_on_bit_for_bit_after_a_stop(tmp_path: Path) -> None:
+    whole = weights_after(job_of(tmp_path, "whole", LEARNS))
+    stop = tmp_path / "stop"
+    job = job_of(tmp_path, "stopped", LEARNS)
+    with pytest.raises(Interrupted, match="stopped at step 3 of"):
+        fit(replace(job, stop_file=str(stop)), report=lambda cursor: stop.touch())
+    # Other teachers, which have never heard of the gates of the first three steps.
+    again = replace(job_of(tmp_path, "again", LEARNS), folder=job.folder)
+    assert are_equal(weights_after(again), whole)
