@@ -5,6 +5,7 @@ Shape suffixes: B rows, T tokens, N positions, K teachers, V vocabulary.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from distill.aggregation import UniformMean
 from distill.aggregation.mixture import mix
 from distill.comparison_language import Compared, Teachers, compare
 from distill.data.batches import Batches
@@ -25,7 +25,9 @@ from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TokenAnswers
 from distill.token_module import TokenModule, labels_at, sequences_at
 from tests.test_language_fit import job_of
-from tests.toys_language import DOMAINS, NUM_TOKENS, language_experiment, llama, write_tokenizer
+from tests.toys_language import DOMAINS, NUM_TOKENS, language_experiment, write_tokenizer
+
+PACE = {"epochs": 6, "batch_size": 4, "log_every": 5}
 
 
 def learned(per: str, **more: Any) -> dict[str, Any]:
@@ -142,21 +144,15 @@ def test_a_samples_weights_are_its_own_whatever_it_is_packed_with(tmp_path: Path
 
 def write_teachers(root: Path) -> None:
     """Each has learnt one domain's texts and not the other's."""
-    job = job_of(root, "tuning", aggregation={"type": "mean"})
+    pace = {"epochs": 8, "batch_size": 4, "eval_every": 99}
+    job = replace(job_of(root, "tuning", trainer=pace), guidance=None)
     blocks = job.data.open()
     rows = np.asarray(blocks.rows("train"))
     for d, domain in enumerate(DOMAINS):
-        model = llama(d)
-        module = TokenModule(model, NUM_TOKENS).train()
         own = rows[blocks.domains_of(rows) == blocks.domain_names.index(domain)]
-        batches = Batches(blocks, own, 4, seed=0)
-        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
-        for step in range(40):
-            (batch,) = batches.at(step)
-            optimizer.zero_grad()
-            module(batch, None, Knobs()).loss.backward()
-            optimizer.step()
-        model.save_pretrained(root / "tuned" / domain)
+        tuned = replace(job, folder=str(root / "fits" / domain), seed=d, train_rows=own)
+        fit(tuned)
+        load_best(tuned).student.save_pretrained(root / "tuned" / domain)
         write_tokenizer(root / "tuned" / domain)
 
 
@@ -183,7 +179,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("per", ["token", "sample"])
 def test_it_learns_which_teacher_knows_a_text(root: Path, per: str) -> None:
-    job = tuned_job(root, f"learns-{per}", trainer={"epochs": 6, "batch_size": 4}, **learned(per))
+    job = tuned_job(root, f"learns-{per}", trainer=PACE, **learned(per))
     start = compared(job, build_module(job).eval())
     assert start.routing is not None
     assert start.routing.metrics()["router.load.films.meals"] == pytest.approx(0.5)
@@ -191,4 +187,32 @@ def test_it_learns_which_teacher_knows_a_text(root: Path, per: str) -> None:
     found = compared(job, load_best(job))
     assert found.routing is not None
     metrics = found.routing.metrics()
-    print(metrics, found.aggregate.total.perplexity, start.aggregate.total.perplexity)
+    for domain in DOMAINS:
+        assert metrics[f"router.load.{domain}.{domain}"] > (0.75 if per == "sample" else 0.5)
+    alone = [found.teachers[domain].total.perplexity for domain in DOMAINS]
+    assert found.aggregate.total.perplexity < start.aggregate.total.perplexity < min(alone)
+    told = [json.loads(line)["metrics"] for line in (Path(job.folder) / "metrics.jsonl").open()]
+    losses = [metrics["router.loss"] for metrics in told if "router.loss" in metrics]
+    assert losses[-1] < losses[0] - 0.05
+    assert all(metrics["teacher.films.divergence"] > 0 for metrics in told if "kd.loss" in metrics)
+
+
+def test_micro_batches_change_nothing_of_student_and_router(root: Path) -> None:
+    pace = {"epochs": 1, "batch_size": 8}
+    whole = tuned_job(root, "whole", trainer=pace, **learned("sample"))
+    parts = tuned_job(root, "parts", trainer=pace | {"micro_batch_size": 4}, **learned("sample"))
+    fit(whole)
+    fit(parts)
+    other = load_best(parts).state_dict()
+    for name, tensor in load_best(whole).state_dict().items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_without_a_router_there_is_no_aggregate(root: Path) -> None:
+    """Of the teachers alone, and beside a student that has none: left out, not made up."""
+    job = tuned_job(root, "nobody", **learned("token"))
+    plain = build_module(replace(job, guidance=None)).eval()
+    for found in (compared(job, None), compared(job, plain)):
+        assert not found.aggregate.by_domain and found.routing is None
+        assert found.teachers["films"].total.num_labelled > 0
+    assert found.student.total.agreement is None
