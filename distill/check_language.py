@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from distill.aggregation import Routed
+from distill.aggregation import LearnedRouter, Routed
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
 from distill.config import SPLITS, Experiment, KMeans, Lora, Serving, Student, TfidfBaseline
@@ -61,6 +61,11 @@ def _refuse_what_speaks(experiment: Experiment) -> None:
             f"objective.type {experiment.objective.type} compares tokens, task is "
             "classification: set task to language_model, or use forward_kl"
         )
+    if isinstance(experiment.aggregation, LearnedRouter):
+        raise ConfigError(
+            "aggregation.type learned weighs teachers of language models, task is classification: "
+            "use attention, which is trained with the student, or routed"
+        )
     if trainer.select_by == "eval.perplexity":
         raise ConfigError(
             "trainer.select_by eval.perplexity is of language models, task is classification: use "
@@ -111,7 +116,7 @@ def _refuse_what_classifies(experiment: Experiment) -> None:
     if isinstance(experiment.aggregation, Routed):
         raise ConfigError(
             f"aggregation.type {experiment.aggregation.type} weighs rows by a classifier, task is "
-            "language_model: use mean, weights, uncertainty, single or oracle"
+            "language_model: use mean, weights, uncertainty, learned, single or oracle"
         )
     if experts is not None and isinstance(experts.partition, KMeans):
         raise ConfigError(

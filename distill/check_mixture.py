@@ -96,15 +96,27 @@ def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
         if len(lost) == 0:
             continue
         domain = int(corpus.domains_of(lost[:1])[0])
+        place = _place(corpus, split, int(lost[0]))
         if domain < 0:
+            called = "blocks" if isinstance(corpus, Blocks) else "rows"
             raise DataError(
-                f"aggregation.type oracle asks the teacher of a row's domain, and {len(lost)} rows "
-                f"of the {split} split have no domain: give data.columns.domain, and fill it in"
+                f"aggregation.type oracle asks the teacher of a row's domain, and {len(lost)} "
+                f"{called} of the {split} split have no domain, the first from {place}: give "
+                "data.columns.domain, and fill it in"
             )
         raise ConfigError(
             f"aggregation.type oracle asks the teacher of a row's domain, and none is called "
-            f"{corpus.domain_names[domain]!r} ({split} split): the teachers are {', '.join(names)}"
+            f"{corpus.domain_names[domain]!r}, the domain of {place}: the teachers are "
+            f"{', '.join(names)}"
         )
+
+
+def _place(corpus: Corpus | Blocks, split: str, row: int) -> str:
+    """Where in the data a row is, or a block begins; counted from 1, without dropped rows."""
+    if isinstance(corpus, Blocks):
+        row = int(next(corpus.column("rows", [row]))[0])
+        corpus = corpus.documents
+    return f"row {row - corpus.rows(split).start + 1} of the {split} split"
 
 
 def check_router(aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus) -> None:

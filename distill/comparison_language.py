@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.aggregation import Aggregation
+from distill.aggregation import Aggregation, LearnedRouter
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.errors import Interrupted
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.language import TokenScores, score_chunk
+from distill.evaluation.routing import TokenRouting
 from distill.fit import Guidance, TeacherSpec
 from distill.models.decoder import head_of
 from distill.models.language_student import merged
@@ -118,6 +119,9 @@ class Compared:
     """Nothing where only teachers were compared."""
     teachers: dict[str, Scores]
     aggregate: Scores
+    """Nothing under a learned router of which there is none: of no student, or a baseline."""
+    routing: TokenRouting | None = None
+    """Whom a learned router trusts."""
 
 
 def compare(
@@ -128,10 +132,13 @@ def compare(
     aggregation: Aggregation,
     is_asked_to_stop: Callable[[], bool],
     chunk_mb: float,
+    routed_by: TokenModule | None = None,
 ) -> Compared:
     """A student on the test split beside its teachers and their aggregate, at temperature 1.
 
     Without a ``module`` teachers and aggregate alone. ``chunk_mb``: logits at once, of all models.
+    ``routed_by``: whose learned router weighs the teachers, by default the module's own. Of a
+    router per sample the aggregate has read the text that it is measured on.
     """
     names = [t.name for t in teachers.guidance.teachers]
     heads = stream.heads()
@@ -139,6 +146,8 @@ def compare(
         Reader(t.serving.wire, heads.get(t.name), t.num_labels) for t in teachers.guidance.teachers
     ]
     found = Compared(Scores(), {name: Scores() for name in names}, Scores())
+    mixing = _Mixing(aggregation, blocks, names, routed_by or module)
+    found.routing = mixing.routing
     num_tokens = teachers.num_tokens
     size = _chunk_size(chunk_mb, num_tokens, 1 + len(readers))
     batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
@@ -149,8 +158,7 @@ def compare(
                 assert isinstance(answers, TokenAnswers)
                 labels_P = labels_at(batch)
                 hidden_PH = None if module is None else module.positions(batch)[0]
-                homes_B = torch.from_numpy(blocks.homes_of(batch.rows_B, names))
-                chosen_KB = aggregation.choose(RoutingInputs(tuple(names), homes_B))
+                mixing.turn_to(batch, None if mixing.module is not module else hidden_PH)
                 for domain, b, chunk in _chunks(size, blocks, batch):
                     labels_n = labels_P[chunk]
                     said_KnV = torch.stack(
@@ -161,19 +169,59 @@ def compare(
                     )
                     for name, said_nV in zip(names, said_KnV, strict=True):
                         found.teachers[name].add(domain, score_chunk(said_nV, labels_n, None))
-                    asked_Kn = chosen_KB[:, b : b + 1].expand(-1, len(labels_n))
-                    logp_nV = _aggregate(aggregation, TeacherAnswers(said_KnV, asked_Kn))
-                    found.aggregate.add(domain, score_chunk(logp_nV, labels_n, None))
+                    logp_nV = mixing.logp(said_KnV, b, chunk)
+                    if logp_nV is not None:
+                        found.aggregate.add(domain, score_chunk(logp_nV, labels_n, None))
                     if module is not None and hidden_PH is not None:
                         logits_nV = _logits(module, hidden_PH[chunk])
                         found.student.add(domain, score_chunk(logits_nV, labels_n, logp_nV))
     return found
 
 
-def _aggregate(aggregation: Aggregation, answers: TeacherAnswers) -> Tensor:
-    """Log-probabilities [n, V]."""
-    weights_Kn = aggregation.weigh(answers, None, None).weights_KB
-    return aggregation.target(answers, weights_Kn, 1.0).logp_NV
+class _Mixing:
+    """The teachers' aggregate, batch after batch."""
+
+    def __init__(
+        self,
+        aggregation: Aggregation,
+        blocks: Blocks,
+        names: Sequence[str],
+        module: TokenModule | None,
+    ) -> None:
+        """``module``: whose router weighs, if the aggregation is a learned one."""
+        self.module = module
+        self._aggregation, self._blocks, self._names = aggregation, blocks, tuple(names)
+        self._is_learned = isinstance(aggregation, LearnedRouter)
+        self.routing: TokenRouting | None = None
+        if self._is_learned and module is not None and module.router is not None:
+            self.routing = TokenRouting(self._names, blocks.domain_names)
+        self._weights_KP: Tensor | None = None
+
+    def turn_to(self, batch: Any, hidden_PH: Tensor | None) -> None:
+        """``hidden_PH``: of ``module``, where they are known already."""
+        homes_B = torch.from_numpy(self._blocks.homes_of(batch.rows_B, self._names))
+        self._chosen_KB = self._aggregation.choose(RoutingInputs(self._names, homes_B))
+        if self.routing is None or self.module is None:
+            return
+        if hidden_PH is None:
+            hidden_PH = self.module.positions(batch)[0]
+        routes = self.module.routes(batch, hidden_PH)
+        assert routes is not None
+        self._weights_KP = routes.log_weights_KN.exp()
+        domains_P = batch.domains_B[batch.targets_BT.nonzero()[:, 0]]
+        self.routing.add(self._weights_KP, routes.homes_N, domains_P)
+
+    def logp(self, said_KnV: Tensor, b: int, chunk: slice) -> Tensor | None:
+        """Log-probabilities [n, V] at positions of row b; None under a router that is not there."""
+        asked_Kn = self._chosen_KB[:, b : b + 1].expand(-1, said_KnV.shape[1])
+        answers = TeacherAnswers(said_KnV, asked_Kn)
+        if self._weights_KP is not None:
+            weights_Kn = self._weights_KP[:, chunk]
+        elif self._is_learned:
+            return None
+        else:
+            weights_Kn = self._aggregation.weigh(answers, None, None).weights_KB
+        return self._aggregation.target(answers, weights_Kn, 1.0).logp_NV
 
 
 def _logits(module: TokenModule, hidden_nH: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from distill.aggregation import Aggregation
+from distill.aggregation import Aggregation, LearnedRouter
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
 from distill.errors import Interrupted
@@ -337,6 +337,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 {t.name: t.num_labels for t in guidance.teachers} if guidance else {},
                 job.trainer.loss_chunk_mb,
                 {t.name: t.serving.moe.num_passes for t in guidance.teachers} if guidance else {},
+                _homes(job),
             )
         return DistillModule(
             job.model.build(job.seed),
@@ -345,6 +346,16 @@ def build_module(job: Job) -> DistillModule | TokenModule:
             [t.name for t in guidance.teachers] if guidance else (),
             len(job.model.label_names),
         )
+
+
+def _homes(job: Job) -> list[int]:
+    """Of each domain, the teacher that is named like it, or -1; nothing where nobody asks."""
+    guidance = job.guidance
+    if guidance is None or not isinstance(guidance.aggregation, LearnedRouter):
+        return []
+    names = [t.name for t in guidance.teachers]
+    blocks: Any = job.data.open()
+    return [names.index(d) if d in names else -1 for d in blocks.domain_names]
 
 
 def is_done(job: Job) -> bool:

@@ -38,10 +38,10 @@ def evaluate_language(
 ) -> Outcome:
     """Test once: teachers and their aggregate, baselines, the student; then export it."""
     assert plan.blocks is not None
-    told = Tables(plan, student.guidance, interrupt.is_set)
     say("evaluating on the test split")
     rows = []
     module = load_best(student)
+    told = Tables(plan, student.guidance, interrupt.is_set, module)
     compared: Compared | None = None
     if told.can_compare:
         compared = told.compared(student.data, module)
@@ -58,6 +58,8 @@ def evaluate_language(
         name: value for name, value in row.metrics().items() if value is not None
     }
     metrics["student.gflops"] = cost.gflops
+    if compared is not None and compared.routing is not None:
+        metrics |= compared.routing.metrics()
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
     exported = merged(module.student)
@@ -71,9 +73,16 @@ class Tables:
     """The rows of the comparison."""
 
     def __init__(
-        self, plan: Plan, guidance: Guidance | None, is_asked_to_stop: Callable[[], bool]
+        self,
+        plan: Plan,
+        guidance: Guidance | None,
+        is_asked_to_stop: Callable[[], bool],
+        routed_by: TokenModule | None = None,
     ) -> None:
+        """``routed_by``: whose learned router, if it is one, weighs the teachers for all students;
+        None: each one's own."""
         assert plan.blocks is not None
+        self._routed_by = routed_by
         self._plan = plan
         self._blocks: Blocks = plan.blocks
         self._guidance = guidance
@@ -98,6 +107,7 @@ class Tables:
                 self._guidance.aggregation,
                 self._stop,
                 self._plan.experiment.trainer.loss_chunk_mb,
+                self._routed_by,
             )
 
     def teacher_rows(self, compared: Compared) -> list[Row]:
@@ -109,7 +119,7 @@ class Tables:
             sizes.append(info.num_params)
             row = self._row(spec.name, "expert", compared.teachers[spec.name])
             rows.append(replace(row, params=info.num_params, size_mb=info.num_params * 4 / 1e6))
-        if len(rows) > 1:
+        if len(rows) > 1 and compared.aggregate.by_domain:
             mix = self._row(f"{self._guidance.aggregation.type} mix", "mix", compared.aggregate)
             rows.append(replace(mix, params=sum(sizes), size_mb=sum(sizes) * 4 / 1e6))
         return rows

@@ -8,27 +8,37 @@ Shape suffixes: B rows of a micro-batch, T tokens, P and N its positions, K teac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.aggregation import Aggregation
+from distill.aggregation import Aggregation, LearnedRouter
 from distill.models.decoder import base_of, head_of, plain
 from distill.objectives import Objective
 from distill.objectives.fused import FusedHead
+from distill.objectives.likelihood import mixture_nll
 from distill.objectives.tokens import Reader, TokenLoss
 from distill.records import Answers, Batch, Head, Knobs, LossOutput, Mean, TokenAnswers
 from distill.teachers.wires import WireFormat
 
 
+class Routes(NamedTuple):
+    """A learned router's weights at a batch's positions; ``log_weights_KN`` alone is trained."""
+
+    log_weights_KN: Tensor
+    homes_N: Tensor  # int64: the teacher named like the position's domain, -1 without one
+
+
 class TokenModule(nn.Module):
     """L = α · c(T) · mean D(p_T, p_S) + (1 − α) · mean CE(x_{t+1}, z_S).
 
-    Both are means over the positions of the whole global batch; each call returns its
+    All are means over the positions of the whole global batch; each call returns its
     micro-batch's share. Without teachers (``answers`` None) the loss is the cross-entropy alone.
+    A learned router of teachers adds its own loss (aggregation/learned.py), which trains nothing
+    but the router.
     """
 
     def __init__(
@@ -41,10 +51,12 @@ class TokenModule(nn.Module):
         widths: Mapping[str, int] | None = None,
         loss_chunk_mb: float = 256.0,
         passes: Mapping[str, int] | None = None,
+        homes: Sequence[int] = (),
     ) -> None:
         """``num_tokens``: columns that count, of the student; ``widths``: of each teacher, by name,
         like ``wires``. Wider heads are padded ones. ``passes``: answers of each teacher about each
-        position, where there are several."""
+        position, where there are several. ``homes``: of each domain, the teacher that is named like
+        it, or -1; what a learned router is measured by."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student)))
         self.student: PreTrainedModel = student
@@ -56,6 +68,11 @@ class TokenModule(nn.Module):
         self._widths = dict(widths or {})
         self._passes = dict(passes or {})
         self.take_heads({}, "cpu")
+        self.router: nn.Module | None = None
+        if isinstance(aggregation, LearnedRouter):
+            width = head_of(student).in_features
+            self.router = aggregation.build(len(self.wires), num_tokens, width)
+        self._homes = (*homes, -1)  # the last entry is that of no domain, whose index is -1
 
     def take_heads(self, heads: Mapping[str, Head], device: torch.device | str) -> None:
         """The output layers of teachers that send hidden states. No parameters of this module."""
@@ -72,6 +89,7 @@ class TokenModule(nn.Module):
     def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
         assert answers is None or isinstance(answers, TokenAnswers)
         hidden_NH, labels_N = self.positions(batch)
+        routes = None if answers is None else self.routes(batch, hidden_NH)
         loss = TokenLoss(
             labels_N,
             self.num_tokens,
@@ -80,17 +98,34 @@ class TokenModule(nn.Module):
             self._readers if answers is not None else (),
             self.aggregation,
             self.objective,
+            None if routes is None else routes.log_weights_KN.detach().exp(),
         )
         head: Any = head_of(self.student)
         chunk = loss.chunk(self.loss_chunk_mb)
         total = head(hidden_NH, loss, chunk, self.num_tokens) / max(1, batch.num_valid)
         has_teachers = answers is not None and bool(self._readers)
-        return LossOutput(total, None, self._metrics(total, loss, batch, has_teachers))
+        metrics = self._metrics(total, loss, batch, has_teachers)
+        if routes is not None and isinstance(answers, TokenAnswers):
+            assert loss.label_logp_KN is not None
+            nll = mixture_nll(routes.log_weights_KN, loss.label_logp_KN, answers.asked_KP)
+            total = total + nll / max(1, batch.num_valid)
+            metrics |= _router_metrics(routes, nll)
+        return LossOutput(total, None, metrics)
 
     def positions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The student's hidden states [N, H] at the batch's positions, and the next tokens [N]."""
         hidden_BTH = base_of(self.student)(**batch.inputs(), use_cache=False).last_hidden_state
         return hidden_BTH[batch.targets_BT], labels_at(batch)
+
+    def routes(self, batch: Batch, hidden_NH: Tensor) -> Routes | None:
+        """At the positions of :meth:`positions`; None without a learned router."""
+        if self.router is None:
+            return None
+        assert isinstance(self.aggregation, LearnedRouter) and batch.targets_BT is not None
+        log_weights_KN = self.aggregation.log_weights(self.router, hidden_NH, sequences_at(batch))
+        homes_D = torch.tensor(self._homes, device=hidden_NH.device)
+        row_N = batch.targets_BT.nonzero()[:, 0]
+        return Routes(log_weights_KN, homes_D[batch.domains_B[row_N]])
 
     @torch.no_grad()
     def _metrics(
@@ -109,7 +144,31 @@ class TokenModule(nn.Module):
             metrics["kd.loss"] = Mean(sums.kd, sums.num_answered)
             for name, weight in zip(self.wires, sums.weights_K, strict=True):
                 metrics[f"teacher.{name}.weight"] = Mean(weight, sums.num_answered)
+        if has_teachers and len(self.wires) > 1:
+            apart = zip(self.wires, sums.apart_K, sums.num_apart_K, strict=True)
+            metrics |= {f"teacher.{name}.divergence": Mean(d, n) for name, d, n in apart}
         return metrics
+
+
+@torch.no_grad()
+def _router_metrics(routes: Routes, nll: Tensor) -> dict[str, Mean]:
+    """Of positions. The accuracy is of those whose domain a teacher is named like."""
+    log_weights_KN, homes_N = routes
+    count = torch.tensor(float(len(homes_N)), device=homes_N.device)
+    entropy = -(log_weights_KN.exp() * log_weights_KN).sum()
+    is_at_home_N = log_weights_KN.argmax(0) == homes_N
+    return {
+        "router.loss": Mean(nll.detach(), count),
+        "router.entropy": Mean(entropy, count),
+        "router.accuracy": Mean(is_at_home_N.sum().float(), (homes_N >= 0).sum().float()),
+    }
+
+
+def sequences_at(batch: Batch) -> Tensor:
+    """Which of the batch's packed sequences each of its positions is of: int64 [N], rising."""
+    assert batch.position_ids_BT is not None and batch.targets_BT is not None
+    starts_BT = batch.position_ids_BT == 0
+    return starts_BT.flatten().cumsum(0).view_as(starts_BT)[batch.targets_BT]
 
 
 def labels_at(batch: Batch) -> Tensor:

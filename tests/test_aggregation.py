@@ -10,6 +10,7 @@ from distill.aggregation import (
     Aggregation,
     Attention,
     FixedWeights,
+    LearnedRouter,
     OracleDomain,
     Routed,
     Single,
@@ -44,6 +45,7 @@ def all_of(num_teachers: int) -> list[Aggregation]:
         Uncertainty(),
         Uncertainty(is_hard=True),
         Attention(dropout=0),
+        LearnedRouter(),
     ]
 
 

@@ -224,6 +224,27 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"student.vocab_size": 64}, ConfigError, r"student.vocab_size \(64\) is of classifiers"),
     ({"aggregation": {"type": "attention"}}, ConfigError, "'attention' reads the logits of all"),
     ({"aggregation": {"type": "routed", "router": "x"}}, ConfigError, "routed weighs rows by a"),
+    # whom a learned router, or the domain, cannot choose
+    (
+        {"aggregation": {"type": "learned"}, "teachers.0.wire": {"type": "topk"}},
+        ConfigError,
+        "'learned' learns from .* the wire topk .* take the wire hidden or dense for every",
+    ),
+    (
+        {"aggregation": {"type": "learned"}, "objective": {"type": "uld"}},
+        ConfigError,
+        "'learned' learns from .*'uld' .* take mean, weights, oracle or single",
+    ),
+    (
+        {"aggregation": {"type": "weights", "weights": [1, 2, 3]}},
+        ConfigError,
+        "aggregation.weights has 3 values for 2 teachers",
+    ),
+    (
+        {"aggregation": {"type": "oracle"}, "teachers.1.name": "soups"},
+        ConfigError,
+        "none is called 'meals', the domain of row \\d+ of the train split: .* are films, soups",
+    ),
     ({"baselines": [{"type": "tfidf"}]}, ConfigError, "tfidf classifies, task is language_model"),
     ({"trainer.select_by": "eval.f1"}, ConfigError, "select_by eval.f1 is of classifiers"),
     # experts and low-rank updates
@@ -273,6 +294,7 @@ CLASSIFIERS: list[tuple[dict[str, Any], str]] = [
     ({"objective": {"type": "uld"}}, "objective.type uld compares tokens"),
     ({"experts.serving.moe": ALL}, "experts.serving.moe.type all is of language models"),
     ({"aggregation": DIVERGENCES}, "aggregation.mix divergences is of language models"),
+    ({"aggregation": {"type": "learned"}}, "learned weighs teachers of .* use attention"),
     *(
         ({f"experts.{key}.wire": {"type": wire}}, f"experts.{key}.wire.type {wire} .* use dense")
         for key, wire in (("serving", "topk"), ("serving", "hidden"), ("router.serving", "sampled"))

@@ -7,11 +7,19 @@ from pydantic import Field
 from distill.aggregation.alone import OracleDomain, Single
 from distill.aggregation.attention import Attention
 from distill.aggregation.fixed import FixedWeights, UniformMean
+from distill.aggregation.learned import LearnedRouter
 from distill.aggregation.routed import Routed
 from distill.aggregation.uncertainty import Uncertainty
 
 Aggregation = Annotated[
-    UniformMean | FixedWeights | Routed | Single | OracleDomain | Uncertainty | Attention,
+    UniformMean
+    | FixedWeights
+    | Routed
+    | Single
+    | OracleDomain
+    | Uncertainty
+    | Attention
+    | LearnedRouter,
     Field(discriminator="type"),
 ]
 
@@ -19,6 +27,7 @@ __all__ = [
     "Aggregation",
     "Attention",
     "FixedWeights",
+    "LearnedRouter",
     "OracleDomain",
     "Routed",
     "Single",

@@ -1,6 +1,6 @@
-"""Whom a router chose for each row, how evenly it loads the experts, and how sure it was.
+"""Whom a router chose, how evenly it loads the experts, and how sure it was.
 
-Shape suffixes: R rows of a split, K experts.
+Shape suffixes: R rows of a split, P positions of a batch, K experts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distill.aggregation import Routed
 from distill.records import RoutingInputs
@@ -75,3 +76,38 @@ def routing_of(
         domains_R=domains_R,
         domain_names=tuple(domain_names),
     )
+
+
+class TokenRouting:
+    """The weights that a learned router gave the teachers of language models; sums over positions.
+
+    The names are those of :meth:`Routing.metrics`, where a load is a share of the weight.
+    """
+
+    def __init__(self, names: tuple[str, ...], domain_names: tuple[str, ...]) -> None:
+        self._names = names
+        self._domain_names = domain_names
+        self._load_DK = torch.zeros(len(domain_names) + 1, len(names), dtype=torch.float64)
+        self._confidence = 0.0
+        self._num_right = self._num_at_home = 0
+
+    def add(self, weights_KP: Tensor, homes_P: Tensor, domains_P: Tensor) -> None:
+        """``homes_P``: the teacher of each position's domain, ``domains_P`` that; -1: none."""
+        self._load_DK.index_add_(0, domains_P % len(self._load_DK), weights_KP.T.double())
+        self._confidence += float(weights_KP.amax(0).double().sum())
+        self._num_right += int((weights_KP.argmax(0) == homes_P).sum())
+        self._num_at_home += int((homes_P >= 0).sum())
+
+    def metrics(self) -> dict[str, float]:
+        total_D = self._load_DK.sum(1)  # the weights of a position sum to 1
+        num_positions = float(total_D.sum())
+        loads = zip(self._names, (self._load_DK.sum(0) / num_positions).tolist(), strict=True)
+        metrics = {f"router.load.{name}": load for name, load in loads}
+        metrics["router.confidence"] = self._confidence / num_positions
+        if self._num_at_home:
+            metrics["router.accuracy"] = self._num_right / self._num_at_home
+        for d, domain in enumerate(self._domain_names):
+            if total_D[d] > 0:
+                shares = zip(self._names, (self._load_DK[d] / total_D[d]).tolist(), strict=True)
+                metrics |= {f"router.load.{name}.{domain}": share for name, share in shares}
+        return metrics

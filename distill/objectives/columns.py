@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distill.aggregation.mixture import Space, log_weights
 from distill.objectives.divergence import Divergence
+from distill.objectives.likelihood import LabelLogp
 
 LogitsOf = Callable[[slice], Tensor]
 """Columns -> their logits."""
@@ -36,17 +37,18 @@ class Teachers(NamedTuple):
     mix: Space
     objective: Divergence
     temperature: float
+    is_routed: bool = False  # whether a router asks what they say of the labels
 
-    def scaled(self, columns: slice) -> Tensor:
+    def scaled(self, logits_KnC: Tensor) -> Tensor:
         """[K, n, C] at the temperature; [1, n, C] where logits are what is mixed."""
-        logits_KnC = self.logits_of(columns) / self.temperature
+        logits_KnC = logits_KnC / self.temperature
         if self.mix == "logits":
             return (self.weights_Kn[..., None] * logits_KnC).sum(0, keepdim=True)
         return logits_KnC
 
     def logp(self, columns: slice, lse_Kn: Tensor) -> Tensor:
         """[n, C]: the target, as :func:`distill.aggregation.mixture.mix` makes it."""
-        logp_KnC = self.scaled(columns) - lse_Kn[..., None]
+        logp_KnC = self.scaled(self.logits_of(columns)) - lse_Kn[..., None]
         if self.mix == "logits":
             return logp_KnC[0]
         return torch.logsumexp(logp_KnC + log_weights(self.weights_Kn)[..., None], dim=0)
@@ -95,6 +97,7 @@ class SplitLoss:
         lse_n = soft_n = label_logit_n = best_n = lowest_n
         choice_n = torch.full_like(labels_n, -1)
         lse_T_Kn: Tensor | None = None
+        likelihood = LabelLogp(labels_n)
         for part in columns:
             logits_nC = logits_of(part)
             lse_n = torch.logaddexp(lse_n, logits_nC.logsumexp(1))
@@ -107,10 +110,15 @@ class SplitLoss:
             best_n = torch.maximum(most_n, best_n)
             if teachers is not None:
                 soft_n = torch.logaddexp(soft_n, (logits_nC / teachers.temperature).logsumexp(1))
-                part_Kn = teachers.scaled(part).logsumexp(2)
+                said_KnC = teachers.logits_of(part)
+                part_Kn = teachers.scaled(said_KnC).logsumexp(2)
                 lse_T_Kn = part_Kn if lse_T_Kn is None else torch.logaddexp(lse_T_Kn, part_Kn)
+                if teachers.is_routed:
+                    likelihood.add(said_KnC, part)
         self._lse_n, self._soft_lse_n, self._lse_T_Kn = lse_n, soft_n, lse_T_Kn
         self._label_logit_n, self._choice_n = label_logit_n, choice_n
+        is_routed = teachers is not None and teachers.is_routed
+        self.label_logp_Kn = likelihood.value if is_routed else None
 
     def _compare(self, teachers: Teachers, logits_of: LogitsOf, columns: list[slice]) -> None:
         """The second pass."""

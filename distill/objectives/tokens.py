@@ -15,13 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from distill.aggregation import Aggregation
+from distill.aggregation import Aggregation, LearnedRouter
+from distill.aggregation.mixture import only_asked
 from distill.errors import ConfigError
 from distill.objectives import Objective
 from distill.objectives.columns import LogitsOf, SplitLoss, Teachers
 from distill.objectives.fused import BlockLoss, Chunk
+from distill.objectives.likelihood import LabelLogp
 from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
 from distill.teachers.wires import WireFormat
+
+APART_EVERY = 16
+"""Of so many positions one's divergence from each teacher is looked at."""
 
 
 class Reader(NamedTuple):
@@ -56,13 +61,19 @@ def check_mixing(
     if aggregation.type == "attention":
         raise ConfigError(
             "aggregation.type 'attention' reads the logits of all teachers, which of language "
-            "models are never whole: take mean, weights, oracle, single or uncertainty"
+            "models are never whole: take mean, weights, oracle, single, uncertainty or learned"
         )
     if aggregation.mix == "divergences" and aggregation.sees_logits:
         raise ConfigError(
             f"aggregation.type {aggregation.type!r} weighs teachers by their logits side by side, "
             "but aggregation.mix divergences compares the student with each teacher alone: take "
             "mean, weights, oracle or single, or another mix"
+        )
+    if aggregation.mix == "divergences" and aggregation.type == "learned":
+        raise ConfigError(
+            "aggregation.type 'learned' learns from the likelihood of a mixture, and "
+            "aggregation.mix divergences compares the student with each teacher alone: set "
+            "aggregation.mix: probabilities"
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
     if inexact:
@@ -71,6 +82,13 @@ def check_mixing(
         reason = f"objective.type {objective.type!r} compares the student with each teacher alone"
     else:
         return
+    if isinstance(aggregation, LearnedRouter):
+        raise ConfigError(
+            "aggregation.type 'learned' learns from how probable each teacher finds the student's "
+            f"next token, but {reason}: take "
+            + ("the wire hidden or dense for every teacher, or " if inexact else "")
+            + "mean, weights, oracle or single"
+        )
     if aggregation.sees_logits:
         raise ConfigError(
             f"aggregation.type {aggregation.type!r} weighs teachers by their logits side by side, "
@@ -99,6 +117,8 @@ class Sums(NamedTuple):
     hits: Tensor  # positions whose label is the student's first choice
     num_answered: Tensor
     weights_K: Tensor  # Σ w_k over the answered positions
+    apart_K: Tensor  # Σ c(T) · D(p_k, p_S) over positions that were looked at, and their number
+    num_apart_K: Tensor
 
 
 class TokenLoss:
@@ -110,7 +130,7 @@ class TokenLoss:
     (its value is larger by what teachers differ among themselves). D(p_k, p_S) of a teacher with M
     passes is (1/M) Σ_m D(p_k^m, p_S). Teachers not asked about a position weigh 0 there, and
     positions that nobody answered are left out of D. ``sums`` gathers what has been seen, gradients
-    aside.
+    aside; what of each teacher alone costs extra (``apart_K``) at every APART_EVERY-th position.
     """
 
     def __init__(
@@ -122,7 +142,10 @@ class TokenLoss:
         readers: Sequence[Reader] = (),
         aggregation: Aggregation | None = None,
         objective: Objective | None = None,
+        weights_KN: Tensor | None = None,
     ) -> None:
+        """``weights_KN``: of an aggregation whose weights are learnt. What the teachers then say
+        of the labels is kept in ``label_logp_KN``, log p_k(y_n) at temperature 1."""
         self._labels_N = labels_N
         self._num_columns = num_columns
         self._temperature = knobs.temperature
@@ -133,7 +156,10 @@ class TokenLoss:
         self._objective = objective
         zero = torch.zeros((), device=labels_N.device)
         kd, ce, hits, num_answered = (zero.clone() for _ in range(4))
-        self.sums = Sums(kd, ce, hits, num_answered, zero.new_zeros(len(self._readers)))
+        weights_K, apart_K, num_apart_K = (zero.new_zeros(len(self._readers)) for _ in range(3))
+        self.sums = Sums(kd, ce, hits, num_answered, weights_K, apart_K, num_apart_K)
+        self._weights_KN = weights_KN
+        self.label_logp_KN = None if weights_KN is None else torch.zeros_like(weights_KN)
         if answers is not None:
             asked_KN = answers.asked_KP.cpu().numpy()
             # Where each teacher's answers about position n start among all that it gave.
@@ -176,6 +202,8 @@ class TokenLoss:
         self.sums.kd.add_(loss.kd)
         self.sums.ce.add_(loss.ce)
         self.sums.hits.add_(loss.hits)
+        if self.label_logp_KN is not None and loss.label_logp_Kn is not None:
+            self.label_logp_KN[:, rows] = loss.label_logp_Kn
         return loss
 
     def _teachers(self, rows: slice) -> Teachers:
@@ -185,7 +213,9 @@ class TokenLoss:
         asked_Kn = self._answers.asked_KP[:, rows]
         is_answered_n = asked_Kn.any(0)
         weights_Kn = torch.full(asked_Kn.shape, 1 / len(asked_Kn), device=asked_Kn.device)
-        weights_Kn[:, is_answered_n] = self._weights(asked_Kn[:, is_answered_n])
+        weights_Kn[:, is_answered_n] = self._weights(
+            asked_Kn[:, is_answered_n], rows, is_answered_n
+        )
         self._note(weights_Kn[:, is_answered_n])
 
         pairs = list(zip(self._readers, self._answers.payloads, strict=True))
@@ -204,6 +234,7 @@ class TokenLoss:
             self._aggregation.mix,
             self._objective,
             self._temperature,
+            is_routed=self.label_logp_KN is not None,
         )
 
     def _decoded(self, rows: slice) -> list[_Said]:
@@ -268,25 +299,31 @@ class TokenLoss:
         logits_KmV = _stacked([said_k(at)[0] for said_k in said], asked_Km)
         with torch.no_grad():
             answers = TeacherAnswers(logits_KmV, asked_Km)
-            weights_Km = self._aggregation.weigh(answers, None, None).weights_KB
+            if self._aggregation.sees_logits:
+                weights_Km = self._aggregation.weigh(answers, None, None).weights_KB
+            else:
+                weights_Km = self._weights(asked_Km, at, kept)
             target = self._aggregation.target(answers, weights_Km, self._temperature)
             self._note(weights_Km)
+            self._note_labels(logits_KmV, at, kept)
+            self._note_apart(logits_KmV, asked_Km, logits_mV[kept], at)
         return self._objective(logits_mV[kept], target, self._temperature).sum()
 
     def _one_by_one(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
         """Σ over the block of Σ_k w_k D(p_k, student)."""
         asked_Km, kept = self._asked(at)
-        weights_Km = self._weights(asked_Km)
+        weights_Km = self._weights(asked_Km, at, kept)
         self._note(weights_Km)
         logits_mV = logits_mV[kept]
         total = logits_mV.new_zeros(())
         for k, reader in enumerate(self._readers):
             asked_m = asked_Km[k]
-            for said_mX in said[k](at):
-                if len(said_mX):
-                    divergence_m = self._to_one(reader, said_mX, logits_mV[asked_m])
-                    weights_m = weights_Km[k][asked_m] / reader.num_passes
-                    total = total + (weights_m * divergence_m).sum()
+            passes = [said_mX for said_mX in said[k](at) if len(said_mX)]
+            if passes:
+                each = [self._to_one(reader, said_mX, logits_mV[asked_m]) for said_mX in passes]
+                divergence_m = torch.stack(each).mean(0)
+                total = total + (weights_Km[k][asked_m] * divergence_m).sum()
+                self._note_apart_of(k, divergence_m)
         return total
 
     def _to_one(self, reader: Reader, said_mX: Tensor, logits_mV: Tensor) -> Tensor:
@@ -297,15 +334,45 @@ class TokenLoss:
         target = Target(logp_mV, logp_mV.new_ones(1, len(logp_mV)))
         return self._objective(logits_mV, target, self._temperature)
 
-    def _weights(self, asked_Kn: Tensor) -> Tensor:
-        """Of an aggregation that does not look at the logits."""
+    def _weights(self, asked_Kn: Tensor, at: slice, kept: slice | Tensor) -> Tensor:
+        """Of an aggregation that does not look at the logits, at the kept positions among ``at``,
+        of which ``asked_Kn`` tells."""
         assert self._aggregation is not None
+        if self._weights_KN is not None:
+            return only_asked(self._weights_KN[:, at][:, kept], asked_Kn)
         unseen_Kn0 = torch.empty(*asked_Kn.shape, 0, device=asked_Kn.device)
         return self._aggregation.weigh(TeacherAnswers(unseen_Kn0, asked_Kn), None, None).weights_KB
 
     def _note(self, weights_Kn: Tensor) -> None:
         self.sums.num_answered.add_(weights_Kn.shape[1])
         self.sums.weights_K.add_(weights_Kn.sum(1))
+
+    def _note_labels(self, logits_KmV: Tensor, at: slice, kept: slice | Tensor) -> None:
+        if self.label_logp_KN is not None:
+            likelihood = LabelLogp(self._labels_N[at][kept])
+            likelihood.add(logits_KmV, slice(0, logits_KmV.shape[2]))
+            self.label_logp_KN[:, at][:, kept] = likelihood.value
+
+    def _note_apart(
+        self, logits_KmV: Tensor, asked_Km: Tensor, logits_mV: Tensor, at: slice
+    ) -> None:
+        """D(p_k, p_S) of a sample: a softmax for each teacher would cost as much as the loss."""
+        if len(logits_KmV) == 1:
+            return  # it is the loss
+        some = slice(-at.start % APART_EVERY, None, APART_EVERY)
+        for k, (said_mV, asked_m) in enumerate(
+            zip(logits_KmV[:, some], asked_Km[:, some], strict=True)
+        ):
+            divergence_m = self._to_one(
+                self._readers[k], said_mV[asked_m], logits_mV[some][asked_m]
+            )
+            self._note_apart_of(k, divergence_m)
+
+    def _note_apart_of(self, k: int, divergence_m: Tensor) -> None:
+        assert self._objective is not None
+        scaled = self._objective.scale(self._temperature) * divergence_m.detach().sum()
+        self.sums.apart_K[k] += scaled
+        self.sums.num_apart_K[k] += len(divergence_m)
 
 
 def _stacked(logits: Sequence[Tensor], asked_Km: Tensor) -> Tensor:
