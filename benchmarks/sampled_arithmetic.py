@@ -49,7 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--warm-steps", type=int, default=1200)
+    parser.add_argument("--warm-steps", type=int, default=3500)
+    parser.add_argument("--no-equal-time", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path("runs/sampled-arithmetic"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
             if name == LED:
                 budget_s = found["seconds"]
                 continue
-            if found["seconds"] > 0.7 * budget_s:
+            if args.no_equal_time or found["seconds"] > 0.7 * budget_s:
                 continue
             num_steps = round(args.steps * budget_s / found["seconds"])
             job = job_of(name, folder / f"{name}, equal time", seed, warm, args)
@@ -76,7 +77,10 @@ def main() -> None:
         print(markdown(rows, args.seeds), flush=True)
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
     record |= {"warm_steps": args.warm_steps, "versions": versions()}
-    record |= {"teacher": teachers_score(), "config": yaml.safe_load(CONFIG.read_text())}
+    record |= {
+        "teacher": teachers_score(args.folder / "teacher"),
+        "config": yaml.safe_load(CONFIG.read_text()),
+    }
     RESULTS.with_suffix(".json").write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(
         f"The teacher: exact match {record['teacher']:.1%}.\n\n" + markdown(rows, args.seeds)
@@ -141,8 +145,8 @@ def exact_match(model: Any, data: Any) -> float:
     return score_answers(answers, [p.reference for p in prompts]).exact_match
 
 
-def teachers_score() -> float:
-    experiment = load(CONFIG)
+def teachers_score(folder: Path) -> float:
+    experiment = load(CONFIG, [f"output={folder}"])
     (teacher,) = experiment.teachers
     plan = check(experiment)
     job = student_job(experiment, plan, Path(experiment.output), 0, None)
