@@ -98,9 +98,9 @@ class GateTraining:
         (kl, balance), count = self._sums, max(1, self._num_steps)
         self._sums, self._num_steps = (0.0, 0.0), 0
         return {
-            f"teacher.{self._teacher}.gate_kl_rate": kl / count,
-            f"teacher.{self._teacher}.gate_balance_rate": balance / count,
-            f"teacher.{self._teacher}.gate_version_rate": float(self._optimizer.state.version),
+            f"teacher.{self._teacher}.gate_kl": kl / count,
+            f"teacher.{self._teacher}.gate_balance": balance / count,
+            f"teacher.{self._teacher}.gate_version": float(self._optimizer.state.version),
         }
 
     def state_dict(self) -> dict[str, Any]:
