@@ -41,7 +41,7 @@ class GateTraining:
         reduce: Callable[[Tensor], Tensor],
         device: torch.device | str = "cpu",
     ) -> None:
-        self._teacher = teacher
+        self.teacher = teacher
         self._client = client
         self._stream = stream
         self._reduce = reduce
@@ -71,13 +71,13 @@ class GateTraining:
             rows_N = part.rows_B[part.valid_B.cpu().numpy()]
             if len(rows_N) == 0:
                 continue
-            request_id = f"{self._teacher}/gate/{seed}/{i}"
+            request_id = f"{self.teacher}/gate/{seed}/{i}"
             asked = GateRequest(
-                self._stream.request(self._teacher, request_id, rows_N, seed),
+                self._stream.request(self.teacher, request_id, rows_N, seed),
                 student_PV.detach().float().cpu().numpy(),
                 temperature,
             )
-            found = self._client.gate_gradient(self._teacher, asked)
+            found = self._client.gate_gradient(self.teacher, asked)
             check_gradient(asked, found)
             totals_G[:size] += torch.from_numpy(found.values)
             totals_G[size:] += torch.tensor(
@@ -89,7 +89,7 @@ class GateTraining:
         count = max(1.0, num_positions)
         self._sums = (self._sums[0] + kl_sum / count, self._sums[1] + balance_sum / count)
         state = self._optimizer.step(totals_G[:size].float(), int(num_positions))
-        self._stream.take_gate(self._teacher, state)
+        self._stream.take_gate(self.teacher, state)
         return state
 
     def timings(self) -> dict[str, float]:
@@ -98,9 +98,9 @@ class GateTraining:
         (kl, balance), count = self._sums, max(1, self._num_steps)
         self._sums, self._num_steps = (0.0, 0.0), 0
         return {
-            f"teacher.{self._teacher}.gate_kl": kl / count,
-            f"teacher.{self._teacher}.gate_balance": balance / count,
-            f"teacher.{self._teacher}.gate_version": float(self._optimizer.state.version),
+            f"teacher.{self.teacher}.gate_kl_rate": kl / count,
+            f"teacher.{self.teacher}.gate_balance_rate": balance / count,
+            f"teacher.{self.teacher}.gate_version_rate": float(self._optimizer.state.version),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,4 +109,4 @@ class GateTraining:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self._optimizer.load_state_dict(saved)
-        self._stream.take_gate(self._teacher, self._optimizer.state)
+        self._stream.take_gate(self.teacher, self._optimizer.state)

@@ -80,7 +80,7 @@ def test_a_student_is_compared_with_the_model_itself(tmp_path: Path) -> None:
         spec: Any = job.data
         blocks = build_blocks(Corpus(Path(spec.corpus)), spec.tokenizer, spec.max_length)
         with shown.open(job.data) as stream:
-            module = build_module(job).eval()
+            module: Any = build_module(job).eval()
             scores = compare(
                 module, blocks, shown, stream, job.guidance.aggregation, lambda: False, 16.0
             )

@@ -87,12 +87,12 @@ def test_the_teacher_answers_with_its_newest_gates_and_a_resumed_run_goes_on(
     student = Student(tmp_path, replace_noise(SAR))
     training = student.training()
     before = student.answers()
-    kls = []
+    kls, told = [], dict[str, float]()
     for seed in range(6):
         training.step(student.batches().at(0), student.logits_of, seed)
         told = training.timings()
-        kls.append(told["teacher.t.gate_kl"])
-    assert told["teacher.t.gate_version"] == 6 and told["teacher.t.gate_balance"] == 0
+        kls.append(told["teacher.t.gate_kl_rate"])
+    assert told["teacher.t.gate_version_rate"] == 6 and told["teacher.t.gate_balance_rate"] == 0
     assert kls[-1] < 0.99 * kls[0]
     after = student.answers()
     assert not np.allclose(before, after, atol=1e-3)
