@@ -51,9 +51,12 @@ FAMILIES: dict[str, tuple[Any, Any, str]] = {
 DENSE = DenseWire(dtype="float32")
 
 
-def mixture(family: str = "mixtral", own: int = OWN, seed: int = 0) -> PreTrainedModel:
+def mixture(
+    family: str = "mixtral", own: int = OWN, seed: int = 0, num_layers: int = 2
+) -> PreTrainedModel:
     config, causal, experts = FAMILIES[family]
-    settings = config(**SIZES, **{experts: NUM_EXPERTS}, num_experts_per_tok=own)
+    changes = {experts: NUM_EXPERTS, "num_experts_per_tok": own, "num_hidden_layers": num_layers}
+    settings = config(**SIZES | changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return causal(settings).eval()

@@ -77,8 +77,9 @@ class _Forward:
     seeds_n: Tensor | None = None
     is_noisy: bool = False
     counted_n: Tensor | None = None  # bool: tokens that statistics are about; None: none are kept
-    silent_L: list[float] = field(default_factory=list)
-    asked_LE: list[np.ndarray] = field(default_factory=list)
+    # Read when the forward is over: a GPU is not waited for at each layer.
+    silent_L: list[Tensor] = field(default_factory=list)
+    asked_LE: list[Tensor] = field(default_factory=list)
     importance_LE: list[Tensor] = field(default_factory=list)
     """Σ over the counted tokens of the weights, differentiable."""
 
@@ -143,13 +144,14 @@ class Gate(nn.Module):
         now, num = self.under_way, self.num_experts
         with torch.no_grad():
             own_mass_n = logits_nE.float().softmax(1).gather(1, own_nK).sum(1)
-            now.silent_L.append(float((1 - own_mass_n)[counted_n].double().sum()))
-            asked_E = chosen_nK[counted_n].flatten().bincount(minlength=num)
-            now.asked_LE.append(asked_E.cpu().numpy())
+            now.silent_L.append(((1 - own_mass_n) * counted_n).double().sum())
+            asked_nK = counted_n[:, None].expand_as(chosen_nK).long()
+            asked_E = torch.zeros(num, dtype=torch.long, device=chosen_nK.device)
+            now.asked_LE.append(asked_E.scatter_add(0, chosen_nK.flatten(), asked_nK.flatten()))
         if torch.is_grad_enabled():
             spread_nE = torch.zeros_like(logits_nE, dtype=torch.float32)
             spread_nE = spread_nE.scatter(1, chosen_nK, weights_nK.float())
-            now.importance_LE.append(spread_nE[counted_n].sum(0))
+            now.importance_LE.append((spread_nE * counted_n[:, None]).sum(0))
 
 
 def likeliest(rule: Rule, logits_nE: Tensor, num: int) -> Tensor:
@@ -270,7 +272,9 @@ class ExpertRouting:
 def usage_of(forward: Any) -> ExpertUsage:
     """Of a forward whose tokens were counted."""
     return ExpertUsage(
-        int(forward.counted_n.sum()), np.array(forward.silent_L), np.stack(forward.asked_LE)
+        int(forward.counted_n.sum()),
+        torch.stack(forward.silent_L).cpu().numpy(),
+        torch.stack(forward.asked_LE).cpu().numpy(),
     )
 
 

@@ -40,7 +40,9 @@ class GateOptimizer:
         step without positions."""
         if num_positions == 0:
             return self._state
-        gradient_G = torch.as_tensor(gradient_sum_G, dtype=torch.float32).cpu()
+        if isinstance(gradient_sum_G, np.ndarray):
+            gradient_sum_G = torch.from_numpy(gradient_sum_G.copy())  # Ray's are read-only
+        gradient_G = gradient_sum_G.float().cpu()
         self._values.grad = gradient_G / num_positions
         self._adamw.step()
         self._values.grad = None
