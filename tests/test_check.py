@@ -71,7 +71,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"experts.partition": {"type": "kmeans"}, "aggregation": {"type": "oracle"}},
         ConfigError,
-        r"none is called 'films' \(train split\): the teachers are cluster-0, cluster-1",
+        r"none is called 'films', the domain of row \d+ of the train split: the teachers are cluster-0",
     ),
     (
         {
@@ -80,7 +80,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
             "aggregation": {"type": "oracle"},
         },
         DataError,
-        "162 rows of the train split have no domain: give data.columns.domain",
+        "162 rows of the train split have no domain, the first from row 1 of .*: give data.columns",
     ),
     ({"student.heads": 5}, ConfigError, "heads"),
     ({"student": {"size_mb": 0.001}}, ConfigError, "student.size_mb"),
