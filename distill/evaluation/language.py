@@ -3,14 +3,13 @@
 Sums and counts add over chunks, batches, ranks and domains; means do not. Nothing here needs the
 logits of more than one chunk of positions.
 
-Shape suffixes: N positions of a chunk, V vocabulary, D domains, S the sums of TokenScores.
+Shape suffixes: N positions of a chunk, V vocabulary, S the sums of TokenScores.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -64,13 +63,10 @@ class TokenScores:
         return self.jsd_sum / self.num_answered if self.num_answered else None
 
 
-NUM_SUMS = len(fields(TokenScores))
-
-
-def position_scores(
+def score_chunk(
     student_logits_NV: Tensor, labels_N: Tensor, teacher_logp_NV: Tensor | None = None
-) -> Tensor:
-    """float64[N, S]: the scores of each position alone, whose sums are a TokenScores.
+) -> TokenScores:
+    """Of a chunk of positions.
 
     A negative label (UNLABELLED) is none. ``teacher_logp_NV``: the teachers' aggregate at T = 1.
     It may have fewer columns than the student, whose others are then padding: they count in the
@@ -90,34 +86,7 @@ def position_scores(
         shared_NV = log_softmax(logp_NV[:, :V], dim=-1) if logp_NV.shape[1] > V else logp_NV
         agrees_N = shared_NV.argmax(1) == teacher_logp_NV.argmax(1)
         columns += [zeros_N + 1, agrees_N, jsd(shared_NV, teacher_logp_NV.float())]
-    return torch.stack([column.double() for column in columns], dim=1)
-
-
-def score_chunk(
-    student_logits_NV: Tensor, labels_N: Tensor, teacher_logp_NV: Tensor | None = None
-) -> TokenScores:
-    """Of a chunk of positions, as :func:`position_scores`."""
-    scores_NS = position_scores(student_logits_NV, labels_N, teacher_logp_NV)
-    return TokenScores.of(scores_NS.sum(0))
-
-
-def sums_by_domain(scores_NS: Tensor, domains_N: Tensor, num_domains: int) -> Tensor:
-    """float64[D + 1, S]; the last row is of positions without a domain (-1)."""
-    rows_N = torch.where(domains_N < 0, num_domains, domains_N)
-    sums_DS = scores_NS.new_zeros(num_domains + 1, scores_NS.shape[1])
-    return sums_DS.index_add_(0, rows_N, scores_NS)
-
-
-def overall(sums_DS: Tensor) -> TokenScores:
-    """All positions of :func:`sums_by_domain`, with and without a domain."""
-    return TokenScores.of(sums_DS.sum(0))
-
-
-def per_domain(sums_DS: Tensor, domain_names: Sequence[str]) -> dict[str, TokenScores]:
-    """By name, the domains that have labelled positions."""
-    assert len(sums_DS) == len(domain_names) + 1
-    scores = {n: TokenScores.of(s) for n, s in zip(domain_names, sums_DS, strict=False)}
-    return {name: score for name, score in scores.items() if score.num_labelled > 0}
+    return TokenScores.of(torch.stack([column.double().sum() for column in columns]))
 
 
 def jsd(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:

@@ -8,14 +8,9 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from distill.evaluation.language import (
-    NUM_SUMS,
     TokenScores,
     jsd,
-    overall,
-    per_domain,
-    position_scores,
     score_chunk,
-    sums_by_domain,
 )
 from distill.records import UNLABELLED
 
@@ -65,21 +60,6 @@ def test_a_position_without_a_label_counts_for_the_teachers_alone():
     assert scores.accuracy == labelled.accuracy
     assert scores.num_answered == N
     assert (labelled.agreement, labelled.jsd) == (None, None)
-
-
-def test_domains_are_told_apart_and_add_up_to_all():
-    student, labels, teacher = data()
-    domains = torch.arange(N) % 3 - 1  # a third of them without one
-    sums = sums_by_domain(position_scores(student, labels, teacher), domains, 3)
-    assert sums.shape == (4, NUM_SUMS)
-    named = per_domain(sums, ["code", "prose", "empty"])
-    assert list(named) == ["code", "prose"]
-    for index, name in enumerate(named):
-        rows = domains == index
-        alone = score_chunk(student[rows], labels[rows], teacher[rows])
-        assert named[name].perplexity == pytest.approx(alone.perplexity)
-        assert named[name].jsd == pytest.approx(alone.jsd)
-    assert overall(sums).perplexity == pytest.approx(score_chunk(student, labels).perplexity)
 
 
 def test_padded_columns_count_in_the_perplexity_and_not_in_the_comparison():
