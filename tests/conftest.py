@@ -1,0 +1,10 @@
+"""Which tests run side by side: see PYTEST_ARGS in the Makefile."""
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start processes follow each other in one worker, and share one Ray there."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group("slow"))
