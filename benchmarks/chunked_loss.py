@@ -7,7 +7,7 @@ One forward and backward of KL(p_T ‖ p_S) from last hidden states, of student 
     chunked   distill.objectives.fused over chunks of trainer.loss_chunk_mb
 
     python benchmarks/chunked_loss.py [--vocabularies 8000 32000 151936] [--repetitions 3]
-                                      [--device cpu|cuda] [--chunk-mb 256] [--out FILE]
+                                      [--device cpu|cuda] [--chunk-mb 340] [--out FILE]
 
 Each measurement is a process of its own: on a CPU the most resident memory that it ever had above
 what it had once its inputs and the place of the head's gradient existed (VmHWM, reset before); on a
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=4096)
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--chunk-mb", type=float, default=256)
+    parser.add_argument("--chunk-mb", type=float, default=340)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--method", choices=METHODS, help="measure this one, in this process")
     out = Path(__file__).parent / "results" / "chunked_loss.json"

@@ -365,7 +365,7 @@ class Trainer(Section):
     dtype: Dtype = "float32"
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    loss_chunk_mb: float = Field(default=256, gt=0)
+    loss_chunk_mb: float = Field(default=340, gt=0)
     """Language models: MB of float32 logits, the student's and the teachers' together, that the
     loss holds at once (a few copies of it are alive for a moment)."""
     epochs: float = Field(default=3.0, gt=0)

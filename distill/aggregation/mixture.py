@@ -7,9 +7,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
 
 from distill.records import RoutingInputs, Target, TeacherAnswers
+from distill.tempered import log_softmax_at
 from distill.variant import Variant
 
 Space = Literal["logits", "probabilities", "divergences"]
@@ -72,12 +72,14 @@ def only_asked(weights_KB: Tensor, asked_KB: Tensor) -> Tensor:
 
 def mix(logits_KBV: Tensor, weights_KB: Tensor, temperature: float, space: Space) -> Target:
     """The aggregate's log-probabilities at ``temperature``."""
+    if len(logits_KBV) == 1 and not weights_KB.requires_grad:  # 1, and no copies of [B, V]
+        return Target(log_softmax_at(logits_KBV[0], temperature), weights_KB)
     if space == "logits":
         # Not einsum: under autocast it would round the teachers' logits to bf16.
         mixed_BV = (weights_KB[..., None] * logits_KBV).sum(0)
-        logp_BV = log_softmax(mixed_BV / temperature, dim=-1)
+        logp_BV = log_softmax_at(mixed_BV, temperature)
     else:
-        logp_KBV = log_softmax(logits_KBV / temperature, dim=-1)
+        logp_KBV = log_softmax_at(logits_KBV, temperature)
         # log-sum-exp: a confident teacher's tail underflows when probabilities are added.
         logp_BV = torch.logsumexp(logp_KBV + log_weights(weights_KB)[..., None], dim=0)
     return Target(logp_BV, weights_KB)

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from distill.moe.gates import ExpertRouting
 from distill.moe.settings import StudentAwareRouter
 from distill.objectives.divergence import kl
+from distill.tempered import log_softmax_at
 
 
 class Share(NamedTuple):
@@ -107,8 +107,8 @@ def _by_position(
         said_PX.detach().split(block), student_PV.split(block), strict=True
     ):
         said_mX.requires_grad_(True)
-        logp_T_mV = log_softmax(logits_of(said_mX).float() / temperature, dim=1)
-        logp_S_mV = log_softmax(student_mV.to(said_mX.device) / temperature, dim=1)
+        logp_T_mV = log_softmax_at(logits_of(said_mX).float(), temperature)
+        logp_S_mV = log_softmax_at(student_mV.to(said_mX.device), temperature)
         kl_sum = kl(logp_T_mV, logp_S_mV).sum()
         slopes.append(torch.autograd.grad(kl_sum, said_mX)[0])
         total += float(kl_sum.detach())

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from distill.records import Target
+from distill.tempered import log_softmax_at
 from distill.variant import Variant
 
 
@@ -44,7 +44,7 @@ class Divergence(Variant):
         raise NotImplementedError
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
-        logp_S_NV = log_softmax(student_logits_NV / temperature, dim=-1)
+        logp_S_NV = log_softmax_at(student_logits_NV, temperature)
         return self.terms(target.logp_NV, logp_S_NV).sum(-1)
 
 

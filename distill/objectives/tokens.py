@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy
 
 from distill.aggregation import Aggregation, LearnedRouter
 from distill.aggregation.mixture import only_asked
@@ -24,6 +24,7 @@ from distill.objectives.fused import BlockLoss, Chunk
 from distill.objectives.likelihood import LabelLogp
 from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
 from distill.teachers.wires import WireFormat
+from distill.tempered import log_softmax_at
 
 APART_EVERY = 16
 """Of so many positions one's divergence from each teacher is looked at."""
@@ -330,7 +331,7 @@ class TokenLoss:
         assert self._objective is not None
         if not reader.wire.is_exact:
             return reader.wire.forward_kl(said_mX, logits_mV, self._temperature)
-        logp_mV = log_softmax(said_mX / self._temperature, dim=-1)
+        logp_mV = log_softmax_at(said_mX, self._temperature)
         target = Target(logp_mV, logp_mV.new_ones(1, len(logp_mV)))
         return self._objective(logits_mV, target, self._temperature)
 

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import pad
 
 from distill.objectives.divergence import Divergence
 from distill.records import Target
+from distill.tempered import log_softmax_at
 
 
 class UniversalLogits(Divergence):
@@ -31,7 +32,7 @@ class UniversalLogits(Divergence):
         return temperature
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
-        p_S_NV = log_softmax(student_logits_NV / temperature, dim=-1).exp()
+        p_S_NV = log_softmax_at(student_logits_NV, temperature).exp()
         p_T_NV = target.logp_NV.exp()
         width = max(p_S_NV.shape[-1], p_T_NV.shape[-1])
         return (_sorted(p_T_NV, width) - _sorted(p_S_NV, width)).abs().sum(-1)
