@@ -1,4 +1,4 @@
-"""Which tests run side by side: see PYTEST_ARGS in the Makefile."""
+"""Which tests run side by side: see PYTEST_WORKERS in the Makefile."""
 
 import pytest
 
