@@ -1,7 +1,7 @@
 """What a mixture-of-experts teacher's silent experts are worth: KD, GKD, ALL, KA and SAR, compared.
 
     python -m distill.samples.arithmetic --out data/arithmetic --domains addition subtraction
-    python benchmarks/moe_teachers.py [--seeds 0 1 2] [--steps 150]
+    python benchmarks/moe_teachers.py [--seeds 0 1 2] [--steps 100]
 
 Trains a Mixtral of 8 experts from scratch on arithmetic (configs/arithmetic-teacher.yaml's data and
 pace, --teacher-epochs of them), then of each seed one student that has seen the data's own text for
@@ -47,9 +47,9 @@ METHODS: dict[str, tuple[str, list[str]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--warm-steps", type=int, default=150)
-    parser.add_argument("--teacher-epochs", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--warm-steps", type=int, default=2000)
+    parser.add_argument("--teacher-epochs", type=int, default=16)
     parser.add_argument("--folder", type=Path, default=Path("runs/moe-teachers"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
