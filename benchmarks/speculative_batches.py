@@ -98,7 +98,8 @@ def judge_of(
     def judge(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
         request = DraftRequest(
             "r",
-            "s",
+            "writer",
+            0,
             asked,
             drafted.past,
             drafted.rows_b,

@@ -22,6 +22,11 @@ def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None
             f"{key}.moe.type sar trains the gates on what the student writes, and sampling.type is "
             "dataset: let the student write, or set moe.type: all"
         )
+    if experiment.kd.alpha == 0:
+        raise ConfigError(
+            f"{key}.moe.type sar trains the gates on what teacher and student differ in, and with "
+            "kd.alpha 0 nobody is asked: raise kd.alpha, or set moe.type: all"
+        )
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
             f"{key}.moe.type sar compares teacher and student token by token, and objective.type "

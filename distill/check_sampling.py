@@ -8,7 +8,7 @@ from distill.errors import ConfigError
 from distill.models.plain_head import described
 from distill.plan import Line
 from distill.sampling import Speculative, TeacherText, Written
-from distill.sampling.memory import check_forgets
+from distill.sampling.memory import check_reads_on
 
 
 def check_sampling(experiment: Experiment) -> None:
@@ -54,8 +54,22 @@ def check_sampling(experiment: Experiment) -> None:
 def check_speakers(experiment: Experiment, languages: Languages, names: tuple[str, ...]) -> None:
     """Who judges or writes can do so."""
     sampling = experiment.sampling
-    if not isinstance(sampling, Speculative | TeacherText):
+    if not isinstance(sampling, Written):
         return
+    if isinstance(sampling, Speculative | TeacherText):
+        _check_speaking_teacher(experiment, sampling, names)
+    if not isinstance(sampling, TeacherText):
+        student = experiment.student
+        start = student.init_from.path if student.init_from else student.path
+        if start is not None:
+            check_reads_on("student", described(start), experiment.data.max_length)
+    if isinstance(sampling, Speculative):
+        _check_ranks(sampling, languages)
+
+
+def _check_speaking_teacher(
+    experiment: Experiment, sampling: Speculative | TeacherText, names: tuple[str, ...]
+) -> None:
     if sampling.teacher is None and len(names) > 1:
         raise ConfigError(
             f"sampling.teacher is missing: name one of {', '.join(names)}, the one to "
@@ -65,17 +79,15 @@ def check_speakers(experiment: Experiment, languages: Languages, names: tuple[st
         raise ConfigError(
             f"sampling.teacher {sampling.teacher!r} is no teacher: name one of {', '.join(names)}"
         )
-    if not isinstance(sampling, Speculative):
-        return
-    folders = {f"teachers.{t.name}": t.path for t in experiment.teachers}
+    name = sampling.teacher or names[0]
+    folders = {t.name: (f"teachers.{t.name}", t.path) for t in experiment.teachers}
     if experiment.experts is not None:
-        folders["experts.base"] = experiment.experts.base
-    student = experiment.student
-    start = student.init_from.path if student.init_from else student.path
-    if start is not None:
-        folders["student"] = start
-    for key, folder in folders.items():
-        check_forgets(key, described(folder))
+        folders[name] = ("experts.base", experiment.experts.base)
+    key, folder = folders[name]
+    check_reads_on(key, described(folder), experiment.data.max_length)
+
+
+def _check_ranks(sampling: Speculative, languages: Languages) -> None:
     sizes = [info.vocab_size for info in (*languages.teachers.values(), languages.base) if info]
     for name in ("top_k", "top_k_end"):
         value = getattr(sampling, name)

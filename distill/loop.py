@@ -208,13 +208,18 @@ def train(
 
 
 def _over_ranks(timings: dict[str, float], engine: Engine) -> dict[str, float]:
-    """Seconds, rows and bytes add up over ranks; of MEANS the mean is taken."""
+    """Seconds, rows and bytes add up over ranks; of MEANS the mean is taken.
+
+    All ranks have the same names. NaN: a rank has nothing to tell; what none has is left out.
+    """
     if not timings:
         return {}
     names = sorted(timings)
     local = torch.tensor([timings[name] for name in names], dtype=torch.float64)
-    totals = dict(zip(names, engine.reduce(local.to(engine.device)).tolist(), strict=True))
-    return {n: v / engine.world_size if n.endswith(MEANS) else v for n, v in totals.items()}
+    is_known = ~local.isnan()
+    both = torch.stack([local.where(is_known, 0.0), is_known.double()])
+    found = zip(names, *engine.reduce(both.to(engine.device)).tolist(), strict=True)
+    return {n: sum / num if n.endswith(MEANS) else sum for n, sum, num in found if num}
 
 
 def _refuse_divergence(name: str, value: float, step: int) -> None:

@@ -57,6 +57,7 @@ NEWER: dict[str, str] = {
     "data.packing": "true",
     "data.max_unlearnable": "0.01",
     "student.init_from.keep": "first",
+    "sampling.type": "dataset",
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 
@@ -155,6 +156,7 @@ def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
         if not any(key == skip or key.startswith(f"{skip}.") for skip in OPERATIONAL)
         and not _is_operational_serving(key)
         and NEWER.get(key) != value
+        and not (key.endswith("moe.type") and value == "own")  # as before there was another
     }
     return kept | {"data.fingerprint": data_fingerprint}
 

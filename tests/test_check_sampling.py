@@ -75,7 +75,7 @@ def test_a_sweep_over_sampled_text_is_refused(tmp_path: Path) -> None:
         check(parse(raw), command="sweep")
 
 
-def test_a_model_that_cannot_take_tokens_back_is_refused(tmp_path: Path) -> None:
+def test_a_model_whose_window_is_too_narrow_is_refused(tmp_path: Path) -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     from tests.toys_language import write_llama, write_tokenizer
@@ -93,5 +93,23 @@ def test_a_model_that_cannot_take_tokens_back_is_refused(tmp_path: Path) -> None
     )
     MistralForCausalLM(config).save_pretrained(tmp_path / "films")
     write_tokenizer(tmp_path / "films")
-    with pytest.raises(InputError, match=r"teachers\.films: a mistral model .* cannot take back"):
+    with pytest.raises(InputError, match=r"teachers\.films: a mistral model attends to the last 8"):
         check(parse(experiment_of(tmp_path, SKD)))
+
+
+@pytest.mark.parametrize("sampling", [{"type": "on_policy"}, {"type": "mixed"}, SKD])
+def test_a_student_without_a_cache_to_read_on_from_is_refused(
+    tmp_path: Path, sampling: dict[str, Any]
+) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    from tests.toys_language import write_tokenizer
+
+    config = MambaConfig(
+        vocab_size=NUM_TOKENS, hidden_size=16, num_hidden_layers=1, state_size=4, expand=2
+    )
+    MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
+    write_tokenizer(tmp_path / "mamba")
+    raw = experiment_of(tmp_path, sampling, student={"path": str(tmp_path / "mamba")})
+    with pytest.raises(InputError, match=r"student: a mamba model .* has no cache of keys"):
+        check(parse(raw))

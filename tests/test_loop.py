@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from distill.aggregation import Attention, UniformMean
 from distill.config import KD, Optimizer, Trainer
 from distill.errors import CheckpointError, Interrupted, TrainingError
-from distill.loop import NoTeachers, Pace, Selection, train
+from distill.loop import NoTeachers, Pace, Selection, _over_ranks, train
 from distill.module import DistillModule
 from distill.objectives import ForwardKL
 from distill.records import Cursor, Knobs, TeacherAnswers
@@ -201,3 +202,19 @@ def test_schedule_warms_up_and_decays() -> None:
     assert linear.at(75).lr == pytest.approx(0.25)
     constant = Schedule(100, Optimizer(lr=1.0, warmup=0, decay="constant"), KD(temperature=4))
     assert constant.at(99) == Knobs(temperature=4, alpha=0.5, lr=1.0)
+
+
+def test_ranks_add_up_what_each_of_them_has_to_tell():
+    """A rank that heard nothing of a mixture counts neither in its sums nor in its means."""
+
+    class TwoRanks:
+        device, world_size = CPU, 2
+
+        def reduce(self, both):
+            other = {"a.rows": 5.0, "b.silent_mass_rate": 0.5, "c.idlest_expert_rate": math.nan}
+            values = torch.tensor([other[name] for name in sorted(other)], dtype=torch.float64)
+            known = ~values.isnan()
+            return both + torch.stack([values.nan_to_num(), known.double()])
+
+    mine = {"a.rows": 3.0, "b.silent_mass_rate": math.nan, "c.idlest_expert_rate": math.nan}
+    assert _over_ranks(mine, TwoRanks()) == {"a.rows": 8.0, "b.silent_mass_rate": 0.5}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -49,6 +50,8 @@ class ExpertUsage:
 
     L layers with a gate, E experts of a layer.
     """
+
+    METRICS: ClassVar = ("silent_mass_rate", "busiest_expert_rate", "idlest_expert_rate")
 
     num_tokens: int
     silent_mass_L: np.ndarray  # float64: Σ over tokens of 1 − Σ of softmax(H) over the own top-k

@@ -16,15 +16,21 @@ from distill.sampling.draw import are_kept, draw
 from distill.sampling.memory import Memory
 from distill.sampling.records import DraftRequest, Verdict
 
-MAX_SESSIONS = 8  # caches kept; whoever's was let go of has it built again
+MAX_WRITERS = 32  # caches kept; whoever's was let go of has it built again
 
 
 @dataclass
 class _Session:
+    """One step of a writer."""
+
+    step: int
     memory: Memory
     rows_b: np.ndarray  # that the memory holds
     num_read: int = 0  # rounds
     num_kept: int = 0
+
+    def precedes(self, request: DraftRequest) -> bool:
+        return self.step == request.step and self.num_read <= len(request.past)
 
     def read(self, rows_b: np.ndarray, tokens_bG: np.ndarray) -> torch.Tensor:
         """float32[b, G, V]."""
@@ -40,7 +46,7 @@ class _Session:
 
 
 class Judging:
-    """Keeps a cache for each session; none of them is more than what its requests repeat."""
+    """Keeps a cache for each writer, of its newest step: no more than what its requests repeat."""
 
     def __init__(self, model: Any, num_tokens: int) -> None:
         self._model = model
@@ -48,11 +54,12 @@ class Judging:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def judge(self, request: DraftRequest) -> Verdict:
-        session = self._sessions.pop(request.session, None)
-        if session is None or session.num_read > len(request.past):
+        session = self._sessions.pop(request.writer, None)
+        if session is None or not session.precedes(request):
+            session = None  # before the next one takes as much memory
             prompts = [prompt.tolist() for prompt in request.prompts]
             memory = Memory(self._model, self._num_tokens, prompts)
-            session = _Session(memory, np.arange(len(prompts)))
+            session = _Session(request.step, memory, np.arange(len(prompts)))
         num_replayed = 0
         for one in request.past[session.num_kept :]:
             if session.num_read == session.num_kept:
@@ -61,8 +68,8 @@ class Judging:
             session.keep(one.kept_b)
         logits_bGV = session.read(request.rows_b, request.read_bG)
         # Only now: what failed on the way is built anew.
-        self._sessions[request.session] = session
-        while len(self._sessions) > MAX_SESSIONS:
+        self._sessions[request.writer] = session
+        while len(self._sessions) > MAX_WRITERS:
             self._sessions.popitem(last=False)
         return _verdict(logits_bGV, request, num_replayed)
 

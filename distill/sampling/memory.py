@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from distill.errors import ModelError
+from distill.errors import ModelError, TrainingError
 from distill.models.decoder import base_of, plain
 from distill.models.load import usable_positions
 
@@ -52,9 +52,17 @@ class Memory:
         return len(self._next_B)
 
     def read(self, tokens_BG: Tensor) -> Tensor:
-        """float32[B, G, V]: the raw logits after each of these tokens."""
+        """float32[B, G, V]: the raw logits after each of these tokens; TrainingError if they hold
+        NaN or infinity."""
         output = self._feed(self._model, tokens_BG.to(self._alive_BS.device))
-        return output.logits[..., : self._num_tokens].float()
+        logits_BGV = output.logits[..., : self._num_tokens].float()
+        # The largest is NaN where any is; a sampler would take token 0 without a word.
+        if not logits_BGV.amax(-1).isfinite().all():
+            raise TrainingError(
+                f"the logits of a {self._model.config.model_type} model that writes or judges hold "
+                "NaN or infinity: check its weights, or run it in float32"
+            )
+        return logits_BGV
 
     def keep(self, num_B: Tensor) -> None:
         """Of the tokens read since the last keep, remember the first so many of each sequence."""
@@ -108,20 +116,30 @@ class Memory:
         self._alive_BS = self._alive_BS.gather(1, order_BS)
 
 
-def check_forgets(key: str, model: Any) -> None:
-    """Raise ModelError, naming ``key``, for a family that cannot un-read tokens.
+def check_reads_on(key: str, model: Any, max_length: int) -> None:
+    """Raise ModelError, naming ``key``, for a family that :class:`Memory` would misread.
 
     Those with a state instead of a cache (Mamba), and those that attend through a window, which
-    counts slots. Needs no weights.
+    counts slots, too narrow for ``max_length`` tokens and what may lie forgotten among them. Needs
+    no weights.
     """
     config = plain(model).config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    has_window = getattr(config, "layer_types", None) is None and bool(
-        getattr(config, "sliding_window", None)
-    )
-    if kinds != {"full_attention"} or has_window or getattr(plain(model), "_is_stateful", False):
-        shown = ", ".join(sorted(kinds - {"full_attention"})) or "sliding_attention"
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if not kinds:
+        kinds = {"sliding_attention" if window else "full_attention"}
+    others = kinds - {"full_attention", "sliding_attention"}
+    if others or getattr(plain(model), "_is_stateful", False):
+        shown = ", ".join(sorted(others)) or "recurrent"
         raise ModelError(
-            f"{key}: a {config.model_type} model with {shown} layers cannot take back tokens that "
-            "it has read, which sampling.type skd needs: use on_policy, or another model"
+            f"{key}: a {config.model_type} model with {shown} layers has no cache of keys and "
+            "values to read on from, which writing needs: use sampling.type dataset, or another "
+            "model"
+        )
+    least = 2 * max_length + SPARE_SLOTS
+    if "sliding_attention" in kinds and window is not None and window < least:
+        raise ModelError(
+            f"{key}: a {config.model_type} model attends to the last {window} places, and writing "
+            f"at data.max_length {max_length} needs {least}: lower data.max_length, use "
+            "sampling.type dataset, or another model"
         )

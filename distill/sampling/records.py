@@ -16,7 +16,7 @@ from distill.sampling.settings import Decoding
 class Round:
     """A round of drafts that has been judged."""
 
-    rows_b: np.ndarray  # int64: which of the session's prompts are being written on
+    rows_b: np.ndarray  # int64: which of the step's prompts are being written on
     tokens_bG: np.ndarray  # int64: what the teacher read: the last token, and all drafts but one
     kept_b: np.ndarray  # int64: how many of tokens_bG stayed
 
@@ -25,13 +25,14 @@ class Round:
 class DraftRequest:
     """Drafts to be judged, with all that a teacher needs that has never heard of them.
 
-    Idempotent: a replica without the session's cache reads ``past`` again, in the same portions,
+    Idempotent: a replica without the step's cache reads ``past`` again, in the same portions,
     and answers with the same bits.
     """
 
     request_id: str
-    session: str
-    prompts: tuple[np.ndarray, ...]  # int64, of the whole session
+    writer: str  # who has one step's drafts judged at a time
+    step: int
+    prompts: tuple[np.ndarray, ...]  # int64, of the whole step
     past: tuple[Round, ...]
     rows_b: np.ndarray  # int64
     last_b: np.ndarray  # int64: the last token of each

@@ -172,8 +172,9 @@ class SampledTargets:
         judge = None
         num_drafts = 1
         if isinstance(sampling, Speculative):
-            judge = _Judge(self._client, self._wanted, sampling, prompts, seeds_B, step)
             num_drafts = sampling.drafts
+            if prompts:  # a rank without rows drafts with the others, and asks nobody
+                judge = _Judge(self._client, self._wanted, sampling, prompts, seeds_B, step)
         module: Any = self._engine.module
         found = write(
             module.student,
@@ -252,13 +253,14 @@ class _Judge:
         self._sampling = sampling
         self._prompts = tuple(np.array(prompt) for prompt in prompts)
         self._seeds_B = seeds_B
-        self._session = f"{wanted.session}/{step}"
+        self._step = step
         self._top_k = sampling.top_k_at(step / max(1, wanted.num_steps - 1))
 
     def __call__(self, drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
         request = DraftRequest(
-            f"{self._session}/{len(drafted.past)}",
-            self._session,
+            f"{self._wanted.session}/{self._step}/{len(drafted.past)}",
+            self._wanted.session,
+            self._step,
             self._prompts,
             drafted.past,
             drafted.rows_b,

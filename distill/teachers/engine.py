@@ -6,6 +6,7 @@ for a mixture of experts that is asked several times), X what a wire encodes of 
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.data.splits import mix64
-from distill.errors import TeacherAnswerError
+from distill.errors import TeacherAnswerError, TrainingError
 from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateGradient, GateState
 from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
@@ -108,20 +109,22 @@ class TeacherEngine:
     @torch.inference_mode()
     def judge(self, request: DraftRequest) -> Verdict:
         """Of a language model: which drafts pass, and what comes instead of the first other."""
-        return self._speaker.judging.judge(request)
+        with _finite(request.request_id):
+            return self._speaker.judging.judge(request)
 
     @torch.inference_mode()
     def write(self, request: WriteRequest) -> WrittenText:
         """Of a language model: how it continues each prompt."""
-        found = write(
-            self._speaker.model,
-            self.num_labels,
-            [prompt.tolist() for prompt in request.prompts],
-            request.limits,
-            request.ends,
-            request.seeds_B,
-            request.decoding,
-        )
+        with _finite(request.request_id):
+            found = write(
+                self._speaker.model,
+                self.num_labels,
+                [prompt.tolist() for prompt in request.prompts],
+                request.limits,
+                request.ends,
+                request.seeds_B,
+                request.decoding,
+            )
         texts = tuple(np.array(text, np.int64) for text in found.texts)
         return WrittenText(request.request_id, texts)
 
@@ -236,6 +239,14 @@ def _seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
     place_P = np.arange(int(counts_B.sum())) - first_P
     row_P = np.repeat(rows_B, counts_B).astype(np.uint64)
     return mix64(mix64(row_P) + place_P.astype(np.uint64))
+
+
+@contextmanager
+def _finite(request_id: str) -> Iterator[None]:
+    try:
+        yield
+    except TrainingError as error:  # of a model that writes, which here is the teacher
+        raise TeacherAnswerError(f"request {request_id}: {error}") from None
 
 
 def _of_pass(seeds_P: np.ndarray, number: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """How much the teachers did, and how long the student waited for them."""
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -41,10 +42,14 @@ class Meter:
         self._sums[name] = self._sums.get(name, 0.0) + amount
 
     def read(self) -> dict[str, float]:
+        """The same names whatever happened; NaN for what there is nothing to tell of."""
         kinds = ("wait_s", "rows", "bytes", "cached_rows", "compute_s", "clamped")
         zeros = {f"teacher.{name}.{kind}": 0.0 for name in self.names for kind in kinds}
+        unknown = {
+            f"teacher.{n}.{what}": math.nan for n in self.names for what in ExpertUsage.METRICS
+        }
         with self._lock:
-            sums = zeros | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums
+            sums = zeros | unknown | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums
             sums["stream.queue_depth"] /= max(1, self._num_steps)
             for name, usage in self._usage.items():
                 sums |= {f"teacher.{name}.{what}": x for what, x in usage.metrics().items()}

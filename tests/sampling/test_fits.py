@@ -170,3 +170,14 @@ def test_the_teachers_text_alone_is_learnt_by_its_cross_entropy(tmp_path: Path) 
     next_BT = batch.input_ids_BT.roll(-1, 1)  # type: ignore[union-attr]
     assert torch.equal(greedy_BT[batch.targets_BT], next_BT[batch.targets_BT])
     assert np.isfinite(float(output.loss))
+
+
+def test_a_rank_without_rows_drafts_and_asks_nobody(tmp_path: Path) -> None:
+    job = sampled_job(tmp_path, "run", SKD)
+    assert job.guidance is not None
+    engine = make_engine(build_module(job), job.optimizer, job.trainer, 1)
+    source: Any = open_source(job, job.guidance, engine, 0, "rank0")
+    try:
+        assert source._students_texts({}, np.zeros(0, np.uint64), 0, job.sampling) == []
+    finally:
+        source.close()

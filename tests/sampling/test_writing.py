@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from distill.errors import TrainingError
 from distill.sampling import Decoding
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
 from distill.sampling.judging import Judging
@@ -46,7 +47,8 @@ class JudgeOf:
             self.judging = Judging(self.teacher, NUM_TOKENS)
         request = DraftRequest(
             "r",
-            "s",
+            "writer",
+            0,
             tuple(np.array(p) for p in PROMPTS),
             drafted.past,
             drafted.rows_b,
@@ -146,3 +148,18 @@ def test_long_writing_closes_its_gaps():
         expected = write(teacher, NUM_TOKENS, PROMPTS, limits, (), SEEDS, GREEDY)
     assert found.texts == expected.texts
     assert all(len(t) == n for t, n in zip(found.texts, limits, strict=True))
+
+
+def test_a_judge_keeps_one_cache_for_each_writer():
+    judge = JudgeOf(llama(1), 3, ALL)
+    for _ in range(3):
+        written(llama(2), ALL, judge, num_drafts=2)
+    assert list(judge.judging._sessions) == ["writer"]
+
+
+def test_text_of_a_model_whose_logits_are_no_numbers_is_refused():
+    model = llama(1)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(TrainingError, match="NaN or infinity"):
+        written(model, GREEDY)
