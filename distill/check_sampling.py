@@ -79,7 +79,7 @@ def _check_speaking_teacher(
         raise ConfigError(
             f"sampling.teacher {sampling.teacher!r} is no teacher: name one of {', '.join(names)}"
         )
-    name = sampling.teacher or names[0]
+    name = sampling.teacher or next(iter(names))
     folders = {t.name: (f"teachers.{t.name}", t.path) for t in experiment.teachers}
     if experiment.experts is not None:
         folders[name] = ("experts.base", experiment.experts.base)
