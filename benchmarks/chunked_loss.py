@@ -11,8 +11,7 @@ One forward and backward of KL(p_T ‖ p_S) from last hidden states, of student 
 
 Each measurement is a process of its own: on a CPU the most resident memory that it ever had above
 what it had once its inputs and the place of the head's gradient existed (VmHWM, reset before); on a
-GPU the same of torch's allocator. Both have huge pages, as distill sets them. The two methods take
-turns; medians are reported. The dense one needs about 15 GB at 151,936.
+GPU the same of torch's allocator. The two methods take turns; medians are reported. The dense one needs about 15 GB at 151,936.
 
 Shape suffixes: N positions, H hidden, V vocabulary.
 """
@@ -35,7 +34,6 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 METHODS = ("dense", "chunked")
-HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 
 
 def dense(hidden_NH: Tensor, weight_VH: Tensor, teacher_NH: Tensor, head_VH: Tensor) -> Tensor:
@@ -138,10 +136,7 @@ def compare(arguments: argparse.Namespace, num_columns: int) -> dict:
             command += ["--vocabularies", str(num_columns), "--device", arguments.device]
             command += ["--positions", str(arguments.positions), "--hidden", str(arguments.hidden)]
             command += ["--chunk-mb", str(arguments.chunk_mb)]
-            done = subprocess.run(
-                command, check=True, capture_output=True, text=True, env=os.environ | HUGE_PAGES
-            )
-            told = done.stdout
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             runs[method].append(json.loads(told.splitlines()[-1]))
             print(f"  {num_columns:>7,} {method:8} {runs[method][-1]}", file=sys.stderr)
     for name in ("loss", "grad_hidden_norm", "grad_weight_norm"):

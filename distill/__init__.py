@@ -4,17 +4,12 @@ import distill
 outcome = distill.train("digits.yaml", teachers={"forest": forest, "boosting": boosting})
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill.api import train as train
 
 __version__ = "0.1.0"
-
-# Before torch's first tensor: a block of logits is mapped and given back each time, and in pages of
-# 4 kB the kernel takes as long to hand them out as the CPU to fill them.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def __getattr__(name: str) -> Any:
