@@ -11,7 +11,8 @@ One forward and backward of KL(p_T ‖ p_S) from last hidden states, of student 
 
 Each measurement is a process of its own: on a CPU the most resident memory that it ever had above
 what it had once its inputs and the place of the head's gradient existed (VmHWM, reset before); on a
-GPU the same of torch's allocator. The two methods take turns; medians are reported. The dense one needs about 15 GB at 151,936.
+GPU the same of torch's allocator. The two methods take turns; medians are reported. The dense one
+needs about 15 GB at 151,936.
 
 Shape suffixes: N positions, H hidden, V vocabulary.
 """
