@@ -2,7 +2,6 @@
 #
 #   make quickstart PYTHON=python3.12     another interpreter (3.11 or 3.12)
 #   make test PYTEST_ARGS='-m "not slow"' arguments for pytest
-#   make test PYTEST_WORKERS=0            one test after another (2: slow ones beside the others)
 #
 # The environment is kept until requirements.lock or pyproject.toml change.
 
@@ -13,7 +12,6 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 PYTHON ?=
 PYTEST_ARGS ?=
-PYTEST_WORKERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 
@@ -72,7 +70,7 @@ lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one c
 .PHONY: test
 test: lint types $(OPS) ## Lint, types and all tests
 	@echo "==> pytest (minutes; the slowest tests are listed at the end)"
-	@$(WITH_VENV) python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@$(WITH_VENV) python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## ruff: rules and format; shell syntax
