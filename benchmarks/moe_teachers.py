@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from lm_fits import guidance, spread, student_job, versions
-from sampled_arithmetic import exact_match
+from sampled_arithmetic import NEW, exact_match
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from distill.check import check
@@ -58,7 +58,7 @@ def main() -> None:
     rows: dict[str, list[float]] = {"the teacher": [scored(teacher)]}
     for seed in args.seeds:
         folder = args.folder / f"seed-{seed}"
-        experiment = load(STUDENT, [f"output={folder / 'warm'}", *asked(teacher, "{type: own}")])
+        experiment = load(STUDENT, [f"output={folder / NEW}", *asked(teacher, "{type: own}")])
         experiment = experiment.model_copy(update={"sampling": no_sampling()})
         job = student_job(experiment, check(experiment), folder / "warm", seed, None)
         warm = replace(job, num_steps=args.warm_steps)
@@ -114,7 +114,7 @@ def tuned_teacher(folder: Path, epochs: int) -> Job:
         with seeded(0):
             MixtralForCausalLM(config).save_pretrained(start)
         tokenizer.save_pretrained(start)
-    given = [f"output={folder / 'run'}", f"student={{path: {start}}}"]
+    given = [f"output={folder / NEW}", f"student={{path: {start}}}"]
     experiment = load(TEACHER, [*given, f"trainer.epochs={epochs}"])
     job = student_job(experiment, check(experiment), folder / "run", 0, None)
     fit_and_save(job)
@@ -125,7 +125,7 @@ def job_of(
     folder: Path, seed: int, warm: Job, overrides: list[str], args: argparse.Namespace
 ) -> Job:
     start = f"student={{path: {warm.model_folder}}}"
-    experiment = load(STUDENT, [f"output={folder}", start, *overrides])
+    experiment = load(STUDENT, [f"output={folder / NEW}", start, *overrides])
     plan = check(experiment)
     served = {t.name: (t.path, t) for t in experiment.teachers}
     teachers = guidance(experiment, plan, served, folder / "cache", args.threads)

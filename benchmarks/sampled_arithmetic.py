@@ -43,6 +43,7 @@ METHODS: dict[str, list[str]] = {
     "SKD": [],
 }
 LED = "SKD"
+NEW = "output"  # never made: what is checked need not know that fits of it are there
 
 
 def main() -> None:
@@ -92,7 +93,7 @@ def main() -> None:
 
 
 def warm_start(folder: Path, seed: int, args: argparse.Namespace) -> Job:
-    experiment = load(CONFIG, [f"output={folder}", "sampling={type: dataset}"])
+    experiment = load(CONFIG, [f"output={folder / NEW}", "sampling={type: dataset}"])
     job = student_job(experiment, check(experiment), folder, seed, None)
     job = replace(job, num_steps=args.warm_steps)
     fit_and_save(job)
@@ -101,7 +102,7 @@ def warm_start(folder: Path, seed: int, args: argparse.Namespace) -> Job:
 
 def job_of(name: str, folder: Path, seed: int, warm: Job, args: argparse.Namespace) -> Job:
     start = f"student={{path: {warm.model_folder}}}"
-    experiment = load(CONFIG, [f"output={folder}", start, *METHODS[name]])
+    experiment = load(CONFIG, [f"output={folder / NEW}", start, *METHODS[name]])
     plan = check(experiment)
     served = {t.name: (t.path, t) for t in experiment.teachers}
     # Without a cache: what equal time buys is not to depend on what ran before.
