@@ -56,30 +56,42 @@ class Row(NamedTuple):
 
 def code_rows(library: Path) -> Iterator[Row]:
     """Functions and methods with a docstring, as they stand, of the files below ``library``."""
+    for document, source in library_files(library):
+        for text in functions(source):
+            if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
+                yield _row(text, "code", document)
+
+
+def library_files(library: Path) -> Iterator[tuple[str, str]]:
+    """(name, source) of each file of the library itself, its tests apart."""
     for path in sorted(library.rglob("*.py")):
         place = path.relative_to(library)
         if SKIPPED.isdisjoint(place.parts):
-            document = f"code/{place.as_posix()}"
-            for text in functions(path.read_text(encoding="utf-8", errors="replace")):
-                if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
-                    yield _row(text, "code", document)
+            yield f"code/{place.as_posix()}", path.read_text(encoding="utf-8", errors="replace")
 
 
 def functions(source: str) -> Iterator[str]:
-    """Of a module and of its classes, decorators included, not those within functions."""
+    """The text of those with a docstring, decorators included."""
+    lines = source.splitlines(keepends=True)
+    for node in functions_in(source):
+        if ast.get_docstring(node):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            yield textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).rstrip() + "\n"
+
+
+def functions_in(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Of a module and of its classes, not those within functions."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # templates, and files of other versions
         return
-    lines = source.splitlines(keepends=True)
     pending: list[ast.stmt] = list(reversed(tree.body))
     while pending:
         node = pending.pop()
         if isinstance(node, ast.ClassDef):
             pending += reversed(node.body)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
-            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            yield textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).rstrip() + "\n"
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
 
 
 def prose_rows(archive: Path) -> Iterator[Row]:
