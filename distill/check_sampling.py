@@ -7,7 +7,7 @@ from distill.config import Experiment
 from distill.errors import ConfigError
 from distill.models.plain_head import described
 from distill.plan import Line
-from distill.sampling import Speculative, TeacherText, Written
+from distill.sampling import Speculative, StudentText, TeacherText, Written
 from distill.sampling.memory import check_reads_on
 
 
@@ -107,6 +107,10 @@ def sampling_lines(experiment: Experiment) -> list[Line]:
     longest = sampling.max_new_tokens or experiment.data.max_length - 1
     told = f"{rows} rows a step, up to {longest} tokens each; the teachers' answers are not cached"
     lines = [Line("sampling", sampling.type, told)]
+    if isinstance(sampling, StudentText) and sampling.staleness > 0:
+        meaning = "the teachers answer while the student trains on the steps between"
+        steps = "step" if sampling.staleness == 1 else "steps"
+        lines.append(Line("staleness", f"written {sampling.staleness} {steps} ahead", meaning))
     if isinstance(sampling, Speculative):
         fewest = -(-longest // sampling.drafts)
         lines.append(

@@ -42,9 +42,8 @@ from distill.module import DistillModule
 from distill.moe.settings import StudentAwareRouter
 from distill.moe.training import GateTraining
 from distill.objectives import Objective
-from distill.records import Cursor
-from distill.sampling import DatasetSampling, Sampling, Written
-from distill.sampling.rows import SampledRows
+from distill.records import Batch, Cursor
+from distill.sampling import DatasetSampling, Sampling, StudentText, Written
 from distill.sampling.source import SampledTargets, Wanted
 from distill.schedule import Schedule
 from distill.specs import BlocksSpec, Data, ModelSpec
@@ -101,37 +100,46 @@ class Guidance:
         writer: str,
         num_labels: int,
         boundary: Callable[[], None] | None = None,
-        sampled: SampledRows | None = None,
+        steps_ahead: int | None = None,
     ) -> TeacherStream:
-        """The stream of one process; ``writer`` names its cache segments. ``sampled``: what is
-        shown instead of the data set's rows, and not cached."""
+        """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
+        batches that are written while training, which are shown instead of the data set's rows,
+        and whose answers are not cached; how many are asked about ahead of the one in hand."""
         served = self.served
         keys = {s.name: s.key for s in served if not s.serving.moe.changes}
         names = [t.name for t in self.teachers]
         inputs: Any = data.open()
-        is_language_model = self.teachers[0].is_language_model
-        if sampled is not None:
-            tokens: dict[str, Any] = {s.name: sampled for s in served}
-            cache = open_cache(Cache(type="none"), Path(self.cache_folder), keys, writer)
+        positions_of: Callable[[Batch], np.ndarray] | None = None
+        if steps_ahead is not None:
+            tokens, cache, in_flight = None, Cache(type="none"), steps_ahead
+            positions_of = _positions
         else:
             tokens = {s.name: data.open(s.tokenizer) for s in served}
-            cache = open_cache(self.cache, Path(self.cache_folder), keys, writer)
+            cache, in_flight = self.cache, self.stream.in_flight
+            if self.teachers[0].is_language_model:
+                positions_of = lambda part: inputs.num_targets(part.rows_B)  # noqa: E731
         return TeacherStream(
             client=self.client,
             names=names,
             tokens=tokens,
             num_labels=num_labels,
-            cache=cache,
+            cache=open_cache(cache, Path(self.cache_folder), keys, writer),
             aggregation=self.aggregation,
             router=self.router.name if self.router else None,
-            in_flight=self.stream.in_flight,
+            in_flight=in_flight,
             boundary=boundary,
             homes_of=lambda rows: inputs.corpus.homes_of(rows, names),
             wires={s.name: s.serving.wire for s in served},
-            positions_of=(sampled or inputs).num_targets if is_language_model else None,
+            positions_of=positions_of,
             widths={s.name: s.num_labels for s in served},
             moes={s.name: s.serving.moe for s in served if s.is_language_model},
         )
+
+
+def _positions(part: Batch) -> np.ndarray:
+    """int64[B]: of rows that were written, what is learnt of each; 0 of a filler."""
+    assert part.targets_BT is not None
+    return part.targets_BT.numpy().sum(1)
 
 
 @dataclass(frozen=True)
@@ -283,8 +291,8 @@ def open_source(
         return stream
     assert isinstance(job.data, BlocksSpec) and job.kd is not None
     blocks = job.data.open()
-    rows = SampledRows(blocks.pad_id)
-    stream = guidance.open(job.data, writer, num_classes, engine.barrier, rows)
+    staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
+    stream = guidance.open(job.data, writer, num_classes, engine.barrier, staleness)
     if job.kd.alpha > 0:
         _take_heads(engine, stream)
     module: Any = engine.module
@@ -305,7 +313,7 @@ def open_source(
         for t in guidance.teachers
         if isinstance(t.serving.moe, StudentAwareRouter)
     ]
-    return SampledTargets(wanted, guidance.client, stream, rows, engine, gates)
+    return SampledTargets(wanted, guidance.client, stream, engine, gates)
 
 
 def _take_heads(engine: Engine, stream: TeacherStream) -> None:

@@ -24,7 +24,7 @@ class AsksTeachers(Protocol):
     """The teachers' stream: what the gates' requests have in common with the answers'."""
 
     def request(
-        self, name: str, request_id: str, rows_N: np.ndarray, seed: int = 0
+        self, name: str, request_id: str, part: Any, rows_N: np.ndarray, seed: int = 0
     ) -> TeacherRequest: ...
     def take_gate(self, name: str, gate: GateState) -> None: ...
 
@@ -73,7 +73,7 @@ class GateTraining:
                 continue
             request_id = f"{self.teacher}/gate/{seed}/{i}"
             asked = GateRequest(
-                self._stream.request(self.teacher, request_id, rows_N, seed),
+                self._stream.request(self.teacher, request_id, part, rows_N, seed),
                 student_PV.detach().float().cpu().numpy(),
                 temperature,
             )

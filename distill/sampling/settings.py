@@ -52,14 +52,23 @@ class TeacherText(Written):
     """[ours] greedy; Kim & Rush take beam search."""
 
 
-class OnPolicy(Written):
+class StudentText(Written):
+    """What all that the student writes has in common."""
+
+    staleness: int = Field(default=0, ge=0)
+    """Updates of the student between a text and the step that trains on it. The teachers are asked
+    as soon as it is written: above 0 they answer while the student trains on the steps between. The
+    first steps' text is of the student as it started."""
+
+
+class OnPolicy(StudentText):
     """The student's own text (Agarwal et al. 2024, arXiv 2306.13649)."""
 
     type: Literal["on_policy"] = "on_policy"
     decoding: Decoding = Decoding()
 
 
-class Mixed(Written):
+class Mixed(StudentText):
     """GKD's mixture (arXiv 2306.13649): each step is all the student's text, or all the data's."""
 
     type: Literal["mixed"] = "mixed"
@@ -68,7 +77,7 @@ class Mixed(Written):
     decoding: Decoding = Decoding()
 
 
-class Speculative(Written):
+class Speculative(StudentText):
     """Speculative knowledge distillation (Xu et al. 2024, arXiv 2410.11325): interleaved sampling.
 
     The student drafts; a draft that the teacher would not rank among its first ``top_k`` is
