@@ -101,10 +101,12 @@ class Guidance:
         num_labels: int,
         boundary: Callable[[], None] | None = None,
         steps_ahead: int | None = None,
+        num_ranks: int = 1,
     ) -> TeacherStream:
         """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
         batches that are written while training, which are shown instead of the data set's rows,
-        and whose answers are not cached; how many are asked about ahead of the one in hand."""
+        and whose answers are not cached; how many are asked about ahead of the one in hand.
+        ``num_ranks``: who share the teachers' replicas."""
         served = self.served
         keys = {s.name: s.key for s in served if not s.serving.moe.changes}
         names = [t.name for t in self.teachers]
@@ -133,6 +135,7 @@ class Guidance:
             positions_of=positions_of,
             widths={s.name: s.num_labels for s in served},
             moes={s.name: s.serving.moe for s in served if s.is_language_model},
+            replicas={s.name: s.serving.replicas / num_ranks for s in served},
         )
 
 
@@ -286,13 +289,17 @@ def open_source(
     """Whom the loop asks for targets; a language model's module is given its teachers' heads."""
     sampling = job.sampling
     if not isinstance(sampling, Written):
-        stream = guidance.open(job.data, writer, num_classes, engine.barrier)
+        stream = guidance.open(
+            job.data, writer, num_classes, engine.barrier, num_ranks=engine.world_size
+        )
         _take_heads(engine, stream)
         return stream
     assert isinstance(job.data, BlocksSpec) and job.kd is not None
     blocks = job.data.open()
     staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
-    stream = guidance.open(job.data, writer, num_classes, engine.barrier, staleness)
+    stream = guidance.open(
+        job.data, writer, num_classes, engine.barrier, staleness, engine.world_size
+    )
     if job.kd.alpha > 0:
         _take_heads(engine, stream)
     module: Any = engine.module

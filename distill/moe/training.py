@@ -27,6 +27,7 @@ class AsksTeachers(Protocol):
         self, name: str, request_id: str, part: Any, rows_N: np.ndarray, seed: int = 0
     ) -> TeacherRequest: ...
     def take_gate(self, name: str, gate: GateState) -> None: ...
+    def computed(self, name: str, seconds: float) -> None: ...
 
 
 class GateTraining:
@@ -79,6 +80,7 @@ class GateTraining:
             )
             found = self._client.gate_gradient(self.teacher, asked)
             check_gradient(asked, found)
+            self._stream.computed(self.teacher, found.compute_s)
             totals_G[:size] += torch.from_numpy(found.values)
             totals_G[size:] += torch.tensor(
                 [found.kl_sum, found.balance_sum, found.num_positions], dtype=torch.float64

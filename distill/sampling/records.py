@@ -54,6 +54,7 @@ class Verdict:
     num_kept_b: np.ndarray  # int64: drafts in front of the first that does not pass
     replacement_b: np.ndarray  # int64: the teacher's token there; -1 where all passed
     num_replayed: int = 0  # rounds that were read again
+    compute_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,4 @@ class WriteRequest:
 class WrittenText:
     request_id: str
     texts: tuple[np.ndarray, ...]  # int64, with their end tokens
+    compute_s: float = 0.0

@@ -44,6 +44,7 @@ OF_STEP = np.array([-1], np.int64)
 class Stream(Protocol):
     def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
     def timings(self) -> dict[str, float]: ...
+    def computed(self, name: str, seconds: float) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
@@ -120,13 +121,15 @@ class SampledTargets:
         return parts
 
     def timings(self) -> dict[str, float]:
-        """The stream's, and since the last call: seconds of writing, tokens written, the share of
-        drafts tested that passed, tokens for each sequence and teacher's forward, the tokens of a
-        row, the share of rows cut at their limit, and of the student's text that was trained on the
-        mean age in updates."""
+        """The stream's, and since the last call: seconds of writing and their share of all, tokens
+        written, the share of drafts tested that passed, tokens for each sequence and teacher's
+        forward, the tokens of a row, the share of rows cut at their limit, and of the student's
+        text that was trained on the mean age in updates."""
         counts, self._counts = self._counts, _Counts()
         told = {
             "sampling.generate_s": counts.generate_s,
+            "sampling.generate_rate": counts.generate_s
+            / max(self._counts.began - counts.began, 1e-9),
             "sampling.new_tokens": float(counts.tokens),
             "sampling.tokens_per_row": counts.tokens / max(1, counts.rows),
             "sampling.cut_rate": counts.cut / max(1, counts.rows),
@@ -209,7 +212,9 @@ class SampledTargets:
         if isinstance(sampling, Speculative):
             num_drafts = sampling.drafts
             if prompts:  # a rank without rows drafts with the others, and asks nobody
-                judge = _Judge(self._client, self._wanted, sampling, prompts, seeds_B, step)
+                judge = _Judge(
+                    self._client, self._stream, self._wanted, sampling, prompts, seeds_B, step
+                )
         module: Any = self._engine.module
         found = write(
             module.student,
@@ -263,6 +268,7 @@ class SampledTargets:
             found = self._client.write(self._wanted.teacher, request)
             if found.request_id != request.request_id or len(found.texts) != len(missing):
                 raise TeacherAnswerError(f"the text of {request.request_id} answers another prompt")
+            self._stream.computed(self._wanted.teacher, found.compute_s)
             texts = [text.tolist() for text in found.texts]
             self._texts |= dict(zip(missing, texts, strict=True))
         texts = [self._texts[row] for row in rows]
@@ -277,6 +283,7 @@ class _Judge:
     def __init__(
         self,
         client: TeacherClient,
+        stream: Stream,
         wanted: Wanted,
         sampling: Speculative,
         prompts: list[list[int]],
@@ -284,6 +291,7 @@ class _Judge:
         step: int,
     ) -> None:
         self._client = client
+        self._stream = stream
         self._wanted = wanted
         self._sampling = sampling
         self._prompts = tuple(np.array(prompt) for prompt in prompts)
@@ -308,6 +316,7 @@ class _Judge:
         )
         verdict = self._client.judge(self._wanted.teacher, request)
         check_verdict(request, verdict, self._wanted.num_tokens)
+        self._stream.computed(self._wanted.teacher, verdict.compute_s)
         return verdict.num_kept_b, verdict.replacement_b
 
 
@@ -332,6 +341,7 @@ def check_verdict(request: DraftRequest, verdict: Verdict, num_tokens: int) -> N
 
 @dataclass
 class _Counts:
+    began: float = field(default_factory=time.perf_counter)
     generate_s: float = 0.0
     rows: int = 0
     student_rows: int = 0

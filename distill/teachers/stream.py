@@ -63,6 +63,7 @@ class TeacherStream:
         positions_of: Callable[[Any], np.ndarray] | None = None,
         widths: Mapping[str, int] | None = None,
         moes: Mapping[str, MoE] | None = None,
+        replicas: Mapping[str, float] | None = None,
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
@@ -73,7 +74,8 @@ class TeacherStream:
         nobody is at home anywhere. ``wires``: of each teacher and the router; None: dense float32.
         ``positions_of``: of language models, the student's positions of each row of a part.
         ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
-        of experts, who is asked; answers that change are never kept.
+        of experts, who is asked; answers that change are never kept. ``replicas``: of each teacher
+        and the router, this rank's share of them; None: one each.
         """
         self.names = tuple(names)
         self.router = router
@@ -103,7 +105,7 @@ class TeacherStream:
         self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
-        self._meter = Meter(everyone)
+        self._meter = Meter(everyone, replicas or {})
         self._feeds: list[Generator[Any, None, None]] = []
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
@@ -190,12 +192,18 @@ class TeacherStream:
         """Since the last call, for each teacher (the router too), ``teacher.<name>.…``:
 
         wait_s the student waited, charged to the last teacher to answer; rows and bytes received;
-        cached_rows; compute_s in its forward; clamped probabilities (predict_proba teachers);
-        requests and retries; of mixtures of experts silent_mass_rate, busiest_expert_rate and
-        idlest_expert_rate of what was not cached (see ExpertUsage). ``stream.wait_s`` is the whole
-        wait, ``stream.queue_depth`` the mean number of steps ready when one was wanted.
+        cached_rows; compute_s in its forwards; idle_rate, the share of the time since the last call
+        (or the start) that its replicas did not compute in; clamped probabilities (predict_proba
+        teachers); requests and retries; of mixtures of experts silent_mass_rate,
+        busiest_expert_rate and idlest_expert_rate of what was not cached (see ExpertUsage).
+        ``stream.wait_s`` is the whole wait, ``stream.queue_depth`` the mean number of steps ready
+        when one was wanted.
         """
         return self._meter.read() | self._client.stats()
+
+    def computed(self, name: str, seconds: float) -> None:
+        """Another request than for answers took a teacher so long: counts with them."""
+        self._meter.received(name, compute_s=seconds)
 
     def flush(self) -> None:
         """Write what the teachers have said so far (with each checkpoint, say)."""
