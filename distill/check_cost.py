@@ -90,8 +90,10 @@ def costs_of(
     answers = {n: forwards[n] * shares[n] * serving[n].moe.num_passes for n in names}
     speaks, writes = dict.fromkeys(names, 0.0), 0.0
     if isinstance(sampling, Speculative | TeacherText):
-        speaker = sampling.teacher or names[0]
-        speaks[speaker] = forwards[speaker]
+        if sampling.teacher is None:  # the only one, or each for the rows of its domain
+            speaks = {name: forwards[name] * shares[name] for name in names}
+        else:
+            speaks[sampling.teacher] = forwards[sampling.teacher]
     if isinstance(sampling, StudentText):
         writes = trains / 3 * (sampling.student_share if isinstance(sampling, Mixed) else 1)
     if experiment.kd.alpha == 0:

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from distill.aggregation import Aggregation, LearnedRouter
+from distill.aggregation import Aggregation, LearnedRouter, OracleDomain
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
+from distill.data.blocks import Blocks
 from distill.errors import Interrupted
 from distill.evaluation.greedy import end_ids
 from distill.evaluation.quality import Confusion
@@ -305,7 +306,7 @@ def open_source(
     module: Any = engine.module
     wanted = Wanted(
         sampling,
-        getattr(sampling, "teacher", None) or guidance.teachers[0].name,
+        _speakers(sampling, guidance, blocks),
         module.num_tokens,
         job.data.max_length,
         end_ids(module.student, load_tokenizer(job.data.tokenizer)),
@@ -321,6 +322,17 @@ def open_source(
         if isinstance(t.serving.moe, StudentAwareRouter)
     ]
     return SampledTargets(wanted, guidance.client, stream, engine, gates)
+
+
+def _speakers(
+    sampling: Written, guidance: Guidance, blocks: Blocks
+) -> Callable[[np.ndarray], list[str]]:
+    """Of row ids: the teacher that judges the student's drafts, or writes."""
+    names = [t.name for t in guidance.teachers]
+    named = getattr(sampling, "teacher", None)
+    if named is None and isinstance(guidance.aggregation, OracleDomain):
+        return lambda rows_B: [names[home] for home in blocks.homes_of(rows_B, names)]
+    return lambda rows_B: [named or names[0]] * len(rows_B)
 
 
 def _take_heads(engine: Engine, stream: TeacherStream) -> None:

@@ -47,7 +47,8 @@ class TeacherText(Written):
 
     type: Literal["teacher"] = "teacher"
     teacher: str | None = None
-    """Whose text; null: the only teacher's."""
+    """Whose text; null: the only teacher's, or with ``aggregation.type`` oracle that of the teacher
+    of each row's domain."""
     decoding: Decoding = Decoding(temperature=0)
     """[ours] greedy; Kim & Rush take beam search."""
 
@@ -88,7 +89,8 @@ class Speculative(StudentText):
 
     type: Literal["skd"] = "skd"
     teacher: str | None = None
-    """Who judges the drafts; null: the only teacher."""
+    """Who judges the drafts; null: the only teacher, or with ``aggregation.type`` oracle the one of
+    each row's domain."""
     drafts: int = Field(default=5, ge=1)
     """γ: tokens drafted before the teacher is asked."""
     top_k: int = Field(default=25, ge=1)

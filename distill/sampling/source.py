@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -23,8 +23,8 @@ from distill.loop import BatchSource, Engine, NoTeachers, Step
 from distill.models.decoder import head_of
 from distill.moe.training import GateTraining
 from distill.records import Batch
-from distill.sampling.draw import STUDENT, TEACHER, row_seeds, uniforms
-from distill.sampling.records import DraftRequest, Verdict, WriteRequest
+from distill.sampling.draw import STUDENT, row_seeds, uniforms
+from distill.sampling.records import WriteRequest
 from distill.sampling.rows import SampledRow, as_batch, rows_of
 from distill.sampling.settings import (
     Mixed,
@@ -34,7 +34,8 @@ from distill.sampling.settings import (
     TeacherText,
     Written,
 )
-from distill.sampling.writing import Drafted, Writing, write
+from distill.sampling.verdicts import TeacherJudge, at_once, each_its_own
+from distill.sampling.writing import Judge, Writing, write
 from distill.teachers.client import TeacherClient
 
 OF_STEP = np.array([-1], np.int64)
@@ -54,8 +55,8 @@ class Wanted:
     """What a fit's sampling needs to be told."""
 
     sampling: Written
-    teacher: str
-    """Who judges or writes, where a teacher does."""
+    speakers_of: Callable[[np.ndarray], list[str]]
+    """Of row ids: who judges or writes, where a teacher does."""
     num_tokens: int
     """Of the vocabulary that student and teacher share."""
     max_length: int
@@ -212,9 +213,7 @@ class SampledTargets:
         if isinstance(sampling, Speculative):
             num_drafts = sampling.drafts
             if prompts:  # a rank without rows drafts with the others, and asks nobody
-                judge = _Judge(
-                    self._client, self._stream, self._wanted, sampling, prompts, seeds_B, step
-                )
+                judge = self._judge(rows, seeds_B, step, sampling)
         module: Any = self._engine.module
         found = write(
             module.student,
@@ -251,92 +250,68 @@ class SampledTargets:
         flag = torch.tensor([float(am_writing)], device=self._engine.device)
         return bool(self._engine.reduce(flag).item())
 
+    def _judge(
+        self, rows: dict[int, SampledRow], seeds_B: np.ndarray, step: int, sampling: Speculative
+    ) -> Judge:
+        prompts = [np.array(row.prompt) for row in rows.values()]
+        top_k = sampling.top_k_at(step / max(1, self._wanted.num_steps - 1))
+        judges: list[tuple[np.ndarray, Judge]] = []
+        for teacher, mine_N in self._speakers(rows).items():
+            judge = TeacherJudge(
+                self._client,
+                self._stream.computed,
+                teacher,
+                self._wanted.session,
+                step,
+                tuple(prompts[place] for place in mine_N),
+                seeds_B[mine_N],
+                sampling,
+                top_k,
+                self._wanted.num_tokens,
+            )
+            judges.append((mine_N, judge))
+        return each_its_own(judges)
+
+    def _speakers(self, rows: Iterable[int]) -> dict[str, np.ndarray]:
+        """Who judges or writes, and the places in ``rows`` of what is theirs, ascending."""
+        names = self._wanted.speakers_of(np.array(list(rows), np.int64))
+        return {
+            name: np.array([place for place, own in enumerate(names) if own == name])
+            for name in dict.fromkeys(names)
+        }
+
     def _teachers_texts(
         self, rows: dict[int, SampledRow], sampling: TeacherText
     ) -> list[list[int]]:
-        missing = {row: old for row, old in rows.items() if row not in self._texts}
-        if missing:
-            ids_B = np.array(list(missing), np.int64)
-            request = WriteRequest(
-                f"{self._wanted.session}/{ids_B[0]}",
-                tuple(np.array(row.prompt) for row in missing.values()),
-                tuple(self._limits(missing)),
-                self._wanted.ends,
-                row_seeds(self._wanted.seed, 0, ids_B),  # a row's text is one for all epochs
-                sampling.decoding,
-            )
-            found = self._client.write(self._wanted.teacher, request)
-            if found.request_id != request.request_id or len(found.texts) != len(missing):
-                raise TeacherAnswerError(f"the text of {request.request_id} answers another prompt")
-            self._stream.computed(self._wanted.teacher, found.compute_s)
-            texts = [text.tolist() for text in found.texts]
-            self._texts |= dict(zip(missing, texts, strict=True))
+        missing = [row for row in rows if row not in self._texts]
+        asked = [
+            (teacher, {missing[place]: rows[missing[place]] for place in mine_N})
+            for teacher, mine_N in self._speakers(missing).items()
+        ]
+        for texts in at_once([lambda one=one: self._text_of(*one, sampling) for one in asked]):
+            self._texts |= texts
         texts = [self._texts[row] for row in rows]
         has_ended = [text[-1] in self._wanted.ends for text in texts]
         self._counts.add(Writing(texts, has_ended))
         return texts
 
-
-class _Judge:
-    """Asks the teacher about each round of one step's drafts."""
-
-    def __init__(
-        self,
-        client: TeacherClient,
-        stream: Stream,
-        wanted: Wanted,
-        sampling: Speculative,
-        prompts: list[list[int]],
-        seeds_B: np.ndarray,
-        step: int,
-    ) -> None:
-        self._client = client
-        self._stream = stream
-        self._wanted = wanted
-        self._sampling = sampling
-        self._prompts = tuple(np.array(prompt) for prompt in prompts)
-        self._seeds_B = seeds_B
-        self._step = step
-        self._top_k = sampling.top_k_at(step / max(1, wanted.num_steps - 1))
-
-    def __call__(self, drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
-        request = DraftRequest(
-            f"{self._wanted.session}/{self._step}/{len(drafted.past)}",
-            self._wanted.session,
-            self._step,
-            self._prompts,
-            drafted.past,
-            drafted.rows_b,
-            drafted.last_b,
-            drafted.drafts_bG,
-            uniforms(self._seeds_B[drafted.rows_b], drafted.places_b, TEACHER),
-            self._top_k,
-            self._sampling.nucleus,
-            self._sampling.teacher_decoding,
+    def _text_of(
+        self, teacher: str, rows: dict[int, SampledRow], sampling: TeacherText
+    ) -> dict[int, list[int]]:
+        ids_N = np.array(list(rows), np.int64)
+        request = WriteRequest(
+            f"{self._wanted.session}/{ids_N[0]}",
+            tuple(np.array(row.prompt) for row in rows.values()),
+            tuple(self._limits(rows)),
+            self._wanted.ends,
+            row_seeds(self._wanted.seed, 0, ids_N),  # a row's text is one for all epochs
+            sampling.decoding,
         )
-        verdict = self._client.judge(self._wanted.teacher, request)
-        check_verdict(request, verdict, self._wanted.num_tokens)
-        self._stream.computed(self._wanted.teacher, verdict.compute_s)
-        return verdict.num_kept_b, verdict.replacement_b
-
-
-def check_verdict(request: DraftRequest, verdict: Verdict, num_tokens: int) -> None:
-    """Raise TeacherAnswerError unless it is about these drafts and says what can be."""
-    told = f"the verdict on drafts {request.request_id}"
-    if verdict.request_id != request.request_id:
-        raise TeacherAnswerError(f"{told} belongs to {verdict.request_id}")
-    num_rows, num_drafts = request.drafts_bG.shape
-    kept_b, replacement_b = verdict.num_kept_b, verdict.replacement_b
-    if kept_b.shape != (num_rows,) or replacement_b.shape != (num_rows,):
-        raise TeacherAnswerError(f"{told} is about {len(kept_b)} sequences, not {num_rows}")
-    passed_b = kept_b == num_drafts
-    is_sound = (
-        ((kept_b >= 0) & (kept_b <= num_drafts)).all()
-        and (replacement_b[passed_b] == -1).all()
-        and ((replacement_b >= 0) & (replacement_b < num_tokens))[~passed_b].all()
-    )
-    if not is_sound:
-        raise TeacherAnswerError(f"{told} keeps {kept_b} and replaces by {replacement_b}")
+        found = self._client.write(teacher, request)
+        if found.request_id != request.request_id or len(found.texts) != len(rows):
+            raise TeacherAnswerError(f"the text of {request.request_id} answers another prompt")
+        self._stream.computed(teacher, found.compute_s)
+        return dict(zip(rows, [text.tolist() for text in found.texts], strict=True))
 
 
 @dataclass
