@@ -96,7 +96,9 @@ def test_a_student_that_does_not_move_may_be_as_stale_as_one_likes(
 
 
 @pytest.mark.parametrize(
-    "sampling", [ON_POLICY, SKD, {"type": "mixed"}], ids=lambda one: one["type"]
+    "sampling",
+    [ON_POLICY, SKD, {"type": "mixed", "student_share": 0.9}],
+    ids=lambda one: one["type"],
 )
 def test_a_fit_stopped_with_text_under_way_goes_on_bit_for_bit(
     tmp_path: Path, sampling: dict[str, Any]
