@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+from distill.check_cost import cost_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.check_language import (
     block_lines,
@@ -155,6 +156,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     lines = (
         *block_lines(corpus, blocks),
         *sampling_lines(experiment),
+        *cost_lines(experiment, languages, names, blocks),
         *resource_lines,
         *gate_lines(experiment, languages),
         *tokenizer_lines(languages),

@@ -9,6 +9,7 @@ from distill.errors import ConfigError
 from distill.moe.gates import GateInfo
 from distill.moe.settings import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
 from distill.plan import Line
+from distill.sampling import StudentText
 
 
 def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None) -> None:
@@ -21,6 +22,13 @@ def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None
         raise ConfigError(
             f"{key}.moe.type sar trains the gates on what the student writes, and sampling.type is "
             "dataset: let the student write, or set moe.type: all"
+        )
+    sampling = experiment.sampling
+    if isinstance(sampling, StudentText) and sampling.staleness > 0:
+        raise ConfigError(
+            f"{key}.moe.type sar trains the gates on a step's text before the teachers are asked "
+            f"about it, and with sampling.staleness {sampling.staleness} they are asked steps "
+            "ahead: set sampling.staleness: 0, or moe.type: all"
         )
     if experiment.kd.alpha == 0:
         raise ConfigError(

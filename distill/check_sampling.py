@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from distill.aggregation import OracleDomain
 from distill.check_language import Languages
 from distill.config import Experiment
 from distill.errors import ConfigError
 from distill.models.plain_head import described
 from distill.plan import Line
-from distill.sampling import Speculative, TeacherText, Written
+from distill.sampling import Speculative, StudentText, TeacherText, Written
 from distill.sampling.memory import check_reads_on
 
 
@@ -70,21 +71,24 @@ def check_speakers(experiment: Experiment, languages: Languages, names: tuple[st
 def _check_speaking_teacher(
     experiment: Experiment, sampling: Speculative | TeacherText, names: tuple[str, ...]
 ) -> None:
-    if sampling.teacher is None and len(names) > 1:
+    aggregation = experiment.aggregation
+    if sampling.teacher is None and len(names) > 1 and not isinstance(aggregation, OracleDomain):
+        what = "judge the drafts" if isinstance(sampling, Speculative) else "write"
         raise ConfigError(
-            f"sampling.teacher is missing: name one of {', '.join(names)}, the one to "
-            + ("judge the drafts" if isinstance(sampling, Speculative) else "write")
+            f"sampling.teacher is missing: name one of {', '.join(names)}, the one to {what}, or "
+            f"set aggregation.type ({aggregation.type}) to oracle, by which each row's domain "
+            "names its teacher"
         )
     if sampling.teacher is not None and sampling.teacher not in names:
         raise ConfigError(
             f"sampling.teacher {sampling.teacher!r} is no teacher: name one of {', '.join(names)}"
         )
-    name = sampling.teacher or next(iter(names))
-    folders = {t.name: (f"teachers.{t.name}", t.path) for t in experiment.teachers}
+    speaking = [t for t in experiment.teachers if sampling.teacher in (None, t.name)]
+    folders = {f"teachers.{t.name}": t.path for t in speaking}
     if experiment.experts is not None:
-        folders[name] = ("experts.base", experiment.experts.base)
-    key, folder = folders[name]
-    check_reads_on(key, described(folder), experiment.data.max_length)
+        folders["experts.base"] = experiment.experts.base
+    for key, folder in folders.items():
+        check_reads_on(key, described(folder), experiment.data.max_length)
 
 
 def _check_ranks(sampling: Speculative, languages: Languages) -> None:
@@ -107,6 +111,14 @@ def sampling_lines(experiment: Experiment) -> list[Line]:
     longest = sampling.max_new_tokens or experiment.data.max_length - 1
     told = f"{rows} rows a step, up to {longest} tokens each; the teachers' answers are not cached"
     lines = [Line("sampling", sampling.type, told)]
+    is_each_its_own = isinstance(experiment.aggregation, OracleDomain)
+    if isinstance(sampling, Speculative | TeacherText) and not sampling.teacher and is_each_its_own:
+        does = "judges the drafts" if isinstance(sampling, Speculative) else "writes"
+        lines.append(Line("teacher of the text", "by domain", f"each row's own teacher {does}"))
+    if isinstance(sampling, StudentText) and sampling.staleness > 0:
+        meaning = "the teachers answer while the student trains on the steps between"
+        steps = "step" if sampling.staleness == 1 else "steps"
+        lines.append(Line("staleness", f"written {sampling.staleness} {steps} ahead", meaning))
     if isinstance(sampling, Speculative):
         fewest = -(-longest // sampling.drafts)
         lines.append(

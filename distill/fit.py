@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from distill.aggregation import Aggregation, LearnedRouter
+from distill.aggregation import Aggregation, LearnedRouter, OracleDomain
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
+from distill.data.blocks import Blocks
 from distill.errors import Interrupted
 from distill.evaluation.greedy import end_ids
 from distill.evaluation.quality import Confusion
@@ -42,9 +43,8 @@ from distill.module import DistillModule
 from distill.moe.settings import StudentAwareRouter
 from distill.moe.training import GateTraining
 from distill.objectives import Objective
-from distill.records import Cursor
-from distill.sampling import DatasetSampling, Sampling, Written
-from distill.sampling.rows import SampledRows
+from distill.records import Batch, Cursor
+from distill.sampling import DatasetSampling, Sampling, StudentText, Written
 from distill.sampling.source import SampledTargets, Wanted
 from distill.schedule import Schedule
 from distill.specs import BlocksSpec, Data, ModelSpec
@@ -101,37 +101,49 @@ class Guidance:
         writer: str,
         num_labels: int,
         boundary: Callable[[], None] | None = None,
-        sampled: SampledRows | None = None,
+        steps_ahead: int | None = None,
+        num_ranks: int = 1,
     ) -> TeacherStream:
-        """The stream of one process; ``writer`` names its cache segments. ``sampled``: what is
-        shown instead of the data set's rows, and not cached."""
+        """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
+        batches that are written while training, which are shown instead of the data set's rows,
+        and whose answers are not cached; how many are asked about ahead of the one in hand.
+        ``num_ranks``: who share the teachers' replicas."""
         served = self.served
         keys = {s.name: s.key for s in served if not s.serving.moe.changes}
         names = [t.name for t in self.teachers]
         inputs: Any = data.open()
-        is_language_model = self.teachers[0].is_language_model
-        if sampled is not None:
-            tokens: dict[str, Any] = {s.name: sampled for s in served}
-            cache = open_cache(Cache(type="none"), Path(self.cache_folder), keys, writer)
+        positions_of: Callable[[Batch], np.ndarray] | None = None
+        if steps_ahead is not None:
+            tokens, cache, in_flight = None, Cache(type="none"), steps_ahead
+            positions_of = _positions
         else:
             tokens = {s.name: data.open(s.tokenizer) for s in served}
-            cache = open_cache(self.cache, Path(self.cache_folder), keys, writer)
+            cache, in_flight = self.cache, self.stream.in_flight
+            if self.teachers[0].is_language_model:
+                positions_of = lambda part: inputs.num_targets(part.rows_B)  # noqa: E731
         return TeacherStream(
             client=self.client,
             names=names,
             tokens=tokens,
             num_labels=num_labels,
-            cache=cache,
+            cache=open_cache(cache, Path(self.cache_folder), keys, writer),
             aggregation=self.aggregation,
             router=self.router.name if self.router else None,
-            in_flight=self.stream.in_flight,
+            in_flight=in_flight,
             boundary=boundary,
             homes_of=lambda rows: inputs.corpus.homes_of(rows, names),
             wires={s.name: s.serving.wire for s in served},
-            positions_of=(sampled or inputs).num_targets if is_language_model else None,
+            positions_of=positions_of,
             widths={s.name: s.num_labels for s in served},
             moes={s.name: s.serving.moe for s in served if s.is_language_model},
+            replicas={s.name: s.serving.replicas / num_ranks for s in served},
         )
+
+
+def _positions(part: Batch) -> np.ndarray:
+    """int64[B]: of rows that were written, what is learnt of each; 0 of a filler."""
+    assert part.targets_BT is not None
+    return part.targets_BT.numpy().sum(1)
 
 
 @dataclass(frozen=True)
@@ -278,19 +290,23 @@ def open_source(
     """Whom the loop asks for targets; a language model's module is given its teachers' heads."""
     sampling = job.sampling
     if not isinstance(sampling, Written):
-        stream = guidance.open(job.data, writer, num_classes, engine.barrier)
+        stream = guidance.open(
+            job.data, writer, num_classes, engine.barrier, num_ranks=engine.world_size
+        )
         _take_heads(engine, stream)
         return stream
     assert isinstance(job.data, BlocksSpec) and job.kd is not None
     blocks = job.data.open()
-    rows = SampledRows(blocks.pad_id)
-    stream = guidance.open(job.data, writer, num_classes, engine.barrier, rows)
+    staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
+    stream = guidance.open(
+        job.data, writer, num_classes, engine.barrier, staleness, engine.world_size
+    )
     if job.kd.alpha > 0:
         _take_heads(engine, stream)
     module: Any = engine.module
     wanted = Wanted(
         sampling,
-        getattr(sampling, "teacher", None) or guidance.teachers[0].name,
+        _speakers(sampling, guidance, blocks),
         module.num_tokens,
         job.data.max_length,
         end_ids(module.student, load_tokenizer(job.data.tokenizer)),
@@ -305,7 +321,18 @@ def open_source(
         for t in guidance.teachers
         if isinstance(t.serving.moe, StudentAwareRouter)
     ]
-    return SampledTargets(wanted, guidance.client, stream, rows, engine, gates)
+    return SampledTargets(wanted, guidance.client, stream, engine, gates)
+
+
+def _speakers(
+    sampling: Written, guidance: Guidance, blocks: Blocks
+) -> Callable[[np.ndarray], list[str]]:
+    """Of row ids: the teacher that judges the student's drafts, or writes."""
+    names = [t.name for t in guidance.teachers]
+    named = getattr(sampling, "teacher", None)
+    if named is None and isinstance(guidance.aggregation, OracleDomain):
+        return lambda rows_B: [names[home] for home in blocks.homes_of(rows_B, names)]
+    return lambda rows_B: [named or names[0]] * len(rows_B)
 
 
 def _take_heads(engine: Engine, stream: TeacherStream) -> None:

@@ -28,7 +28,7 @@ from distill.records import (
 )
 from distill.schedule import Schedule
 
-MEANS = ("_depth", "_rate", ".tokens_per_row", ".tokens_per_call")
+MEANS = ("_depth", "_rate", ".tokens_per_row", ".tokens_per_call", ".staleness")
 """How the names of timings end that are means themselves."""
 
 

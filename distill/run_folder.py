@@ -58,6 +58,7 @@ NEWER: dict[str, str] = {
     "data.max_unlearnable": "0.01",
     "student.init_from.keep": "first",
     "sampling.type": "dataset",
+    "sampling.staleness": "0",
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 

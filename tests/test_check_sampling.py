@@ -44,7 +44,6 @@ def test_the_plan_tells_what_a_step_of_drafts_costs(tmp_path: Path) -> None:
             {},
             f"sampling.top_k {NUM_TOKENS + 7} is more than the {NUM_TOKENS} tokens",
         ),
-        ({"type": "skd"}, {}, "sampling.teacher is missing: name one of films, meals"),
         (SKD | {"teacher": "plays"}, {}, "sampling.teacher 'plays' is no teacher: .*films, meals"),
         (SKD | {"max_new_tokens": 24}, {}, "sampling.max_new_tokens 24 is more than"),
         (SKD, {"teachers": []}, "sampling.type skd needs a teacher"),

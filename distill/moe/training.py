@@ -24,9 +24,10 @@ class AsksTeachers(Protocol):
     """The teachers' stream: what the gates' requests have in common with the answers'."""
 
     def request(
-        self, name: str, request_id: str, rows_N: np.ndarray, seed: int = 0
+        self, name: str, request_id: str, part: Any, rows_N: np.ndarray, seed: int = 0
     ) -> TeacherRequest: ...
     def take_gate(self, name: str, gate: GateState) -> None: ...
+    def computed(self, name: str, seconds: float) -> None: ...
 
 
 class GateTraining:
@@ -73,12 +74,13 @@ class GateTraining:
                 continue
             request_id = f"{self.teacher}/gate/{seed}/{i}"
             asked = GateRequest(
-                self._stream.request(self.teacher, request_id, rows_N, seed),
+                self._stream.request(self.teacher, request_id, part, rows_N, seed),
                 student_PV.detach().float().cpu().numpy(),
                 temperature,
             )
             found = self._client.gate_gradient(self.teacher, asked)
             check_gradient(asked, found)
+            self._stream.computed(self.teacher, found.compute_s)
             totals_G[:size] += torch.from_numpy(found.values)
             totals_G[size:] += torch.tensor(
                 [found.kl_sum, found.balance_sum, found.num_positions], dtype=torch.float64

@@ -7,6 +7,7 @@ from distill.sampling.settings import (
     OnPolicy,
     Sampling,
     Speculative,
+    StudentText,
     TeacherText,
     Written,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "OnPolicy",
     "Sampling",
     "Speculative",
+    "StudentText",
     "TeacherText",
     "Written",
 ]

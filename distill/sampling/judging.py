@@ -5,8 +5,9 @@ Shape suffixes: b sequences still being written, G drafts of a round, V vocabula
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class Judging:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def judge(self, request: DraftRequest) -> Verdict:
+        started = time.perf_counter()
         session = self._sessions.pop(request.writer, None)
         if session is None or not session.precedes(request):
             session = None  # before the next one takes as much memory
@@ -71,7 +73,8 @@ class Judging:
         self._sessions[request.writer] = session
         while len(self._sessions) > MAX_WRITERS:
             self._sessions.popitem(last=False)
-        return _verdict(logits_bGV, request, num_replayed)
+        verdict = _verdict(logits_bGV, request, num_replayed)
+        return replace(verdict, compute_s=time.perf_counter() - started)
 
 
 def _verdict(logits_bGV: torch.Tensor, request: DraftRequest, num_replayed: int) -> Verdict:

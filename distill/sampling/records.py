@@ -1,6 +1,6 @@
 """What travels between a student that writes and the teacher that judges or writes for it.
 
-Shape suffixes: b sequences still being written, G tokens read in a round.
+Shape suffixes: b sequences still being written, N some of the prompts, G tokens read in a round.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ class Round:
     rows_b: np.ndarray  # int64: which of the step's prompts are being written on
     tokens_bG: np.ndarray  # int64: what the teacher read: the last token, and all drafts but one
     kept_b: np.ndarray  # int64: how many of tokens_bG stayed
+
+    def of(self, mine_N: np.ndarray) -> Round:
+        """What of it is about these prompts, ascending, counted among them."""
+        is_mine_b = np.isin(self.rows_b, mine_N)
+        rows_b = np.searchsorted(mine_N, self.rows_b[is_mine_b])
+        return Round(rows_b, self.tokens_bG[is_mine_b], self.kept_b[is_mine_b])
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Verdict:
     num_kept_b: np.ndarray  # int64: drafts in front of the first that does not pass
     replacement_b: np.ndarray  # int64: the teacher's token there; -1 where all passed
     num_replayed: int = 0  # rounds that were read again
+    compute_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,3 +79,4 @@ class WriteRequest:
 class WrittenText:
     request_id: str
     texts: tuple[np.ndarray, ...]  # int64, with their end tokens
+    compute_s: float = 0.0

@@ -1,6 +1,6 @@
-"""The rows of the step in hand, as they have been written.
+"""Rows as they have been written.
 
-Shape suffixes: B rows, T tokens.
+Shape suffixes: B rows, N some of them, T tokens.
 """
 
 from __future__ import annotations
@@ -22,29 +22,6 @@ class SampledRow(NamedTuple):
     @property
     def num_tokens(self) -> int:
         return len(self.prompt) + len(self.text)
-
-
-class SampledRows:
-    """What teachers are shown instead of the data set's rows; forgotten at the next step."""
-
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
-        self._rows: dict[int, SampledRow] = {}
-
-    def take(self, rows: Mapping[int, SampledRow]) -> None:
-        self._rows = dict(rows)
-
-    def lengths(self, rows_B: np.ndarray) -> np.ndarray:
-        """int64[B]."""
-        return np.array([self._rows[row].num_tokens for row in rows_B.tolist()], np.int64)
-
-    def num_targets(self, rows_B: np.ndarray) -> np.ndarray:
-        """int64[B]: tokens written of each; 0 of a row that is not this rank's (a filler)."""
-        known = (self._rows.get(row) for row in rows_B.tolist())
-        return np.array([0 if row is None else len(row.text) for row in known], np.int64)
-
-    def padded(self, rows_B: np.ndarray) -> PaddedBlocks:
-        return padded([self._rows[row] for row in rows_B.tolist()], self._pad_id)
 
 
 def padded(rows: Sequence[SampledRow], pad_id: int) -> PaddedBlocks:
@@ -93,4 +70,20 @@ def as_batch(batch: Batch, rows: Mapping[int, SampledRow], pad_id: int) -> Batch
         input_ids_BT=torch.from_numpy(block.input_ids_BT),
         position_ids_BT=torch.from_numpy(block.position_ids_BT),
         targets_BT=torch.from_numpy(block.targets_BT),
+    )
+
+
+def shown(batch: Batch, rows_N: np.ndarray) -> PaddedBlocks:
+    """Some valid rows of a batch that :func:`as_batch` made, as teachers are shown them: without
+    the padding that none of these rows needs."""
+    assert batch.input_ids_BT is not None and batch.position_ids_BT is not None
+    assert batch.targets_BT is not None
+    places = {row: b for b, row in enumerate(batch.rows_B.tolist())}
+    places_N = [places[row] for row in rows_N.tolist()]
+    targets_NT = batch.targets_BT.numpy()[places_N]
+    num_tokens = int(np.flatnonzero(targets_NT.any(0))[-1]) + 2  # the last token has no target
+    return PaddedBlocks(
+        batch.input_ids_BT.numpy()[places_N, :num_tokens],
+        batch.position_ids_BT.numpy()[places_N, :num_tokens],
+        targets_NT[:, :num_tokens],
     )

@@ -47,19 +47,29 @@ class TeacherText(Written):
 
     type: Literal["teacher"] = "teacher"
     teacher: str | None = None
-    """Whose text; null: the only teacher's."""
+    """Whose text; null: the only teacher's, or with ``aggregation.type`` oracle that of the teacher
+    of each row's domain."""
     decoding: Decoding = Decoding(temperature=0)
     """[ours] greedy; Kim & Rush take beam search."""
 
 
-class OnPolicy(Written):
+class StudentText(Written):
+    """What all that the student writes has in common."""
+
+    staleness: int = Field(default=0, ge=0)
+    """Updates of the student between a text and the step that trains on it. The teachers are asked
+    as soon as it is written: above 0 they answer while the student trains on the steps between. The
+    first steps' text is of the student as it started."""
+
+
+class OnPolicy(StudentText):
     """The student's own text (Agarwal et al. 2024, arXiv 2306.13649)."""
 
     type: Literal["on_policy"] = "on_policy"
     decoding: Decoding = Decoding()
 
 
-class Mixed(Written):
+class Mixed(StudentText):
     """GKD's mixture (arXiv 2306.13649): each step is all the student's text, or all the data's."""
 
     type: Literal["mixed"] = "mixed"
@@ -68,7 +78,7 @@ class Mixed(Written):
     decoding: Decoding = Decoding()
 
 
-class Speculative(Written):
+class Speculative(StudentText):
     """Speculative knowledge distillation (Xu et al. 2024, arXiv 2410.11325): interleaved sampling.
 
     The student drafts; a draft that the teacher would not rank among its first ``top_k`` is
@@ -79,7 +89,8 @@ class Speculative(Written):
 
     type: Literal["skd"] = "skd"
     teacher: str | None = None
-    """Who judges the drafts; null: the only teacher."""
+    """Who judges the drafts; null: the only teacher, or with ``aggregation.type`` oracle the one of
+    each row's domain."""
     drafts: int = Field(default=5, ge=1)
     """γ: tokens drafted before the teacher is asked."""
     top_k: int = Field(default=25, ge=1)

@@ -1,15 +1,17 @@
 """Batches whose text is written as training goes, with what the teachers say about it.
 
-A source of targets around the teachers' stream: before each step the student, or a teacher, writes
-on from the prompts of the data set's batch; then the teachers are asked about those very tokens.
-Nothing is cached: the next time the text is another. Shape suffixes: B rows, b those still written.
+A source of targets around the teachers' stream: before each step, or some steps ahead of it, the
+student, or a teacher, writes on from the prompts of the data set's batch; then the teachers are
+asked about those very tokens. Nothing is cached: the next time the text is another. Shape suffixes:
+B rows, b those still written.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,15 +19,23 @@ import torch
 from torch import Tensor
 
 from distill.errors import TeacherAnswerError
-from distill.loop import BatchSource, Engine, Step
+from distill.loop import BatchSource, Engine, NoTeachers, Step
 from distill.models.decoder import head_of
 from distill.moe.training import GateTraining
 from distill.records import Batch
-from distill.sampling.draw import STUDENT, TEACHER, row_seeds, uniforms
-from distill.sampling.records import DraftRequest, Verdict, WriteRequest
-from distill.sampling.rows import SampledRow, SampledRows, as_batch, rows_of
-from distill.sampling.settings import Mixed, OnPolicy, Speculative, TeacherText, Written
-from distill.sampling.writing import Drafted, Writing, write
+from distill.sampling.draw import STUDENT, row_seeds, uniforms
+from distill.sampling.records import WriteRequest
+from distill.sampling.rows import SampledRow, as_batch, rows_of
+from distill.sampling.settings import (
+    Mixed,
+    OnPolicy,
+    Speculative,
+    StudentText,
+    TeacherText,
+    Written,
+)
+from distill.sampling.verdicts import TeacherJudge, at_once, each_its_own
+from distill.sampling.writing import Judge, Writing, write
 from distill.teachers.client import TeacherClient
 
 OF_STEP = np.array([-1], np.int64)
@@ -35,6 +45,7 @@ OF_STEP = np.array([-1], np.int64)
 class Stream(Protocol):
     def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
     def timings(self) -> dict[str, float]: ...
+    def computed(self, name: str, seconds: float) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
@@ -44,8 +55,8 @@ class Wanted:
     """What a fit's sampling needs to be told."""
 
     sampling: Written
-    teacher: str
-    """Who judges or writes, where a teacher does."""
+    speakers_of: Callable[[np.ndarray], list[str]]
+    """Of row ids: who judges or writes, where a teacher does."""
     num_tokens: int
     """Of the vocabulary that student and teacher share."""
     max_length: int
@@ -60,14 +71,13 @@ class Wanted:
 
 
 class SampledTargets:
-    """See the module. ``rows`` is what ``stream`` shows to the teachers."""
+    """See the module. ``stream`` must ask as many steps ahead as text is stale."""
 
     def __init__(
         self,
         wanted: Wanted,
         client: TeacherClient,
         stream: Stream,
-        rows: SampledRows,
         engine: Engine,
         gates: Sequence[GateTraining] = (),
     ) -> None:
@@ -75,37 +85,59 @@ class SampledTargets:
         self._gates = tuple(gates)
         self._client = client
         self._stream = stream
-        self._rows = rows
         self._engine = engine
         self._texts: dict[int, list[int]] = {}  # of a teacher that writes: once for each row
+        # What is not yet trained on, by step and row.
+        self._ahead: dict[int, dict[int, list[int]]] = {}
         self._counts = _Counts()
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]:
+        sampling = self._wanted.sampling
+        staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
+        asked = self._stream if self._wanted.asks_teachers else NoTeachers()
+        written = _Steps(stop)
+        answered = asked.feed(written, start, stop)
+        coming = start
         for step in range(start, stop):
-            began = time.perf_counter()
-            parts = batches.at(step)
-            rows = self._written({k: v for part in parts for k, v in rows_of(part).items()}, step)
-            parts = self._counted([as_batch(part, rows, self._wanted.pad_id) for part in parts])
-            self._counts.generate_s += time.perf_counter() - began
-            if not self._wanted.asks_teachers:
-                yield Step(step, [(part, None) for part in parts])
-                continue
-            self._rows.take(rows)
-            for gate in self._gates:
-                gate.step(parts, self._students_logits, seed=step)
-            yield from self._stream.feed(_Now(parts, batches.steps_per_epoch), step, step + 1)
+            while coming < min(step + staleness + 1, stop):
+                written.steps[coming] = self._write(batches, coming)
+                coming += 1
+            ready = next(answered)  # asks about what is new first
+            del written.steps[step], self._ahead[step]
+            self._counts.trained(min(step, staleness) if self._is_students(step) else None)
+            yield ready
+
+    def _write(self, batches: BatchSource, step: int) -> list[Batch]:
+        """A step's micro-batches with their text, which a resumed fit may have already."""
+        began = time.perf_counter()
+        parts = batches.at(step)
+        rows = {k: v for part in parts for k, v in rows_of(part).items()}
+        texts = self._ahead[step] if step in self._ahead else self._new_texts(rows, step)
+        self._ahead[step] = {row: texts[row] for row in rows}
+        rows = {row: SampledRow(old.prompt, texts[row]) for row, old in rows.items()}
+        parts = self._counted([as_batch(part, rows, self._wanted.pad_id) for part in parts])
+        self._counts.generate_s += time.perf_counter() - began
+        for gate in self._gates:
+            gate.step(parts, self._students_logits, seed=step)
+        return parts
 
     def timings(self) -> dict[str, float]:
-        """The stream's, and since the last call: seconds of writing, tokens written, the share of
-        drafts tested that passed, tokens for each sequence and teacher's forward, the tokens of a
-        row, and the share of rows cut at their limit."""
+        """The stream's, and since the last call: seconds of writing and their share of all, tokens
+        written, the share of drafts tested that passed, tokens for each sequence and teacher's
+        forward, the tokens of a row, the share of rows cut at their limit, and of the student's
+        text that was trained on the mean age in updates."""
         counts, self._counts = self._counts, _Counts()
         told = {
             "sampling.generate_s": counts.generate_s,
+            "sampling.generate_rate": counts.generate_s
+            / max(self._counts.began - counts.began, 1e-9),
             "sampling.new_tokens": float(counts.tokens),
             "sampling.tokens_per_row": counts.tokens / max(1, counts.rows),
             "sampling.cut_rate": counts.cut / max(1, counts.rows),
         }
+        if isinstance(self._wanted.sampling, StudentText):
+            known = counts.student_steps > 0
+            told["sampling.staleness"] = counts.ages / counts.student_steps if known else math.nan
         if isinstance(self._wanted.sampling, Speculative):
             told["sampling.acceptance_rate"] = counts.passed / max(1, counts.tested)
             told["sampling.tokens_per_call"] = counts.judged_tokens / max(1, counts.calls)
@@ -119,12 +151,18 @@ class SampledTargets:
         self._stream.flush()
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the gates that learn, by teacher; goes into every checkpoint. Equal on all ranks."""
-        return {gate.teacher: gate.state_dict() for gate in self._gates}
+        """This rank's text that is not yet trained on, and the gates that learn, by teacher, which
+        are equal on all ranks; goes into every checkpoint."""
+        gates = {gate.teacher: gate.state_dict() for gate in self._gates}
+        return {"ahead": self._ahead, "gates": gates}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dicts(self, saved: Sequence[dict[str, Any]]) -> None:
+        """Of all ranks that there were: a row's text goes to whoever has the row now."""
+        for share in saved:
+            for step, texts in share["ahead"].items():
+                self._ahead.setdefault(step, {}).update(texts)
         for gate in self._gates:
-            gate.load_state_dict(saved[gate.teacher])
+            gate.load_state_dict(saved[0]["gates"][gate.teacher])
 
     def close(self) -> None:
         self._stream.close()
@@ -136,25 +174,26 @@ class SampledTargets:
         total = int(self._engine.reduce(count).item())
         return [replace(part, num_valid=total, num_labelled=total) for part in parts]
 
-    def _written(self, rows: dict[int, SampledRow], step: int) -> dict[int, SampledRow]:
+    def _is_students(self, step: int) -> bool:
+        """Whether it is the student that writes a step's text."""
         sampling = self._wanted.sampling
-        if isinstance(sampling, Mixed):
-            chance = uniforms(row_seeds(self._wanted.seed, step, OF_STEP), np.zeros(1), STUDENT)
-            if chance[0] >= sampling.student_share:
-                texts = [row.text for row in rows.values()]
-                self._counts.add(Writing(texts, [True] * len(texts)), is_students=False)
-                return rows
-        ids_B = np.array(list(rows), np.int64)
+        if not isinstance(sampling, Mixed):
+            return isinstance(sampling, StudentText)
+        chance = uniforms(row_seeds(self._wanted.seed, step, OF_STEP), np.zeros(1), STUDENT)
+        return bool(chance[0] < sampling.student_share)
+
+    def _new_texts(self, rows: dict[int, SampledRow], step: int) -> dict[int, list[int]]:
+        sampling = self._wanted.sampling
         if isinstance(sampling, TeacherText):
             texts = self._teachers_texts(rows, sampling)
-        else:
+        elif self._is_students(step):
             assert isinstance(sampling, OnPolicy | Mixed | Speculative)
-            seeds_B = row_seeds(self._wanted.seed, step, ids_B)
+            seeds_B = row_seeds(self._wanted.seed, step, np.array(list(rows), np.int64))
             texts = self._students_texts(rows, seeds_B, step, sampling)
-        return {
-            row: SampledRow(old.prompt, text)
-            for (row, old), text in zip(rows.items(), texts, strict=True)
-        }
+        else:
+            texts = [row.text for row in rows.values()]
+            self._counts.add(Writing(texts, [True] * len(texts)), is_students=False)
+        return dict(zip(rows, texts, strict=True))
 
     def _limits(self, rows: dict[int, SampledRow]) -> list[int]:
         room = [self._wanted.max_length - len(row.prompt) for row in rows.values()]
@@ -174,7 +213,7 @@ class SampledTargets:
         if isinstance(sampling, Speculative):
             num_drafts = sampling.drafts
             if prompts:  # a rank without rows drafts with the others, and asks nobody
-                judge = _Judge(self._client, self._wanted, sampling, prompts, seeds_B, step)
+                judge = self._judge(rows, seeds_B, step, sampling)
         module: Any = self._engine.module
         found = write(
             module.student,
@@ -211,92 +250,73 @@ class SampledTargets:
         flag = torch.tensor([float(am_writing)], device=self._engine.device)
         return bool(self._engine.reduce(flag).item())
 
+    def _judge(
+        self, rows: dict[int, SampledRow], seeds_B: np.ndarray, step: int, sampling: Speculative
+    ) -> Judge:
+        prompts = [np.array(row.prompt) for row in rows.values()]
+        top_k = sampling.top_k_at(step / max(1, self._wanted.num_steps - 1))
+        judges: list[tuple[np.ndarray, Judge]] = []
+        for teacher, mine_N in self._speakers(rows).items():
+            judge = TeacherJudge(
+                self._client,
+                self._stream.computed,
+                teacher,
+                self._wanted.session,
+                step,
+                tuple(prompts[place] for place in mine_N),
+                seeds_B[mine_N],
+                sampling,
+                top_k,
+                self._wanted.num_tokens,
+            )
+            judges.append((mine_N, judge))
+        return each_its_own(judges)
+
+    def _speakers(self, rows: Iterable[int]) -> dict[str, np.ndarray]:
+        """Who judges or writes, and the places in ``rows`` of what is theirs, ascending."""
+        names = self._wanted.speakers_of(np.array(list(rows), np.int64))
+        return {
+            name: np.array([place for place, own in enumerate(names) if own == name])
+            for name in dict.fromkeys(names)
+        }
+
     def _teachers_texts(
         self, rows: dict[int, SampledRow], sampling: TeacherText
     ) -> list[list[int]]:
-        missing = {row: old for row, old in rows.items() if row not in self._texts}
-        if missing:
-            ids_B = np.array(list(missing), np.int64)
-            request = WriteRequest(
-                f"{self._wanted.session}/{ids_B[0]}",
-                tuple(np.array(row.prompt) for row in missing.values()),
-                tuple(self._limits(missing)),
-                self._wanted.ends,
-                row_seeds(self._wanted.seed, 0, ids_B),  # a row's text is one for all epochs
-                sampling.decoding,
-            )
-            found = self._client.write(self._wanted.teacher, request)
-            if found.request_id != request.request_id or len(found.texts) != len(missing):
-                raise TeacherAnswerError(f"the text of {request.request_id} answers another prompt")
-            texts = [text.tolist() for text in found.texts]
-            self._texts |= dict(zip(missing, texts, strict=True))
+        missing = [row for row in rows if row not in self._texts]
+        asked = [
+            (teacher, {missing[place]: rows[missing[place]] for place in mine_N})
+            for teacher, mine_N in self._speakers(missing).items()
+        ]
+        for texts in at_once([lambda one=one: self._text_of(*one, sampling) for one in asked]):
+            self._texts |= texts
         texts = [self._texts[row] for row in rows]
         has_ended = [text[-1] in self._wanted.ends for text in texts]
         self._counts.add(Writing(texts, has_ended))
         return texts
 
-
-class _Judge:
-    """Asks the teacher about each round of one step's drafts."""
-
-    def __init__(
-        self,
-        client: TeacherClient,
-        wanted: Wanted,
-        sampling: Speculative,
-        prompts: list[list[int]],
-        seeds_B: np.ndarray,
-        step: int,
-    ) -> None:
-        self._client = client
-        self._wanted = wanted
-        self._sampling = sampling
-        self._prompts = tuple(np.array(prompt) for prompt in prompts)
-        self._seeds_B = seeds_B
-        self._step = step
-        self._top_k = sampling.top_k_at(step / max(1, wanted.num_steps - 1))
-
-    def __call__(self, drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
-        request = DraftRequest(
-            f"{self._wanted.session}/{self._step}/{len(drafted.past)}",
-            self._wanted.session,
-            self._step,
-            self._prompts,
-            drafted.past,
-            drafted.rows_b,
-            drafted.last_b,
-            drafted.drafts_bG,
-            uniforms(self._seeds_B[drafted.rows_b], drafted.places_b, TEACHER),
-            self._top_k,
-            self._sampling.nucleus,
-            self._sampling.teacher_decoding,
+    def _text_of(
+        self, teacher: str, rows: dict[int, SampledRow], sampling: TeacherText
+    ) -> dict[int, list[int]]:
+        ids_N = np.array(list(rows), np.int64)
+        request = WriteRequest(
+            f"{self._wanted.session}/{ids_N[0]}",
+            tuple(np.array(row.prompt) for row in rows.values()),
+            tuple(self._limits(rows)),
+            self._wanted.ends,
+            row_seeds(self._wanted.seed, 0, ids_N),  # a row's text is one for all epochs
+            sampling.decoding,
         )
-        verdict = self._client.judge(self._wanted.teacher, request)
-        check_verdict(request, verdict, self._wanted.num_tokens)
-        return verdict.num_kept_b, verdict.replacement_b
-
-
-def check_verdict(request: DraftRequest, verdict: Verdict, num_tokens: int) -> None:
-    """Raise TeacherAnswerError unless it is about these drafts and says what can be."""
-    told = f"the verdict on drafts {request.request_id}"
-    if verdict.request_id != request.request_id:
-        raise TeacherAnswerError(f"{told} belongs to {verdict.request_id}")
-    num_rows, num_drafts = request.drafts_bG.shape
-    kept_b, replacement_b = verdict.num_kept_b, verdict.replacement_b
-    if kept_b.shape != (num_rows,) or replacement_b.shape != (num_rows,):
-        raise TeacherAnswerError(f"{told} is about {len(kept_b)} sequences, not {num_rows}")
-    passed_b = kept_b == num_drafts
-    is_sound = (
-        ((kept_b >= 0) & (kept_b <= num_drafts)).all()
-        and (replacement_b[passed_b] == -1).all()
-        and ((replacement_b >= 0) & (replacement_b < num_tokens))[~passed_b].all()
-    )
-    if not is_sound:
-        raise TeacherAnswerError(f"{told} keeps {kept_b} and replaces by {replacement_b}")
+        found = self._client.write(teacher, request)
+        if found.request_id != request.request_id or len(found.texts) != len(rows):
+            raise TeacherAnswerError(f"the text of {request.request_id} answers another prompt")
+        self._stream.computed(teacher, found.compute_s)
+        return dict(zip(rows, [text.tolist() for text in found.texts], strict=True))
 
 
 @dataclass
 class _Counts:
+    began: float = field(default_factory=time.perf_counter)
     generate_s: float = 0.0
     rows: int = 0
     student_rows: int = 0
@@ -306,6 +326,14 @@ class _Counts:
     passed: int = 0
     calls: int = 0
     judged_tokens: int = 0
+    student_steps: int = 0  # trained on text of the student's
+    ages: int = 0  # of that text, in updates
+
+    def trained(self, age: int | None) -> None:
+        """``age`` None: on text that is not the student's."""
+        if age is not None:
+            self.student_steps += 1
+            self.ages += age
 
     def add(self, writing: Writing, is_students: bool = True) -> None:
         num_tokens = sum(map(len, writing.texts))
@@ -320,11 +348,12 @@ class _Counts:
 
 
 @dataclass(frozen=True)
-class _Now:
-    """The step in hand, as a source of batches."""
+class _Steps:
+    """Those that are not yet trained on, as a source of batches. Nothing is kept of an epoch, so
+    all steps are one."""
 
-    parts: list[Batch]
     steps_per_epoch: int
+    steps: dict[int, list[Batch]] = field(default_factory=dict)
 
     def at(self, step: int) -> list[Batch]:
-        return self.parts
+        return self.steps[step]

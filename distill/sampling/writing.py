@@ -1,6 +1,7 @@
 """Prompts into text, several at once: by one model alone, or drafts that another one judges.
 
-Shape suffixes: b sequences still being written, G drafts of a round, V vocabulary.
+Shape suffixes: b sequences still being written, N some of the prompts, G drafts of a round, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -27,6 +28,18 @@ class Drafted:
     places_b: np.ndarray  # int64: tokens written of each so far
     last_b: np.ndarray  # int64
     drafts_bG: np.ndarray  # int64
+
+    def of(self, mine_N: np.ndarray) -> Drafted:
+        """What of it is about these prompts, ascending, counted among them."""
+        past = [one.of(mine_N) for one in self.past]
+        is_mine_b = np.isin(self.rows_b, mine_N)
+        return Drafted(
+            tuple(one for one in past if len(one.rows_b)),
+            np.searchsorted(mine_N, self.rows_b[is_mine_b]),
+            self.places_b[is_mine_b],
+            self.last_b[is_mine_b],
+            self.drafts_bG[is_mine_b],
+        )
 
 
 Judge = Callable[[Drafted], tuple[np.ndarray, np.ndarray]]

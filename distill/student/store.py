@@ -1,7 +1,8 @@
 """The run folder of one fit: checkpoints, metrics, best weights, and the wish to stop.
 
     <folder>/metrics.jsonl                   one line a report, written by rank 0
-    <folder>/checkpoints/step-00000200/      engine, cursor.json, rng-<rank>.pt, manifest.json
+    <folder>/checkpoints/step-00000200/      engine, cursor.json, rng-<rank>.pt, manifest.json;
+                                             beside-<rank>.pt of text written ahead, of gates
     <folder>/best.safetensors                the module's weights at the best evaluation
 
 A checkpoint is written beside its place and renamed once its manifest (sha256 of every file)
@@ -17,7 +18,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,18 +31,21 @@ from distill.errors import CheckpointError
 from distill.loop import Engine
 from distill.records import Cursor
 
-BESIDE = "beside.pt"
-
 
 class Stateful(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, saved: dict[str, Any]) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's share."""
+        ...
+
+    def load_state_dicts(self, saved: Sequence[dict[str, Any]]) -> None:
+        """Those of all ranks that saved, which may be more or fewer than there are now."""
+        ...
 
 
 class FolderStore:
     """Checkpoints of one fit. ``before_save`` runs first: it flushes the teacher cache.
 
-    ``beside``: what has a state of its own, equal on all ranks (gates of teachers that learn).
+    ``beside``: what has a state of its own (text that is written ahead, gates that learn).
 
     ``stop``: a file that the driver makes when the user asks to stop.
     """
@@ -81,7 +85,8 @@ class FolderStore:
             )
         engine.load(checkpoint)
         if self._beside is not None:
-            self._beside.load_state_dict(torch.load(checkpoint / BESIDE, weights_only=True))
+            shares = sorted(checkpoint.glob("beside-*.pt"))
+            self._beside.load_state_dicts([torch.load(p, weights_only=True) for p in shares])
         if engine.rank == 0:
             self._rewind_log(saved["cursor"]["step"])
         random_state = checkpoint / f"rng-{engine.rank}.pt"
@@ -98,8 +103,8 @@ class FolderStore:
             building.mkdir(parents=True)
         engine.barrier()
         engine.save(building)
-        if self._beside is not None and engine.rank == 0:
-            torch.save(self._beside.state_dict(), building / BESIDE)
+        if self._beside is not None:
+            torch.save(self._beside.state_dict(), building / f"beside-{engine.rank}.pt")
         torch.save(random_states(), building / f"rng-{engine.rank}.pt")
         engine.barrier()
         if engine.rank == 0:

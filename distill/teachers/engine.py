@@ -115,6 +115,7 @@ class TeacherEngine:
     @torch.inference_mode()
     def write(self, request: WriteRequest) -> WrittenText:
         """Of a language model: how it continues each prompt."""
+        started = time.perf_counter()
         with _finite(request.request_id):
             found = write(
                 self._speaker.model,
@@ -126,7 +127,7 @@ class TeacherEngine:
                 request.decoding,
             )
         texts = tuple(np.array(text, np.int64) for text in found.texts)
-        return WrittenText(request.request_id, texts)
+        return WrittenText(request.request_id, texts, time.perf_counter() - started)
 
     def gate(self) -> GateState:
         """A mixture's gates as its folder has them: version 0."""

@@ -72,8 +72,8 @@ class RowJoining:
 class TokenJoining:
     """Of language models: payloads as they came; nothing is decoded before the loss."""
 
-    num_positions: Callable[[np.ndarray], np.ndarray]
-    """Of row ids: int64, the student's positions of each."""
+    num_positions: Callable[[Any], np.ndarray]
+    """Of a part's rows: int64, the student's positions of each."""
     aligned: Mapping[int, Callable[[np.ndarray], np.ndarray]]
     """Of teachers (by their place in K) with another tokenizer: of row ids, bool, which of the
     student's positions they have an answer for, row by row."""
@@ -87,7 +87,7 @@ class TokenJoining:
         router_logits_BK: Tensor | None,
     ) -> TokenAnswers:
         valid_B = part.valid_B.numpy()
-        counts_B = np.where(valid_B, self.num_positions(part.rows_B), 0)
+        counts_B = np.where(valid_B, self.num_positions(part), 0)
         asked = []
         for k, mask_B in enumerate(masks):
             asked_P = np.repeat(mask_B, counts_B)

@@ -2,6 +2,8 @@
 
 import math
 import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from distill.moe.state import ExpertUsage
@@ -12,10 +14,17 @@ class Meter:
     """Sums since the last read, under stable names. Thread-safe."""
 
     names: tuple[str, ...]
+    replicas: Mapping[str, float] = field(default_factory=dict)
+    """Of each teacher, this rank's share of them; 1 where nothing is said."""
+    clock: Callable[[], float] = time.perf_counter
+    _since: float = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sums: dict[str, float] = field(default_factory=dict)
     _usage: dict[str, ExpertUsage] = field(default_factory=dict)
     _num_steps: int = 0
+
+    def __post_init__(self) -> None:
+        self._since = self.clock()
 
     def received(self, name: str, **amounts: float) -> None:
         with self._lock:
@@ -51,6 +60,12 @@ class Meter:
         with self._lock:
             sums = zeros | unknown | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums
             sums["stream.queue_depth"] /= max(1, self._num_steps)
+            now = self.clock()
+            seconds, self._since = max(now - self._since, 1e-9), now
+            for name in self.names:
+                # Against a rank's share of the replicas, so that the ranks' mean is that of all.
+                busy_s = sums[f"teacher.{name}.compute_s"] / self.replicas.get(name, 1)
+                sums[f"teacher.{name}.idle_rate"] = 1 - busy_s / seconds
             for name, usage in self._usage.items():
                 sums |= {f"teacher.{name}.{what}": x for what, x in usage.metrics().items()}
             self._sums, self._usage, self._num_steps = {}, {}, 0

@@ -26,6 +26,7 @@ from distill.loop import BatchSource, Step
 from distill.moe.settings import MoE
 from distill.moe.state import GateState
 from distill.records import Answers, Head, RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
+from distill.sampling.rows import shown
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
 from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in_order, spread
@@ -50,7 +51,7 @@ class TeacherStream:
         self,
         client: TeacherClient,
         names: Sequence[str],
-        tokens: dict[str, Any],
+        tokens: dict[str, Any] | None,
         num_labels: int,
         cache: Cache | None = None,
         aggregation: Aggregation | None = None,
@@ -59,19 +60,22 @@ class TeacherStream:
         boundary: Callable[[], None] | None = None,
         homes_of: Callable[[np.ndarray], np.ndarray] | None = None,
         wires: Mapping[str, WireFormat] | None = None,
-        positions_of: Callable[[np.ndarray], np.ndarray] | None = None,
+        positions_of: Callable[[Any], np.ndarray] | None = None,
         widths: Mapping[str, int] | None = None,
         moes: Mapping[str, MoE] | None = None,
+        replicas: Mapping[str, float] | None = None,
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
-        ``tokens``: a TeacherTokens for every teacher and the router. ``aggregation`` None asks
-        all. ``in_flight``: steps asked ahead of the one in hand. ``boundary``: a barrier over all
-        ranks. ``homes_of``: of row ids, the index of the teacher named like the row's domain, or
-        -1; None: nobody is at home anywhere. ``wires``: of each teacher and the router; None: dense
-        float32. ``positions_of``: of language models, the student's positions of each row id.
+        ``tokens``: a TeacherTokens for every teacher and the router; None: they are shown the
+        batches themselves, which were written while training. ``aggregation`` None asks all.
+        ``in_flight``: steps asked ahead of the one in hand. ``boundary``: a barrier over all ranks.
+        ``homes_of``: of row ids, the index of the teacher named like the row's domain, or -1; None:
+        nobody is at home anywhere. ``wires``: of each teacher and the router; None: dense float32.
+        ``positions_of``: of language models, the student's positions of each row of a part.
         ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
-        of experts, who is asked; answers that change are never kept.
+        of experts, who is asked; answers that change are never kept. ``replicas``: of each teacher
+        and the router, this rank's share of them; None: one each.
         """
         self.names = tuple(names)
         self.router = router
@@ -90,7 +94,7 @@ class TeacherStream:
             aligned = {
                 k: tokens[name].aligned
                 for k, name in enumerate(self.names)
-                if hasattr(tokens[name], "aligned")
+                if tokens is not None and hasattr(tokens[name], "aligned")
             }
             self._joining = TokenJoining(positions_of, aligned)
         self._cache = cache if cache is not None else NoCache()
@@ -101,7 +105,7 @@ class TeacherStream:
         self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
-        self._meter = Meter(everyone)
+        self._meter = Meter(everyone, replicas or {})
         self._feeds: list[Generator[Any, None, None]] = []
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
@@ -156,10 +160,12 @@ class TeacherStream:
         return NoCache() if name in self._changing else self._cache
 
     def request(
-        self, name: str, request_id: str, rows_N: np.ndarray, seed: int = 0
+        self, name: str, request_id: str, part: Any, rows_N: np.ndarray, seed: int = 0
     ) -> TeacherRequest:
-        """What a teacher is asked about these rows; ``seed``: of what it draws."""
-        block = self._tokens[name].padded(rows_N)
+        """What a teacher is asked about these rows of a part; ``seed``: of what it draws."""
+        block: Any = (
+            shown(part, rows_N) if self._tokens is None else self._tokens[name].padded(rows_N)
+        )
         return TeacherRequest(
             request_id,
             rows_N,
@@ -177,6 +183,7 @@ class TeacherStream:
 
     def _by_length(self, rows_N: np.ndarray, batch_size: int) -> tuple["_Blocks", np.ndarray]:
         """Rows of like length together: padding is most of the work otherwise."""
+        assert self._tokens is not None, "what is written while training is asked about at once"
         by_length = np.argsort(self._tokens[self.names[0]].lengths(rows_N), kind="stable")
         starts = range(0, len(rows_N), batch_size)
         return _Blocks([rows_N[by_length[i : i + batch_size]] for i in starts]), by_length
@@ -185,12 +192,18 @@ class TeacherStream:
         """Since the last call, for each teacher (the router too), ``teacher.<name>.…``:
 
         wait_s the student waited, charged to the last teacher to answer; rows and bytes received;
-        cached_rows; compute_s in its forward; clamped probabilities (predict_proba teachers);
-        requests and retries; of mixtures of experts silent_mass_rate, busiest_expert_rate and
-        idlest_expert_rate of what was not cached (see ExpertUsage). ``stream.wait_s`` is the whole
-        wait, ``stream.queue_depth`` the mean number of steps ready when one was wanted.
+        cached_rows; compute_s in its forwards; idle_rate, the share of the time since the last call
+        (or the start) that its replicas did not compute in; clamped probabilities (predict_proba
+        teachers); requests and retries; of mixtures of experts silent_mass_rate,
+        busiest_expert_rate and idlest_expert_rate of what was not cached (see ExpertUsage).
+        ``stream.wait_s`` is the whole wait, ``stream.queue_depth`` the mean number of steps ready
+        when one was wanted.
         """
         return self._meter.read() | self._client.stats()
+
+    def computed(self, name: str, seconds: float) -> None:
+        """Another request than for answers took a teacher so long: counts with them."""
+        self._meter.received(name, compute_s=seconds)
 
     def flush(self) -> None:
         """Write what the teachers have said so far (with each checkpoint, say)."""
@@ -280,6 +293,7 @@ class TeacherStream:
                         name,
                         f"{name}/{step}/{i}",
                         step,
+                        parts[i],
                         rows_N,
                         cancelled,
                         is_sent,
@@ -331,6 +345,7 @@ class TeacherStream:
         name: str,
         request_id: str,
         seed: int,
+        part: Any,
         rows_N: np.ndarray,
         cancelled: threading.Event,
         is_sent: threading.Event,
@@ -349,7 +364,7 @@ class TeacherStream:
             if cancelled.is_set():
                 raise CancelledError
             missing_N = rows_N[~hit_N]
-            request = self.request(name, request_id, missing_N, seed)
+            request = self.request(name, request_id, part, missing_N, seed)
             output = self._client.ask(name, request, cancelled, is_sent.set)
         finally:
             is_sent.set()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from distill.aggregation import Attention
@@ -98,13 +99,20 @@ def rank_main(rank: int, world_size: int, port: int, folder: Path) -> None:
     for stage in LANGUAGE_STAGES:
         job = language_job(folder, f"language-{stage}", rank, zero_stage=stage)
         fit_job(job, rank, world_size)
-    fit_job(drafting_job(folder, "drafting-3", rank, zero_stage=3), rank, world_size)
+    drafting = {"zero_stage": 3, "checkpoint_every": 3}
+    fit_job(drafting_job(folder, "drafting-3", rank, **drafting), rank, world_size)
+    # With text under way on both ranks.
+    (again := folder / "drafting-again/checkpoints").mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        os.rename(folder / "drafting-3/checkpoints/step-00000003", again / "step-00000003")
+    dist.barrier()
+    fit_job(drafting_job(folder, "drafting-again", rank, **drafting), rank, world_size)
 
 
 def drafting_job(root: Path, folder: str, rank: int = 0, **trainer: Any) -> Job:
-    """A student that writes: 5 rows a step, so that one rank has more to write than the other."""
+    """A student that writes a step ahead: 5 rows, so that one rank has more than the other."""
     pace = {"engine": "deepspeed", "batch_size": 5, "log_every": 1, "eval_every": 1000, **trainer}
-    job = sampled_job(root, f"{folder}-rank-{rank}", SKD)
+    job = sampled_job(root, f"{folder}-rank-{rank}", SKD | {"staleness": 1})
     changed = job.trainer.model_copy(update=pace)
     return replace(job, folder=str(root / folder), trainer=changed, num_steps=6)
 
@@ -197,14 +205,15 @@ def test_a_language_model_with_tied_embeddings_trains_alike(two_ranks: Path, sta
 
 def test_a_sharded_student_writes_what_a_whole_one_does(two_ranks: Path) -> None:
     """Both ranks go forward as often, however long their rows are; so the fit has ended at all."""
-    plain, sharded = (
+    plain, sharded, resumed = (
         [json.loads(line)["metrics"] for line in lines if '"loss"' in line]
         for lines in (
             (two_ranks / name / "metrics.jsonl").read_text().splitlines()
-            for name in ("drafting-plain", "drafting-3")
+            for name in ("drafting-plain", "drafting-3", "drafting-again")
         )
     )
     assert len(plain) == 6
+    assert [m["loss"] for m in resumed] == [m["loss"] for m in sharded[3:]]
     for name in ("loss", "sampling.new_tokens"):
         assert [m[name] for m in sharded] == pytest.approx([m[name] for m in plain], rel=1e-4)
 

@@ -23,6 +23,7 @@ from tests.toys_language import llama
 
 PROMPTS = {"columns": {"prompt": "prompt", "completion": "completion", "domain": "domain"}}
 SKD = {"type": "skd", "teacher": "films", "drafts": 3, "top_k": 4}
+ONLY_MEALS = {"type": "single", "teacher": "meals"}
 
 
 def sampled_job(
@@ -181,3 +182,40 @@ def test_a_rank_without_rows_drafts_and_asks_nobody(tmp_path: Path) -> None:
         assert source._students_texts({}, np.zeros(0, np.uint64), 0, job.sampling) == []
     finally:
         source.close()
+
+
+class Slow(LocalTeachers):
+    """Teachers that say they have computed for a long time when they judge or write."""
+
+    num_calls = 0
+
+    def judge(self, teacher: str, request: Any) -> Any:
+        self.num_calls += 1
+        return replace(super().judge(teacher, request), compute_s=1e6)
+
+    def write(self, teacher: str, request: Any) -> Any:
+        self.num_calls += 1
+        return replace(super().write(teacher, request), compute_s=1e6)
+
+
+@pytest.mark.parametrize("sampling", [SKD, {"type": "teacher", "teacher": "films"}])
+def test_judging_and_writing_are_a_teachers_work(tmp_path: Path, sampling: dict[str, Any]) -> None:
+    job = sampled_job(tmp_path, "run", sampling)
+    assert job.guidance is not None
+    client = Slow(dict(job.guidance.client._engines))  # type: ignore[attr-defined]
+    fit(replace(job, guidance=replace(job.guidance, client=client)))
+    told = logged(job)
+    seconds = sum(row["teacher.films.compute_s"] for row in told)
+    assert client.num_calls > 0 and seconds == pytest.approx(1e6 * client.num_calls, rel=1e-3)
+    assert all(row["teacher.films.idle_rate"] < 0 for row in told)
+    assert all(0 < row["teacher.meals.idle_rate"] < 1 for row in told)
+    assert all(0 < row["sampling.generate_rate"] < 1 for row in told)
+
+
+def test_teachers_tell_how_long_they_judge_and_write(tmp_path: Path) -> None:
+    for sampling in (SKD, {"type": "teacher", "teacher": "films"}):
+        job = sampled_job(tmp_path, sampling["type"], sampling, aggregation=ONLY_MEALS)
+        fit(job)
+        told = logged(job)
+        assert all(row["teacher.films.rows"] == 0 for row in told)
+        assert sum(row["teacher.films.compute_s"] for row in told) > 0
