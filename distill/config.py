@@ -191,6 +191,12 @@ class Serving(Section):
     allow_pickle: bool = False
     """Load weights that exist only as a pickle (``pytorch_model.bin``). Pickles run code."""
 
+    @property
+    def process(self) -> dict[str, Any]:
+        """What shapes a process: teachers of one base that differ in it cannot share one."""
+        named = Serving.model_fields.keys() - {"wire", "moe"}
+        return {name: getattr(self, name) for name in sorted(named)}
+
 
 class Teacher(Serving):
     name: Name
@@ -200,6 +206,10 @@ class Teacher(Serving):
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
     probabilities below 1e-7 are raised to it and counted."""
+    adapter: str | None = None
+    """Language models: the teacher is ``path`` with the LoRA adapter in this folder, as peft's
+    save_pretrained writes it. Adapters on one ``path`` whose serving differs in no more than
+    ``wire`` and ``moe`` are served together, from one copy of it."""
 
 
 class ByColumn(Variant):
@@ -242,7 +252,8 @@ class Experts(Section):
     base: str
     """Hugging Face folder of the encoder, or language model, that every expert starts from."""
     lora: Lora | None = None
-    """Language models: train low-rank updates, merged into the expert's folder."""
+    """Language models: each expert is an adapter, low-rank updates that are trained on the base; all
+    are served together, from one copy of it."""
     partition: Partition = ByColumn()
     train_layers: int | None = Field(default=None, ge=0)
     """Train the top layers only (0: the head alone); null trains all."""

@@ -57,16 +57,24 @@ def stored_shapes(folder: Path, allow_pickle: bool) -> dict[str, tuple[int, ...]
                 )
             shapes |= _pickled_shapes(path)
             continue
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (not a mapping)
-                    tensor = file.get_slice(name)
-                    if tensor.get_dtype() in ("F64", "F32", "F16", "BF16"):
-                        shapes[name] = tuple(tensor.get_shape())
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{path} is cut short or not a safetensors file ({brief(error)}): copy it again"
-            ) from None
+        shapes |= safetensors_shapes(path)
+    return shapes
+
+
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the floating-point tensors in one file, from its header; ModelError where it is cut
+    short."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                tensor = file.get_slice(name)
+                if tensor.get_dtype() in ("F64", "F32", "F16", "BF16"):
+                    shapes[name] = tuple(tensor.get_shape())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} is cut short or not a safetensors file ({brief(error)}): copy it again"
+        ) from None
     return shapes
 
 

@@ -87,13 +87,14 @@ class _Forward:
 class Gate(nn.Module):
     """A model's own gate, and who is asked instead of whom it would ask."""
 
-    def __init__(self, own: nn.Module, layer: int, rule: Rule, forward: _Forward) -> None:
+    def __init__(self, own: nn.Module, layer: int, rule: Rule, routing: ExpertRouting) -> None:
         super().__init__()
+        self.routing = routing
         self.own: Any = own
         self.noise_weight = nn.Parameter(torch.zeros_like(self.own.weight), requires_grad=False)
         self.layer = layer
         self.rule: Rule = rule
-        self.under_way = forward
+        self.under_way = routing.under_way
 
     @property
     def num_experts(self) -> int:
@@ -179,10 +180,10 @@ class ExpertRouting:
                 "choose from: remove moe, or give a mixture-of-experts teacher"
             )
         hidden_BTH, rule = _probed(model, found)
-        self._forward = _Forward()
+        self.under_way = _Forward()
         self.gates: list[Gate] = []
         for layer, (parent, name) in enumerate(found):
-            gate = Gate(getattr(parent, name), layer, rule, self._forward)
+            gate = Gate(getattr(parent, name), layer, rule, self)
             setattr(parent, name, gate)
             self.gates.append(gate)
         self.model = model
@@ -192,6 +193,14 @@ class ExpertRouting:
         assert torch.equal(again_BTH, hidden_BTH), "a wrapped model is the model"
         self.first = self._taken()
         """The model's own gates."""
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ExpertRouting:
+        """Its gates, wrapped once for all who ask it: adapters share their base's."""
+        for part in base_of(model).modules():
+            if isinstance(part, Gate):
+                return part.routing
+        return cls(model)
 
     @property
     def num_experts(self) -> int:
@@ -211,7 +220,7 @@ class ExpertRouting:
     ) -> Iterator[_Forward]:
         """Forwards within are of M copies of the rows, one pass after the other, and are asked as
         ``moe`` says. ``counted_BT``: bool, the tokens that statistics are about."""
-        now = self._forward
+        now = self.under_way
         before = vars(now).copy()
         device = self.gates[0].own.weight.device
         seeds_n = None if seeds_MBT is None else seeds_MBT.flatten().to(device)

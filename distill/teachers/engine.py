@@ -6,7 +6,7 @@ for a mixture of experts that is asked several times), X what a wire encodes of 
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from distill.sampling.records import DraftRequest, Verdict, WriteRequest, Writte
 from distill.sampling.writing import write
 from distill.teachers.language import Block, LanguageModel, as_float
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
+from distill.teachers.shared import Adapted
 from distill.teachers.wires import DenseWire, WireFormat
 from distill.variant import Dtype
 
@@ -37,7 +38,7 @@ class TeacherEngine:
 
     def __init__(
         self,
-        model: str | Path | Model,
+        model: str | Path | Model | Adapted,
         *,
         num_labels: int,
         device: str = "cpu",
@@ -50,7 +51,7 @@ class TeacherEngine:
         moe: MoE | None = None,
     ) -> None:
         """``model`` is a Hugging Face folder, the pickle of an object with ``predict_proba``, or
-        the model or object itself (tests, simulated teachers).
+        the model or object itself (tests, simulated teachers), or a base with one of its adapters.
 
         ``num_labels``: classes; of a language model, tokens (columns beyond are padding and are cut
         off). ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the
@@ -64,11 +65,15 @@ class TeacherEngine:
         self.max_batch_tokens = max_batch_tokens
         self.num_labels = num_labels
         self._moe: MoE = moe or OwnRouting()
+        self._speaking: Callable[[], AbstractContextManager[None]] = nullcontext
+        if isinstance(model, Adapted):
+            self._speaking, model = model.speaking, model.base.model
         self._model: _Classifier | LanguageModel
         if is_language_model:
-            self._model = LanguageModel(
-                model, num_labels, self.device, dtype, allow_pickle, self._moe
-            )
+            with self._speaking():
+                self._model = LanguageModel(
+                    model, num_labels, self.device, dtype, allow_pickle, self._moe
+                )
             if self.wire.takes == "hidden":
                 self._model.check_linear()
         else:
@@ -77,6 +82,10 @@ class TeacherEngine:
     @torch.inference_mode()
     def answer(self, request: TeacherRequest) -> TeacherOutput:
         """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
+        with self._speaking():
+            return self._answer(request)
+
+    def _answer(self, request: TeacherRequest) -> TeacherOutput:
         wire = request.wire or self.wire
         payloads, compute_s, usage = [], 0.0, None
         self._model.num_clamped = 0
@@ -109,14 +118,14 @@ class TeacherEngine:
     @torch.inference_mode()
     def judge(self, request: DraftRequest) -> Verdict:
         """Of a language model: which drafts pass, and what comes instead of the first other."""
-        with _finite(request.request_id):
+        with self._speaking(), _finite(request.request_id):
             return self._speaker.judging.judge(request)
 
     @torch.inference_mode()
     def write(self, request: WriteRequest) -> WrittenText:
         """Of a language model: how it continues each prompt."""
         started = time.perf_counter()
-        with _finite(request.request_id):
+        with self._speaking(), _finite(request.request_id):
             found = write(
                 self._speaker.model,
                 self.num_labels,
@@ -131,11 +140,16 @@ class TeacherEngine:
 
     def gate(self) -> GateState:
         """A mixture's gates as its folder has them: version 0."""
-        return self._speaker.first_gate()
+        with self._speaking():
+            return self._speaker.first_gate()
 
     def gate_gradient(self, request: GateRequest) -> GateGradient:
         """A student-aware router's; the same request always has the same answer, as of
         :meth:`answer`. Raises TeacherAnswerError where the student's logits do not fit."""
+        with self._speaking():
+            return self._gate_gradient(request)
+
+    def _gate_gradient(self, request: GateRequest) -> GateGradient:
         asked, model = request.request, self._speaker
         moe = asked.moe or self._moe
         assert isinstance(moe, StudentAwareRouter), "only its gates learn"

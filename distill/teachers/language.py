@@ -18,7 +18,7 @@ from distill.models.decoder import base_of, has_linear_head, head_of
 from distill.models.language import load_language_model
 from distill.models.packed import keeps_apart
 from distill.moe.draws import token_seeds
-from distill.moe.gates import ExpertRouting, gates_of, usage_of
+from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
 from distill.moe.settings import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateState
@@ -175,20 +175,18 @@ class LanguageModel:
 
     def _experts(self) -> ExpertRouting:
         if self._routing is None:  # dense, or of a kind that is refused: let it say so
-            self._routing = ExpertRouting(self.model)
+            self._routing = ExpertRouting.of(self.model)
         return self._routing
 
 
 def _routing_of(model: Any, moe: MoE) -> ExpertRouting | None:
     """None of a dense model, and of one whose gates are of another kind, where it need not obey."""
-    if isinstance(moe, OwnRouting):
-        if not gates_of(model):
+    try:
+        return ExpertRouting.of(model)
+    except ModelError:
+        if isinstance(moe, OwnRouting):
             return None
-        try:
-            return ExpertRouting(model)
-        except ModelError:
-            return None
-    return ExpertRouting(model)
+        raise
 
 
 def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -14,24 +14,10 @@ from distill.config import Serving, Stream
 from distill.errors import TeacherError
 from distill.teachers.actor import TeacherActor
 from distill.teachers.engine import Model
-from distill.teachers.replicas import RayTeacherClient, own_error
+from distill.teachers.replicas import RayTeacherClient, Served, own_error
+from distill.teachers.serving import Servable, groups, told
 
 logger = logging.getLogger(__name__)
-
-
-class Servable(Protocol):
-    """What the pool must know of a teacher."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def folder(self) -> str | Path | Model: ...
-    @property
-    def serving(self) -> Serving: ...
-    @property
-    def num_labels(self) -> int: ...
-    @property
-    def is_language_model(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -43,10 +29,12 @@ class TeacherSpec:
     serving: Serving
     num_labels: int
     is_language_model: bool = False
+    adapter: str | None = None
 
 
 class RayTeacherPool:
-    """``serving.replicas`` actors for each teacher; gone when closed. Also a context manager."""
+    """``serving.replicas`` actors for each teacher, or for adapters that share a base; gone when
+    closed. Also a context manager."""
 
     def __init__(self, specs: Sequence[Servable], start_deadline_s: float = 300.0) -> None:
         """Returns when every replica has loaded its model.
@@ -54,35 +42,38 @@ class RayTeacherPool:
         Raises the loading error of a teacher as itself, or TeacherError at the deadline, with
         what it wants and what the cluster has. Nothing is left running then.
         """
-        self._actors: dict[str, list[Any]] = {}
+        self._served: list[Served] = []
         try:
-            for spec in specs:
-                self._actors[spec.name] = [_start(spec) for _ in range(spec.serving.replicas)]
+            together = groups(specs)
+            for group in together:
+                actors = [_start(group) for _ in range(group[0].serving.replicas)]
+                self._served.append(Served(tuple(spec.name for spec in group), actors))
             give_up = time.monotonic() + start_deadline_s
-            for spec in specs:
-                self._wait_until_ready(spec, give_up, start_deadline_s)
+            for group, served in zip(together, self._served, strict=True):
+                _wait_until_ready(group, served.actors, give_up, start_deadline_s)
         except BaseException:
             self.close()
             raise
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._actors)
+        return tuple(name for served in self._served for name in served.names)
 
     def client(self, stream: Stream, rank: int = 0) -> RayTeacherClient:
         """For one student rank; may be sent to its process."""
-        return RayTeacherClient(self._actors, stream, rank)
+        return RayTeacherClient(self._served, stream, rank)
 
     def pids(self, teacher: str) -> list[int]:
         """Of the replicas' processes, for tests that kill one."""
-        return ray.get([actor.pid.remote() for actor in self._actors[teacher]])
+        actors = next(served.actors for served in self._served if teacher in served.names)
+        return ray.get([actor.pid.remote() for actor in actors])
 
     def close(self) -> None:
-        for actors in self._actors.values():
-            for actor in actors:
+        for served in self._served:
+            for actor in served.actors:
                 if ray.is_initialized():
                     ray.kill(actor, no_restart=True)
-        self._actors = {}
+        self._served = []
 
     def __enter__(self) -> "RayTeacherPool":
         return self
@@ -90,33 +81,36 @@ class RayTeacherPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wait_until_ready(self, spec: Servable, give_up: float, deadline_s: float) -> None:
-        pings = [actor.ping.remote() for actor in self._actors[spec.name]]
-        patience = max(0.0, min(15.0, give_up - time.monotonic()))
-        ready, _ = ray.wait(pings, num_returns=len(pings), timeout=patience)
-        if len(ready) < len(pings):
-            # Said early: on a cluster that cannot grow, waiting longer will not help.
-            logger.warning("still waiting for %s", _wants(spec))
-            rest = max(0.0, give_up - time.monotonic())
-            ready, _ = ray.wait(pings, num_returns=len(pings), timeout=rest)
-        for ping in ready:
-            try:
-                ray.get(ping)
-            except RayTaskError as error:
-                raise own_error(error, spec.name) from None
-            except RayError as error:
-                message = f"teacher {spec.name!r} was lost while starting: {error}"
-                raise TeacherError(message) from error
-        if len(ready) < len(pings):
-            raise TeacherError(
-                f"{len(pings) - len(ready)} of {len(pings)} replicas did not start within "
-                f"{deadline_s:g} s: {_wants(spec)}: lower its num_cpus, num_gpus or replicas, "
-                "change its node_labels, or add nodes"
-            )
+
+def _wait_until_ready(
+    group: Sequence[Servable], actors: list[Any], give_up: float, deadline_s: float
+) -> None:
+    pings = [actor.ping.remote() for actor in actors]
+    patience = max(0.0, min(15.0, give_up - time.monotonic()))
+    ready, _ = ray.wait(pings, num_returns=len(pings), timeout=patience)
+    if len(ready) < len(pings):
+        # Said early: on a cluster that cannot grow, waiting longer will not help.
+        logger.warning("still waiting for %s", _wants(group))
+        rest = max(0.0, give_up - time.monotonic())
+        ready, _ = ray.wait(pings, num_returns=len(pings), timeout=rest)
+    for ping in ready:
+        try:
+            ray.get(ping)
+        except RayTaskError as error:
+            raise own_error(error, told(group)) from None
+        except RayError as error:
+            message = f"{told(group)} lost while starting: {error}"
+            raise TeacherError(message) from error
+    if len(ready) < len(pings):
+        raise TeacherError(
+            f"{len(pings) - len(ready)} of {len(pings)} replicas did not start within "
+            f"{deadline_s:g} s: {_wants(group)}: lower its num_cpus, num_gpus or replicas, "
+            "change its node_labels, or add nodes"
+        )
 
 
-def _start(spec: Servable) -> Any:
-    serving = spec.serving
+def _start(group: Sequence[Servable]) -> Any:
+    serving = group[0].serving
     return (
         ray.remote(TeacherActor)
         .options(
@@ -128,13 +122,13 @@ def _start(spec: Servable) -> Any:
             max_concurrency=2,  # see TeacherActor
             scheduling_strategy="SPREAD",
         )
-        .remote(spec.name, spec.folder, serving, spec.num_labels, spec.is_language_model)
+        .remote(group)
     )
 
 
-def _wants(spec: Servable) -> str:
+def _wants(group: Sequence[Servable]) -> str:
     """``teacher 'a' wants 1 × (4 CPU, 0 GPU, labels …); the cluster has 2 CPU … free 1 CPU``."""
-    serving = spec.serving
+    serving = group[0].serving
     labels = f", labels {serving.node_labels}" if serving.node_labels else ""
 
     def amounts(resources: Mapping[str, float]) -> str:
@@ -147,7 +141,7 @@ def _wants(spec: Servable) -> str:
     ]
     has_labels = f", node labels {nodes}" if serving.node_labels else ""
     return (
-        f"teacher {spec.name!r} wants {serving.replicas} × ({serving.num_cpus:g} CPU and "
+        f"{told(group)} want{'s' * (len(group) == 1)} {serving.replicas} × ({serving.num_cpus:g} CPU and "
         f"{serving.num_gpus:g} GPU{labels}); the cluster of {len(nodes)} nodes has "
         f"{amounts(ray.cluster_resources())}, {amounts(ray.available_resources())} free"
         f"{has_labels}"

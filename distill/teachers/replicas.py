@@ -7,7 +7,7 @@ idempotent, so a killed teacher changes nothing but the time.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
@@ -52,20 +52,30 @@ class _Replica:
     death: str | None = None  # why it will not come back
 
 
+@dataclass(frozen=True)
+class Served:
+    """Teachers that the same actors answer for."""
+
+    names: tuple[str, ...]
+    actors: list[Any]
+
+
 class RayTeacherClient:
     """One rank's client. Thread-safe; pickles without its counts."""
 
-    def __init__(self, actors: dict[str, list[Any]], stream: Stream, rank: int) -> None:
-        self._actors = actors
+    def __init__(self, served: Sequence[Served], stream: Stream, rank: int) -> None:
+        self._served = served
         self._stream = stream
         self._rank = rank
         self._lock = threading.Lock()
-        self._replicas = {name: [_Replica(a) for a in group] for name, group in actors.items()}
-        self._num_requests = dict.fromkeys(actors, 0)
-        self._num_retries = dict.fromkeys(actors, 0)
+        self._replicas: dict[str, list[_Replica]] = {}
+        for group in served:
+            self._replicas |= dict.fromkeys(group.names, [_Replica(a) for a in group.actors])
+        self._num_requests = dict.fromkeys(self._replicas, 0)
+        self._num_retries = dict.fromkeys(self._replicas, 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RayTeacherClient, (self._actors, self._stream, self._rank)
+        return RayTeacherClient, (self._served, self._stream, self._rank)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +92,7 @@ class RayTeacherClient:
         for a replica to be up; there are ``retries + 1`` attempts, and no more than that."""
 
         def send(actor: Any) -> Any:
-            reference = actor.answer.remote(request)
+            reference = actor.answer.remote(teacher, request)
             if on_sent is not None:
                 on_sent()
             return reference
@@ -90,18 +100,18 @@ class RayTeacherClient:
         return self._tried(teacher, f"request {request.request_id}", send, cancelled)
 
     def head(self, teacher: str) -> Head:
-        return self._tried(teacher, "for its output layer", lambda actor: actor.head.remote())
+        return self._tried(teacher, "for its output layer", lambda actor: actor.head.remote(teacher))
 
     def judge(self, teacher: str, request: DraftRequest) -> Verdict:
         what = f"drafts {request.request_id}"
-        return self._tried(teacher, what, lambda actor: actor.judge.remote(request))
+        return self._tried(teacher, what, lambda actor: actor.judge.remote(teacher, request))
 
     def write(self, teacher: str, request: WriteRequest) -> WrittenText:
         what = f"prompts {request.request_id}"
-        return self._tried(teacher, what, lambda actor: actor.write.remote(request))
+        return self._tried(teacher, what, lambda actor: actor.write.remote(teacher, request))
 
     def gate(self, teacher: str) -> GateState:
-        return self._tried(teacher, "for its gates", lambda actor: actor.gate.remote())
+        return self._tried(teacher, "for its gates", lambda actor: actor.gate.remote(teacher))
 
     def gate_gradient(
         self, teacher: str, request: GateRequest, cancelled: threading.Event | None = None
@@ -109,7 +119,7 @@ class RayTeacherClient:
         return self._tried(
             teacher,
             f"request {request.request.request_id} for its gates' gradient",
-            lambda actor: actor.gate_gradient.remote(request),
+            lambda actor: actor.gate_gradient.remote(teacher, request),
             cancelled,
         )
 
@@ -132,7 +142,7 @@ class RayTeacherClient:
             try:
                 return self._answer(replica, send, cancelled)
             except RayTaskError as error:
-                raise own_error(error, teacher) from None
+                raise own_error(error, f"teacher {teacher!r}") from None
             except _LOST as error:
                 cause = error
                 logger.warning("teacher %r: %s: asking again", teacher, _brief(error))
@@ -226,12 +236,12 @@ def _is_up(replica: _Replica) -> bool:
     return True
 
 
-def own_error(error: RayTaskError, teacher: str) -> DistillError:
+def own_error(error: RayTaskError, who: str) -> DistillError:
     """The exception that was raised inside the actor, as itself."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, DistillError):
         return cause
-    return TeacherError(f"teacher {teacher!r} failed: {cause or error}")
+    return TeacherError(f"{who} failed: {cause or error}")
 
 
 def _brief(error: Exception) -> str:

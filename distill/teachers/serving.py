@@ -1,0 +1,109 @@
+"""Which teachers share a process, and the engines of those that do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from distill.config import Serving
+from distill.teachers.engine import Model, TeacherEngine
+from distill.teachers.shared import SharedBase
+
+
+class Servable(Protocol):
+    """What must be known of a teacher to serve it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> str | Path | Model: ...
+    @property
+    def adapter(self) -> str | None:
+        """The folder of an adapter on the model in ``folder``; None: that model itself."""
+        ...
+
+    @property
+    def serving(self) -> Serving: ...
+    @property
+    def num_labels(self) -> int: ...
+    @property
+    def is_language_model(self) -> bool: ...
+
+
+class _Placed(Protocol):
+    @property
+    def folder(self) -> str | Path | Model: ...
+    @property
+    def adapter(self) -> str | None: ...
+    @property
+    def serving(self) -> Serving: ...
+
+
+Teacher = TypeVar("Teacher", bound=_Placed)
+
+
+def groups(teachers: Sequence[Teacher]) -> list[list[Teacher]]:
+    """Adapters on one base that ask for the same process, together; whoever else, alone."""
+    found: list[list[Teacher]] = []
+    for teacher in teachers:
+        own = next((group for group in found if _share(group[0], teacher)), None)
+        if own is None:
+            found.append([teacher])
+        else:
+            own.append(teacher)
+    return found
+
+
+def _share(one: _Placed, other: _Placed) -> bool:
+    if one.adapter is None or other.adapter is None:
+        return False
+    assert isinstance(one.folder, str | Path) and isinstance(other.folder, str | Path)
+    is_same_base = Path(one.folder).resolve() == Path(other.folder).resolve()
+    return is_same_base and one.serving.process == other.serving.process
+
+
+def engines(
+    teachers: Sequence[Servable], num_threads: int | None = None
+) -> Mapping[str, TeacherEngine]:
+    """By name; adapters that can share a base do. ``num_threads``: as of TeacherEngine.
+
+    Raises ModelError for unusable folders.
+    """
+    found: dict[str, TeacherEngine] = {}
+    for group in groups(teachers):
+        first = group[0]
+        serving = first.serving
+        device = "cuda" if serving.num_gpus > 0 else "cpu"
+        models = [first.folder]
+        adapters = [teacher.adapter for teacher in group if teacher.adapter is not None]
+        if adapters:
+            assert isinstance(first.folder, str | Path)
+            models = SharedBase(
+                first.folder,
+                adapters,
+                device=device,
+                dtype=serving.dtype,
+                allow_pickle=serving.allow_pickle,
+            ).adapted
+        for teacher, model in zip(group, models, strict=True):
+            own = teacher.serving
+            found[teacher.name] = TeacherEngine(
+                model,
+                num_labels=teacher.num_labels,
+                device=device,
+                dtype=own.dtype,
+                wire=own.wire,
+                max_batch_tokens=own.max_batch_tokens,
+                allow_pickle=own.allow_pickle,
+                num_threads=num_threads,
+                is_language_model=teacher.is_language_model,
+                moe=own.moe,
+            )
+    return found
+
+
+def told(teachers: Sequence[Servable]) -> str:
+    """``teacher 'a'``, or ``teachers 'a', 'b'``."""
+    names = ", ".join(repr(teacher.name) for teacher in teachers)
+    return f"teachers {names}" if len(teachers) > 1 else f"teacher {names}"

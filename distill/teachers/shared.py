@@ -1,0 +1,58 @@
+"""One copy of a base and its adapters: several teachers, of which one speaks at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.models.adapter import Adapters
+from distill.models.language import load_language_model
+from distill.variant import Dtype
+
+
+class SharedBase:
+    """Loads the base once, and the adapters on it."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        adapters: Sequence[str | Path],
+        *,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        allow_pickle: bool = False,
+    ) -> None:
+        """Raises ModelError for folders that cannot be used, or do not fit each other."""
+        base = load_language_model(folder, dtype, allow_pickle)
+        self._adapters = Adapters(base, adapters)
+        self._adapters.model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
+        self._turn = threading.Lock()
+        self.adapted = tuple(Adapted(self, number) for number in range(len(adapters)))
+        """The base with each of the adapters, in their order."""
+
+    @property
+    def model(self) -> Any:
+        return self._adapters.model
+
+    @contextmanager
+    def speaking(self, number: int) -> Iterator[None]:
+        """The model is the base with this adapter; meanwhile no other can be had."""
+        with self._turn:
+            self._adapters.activate(number)
+            yield
+
+
+class Adapted:
+    """The base with one of its adapters."""
+
+    def __init__(self, base: SharedBase, number: int) -> None:
+        self.base = base
+        self._number = number
+
+    def speaking(self) -> AbstractContextManager[None]:
+        return self.base.speaking(self._number)
