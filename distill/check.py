@@ -18,6 +18,7 @@ from distill.check_language import (
     check_languages,
     check_range_of_temperatures,
     check_task,
+    check_updates,
     gate_lines,
     language_lines,
     open_blocks,
@@ -140,7 +141,12 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     _check_batches(experiment, blocks, "blocks")
     student_lines = language_lines(experiment, languages.tokenizer)
     num_cpus, num_gpus, resource_lines = check_resources(
-        experiment, len(names), languages.teachers, languages.base
+        experiment,
+        len(names),
+        languages.teachers,
+        languages.base,
+        {name: info.num_params for name, info in languages.adapters.items()},
+        check_updates(experiment),
     )
     described = identity(experiment, blocks.fingerprint)
     search_lines: list[tuple[str, str, str]] = []

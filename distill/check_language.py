@@ -16,6 +16,7 @@ from distill.data.alignment import for_teacher
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError
+from distill.models.adapter import AdapterInfo, check_adapter, read_adapter
 from distill.models.language import LanguageInfo, check_language_folder
 from distill.models.language_sizes import solve_language
 from distill.models.language_student import check_language_start, with_lora
@@ -34,6 +35,9 @@ class Languages:
     """The folders that an experiment names, as they say of themselves."""
 
     teachers: Mapping[str, LanguageInfo]
+    """Of one that is an adapter, its base."""
+    adapters: Mapping[str, AdapterInfo]
+    """Of those teachers that are one."""
     base: LanguageInfo | None
     tokenizer: str
     """Folder of the student's tokenizer."""
@@ -49,6 +53,13 @@ def check_task(experiment: Experiment) -> None:
 
 def _refuse_what_speaks(experiment: Experiment) -> None:
     """Of classifiers."""
+    for teacher in experiment.teachers:
+        if teacher.adapter is not None:
+            raise ConfigError(
+                f"teachers.{teacher.name}.adapter {teacher.adapter} is of language models, task is "
+                "classification: merge it into a model folder (peft's merge_and_unload), and give "
+                "that as path"
+            )
     columns, trainer, experts = experiment.data.columns, experiment.trainer, experiment.experts
     named = [k for k in ("prompt", "messages") if getattr(columns, k) is not None]
     if named:
@@ -147,10 +158,15 @@ def _students(experiment: Experiment) -> dict[str, Student]:
 def read_languages(experiment: Experiment) -> Languages:
     """Every folder's own word; ModelError for one that could not be served."""
     infos = {t.name: check_language_folder(t.path, t.allow_pickle) for t in experiment.teachers}
+    adapters = {}
     for teacher in experiment.teachers:
         check_tokenizer_sha256(teacher.name, teacher.path, teacher.tokenizer_sha256)
+        if teacher.adapter is not None:
+            key = f"teachers.{teacher.name}.adapter"
+            adapters[teacher.name] = read_adapter(teacher.adapter, key)
+            check_adapter(adapters[teacher.name], teacher.path, key)
     base = check_language_folder(experiment.experts.base) if experiment.experts else None
-    return Languages(infos, base, _tokenizer_folder(experiment))
+    return Languages(infos, adapters, base, _tokenizer_folder(experiment))
 
 
 def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Blocks:
@@ -176,9 +192,7 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
             )
         if experiment.data.packing:
             check_takes_positions(key, model)
-    experts = experiment.experts
-    if experts is not None and experts.lora is not None:
-        check_lora("experts", experts.base, experts.lora)
+    check_updates(experiment)
     for key, (_, info, serving) in _served(experiment, languages).items():
         where = "experts.serving" if key == "experts.base" else key
         check_moe(experiment, where, serving.moe, info.gates)
@@ -281,13 +295,22 @@ def _check_positions(max_length: int, key: str, info: LanguageInfo) -> None:
         )
 
 
-def check_lora(key: str, folder: str, lora: Lora) -> None:
-    """Raise ConfigError, naming ``key``, for updates that this model cannot get."""
+def check_lora(key: str, folder: str, lora: Lora) -> int:
+    """Parameters of such updates; ConfigError, naming ``key``, where this model cannot get them."""
     try:
         with torch.device("meta"):
-            with_lora(described(folder), lora, seed=0)
+            updated = with_lora(described(folder), lora, seed=0)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from None
+    return sum(p.numel() for p in updated.parameters() if p.requires_grad)
+
+
+def check_updates(experiment: Experiment) -> int | None:
+    """Parameters of each expert that is trained as an adapter; None of whole ones."""
+    experts = experiment.experts
+    if experts is None or experts.lora is None:
+        return None
+    return check_lora("experts", experts.base, experts.lora)
 
 
 def _tokenizer_folder(experiment: Experiment) -> str:

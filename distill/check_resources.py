@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 
-from distill.config import Experiment, Serving
+from distill.config import Experiment, Experts, Serving
 from distill.errors import ConfigError
 from distill.plan import Line
+from distill.teachers.serving import are_on_one_base, groups
 
 
 class Sized(Protocol):
@@ -20,30 +22,62 @@ class Sized(Protocol):
     def num_params(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class _Processes:
+    """One row of the plan: processes of one kind."""
+
+    name: str
+    what: str
+    teachers: list[Serving]
+    """Served there: of one process, so that they differ in their wires at most."""
+    count: int
+    """As many, of each as many replicas as the teachers say."""
+    num_params: int
+    """Of all of them together, of one replica each."""
+    num_updates: int = 0
+    """The same of their adapters, which are float32 whatever the base is."""
+
+    @property
+    def serving(self) -> Serving:
+        return self.teachers[0]
+
+    @property
+    def memory_mb(self) -> float:
+        width = 4 if self.serving.dtype == "float32" else 2
+        return (self.num_params * width + self.num_updates * 4) * self.serving.replicas / 1e6
+
+
 def check_resources(
-    experiment: Experiment, num_teachers: int, infos: Mapping[str, Sized], base: Sized | None
+    experiment: Experiment,
+    num_teachers: int,
+    infos: Mapping[str, Sized],
+    base: Sized | None,
+    adapters: Mapping[str, int] | None = None,
+    expert_updates: int | None = None,
 ) -> tuple[float, float, list[Line]]:
-    """CPUs and GPUs of teachers and student together, against this machine."""
+    """CPUs and GPUs of teachers and student together, against this machine.
+
+    ``adapters``: parameters of those teachers that are one; ``expert_updates``: of each expert that
+    is trained as one.
+    """
     trainer = experiment.trainer
-    served: list[tuple[str, Serving, int]] = []
+    served: list[_Processes] = []
     if experiment.experts and base:
-        served.append(
-            (f"{num_teachers} experts", experiment.experts.serving, base.num_params * num_teachers)
-        )
+        served += _experts(experiment.experts, num_teachers, base, expert_updates)
         if experiment.aggregation.needs_router() and experiment.experts.router:
-            served.append(("router", experiment.experts.router.serving, base.num_params))
-    served += [(t.name, t, infos[t.name].num_params) for t in experiment.teachers]
+            router = experiment.experts.router.serving
+            served.append(_Processes("router", "", [router], 1, base.num_params))
+    served += _teachers(experiment, infos, adapters or {})
     lines, cpus, gpus = [], 0.0, 0.0
-    for name, serving, params in served:
-        count = num_teachers if name.endswith(" experts") else 1
-        cpus += serving.replicas * serving.num_cpus * count
-        gpus += serving.replicas * serving.num_gpus * count
-        width = 4 if serving.dtype == "float32" else 2
-        memory = params * width * serving.replicas / 1e6
-        wire = serving.wire.resolved(experiment.is_language_model, serving.dtype)
-        what = f"{serving.replicas} replica(s) each, {wire.name} wire"
-        weights = f"{memory:,.0f} MB of weights" if params else "predict_proba"
-        lines.append(Line(name, what, weights))
+    for one in served:
+        serving = one.serving
+        cpus += serving.replicas * serving.num_cpus * one.count
+        gpus += serving.replicas * serving.num_gpus * one.count
+        wires = {t.wire.resolved(experiment.is_language_model, t.dtype).name for t in one.teachers}
+        named = " and ".join(sorted(wires))
+        what = f"{one.what}{serving.replicas} replica(s) each, {named} wire"
+        weights = f"{one.memory_mb:,.0f} MB of weights" if one.num_params else "predict_proba"
+        lines.append(Line(one.name, what, weights))
     cpus += trainer.num_workers * trainer.num_cpus_per_worker
     gpus += trainer.num_workers * trainer.num_gpus_per_worker
     engine = trainer.engine
@@ -60,6 +94,45 @@ def check_resources(
             _refuse_shortage("CPUs", experiment.experts.num_cpus, have_cpus)
             _refuse_shortage("GPUs", experiment.experts.num_gpus, have_gpus)
     return cpus, gpus, lines
+
+
+def _experts(experts: Experts, num: int, base: Sized, num_updates: int | None) -> list[_Processes]:
+    name, serving = f"{num} experts", [experts.serving]
+    if num_updates is None:
+        return [_Processes(name, "", serving, num, base.num_params * num)]
+    what = f"{num} adapters on one base, "
+    return [_Processes(name, what, serving, 1, base.num_params, num_updates * num)]
+
+
+class _Teacher(NamedTuple):
+    name: str
+    folder: str
+    adapter: str | None
+    serving: Serving
+
+
+def _teachers(
+    experiment: Experiment, infos: Mapping[str, Sized], adapters: Mapping[str, int]
+) -> Iterator[_Processes]:
+    """One for each that is served alone, and one for those that share a base."""
+    together = groups([_Teacher(t.name, t.path, t.adapter, t) for t in experiment.teachers])
+    for group in together:
+        first = group[0]
+        what = f"{len(group)} adapters on one base, " if len(group) > 1 else ""
+        apart = [o for o in together if o is not group and are_on_one_base(o[0], first)]
+        if apart:
+            others = ", ".join(teacher.name for other in apart for teacher in other)
+            own = first.serving.process
+            keys = {k for o in apart for k, v in o[0].serving.process.items() if v != own[k]}
+            what += f"apart from {others} on the same base (other {', '.join(sorted(keys))}), "
+        yield _Processes(
+            ", ".join(teacher.name for teacher in group),
+            what,
+            [teacher.serving for teacher in group],
+            1,
+            infos[first.name].num_params,
+            sum(adapters.get(teacher.name, 0) for teacher in group),
+        )
 
 
 def _refuse_shortage(kind: str, wanted: float, available: float) -> None:

@@ -252,8 +252,8 @@ class Experts(Section):
     base: str
     """Hugging Face folder of the encoder, or language model, that every expert starts from."""
     lora: Lora | None = None
-    """Language models: each expert is an adapter, low-rank updates that are trained on the base; all
-    are served together, from one copy of it."""
+    """Language models: each expert is an adapter, low-rank updates trained on the base; all are
+    served together, from one copy of it."""
     partition: Partition = ByColumn()
     train_layers: int | None = Field(default=None, ge=0)
     """Train the top layers only (0: the head alone); null trains all."""

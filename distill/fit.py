@@ -47,9 +47,9 @@ from distill.records import Batch, Cursor
 from distill.sampling import DatasetSampling, Sampling, StudentText, Written
 from distill.sampling.source import SampledTargets, Wanted
 from distill.schedule import Schedule
-from distill.specs import BlocksSpec, Data, ModelSpec
+from distill.specs import BlocksSpec, Data, LanguageExpertSpec, ModelSpec
 from distill.student.engines import make_engine
-from distill.student.export import ModelCard, export
+from distill.student.export import ModelCard, export, export_adapter
 from distill.student.store import FolderStore
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.stream import TeacherClient, TeacherStream
@@ -72,6 +72,8 @@ class TeacherSpec:
     """Classes; of a language model, tokens that it shares with the student."""
     key: TeacherKey
     is_language_model: bool = False
+    adapter: str | None = None
+    """Folder of an adapter on the model in ``folder``."""
 
     @property
     def tokenizer(self) -> str:
@@ -189,9 +191,15 @@ class Job:
         return self.num_steps or math.ceil(self.trainer.epochs * self.steps_per_epoch)
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether what is fitted are updates of a base that others share."""
+        return isinstance(self.model, LanguageExpertSpec) and self.model.lora is not None
+
+    @property
     def model_folder(self) -> Path:
-        """Where :func:`save_model` leaves the fitted model as a Hugging Face folder."""
-        return Path(self.folder) / "model"
+        """Where :func:`fit_and_save` leaves the fitted model as a Hugging Face folder, or its
+        adapter as peft's."""
+        return Path(self.folder) / ("adapter" if self.is_adapter else "model")
 
 
 def fit(
@@ -402,6 +410,9 @@ def fit_and_save(job: Job) -> None:
     if not is_done(job):
         fit(job)
     if not job.model_folder.exists():
-        card = ModelCard(name=job.name)
         model = load_best(job).student
+        if job.is_adapter:
+            export_adapter(model, job.model_folder)
+            return
+        card = ModelCard(name=job.name)
         export(model, job.data.tokenizer, job.model_folder, card, job.data.reading)

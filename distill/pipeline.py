@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from distill.experts.partition import Parts, by_column, partition
 from distill.fit import Guidance, Job, TeacherSpec, is_done
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
+from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.outcome import Outcome, evaluate
@@ -387,10 +389,15 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
     is_language_model = experiment.is_language_model
+    fingerprint = cache(weights_fingerprint)  # of a base that many share, once
 
-    def spec(name: str, folder: str, serving: Serving, num_outputs: int) -> TeacherSpec:
+    def spec(
+        name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
+    ) -> TeacherSpec:
         has_tokens = corpus.features is None and not is_pickle(folder)
-        weights = file_fingerprint(folder) if is_pickle(folder) else weights_fingerprint(folder)
+        weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
+        if adapter is not None:
+            weights = f"{weights}-{adapter_fingerprint(adapter)}"
         wire = serving.wire.resolved(d.experiment.is_language_model, serving.dtype)
         serving = serving.model_copy(update={"wire": wire})
         key = TeacherKey(
@@ -405,18 +412,22 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         )
         if is_language_model:
             num_outputs = num_ids(load_tokenizer(folder))
-        return TeacherSpec(name, folder, serving, num_outputs, key, is_language_model)
+        return TeacherSpec(name, folder, serving, num_outputs, key, is_language_model, adapter)
 
     experts, mixture = experiment.experts, experiment.aggregation
     given = mixture.router if isinstance(mixture, Routed) else None
     if experts is not None:
         folders = {job.name: str(job.model_folder) for job in jobs}
         router = given or folders.pop(ROUTER, None)
-        teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
+        if experts.lora is None:
+            teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
+        else:
+            base = experts.base
+            teachers = [spec(n, base, experts.serving, num_labels, f) for n, f in folders.items()]
         serving = experts.router.serving if experts.router else experts.serving
     else:
         router = given
-        teachers = [spec(t.name, t.path, t, num_labels) for t in experiment.teachers]
+        teachers = [spec(t.name, t.path, t, num_labels, t.adapter) for t in experiment.teachers]
         first = teachers[0].serving
         serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
     if router is None:

@@ -49,6 +49,7 @@ class Part:
     num_features: int = 0
     serving: Serving = field(default_factory=Serving)
     is_language_model: bool = False
+    adapter: str | None = None
 
     @property
     def num_labels(self) -> int:

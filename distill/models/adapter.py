@@ -26,15 +26,15 @@ from distill.models.weights import brief, safetensors_shapes
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
+_ORIGIN = {"auto_mapping", "inference_mode", "peft_version"}
 _PLAIN = {
-    # What the file says of itself.
-    "peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision",
-    "inference_mode",
-    # Which layers get an update, and of which size.
-    "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern",
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
-}  # fmt: skip
-"""Keys that may have any value; every other one must have its default."""
+    *_ORIGIN,
+    *("peft_type", "task_type", "base_model_name_or_path", "revision"),
+    *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    "fan_in_fan_out",
+}
+"""Keys of its configuration that may have any value; every other one must have its default."""
 _STARTS = (True, False, "gaussian", "orthogonal")
 """Values of init_lora_weights that leave the base's weights as they are."""
 WAY_OUT = (
@@ -110,8 +110,8 @@ def _config(folder: Path, told: str) -> Any:
             f"layers can share a base: {WAY_OUT}"
         )
     try:
-        known = {name: raw[name] for name in raw.keys() & _PLAIN - {"auto_mapping", "peft_version"}}
-        return LoraConfig(**known | {"inference_mode": True})
+        known: dict[str, Any] = {n: raw[n] for n in _PLAIN & raw.keys() - _ORIGIN}
+        return LoraConfig(**known, inference_mode=True)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{told}: {CONFIG} cannot be used: {brief(error)}") from None
 
@@ -163,7 +163,7 @@ def _is_tuned(part: nn.Module) -> bool:
 
 
 def _wrapped(model: PreTrainedModel, info: AdapterInfo, told: str, where: str) -> Any:
-    """A peft model of ``model``, which gets the adapter's layers in place, still without weights."""
+    """A peft model of ``model``, which gets the adapter's layers in place, without weights yet."""
     from peft import PeftModel
 
     try:
@@ -177,7 +177,9 @@ def adapter_fingerprint(folder: str | Path) -> str:
     folder = Path(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config.pop("base_model_name_or_path", None)
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    # peft keeps names of layers as sets: their order is another whenever it saves.
+    told = {key: sorted(v) if isinstance(v, list) else v for key, v in config.items()}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     with (folder / WEIGHTS).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

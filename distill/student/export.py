@@ -134,6 +134,19 @@ def export(
     _swap_in(partial, out)
 
 
+def export_adapter(model: Any, out: str | Path) -> None:
+    """A peft model's low-rank updates alone, as its save_pretrained writes them; ``out`` is new."""
+    out = Path(out)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    # Without embeddings, which no update touches: peft would ask the hub whether they were resized.
+    model.save_pretrained(str(partial), save_embedding_layers=False)
+    for file in partial.iterdir():
+        _sync(file)
+    _sync(partial)
+    _swap_in(partial, out)
+
+
 def copy_export(source: str | Path, out: str | Path) -> None:
     """An exported folder, whole, somewhere else. Raises RunFolderError where there is none."""
     source, out = Path(source), Path(out)

@@ -99,7 +99,7 @@ def _wait_until_ready(
         except RayTaskError as error:
             raise own_error(error, told(group)) from None
         except RayError as error:
-            message = f"{told(group)} lost while starting: {error}"
+            message = f"{told(group)}: lost while starting: {error}"
             raise TeacherError(message) from error
     if len(ready) < len(pings):
         raise TeacherError(
@@ -140,8 +140,9 @@ def _wants(group: Sequence[Servable]) -> str:
         if node["Alive"]
     ]
     has_labels = f", node labels {nodes}" if serving.node_labels else ""
+    wants = "wants" if len(group) == 1 else "want"
     return (
-        f"{told(group)} want{'s' * (len(group) == 1)} {serving.replicas} × ({serving.num_cpus:g} CPU and "
+        f"{told(group)} {wants} {serving.replicas} × ({serving.num_cpus:g} CPU and "
         f"{serving.num_gpus:g} GPU{labels}); the cluster of {len(nodes)} nodes has "
         f"{amounts(ray.cluster_resources())}, {amounts(ray.available_resources())} free"
         f"{has_labels}"

@@ -70,7 +70,8 @@ class RayTeacherClient:
         self._lock = threading.Lock()
         self._replicas: dict[str, list[_Replica]] = {}
         for group in served:
-            self._replicas |= dict.fromkeys(group.names, [_Replica(a) for a in group.actors])
+            shared = [_Replica(actor) for actor in group.actors]
+            self._replicas |= dict.fromkeys(group.names, shared)
         self._num_requests = dict.fromkeys(self._replicas, 0)
         self._num_retries = dict.fromkeys(self._replicas, 0)
 
@@ -100,7 +101,8 @@ class RayTeacherClient:
         return self._tried(teacher, f"request {request.request_id}", send, cancelled)
 
     def head(self, teacher: str) -> Head:
-        return self._tried(teacher, "for its output layer", lambda actor: actor.head.remote(teacher))
+        what = "for its output layer"
+        return self._tried(teacher, what, lambda actor: actor.head.remote(teacher))
 
     def judge(self, teacher: str, request: DraftRequest) -> Verdict:
         what = f"drafts {request.request_id}"

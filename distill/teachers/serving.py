@@ -11,11 +11,9 @@ from distill.teachers.engine import Model, TeacherEngine
 from distill.teachers.shared import SharedBase
 
 
-class Servable(Protocol):
-    """What must be known of a teacher to serve it."""
+class Placed(Protocol):
+    """A teacher, as far as it matters for who is served with it."""
 
-    @property
-    def name(self) -> str: ...
     @property
     def folder(self) -> str | Path | Model: ...
     @property
@@ -25,22 +23,20 @@ class Servable(Protocol):
 
     @property
     def serving(self) -> Serving: ...
+
+
+class Servable(Placed, Protocol):
+    """What must be known of a teacher to serve it."""
+
+    @property
+    def name(self) -> str: ...
     @property
     def num_labels(self) -> int: ...
     @property
     def is_language_model(self) -> bool: ...
 
 
-class _Placed(Protocol):
-    @property
-    def folder(self) -> str | Path | Model: ...
-    @property
-    def adapter(self) -> str | None: ...
-    @property
-    def serving(self) -> Serving: ...
-
-
-Teacher = TypeVar("Teacher", bound=_Placed)
+Teacher = TypeVar("Teacher", bound=Placed)
 
 
 def groups(teachers: Sequence[Teacher]) -> list[list[Teacher]]:
@@ -55,12 +51,16 @@ def groups(teachers: Sequence[Teacher]) -> list[list[Teacher]]:
     return found
 
 
-def _share(one: _Placed, other: _Placed) -> bool:
+def _share(one: Placed, other: Placed) -> bool:
+    return are_on_one_base(one, other) and one.serving.process == other.serving.process
+
+
+def are_on_one_base(one: Placed, other: Placed) -> bool:
+    """Whether both are adapters of the same model, however they are served."""
     if one.adapter is None or other.adapter is None:
         return False
     assert isinstance(one.folder, str | Path) and isinstance(other.folder, str | Path)
-    is_same_base = Path(one.folder).resolve() == Path(other.folder).resolve()
-    return is_same_base and one.serving.process == other.serving.process
+    return Path(one.folder).resolve() == Path(other.folder).resolve()
 
 
 def engines(
