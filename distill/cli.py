@@ -126,7 +126,7 @@ def check(
 def experts(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Train the experts and the router alone, as ordinary Hugging Face folders."""
+    """Train the experts and the router alone, as ordinary Hugging Face folders (or adapters)."""
     with _errors(as_json):
         from distill import pipeline
         from distill.errors import ConfigError

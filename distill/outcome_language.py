@@ -13,8 +13,9 @@ from distill.data.blocks import Blocks
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
 from distill.experts.partition import Parts
-from distill.fit import Guidance, Job, build_module, load_best
+from distill.fit import Guidance, Job, TeacherSpec, build_module, load_best
 from distill.interrupt import StopOnSignal
+from distill.models.adapter import read_adapter
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
 from distill.models.load import load_tokenizer
@@ -24,6 +25,7 @@ from distill.report.table import Role, Row
 from distill.run_folder import RunFolder
 from distill.specs import Data
 from distill.student.export import export
+from distill.teachers.serving import groups
 from distill.token_module import TokenModule
 
 
@@ -113,15 +115,17 @@ class Tables:
     def teacher_rows(self, compared: Compared) -> list[Row]:
         assert self._guidance is not None
         rows = []
-        sizes = []
+        together = 0
         for spec in self._guidance.teachers:
-            info = check_language_folder(spec.folder, spec.serving.allow_pickle)
-            sizes.append(info.num_params)
             row = self._row(spec.name, "expert", compared.teachers[spec.name])
-            rows.append(replace(row, params=info.num_params, size_mb=info.num_params * 4 / 1e6))
+            num_params = sum(_sizes(spec))
+            rows.append(replace(row, params=num_params, size_mb=num_params * 4 / 1e6))
+        for group in groups(self._guidance.teachers):
+            bases, updates = zip(*map(_sizes, group), strict=True)
+            together += bases[0] + sum(updates)
         if len(rows) > 1 and compared.aggregate.by_domain:
             mix = self._row(f"{self._guidance.aggregation.type} mix", "mix", compared.aggregate)
-            rows.append(replace(mix, params=sum(sizes), size_mb=sum(sizes) * 4 / 1e6))
+            rows.append(replace(mix, params=together, size_mb=together * 4 / 1e6))
         return rows
 
     def untrained_row(self, job: Job) -> Row:
@@ -188,6 +192,12 @@ class Tables:
             jsd=total.jsd,
             per_domain=scores.perplexities(self._blocks.domain_names),
         )
+
+
+def _sizes(teacher: TeacherSpec) -> tuple[int, int]:
+    """Parameters of its model, or of the base that it is an adapter on, and of the adapter."""
+    info = check_language_folder(teacher.folder, teacher.serving.allow_pickle)
+    return info.num_params, read_adapter(teacher.adapter).num_params if teacher.adapter else 0
 
 
 def compressed(rows: list[Row]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Adapters that could not be served are refused before a process starts; the plan says who shares."""
+"""Adapters that could not be served are refused beforehand; the plan says who shares a base."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"adapter": "of-deep"}, "of-deep does not fit .*films: it has .*layers.2.* knows nothing"),
     ({"adapter": "good", "path": "deep"}, "good does not fit .*deep: it lacks .*layers.2"),
     ({"adapter": "lacking"}, "lacking does not fit .*: it lacks .*promises: give the base"),
-    ({"adapter": "unknown-layer"}, "unknown-layer does not fit .*query.* not found"),
+    ({"adapter": "unknown-layer"}, "unknown-layer does not fit .*query.* not found.*: give the base"),
 ]
 
 

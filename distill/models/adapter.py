@@ -129,8 +129,11 @@ def check_adapter(info: AdapterInfo, base: str | Path, key: str = "adapter") -> 
     }
     trained_on = info.config.base_model_name_or_path
     way_out = f"give the base that it was trained on as path (it names {trained_on!r})"
-    with torch.device("meta"):
-        wrapped = _wrapped(model, info, told, f"{base}: {way_out}")
+    try:
+        with torch.device("meta"):
+            wrapped = _wrapped(model, info)
+    except (ValueError, TypeError) as error:  # no layer of that name, or of another kind
+        raise ModelError(f"{told} does not fit {base} ({brief(error)}): {way_out}") from None
     name = next((n for n, part in model.named_modules() if n in outside and _is_tuned(part)), None)
     if name is not None:
         raise ModelError(
@@ -162,14 +165,11 @@ def _is_tuned(part: nn.Module) -> bool:
     return isinstance(part, BaseTunerLayer)
 
 
-def _wrapped(model: PreTrainedModel, info: AdapterInfo, told: str, where: str) -> Any:
+def _wrapped(model: PreTrainedModel, info: AdapterInfo) -> Any:
     """A peft model of ``model``, which gets the adapter's layers in place, without weights yet."""
     from peft import PeftModel
 
-    try:
-        return PeftModel(model, info.config, _name(0))
-    except (ValueError, TypeError) as error:  # no layer of that name, or of another kind
-        raise ModelError(f"{told} does not fit {where}: {brief(error)}") from None
+    return PeftModel(model, info.config, _name(0))
 
 
 def adapter_fingerprint(folder: str | Path) -> str:
@@ -197,28 +197,28 @@ class Adapters:
     def __init__(self, base: PreTrainedModel, folders: Sequence[str | Path]) -> None:
         """Raises ModelError for a folder that cannot be read, or does not fit."""
         infos = [read_adapter(folder) for folder in folders]
+        self._wrapped: Any = None
         with quiet():
-            self._wrapped = _wrapped(base, infos[0], f"adapter {infos[0].folder}", "its base")
             for number, info in enumerate(infos):
-                self._load(number, info)
+                self._load(base, number, info)
         self.model: PreTrainedModel = self._wrapped.get_base_model().eval()
         """The transformers model, with the updates of the active adapter."""
         self._active = -1
         self.activate(0)
 
-    def _load(self, number: int, info: AdapterInfo) -> None:
+    def _load(self, base: PreTrainedModel, number: int, info: AdapterInfo) -> None:
+        told = f"adapter {info.folder} does not fit its base"
         try:
-            if number > 0:
+            if number == 0:
+                self._wrapped = _wrapped(base, info)
+            else:
                 self._wrapped.add_adapter(_name(number), info.config)
-            # On the CPU: to the device they go with the model.
+            # On the CPU: to a device they go with the model.
             found = self._wrapped.load_adapter(str(info.folder), _name(number), torch_device="cpu")
         except (ValueError, TypeError, RuntimeError, OSError) as error:
-            raise ModelError(
-                f"adapter {info.folder} does not fit its base: {brief(error)}"
-            ) from None
-        if found.missing_keys or found.unexpected_keys:
-            key = [*found.missing_keys, *found.unexpected_keys][0]
-            raise ModelError(f"adapter {info.folder} does not fit its base: {key}")
+            raise ModelError(f"{told}: {brief(error)}") from None
+        for key in (*found.missing_keys, *found.unexpected_keys):
+            raise ModelError(f"{told}: {key} is in one of them alone")
 
     def activate(self, number: int) -> None:
         """From the next forward on, the model is the base with this adapter."""
