@@ -16,8 +16,8 @@ from distill.models.tokenizer import num_ids
 from distill.plan import Plan
 from distill.run_folder import RunFolder
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.teachers.serving import engines
 
 
 def guidance(
@@ -28,18 +28,15 @@ def guidance(
     threads: int,
 ) -> Guidance:
     """Teachers of this process: folder and serving by name."""
-    specs, engines = [], {}
+    specs = []
     for name, (path, serving) in teachers.items():
         num_tokens = num_ids(load_tokenizer(path))
         wire = serving.wire.resolved(True, serving.dtype)
         serving = serving.model_copy(update={"wire": wire})
         key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
         specs.append(TeacherSpec(name, path, serving, num_tokens, key, True))
-        engines[name] = TeacherEngine(
-            path, num_labels=num_tokens, wire=wire, num_threads=threads, is_language_model=True
-        )
     return Guidance(
-        LocalTeachers(engines),
+        LocalTeachers(engines(specs, threads)),
         tuple(specs),
         None,
         experiment.aggregation,

@@ -100,7 +100,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"adapter": "of-deep"}, "of-deep does not fit .*films: it has .*layers.2.* knows nothing"),
     ({"adapter": "good", "path": "deep"}, "good does not fit .*deep: it lacks .*layers.2"),
     ({"adapter": "lacking"}, "lacking does not fit .*: it lacks .*promises: give the base"),
-    ({"adapter": "unknown-layer"}, "unknown-layer does not fit .*query.* not found.*: give the base"),
+    (
+        {"adapter": "unknown-layer"},
+        "unknown-layer does not fit .*query.* not found.*give the",
+    ),
 ]
 
 

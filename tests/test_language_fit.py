@@ -22,8 +22,8 @@ from distill.records import Knobs
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.teachers.serving import engines
 from distill.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_spelling
 
@@ -40,7 +40,7 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
     run = RunFolder(experiment.output)
     tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
     job = language_job(experiment, plan, tokenizer, run)
-    specs, engines = [], {}
+    specs = []
     for teacher in experiment.teachers:
         own = teacher.wire.resolved(True, teacher.dtype)
         serving = teacher.model_copy(update={"wire": own})
@@ -48,13 +48,13 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
             shown_to(plan, teacher.path).fingerprint,
             num_ids(load_tokenizer(teacher.path)),
         )
-        key = TeacherKey(teacher.path, data, "t", own.name, 24)
-        specs.append(TeacherSpec(teacher.name, teacher.path, serving, width, key, True))
-        engines[teacher.name] = TeacherEngine(
-            teacher.path, num_labels=width, wire=own, is_language_model=True
+        weights = f"{teacher.path} {teacher.adapter}"
+        key = TeacherKey(weights, data, "t", own.name, 24)
+        specs.append(
+            TeacherSpec(teacher.name, teacher.path, serving, width, key, True, teacher.adapter)
         )
     guidance = Guidance(
-        LocalTeachers(engines),
+        LocalTeachers(engines(specs)),
         tuple(specs),
         None,
         experiment.aggregation,

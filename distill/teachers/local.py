@@ -1,7 +1,7 @@
 """Teachers inside this process: for tests, for one GPU, and with Ray not even installed."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
@@ -12,9 +12,10 @@ from distill.teachers.engine import TeacherEngine
 
 
 class LocalTeachers:
-    """A client over engines of this process; one request at a time each, as an actor has it."""
+    """A client over engines of this process (distill/teachers/serving.py makes those of adapters on
+    one base); one request at a time each, as an actor has it."""
 
-    def __init__(self, engines: dict[str, TeacherEngine]) -> None:
+    def __init__(self, engines: Mapping[str, TeacherEngine]) -> None:
         self._engines = dict(engines)
         self._locks = {name: threading.Lock() for name in engines}
         self._num_requests = dict.fromkeys(engines, 0)

@@ -99,7 +99,7 @@ def test_there_is_one_base(root: Path) -> None:
 
 def test_requests_that_meet_do_not_mix(root: Path) -> None:
     """Two threads, as an actor has them, each asking for its own adapter."""
-    client = LocalTeachers(dict(shared(root)))
+    client = LocalTeachers(shared(root))
     expected = {name: client.ask(name, request()).payload for name in NAMES}
     start = threading.Barrier(2)
 

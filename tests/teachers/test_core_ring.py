@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 CORE = ("engine", "wires", "client", "meter", "local", "stream", "segments", "cache", "turns")
+CORE += ("shared", "serving")
 
 
 def test_the_core_ring_works_without_ray():
