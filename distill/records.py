@@ -210,6 +210,15 @@ class Head:
         bias_V = None if self.bias_V is None else self.bias_V.to(device)
         return Head(self.weight_VH.to(device), bias_V)
 
+    def equals(self, other: Head) -> bool:
+        """To the bit."""
+        if self.bias_V is None or other.bias_V is None:
+            are_equal = self.bias_V is other.bias_V
+        else:
+            are_equal = torch.equal(self.bias_V, other.bias_V)
+        is_same_dtype = self.weight_VH.dtype == other.weight_VH.dtype
+        return are_equal and is_same_dtype and torch.equal(self.weight_VH, other.weight_VH)
+
 
 Answers = TeacherAnswers | TokenAnswers
 

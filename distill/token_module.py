@@ -76,10 +76,11 @@ class TokenModule(nn.Module):
 
     def take_heads(self, heads: Mapping[str, Head], device: torch.device | str) -> None:
         """The output layers of teachers that send hidden states. No parameters of this module."""
+        placed = {id(head): head.to(device) for head in heads.values()}  # some share one
         self._readers = [
             Reader(
                 wire,
-                heads[name].to(device) if name in heads else None,
+                placed[id(heads[name])] if name in heads else None,
                 self._widths[name],
                 self._passes.get(name, 1),
             )

@@ -143,9 +143,10 @@ class TeacherStream:
     def heads(self) -> dict[str, Head]:
         """The output layers of teachers whose wires send hidden states; from the cache, if there.
 
-        Sent once for each teacher and process.
+        Sent once for each teacher and process; equal ones, as of adapters on one base, are held
+        once.
         """
-        found = {}
+        found: dict[str, Head] = {}
         for name in self.names:
             if self._wires[name].takes == "hidden":
                 cache = self._cache_of(name)
@@ -153,7 +154,8 @@ class TeacherStream:
                 if head is None:
                     head = self._client.head(name)
                     cache.keep_head(name, head)
-                found[name] = head
+                known = (other for other in found.values() if other.equals(head))
+                found[name] = next(known, head)
         return found
 
     def _cache_of(self, name: str) -> Cache:

@@ -174,7 +174,7 @@ def test_without_a_replica_the_error_is_bounded_and_names_the_teacher(ray_cluste
     with RayTeacherPool(specs(folders)[:1]) as pool:
         client = pool.client(Stream(deadline_s=20, retries=2))
         client.ask("movies", request())
-        ray.kill(pool._actors["movies"][0], no_restart=True)
+        ray.kill(pool._served[0].actors[0], no_restart=True)
         started = time.monotonic()
         with pytest.raises(TeacherError, match=r"teacher 'movies' did not answer .* no replica"):
             client.ask("movies", request())

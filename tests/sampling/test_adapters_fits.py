@@ -49,3 +49,18 @@ def test_a_student_is_the_same_to_the_bit(tmp_path: Path, sampling: dict[str, An
     apart = replace(apart, guidance=replace(apart.guidance, client=LocalTeachers(engines)))
     expected = weights_after(apart)
     assert all(torch.equal(together[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_student_holds_the_head_of_a_base_once(tmp_path: Path) -> None:
+    """And those of teachers that are models of their own, each."""
+    job = job_of_adapters(tmp_path, "run", SKD, wire={"type": "hidden"})
+    assert job.guidance is not None
+    with job.guidance.open(job.data, "rank0", 0) as stream:
+        films, meals = (stream.heads()[name] for name in DOMAINS)
+    assert films is meals
+    other = sampled_job(tmp_path, "apart", SKD, {"type": "hidden"})
+    assert other.guidance is not None
+    with other.guidance.open(other.data, "rank0", 0) as stream:
+        apart = stream.heads()
+    assert not apart["films"].equals(apart["meals"])
+    assert apart["films"].equals(films), "an adapter leaves it as it is"
