@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -295,22 +296,32 @@ def _check_positions(max_length: int, key: str, info: LanguageInfo) -> None:
         )
 
 
-def check_lora(key: str, folder: str, lora: Lora) -> int:
-    """Parameters of such updates; ConfigError, naming ``key``, where this model cannot get them."""
+def check_lora(key: str, folder: str, lora: Lora) -> Any:
+    """The model with such updates, without memory for its weights; ConfigError, naming ``key``, for
+    updates that it cannot get."""
     try:
         with torch.device("meta"):
-            updated = with_lora(described(folder), lora, seed=0)
+            return with_lora(described(folder), lora, seed=0)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from None
-    return sum(p.numel() for p in updated.parameters() if p.requires_grad)
 
 
 def check_updates(experiment: Experiment) -> int | None:
-    """Parameters of each expert that is trained as an adapter; None of whole ones."""
+    """Parameters of each expert that is trained as an adapter; None of whole ones.
+
+    Raises ConfigError for updates that could not share a base.
+    """
     experts = experiment.experts
     if experts is None or experts.lora is None:
         return None
-    return check_lora("experts", experts.base, experts.lora)
+    updated = check_lora("experts", experts.base, experts.lora)
+    if updated.peft_config[updated.active_adapter].target_parameters:
+        raise ConfigError(
+            f"experts.lora.targets {experts.lora.targets}: of a {updated.config.model_type} model "
+            "these are also its gates and experts, whose updates cannot share a base: name linear "
+            "layers, such as [q_proj, k_proj, v_proj, o_proj]"
+        )
+    return sum(p.numel() for p in updated.parameters() if p.requires_grad)
 
 
 def _tokenizer_folder(experiment: Experiment) -> str:

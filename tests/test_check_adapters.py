@@ -21,7 +21,8 @@ from distill.pipeline import Driver, _teacher_specs
 from distill.plan import Plan
 from tests.toys import toy_experiment
 from tests.toys_adapters import write_adapter
-from tests.toys_language import language_experiment, write_llama
+from tests.toys_language import language_experiment, write_llama, write_tokenizer
+from tests.toys_moe import mixture
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -42,6 +43,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(folder / "saved", base, seed=0, modules_to_save=["lm_head"])
     write_adapter(folder / "dora", base, seed=0, use_dora=True)
     write_adapter(folder / "biased", base, seed=0, bias="all")
+    mixture().save_pretrained(folder / "mixture")
+    write_tokenizer(folder / "mixture")
+    write_adapter(folder / "experts", folder / "mixture", seed=0, target_modules="all-linear")
     (folder / "empty").mkdir()
     cut = copied(good, folder / "cut") / WEIGHTS
     cut.write_bytes(cut.read_bytes()[:-100])
@@ -92,6 +96,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"adapter": "pissa"}, "init_lora_weights is 'pissa' .*merge_and_unload"),
     ({"adapter": "dora"}, "use_dora is True .*merge_and_unload"),
     ({"adapter": "biased"}, "bias is 'all' .*merge_and_unload"),
+    (
+        {"adapter": "experts", "path": "mixture"},
+        "target_parameters is .*only low-rank updates of linear layers.*merge_and_unload",
+    ),
     ({"adapter": "newer"}, "use_tomorrow is True .*merge_and_unload"),
     ({"adapter": "saved"}, r"modules_to_save is \['lm_head'\] .*merge_and_unload"),
     ({"adapter": "head"}, "head changes lm_head, and adapters share .*train it without"),
@@ -118,6 +126,19 @@ def test_an_adapter_that_could_not_be_served_is_refused(
     assert str(root / changes["adapter"]) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_updates_of_a_mixtures_experts_are_refused(root: Path, tmp_path: Path) -> None:
+    """Before they are trained: afterwards they could not be served together."""
+    raw = language_experiment(root, output=str(tmp_path / "run"))
+    del raw["teachers"]
+    raw["experts"] = {"base": str(root / "mixture"), "lora": {}, "batch_size": 4}
+    message = "experts.lora.targets all-linear: of a mixtral .*such as .q_proj"
+    with pytest.raises(ConfigError, match=message):
+        check(parse(raw))
+    raw["experts"]["lora"] = {"targets": ["q_proj", "v_proj"]}
+    lines = {line.part: line.what for line in check(parse(raw)).lines}
+    assert "2 adapters on one base" in lines["2 experts"]
 
 
 def test_a_classifier_has_no_adapter(tmp_path: Path) -> None:
