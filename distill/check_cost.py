@@ -7,13 +7,14 @@ and a mixture asks all its experts: writing one token at a time takes longer tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from distill.check_language import Languages
+from distill.check_resources import placed
 from distill.config import Experiment, Student
 from distill.data.blocks import Blocks
 from distill.models.decoder import layers_of
@@ -25,6 +26,7 @@ from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.plan import Line
 from distill.records import RoutingInputs
 from distill.sampling import Mixed, Speculative, StudentText, TeacherText, Written
+from distill.teachers.serving import groups
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,30 @@ class Costs:
     speaks: Mapping[str, float]  # each teacher: judging, or writing itself
     answers: Mapping[str, float]  # each teacher
     asks_ahead: bool  # whether teachers answer while the student trains
+    together: Sequence[Sequence[str]] = ()  # teachers on one device: adapters that share a base
 
     @property
     def generation(self) -> float:
-        return self.writes + max(self.speaks.values())
+        return self.writes + self._longest(self.speaks)
 
     @property
     def step(self) -> float:
-        answers = max(self.answers.values())
+        answers = self._longest(self.answers)
         if self.asks_ahead:
-            return max(self.generation + self.trains, max(self.speaks.values()) + answers)
+            return max(self.generation + self.trains, self._longest(self.speaks) + answers)
         return self.generation + answers + self.trains
 
     def idle(self, teacher: str) -> float:
-        """The share of the time that it waits."""
-        return 1 - (self.speaks[teacher] + self.answers[teacher]) / self.step
+        """The share of the time that its device waits."""
+        busy = self._of_device(self.speaks, teacher) + self._of_device(self.answers, teacher)
+        return 1 - busy / self.step
+
+    def _longest(self, costs: Mapping[str, float]) -> float:
+        return max(self._of_device(costs, name) for name in costs)
+
+    def _of_device(self, costs: Mapping[str, float], teacher: str) -> float:
+        group = next((group for group in self.together if teacher in group), [teacher])
+        return sum(costs[name] for name in group)
 
 
 def cost_lines(
@@ -101,7 +112,10 @@ def costs_of(
     asks_ahead = not isinstance(sampling, Written)
     if isinstance(sampling, StudentText):
         asks_ahead = sampling.staleness > 0
-    return Costs(trains, writes, speaks, answers, asks_ahead)
+    together = [[t.name for t in group] for group in groups(placed(experiment))]
+    if experiment.experts is not None and experiment.experts.lora is not None:
+        together = [list(names)]
+    return Costs(trains, writes, speaks, answers, asks_ahead, together)
 
 
 def _tokens(experiment: Experiment, blocks: Blocks) -> float:

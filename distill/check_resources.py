@@ -104,18 +104,25 @@ def _experts(experts: Experts, num: int, base: Sized, num_updates: int | None) -
     return [_Processes(name, what, serving, 1, base.num_params, num_updates * num)]
 
 
-class _Teacher(NamedTuple):
+class PlacedTeacher(NamedTuple):
+    """As distill/teachers/serving.py looks at it."""
+
     name: str
     folder: str
     adapter: str | None
     serving: Serving
 
 
+def placed(experiment: Experiment) -> list[PlacedTeacher]:
+    """Those that ``teachers`` names."""
+    return [PlacedTeacher(t.name, t.path, t.adapter, t) for t in experiment.teachers]
+
+
 def _teachers(
     experiment: Experiment, infos: Mapping[str, Sized], adapters: Mapping[str, int]
 ) -> Iterator[_Processes]:
     """One for each that is served alone, and one for those that share a base."""
-    together = groups([_Teacher(t.name, t.path, t.adapter, t) for t in experiment.teachers])
+    together = groups(placed(experiment))
     for group in together:
         first = group[0]
         what = f"{len(group)} adapters on one base, " if len(group) > 1 else ""

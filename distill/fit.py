@@ -52,6 +52,7 @@ from distill.student.engines import make_engine
 from distill.student.export import ModelCard, export, export_adapter
 from distill.student.store import FolderStore
 from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.serving import groups
 from distill.teachers.stream import TeacherClient, TeacherStream
 from distill.token_module import TokenModule
 
@@ -139,6 +140,7 @@ class Guidance:
             widths={s.name: s.num_labels for s in served},
             moes={s.name: s.serving.moe for s in served if s.is_language_model},
             replicas={s.name: s.serving.replicas / num_ranks for s in served},
+            together=[[s.name for s in group] for group in groups(served)],
         )
 
 

@@ -28,6 +28,9 @@ def test_a_step_is_the_sum_of_its_parts_or_the_longer_of_two_at_once() -> None:
     assert behind.step == 16 and behind.idle("a") == 0
     judged = Costs(6, 2, nobody | {"a": 4}, {"a": 4, "b": 2}, asks_ahead=False)
     assert judged.step == 16 and judged.generation == 6 and judged.idle("a") == pytest.approx(0.5)
+    one_base = Costs(6, 2, nobody, {"a": 4, "b": 2}, asks_ahead=False, together=[["a", "b"]])
+    assert one_base.step == 14, "adapters on it answer one after the other"
+    assert one_base.idle("a") == one_base.idle("b") == pytest.approx(1 - 6 / 14)
 
 
 def test_the_plan_estimates_from_parameters(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distill.moe.state import ExpertUsage
@@ -17,6 +17,8 @@ class Meter:
     replicas: Mapping[str, float] = field(default_factory=dict)
     """Of each teacher, this rank's share of them; 1 where nothing is said."""
     clock: Callable[[], float] = time.perf_counter
+    together: Sequence[Sequence[str]] = ()
+    """Teachers that share replicas, which are busy with any of them."""
     _since: float = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sums: dict[str, float] = field(default_factory=dict)
@@ -64,7 +66,9 @@ class Meter:
             seconds, self._since = max(now - self._since, 1e-9), now
             for name in self.names:
                 # Against a rank's share of the replicas, so that the ranks' mean is that of all.
-                busy_s = sums[f"teacher.{name}.compute_s"] / self.replicas.get(name, 1)
+                group = next((group for group in self.together if name in group), [name])
+                busy_s = sum(sums[f"teacher.{other}.compute_s"] for other in group)
+                busy_s /= self.replicas.get(name, 1)
                 sums[f"teacher.{name}.idle_rate"] = 1 - busy_s / seconds
             for name, usage in self._usage.items():
                 sums |= {f"teacher.{name}.{what}": x for what, x in usage.metrics().items()}

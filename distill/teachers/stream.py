@@ -64,6 +64,7 @@ class TeacherStream:
         widths: Mapping[str, int] | None = None,
         moes: Mapping[str, MoE] | None = None,
         replicas: Mapping[str, float] | None = None,
+        together: Sequence[Sequence[str]] = (),
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
@@ -75,7 +76,7 @@ class TeacherStream:
         ``positions_of``: of language models, the student's positions of each row of a part.
         ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
         of experts, who is asked; answers that change are never kept. ``replicas``: of each teacher
-        and the router, this rank's share of them; None: one each.
+        and the router, this rank's share of them; None: one each. ``together``: who shares them.
         """
         self.names = tuple(names)
         self.router = router
@@ -105,7 +106,7 @@ class TeacherStream:
         self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
-        self._meter = Meter(everyone, replicas or {})
+        self._meter = Meter(everyone, replicas or {}, together=together)
         self._feeds: list[Generator[Any, None, None]] = []
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:

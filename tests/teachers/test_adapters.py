@@ -134,7 +134,7 @@ def rounds(engine: TeacherEngine, between: Any = lambda: None) -> list[Verdict]:
         )
         between()
         verdict = engine.judge(asked)
-        found.append(verdict)
+        found.append(replace(verdict, compute_s=0.0))
         kept_b = np.minimum(verdict.num_kept_b + 1, 3)
         past.append(Round(rows_b, asked.read_bG, kept_b))
         kept_all = verdict.replacement_b < 0

@@ -60,3 +60,14 @@ def test_each_record_has_its_own_time() -> None:
         meter.received("a", compute_s=compute_s)
         rates.append(meter.read()["teacher.a.idle_rate"])
     assert rates == pytest.approx([0.9, 0.5, 1.0])
+
+
+def test_replicas_that_are_shared_are_busy_with_all_who_share_them() -> None:
+    clock = Clock()
+    meter = Meter(("a", "b", "c"), {"a": 2, "b": 2}, clock, together=[["a", "b"], ["c"]])
+    for name, compute_s in (("a", 1.0), ("b", 3.0), ("c", 1.0)):
+        meter.received(name, compute_s=compute_s)
+    clock.now += 4.0
+    found = meter.read()
+    rates = [found[f"teacher.{name}.idle_rate"] for name in "abc"]
+    assert rates == pytest.approx([0.5, 0.5, 0.75])
