@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from lm_fits import guidance, spread, student_job, versions
-from sampled_arithmetic import NEW, exact_match
+from sampled_arithmetic import ARITHMETIC
+from sources_of_text import NEW, score
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from distill.check import check
@@ -136,7 +137,7 @@ def scored(job: Job) -> float:
     """Exact match on the test split, kept beside the fit."""
     kept = Path(job.folder) / "exact-match.json"
     if not kept.exists():
-        kept.write_text(json.dumps(exact_match(load_best(job).student, job.data)))
+        kept.write_text(json.dumps(score(ARITHMETIC, load_best(job).student, job.data)))
     return json.loads(kept.read_text())
 
 

@@ -3,184 +3,29 @@
     distill train configs/arithmetic-teacher.yaml
     python benchmarks/sampled_arithmetic.py [--seeds 0 1 2] [--steps 300]
 
-Everything but the source of text is configs/arithmetic-skd.yaml's. Of each seed, all students start
-from one that has seen the data set's own text for --warm-steps; then each learns for --steps, and,
-where that is far quicker than speculative distillation, for as many steps as fit into the latter's
-time. Exact match is of greedy answers to the test split. Fits that are done are not run again, so
-that seeds may run side by side; the last one writes benchmarks/results/sampled_arithmetic.*.
+Everything but the source of text is configs/arithmetic-skd.yaml's; see sources_of_text.py. Exact
+match is of greedy answers to the test split. Writes benchmarks/results/sampled_arithmetic.*.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from dataclasses import replace
-from datetime import date
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-import torch
-import yaml
-from lm_fits import guidance, spread, student_job, versions
+from sources_of_text import Task, compare, parsed
 
-from distill.check import check
-from distill.config import load
-from distill.evaluation.generation import score_answers, write_answers
-from distill.fit import Job, fit, fit_and_save, is_done, load_best
-from distill.models.language import load_language_model
-from distill.models.load import load_tokenizer
-
-CONFIG = Path("configs/arithmetic-skd.yaml")
-RESULTS = Path("benchmarks/results/sampled_arithmetic")
-METHODS: dict[str, list[str]] = {
-    "cross-entropy, no teacher": ["sampling={type: dataset}", "kd.alpha=0"],
-    "SeqKD": ["sampling={type: teacher}", "kd.alpha=0"],
-    "supervised KD": ["sampling={type: dataset}"],
-    "on-policy": ["sampling={type: on_policy}"],
-    "mixed, λ 0.5": ["sampling={type: mixed, student_share: 0.5}"],
-    "SKD": [],
-}
-LED = "SKD"
-NEW = "output"  # never made: what is checked need not know that fits of it are there
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--warm-steps", type=int, default=2000)
-    parser.add_argument("--no-equal-time", action="store_true", help="none that is not there")
-    parser.add_argument("--folder", type=Path, default=Path("runs/sampled-arithmetic"))
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for seed in args.seeds:
-        folder = args.folder / f"seed-{seed}"
-        budget_s = 0.0
-        warm = warm_start(folder / "warm", seed, args)
-        rows.setdefault("start of all", []).append(told(warm))
-        # The method that the others' time is measured by comes first.
-        for name in sorted(METHODS, key=lambda method: method != LED):
-            job = job_of(name, folder / name, seed, warm, args)
-            found = run(job, args.steps)
-            rows.setdefault(name, []).append(found)
-            if name == LED:
-                budget_s = found["seconds"]
-                continue
-            longer = folder / f"{name}, equal time"
-            is_wanted = longer.exists() or not args.no_equal_time
-            if not is_wanted or found["seconds"] > 0.7 * budget_s:
-                continue
-            num_steps = round(args.steps * budget_s / found["seconds"])
-            job = job_of(name, longer, seed, warm, args)
-            rows.setdefault(f"{name}, equal time", []).append(run(job, num_steps))
-        print(markdown(rows, args.seeds), flush=True)
-    record = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
-    record |= {"warm_steps": args.warm_steps, "versions": versions()}
-    (teacher,) = load(CONFIG, []).teachers
-    record |= {
-        "teacher": exact_match(load_language_model(teacher.path), warm.data),
-        "config": yaml.safe_load(CONFIG.read_text()),
-    }
-    RESULTS.with_suffix(".json").write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
-    RESULTS.with_suffix(".md").write_text(
-        f"The teacher: exact match {record['teacher']:.1%}.\n\n" + markdown(rows, args.seeds)
-    )
-    draw_acceptance(rows[LED], RESULTS.with_suffix(".png"))
-
-
-def warm_start(folder: Path, seed: int, args: argparse.Namespace) -> Job:
-    experiment = load(CONFIG, [f"output={folder / NEW}", "sampling={type: dataset}"])
-    job = student_job(experiment, check(experiment), folder, seed, None)
-    job = replace(job, num_steps=args.warm_steps)
-    fit_and_save(job)
-    return job
-
-
-def job_of(name: str, folder: Path, seed: int, warm: Job, args: argparse.Namespace) -> Job:
-    start = f"student={{path: {warm.model_folder}}}"
-    experiment = load(CONFIG, [f"output={folder / NEW}", start, *METHODS[name]])
-    plan = check(experiment)
-    served = {t.name: (t.path, t) for t in experiment.teachers}
-    # Without a cache: what equal time buys is not to depend on what ran before.
-    experiment = experiment.model_copy(
-        update={"cache": experiment.cache.model_copy(update={"type": "none"})}
-    )
-    teachers = guidance(experiment, plan, served, folder / "cache", args.threads)
-    is_plain = experiment.sampling.type == "dataset" and experiment.kd.alpha == 0
-    return student_job(experiment, plan, folder, seed, None if is_plain else teachers)
-
-
-def run(job: Job, num_steps: int) -> dict[str, Any]:
-    timed = Path(job.folder) / "seconds.json"
-    job = replace(job, num_steps=num_steps)
-    if not is_done(job) or not timed.exists():
-        print(f"{job.folder}: {num_steps} steps", flush=True)
-        began = time.perf_counter()
-        fit(job)
-        timed.write_text(json.dumps(time.perf_counter() - began))
-    return told(job) | {"seconds": json.loads(timed.read_text()), "steps": num_steps}
-
-
-def told(job: Job) -> dict[str, Any]:
-    """Exact match on the test split, and how drafts fared over training."""
-    kept = Path(job.folder) / "exact-match.json"
-    if not kept.exists():
-        kept.write_text(json.dumps(exact_match(load_best(job).student, job.data)))
-    lines = (Path(job.folder) / "metrics.jsonl").read_text().splitlines()
-    drafts = [
-        (entry["step"], *(entry["metrics"][f"sampling.{n}"] for n in DRAFTS))
-        for entry in map(json.loads, lines)
-        if f"sampling.{DRAFTS[0]}" in entry["metrics"]
-    ]
-    return {"exact_match": json.loads(kept.read_text()), "drafts": drafts}
-
-
-DRAFTS = ("acceptance_rate", "tokens_per_call")
-
-
-def exact_match(model: Any, data: Any) -> float:
-    blocks, tokenizer = data.open(), load_tokenizer(data.tokenizer)
-    prompts = blocks.prompts_of("test", 10**9)
-    answers = write_answers(model, tokenizer, [p.ids for p in prompts], 60, batch_size=128)
-    return score_answers(answers, [p.reference for p in prompts]).exact_match
-
-
-def markdown(rows: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
-    lines = [
-        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; exact match on the test split.",
-        "",
-        "| text of | steps | seconds | exact match |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, found in rows.items():
-        steps = "" if "steps" not in found[0] else spread([r["steps"] for r in found], 0)
-        seconds = "" if "steps" not in found[0] else spread([r["seconds"] for r in found], 0)
-        if len(found) < len(seeds):
-            name += f" ({len(found)} seeds)"
-        score = spread([r["exact_match"] for r in found], 1, 100, " %")
-        lines.append(f"| {name} | {steps} | {seconds} | {score} |")
-    return "\n".join(lines) + "\n"
-
-
-def draw_acceptance(found: list[dict[str, Any]], path: Path) -> None:
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for row in found:
-        steps, acceptance, tokens = zip(*row["drafts"], strict=True)
-        left.plot(steps, [100 * share for share in acceptance], color="C0", alpha=0.7)
-        right.plot(steps, tokens, color="C1", alpha=0.7)
-    left.set(xlabel="step", ylabel="drafts that pass, %", ylim=(0, 101))
-    right.set(xlabel="step", ylabel="tokens per teacher forward", ylim=(0, None))
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+ARITHMETIC = Task(
+    config=Path("configs/arithmetic-skd.yaml"),
+    results=Path("benchmarks/results/sampled_arithmetic"),
+    steps=300,
+    warm_steps=2000,
+    teacher=Path("runs/arithmetic-teacher/student"),
+    num_prompts=10**9,
+    max_new_tokens=60,
+    batch_size=128,
+    score="exact_match",
+    told="exact match",
+)
 
 
 if __name__ == "__main__":
-    main()
+    compare(ARITHMETIC, parsed(__doc__, ARITHMETIC, Path("runs/sampled-arithmetic")))
