@@ -1,13 +1,13 @@
 """What a mixture-of-experts teacher's silent experts are worth: KD, GKD, ALL, KA and SAR, compared.
 
-    python -m distill.samples.arithmetic --out data/arithmetic --domains addition subtraction
-    python benchmarks/moe_teachers.py [--seeds 0 1 2] [--steps 100]
+    distill train configs/arithmetic-teacher.yaml
+    python benchmarks/moe_teachers.py [--seeds 0 1 2] [--steps 60]
 
-Trains a Mixtral of 8 experts from scratch on arithmetic (configs/arithmetic-teacher.yaml's data and
-pace, --teacher-epochs of them), then of each seed one student that has seen the data's own text for
---warm-steps, and from it one for each way to ask the teacher, for --steps. All but KD learn from
-what they write, by reverse KL, as in the paper (arXiv 2502.12947). Writes
-benchmarks/results/moe_teachers.{json,md}. Fits that are done are not run again.
+The dense teacher of arithmetic, upcycled into a Mixtral of 8 experts of which a token asks 2, is
+trained on (for --teacher-epochs) until its experts differ. Then, of each seed, one student that has
+seen the data's own text for --warm-steps, and from it one for each way to ask the teacher, for
+--steps. All but KD learn from what they write, by reverse KL, as in the paper (arXiv 2502.12947).
+Writes benchmarks/results/moe_teachers.{json,md}. Fits that are done are not run again.
 """
 
 from __future__ import annotations
@@ -23,24 +23,35 @@ import torch
 from lm_fits import guidance, spread, student_job, versions
 from sampled_arithmetic import ARITHMETIC
 from sources_of_text import NEW, score
-from transformers import MixtralConfig, MixtralForCausalLM
 
 from distill.check import check
 from distill.config import load
 from distill.fit import Job, fit, fit_and_save, is_done, load_best
-from distill.models.load import load_tokenizer, seeded
+from distill.models.language import load_language_model
+from distill.models.load import load_tokenizer
+from distill.samples.upcycle import upcycled
 
 TEACHER = Path("configs/arithmetic-teacher.yaml")
 STUDENT = Path("configs/arithmetic-skd.yaml")
 RESULTS = Path("benchmarks/results/moe_teachers")
 ON_POLICY = ["sampling={type: on_policy}"]
+
+
+def ka(explore: float, passes: int) -> str:
+    return f"{{type: ka, passes: {passes}, explore: {explore}}}"
+
+
 METHODS: dict[str, tuple[str, list[str]]] = {
     "KD (the data's text)": ("{type: own}", ["sampling={type: dataset}"]),
     "GKD (own routing)": ("{type: own}", ON_POLICY),
     "ALL": ("{type: all}", ON_POLICY),
-    "KA, λ 0.05, M 2": ("{type: ka, passes: 2, explore: 0.05}", ON_POLICY),
-    "KA, λ 0.2, M 2": ("{type: ka, passes: 2, explore: 0.2}", ON_POLICY),
-    "KA, λ 0.05, M 8": ("{type: ka, passes: 8, explore: 0.05}", ON_POLICY),
+    "KA, λ 0.05, M 2": (ka(0.05, 2), ON_POLICY),
+    "KA, λ 0, M 2": (ka(0, 2), ON_POLICY),
+    "KA, λ 0.2, M 2": (ka(0.2, 2), ON_POLICY),
+    "KA, λ 0.5, M 2": (ka(0.5, 2), ON_POLICY),
+    "KA, λ 0.05, M 1": (ka(0.05, 1), ON_POLICY),
+    "KA, λ 0.05, M 8": (ka(0.05, 8), ON_POLICY),
+    "KA, λ 0.05, M 32": (ka(0.05, 32), ON_POLICY),
     "SAR": ("{type: sar, lr: 1.0e-4}", ON_POLICY),
 }
 
@@ -48,9 +59,9 @@ METHODS: dict[str, tuple[str, list[str]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm-steps", type=int, default=2000)
-    parser.add_argument("--teacher-epochs", type=int, default=16)
+    parser.add_argument("--teacher-epochs", type=float, default=2)
     parser.add_argument("--folder", type=Path, default=Path("runs/moe-teachers"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -91,31 +102,14 @@ def asked(teacher: Job, moe: str) -> list[str]:
     return [f"teachers=[{served}]", mix, "objective={type: reverse_kl}"]
 
 
-def tuned_teacher(folder: Path, epochs: int) -> Job:
-    """A Mixtral of 8 experts, of which 2 are asked about a token, trained from scratch."""
+def tuned_teacher(folder: Path, epochs: float) -> Job:
+    """The dense teacher as a mixture of 8 experts, 2 for a token, trained until they differ."""
     start = folder / "start"
-    experiment = load(TEACHER)
-    tokenizer = load_tokenizer(experiment.student.tokenizer or "")
+    dense = ARITHMETIC.teacher
     if not start.exists():
-        config = MixtralConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=96,
-            intermediate_size=128,
-            num_hidden_layers=3,
-            num_attention_heads=3,
-            num_key_value_heads=3,
-            num_local_experts=8,
-            num_experts_per_tok=2,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        with seeded(0):
-            MixtralForCausalLM(config).save_pretrained(start)
-        tokenizer.save_pretrained(start)
-    given = [f"output={folder / NEW}", f"student={{path: {start}}}"]
+        upcycled(load_language_model(str(dense)), num_experts=8).save_pretrained(start)
+        load_tokenizer(str(dense)).save_pretrained(start)
+    given = [f"output={folder / NEW}", f"student={{path: {start}}}", "optimizer.lr=5.0e-4"]
     experiment = load(TEACHER, [*given, f"trainer.epochs={epochs}"])
     job = student_job(experiment, check(experiment), folder / "run", 0, None)
     fit_and_save(job)
