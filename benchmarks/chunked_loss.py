@@ -149,6 +149,7 @@ def compare(arguments: argparse.Namespace, num_columns: int) -> dict:
     }
     return {
         "vocabulary": num_columns,
+        "chunk_mb": arguments.chunk_mb,
         "extra_mb": medians["extra_mb"],
         "seconds": medians["seconds"],
         "memory_ratio": medians["extra_mb"]["dense"] / medians["extra_mb"]["chunked"],
@@ -186,7 +187,6 @@ def main() -> None:
         "positions": arguments.positions,
         "hidden": arguments.hidden,
         "dtype": "float32",
-        "chunk_mb": arguments.chunk_mb,
         "cases": cases,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

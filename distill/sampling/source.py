@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.errors import TeacherAnswerError
+from distill.errors import CheckpointError, TeacherAnswerError
 from distill.loop import BatchSource, Engine, NoTeachers, Step
 from distill.models.decoder import head_of
 from distill.moe.training import GateTraining
@@ -157,7 +157,15 @@ class SampledTargets:
         return {"ahead": self._ahead, "gates": gates}
 
     def load_state_dicts(self, saved: Sequence[dict[str, Any]]) -> None:
-        """Of all ranks that there were: a row's text goes to whoever has the row now."""
+        """Of all ranks that there were: a row's text goes to whoever has the row now.
+
+        Raises CheckpointError where gates learn and none were kept.
+        """
+        if self._gates and not saved:
+            raise CheckpointError(
+                "the checkpoint has no gates of teachers (beside-0.pt): it was written by an older "
+                "version; start again with a new output"
+            )
         for share in saved:
             for step, texts in share["ahead"].items():
                 self._ahead.setdefault(step, {}).update(texts)

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from distill.data.batches import Batches
+from distill.errors import CheckpointError
 from distill.fit import Job, build_module
 from distill.models.decoder import head_of
 from distill.moe.settings import StudentAwareRouter
 from distill.moe.training import GateTraining
 from distill.records import Batch, TokenAnswers
+from distill.sampling.source import SampledTargets
 from distill.teachers.stream import TeacherStream
 from tests.test_language_fit import job_of
 from tests.toys_language import write_tokenizer
@@ -128,3 +130,10 @@ def test_a_rank_without_rows_takes_the_others_step(tmp_path: Path) -> None:
     idle = GateTraining("t", SAR, second.client, second.stream, lambda mine: mine + sums[0])
     assert np.array_equal(idle.step(empty, second.logits_of, seed=0).values, state.values)
     assert idle.timings() == pytest.approx(trained.timings())
+
+
+def test_a_checkpoint_without_the_gates_is_refused() -> None:
+    nobody: Any = None
+    gate: Any = object()
+    with pytest.raises(CheckpointError, match="older version; start again"):
+        SampledTargets(nobody, nobody, nobody, nobody, [gate]).load_state_dicts([])
