@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
+
 from distill.config import Experiment, Serving
 from distill.fit import Guidance, Job, TeacherSpec
 from distill.jobs import language_job, write_tokenizer
@@ -49,11 +51,12 @@ def guidance(
 def student_job(
     experiment: Experiment, plan: Plan, folder: Path, seed: int, teachers: Guidance | None
 ) -> Job:
-    """The student's fit by the plain engine; ``teachers`` None: from the data set's text alone."""
+    """The student's fit by the plain engine, with the threads that this process has; ``teachers`` None: from the data set's text alone."""
     run = RunFolder(folder)
     tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
     job = language_job(experiment, plan, tokenizer, run)
-    trainer = job.trainer.model_copy(update={"engine": "torch"})
+    threads = {"num_cpus_per_worker": torch.get_num_threads()}
+    trainer = job.trainer.model_copy(update={"engine": "torch", **threads})
     job = replace(job, seed=seed, trainer=trainer)
     if teachers is None:
         return job
