@@ -51,7 +51,8 @@ def guidance(
 def student_job(
     experiment: Experiment, plan: Plan, folder: Path, seed: int, teachers: Guidance | None
 ) -> Job:
-    """The student's fit by the plain engine, with the threads that this process has; ``teachers`` None: from the data set's text alone."""
+    """The student's fit by the plain engine, on this process's threads; ``teachers`` None: from the
+    data set's text alone."""
     run = RunFolder(folder)
     tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
     job = language_job(experiment, plan, tokenizer, run)
