@@ -62,7 +62,7 @@ def test_one_actor_has_both_and_a_killed_replica_changes_nothing(
         assert pool.names == DOMAINS
         first, second = (pool.pids(name) for name in DOMAINS)
         assert first == second and len(set(first)) == 2, "two replicas, each with both"
-        client = pool.client(Stream(deadline_s=60))
+        client = pool.client(Stream(deadline_s=300))
         pids = dict(enumerate(first, start=1))
 
         def kill(number: int) -> None:

@@ -53,7 +53,7 @@ def test_killed_replicas_change_neither_gates_nor_answers(ray_cluster: None, tmp
     serving = Serving(replicas=2, wire=DENSE, moe=SAR)
     spec = TeacherSpec("t", str(tmp_path), serving, NUM_TOKENS, is_language_model=True)
     with RayTeacherPool([spec]) as pool:
-        client = pool.client(Stream(deadline_s=60))
+        client = pool.client(Stream(deadline_s=300))
 
         pids = dict(enumerate(pool.pids("t"), start=1))
 
