@@ -1,12 +1,13 @@
 """What a mixture-of-experts teacher's silent experts are worth: KD, GKD, ALL, KA and SAR, compared.
 
     distill train configs/arithmetic-teacher.yaml
-    python benchmarks/moe_teachers.py [--seeds 0 1 2] [--steps 60]
+    python benchmarks/moe_teachers.py [--seeds 0 1 2] [--steps 60] [--sweep-seeds 0]
 
 The dense teacher of arithmetic, upcycled into a Mixtral of 8 experts of which a token asks 2, is
 trained on (for --teacher-epochs) until its experts differ. Then, of each seed, one student that has
 seen the data's own text for --warm-steps, and from it one for each way to ask the teacher, for
---steps. All but KD learn from what they write, by reverse KL, as in the paper (arXiv 2502.12947).
+--steps; λ and M are swept for some seeds. All but KD learn from what they write, by reverse KL, as
+in the paper (arXiv 2502.12947).
 Writes benchmarks/results/moe_teachers.{json,md}. Fits that are done are not run again.
 """
 
@@ -17,7 +18,6 @@ import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 from lm_fits import guidance, spread, student_job, versions
@@ -30,6 +30,7 @@ from distill.fit import Job, fit, fit_and_save, is_done, load_best
 from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
 from distill.samples.upcycle import upcycled
+from distill.sampling import DatasetSampling
 
 TEACHER = Path("configs/arithmetic-teacher.yaml")
 STUDENT = Path("configs/arithmetic-skd.yaml")
@@ -46,19 +47,22 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "GKD (own routing)": ("{type: own}", ON_POLICY),
     "ALL": ("{type: all}", ON_POLICY),
     "KA, λ 0.05, M 2": (ka(0.05, 2), ON_POLICY),
+    "SAR": ("{type: sar, lr: 1.0e-4}", ON_POLICY),
+}
+SWEPT: dict[str, tuple[str, list[str]]] = {
     "KA, λ 0, M 2": (ka(0, 2), ON_POLICY),
     "KA, λ 0.2, M 2": (ka(0.2, 2), ON_POLICY),
     "KA, λ 0.5, M 2": (ka(0.5, 2), ON_POLICY),
     "KA, λ 0.05, M 1": (ka(0.05, 1), ON_POLICY),
     "KA, λ 0.05, M 8": (ka(0.05, 8), ON_POLICY),
     "KA, λ 0.05, M 32": (ka(0.05, 32), ON_POLICY),
-    "SAR": ("{type: sar, lr: 1.0e-4}", ON_POLICY),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[0], help="of λ and M")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm-steps", type=int, default=2000)
     parser.add_argument("--teacher-epochs", type=float, default=2)
@@ -68,31 +72,37 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     teacher = tuned_teacher(args.folder / "teacher", args.teacher_epochs)
     rows: dict[str, list[float]] = {"the teacher": [scored(teacher)]}
-    for seed in args.seeds:
-        folder = args.folder / f"seed-{seed}"
-        experiment = load(STUDENT, [f"output={folder / NEW}", *asked(teacher, "{type: own}")])
-        experiment = experiment.model_copy(update={"sampling": no_sampling()})
-        job = student_job(experiment, check(experiment), folder / "warm", seed, None)
-        warm = replace(job, num_steps=args.warm_steps)
-        fit_and_save(warm)
-        rows.setdefault("start of all", []).append(scored(warm))
-        for name, (moe, overrides) in METHODS.items():
-            job = job_of(folder / name, seed, warm, asked(teacher, moe) + overrides, args)
-            if not is_done(job):
-                print(f"seed {seed}: {name}", flush=True)
-                fit(job)
-            rows.setdefault(name, []).append(scored(job))
-        print(markdown(rows, args), flush=True)
-    told = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
-    told |= {"warm_steps": args.warm_steps, "versions": versions(), "exact_match": rows}
-    RESULTS.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    for methods, seeds in ((METHODS, args.seeds), (SWEPT, args.sweep_seeds)):
+        for seed in seeds:
+            folder = args.folder / f"seed-{seed}"
+            warm = warm_start(folder, seed, teacher, args.warm_steps)
+            if methods is METHODS:
+                rows.setdefault("start of all", []).append(scored(warm))
+            for name, (moe, overrides) in methods.items():
+                job = job_of(folder / name, seed, warm, asked(teacher, moe) + overrides, args)
+                if not is_done(job):
+                    print(f"seed {seed}: {name}", flush=True)
+                    fit(job)
+                rows.setdefault(name, []).append(scored(job))
+        write(rows, args)
+
+
+def write(rows: dict[str, list[float]], args: argparse.Namespace) -> None:
+    record = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
+    record |= {"sweep_seeds": args.sweep_seeds, "warm_steps": args.warm_steps}
+    record |= {"versions": versions(), "exact_match": rows}
+    RESULTS.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(rows, args))
+    print(markdown(rows, args), flush=True)
 
 
-def no_sampling() -> Any:
-    from distill.sampling import DatasetSampling
-
-    return DatasetSampling()
+def warm_start(folder: Path, seed: int, teacher: Job, num_steps: int) -> Job:
+    experiment = load(STUDENT, [f"output={folder / NEW}", *asked(teacher, "{type: own}")])
+    experiment = experiment.model_copy(update={"sampling": DatasetSampling()})
+    job = student_job(experiment, check(experiment), folder / "warm", seed, None)
+    warm = replace(job, num_steps=num_steps)
+    fit_and_save(warm)
+    return warm
 
 
 def asked(teacher: Job, moe: str) -> list[str]:
@@ -136,15 +146,27 @@ def scored(job: Job) -> float:
 
 
 def markdown(rows: dict[str, list[float]], args: argparse.Namespace) -> str:
-    seeds = ", ".join(map(str, args.seeds))
+    """Gains are each seed's own over the start of all, which differs far more between seeds."""
+    swept = args.sweep_seeds
     lines = [
-        f"Exact match on the test split after {args.steps} steps; mean ± sd over seeds {seeds}.",
+        f"Exact match on the test split after {args.steps} steps; mean ± sd over seeds "
+        f"{told(args.seeds)}, those of the sweep of λ and M over {told(swept)}.",
         "",
-        "| the teacher is asked as | exact match |",
-        "|---|---:|",
+        "| the teacher is asked as | exact match | gain over the start, points |",
+        "|---|---:|---:|",
     ]
-    lines += [f"| {name} | {spread(found, 1, 100, ' %')} |" for name, found in rows.items()]
+    for name, found in rows.items():
+        starts = rows["start of all"]
+        if name in SWEPT:
+            starts = [starts[args.seeds.index(seed)] for seed in swept]
+        gains = [a - b for a, b in zip(found, starts, strict=False)]
+        gain = "" if name in ("the teacher", "start of all") else spread(gains, 2, 100)
+        lines.append(f"| {name} | {spread(found, 1, 100, ' %')} | {gain} |")
     return "\n".join(lines) + "\n"
+
+
+def told(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 if __name__ == "__main__":
