@@ -163,12 +163,13 @@ def markdown(rows: dict[str, list[float]], args: argparse.Namespace) -> str:
         "| the teacher is asked as | exact match | gain over the start, points |",
         "|---|---:|---:|",
     ]
+    starts = dict(zip(args.seeds, rows["start of all"], strict=True))
     for name, found in rows.items():
-        starts = rows["start of all"]
-        if name in SWEPT:
-            starts = [starts[args.seeds.index(seed)] for seed in swept]
-        gains = [a - b for a, b in zip(found, starts, strict=False)]
-        gain = "" if name in ("the teacher", "start of all") else spread(gains, 2, 100)
+        gain = ""
+        if name in METHODS or name in SWEPT:
+            seeds = swept if name in SWEPT else args.seeds
+            gains = [one - starts[seed] for seed, one in zip(seeds, found, strict=True)]
+            gain = spread(gains, 2, 100)
         lines.append(f"| {name} | {spread(found, 1, 100, ' %')} | {gain} |")
     return "\n".join(lines) + "\n"
 

@@ -205,8 +205,8 @@ def _is_other_list(key: str) -> bool:
 def with_lora(model: PreTrainedModel, lora: Lora, seed: int) -> Any:
     """A peft model around ``model``: low-rank updates are trained, everything else is frozen.
 
-    It starts as ``model`` (the updates are 0). ``all-linear`` are linear layers: a mixture's
-    experts that are one tensor get none.
+    It starts as ``model`` (the updates are 0). Of a mixture of experts peft counts its gates and
+    experts, which are no linear layers, with ``all-linear``.
     """
     try:
         from peft import LoraConfig, get_peft_model
