@@ -59,13 +59,17 @@ quickstart: $(RUNTIME) $(OPS) ## Environment, sample data, experts, student: one
 	@echo "==> distill train configs/quickstart.yaml (minutes on a CPU; Ctrl-C keeps a checkpoint)"
 	@$(WITH_VENV) distill train configs/quickstart.yaml
 
+# bfloat16 is 3 to 8 times faster than float32 where the CPU multiplies it, and slower elsewhere.
+LM_DTYPE := $(shell grep -qw amx_bf16 /proc/cpuinfo 2>/dev/null \
+	&& echo trainer.dtype=bfloat16 teachers.0.dtype=bfloat16)
+
 .PHONY: lm-quickstart
 lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one command
 	@echo "==> SmolLM2-135M-Instruct in data/smollm2, prose and code in data/prose-and-code (2 minutes)"
 	@$(WITH_VENV) python -m distill.samples.smollm2 --out data/smollm2
 	@$(WITH_VENV) python -m distill.samples.prose_and_code --out data/prose-and-code
 	@echo "==> distill train configs/lm-quickstart.yaml (minutes on a CPU; Ctrl-C keeps a checkpoint)"
-	@$(WITH_VENV) distill train configs/lm-quickstart.yaml
+	@$(WITH_VENV) distill train configs/lm-quickstart.yaml $(LM_DTYPE)
 
 .PHONY: test
 test: lint types $(OPS) ## Lint, types and all tests

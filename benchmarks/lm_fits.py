@@ -70,6 +70,13 @@ def student_job(
     )
 
 
+def computed_in(dtype: str) -> list[str]:
+    """Overrides of a configuration with one teacher: it and the student's products in ``dtype``.
+    bfloat16 is 3 to 8 times faster where a CPU multiplies it (AMX), and slower where it does not.
+    """
+    return [f"trainer.dtype={dtype}", f"teachers.0.dtype={dtype}"]
+
+
 def spread(values: list[float], places: int = 1, scale: float = 1.0, unit: str = "") -> str:
     """``mean ± standard deviation`` of what is known."""
     shown = f"{mean(values) * scale:.{places}f}"

@@ -1,47 +1,92 @@
 """What a mixture-of-experts teacher's silent experts are worth: KD, GKD, ALL, KA and SAR, compared.
 
     distill train configs/arithmetic-teacher.yaml
-    python benchmarks/moe_teachers.py [--seeds 0 1 2] [--steps 60] [--sweep-seeds 0]
+    python benchmarks/moe_teachers.py arithmetic [--seeds 0 1 2] [--sweep-seeds 0]
+    python -m distill.samples.smollm2 --out data/smollm2
+    python -m distill.samples.docstrings --out data/docstrings
+    distill train configs/docstrings-teacher.yaml
+    python benchmarks/moe_teachers.py docstrings [--dtype bfloat16]
 
-The dense teacher of arithmetic, upcycled into a Mixtral of 8 experts of which a token asks 2, is
-trained on (for --teacher-epochs) until its experts differ. Then, of each seed, one student that has
-seen the data's own text for --warm-steps, and from it one for each way to ask the teacher, for
---steps; λ and M are swept for some seeds. All but KD learn from what they write, by reverse KL, as
-in the paper (arXiv 2502.12947).
-Writes benchmarks/results/moe_teachers.{json,md}. Fits that are done are not run again.
+A dense model, upcycled into a Mixtral of which a token asks 2 experts, is trained on until its
+experts differ: of arithmetic the trained teacher into 8, of docstrings SmolLM2 as it is into 4.
+Then, of each seed, one student that has seen the data's own text for --warm-steps, and from it one
+for each way to ask the teacher, for --steps; λ and M are swept for some seeds. All but KD learn
+from what they write, by reverse KL, as in the paper (arXiv 2502.12947).
+Writes benchmarks/results/moe_{arithmetic,docstrings}.{json,md}. Fits that are done are not run
+again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import torch
-from lm_fits import guidance, spread, student_job, versions
+from lm_fits import computed_in, guidance, spread, student_job, versions
 from sampled_arithmetic import ARITHMETIC
-from sources_of_text import NEW, score
+from sampled_docstrings import DOCSTRINGS
+from sources_of_text import NEW, Task, score, warm_start
 
 from distill.check import check
+from distill.comparison_language import score as score_text
 from distill.config import load
 from distill.fit import Job, fit, fit_and_save, is_done, load_best
 from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
 from distill.samples.upcycle import upcycled
-from distill.sampling import DatasetSampling
 
-TEACHER = Path("configs/arithmetic-teacher.yaml")
-STUDENT = Path("configs/arithmetic-skd.yaml")
-RESULTS = Path("benchmarks/results/moe_teachers")
 ON_POLICY = ["sampling={type: on_policy}"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A mixture and its students."""
+
+    task: Task
+    """Data, students and what they are scored by; its teacher is not used."""
+    dense: Path
+    num_experts: int
+    teacher: tuple[str, ...]
+    """The configuration by which the mixture is trained on, and overrides of it."""
+    wire: str
+    passes: tuple[int, ...]
+    """M of the sweep, at the paper's λ."""
+    lr: float
+    steps: int
+    warm_steps: int
 
 
 def ka(explore: float, passes: int) -> str:
     return f"{{type: ka, passes: {passes}, explore: {explore}}}"
 
 
+SETTINGS = {
+    "arithmetic": Setting(
+        ARITHMETIC,
+        dense=ARITHMETIC.teacher,
+        num_experts=8,
+        teacher=("configs/arithmetic-teacher.yaml", "optimizer.lr=5.0e-4", "trainer.epochs=4"),
+        wire="{type: dense, dtype: float32}",
+        passes=(1, 8, 32),
+        lr=1e-3,
+        steps=300,
+        warm_steps=2000,
+    ),
+    "docstrings": Setting(
+        DOCSTRINGS,
+        dense=Path("data/smollm2/model"),
+        num_experts=4,
+        teacher=("configs/docstrings-teacher.yaml", "optimizer.lr=1.0e-4"),
+        wire="{type: hidden}",
+        passes=(1, 4),
+        lr=3e-4,
+        steps=30,
+        warm_steps=200,
+    ),
+}
 METHODS: dict[str, tuple[str, list[str]]] = {
     "KD (the data's text)": ("{type: own}", ["sampling={type: dataset}"]),
     "GKD (own routing)": ("{type: own}", ON_POLICY),
@@ -49,128 +94,145 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "KA, λ 0.05, M 2": (ka(0.05, 2), ON_POLICY),
     "SAR": ("{type: sar, lr: 1.0e-4}", ON_POLICY),
 }
-SWEPT: dict[str, tuple[str, list[str]]] = {
-    "KA, λ 0, M 2": (ka(0, 2), ON_POLICY),
-    "KA, λ 0.2, M 2": (ka(0.2, 2), ON_POLICY),
-    "KA, λ 0.5, M 2": (ka(0.5, 2), ON_POLICY),
-    "KA, λ 0.05, M 1": (ka(0.05, 1), ON_POLICY),
-    "KA, λ 0.05, M 8": (ka(0.05, 8), ON_POLICY),
-    "KA, λ 0.05, M 32": (ka(0.05, 32), ON_POLICY),
-}
+
+
+def swept(setting: Setting) -> dict[str, tuple[str, list[str]]]:
+    pairs = [(explore, 2) for explore in (0, 0.2, 0.5)]
+    pairs += [(0.05, passes) for passes in setting.passes]
+    return {f"KA, λ {explore}, M {m}": (ka(explore, m), ON_POLICY) for explore, m in pairs}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("setting", choices=SETTINGS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[0], help="of λ and M")
-    parser.add_argument("--steps", type=int, default=60)
-    # At the first students' own rate of 1e-3, 60 steps with a new optimizer cost them 12 points.
-    parser.add_argument("--lr", type=float, default=2e-4, help="of those steps")
-    parser.add_argument("--warm-steps", type=int, default=2000)
-    parser.add_argument("--teacher-epochs", type=float, default=2)
-    parser.add_argument("--folder", type=Path, default=Path("runs/moe-teachers"))
+    parser.add_argument("--steps", type=int, help="of each way to ask; default: the setting's")
+    parser.add_argument("--lr", type=float, help="of those steps")
+    parser.add_argument("--warm-steps", type=int)
+    parser.add_argument("--folder", type=Path, help="default: runs/moe-SETTING")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
+    setting = SETTINGS[args.setting]
+    for name in ("steps", "lr", "warm_steps"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(setting, name))
+    args.folder = args.folder or Path(f"runs/moe-{args.setting}")
     torch.set_num_threads(args.threads)
-    teacher = tuned_teacher(args.folder / "teacher", args.teacher_epochs)
-    rows: dict[str, list[float]] = {"the teacher": [scored(teacher)]}
-    for methods, seeds in ((METHODS, args.seeds), (SWEPT, args.sweep_seeds)):
+    teacher = tuned_teacher(setting, args.folder / "teacher", args.dtype)
+    rows: dict[str, list[Scored]] = {"the teacher": [scored(setting, teacher)]}
+    sweep = swept(setting)
+    for methods, seeds in ((METHODS, args.seeds), (sweep, args.sweep_seeds)):
         for seed in seeds:
             folder = args.folder / f"seed-{seed}"
-            warm = warm_start(folder, seed, teacher, args.warm_steps)
+            warm = warm_start(setting.task, folder / "warm", seed, args)
             if methods is METHODS:
-                rows.setdefault("start of all", []).append(scored(warm))
+                rows.setdefault("start of all", []).append(scored(setting, warm))
             for name, (moe, overrides) in methods.items():
-                job = job_of(folder / name, seed, warm, asked(teacher, moe) + overrides, args)
+                asked = [f"teachers=[{served(setting, teacher, moe)}]", *overrides]
+                job = job_of(setting, folder / name, seed, warm, asked, args)
                 if not is_done(job):
                     print(f"seed {seed}: {name}", flush=True)
                     fit(job)
-                rows.setdefault(name, []).append(scored(job))
-        write(rows, args)
+                rows.setdefault(name, []).append(scored(setting, job))
+        write(setting, rows, args, {**METHODS, **sweep})
 
 
-def write(rows: dict[str, list[float]], args: argparse.Namespace) -> None:
-    record = {
-        "date": date.today().isoformat(),
-        "seeds": args.seeds,
-        "steps": args.steps,
-        "lr": args.lr,
-    }
-    record |= {"sweep_seeds": args.sweep_seeds, "warm_steps": args.warm_steps}
-    record |= {"versions": versions(), "exact_match": rows}
-    RESULTS.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    RESULTS.with_suffix(".md").write_text(markdown(rows, args))
-    print(markdown(rows, args), flush=True)
+Scored = dict[str, float]
+"""The task's score and the perplexity, on the test split."""
 
 
-def warm_start(folder: Path, seed: int, teacher: Job, num_steps: int) -> Job:
-    experiment = load(STUDENT, [f"output={folder / NEW}", *asked(teacher, "{type: own}")])
-    experiment = experiment.model_copy(update={"sampling": DatasetSampling()})
-    job = student_job(experiment, check(experiment), folder / "warm", seed, None)
-    warm = replace(job, num_steps=num_steps)
-    fit_and_save(warm)
-    return warm
+def write(
+    setting: Setting,
+    rows: dict[str, list[Scored]],
+    args: argparse.Namespace,
+    methods: dict[str, tuple[str, list[str]]],
+) -> None:
+    told = ("seeds", "sweep_seeds", "steps", "warm_steps", "lr", "dtype")
+    record = {"date": date.today().isoformat()} | {name: getattr(args, name) for name in told}
+    record |= {"versions": versions(), "rows": rows}
+    results = Path(f"benchmarks/results/moe_{args.setting}")
+    results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    table = markdown(setting.task, rows, args, methods)
+    results.with_suffix(".md").write_text(table)
+    print(table, flush=True)
 
 
-def asked(teacher: Job, moe: str) -> list[str]:
-    wire = "wire: {type: dense, dtype: float32}"
-    served = f"{{name: mixture, path: {teacher.model_folder}, moe: {moe}, {wire}}}"
-    mix = "aggregation={type: mean, mix: divergences}"
-    return [f"teachers=[{served}]", mix, "objective={type: reverse_kl}"]
+def served(setting: Setting, teacher: Job, moe: str) -> str:
+    return f"{{name: mixture, path: {teacher.model_folder}, moe: {moe}, wire: {setting.wire}}}"
 
 
-def tuned_teacher(folder: Path, epochs: float) -> Job:
-    """The dense teacher as a mixture of 8 experts, 2 for a token, trained until they differ."""
+def tuned_teacher(setting: Setting, folder: Path, dtype: str) -> Job:
+    """The dense model as a mixture, trained until its experts differ."""
     start = folder / "start"
-    dense = ARITHMETIC.teacher
     if not start.exists():
-        upcycled(load_language_model(str(dense)), num_experts=8).save_pretrained(start)
-        load_tokenizer(str(dense)).save_pretrained(start)
-    given = [f"output={folder / NEW}", f"student={{path: {start}}}", "optimizer.lr=5.0e-4"]
-    experiment = load(TEACHER, [*given, f"trainer.epochs={epochs}"])
+        dense = load_language_model(str(setting.dense))
+        upcycled(dense, num_experts=setting.num_experts).save_pretrained(start)
+        load_tokenizer(str(setting.dense)).save_pretrained(start)
+    config, *overrides = setting.teacher
+    given = [f"output={folder / NEW}", f"student={{path: {start}}}", f"trainer.dtype={dtype}"]
+    experiment = load(config, [*given, *overrides])
     job = student_job(experiment, check(experiment), folder / "run", 0, None)
     fit_and_save(job)
     return job
 
 
 def job_of(
-    folder: Path, seed: int, warm: Job, overrides: list[str], args: argparse.Namespace
+    setting: Setting,
+    folder: Path,
+    seed: int,
+    warm: Job,
+    overrides: list[str],
+    args: argparse.Namespace,
 ) -> Job:
-    start = f"student={{path: {warm.model_folder}}}"
-    given = [f"output={folder / NEW}", start, f"optimizer.lr={args.lr}"]
-    experiment = load(STUDENT, [*given, *overrides])
+    given = [f"output={folder / NEW}", f"student={{path: {warm.model_folder}}}"]
+    given += ["aggregation={type: mean, mix: divergences}", "objective={type: reverse_kl}"]
+    given += [*overrides, f"optimizer.lr={args.lr}", *computed_in(args.dtype)]
+    if "on_policy" in str(overrides):
+        given.append(f"sampling.max_new_tokens={setting.task.max_new_tokens}")
+    experiment = load(setting.task.config, given)
     plan = check(experiment)
-    served = {t.name: (t.path, t) for t in experiment.teachers}
-    teachers = guidance(experiment, plan, served, folder / "cache", args.threads)
+    named = {t.name: (t.path, t) for t in experiment.teachers}
+    teachers = guidance(experiment, plan, named, folder / "cache", args.threads)
     return replace(student_job(experiment, plan, folder, seed, teachers), num_steps=args.steps)
 
 
-def scored(job: Job) -> float:
-    """Exact match on the test split, kept beside the fit."""
-    kept = Path(job.folder) / "exact-match.json"
+def scored(setting: Setting, job: Job) -> Scored:
+    """Kept beside the fit."""
+    task, kept = setting.task, Path(job.folder) / "scored.json"
     if not kept.exists():
-        kept.write_text(json.dumps(score(ARITHMETIC, load_best(job).student, job.data)))
+        module = load_best(job)
+        found = {task.score: score(task, module.student, job.data)}
+        found["perplexity"] = score_text(module, job.data.open(), lambda: False).total.perplexity
+        kept.write_text(json.dumps(found))
     return json.loads(kept.read_text())
 
 
-def markdown(rows: dict[str, list[float]], args: argparse.Namespace) -> str:
+def markdown(
+    task: Task,
+    rows: dict[str, list[Scored]],
+    args: argparse.Namespace,
+    methods: dict[str, tuple[str, list[str]]],
+) -> str:
     """Gains are each seed's own over the start of all, which differs far more between seeds."""
     swept = args.sweep_seeds
     lines = [
-        f"Exact match on the test split after {args.steps} steps; mean ± sd over seeds "
-        f"{told(args.seeds)}, those of the sweep of λ and M over {told(swept)}.",
+        f"On the test split after {args.steps} steps; mean ± sd over seeds {told(args.seeds)}, "
+        f"those of the sweep of λ and M (at the end) over {told(swept)}.",
         "",
-        "| the teacher is asked as | exact match | gain over the start, points |",
-        "|---|---:|---:|",
+        f"| the teacher is asked as | {task.told} | gain over the start, points | perplexity |",
+        "|---|---:|---:|---:|",
     ]
     starts = dict(zip(args.seeds, rows["start of all"], strict=True))
     for name, found in rows.items():
-        gain = ""
-        if name in METHODS or name in SWEPT:
-            seeds = swept if name in SWEPT else args.seeds
-            gains = [one - starts[seed] for seed, one in zip(seeds, found, strict=True)]
-            gain = spread(gains, 2, 100)
-        lines.append(f"| {name} | {spread(found, 1, 100, ' %')} | {gain} |")
+        gain, values = "", [one[task.score] for one in found]
+        if name in methods:
+            seeds = args.seeds if name in METHODS else swept
+            pairs = zip(seeds, values, strict=True)
+            gain = spread([one - starts[seed][task.score] for seed, one in pairs], 2, 100)
+        score, perplexity = spread(values, 1, 100, " %"), [one["perplexity"] for one in found]
+        lines.append(f"| {name} | {score} | {gain} | {spread(perplexity, 3)} |")
     return "\n".join(lines) + "\n"
 
 

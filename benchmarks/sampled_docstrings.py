@@ -2,7 +2,7 @@
 
     python -m distill.samples.smollm2 --out data/smollm2
     python -m distill.samples.docstrings --out data/docstrings
-    python benchmarks/sampled_docstrings.py [--seeds 0 1 2] [--steps 30]
+    python benchmarks/sampled_docstrings.py [--seeds 0 1 2] [--steps 30] [--dtype bfloat16]
 
 The teacher is SmolLM2 tuned to docstrings by configs/docstrings-teacher.yaml (here, once, in this
 process); everything but the source of text is configs/docstrings-skd.yaml's; see
@@ -37,12 +37,12 @@ DOCSTRINGS = Task(
 )
 
 
-def tuned_teacher(task: Task) -> None:
+def tuned_teacher(task: Task, dtype: str) -> None:
     """Where configs/docstrings-teacher.yaml has not been trained already."""
     if task.teacher.exists():
         return
     folder = task.teacher.parent
-    experiment = load(TEACHER, [f"output={folder / NEW}"])
+    experiment = load(TEACHER, [f"output={folder / NEW}", f"trainer.dtype={dtype}"])
     job = student_job(experiment, check(experiment), folder / "fit", 0, None)
     fit_and_save(job)
     task.teacher.symlink_to(Path(job.model_folder).resolve())
@@ -51,5 +51,5 @@ def tuned_teacher(task: Task) -> None:
 if __name__ == "__main__":
     args = parsed(__doc__ or "", DOCSTRINGS, Path("runs/sampled-docstrings"))
     torch.set_num_threads(args.threads)
-    tuned_teacher(DOCSTRINGS)
+    tuned_teacher(DOCSTRINGS, args.dtype)
     compare(DOCSTRINGS, args)

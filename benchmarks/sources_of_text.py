@@ -19,7 +19,7 @@ from typing import Any
 import matplotlib
 import torch
 import yaml
-from lm_fits import guidance, spread, student_job, versions
+from lm_fits import computed_in, guidance, spread, student_job, versions
 
 from distill.check import check
 from distill.config import load
@@ -67,6 +67,7 @@ def parsed(about: str, task: Task, folder: Path) -> argparse.Namespace:
     parser.add_argument("--no-equal-time", action="store_true", help="none that is not there")
     parser.add_argument("--folder", type=Path, default=folder)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     return parser.parse_args()
 
 
@@ -95,7 +96,7 @@ def compare(task: Task, args: argparse.Namespace) -> None:
             rows.setdefault(f"{name}, equal time", []).append(run(task, job, num_steps))
         print(markdown(task, rows, args.seeds), flush=True)
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
-    record |= {"warm_steps": args.warm_steps, "versions": versions()}
+    record |= {"warm_steps": args.warm_steps, "dtype": args.dtype, "versions": versions()}
     record |= {
         "teacher": score(task, load_language_model(str(task.teacher)), warm.data),
         "config": yaml.safe_load(task.config.read_text()),
@@ -110,7 +111,8 @@ def compare(task: Task, args: argparse.Namespace) -> None:
 
 
 def warm_start(task: Task, folder: Path, seed: int, args: argparse.Namespace) -> Job:
-    experiment = load(task.config, [f"output={folder / NEW}", "sampling={type: dataset}"])
+    given = [f"output={folder / NEW}", "sampling={type: dataset}", *computed_in(args.dtype)]
+    experiment = load(task.config, given)
     job = student_job(experiment, check(experiment), folder, seed, None)
     job = replace(job, num_steps=args.warm_steps)
     fit_and_save(job)
@@ -121,7 +123,8 @@ def job_of(
     task: Task, name: str, folder: Path, seed: int, warm: Job, args: argparse.Namespace
 ) -> Job:
     start = f"student={{path: {warm.model_folder}}}"
-    experiment = load(task.config, [f"output={folder / NEW}", start, *METHODS[name]])
+    given = [f"output={folder / NEW}", start, *METHODS[name], *computed_in(args.dtype)]
+    experiment = load(task.config, given)
     plan = check(experiment)
     served = {t.name: (t.path, t) for t in experiment.teachers}
     # Without a cache: what equal time buys is not to depend on what ran before.

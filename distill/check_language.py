@@ -24,9 +24,10 @@ from distill.models.language_student import check_language_start, with_lora
 from distill.models.packed import check_takes_positions
 from distill.models.plain_head import described, has_plain_head
 from distill.models.tokenizer import load_tokenizer, num_ids
-from distill.models.vocabulary import check_tokenizer_sha256, same_vocabulary, speak_alike
+from distill.models.vocabulary import WAY_OUT, check_tokenizer_sha256, same_vocabulary, speak_alike
 from distill.objectives.tokens import check_mixing
 from distill.plan import Line
+from distill.sampling import Written
 from distill.search.space import Choice, Grid, Quantised
 from distill.teachers.wires import DenseWire, WireFormat
 
@@ -179,9 +180,15 @@ def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Block
 
 def check_languages(experiment: Experiment, languages: Languages) -> None:
     """Vocabularies, positions and wires fit together."""
+    way_out, sampling = WAY_OUT, experiment.sampling
+    if isinstance(sampling, Written):
+        way_out = (
+            f"sampling.type {sampling.type} shows the teacher the student's tokens, so use a "
+            "teacher with the student's tokenizer"
+        )
     for key, (folder, info, serving) in _served(experiment, languages).items():
         if not experiment.objective.crosses_tokenizers:
-            same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size)
+            same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size, way_out)
         # Of one in other tokens its own longest sequence matters: see check_aligned.
         if key == "experts.base" or speak_alike(languages.tokenizer, folder):
             _check_positions(experiment.data.max_length, key, info)

@@ -96,6 +96,16 @@ def test_a_model_whose_window_is_too_narrow_is_refused(tmp_path: Path) -> None:
         check(parse(experiment_of(tmp_path, SKD)))
 
 
+@pytest.mark.parametrize("sampling", [{"type": "on_policy"}, {"type": "teacher"}, SKD])
+def test_a_teacher_of_other_tokens_is_refused(tmp_path: Path, sampling: dict[str, Any]) -> None:
+    from tests.toys_language import write_tokenizer
+
+    raw = experiment_of(tmp_path, sampling)
+    write_tokenizer(tmp_path / "meals", extra=("xyz",))
+    with pytest.raises(InputError, match=r"'xyz' to the teacher: sampling.type .* so use a"):
+        check(parse(raw))
+
+
 @pytest.mark.parametrize("sampling", [{"type": "on_policy"}, {"type": "mixed"}, SKD])
 def test_a_student_without_a_cache_to_read_on_from_is_refused(
     tmp_path: Path, sampling: dict[str, Any]

@@ -23,6 +23,7 @@ def same_vocabulary(
     teacher_folder: str | Path,
     student_width: int,
     teacher_width: int,
+    way_out: str = WAY_OUT,
 ) -> int:
     """Columns that both share: those of the tokenizer's ids.
 
@@ -30,19 +31,20 @@ def same_vocabulary(
     neither reads nor predicts. The ids must be the same tokens, and text must be cut into them by
     the same rules. (Which of them pads does not matter: padding is never read.)
 
-    Raises ModelError naming the first ids that differ and both tokens, or the rule.
+    Raises ModelError naming the first ids that differ and both tokens, or the rule, and
+    ``way_out``.
     """
     student, teacher = load_tokenizer(student_folder), load_tokenizer(teacher_folder)
     names_S, names_T = _names(student), _names(teacher)
     if names_S != names_T:
         raise ModelError(
             f"the tokenizers of the student ({student_folder}) and the teacher ({teacher_folder}) "
-            f"differ: {_differences(names_S, names_T)}: {WAY_OUT}"
+            f"differ: {_differences(names_S, names_T)}: {way_out}"
         )
     if rules := _differing_rules(student, teacher):
         raise ModelError(
             f"the tokenizers of the student ({student_folder}) and the teacher ({teacher_folder}) "
-            f"have the same tokens, but cut text by other rules ({', '.join(rules)}): {WAY_OUT}"
+            f"have the same tokens, but cut text by other rules ({', '.join(rules)}): {way_out}"
         )
     num = num_ids(student)
     for who, width in (("student", student_width), ("teacher", teacher_width)):
