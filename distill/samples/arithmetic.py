@@ -15,7 +15,6 @@ example of one split is known from another. Every example is generated: nothing 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from pyarrow import parquet
 from distill.config import SPLITS, Holdout
 from distill.data.splits import split_of
 from distill.errors import DataError
+from distill.samples import command
 
 DOMAINS = {"addition": "+", "subtraction": "-", "multiplication": "*"}
 HOLDOUT = Holdout(transfer=0.2, validation=0.05, test=0.1)
@@ -128,24 +128,18 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        prog="python -m distill.samples.arithmetic",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("data/arithmetic"))
+    parser = command.parser("arithmetic", __doc__)
     parser.add_argument("--digits", type=int, default=3, help="of the longest numbers")
     parser.add_argument("--pairs", type=int, default=4000, help="of numbers, each in every domain")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     parsed = parser.parse_args(arguments)
-    try:
-        print(build(parsed.out, parsed.digits, parsed.pairs, parsed.seed, parsed.domains))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(f"\n{parsed.out}/arithmetic.parquet and {parsed.out}/tokenizer are ready")
-    return 0
+    out = parsed.out
+    return command.run(
+        lambda: build(out, parsed.digits, parsed.pairs, parsed.seed, parsed.domains),
+        out / "arithmetic.parquet",
+        out / "tokenizer",
+    )
 
 
 if __name__ == "__main__":

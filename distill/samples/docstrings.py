@@ -10,7 +10,6 @@ first line. No file is in two splits.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import platform
 import sys
@@ -26,7 +25,7 @@ from pyarrow import parquet
 
 from distill.config import SPLITS
 from distill.data.splits import split_of
-from distill.errors import DistillError
+from distill.samples import command
 from distill.samples.manifest import valid_manifest, write_manifest
 from distill.samples.prose_and_code import HOLDOUT, functions_in, library_files
 
@@ -95,18 +94,8 @@ def build(out: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, prog="python -m distill.samples.docstrings"
-    )
-    parser.add_argument("--out", type=Path, default=Path("data/docstrings"))
-    out = parser.parse_args(arguments).out
-    try:
-        print(build(out))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"\n{out / 'docstrings.parquet'} is ready")
-    return 0
+    out = command.parser("docstrings", __doc__).parse_args(arguments).out
+    return command.run(lambda: build(out), out / "docstrings.parquet")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ support vector machine and the nearest neighbours, fitted on the train split of 
 
 from __future__ import annotations
 
-import argparse
 import pickle
 import sys
 from collections.abc import Callable
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+
+from distill.samples import command
 
 SPLITS = {"train": 0.35, "transfer": 0.25, "validation": 0.15, "test": 0.25}
 """Transfer rows teach by the teachers' answers alone: they are near one-hot on their own rows."""
@@ -98,13 +99,11 @@ def _fit_teachers(features_RD: np.ndarray, labels_R: np.ndarray, folder: Path, s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m distill.samples.features")
-    parser.add_argument("--out", type=Path, default=Path("data/features"))
+    parser = command.parser("features", __doc__)
     parser.add_argument("--seed", type=int, default=0)
     parsed = parser.parse_args(arguments)
-    print(build(parsed.out, parsed.seed))
-    print(f"\n{parsed.out}/*.parquet and {parsed.out}/teachers are ready")
-    return 0
+    out = parsed.out
+    return command.run(lambda: build(out, parsed.seed), out / "*.parquet", out / "teachers")
 
 
 if __name__ == "__main__":

