@@ -269,7 +269,7 @@ class TokenLoss:
     def _cross_entropy(self, logits_mV: Tensor, at: slice) -> Tensor:
         labels_m = self._labels_N[at]
         with torch.no_grad():
-            self.sums.hits.add_((logits_mV.argmax(-1) == labels_m).sum())
+            self.sums.hits.add_((logits_mV.max(-1).indices == labels_m).sum())
         with torch.no_grad() if self._alpha == 1 else nullcontext():
             ce = cross_entropy(logits_mV, labels_m, reduction="sum")
         self.sums.ce.add_(ce.detach())
