@@ -52,9 +52,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=Path("runs/lm-two-teachers-bench"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    experiment = load(CONFIG, [f"output={args.folder / 'plan'}"])
+    experiment = load(CONFIG, [f"output={args.folder / 'plan'}", f"trainer.dtype={args.dtype}"])
     plan = check(experiment, print)
     tuned = {n: str(args.folder / "tuned/experts" / n / "model") for n in ("code", "prose")}
     two = asked(experiment, plan, tuned, args)
@@ -75,7 +76,7 @@ def main() -> None:
             rows.setdefault(name, []).append(row)
         print(markdown(rows, args.seeds), flush=True)
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "versions": versions()}
-    record |= {"config": yaml.safe_load(CONFIG.read_text()), "rows": rows}
+    record |= {"dtype": args.dtype, "config": yaml.safe_load(CONFIG.read_text()), "rows": rows}
     RESULTS.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(rows, args.seeds))
 

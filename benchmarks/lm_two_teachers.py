@@ -21,6 +21,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lm_fits import guidance, spread, student_job, versions
 
@@ -49,8 +50,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=Path("runs/lm-two-teachers-bench"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
-    experiment = load(CONFIG, [f"output={args.folder / 'plan'}"])
+    torch.set_num_threads(args.threads)
+    experiment = load(CONFIG, [f"output={args.folder / 'plan'}", f"trainer.dtype={args.dtype}"])
     plan = check(experiment, print)
     tuned = {n: str(args.folder / "tuned/experts" / n / "model") for n in ("code", "prose")}
     assert experiment.experts is not None
@@ -75,6 +78,7 @@ def main() -> None:
             rows.setdefault(f"student, {name}", []).append(figures(found.student))
             print(markdown(rows, args.seeds), flush=True)
     told = {"date": date.today().isoformat(), "seeds": args.seeds, "versions": versions()}
+    told |= {"dtype": args.dtype}
     told |= {"config": yaml.safe_load(CONFIG.read_text()), "rows": rows}
     RESULTS.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(rows, args.seeds))
@@ -84,7 +88,7 @@ def asked(
     experiment: Experiment, plan: Plan, folders: Mapping[str, str], args: argparse.Namespace
 ) -> Guidance:
     """Teachers that send hidden states; answers are cached for all seeds."""
-    serving = Serving(wire=HiddenWire(dtype="float32"))
+    serving = Serving(dtype=args.dtype, wire=HiddenWire(dtype=args.dtype))
     served = {name: (folder, serving) for name, folder in folders.items()}
     return guidance(experiment, plan, served, args.folder / "cache", args.threads)
 

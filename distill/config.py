@@ -260,6 +260,8 @@ class Experts(Section):
     epochs: float = Field(default=3.0, gt=0)
     batch_size: int = Field(default=16, ge=1)
     optimizer: Optimizer = Optimizer(lr=2e-5, decay="linear")
+    dtype: Dtype = "float32"
+    """Of products while experts and router are trained; bfloat16: weights and sums stay float32."""
     router: Router | None = Router()
     serving: Serving = Serving()
     num_cpus: float = Field(default=1.0, gt=0)

@@ -77,6 +77,7 @@ def plain_trainer(experts: Experts, epochs: float, batch_size: int) -> Trainer:
         engine="torch",
         epochs=epochs,
         batch_size=batch_size,
+        dtype=experts.dtype,
         num_cpus_per_worker=experts.num_cpus,
         num_gpus_per_worker=experts.num_gpus,
         node_labels=experts.node_labels,
