@@ -82,9 +82,9 @@ SETTINGS = {
         teacher=("configs/docstrings-teacher.yaml", "optimizer.lr=1.0e-4"),
         wire="{type: hidden}",
         passes=(1, 4),
-        lr=3e-4,
-        steps=30,
-        warm_steps=200,
+        lr=5e-4,
+        steps=40,
+        warm_steps=600,
     ),
 }
 METHODS: dict[str, tuple[str, list[str]]] = {

@@ -2,7 +2,7 @@
 
     python -m distill.samples.smollm2 --out data/smollm2
     python -m distill.samples.docstrings --out data/docstrings
-    python benchmarks/sampled_docstrings.py [--seeds 0 1 2] [--steps 30] [--dtype bfloat16]
+    python benchmarks/sampled_docstrings.py [--seeds 0 1 2] [--steps 40] [--dtype bfloat16]
 
 The teacher is SmolLM2 tuned to docstrings by configs/docstrings-teacher.yaml (here, once, in this
 process); everything but the source of text is configs/docstrings-skd.yaml's; see
@@ -26,8 +26,8 @@ TEACHER = Path("configs/docstrings-teacher.yaml")
 DOCSTRINGS = Task(
     config=Path("configs/docstrings-skd.yaml"),
     results=Path("benchmarks/results/sampled_docstrings"),
-    steps=30,
-    warm_steps=200,
+    steps=40,
+    warm_steps=600,
     teacher=Path("runs/docstrings-teacher/student"),
     num_prompts=100,
     max_new_tokens=24,

@@ -215,30 +215,7 @@ def fit(
     torch.set_num_threads(max(1, int(job.trainer.num_cpus_per_worker)))
     torch.manual_seed(job.seed + rank)
     np.random.seed((job.seed + rank) % 2**32)
-    inputs = job.data.open()
-    batches = Batches(
-        inputs,
-        job.train_rows,
-        job.trainer.batch_size,
-        job.seed,
-        rank=rank,
-        world_size=world_size,
-        micro_batch_size=job.trainer.micro_batch_size,
-        labels=job.train_labels,
-    )
-    at_once = job.trainer.batch_size if job.is_language_model else 256
-    validation = Batches(
-        inputs,
-        job.validation_rows,
-        min(at_once, len(job.validation_rows)),
-        job.seed,
-        rank=rank,
-        world_size=world_size,
-        # A whole batch of blocks may be more than there is memory for.
-        micro_batch_size=job.trainer.micro_batch_size if job.is_language_model else None,
-        shuffle=False,
-        labels=job.validation_labels,
-    )
+    batches, validation = open_batches(job, rank, world_size)
     num_classes = len(job.model.label_names)
     module = build_module(job)
     if isinstance(job.data, BlocksSpec) and job.data.packing:
@@ -287,11 +264,37 @@ def fit(
     finally:
         source.close()
     if rank == 0:
-        finished = {"step": cursor.step, "best_step": cursor.best_step, "best": cursor.best_value}
-        partial = Path(job.folder) / "done.partial"
-        partial.write_text(json.dumps(finished))
-        os.replace(partial, Path(job.folder) / "done.json")
+        _write_done(Path(job.folder), cursor)
     return cursor
+
+
+def open_batches(job: Job, rank: int, world_size: int) -> tuple[Batches, Batches]:
+    """The rank's share of the training rows, shuffled, and of the validation rows."""
+    inputs = job.data.open()
+    training = Batches(
+        inputs,
+        job.train_rows,
+        job.trainer.batch_size,
+        job.seed,
+        rank=rank,
+        world_size=world_size,
+        micro_batch_size=job.trainer.micro_batch_size,
+        labels=job.train_labels,
+    )
+    at_once = job.trainer.batch_size if job.is_language_model else 256
+    validation = Batches(
+        inputs,
+        job.validation_rows,
+        min(at_once, len(job.validation_rows)),
+        job.seed,
+        rank=rank,
+        world_size=world_size,
+        # A whole batch of blocks may be more than there is memory for.
+        micro_batch_size=job.trainer.micro_batch_size if job.is_language_model else None,
+        shuffle=False,
+        labels=job.validation_labels,
+    )
+    return training, validation
 
 
 def open_source(
@@ -393,6 +396,13 @@ def _homes(job: Job) -> list[int]:
     names = [t.name for t in guidance.teachers]
     blocks: Any = job.data.open()
     return [names.index(d) if d in names else -1 for d in blocks.domain_names]
+
+
+def _write_done(folder: Path, cursor: Cursor) -> None:
+    finished = {"step": cursor.step, "best_step": cursor.best_step, "best": cursor.best_value}
+    partial = folder / "done.partial"
+    partial.write_text(json.dumps(finished))
+    os.replace(partial, folder / "done.json")
 
 
 def is_done(job: Job) -> bool:
