@@ -12,15 +12,25 @@ import torch
 from distill.aggregation import LearnedRouter, Routed
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
-from distill.config import SPLITS, Experiment, KMeans, Lora, Serving, Student, TfidfBaseline
+from distill.config import (
+    SPLITS,
+    Experiment,
+    InitFrom,
+    KMeans,
+    Lora,
+    Serving,
+    Student,
+    TfidfBaseline,
+)
 from distill.data.alignment import for_teacher
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError
 from distill.models.adapter import AdapterInfo, check_adapter, read_adapter
+from distill.models.decoder import layers_of
 from distill.models.language import LanguageInfo, check_language_folder
 from distill.models.language_sizes import solve_language
-from distill.models.language_student import check_language_start, with_lora
+from distill.models.language_student import check_language_start, kept_layers, with_lora
 from distill.models.packed import check_takes_positions
 from distill.models.plain_head import described, has_plain_head
 from distill.models.tokenizer import load_tokenizer, num_ids
@@ -407,13 +417,28 @@ def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
 def _line(student: Student, tokenizer: str) -> tuple[str, str]:
     if student.path or student.init_from:
         start = student.init_from
-        folder = start.path if start else student.path
-        info = check_language_folder(folder or "")
+        folder = (start.path if start else student.path) or ""
+        info = check_language_folder(folder)
         kept = f", {start.layers} of {info.num_layers} layers ({start.keep})" if start else ""
         lora = f", lora of rank {student.lora.rank}" if student.lora else ""
-        return f"from {folder}{kept}{lora}", f"{info.num_params / 1e6:.2f} M parameters there"
+        num_params = info.num_params - (_left_out(start) if start else 0)
+        return f"from {folder}{kept}{lora}", _size(num_params, is_whole=student.lora is None)
     size = solve_language(student, num_ids(load_tokenizer(tokenizer)))
     shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
-    training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
-    told = f"{size.num_params / 1e6:.2f} M parameters, {size.size_mb:.1f} MB"
-    return shape, f"{told} ({training_mb:.0f} MB to train)"
+    return shape, _size(size.num_params)
+
+
+def _left_out(start: InitFrom) -> int:
+    """Parameters of the layers that do not stay."""
+    _, layers = layers_of(described(start.path))
+    kept = kept_layers(start.layers, len(layers), start.keep)
+    gone = [layer for i, layer in enumerate(layers) if i not in kept]
+    return sum(p.numel() for layer in gone for p in layer.parameters())
+
+
+def _size(num_params: int, is_whole: bool = True) -> str:
+    told = f"{num_params / 1e6:.2f} M parameters, {num_params * 4 / 1e6:.1f} MB"
+    if not is_whole:
+        return told
+    training_mb = num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
+    return f"{told} ({training_mb:.0f} MB to train)"

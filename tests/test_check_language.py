@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,8 @@ from distill.check import check
 from distill.config import parse
 from distill.data.tokens import tokenizer_fingerprint
 from distill.errors import ConfigError, DataError, InputError, ModelError
+from distill.models.language import load_language_model
+from distill.models.language_student import keep_layers, kept_layers
 from tests.toys import toy_experiment, write_encoder
 from tests.toys_language import (
     NUM_TOKENS,
@@ -339,3 +341,17 @@ def test_teachers_that_cap_or_read_no_positions_can_teach(root: Path, tmp_path: 
     changes = {"teachers.0.path": "@capped", "teachers.1.path": "@bloom", "data.packing": False}
     plan = check(parse(changed(raw, root, changes)))
     assert plan.teacher_names == ("films", "meals")
+
+
+@pytest.mark.parametrize("keep", ["first", "even"])
+def test_a_plan_tells_the_size_of_a_student_of_some_layers(
+    root: Path, tmp_path: Path, keep: Literal["first", "even"]
+) -> None:
+    start = {"path": "@films", "layers": 1, "keep": keep}
+    raw = changed(language_experiment(tmp_path), root, {"student": {"init_from": start}})
+    (told,) = (line.size for line in check(parse(raw)).lines if line.part == "student")
+    whole = load_language_model(str(root / "films"))
+    kept = keep_layers(whole, kept_layers(1, 2, keep))
+    num_params = sum(p.numel() for p in kept.parameters())
+    assert num_params < sum(p.numel() for p in whole.parameters())
+    assert told.startswith(f"{num_params / 1e6:.2f} M parameters, {num_params * 4 / 1e6:.1f} MB")
