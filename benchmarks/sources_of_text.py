@@ -153,14 +153,17 @@ def told(task: Task, job: Job) -> dict[str, Any]:
     if not kept.exists():
         kept.write_text(json.dumps(score(task, load_best(job).student, job.data)))
     lines = (Path(job.folder) / "metrics.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
     drafts = [
         (entry["step"], *(entry["metrics"][f"sampling.{n}"] for n in DRAFTS))
-        for entry in map(json.loads, lines)
+        for entry in entries
         if f"sampling.{DRAFTS[0]}" in entry["metrics"]
     ]
-    return {task.score: json.loads(kept.read_text()), "drafts": drafts}
+    tests = [e["metrics"][PERPLEXITY] for e in entries if PERPLEXITY in e["metrics"]]
+    return {task.score: json.loads(kept.read_text()), "perplexity": tests[-1], "drafts": drafts}
 
 
+PERPLEXITY = "eval.perplexity"
 DRAFTS = ("acceptance_rate", "tokens_per_call")
 
 
@@ -174,10 +177,11 @@ def score(task: Task, model: Any, data: Any) -> float:
 
 def markdown(task: Task, rows: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
     lines = [
-        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.told} on the test split.",
+        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.told} on the test split, "
+        "perplexity of the data's own text on the validation split.",
         "",
-        f"| text of | steps | seconds | {task.told} |",
-        "|---|---:|---:|---:|",
+        f"| text of | steps | seconds | {task.told} | perplexity |",
+        "|---|---:|---:|---:|---:|",
     ]
     for name, found in rows.items():
         steps = "" if "steps" not in found[0] else spread([r["steps"] for r in found], 0)
@@ -185,7 +189,8 @@ def markdown(task: Task, rows: dict[str, list[dict[str, Any]]], seeds: list[int]
         if len(found) < len(seeds):
             name += f" ({len(found)} seeds)"
         score = spread([r[task.score] for r in found], 1, 100, " %")
-        lines.append(f"| {name} | {steps} | {seconds} | {score} |")
+        perplexity = spread([r["perplexity"] for r in found], 2)
+        lines.append(f"| {name} | {steps} | {seconds} | {score} | {perplexity} |")
     return "\n".join(lines) + "\n"
 
 
