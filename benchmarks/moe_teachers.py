@@ -151,7 +151,7 @@ def write(
 ) -> None:
     told = ("seeds", "sweep_seeds", "steps", "warm_steps", "lr", "dtype")
     record = {"date": date.today().isoformat()} | {name: getattr(args, name) for name in told}
-    record |= {"versions": versions(), "rows": rows}
+    record |= {"objective": "reverse_kl", "asked": methods, "versions": versions(), "rows": rows}
     results = Path(f"benchmarks/results/moe_{args.setting}")
     results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     table = markdown(setting.task, rows, args, methods)

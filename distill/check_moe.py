@@ -18,13 +18,13 @@ def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None
     moe.check(key, None if gates is None else gates.num_experts)
     if not isinstance(moe, StudentAwareRouter):
         return
-    if experiment.sampling.type == "dataset":
+    sampling = experiment.sampling
+    if not isinstance(sampling, StudentText):
         raise ConfigError(
             f"{key}.moe.type sar trains the gates on what the student writes, and sampling.type is "
-            "dataset: let the student write, or set moe.type: all"
+            f"{sampling.type}: let the student write, or set moe.type: all"
         )
-    sampling = experiment.sampling
-    if isinstance(sampling, StudentText) and sampling.staleness > 0:
+    if sampling.staleness > 0:
         raise ConfigError(
             f"{key}.moe.type sar trains the gates on a step's text before the teachers are asked "
             f"about it, and with sampling.staleness {sampling.staleness} they are asked steps "

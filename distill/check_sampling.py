@@ -7,6 +7,7 @@ from distill.check_language import Languages
 from distill.config import Experiment
 from distill.errors import ConfigError
 from distill.models.plain_head import described
+from distill.moe.settings import OwnRouting
 from distill.plan import Line
 from distill.sampling import Speculative, StudentText, TeacherText, Written
 from distill.sampling.memory import check_reads_on
@@ -84,11 +85,19 @@ def _check_speaking_teacher(
             f"sampling.teacher {sampling.teacher!r} is no teacher: name one of {', '.join(names)}"
         )
     speaking = [t for t in experiment.teachers if sampling.teacher in (None, t.name)]
-    folders = {f"teachers.{t.name}": t.path for t in speaking}
-    if experiment.experts is not None:
-        folders["experts.base"] = experiment.experts.base
-    for key, folder in folders.items():
-        check_reads_on(key, described(folder), experiment.data.max_length)
+    servings = {f"teachers.{t.name}": (t.path, t.moe) for t in speaking}
+    if (experts := experiment.experts) is not None:
+        servings["experts.serving"] = (experts.base, experts.serving.moe)
+    for key, (folder, moe) in servings.items():
+        if not isinstance(moe, OwnRouting):
+            raise ConfigError(
+                f"{key}.moe.type {moe.type}: with sampling.type {sampling.type} this teacher "
+                f"{'judges' if isinstance(sampling, Speculative) else 'writes'}, which it does "
+                "with the experts of its own choice, and would teach with others: set moe.type: "
+                "own, or sampling.type on_policy"
+            )
+        where = "experts.base" if key == "experts.serving" else key
+        check_reads_on(where, described(folder), experiment.data.max_length)
 
 
 def _check_ranks(sampling: Speculative, languages: Languages) -> None:

@@ -106,11 +106,12 @@ class Guidance:
         boundary: Callable[[], None] | None = None,
         steps_ahead: int | None = None,
         num_ranks: int = 1,
+        seed: int = 0,
     ) -> TeacherStream:
         """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
         batches that are written while training, which are shown instead of the data set's rows,
         and whose answers are not cached; how many are asked about ahead of the one in hand.
-        ``num_ranks``: who share the teachers' replicas."""
+        ``num_ranks``: who share the teachers' replicas. ``seed``: of what teachers draw."""
         served = self.served
         keys = {s.name: s.key for s in served if not s.serving.moe.changes}
         names = [t.name for t in self.teachers]
@@ -141,6 +142,7 @@ class Guidance:
             moes={s.name: s.serving.moe for s in served if s.is_language_model},
             replicas={s.name: s.serving.replicas / num_ranks for s in served},
             together=[[s.name for s in group] for group in groups(served)],
+            seed=seed,
         )
 
 
@@ -304,7 +306,12 @@ def open_source(
     sampling = job.sampling
     if not isinstance(sampling, Written):
         stream = guidance.open(
-            job.data, writer, num_classes, engine.barrier, num_ranks=engine.world_size
+            job.data,
+            writer,
+            num_classes,
+            engine.barrier,
+            num_ranks=engine.world_size,
+            seed=job.seed,
         )
         _take_heads(engine, stream)
         return stream
@@ -312,11 +319,12 @@ def open_source(
     blocks = job.data.open()
     staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
     stream = guidance.open(
-        job.data, writer, num_classes, engine.barrier, staleness, engine.world_size
+        job.data, writer, num_classes, engine.barrier, staleness, engine.world_size, job.seed
     )
     if job.kd.alpha > 0:
         _take_heads(engine, stream)
     module: Any = engine.module
+    schedule = Schedule(job.total_steps, job.optimizer, job.kd)
     wanted = Wanted(
         sampling,
         _speakers(sampling, guidance, blocks),
@@ -326,6 +334,7 @@ def open_source(
         blocks.pad_id,
         job.seed,
         job.total_steps,
+        lambda step: schedule.at(step).temperature,
         f"{writer}-{uuid4().hex}",
         asks_teachers=job.kd.alpha > 0,
     )

@@ -10,6 +10,7 @@ import pytest
 from distill.check import check
 from distill.config import parse
 from distill.errors import InputError
+from tests.moe.test_fit import teachers
 from tests.toys_language import NUM_TOKENS, language_experiment
 
 SKD = {"type": "skd", "teacher": "films"}
@@ -55,6 +56,24 @@ def test_bad_sampling_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         check(parse(experiment_of(tmp_path, sampling, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "moe", "message"),
+    [
+        (SKD | {"teacher": "t0"}, "all", "this teacher judges, which it does with the experts of"),
+        (SKD | {"teacher": "t0"}, "sar", "this teacher judges, which it does with the experts of"),
+        ({"type": "teacher"}, "all", "this teacher writes, which it does with the experts of its"),
+        ({"type": "teacher"}, "sar", "what the student writes, and sampling.type is teacher"),
+    ],
+)
+def test_a_mixture_that_would_speak_otherwise_than_it_teaches_is_refused(
+    tmp_path: Path, sampling: dict[str, Any], moe: str, message: str
+) -> None:
+    raw = experiment_of(tmp_path, sampling, teachers=teachers(tmp_path, {"type": moe}))
+    raw |= {"aggregation": {"type": "mean", "mix": "divergences"}}
+    with pytest.raises(InputError, match=rf"teachers.t0.moe.type {moe}.*{message}"):
+        check(parse(raw))
 
 
 def test_packed_rows_and_text_without_prompts_are_refused(tmp_path: Path) -> None:

@@ -171,7 +171,8 @@ class Blocks(BlockFile):
         ]
 
     def prompts_of(self, split: str, limit: int) -> list[Prompt]:
-        """The first ``limit`` rows of a split that can be asked for, for generation.
+        """``limit`` rows of a split that can be asked for, or all, for generation: spread over the
+        split, which may be sorted.
 
         Of a chat everything before the assistant's last message. Rows with nothing to write, or
         whose prompt leaves no room for it, are passed over. Raises ConfigError for kind text.
@@ -184,13 +185,15 @@ class Blocks(BlockFile):
         tokenizer = load_tokenizer(self.tokenizer_folder)
         sequencer = Sequencer(tokenizer, self.kind, self.max_length, self.cut)
         found: list[Prompt] = []
-        row = self.documents.rows(split).start
+        rows = self.documents.rows(split)
+        row = rows.start
         for batch in self.documents.document_batches(split):
             domains = batch.column("domain").to_pylist()
             for document, domain in zip(documents_in(batch), domains, strict=True):
                 if len(found) == limit:
                     return found
-                if (asked := sequencer.asked(document, row)) is not None:
+                is_due = (row - rows.start) * limit >= len(found) * len(rows)
+                if is_due and (asked := sequencer.asked(document, row)) is not None:
                     found.append(Prompt(*asked, domain))
                 row += 1
         return found

@@ -38,8 +38,12 @@ def mix64(values: np.ndarray) -> np.ndarray:
 
 def row_hashes(seed: int, split: int, positions: np.ndarray) -> np.ndarray:
     """uint64[n]: the order in which a limit takes the rows of a split. No two are equal."""
-    key = hashlib.blake2b(f"{seed}/{split}".encode(), digest_size=8).digest()
-    return mix64(positions.astype(np.uint64) ^ np.uint64(int.from_bytes(key, "big")))
+    return mix64(positions.astype(np.uint64) ^ np.uint64(seed_of(f"{seed}/{split}")))
+
+
+def seed_of(text: str) -> int:
+    """64 bits."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 class Smallest:

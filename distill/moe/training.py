@@ -24,7 +24,7 @@ class AsksTeachers(Protocol):
     """The teachers' stream: what the gates' requests have in common with the answers'."""
 
     def request(
-        self, name: str, request_id: str, part: Any, rows_N: np.ndarray, seed: int = 0
+        self, name: str, request_id: str, part: Any, rows_N: np.ndarray, step: int = 0
     ) -> TeacherRequest: ...
     def take_gate(self, name: str, gate: GateState) -> None: ...
     def computed(self, name: str, seconds: float) -> None: ...
@@ -56,14 +56,14 @@ class GateTraining:
         self,
         parts: Sequence[Batch],
         logits_of: Callable[[Batch], Tensor],
-        seed: int,
-        temperature: float = 1.0,
+        step: int,
+        temperature: float,
     ) -> GateState:
         """One step of the gates on this step's micro-batches, which are then asked with them.
 
         ``logits_of``: the student's at a micro-batch's positions, float [P, V] of the tokens that
-        it shares with the teacher; called for every micro-batch, also one without rows. ``seed``:
-        of the noise, another at each step.
+        it shares with the teacher; called for every micro-batch, also one without rows. ``step``:
+        of the run; the noise is another at each. ``temperature``: of both softmaxes.
         """
         size = self._optimizer.state.values.size
         totals_G = torch.zeros(size + 3, dtype=torch.float64)
@@ -72,9 +72,9 @@ class GateTraining:
             rows_N = part.rows_B[part.valid_B.cpu().numpy()]
             if len(rows_N) == 0:
                 continue
-            request_id = f"{self.teacher}/gate/{seed}/{i}"
+            request_id = f"{self.teacher}/gate/{step}/{i}"
             asked = GateRequest(
-                self._stream.request(self.teacher, request_id, part, rows_N, seed),
+                self._stream.request(self.teacher, request_id, part, rows_N, step),
                 student_PV.detach().float().cpu().numpy(),
                 temperature,
             )

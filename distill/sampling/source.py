@@ -64,6 +64,8 @@ class Wanted:
     pad_id: int
     seed: int
     num_steps: int
+    temperature_at: Callable[[int], float]
+    """Of a step's softmax, teacher's and student's."""
     session: str
     """A prefix that no other process has."""
     asks_teachers: bool = True
@@ -118,31 +120,33 @@ class SampledTargets:
         parts = self._counted([as_batch(part, rows, self._wanted.pad_id) for part in parts])
         self._counts.generate_s += time.perf_counter() - began
         for gate in self._gates:
-            gate.step(parts, self._students_logits, seed=step)
+            if self._is_students(step):
+                temperature = self._wanted.temperature_at(step)
+                gate.step(parts, self._students_logits, step, temperature)
         return parts
 
     def timings(self) -> dict[str, float]:
         """The stream's, and since the last call: seconds of writing and their share of all, tokens
         written, the share of drafts tested that passed, tokens for each sequence and teacher's
-        forward, the tokens of a row, the share of rows cut at their limit, and of the student's
-        text that was trained on the mean age in updates."""
+        forward, the tokens of a row that was written, the share of those cut at their limit, of all
+        rows the share that the student wrote, and of its text that was trained on the mean age in
+        updates. NaN where there is nothing to tell."""
         counts, self._counts = self._counts, _Counts()
         told = {
             "sampling.generate_s": counts.generate_s,
             "sampling.generate_rate": counts.generate_s
             / max(self._counts.began - counts.began, 1e-9),
             "sampling.new_tokens": float(counts.tokens),
-            "sampling.tokens_per_row": counts.tokens / max(1, counts.rows),
-            "sampling.cut_rate": counts.cut / max(1, counts.rows),
+            "sampling.tokens_per_row": _per(counts.tokens, counts.written),
+            "sampling.cut_rate": _per(counts.cut, counts.written),
         }
         if isinstance(self._wanted.sampling, StudentText):
-            known = counts.student_steps > 0
-            told["sampling.staleness"] = counts.ages / counts.student_steps if known else math.nan
+            told["sampling.staleness"] = _per(counts.ages, counts.student_steps)
         if isinstance(self._wanted.sampling, Speculative):
-            told["sampling.acceptance_rate"] = counts.passed / max(1, counts.tested)
-            told["sampling.tokens_per_call"] = counts.judged_tokens / max(1, counts.calls)
+            told["sampling.acceptance_rate"] = _per(counts.passed, counts.tested)
+            told["sampling.tokens_per_call"] = _per(counts.judged_tokens, counts.calls)
         if isinstance(self._wanted.sampling, Mixed):
-            told["sampling.student_rate"] = counts.student_rows / max(1, counts.rows)
+            told["sampling.student_rate"] = _per(counts.written, counts.rows)
         for gate in self._gates:
             told |= gate.timings()
         return self._stream.timings() | told
@@ -200,7 +204,7 @@ class SampledTargets:
             texts = self._students_texts(rows, seeds_B, step, sampling)
         else:
             texts = [row.text for row in rows.values()]
-            self._counts.add(Writing(texts, [True] * len(texts)), is_students=False)
+        self._counts.rows += len(rows)
         return dict(zip(rows, texts, strict=True))
 
     def _limits(self, rows: dict[int, SampledRow]) -> list[int]:
@@ -298,10 +302,9 @@ class SampledTargets:
         ]
         for texts in at_once([lambda one=one: self._text_of(*one, sampling) for one in asked]):
             self._texts |= texts
-        texts = [self._texts[row] for row in rows]
-        has_ended = [text[-1] in self._wanted.ends for text in texts]
-        self._counts.add(Writing(texts, has_ended))
-        return texts
+            new = list(texts.values())
+            self._counts.add(Writing(new, [text[-1] in self._wanted.ends for text in new]))
+        return [self._texts[row] for row in rows]
 
     def _text_of(
         self, teacher: str, rows: dict[int, SampledRow], sampling: TeacherText
@@ -327,7 +330,7 @@ class _Counts:
     began: float = field(default_factory=time.perf_counter)
     generate_s: float = 0.0
     rows: int = 0
-    student_rows: int = 0
+    written: int = 0  # of them, and their tokens
     tokens: int = 0
     cut: int = 0
     tested: int = 0
@@ -343,16 +346,19 @@ class _Counts:
             self.student_steps += 1
             self.ages += age
 
-    def add(self, writing: Writing, is_students: bool = True) -> None:
+    def add(self, writing: Writing) -> None:
         num_tokens = sum(map(len, writing.texts))
-        self.rows += len(writing.texts)
-        self.student_rows += len(writing.texts) * is_students
+        self.written += len(writing.texts)
         self.tokens += num_tokens
         self.cut += writing.has_ended.count(False)
         self.tested += writing.num_tested
         self.passed += writing.num_passed
         self.calls += writing.num_calls
         self.judged_tokens += num_tokens if writing.num_calls else 0
+
+
+def _per(total: float, count: int) -> float:
+    return total / count if count else math.nan
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from distill.aggregation import Aggregation, UniformMean
+from distill.data.splits import seed_of
 from distill.loop import BatchSource, Step
 from distill.moe.settings import MoE
 from distill.moe.state import GateState
@@ -65,6 +66,7 @@ class TeacherStream:
         moes: Mapping[str, MoE] | None = None,
         replicas: Mapping[str, float] | None = None,
         together: Sequence[Sequence[str]] = (),
+        seed: int = 0,
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
@@ -77,11 +79,13 @@ class TeacherStream:
         ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
         of experts, who is asked; answers that change are never kept. ``replicas``: of each teacher
         and the router, this rank's share of them; None: one each. ``together``: who shares them.
+        ``seed``: of what teachers draw.
         """
         self.names = tuple(names)
         self.router = router
         self._client = client
         self._tokens = tokens
+        self._seed = seed
         everyone = (*self.names, router) if router else self.names
         self._wires = {name: (wires or {}).get(name) or DenseWire() for name in everyone}
         self._widths = dict.fromkeys(everyone, num_labels)
@@ -163,9 +167,9 @@ class TeacherStream:
         return NoCache() if name in self._changing else self._cache
 
     def request(
-        self, name: str, request_id: str, part: Any, rows_N: np.ndarray, seed: int = 0
+        self, name: str, request_id: str, part: Any, rows_N: np.ndarray, step: int = 0
     ) -> TeacherRequest:
-        """What a teacher is asked about these rows of a part; ``seed``: of what it draws."""
+        """What a teacher is asked about these rows of a part; it draws anew at each ``step``."""
         block: Any = (
             shown(part, rows_N) if self._tokens is None else self._tokens[name].padded(rows_N)
         )
@@ -176,7 +180,7 @@ class TeacherStream:
             targets_BT=getattr(block, "targets_BT", None),
             wire=self._wires[name],
             moe=self._moes.get(name),
-            seed=seed,
+            seed=seed_of(f"{self._seed}/{name}/{step}"),
             gate=self._gates.get(name),
         )
 
@@ -347,7 +351,7 @@ class TeacherStream:
         self,
         name: str,
         request_id: str,
-        seed: int,
+        step: int,
         part: Any,
         rows_N: np.ndarray,
         cancelled: threading.Event,
@@ -367,7 +371,7 @@ class TeacherStream:
             if cancelled.is_set():
                 raise CancelledError
             missing_N = rows_N[~hit_N]
-            request = self.request(name, request_id, part, missing_N, seed)
+            request = self.request(name, request_id, part, missing_N, step)
             output = self._client.ask(name, request, cancelled, is_sent.set)
         finally:
             is_sent.set()

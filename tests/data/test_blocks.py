@@ -162,12 +162,17 @@ def test_prompts_end_where_the_answer_begins(corpus_of, causal_folder):
     rows[5]["completion"] = ""  # the first test row
     blocks = build_blocks(corpus_of(rows), causal_folder, 512, max_unlearnable=1.0)
     asked = [r for r in rows if r["split"] == "test" and r["completion"]]
-    found = blocks.prompts_of("test", 4)
+    found = blocks.prompts_of("test", 1000)[:4]
     assert [p.reference for p in found] == [r["completion"] for r in asked[:4]]
     assert [tokenizer.decode(p.ids) for p in found] == [r["prompt"] for r in asked[:4]]
     assert [blocks.domain_names[p.domain] for p in found] == [r["domain"] for r in asked[:4]]
     assert len(blocks.prompts_of("test", 1000)) == len(asked)
     assert blocks.prompts_of("test", 0) == []
+    # Few are spread over the split; the first row has nothing to write.
+    tests = [r for r in rows if r["split"] == "test"]
+    spread = [tests[1], *(tests[-(-k * len(tests) // 4)] for k in (1, 2, 3))]
+    few = blocks.prompts_of("test", 4)
+    assert [p.reference for p in few] == [r["completion"] for r in spread]
     # A prompt that fills the length is passed over, or loses its oldest tokens.
     head, tail = (
         build_blocks(corpus_of(rows), causal_folder, 24, cut, max_unlearnable=1.0)
@@ -176,7 +181,7 @@ def test_prompts_end_where_the_answer_begins(corpus_of, causal_folder):
     short = [p for p in found if len(p.ids) < 24]
     assert 0 < len(short) < 4
     assert head.prompts_of("test", 1000)[: len(short)] == short
-    for cut, whole in zip(tail.prompts_of("test", 4), found, strict=True):
+    for cut, whole in zip(tail.prompts_of("test", 1000)[:4], found, strict=True):
         assert cut.ids == whole.ids[-23:]
 
     rows = chat_rows()

@@ -74,7 +74,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch(tmp_path: Path) -> None:
     for size in (8, 3):
         student = Student(tmp_path)
         state = student.training().step(
-            student.batches(size).at(0), student.logits_of, seed=3, temperature=2.0
+            student.batches(size).at(0), student.logits_of, step=3, temperature=2.0
         )
         found.append(state.values)
     start = student.client.gate("t").values
@@ -90,8 +90,8 @@ def test_the_teacher_answers_with_its_newest_gates_and_a_resumed_run_goes_on(
     training = student.training()
     before = student.answers()
     kls, told = [], dict[str, float]()
-    for seed in range(6):
-        training.step(student.batches().at(0), student.logits_of, seed)
+    for step in range(6):
+        training.step(student.batches().at(0), student.logits_of, step, temperature=1.0)
         told = training.timings()
         kls.append(told["teacher.t.gate_kl_rate"])
     assert told["teacher.t.gate_version_rate"] == 6 and told["teacher.t.gate_balance_rate"] == 0
@@ -104,7 +104,7 @@ def test_the_teacher_answers_with_its_newest_gates_and_a_resumed_run_goes_on(
     resumed.load_state_dict(training.state_dict())
     assert np.array_equal(other.answers(), after)
     states = [
-        t.step(s.batches().at(0), s.logits_of, seed=6)
+        t.step(s.batches().at(0), s.logits_of, step=6, temperature=1.0)
         for t, s in ((training, student), (resumed, other))
     ]
     assert np.array_equal(states[0].values, states[1].values)
@@ -124,11 +124,13 @@ def test_a_rank_without_rows_takes_the_others_step(tmp_path: Path) -> None:
         return totals_G
 
     trained = GateTraining("t", SAR, first.client, first.stream, from_first)
-    state = trained.step(first.batches().at(0), first.logits_of, seed=0)
+    state = trained.step(first.batches().at(0), first.logits_of, step=0, temperature=1.0)
     parts = second.batches().at(0)
     empty = [replace(p, valid_B=torch.zeros_like(p.valid_B)) for p in parts]
     idle = GateTraining("t", SAR, second.client, second.stream, lambda mine: mine + sums[0])
-    assert np.array_equal(idle.step(empty, second.logits_of, seed=0).values, state.values)
+    assert np.array_equal(
+        idle.step(empty, second.logits_of, step=0, temperature=1.0).values, state.values
+    )
     assert idle.timings() == pytest.approx(trained.timings())
 
 

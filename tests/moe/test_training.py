@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from distill.data.batches import Batches
 from distill.errors import Interrupted
 from distill.fit import Job, fit, load_best
+from distill.records import GateRequest
+from distill.sampling import Mixed
+from distill.teachers.local import LocalTeachers
 from tests.moe.test_fit import AS_OWN, DENSE, teachers
 from tests.sampling.test_fits import logged, sampled_job
 
@@ -52,6 +56,43 @@ def test_frozen_gates_are_all_experts_and_gates_that_learn_are_not(tmp_path: Pat
     told = logged(learnt_job)
     assert [row["teacher.t0.gate_version_rate"] for row in told] == list(range(1, len(told) + 1))
     assert all(row["teacher.t0.gate_kl_rate"] > 0 for row in told)
+
+
+def test_gates_learn_at_the_students_temperature_from_its_own_text_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[GateRequest] = []
+    answer = LocalTeachers.gate_gradient
+
+    def recorded(client: LocalTeachers, teacher: str, request: GateRequest) -> Any:
+        asked.append(request)
+        return answer(client, teacher, request)
+
+    monkeypatch.setattr(LocalTeachers, "gate_gradient", recorded)
+    job = job_of(tmp_path, "warm", LEARNS)
+    assert job.kd is not None
+    kd = job.kd.model_copy(update={"temperature": 2.0})
+    fit(replace(job, kd=kd, num_steps=3))
+    assert [request.temperature for request in asked] == [2.0] * 3
+    assert len({request.request.seed for request in asked}) == 3
+
+    asked.clear()
+    mixed = Mixed(student_share=0.0)
+    fit(replace(job, folder=f"{job.folder}-mixed", sampling=mixed, num_steps=3))
+    assert not asked
+
+
+def test_what_is_drawn_depends_on_the_seed(tmp_path: Path) -> None:
+    explored = AS_OWN | {"explore": 1.0}
+    job = job_of(tmp_path, "one", explored)
+    assert job.guidance is not None
+    part = Batches(job.data.open(), job.train_rows, 8, seed=0).at(0)[0]
+    seeds = []
+    for seed in (0, 1):
+        stream = job.guidance.open(job.data, "rank0", 0, steps_ahead=0, seed=seed)
+        seeds += [stream.request("t0", "1", part, part.rows_B, step).seed for step in (0, 1)]
+        stream.close()
+    assert len(set(seeds)) == 4
 
 
 def test_gates_go_on_bit_for_bit_after_a_stop(tmp_path: Path) -> None:

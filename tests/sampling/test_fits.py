@@ -118,7 +118,10 @@ def test_a_stopped_fit_goes_on_bit_for_bit(tmp_path: Path, sampling: dict[str, A
     resumed = weights_after(job)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     told = logged(whole_job)
-    assert all(row["sampling.new_tokens"] > 0 for row in told)
+    # A step of mixed text may have written none.
+    wrote = [row["sampling.new_tokens"] > 0 for row in told]
+    assert any(wrote) if sampling["type"] == "mixed" else all(wrote)
+    assert all(("sampling.tokens_per_row" in row) == w for row, w in zip(told, wrote, strict=True))
     if sampling["type"] == "skd":
         assert all(0 <= row["sampling.acceptance_rate"] <= 1 for row in told)
         assert all(1 <= row["sampling.tokens_per_call"] <= 4 for row in told)
