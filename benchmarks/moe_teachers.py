@@ -160,7 +160,7 @@ def write(
 
 
 def served(setting: Setting, teacher: Job, moe: str) -> str:
-    return f"{{name: mixture, path: {teacher.model_folder}, moe: {moe}, wire: {setting.wire}}}"
+    return f"{{name: mixture, path: {teacher.model_folder}, num_cpus: 0, moe: {moe}, wire: {setting.wire}}}"
 
 
 def tuned_teacher(setting: Setting, folder: Path, dtype: str) -> Job:
