@@ -160,7 +160,9 @@ def write(
 
 
 def served(setting: Setting, teacher: Job, moe: str) -> str:
-    return f"{{name: mixture, path: {teacher.model_folder}, num_cpus: 0, moe: {moe}, wire: {setting.wire}}}"
+    keys = {"path": teacher.model_folder, "num_cpus": 0, "moe": moe, "wire": setting.wire}
+    told = ", ".join(f"{key}: {value}" for key, value in keys.items())
+    return f"{{name: mixture, {told}}}"
 
 
 def tuned_teacher(setting: Setting, folder: Path, dtype: str) -> Job:
