@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -96,9 +97,9 @@ METHODS: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def swept(setting: Setting) -> dict[str, tuple[str, list[str]]]:
+def swept(passes: Sequence[int]) -> dict[str, tuple[str, list[str]]]:
     pairs = [(explore, 2) for explore in (0, 0.2, 0.5)]
-    pairs += [(0.05, passes) for passes in setting.passes]
+    pairs += [(0.05, m) for m in passes]
     return {f"KA, λ {explore}, M {m}": (ka(explore, m), ON_POLICY) for explore, m in pairs}
 
 
@@ -110,19 +111,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of each way to ask; default: the setting's")
     parser.add_argument("--lr", type=float, help="of those steps")
     parser.add_argument("--warm-steps", type=int)
+    parser.add_argument("--passes", type=int, nargs="+", help="M of the sweep")
     parser.add_argument("--folder", type=Path, help="default: runs/moe-SETTING")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
     setting = SETTINGS[args.setting]
-    for name in ("steps", "lr", "warm_steps"):
+    for name in ("steps", "lr", "warm_steps", "passes"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(setting, name))
     args.folder = args.folder or Path(f"runs/moe-{args.setting}")
     torch.set_num_threads(args.threads)
     teacher = tuned_teacher(setting, args.folder / "teacher", args.dtype)
     rows: dict[str, list[Scored]] = {"the teacher": [scored(setting, teacher)]}
-    sweep = swept(setting)
+    sweep = swept(args.passes)
     for methods, seeds in ((METHODS, args.seeds), (sweep, args.sweep_seeds)):
         for seed in seeds:
             folder = args.folder / f"seed-{seed}"
