@@ -44,7 +44,7 @@ def outcome(root: Path, ray_cluster: None) -> Outcome:
         "serving": {"num_cpus": 0.1, "wire": {"type": "hidden"}},
     }
     raw["baselines"] = [{"type": "labels_only", "name": "alone"}]
-    raw["generation"] = {"num_prompts": 12, "max_new_tokens": 3}
+    raw["generation"] = {"num_prompts": 40, "max_new_tokens": 3}
     return run(raw)
 
 
