@@ -4,8 +4,9 @@
 
 One actor holds what a teacher has computed of some positions (hidden states and logits, random, of
 a real vocabulary's width); a call encodes it in a wire and returns it, the caller gets it and
-checks it as the stream does. Beside each: an actor that returns as many bytes that it has already,
-and a caller that touches them. Runs of the two alternate; medians, and the ratio within each run.
+checks it as the stream does: through the object store, and, where the package nixl is installed,
+past it (stream.transport: nixl). Beside each: an actor that returns as many bytes that it has
+already, and a caller that touches them. Runs alternate; medians, and ratios within each run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import platform
 import time
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +26,9 @@ import torch
 
 from distill.cluster import connect
 from distill.config import Cluster
+from distill.teachers.replicas import forget_agents
 from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
+from distill.teachers.wires.base import as_array
 
 WIRES: dict[str, WireFormat] = {
     "dense, float32": DenseWire(dtype="float32"),
@@ -46,9 +50,14 @@ class Teacher:
         self._seeds_P = np.arange(num_positions, dtype=np.uint64)
         self._ready: dict[str, np.ndarray] = {}
 
-    def answer(self, wire: WireFormat) -> np.ndarray:
+    def answer_on_device(self, wire: WireFormat) -> torch.Tensor:
         said_PX = self._hidden_PH if wire.takes == "hidden" else self._logits_PV
-        return wire.encode(said_PX, self._seeds_P)
+        payload_PX = wire.encode(said_PX, self._seeds_P)
+        # Float32 logits travel as they are, but not while they are still the teacher's.
+        return payload_PX.clone() if payload_PX.data_ptr() == said_PX.data_ptr() else payload_PX
+
+    def answer(self, wire: WireFormat) -> np.ndarray:
+        return as_array(self.answer_on_device(wire))
 
     def prepare(self, wire: WireFormat) -> int:
         """Encode once; returns the bytes of it."""
@@ -69,11 +78,14 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     with connect(Cluster(num_cpus=2)):
-        actor = ray.remote(Teacher).options(num_cpus=1)
+        has_nixl = find_spec("nixl") is not None
+        if has_nixl:
+            forget_agents()
+        actor = ray.remote(num_cpus=1, enable_tensor_transport=has_nixl)(Teacher)
         teacher = actor.remote(args.positions, args.hidden, args.vocabulary, 1)
         for label, wire in WIRES.items():
             num_bytes = ray.get(teacher.prepare.remote(wire))
-            rows.append({"wire": label, **timed(teacher, wire, args, num_bytes)})
+            rows.append({"wire": label, **timed(teacher, wire, args, num_bytes, has_nixl)})
             print(line(rows[-1]))
     result = {
         "date": date.today().isoformat(),
@@ -88,10 +100,21 @@ def main() -> None:
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def timed(teacher, wire: WireFormat, args: argparse.Namespace, num_bytes: int) -> dict[str, float]:
+def timed(
+    teacher, wire: WireFormat, args: argparse.Namespace, num_bytes: int, has_nixl: bool
+) -> dict[str, float]:
     width = args.hidden if wire.takes == "hidden" else args.vocabulary
-    ours, bare = [], []
+    ours, bare, direct = [], [], []
     for run in range(args.runs + 1):
+        if has_nixl:
+            began = time.perf_counter()
+            method = teacher.answer_on_device.options(tensor_transport="nixl")
+            payload = as_array(ray.get(method.remote(wire)))
+            fault = wire.fault(payload, args.positions, width)
+            assert fault is None, fault
+            if run:
+                direct.append(time.perf_counter() - began)
+            del payload
         began = time.perf_counter()
         payload = ray.get(teacher.answer.remote(wire))
         fault = wire.fault(payload, args.positions, width)
@@ -105,18 +128,27 @@ def timed(teacher, wire: WireFormat, args: argparse.Namespace, num_bytes: int) -
             ours.append(between - began)
             bare.append(ended - between)
         del payload, raw
-    return {
+    figures = {
         "bytes_per_token": num_bytes / args.positions,
         "tokens_per_s": args.positions / median(ours),
         "bare_tokens_per_s": args.positions / median(bare),
         "time_over_bare": median(o / b for o, b in zip(ours, bare, strict=True)),
     }
+    if has_nixl:
+        over = median(d / o for d, o in zip(direct, ours, strict=True))
+        figures |= {
+            "nixl_tokens_per_s": args.positions / median(direct),
+            "nixl_time_over_object_store": over,
+        }
+    return figures
 
 
 def line(row: dict) -> str:
+    past = f"  nixl {row['nixl_tokens_per_s']:>10,.0f}" if "nixl_tokens_per_s" in row else ""
     return (
         f"{row['wire']:>18}  {row['bytes_per_token']:>10,.0f} B/token  "
         f"{row['tokens_per_s']:>10,.0f} tokens/s  bare {row['bare_tokens_per_s']:>10,.0f}"
+        f"{past}"
     )
 
 

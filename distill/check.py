@@ -34,7 +34,7 @@ from distill.check_mixture import (
     teacher_names,
 )
 from distill.check_moe import check_kept
-from distill.check_resources import check_resources
+from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
 from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.data.blocks import Blocks
@@ -61,6 +61,7 @@ def check(
     """Validate all of it; InputError names the key, the value and the way out."""
     check_task(experiment)
     check_sampling(experiment)
+    check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
         raise ConfigError(
             f"sampling.type {experiment.sampling.type}: a sweep asks its teachers once, about the "

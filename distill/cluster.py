@@ -59,6 +59,8 @@ def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # What carries tensors past the object store would listen on every interface.
+    os.environ.setdefault("UCX_NET_DEVICES", "lo")
     import ray
     from ray._private import ray_constants
     from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]

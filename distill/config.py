@@ -407,6 +407,9 @@ class Generation(Section):
     max_new_tokens: int = Field(default=64, ge=1)
 
 
+Transport = Literal["object_store", "nixl"]
+
+
 class Stream(Section):
     """Between the teachers and one student rank."""
 
@@ -416,6 +419,9 @@ class Stream(Section):
     """Longest wait for one answer before another replica is asked."""
     retries: int = Field(default=3, ge=0)
     """Times a request is sent again after a lost replica or a missed deadline."""
+    transport: Transport = "object_store"
+    """How answers travel. nixl: Ray Direct Transport, from the teacher's memory (of its GPU, where
+    it has one) into the rank's, without the object store; wants the package nixl."""
 
 
 class Cache(Section):

@@ -362,7 +362,8 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
     served = [*teachers, *([router] if router else [])]
     _open_cache(d, served)
     d.progress.say(f"starting {len(served)} teachers: {', '.join(s.name for s in served)}")
-    with RayTeacherPool(served, experiment.cluster.start_deadline_s) as pool:
+    wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
+    with RayTeacherPool(served, wait_s, transport) as pool:
         yield Guidance(
             client=pool.client(experiment.stream),
             teachers=tuple(teachers),

@@ -154,6 +154,16 @@ class TeacherOutput:
     usage: ExpertUsage | None = None  # of mixtures of experts
 
 
+class DeviceOutput(NamedTuple):
+    """A teacher's answer whose payload is where it was computed."""
+
+    about: TeacherOutput
+    """All but the payload, of which there is nothing but its shape's width and its type."""
+    payload_PX: torch.Tensor | None
+    """In the bits of as_array (distill/teachers/wires/base.py); None of no position at all, which
+    some transports cannot carry."""
+
+
 @dataclass(frozen=True)
 class GateRequest:
     """How should the gates of a student-aware router change? See distill/moe/gradient.py."""

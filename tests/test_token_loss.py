@@ -33,7 +33,6 @@ from distill.teachers.wires import (
     SampledWire,
     TopKWire,
     WireFormat,
-    as_tensor,
 )
 
 N, H, V, PADDED = 13, 6, 11, 16
@@ -80,7 +79,7 @@ class Case:
             if wire.type in ("topk", "sampled"):
                 takes = takes[:, :V]
             seeds_N = np.arange(N)[self.asked_KN[k]]
-            said.append(as_tensor(wire.encode(takes[self.asked_KN[k]], seeds_N)))
+            said.append(wire.encode(takes[self.asked_KN[k]], seeds_N))
             readers.append(Reader(wire, Head(head_VH) if wire.takes == "hidden" else None, V))
             logits.append(logits_NV[:, :V])
         return torch.stack(logits), readers, TokenAnswers(tuple(said), self.asked_KN)
@@ -200,7 +199,7 @@ def test_sums_are_those_of_the_terms(chunk: Chunk) -> None:
 def test_teacher_equal_to_student_is_zero(chunk: Chunk) -> None:
     hidden_NH, weight_VH = drawn(0, N, H).float(), drawn(1, PADDED, H).float()
     wire = HiddenWire(dtype="float32")
-    answers = TokenAnswers((as_tensor(wire.encode(hidden_NH)),), torch.ones(1, N, dtype=torch.bool))
+    answers = TokenAnswers((wire.encode(hidden_NH),), torch.ones(1, N, dtype=torch.bool))
     loss = TokenLoss(
         torch.zeros(N, dtype=torch.long),
         V,
@@ -280,7 +279,7 @@ def test_sampled_gradient_is_unbiased_with_two_teachers_masks_and_padding() -> N
     for k, wire in enumerate(wires):
         seeds = np.flatnonzero(repeated_KP[k].numpy())
         said_PV = logits_KNV[k].repeat(num_draws, 1)[repeated_KP[k]]
-        payloads.append(as_tensor(wire.encode(said_PV, seeds)))
+        payloads.append(wire.encode(said_PV, seeds))
     loss = TokenLoss(
         case.labels_N.repeat(num_draws),
         V,
@@ -310,7 +309,7 @@ def test_uld_compares_each_teacher_in_its_own_vocabulary() -> None:
     case = Case(UniversalLogits(), FixedWeights(weights=(0.3, 0.7)), alpha=1.0)
     wide_NV, narrow_NV = drawn(7, N, V + 3).float(), drawn(8, N, V - 4).float()
     wire = DenseWire(dtype="float32")
-    payloads = tuple(as_tensor(wire.encode(z)) for z in (wide_NV, narrow_NV))
+    payloads = tuple(wire.encode(z) for z in (wide_NV, narrow_NV))
     loss = TokenLoss(
         case.labels_N,
         V,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from distill.errors import DistillError, TeacherError
 from distill.moe.state import GateGradient, GateState
-from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.serving import Servable, engines, told
@@ -16,8 +16,8 @@ from distill.teachers.turns import Turns
 
 
 class TeacherActor:
-    """Made a Ray actor by the pool, which lets two calls in: one request is computed at a time,
-    whichever teacher it is for, and the next is unpacked, or the last packed, meanwhile.
+    """Made a Ray actor by the pool, which lets two calls in where answers are packed: one request
+    is computed at a time, whichever teacher it is for, and the next is unpacked meanwhile.
 
     Why the engines could not be built is kept and raised from :meth:`ping`: an exception in an
     actor's constructor reaches the driver only as the text of a traceback.
@@ -48,6 +48,13 @@ class TeacherActor:
         # Not a lock: whoever has just let go of it could take it again before one who waits.
         with self._turns.of(next(self._tickets)):
             return self._engines[teacher].answer(request)
+
+    def answer_on_device(self, teacher: str, request: TeacherRequest) -> DeviceOutput:
+        """Of a pool whose transport is ``nixl``: the payload stays until the rank has fetched it,
+        without a copy in the object store."""
+        self.ping()
+        with self._turns.of(next(self._tickets)):
+            return self._engines[teacher].answer_on_device(request)
 
     def judge(self, teacher: str, request: DraftRequest) -> Verdict:
         """Of a language model; see distill/sampling/judging.py."""

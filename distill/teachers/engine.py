@@ -18,13 +18,14 @@ from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError, TrainingError
 from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateGradient, GateState
-from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.sampling.writing import write
 from distill.teachers.language import Block, LanguageModel, as_float
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.shared import Adapted
 from distill.teachers.wires import DenseWire, WireFormat
+from distill.teachers.wires.base import as_array, on_host
 from distill.variant import Dtype
 
 Model = Callable[..., Any]
@@ -79,13 +80,17 @@ class TeacherEngine:
         else:
             self._model = _Classifier(model, num_labels, self.device, dtype, allow_pickle)
 
-    @torch.inference_mode()
     def answer(self, request: TeacherRequest) -> TeacherOutput:
         """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
+        return on_host(self.answer_on_device(request))
+
+    @torch.inference_mode()
+    def answer_on_device(self, request: TeacherRequest) -> DeviceOutput:
+        """The same, without a copy of it to the host."""
         with self._speaking():
             return self._answer(request)
 
-    def _answer(self, request: TeacherRequest) -> TeacherOutput:
+    def _answer(self, request: TeacherRequest) -> DeviceOutput:
         wire = request.wire or self.wire
         payloads, compute_s, usage = [], 0.0, None
         self._model.num_clamped = 0
@@ -101,19 +106,21 @@ class TeacherEngine:
                 wire.encode(said_PX, _of_pass(said.seeds_P, m))
                 for m, said_PX in enumerate(said.said_MPX)
             ]
-            payloads.append(passes[0] if len(passes) == 1 else np.concatenate(passes, axis=1))
+            payloads.append(passes[0] if len(passes) == 1 else torch.cat(passes, 1))
             if said.usage is not None:
                 usage = said.usage if usage is None else usage + said.usage
             started = time.perf_counter()
-        return TeacherOutput(
+        payload_PX = torch.cat(payloads)
+        about = TeacherOutput(
             request.request_id,
             request.rows_B,
-            np.concatenate(payloads),
+            as_array(payload_PX[:0]),
             wire.name,
             compute_s,
             self._model.num_clamped,
             usage,
         )
+        return DeviceOutput(about, payload_PX if payload_PX.numel() else None)
 
     @torch.inference_mode()
     def judge(self, request: DraftRequest) -> Verdict:
@@ -236,7 +243,7 @@ class _Classifier:
     ) -> Iterator[tuple[Tensor, None]]:
         inputs = block.inputs
         output = self._model(**inputs)
-        logits_BV = getattr(output, "logits", output).float().cpu()
+        logits_BV = getattr(output, "logits", output).float()
         self.num_clamped += getattr(output, "num_clamped", 0)
         expected = (len(next(iter(inputs.values()))), self._num_labels)
         if tuple(logits_BV.shape) != expected:

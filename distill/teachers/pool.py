@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from distill.config import Serving, Stream
+from distill.config import Serving, Stream, Transport
 from distill.errors import TeacherError
 from distill.teachers.actor import TeacherActor
 from distill.teachers.engine import Model
@@ -36,8 +36,13 @@ class RayTeacherPool:
     """``serving.replicas`` actors for each teacher, or for adapters that share a base; gone when
     closed. Also a context manager."""
 
-    def __init__(self, specs: Sequence[Servable], start_deadline_s: float = 300.0) -> None:
-        """Returns when every replica has loaded its model.
+    def __init__(
+        self,
+        specs: Sequence[Servable],
+        start_deadline_s: float = 300.0,
+        transport: Transport = "object_store",
+    ) -> None:
+        """Returns when every replica has loaded its model. ``transport``: of its clients' streams.
 
         Raises the loading error of a teacher as itself, or TeacherError at the deadline, with
         what it wants and what the cluster has. Nothing is left running then.
@@ -46,7 +51,7 @@ class RayTeacherPool:
         try:
             together = groups(specs)
             for group in together:
-                actors = [_start(group) for _ in range(group[0].serving.replicas)]
+                actors = [_start(group, transport) for _ in range(group[0].serving.replicas)]
                 self._served.append(Served(tuple(spec.name for spec in group), actors))
             give_up = time.monotonic() + start_deadline_s
             for group, served in zip(together, self._served, strict=True):
@@ -109,21 +114,22 @@ def _wait_until_ready(
         )
 
 
-def _start(group: Sequence[Servable]) -> Any:
+def _start(group: Sequence[Servable], transport: Transport) -> Any:
     serving = group[0].serving
-    return (
-        ray.remote(TeacherActor)
-        .options(
-            num_cpus=serving.num_cpus,
-            num_gpus=serving.num_gpus,
-            label_selector=serving.node_labels or None,
-            max_restarts=-1,
-            max_task_retries=0,  # retries stand in one place: the client
-            max_concurrency=2,  # see TeacherActor
-            scheduling_strategy="SPREAD",
-        )
-        .remote(group)
+    is_direct = transport == "nixl"
+    remote: Any = ray.remote  # whose types lack the last of these, and options() does not heed it
+    actor = remote(
+        num_cpus=serving.num_cpus,
+        num_gpus=serving.num_gpus,
+        label_selector=serving.node_labels or None,
+        max_restarts=-1,
+        max_task_retries=0,  # retries stand in one place: the client
+        # See TeacherActor; nixl's agent is for one thread, and has nothing to pack.
+        max_concurrency=1 if is_direct else 2,
+        scheduling_strategy="SPREAD",
+        enable_tensor_transport=is_direct,
     )
+    return actor(TeacherActor).remote(group)
 
 
 def _wants(group: Sequence[Servable]) -> str:

@@ -116,13 +116,16 @@ def local_logits(folders) -> list[torch.Tensor]:
         return logits(local.feed(RowBatches(), 0, 30))
 
 
+@pytest.mark.parametrize("transport", ["object_store", "nixl"])
 def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing(
-    ray_cluster, folders, local_logits
+    ray_cluster, folders, local_logits, transport
 ):
     from distill.teachers.pool import RayTeacherPool
 
-    with RayTeacherPool(specs(folders, replicas=2)) as pool:
-        client = pool.client(Stream(deadline_s=60), rank=1)
+    if transport == "nixl":
+        pytest.importorskip("nixl", reason="nixl has wheels for Linux alone")
+    with RayTeacherPool(specs(folders, replicas=2), transport=transport) as pool:
+        client = pool.client(Stream(deadline_s=60, transport=transport), rank=1)
         with stream(client) as served:
             undisturbed = logits(served.feed(RowBatches(), 0, 30))
             disturbed = []
@@ -134,6 +137,7 @@ def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing
                     for pid in pool.pids("books"):  # no other replica: their restart is waited for
                         os.kill(pid, signal.SIGKILL)
             timings = served.timings()
+        assert_listens_on_the_loopback_alone()
     assert all(map(torch.equal, undisturbed, local_logits))
     assert all(map(torch.equal, disturbed, local_logits))
     assert timings["teacher.books.retries"] >= 1
@@ -259,6 +263,12 @@ def test_a_local_cluster_listens_on_the_loopback_alone_and_keeps_its_token(ray_c
     assert not kept.exists() or kept.read_text().strip() != os.environ["RAY_AUTH_TOKEN"]
     if shutil.which("ss") is None or shutil.which("ps") is None:
         pytest.skip("ss or ps is not installed")
+    assert_listens_on_the_loopback_alone()
+
+
+def assert_listens_on_the_loopback_alone() -> None:
+    if shutil.which("ss") is None or shutil.which("ps") is None:
+        return
     lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
     family = descendants(os.getpid())
     ours = [

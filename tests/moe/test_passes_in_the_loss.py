@@ -14,7 +14,6 @@ from distill.objectives.fused import Chunk, FusedHead
 from distill.objectives.tokens import Reader, TokenLoss, check_mixing
 from distill.records import Head, Knobs, Target, TokenAnswers
 from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
-from distill.teachers.wires.base import as_tensor
 
 N, H, V = 11, 6, 17
 DENSE = DenseWire(dtype="float32")
@@ -46,7 +45,7 @@ def found(
 def payload(wire: WireFormat, seed: int, asked_N: Tensor) -> Tensor:
     said_NX = drawn(seed, N, H) if wire.takes == "hidden" else 2 * drawn(seed, N, V)
     seeds = torch.arange(N)[asked_N].numpy()
-    return as_tensor(wire.encode(said_NX[asked_N], seeds))
+    return wire.encode(said_NX[asked_N], seeds)
 
 
 @pytest.mark.parametrize(

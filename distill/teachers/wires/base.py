@@ -12,6 +12,7 @@ vocabulary, H hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from distill.objectives import Objective
-from distill.records import Head
+from distill.records import DeviceOutput, Head, TeacherOutput
 from distill.variant import Dtype, Variant
 
 
@@ -48,8 +49,9 @@ class WireFormat(Variant):
         """What is wrong with an answer about so many positions over so many classes or tokens."""
         raise NotImplementedError
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
-        """[P, …] of logits or hidden states, as :attr:`takes` says, to a payload [P, X].
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+        """[P, …] of logits or hidden states, as :attr:`takes` says, to a payload [P, X] on their
+        device: float32, uint8, or bfloat16's bits in int16.
 
         Of logits, only the columns that teacher and student share: what is not exact counts the
         mass of all that it is given. ``seeds_P`` (int64) seeds whatever is random about a position.
@@ -70,10 +72,32 @@ class WireFormat(Variant):
         raise NotImplementedError
 
 
+def as_array(payload_PX: Tensor) -> np.ndarray:
+    """The payload's bits on the host, as they are kept: int16 seen as uint16."""
+    payload = payload_PX.cpu().numpy()
+    return payload.view(np.uint16) if payload.dtype == np.int16 else payload
+
+
+def on_host(output: DeviceOutput) -> TeacherOutput:
+    """With its payload."""
+    if output.payload_PX is None:
+        return output.about
+    return replace(output.about, payload=as_array(output.payload_PX))
+
+
 def as_tensor(payload: np.ndarray) -> Tensor:
     """The payload's bits (copied: Ray's and the cache's are read-only), uint16 seen as int16."""
     payload = payload.copy()
     return torch.from_numpy(payload.view(np.int16) if payload.dtype == np.uint16 else payload)
+
+
+def bits_of(numbers_PX: Tensor, dtype: Dtype) -> Tensor:
+    """Numbers as they travel: float32, or bfloat16 (round to nearest even) in the bits of int16."""
+    numbers_PX = numbers_PX.detach()
+    # numpy has no bfloat16: the bits travel as integers.
+    if dtype == "bfloat16":
+        return numbers_PX.to(torch.bfloat16).view(torch.int16)
+    return numbers_PX.to(torch.float32)
 
 
 def passes_of(payload: np.ndarray, num_passes: int) -> list[np.ndarray] | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.records import Head
-from distill.teachers.wires.base import WireFormat, array_fault
+from distill.teachers.wires.base import WireFormat, array_fault, bits_of
 from distill.variant import Dtype
 
 
@@ -34,13 +34,9 @@ class DenseWire(WireFormat):
     def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
         return array_fault(payload, self.dtype or "float32", (num_positions, num_columns))
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
-        """float32 [P, V], or bfloat16 (round to nearest even) in the bits of uint16."""
-        logits_PV = said_PX.detach().cpu()
-        if self.dtype == "bfloat16":
-            # numpy has no bfloat16: the bits travel as integers.
-            return logits_PV.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-        return logits_PV.to(torch.float32).numpy()
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+        """[P, V] numbers; see bits_of."""
+        return bits_of(said_PX, self.dtype or "float32")
 
     def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
         kept_NX = payload_NX[:, columns]

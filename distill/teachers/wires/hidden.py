@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from distill.records import Head
-from distill.teachers.wires.base import WireFormat, array_fault
+from distill.teachers.wires.base import WireFormat, array_fault, bits_of
 from distill.variant import Dtype
 
 
@@ -36,13 +36,10 @@ class HiddenWire(WireFormat):
         assert self.dtype is not None
         return array_fault(payload, self.dtype, (num_positions, None))
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
-        """float32 [P, H], or bfloat16 (round to nearest even) in the bits of uint16."""
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+        """[P, H] numbers; see bits_of."""
         assert self.dtype is not None
-        hidden_PH = said_PX.detach().cpu()
-        if self.dtype == "bfloat16":
-            return hidden_PH.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-        return hidden_PH.to(torch.float32).numpy()
+        return bits_of(said_PX, self.dtype)
 
     def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
         """The product is taken in the head's dtype, as the teacher itself takes it."""

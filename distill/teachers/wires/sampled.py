@@ -76,7 +76,7 @@ class SampledWire(WireFormat):
             payload_NX[:, 4 * num + 4 : 6 * num + 4].view(torch.float16).float(),
         )
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         """uint8 [P, X]: ids int32 [S], Σ p log p float32, p / q float16 [S], filled up to 4.
 
         The bytes of a position depend on its logits, its seed and the wire's alone: by inverse
@@ -90,7 +90,7 @@ class SampledWire(WireFormat):
                 said_PX.detach().split(ROWS_AT_ONCE), uniforms_PS.split(ROWS_AT_ONCE), strict=True
             )
         ]
-        return torch.cat(blocks).numpy()
+        return torch.cat(blocks)
 
     def _uniforms(self, seeds_P: np.ndarray) -> np.ndarray:
         """float64 [P, S] in [0, 1)."""
@@ -118,7 +118,7 @@ class SampledWire(WireFormat):
         parts = [ids_NS.int(), negentropy_N1.float(), weights_NS]
         if self.num_samples % 2:
             parts.append(torch.zeros_like(weights_NS[:, :1]))  # rows stay aligned to 4 bytes
-        return torch.cat([part.cpu().contiguous().view(torch.uint8) for part in parts], 1)
+        return torch.cat([part.contiguous().view(torch.uint8) for part in parts], 1)
 
     def forward_kl(
         self, payload_NX: Tensor, student_logits_NV: Tensor, temperature: float

@@ -77,10 +77,10 @@ class TopKWire(WireFormat):
             return "holds NaN or infinity"
         return entries_fault(*parts[0][:2], num_columns)
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> np.ndarray:
+    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         """uint8 [P, X]: ids int32 [K], tails float32 [G], values float16 [K], filled up to 4."""
         blocks = [self._encoded(logits_NV) for logits_NV in said_PX.detach().split(ROWS_AT_ONCE)]
-        return torch.cat(blocks).numpy()
+        return torch.cat(blocks)
 
     def _encoded(self, logits_NV: Tensor) -> Tensor:
         num_columns = logits_NV.shape[1]
@@ -102,7 +102,7 @@ class TopKWire(WireFormat):
         parts = [kept.indices.int(), tails_NG, values_NK]
         if values_NK.shape[1] % 2:
             parts.append(torch.zeros_like(values_NK[:, :1]))  # rows stay aligned to 4 bytes
-        return torch.cat([part.cpu().contiguous().view(torch.uint8) for part in parts], 1)
+        return torch.cat([part.contiguous().view(torch.uint8) for part in parts], 1)
 
     def forward_kl(
         self, payload_NX: Tensor, student_logits_NV: Tensor, temperature: float
