@@ -7,7 +7,6 @@ from distill.check_language import Languages
 from distill.config import Experiment
 from distill.errors import ConfigError
 from distill.models.plain_head import described
-from distill.moe.settings import OwnRouting
 from distill.plan import Line
 from distill.sampling import Speculative, StudentText, TeacherText, Written
 from distill.sampling.memory import check_reads_on
@@ -89,12 +88,12 @@ def _check_speaking_teacher(
     if (experts := experiment.experts) is not None:
         servings["experts.serving"] = (experts.base, experts.serving.moe)
     for key, (folder, moe) in servings.items():
-        if not isinstance(moe, OwnRouting):
+        if moe.changes:
             raise ConfigError(
                 f"{key}.moe.type {moe.type}: with sampling.type {sampling.type} this teacher "
-                f"{'judges' if isinstance(sampling, Speculative) else 'writes'}, which it does "
-                "with the experts of its own choice, and would teach with others: set moe.type: "
-                "own, or sampling.type on_policy"
+                f"{'judges' if isinstance(sampling, Speculative) else 'writes'}, which it cannot "
+                "do with experts or gates that change from step to step: set moe.type: all or own, "
+                "or sampling.type on_policy"
             )
         where = "experts.base" if key == "experts.serving" else key
         check_reads_on(where, described(folder), experiment.data.max_length)

@@ -61,9 +61,9 @@ def test_bad_sampling_is_refused(
 @pytest.mark.parametrize(
     ("sampling", "moe", "message"),
     [
-        (SKD | {"teacher": "t0"}, "all", "this teacher judges, which it does with the experts of"),
-        (SKD | {"teacher": "t0"}, "sar", "this teacher judges, which it does with the experts of"),
-        ({"type": "teacher"}, "all", "this teacher writes, which it does with the experts of its"),
+        (SKD | {"teacher": "t0"}, "ka", "this teacher judges, which it cannot do with experts or"),
+        (SKD | {"teacher": "t0"}, "sar", "this teacher judges, which it cannot do with experts or"),
+        ({"type": "teacher"}, "ka", "this teacher writes, which it cannot do with experts or"),
         ({"type": "teacher"}, "sar", "what the student writes, and sampling.type is teacher"),
     ],
 )
@@ -74,6 +74,12 @@ def test_a_mixture_that_would_speak_otherwise_than_it_teaches_is_refused(
     raw |= {"aggregation": {"type": "mean", "mix": "divergences"}}
     with pytest.raises(InputError, match=rf"teachers.t0.moe.type {moe}.*{message}"):
         check(parse(raw))
+
+
+def test_a_mixture_of_all_its_experts_may_judge(tmp_path: Path) -> None:
+    given = teachers(tmp_path, {"type": "all"})
+    raw = experiment_of(tmp_path, SKD | {"teacher": "t0", "top_k": 5}, teachers=given)
+    assert check(parse(raw | {"aggregation": {"type": "mean"}})).teacher_names == ("t0",)
 
 
 def test_packed_rows_and_text_without_prompts_are_refused(tmp_path: Path) -> None:

@@ -125,16 +125,18 @@ class TeacherEngine:
     @torch.inference_mode()
     def judge(self, request: DraftRequest) -> Verdict:
         """Of a language model: which drafts pass, and what comes instead of the first other."""
-        with self._speaking(), _finite(request.request_id):
-            return self._speaker.judging.judge(request)
+        speaker = self._speaker
+        with self._speaking(), speaker.as_it_teaches(self._moe), _finite(request.request_id):
+            return speaker.judging.judge(request)
 
     @torch.inference_mode()
     def write(self, request: WriteRequest) -> WrittenText:
         """Of a language model: how it continues each prompt."""
-        with self._speaking(), _finite(request.request_id):
+        speaker = self._speaker
+        with self._speaking(), speaker.as_it_teaches(self._moe), _finite(request.request_id):
             started = time.perf_counter()
             found = write(
-                self._speaker.model,
+                speaker.model,
                 self.num_labels,
                 [prompt.tolist() for prompt in request.prompts],
                 request.limits,

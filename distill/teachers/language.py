@@ -6,6 +6,7 @@ Shape suffixes: B rows, T tokens, V vocabulary, H hidden, P positions of a forwa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +99,13 @@ class LanguageModel:
         for block_MPH in said_MPX.split(max(1, POSITIONS // len(said_MPX)), dim=1):
             yield self._head(block_MPH)[..., : self._num_tokens], usage
             usage = None
+
+    def as_it_teaches(self, moe: MoE) -> AbstractContextManager[Any]:
+        """Forwards that judge or write ask the experts that answers do, of a mixture that asks the
+        same ones in each; others (refused by distill check) speak by the model's own choice."""
+        if moe.changes or isinstance(moe, OwnRouting):
+            return nullcontext()
+        return self._experts().asking(moe)
 
     def gate_gradient(
         self,

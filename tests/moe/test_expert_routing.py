@@ -14,8 +14,11 @@ from distill.errors import ConfigError, ModelError, TeacherAnswerError
 from distill.moe import draws
 from distill.moe.gates import ExpertRouting
 from distill.moe.settings import AllExperts, KnowledgeAugmentation, OwnRouting, StudentAwareRouter
+from distill.sampling.records import WriteRequest
+from distill.sampling.settings import Decoding
 from distill.teachers.client import check_output
 from distill.teachers.wires import SampledWire, TopKWire
+from tests.teachers.test_adapters import rounds
 from tests.toys_language import NUM_TOKENS, llama
 from tests.toys_moe import FAMILIES, NUM_EXPERTS, OWN, engine, mixture, plain, request
 
@@ -40,6 +43,17 @@ def test_all_experts_are_the_models_own_code_with_k_of_n(family: str) -> None:
     metrics = output.usage.metrics()
     assert metrics["busiest_expert_rate"] == metrics["idlest_expert_rate"] == 1
     assert not np.array_equal(plain(mixture(family), asked), expected)
+
+
+def test_who_teaches_with_all_experts_judges_and_writes_with_all() -> None:
+    prompts, seeds_B = (np.arange(2, 6), np.arange(3)), np.zeros(2, np.uint64)
+    asked = WriteRequest("w", prompts, (8, 8), (), seeds_B, Decoding(temperature=0))
+    own, whole = engine(mixture()), engine(mixture(own=NUM_EXPERTS))
+    with_all = engine(mixture(), AllExperts())
+    texts, expected = with_all.write(asked).texts, whole.write(asked).texts
+    assert all(map(np.array_equal, texts, expected))
+    assert not all(map(np.array_equal, texts, own.write(asked).texts))
+    assert repr(rounds(with_all)) == repr(rounds(whole)) != repr(rounds(own))
 
 
 def test_usage_is_the_routers_own_numbers() -> None:
