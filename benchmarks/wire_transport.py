@@ -26,7 +26,7 @@ import torch
 
 from distill.cluster import connect
 from distill.config import Cluster
-from distill.teachers.replicas import forget_agents
+from distill.teachers.direct import prepare
 from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from distill.teachers.wires.base import as_array
 
@@ -52,9 +52,9 @@ class Teacher:
 
     def answer_on_device(self, wire: WireFormat) -> torch.Tensor:
         said_PX = self._hidden_PH if wire.takes == "hidden" else self._logits_PV
-        payload_PX = wire.encode(said_PX, self._seeds_P)
-        # Float32 logits travel as they are, but not while they are still the teacher's.
-        return payload_PX.clone() if payload_PX.data_ptr() == said_PX.data_ptr() else payload_PX
+        encoded_PX = wire.encode(said_PX, self._seeds_P)
+        # As TeacherEngine does: the teacher's own float32 logits are not to travel either.
+        return torch.empty_like(encoded_PX).copy_(encoded_PX)
 
     def answer(self, wire: WireFormat) -> np.ndarray:
         return as_array(self.answer_on_device(wire))
@@ -78,14 +78,14 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     with connect(Cluster(num_cpus=2)):
-        has_nixl = find_spec("nixl") is not None
-        if has_nixl:
-            forget_agents()
-        actor = ray.remote(num_cpus=1, enable_tensor_transport=has_nixl)(Teacher)
-        teacher = actor.remote(args.positions, args.hidden, args.vocabulary, 1)
+        given = (args.positions, args.hidden, args.vocabulary, 1)
+        teacher, direct = ray.remote(num_cpus=1)(Teacher).remote(*given), None
+        if find_spec("nixl") is not None:
+            prepare()
+            direct = ray.remote(num_cpus=1, enable_tensor_transport=True)(Teacher).remote(*given)
         for label, wire in WIRES.items():
             num_bytes = ray.get(teacher.prepare.remote(wire))
-            rows.append({"wire": label, **timed(teacher, wire, args, num_bytes, has_nixl)})
+            rows.append({"wire": label, **timed(teacher, wire, args, num_bytes, direct)})
             print(line(rows[-1]))
     result = {
         "date": date.today().isoformat(),
@@ -101,19 +101,19 @@ def main() -> None:
 
 
 def timed(
-    teacher, wire: WireFormat, args: argparse.Namespace, num_bytes: int, has_nixl: bool
+    teacher, wire: WireFormat, args: argparse.Namespace, num_bytes: int, direct
 ) -> dict[str, float]:
     width = args.hidden if wire.takes == "hidden" else args.vocabulary
-    ours, bare, direct = [], [], []
+    ours, bare, past = [], [], []
     for run in range(args.runs + 1):
-        if has_nixl:
+        if direct is not None:
             began = time.perf_counter()
-            method = teacher.answer_on_device.options(tensor_transport="nixl")
+            method = direct.answer_on_device.options(tensor_transport="nixl")
             payload = as_array(ray.get(method.remote(wire)))
             fault = wire.fault(payload, args.positions, width)
             assert fault is None, fault
             if run:
-                direct.append(time.perf_counter() - began)
+                past.append(time.perf_counter() - began)
             del payload
         began = time.perf_counter()
         payload = ray.get(teacher.answer.remote(wire))
@@ -134,10 +134,10 @@ def timed(
         "bare_tokens_per_s": args.positions / median(bare),
         "time_over_bare": median(o / b for o, b in zip(ours, bare, strict=True)),
     }
-    if has_nixl:
-        over = median(d / o for d, o in zip(direct, ours, strict=True))
+    if past:
+        over = median(p / o for p, o in zip(past, ours, strict=True))
         figures |= {
-            "nixl_tokens_per_s": args.positions / median(direct),
+            "nixl_tokens_per_s": args.positions / median(past),
             "nixl_time_over_object_store": over,
         }
     return figures

@@ -29,6 +29,11 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
     if _is_running():
         yield
         return
+    # Of a local cluster, what carries tensors past the object store (stream.transport: nixl) would
+    # listen on every interface.
+    is_bound = cluster.address is None and "UCX_NET_DEVICES" not in os.environ
+    if is_bound:
+        os.environ["UCX_NET_DEVICES"] = "lo"
     if cluster.address is None:
         _start_local(cluster.num_cpus, log_to_driver)
     else:
@@ -39,6 +44,8 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if is_bound:
+            os.environ.pop("UCX_NET_DEVICES", None)
 
 
 def check_address(cluster: Cluster) -> None:
@@ -59,8 +66,6 @@ def _start_local(num_cpus: float | None, log_to_driver: bool) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # What carries tensors past the object store would listen on every interface.
-    os.environ.setdefault("UCX_NET_DEVICES", "lo")
     import ray
     from ray._private import ray_constants
     from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]

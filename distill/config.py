@@ -421,7 +421,7 @@ class Stream(Section):
     """Times a request is sent again after a lost replica or a missed deadline."""
     transport: Transport = "object_store"
     """How answers travel. nixl: Ray Direct Transport, from the teacher's memory (of its GPU, where
-    it has one) into the rank's, without the object store; wants the package nixl."""
+    it has one) into the rank's host's, without the object store; wants the package nixl."""
 
 
 class Cache(Section):

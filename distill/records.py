@@ -158,10 +158,12 @@ class DeviceOutput(NamedTuple):
     """A teacher's answer whose payload is where it was computed."""
 
     about: TeacherOutput
-    """All but the payload, of which there is nothing but its shape's width and its type."""
-    payload_PX: torch.Tensor | None
-    """In the bits of as_array (distill/teachers/wires/base.py); None of no position at all, which
-    some transports cannot carry."""
+    """All but the payload."""
+    payload_PX: torch.Tensor
+    """In the bits of as_array (distill/teachers/wires/base.py), and at least one row: what has none
+    some transports do not carry."""
+    num_positions: int
+    """Rows of it that count."""
 
 
 @dataclass(frozen=True)

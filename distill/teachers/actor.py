@@ -6,10 +6,12 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 
+from distill.config import Transport
 from distill.errors import DistillError, TeacherError
 from distill.moe.state import GateGradient, GateState
 from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.teachers.direct import check_installed
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.serving import Servable, engines, told
 from distill.teachers.turns import Turns
@@ -23,13 +25,15 @@ class TeacherActor:
     actor's constructor reaches the driver only as the text of a traceback.
     """
 
-    def __init__(self, teachers: Sequence[Servable]) -> None:
+    def __init__(self, teachers: Sequence[Servable], transport: Transport) -> None:
         """One teacher, or adapters that share a base."""
         self._engines: Mapping[str, TeacherEngine] = {}
         self._failure: DistillError | None = None
         self._tickets = itertools.count()
         self._turns = Turns(0, threading.Event())
         try:
+            if transport == "nixl":
+                check_installed(told(teachers))
             num_threads = max(1, math.ceil(teachers[0].serving.num_cpus))
             self._engines = engines(teachers, num_threads)
         except DistillError as error:

@@ -25,7 +25,7 @@ from distill.teachers.language import Block, LanguageModel, as_float
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.shared import Adapted
 from distill.teachers.wires import DenseWire, WireFormat
-from distill.teachers.wires.base import as_array, on_host
+from distill.teachers.wires.base import on_host
 from distill.variant import Dtype
 
 Model = Callable[..., Any]
@@ -82,45 +82,57 @@ class TeacherEngine:
 
     def answer(self, request: TeacherRequest) -> TeacherOutput:
         """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
-        return on_host(self.answer_on_device(request))
+        return on_host(self._answer(request, torch.device("cpu")))
+
+    def answer_on_device(self, request: TeacherRequest) -> DeviceOutput:
+        """The same, all of it on the model's device."""
+        return self._answer(request, self.device)
 
     @torch.inference_mode()
-    def answer_on_device(self, request: TeacherRequest) -> DeviceOutput:
-        """The same, without a copy of it to the host."""
-        with self._speaking():
-            return self._answer(request)
-
-    def _answer(self, request: TeacherRequest) -> DeviceOutput:
+    def _answer(self, request: TeacherRequest, where: torch.device) -> DeviceOutput:
         wire = request.wire or self.wire
-        payloads, compute_s, usage = [], 0.0, None
-        self._model.num_clamped = 0
-        started = time.perf_counter()
-        for said in self._said(request, wire):
-            compute_s += time.perf_counter() - started
-            if not torch.isfinite(said.said_MPX).all():
-                raise TeacherAnswerError(
-                    f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
-                    "check its weights, or serve it in float32"
-                )
-            passes = [
-                wire.encode(said_PX, _of_pass(said.seeds_P, m))
-                for m, said_PX in enumerate(said.said_MPX)
-            ]
-            payloads.append(passes[0] if len(passes) == 1 else torch.cat(passes, 1))
-            if said.usage is not None:
-                usage = said.usage if usage is None else usage + said.usage
+        payload_PX, compute_s, usage = None, 0.0, None
+        first, num_positions = 0, int(request.counts_B.sum())
+        with self._speaking():
+            self._model.num_clamped = 0
             started = time.perf_counter()
-        payload_PX = torch.cat(payloads)
+            for said in self._said(request, wire):
+                is_finite = bool(torch.isfinite(said.said_MPX).all())  # waits for a GPU
+                compute_s += time.perf_counter() - started
+                if not is_finite:
+                    raise TeacherAnswerError(
+                        f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
+                        "check its weights, or serve it in float32"
+                    )
+                encoded_NX = self._encoded(said, wire)
+                if payload_PX is None:
+                    shape = max(1, num_positions), encoded_NX.shape[1]
+                    payload_PX = encoded_NX.new_empty(shape, device=where)
+                stop = first + len(encoded_NX)
+                payload_PX[first:stop] = encoded_NX
+                first = stop
+                if said.usage is not None:
+                    usage = said.usage if usage is None else usage + said.usage
+                started = time.perf_counter()
+        assert payload_PX is not None and first == num_positions
         about = TeacherOutput(
             request.request_id,
             request.rows_B,
-            as_array(payload_PX[:0]),
+            np.empty((0, 0), np.uint8),
             wire.name,
             compute_s,
             self._model.num_clamped,
             usage,
         )
-        return DeviceOutput(about, payload_PX if payload_PX.numel() else None)
+        return DeviceOutput(about, payload_PX, num_positions)
+
+    def _encoded(self, said: "_Said", wire: WireFormat) -> Tensor:
+        """Of M passes beside each other."""
+        passes = [
+            wire.encode(said_PX, _of_pass(said.seeds_P, m))
+            for m, said_PX in enumerate(said.said_MPX)
+        ]
+        return passes[0] if len(passes) == 1 else torch.cat(passes, 1)
 
     @torch.inference_mode()
     def judge(self, request: DraftRequest) -> Verdict:

@@ -48,6 +48,7 @@ class RayTeacherPool:
         what it wants and what the cluster has. Nothing is left running then.
         """
         self._served: list[Served] = []
+        self._transport: Transport = transport
         try:
             together = groups(specs)
             for group in together:
@@ -65,7 +66,9 @@ class RayTeacherPool:
         return tuple(name for served in self._served for name in served.names)
 
     def client(self, stream: Stream, rank: int = 0) -> RayTeacherClient:
-        """For one student rank; may be sent to its process."""
+        """For one student rank; may be sent to its process. Any pool has the object store."""
+        if stream.transport not in ("object_store", self._transport):
+            raise ValueError(f"stream.transport {stream.transport}: the pool has {self._transport}")
         return RayTeacherClient(self._served, stream, rank)
 
     def pids(self, teacher: str) -> list[int]:
@@ -129,7 +132,7 @@ def _start(group: Sequence[Servable], transport: Transport) -> Any:
         scheduling_strategy="SPREAD",
         enable_tensor_transport=is_direct,
     )
-    return actor(TeacherActor).remote(group)
+    return actor(TeacherActor).remote(group, transport)
 
 
 def _wants(group: Sequence[Servable]) -> str:

@@ -29,8 +29,9 @@ from ray.exceptions import (
 from distill.config import Stream
 from distill.errors import DistillError, TeacherError
 from distill.moe.state import GateGradient, GateState
-from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.teachers import direct
 from distill.teachers.wires.base import on_host
 
 logger = logging.getLogger(__name__)
@@ -44,19 +45,7 @@ _LOST = (
     RayDirectTransportError,  # its replica was lost between its answer and the fetching of it
     WorkerCrashedError,
 )
-_FETCHING = threading.Lock()  # of the process: nixl's agent is for one thread at a time
 _POLL_S = 0.2  # how soon a cancelled request, or a replica that is back, is noticed
-
-
-def forget_agents() -> None:
-    """After each transfer. Ray keeps what it knows of an actor's nixl agent by the actor's name,
-    which a restarted replica has too, and would then never read from that one again."""
-    from ray.experimental.rdt import nixl_tensor_transport
-
-    # The variable that Ray takes it from is read when Ray is imported: in a worker, before this.
-    name = "NIXL_REMOTE_AGENT_CACHE_MAXSIZE"
-    assert hasattr(nixl_tensor_transport, name), "another Ray than the pinned one"
-    setattr(nixl_tensor_transport, name, 0)
 
 
 @dataclass
@@ -89,8 +78,9 @@ class RayTeacherClient:
             self._replicas |= dict.fromkeys(group.names, shared)
         self._num_requests = dict.fromkeys(self._replicas, 0)
         self._num_retries = dict.fromkeys(self._replicas, 0)
-        if stream.transport == "nixl":
-            forget_agents()
+        self._is_direct = stream.transport == "nixl"
+        if self._is_direct:
+            direct.prepare()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RayTeacherClient, (self._served, self._stream, self._rank)
@@ -109,12 +99,9 @@ class RayTeacherClient:
         """See TeacherClient. Each attempt waits ``deadline_s`` at most for its answer, and as long
         for a replica to be up; there are ``retries + 1`` attempts, and no more than that."""
 
-        is_direct = self._stream.transport == "nixl"
-
         def send(actor: Any) -> Any:
-            if is_direct:
-                method = actor.answer_on_device.options(tensor_transport="nixl")
-                reference = method.remote(teacher, request)
+            if self._is_direct:
+                reference = direct.send(actor, teacher, request)
             else:
                 reference = actor.answer.remote(teacher, request)
             if on_sent is not None:
@@ -122,7 +109,7 @@ class RayTeacherClient:
             return reference
 
         output = self._tried(teacher, f"request {request.request_id}", send, cancelled)
-        return on_host(output) if is_direct else output
+        return on_host(output) if isinstance(output, DeviceOutput) else output
 
     def head(self, teacher: str) -> Head:
         what = "for its output layer"
@@ -170,7 +157,7 @@ class RayTeacherClient:
             except RayTaskError as error:
                 raise own_error(error, f"teacher {teacher!r}") from None
             except _LOST as error:
-                cause = error
+                cause = error.with_traceback(None)  # which holds on to the answer
                 logger.warning("teacher %r: %s: asking again", teacher, _brief(error))
                 with self._lock:
                     self._num_retries[teacher] += 1
@@ -225,25 +212,15 @@ class RayTeacherClient:
             rest = give_up - time.monotonic()
             done, _ = ray.wait([reference], timeout=max(0.0, min(_POLL_S, rest)))
             if done:
-                return self._fetched(reference, max(1.0, rest))
+                if self._is_direct:
+                    return direct.fetch(reference, give_up, cancelled)
+                return ray.get(reference, timeout=max(1.0, rest))
             is_cancelled = cancelled is not None and cancelled.is_set()
             if is_cancelled or rest <= 0:
                 ray.cancel(reference)  # takes it off the queue; what runs, runs to its end
                 if is_cancelled:
                     raise CancelledError
                 raise GetTimeoutError(f"no answer within {self._stream.deadline_s:g} s")
-
-    def _fetched(self, reference: Any, timeout_s: float) -> Any:
-        if self._stream.transport != "nixl":
-            return ray.get(reference, timeout=timeout_s)
-        with _FETCHING:
-            try:
-                return ray.get(reference, timeout=timeout_s)
-            except RayDirectTransportError as error:
-                failure = str(error)
-            # By here the error's frames are gone, and with them, still under the lock, a transfer
-            # that failed: garbage, it would be taken down by whichever thread collects it.
-        raise RayDirectTransportError(failure)
 
     def _gave_up(self, teacher: str, what: str, num_attempts: int, cause: str) -> str:
         return (

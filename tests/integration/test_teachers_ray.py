@@ -29,6 +29,7 @@ from tests.sampling.test_fits import SKD, sampled_job
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NUM_LABELS = 3
+TRANSPORTS = ["object_store", *(["nixl"] if find_spec("nixl") else [])]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(40))]
 
 
@@ -117,14 +118,12 @@ def local_logits(folders) -> list[torch.Tensor]:
         return logits(local.feed(RowBatches(), 0, 30))
 
 
-@pytest.mark.parametrize("transport", ["object_store", "nixl"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing(
     ray_cluster, folders, local_logits, transport
 ):
     from distill.teachers.pool import RayTeacherPool
 
-    if transport == "nixl" and find_spec("nixl") is None:
-        pytest.skip("nixl is not installed")
     with RayTeacherPool(specs(folders, replicas=2), transport=transport) as pool:
         client = pool.client(Stream(deadline_s=60, transport=transport), rank=1)
         with stream(client) as served:
@@ -200,15 +199,18 @@ def test_deadlines_and_refused_answers(ray_cluster):
         TeacherSpec("hanging", hanging, Serving(), NUM_LABELS),
         TeacherSpec("broken", broken, Serving(), NUM_LABELS),
     ]
-    with RayTeacherPool(simulated) as pool:
-        client = pool.client(Stream(deadline_s=0.5, retries=1))
-        with pytest.raises(TeacherError, match=r"'hanging'.*did not answer request test/0"):
-            client.ask("hanging", request())
-        client.stats()
-        with pytest.raises(TeacherAnswerError, match="NaN") as caught:
-            client.ask("broken", request())
-        assert type(caught.value) is TeacherAnswerError
-        assert client.stats()["teacher.broken.retries"] == 0
+    with RayTeacherPool(simulated, transport=TRANSPORTS[-1]) as pool:
+        for transport in TRANSPORTS:
+            client = pool.client(Stream(deadline_s=0.5, retries=1, transport=transport))
+            with pytest.raises(TeacherError, match=r"'hanging'.*did not answer request test/0"):
+                client.ask("hanging", request())
+            client.stats()
+            with pytest.raises(TeacherAnswerError, match="NaN") as caught:
+                client.ask("broken", request())
+            assert type(caught.value) is TeacherAnswerError
+            assert client.stats()["teacher.broken.retries"] == 0
+    with RayTeacherPool(simulated[1:]) as pool, pytest.raises(ValueError, match="object_store"):
+        pool.client(Stream(transport="nixl"))
 
 
 def test_a_client_works_in_another_process(ray_cluster, folders, local_logits):
@@ -219,10 +221,9 @@ def test_a_client_works_in_another_process(ray_cluster, folders, local_logits):
     def rank(client, asked):
         return client.ask("books", asked).payload
 
-    transports = ["object_store", *(["nixl"] if find_spec("nixl") else [])]
-    with RayTeacherPool(specs(folders)[1:], transport=transports[-1]) as pool:
+    with RayTeacherPool(specs(folders)[1:], transport=TRANSPORTS[-1]) as pool:
         here = pool.client(Stream()).ask("books", request()).payload
-        for transport in transports:
+        for transport in TRANSPORTS:
             client = pool.client(Stream(transport=transport), rank=3)
             there = ray.get(ray.remote(rank).remote(client, request()))
             assert np.array_equal(here, there)

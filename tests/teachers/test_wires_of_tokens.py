@@ -3,6 +3,8 @@
 Shape suffixes: P, N positions, H hidden, V vocabulary.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,11 @@ from torch.nn.functional import kl_div, linear, log_softmax
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, GeneralisedJSD, ReverseKL
 from distill.records import Head
+from distill.teachers.client import check_output
 from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire
+from distill.teachers.wires.base import on_host
+from tests.toys_language import NUM_TOKENS, llama
+from tests.toys_moe import engine, request
 
 V = 9
 
@@ -171,6 +177,21 @@ def test_samples_depend_on_the_position_and_the_two_seeds_alone() -> None:
         SampledWire(seed=1).encode(logits_PV, seeds_P),
     ):
         assert (ids_PS != other[:, :48]).any(1).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("wire", [DenseWire(dtype="bfloat16"), TopKWire(k=3), SampledWire()])
+def test_an_answer_about_no_position_has_something_to_carry(
+    wire: DenseWire | TopKWire | SampledWire,
+) -> None:
+    teacher, asked = engine(llama(0)), request(wire=wire)
+    whole = teacher.answer(asked)
+    assert np.array_equal(on_host(teacher.answer_on_device(asked)).payload, whole.payload)
+    assert asked.targets_BT is not None
+    nothing = replace(asked, targets_BT=np.zeros_like(asked.targets_BT))
+    output = teacher.answer_on_device(nothing)
+    assert len(output.payload_PX) == 1
+    assert teacher.answer(nothing).payload.shape == (0, whole.payload.shape[1])
+    check_output(nothing, on_host(output), NUM_TOKENS)
 
 
 def test_what_a_wire_cannot_serve_is_refused_with_the_reason() -> None:

@@ -80,15 +80,15 @@ def as_array(payload_PX: Tensor) -> np.ndarray:
 
 def on_host(output: DeviceOutput) -> TeacherOutput:
     """With its payload."""
-    if output.payload_PX is None:
-        return output.about
-    return replace(output.about, payload=as_array(output.payload_PX))
+    return replace(output.about, payload=as_array(output.payload_PX[: output.num_positions]))
 
 
 def as_tensor(payload: np.ndarray) -> Tensor:
     """The payload's bits (copied: Ray's and the cache's are read-only), uint16 seen as int16."""
     payload = payload.copy()
-    return torch.from_numpy(payload.view(np.int16) if payload.dtype == np.uint16 else payload)
+    bits = torch.from_numpy(payload.view(np.int16) if payload.dtype == np.uint16 else payload)
+    # The strides of a numpy array without rows are 0, and torch cannot view such bytes as numbers.
+    return bits if len(bits) else bits.clone(memory_format=torch.contiguous_format)
 
 
 def bits_of(numbers_PX: Tensor, dtype: Dtype) -> Tensor:

@@ -1,0 +1,80 @@
+"""Answers past Ray's object store: all that is peculiar to Ray Direct Transport with nixl.
+
+What stands here about Ray is true of the version that pyproject.toml pins.
+"""
+
+import threading
+import time
+from concurrent.futures import CancelledError
+from importlib.util import find_spec
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectFetchTimedOutError, RayDirectTransportError
+
+from distill.errors import TeacherError
+from distill.records import DeviceOutput, TeacherRequest
+
+POLL_S = 0.2  # how soon a cancelled request is noticed
+_FETCHING = threading.Lock()  # of the process: nixl's agent is for one thread at a time
+
+
+def check_installed(who: str) -> None:
+    """In a teacher's process, before it takes requests."""
+    if find_spec("nixl") is None:
+        raise TeacherError(
+            f"{who}: stream.transport nixl needs the package nixl, which the node of this teacher "
+            "lacks: pip install nixl there, or take object_store"
+        )
+
+
+def prepare() -> None:
+    """In a process that asks, before it does."""
+    from ray.experimental.rdt import nixl_tensor_transport
+
+    # Ray keeps what it knows of an actor's agent by the actor's name, which a restarted replica has
+    # too, and would then never read from that one again. The variable that it takes the number from
+    # is read when Ray is imported: in a worker, before this.
+    _replace(nixl_tensor_transport, "NIXL_REMOTE_AGENT_CACHE_MAXSIZE", 0)
+    # Before each call Ray asks the actor whether it has nixl, without a deadline. Ours have it.
+    transport = nixl_tensor_transport.NixlTensorTransport
+    _replace(transport, "actor_has_tensor_transport", lambda self, actor: True)
+
+
+def _replace(owner: Any, name: str, value: Any) -> None:
+    assert hasattr(owner, name), f"Ray {ray.__version__} is not the pinned one"
+    setattr(owner, name, value)
+
+
+def send(actor: Any, teacher: str, request: TeacherRequest) -> Any:
+    """Ask; returns the reference of a DeviceOutput, which :func:`fetch` brings."""
+    from ray.experimental import set_target_device_for_ref
+
+    method = actor.answer_on_device.options(tensor_transport="nixl")
+    reference = method.remote(teacher, request)
+    # Wherever the teacher has it: the stream's buffers, and its cache, are the host's.
+    set_target_device_for_ref(reference, "cpu")
+    return reference
+
+
+def fetch(reference: Any, give_up: float, cancelled: threading.Event | None) -> DeviceOutput:
+    """Of an answer that stands; ``give_up`` as of :func:`time.monotonic`.
+
+    Raises RayDirectTransportError, which may mean that its replica has died since, GetTimeoutError,
+    or CancelledError.
+    """
+    while not _FETCHING.acquire(timeout=POLL_S):
+        if cancelled is not None and cancelled.is_set():
+            raise CancelledError
+        if time.monotonic() > give_up:
+            raise GetTimeoutError("other answers took too long to fetch")
+    try:
+        try:
+            return ray.get(reference, timeout=max(1.0, give_up - time.monotonic()))
+        except (RayDirectTransportError, GetTimeoutError, ObjectFetchTimedOutError) as error:
+            failure = str(error).strip().splitlines()[-1]
+        # By here the error's frames are gone, and with them, still under the lock, what is left of
+        # the transfer: as garbage it would be taken down by whichever thread collects it.
+        raise RayDirectTransportError(failure)
+    finally:
+        _FETCHING.release()
