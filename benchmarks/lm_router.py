@@ -60,7 +60,7 @@ def main() -> None:
     tuned = {n: str(args.folder / "tuned/experts" / n / "model") for n in ("code", "prose")}
     two = asked(experiment, plan, tuned, args)
     rows: dict[str, list[dict[str, float | None]]] = {}
-    for seed in args.seeds:
+    for number, seed in enumerate(args.seeds, 1):
         for name, mixture in MIXTURES.items():
             guidance = replace(two, aggregation=mixture)
             job = student_job(experiment, plan, args.folder / f"{name}-{seed}", seed, guidance)
@@ -74,7 +74,7 @@ def main() -> None:
             row |= {"taught_by": found.aggregate.total.perplexity, "routing": told}
             row |= {n: told.get(f"router.{m}") for n, m in ROUTING.items()}
             rows.setdefault(name, []).append(row)
-        print(markdown(rows, args.seeds), flush=True)
+        print(markdown(rows, args.seeds[:number]), flush=True)
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "versions": versions()}
     record |= {"dtype": args.dtype, "config": yaml.safe_load(CONFIG.read_text()), "rows": rows}
     RESULTS.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
