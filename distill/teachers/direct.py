@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, ObjectFetchTimedOutError, RayDirectT
 from distill.errors import TeacherError
 from distill.records import DeviceOutput, TeacherRequest
 
-POLL_S = 0.2  # how soon a cancelled request is noticed
+POLL_S = 0.2  # how soon a cancelled request, or a replica that is back, is noticed
 _FETCHING = threading.Lock()  # of the process: nixl's agent is for one thread at a time
 
 

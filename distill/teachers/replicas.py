@@ -45,7 +45,6 @@ _LOST = (
     RayDirectTransportError,  # its replica was lost between its answer and the fetching of it
     WorkerCrashedError,
 )
-_POLL_S = 0.2  # how soon a cancelled request, or a replica that is back, is noticed
 
 
 @dataclass
@@ -198,7 +197,7 @@ class RayTeacherClient:
                 return f"no replica came back within {self._stream.deadline_s:g} s"
             if cancelled is not None and cancelled.is_set():
                 raise CancelledError
-            time.sleep(_POLL_S)
+            time.sleep(direct.POLL_S)
 
     def _answer(
         self,
@@ -210,7 +209,7 @@ class RayTeacherClient:
         reference = send(replica.actor)
         while True:
             rest = give_up - time.monotonic()
-            done, _ = ray.wait([reference], timeout=max(0.0, min(_POLL_S, rest)))
+            done, _ = ray.wait([reference], timeout=max(0.0, min(direct.POLL_S, rest)))
             if done:
                 if self._is_direct:
                     return direct.fetch(reference, give_up, cancelled)

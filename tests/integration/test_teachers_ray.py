@@ -199,8 +199,8 @@ def test_deadlines_and_refused_answers(ray_cluster):
         TeacherSpec("hanging", hanging, Serving(), NUM_LABELS),
         TeacherSpec("broken", broken, Serving(), NUM_LABELS),
     ]
-    with RayTeacherPool(simulated, transport=TRANSPORTS[-1]) as pool:
-        for transport in TRANSPORTS:
+    for transport in TRANSPORTS:
+        with RayTeacherPool(simulated, transport=transport) as pool:
             client = pool.client(Stream(deadline_s=0.5, retries=1, transport=transport))
             with pytest.raises(TeacherError, match=r"'hanging'.*did not answer request test/0"):
                 client.ask("hanging", request())
