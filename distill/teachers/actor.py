@@ -11,7 +11,7 @@ from distill.errors import DistillError, TeacherError
 from distill.moe.state import GateGradient, GateState
 from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
-from distill.teachers.direct import check_installed
+from distill.teachers.direct import check_installed, prepare
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.serving import Servable, engines, told
 from distill.teachers.turns import Turns
@@ -34,6 +34,7 @@ class TeacherActor:
         try:
             if transport == "nixl":
                 check_installed(told(teachers))
+                prepare()
             num_threads = max(1, math.ceil(teachers[0].serving.num_cpus))
             self._engines = engines(teachers, num_threads)
         except DistillError as error:

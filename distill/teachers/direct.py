@@ -5,9 +5,11 @@ What stands here about Ray is true of the version that pyproject.toml pins.
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectFetchTimedOutError, RayDirectTransportError
@@ -16,6 +18,7 @@ from distill.errors import TeacherError
 from distill.records import DeviceOutput, TeacherRequest
 
 POLL_S = 0.2  # how soon a cancelled request, or a replica that is back, is noticed
+PROGRESS_US = 1000  # of nixl, between two looks for work that no event has told of
 _FETCHING = threading.Lock()  # of the process: nixl's agent is for one thread at a time
 
 
@@ -29,9 +32,15 @@ def check_installed(who: str) -> None:
 
 
 def prepare() -> None:
-    """In a process that asks, before it does."""
+    """In a process that asks or answers, before it does."""
+    from nixl import _api
     from ray.experimental.rdt import nixl_tensor_transport
 
+    # Left to itself an agent's thread asks without a pause whether there is work: a core for each
+    # process, idle or not. With a pause the operating system wakes it when there is.
+    bindings = cast(Any, _api).nixlBind
+    if not isinstance(bindings.nixlAgent, _Agents):
+        _replace(bindings, "nixlAgent", _Agents(bindings.nixlAgent))
     # Ray keeps what it knows of an actor's agent by the actor's name, which a restarted replica has
     # too, and would then never read from that one again. The variable that it takes the number from
     # is read when Ray is imported: in a worker, before this.
@@ -39,6 +48,17 @@ def prepare() -> None:
     # Before each call Ray asks the actor whether it has nixl, without a deadline. Ours have it.
     transport = nixl_tensor_transport.NixlTensorTransport
     _replace(transport, "actor_has_tensor_transport", lambda self, actor: True)
+
+
+@dataclass
+class _Agents:
+    """nixl's own, with a pause that its Python interface does not offer."""
+
+    made: Callable[[str, Any], Any]
+
+    def __call__(self, name: str, config: Any) -> Any:
+        config.pthrDelay = PROGRESS_US
+        return self.made(name, config)
 
 
 def _replace(owner: Any, name: str, value: Any) -> None:

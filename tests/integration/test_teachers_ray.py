@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -125,9 +126,10 @@ def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing
     from distill.teachers.pool import RayTeacherPool
 
     with RayTeacherPool(specs(folders, replicas=2), transport=transport) as pool:
-        client = pool.client(Stream(deadline_s=60, transport=transport), rank=1)
+        client = pool.client(Stream(deadline_s=120, transport=transport), rank=1)
         with stream(client) as served:
             undisturbed = logits(served.feed(RowBatches(), 0, 30))
+            assert_idle([os.getpid(), *pool.pids("movies"), *pool.pids("books")])
             disturbed = []
             for step in served.feed(RowBatches(), 0, 30):
                 disturbed += logits([step])
@@ -138,6 +140,7 @@ def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing
                         os.kill(pid, signal.SIGKILL)
             timings = served.timings()
         assert_listens_on_the_loopback_alone()
+        assert_idle([os.getpid()])
     assert all(map(torch.equal, undisturbed, local_logits))
     assert all(map(torch.equal, disturbed, local_logits))
     assert timings["teacher.books.retries"] >= 1
@@ -161,7 +164,7 @@ def test_a_teacher_killed_while_it_judges_drafts_changes_nothing(ray_cluster, tm
                 for pid in pool.pids("films"):
                     os.kill(pid, signal.SIGKILL)
 
-        guidance = replace(job.guidance, client=pool.client(Stream(deadline_s=60)))
+        guidance = replace(job.guidance, client=pool.client(Stream(deadline_s=120)))
         fit(replace(job, guidance=guidance), report=kill)
     ours, theirs = (load_best(one).student.state_dict() for one in (here, job))
     assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
@@ -282,6 +285,18 @@ def assert_listens_on_the_loopback_alone() -> None:
     ]
     assert len(ours) >= 5
     assert all("127.0.0.1" in address for address in ours), ours
+
+
+def assert_idle(pids: list[int]) -> None:
+    """Who waits does not compute: nixl's threads poll without a pause if they are let."""
+
+    def spent() -> list[float]:
+        times = [psutil.Process(pid).cpu_times() for pid in pids]
+        return [one.user + one.system for one in times]
+
+    before = spent()
+    time.sleep(2)
+    assert all(after - start < 1 for start, after in zip(before, spent(), strict=True))
 
 
 def descendants(root: int) -> set[int]:
