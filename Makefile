@@ -20,6 +20,9 @@ TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.cache/torch_extensions
 export TORCH_EXTENSIONS_DIR
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# With it each of Ray's processes would compile this package anew, a tenth of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 # torch looks for ninja on PATH, not beside the interpreter.
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
@@ -74,7 +77,7 @@ lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one c
 .PHONY: test
 test: lint types $(OPS) ## Lint, types and all tests
 	@echo "==> pytest (minutes; the slowest tests are listed at the end)"
-	@$(WITH_VENV) python -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(WITH_VENV) python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## ruff: rules and format; shell syntax
