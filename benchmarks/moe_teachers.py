@@ -13,7 +13,7 @@ Then, of each seed, one student that has seen the data's own text for --warm-ste
 for each way to ask the teacher, for --steps; λ and M are swept for some seeds. All but KD learn
 from what they write, by reverse KL, as in the paper (arXiv 2502.12947).
 Writes benchmarks/results/moe_{arithmetic,docstrings}.{json,md}. Fits that are done are not run
-again.
+again, so that seeds may run side by side.
 """
 
 from __future__ import annotations
@@ -110,9 +110,11 @@ def main() -> None:
     parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[0], help="of λ and M")
     parser.add_argument("--steps", type=int, help="of each way to ask; default: the setting's")
     parser.add_argument("--lr", type=float, help="of those steps")
+    parser.add_argument("--batch-size", type=int, help="of those steps; default: the setting's")
     parser.add_argument("--warm-steps", type=int)
     parser.add_argument("--passes", type=int, nargs="+", help="M of the sweep")
     parser.add_argument("--folder", type=Path, help="default: runs/moe-SETTING")
+    parser.add_argument("--results", type=Path, help="default: benchmarks/results/moe_SETTING")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
@@ -121,6 +123,7 @@ def main() -> None:
         if getattr(args, name) is None:
             setattr(args, name, getattr(setting, name))
     args.folder = args.folder or Path(f"runs/moe-{args.setting}")
+    args.results = args.results or Path(f"benchmarks/results/moe_{args.setting}")
     torch.set_num_threads(args.threads)
     teacher = tuned_teacher(setting, args.folder / "teacher", args.dtype)
     rows: dict[str, list[Scored]] = {"the teacher": [scored(setting, teacher)]}
@@ -151,13 +154,12 @@ def write(
     args: argparse.Namespace,
     methods: dict[str, tuple[str, list[str]]],
 ) -> None:
-    told = ("seeds", "sweep_seeds", "steps", "warm_steps", "lr", "dtype")
+    told = ("seeds", "sweep_seeds", "steps", "warm_steps", "batch_size", "lr", "dtype")
     record = {"date": date.today().isoformat()} | {name: getattr(args, name) for name in told}
     record |= {"objective": "reverse_kl", "asked": methods, "versions": versions(), "rows": rows}
-    results = Path(f"benchmarks/results/moe_{args.setting}")
-    results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    args.results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     table = markdown(setting.task, rows, args, methods)
-    results.with_suffix(".md").write_text(table)
+    args.results.with_suffix(".md").write_text(table)
     print(table, flush=True)
 
 
@@ -193,6 +195,8 @@ def job_of(
     given = [f"output={folder / NEW}", f"student={{path: {warm.model_folder}}}"]
     given += ["aggregation={type: mean, mix: divergences}", "objective={type: reverse_kl}"]
     given += [*overrides, f"optimizer.lr={args.lr}", *computed_in(args.dtype)]
+    if args.batch_size is not None:
+        given.append(f"trainer.batch_size={args.batch_size}")
     if "on_policy" in str(overrides):
         given.append(f"sampling.max_new_tokens={setting.task.max_new_tokens}")
     experiment = load(setting.task.config, given)

@@ -43,6 +43,8 @@ class Teacher:
     """An actor with its answers computed: what is timed is the wire."""
 
     def __init__(self, num_positions: int, hidden: int, vocabulary: int, num_threads: int) -> None:
+        if find_spec("nixl"):
+            prepare()  # as a teacher's actor does
         torch.set_num_threads(num_threads)
         torch.manual_seed(0)
         self._hidden_PH = torch.randn(num_positions, hidden)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """With pytest-xdist all that need the cluster go to one process, which has it once."""
     here = Path(__file__).parent
