@@ -77,7 +77,7 @@ lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one c
 .PHONY: test
 test: lint types $(OPS) ## Lint, types and all tests
 	@echo "==> pytest (minutes; the slowest tests are listed at the end)"
-	@OMP_NUM_THREADS=1 $(WITH_VENV) python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(WITH_VENV) python -m pytest --numprocesses 2 $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## ruff: rules and format; shell syntax
