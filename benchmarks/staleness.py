@@ -33,7 +33,7 @@ from distill.config import Cluster, load
 from distill.fit import Job, fit, is_done, load_best
 
 FOLDER = Path("runs/staleness")
-MIXTURE = Path("runs/moe-arithmetic/teacher/run")
+MIXTURE = Path("runs/moe-arithmetic/teacher/run/fit/model")
 RESULTS = Path("benchmarks/results/staleness")
 SKIPPED = 4
 """Steps at the start that are not timed: connections are made, and the text ahead is written."""
@@ -85,9 +85,10 @@ def price(args: argparse.Namespace) -> dict:
 def timed(args: argparse.Namespace) -> dict:
     """Seconds a step, by teacher, staleness and turn."""
     warm = warm_start(ARITHMETIC, args.folder / f"seed-{args.seeds[0]}" / "warm", 0, args)
-    mixture = f"{{name: mixture, path: {MIXTURE / 'student'}, moe: {{type: ka, passes: "
+    mixture = f"{{name: mixture, path: {MIXTURE}, moe: {{type: ka, passes: "
     mixture += f"{args.passes}}}, wire: {{type: dense, dtype: float32}}}}"
-    teachers = {"dense": [], f"mixture, {args.passes} passes": [f"teachers=[{mixture}]"]}
+    asked = [f"teachers=[{mixture}]", "aggregation={type: mean, mix: divergences}"]
+    teachers = {"dense": [], f"mixture, {args.passes} passes": asked}
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     with connect(Cluster(num_cpus=4)):
         for name, overrides in teachers.items():
