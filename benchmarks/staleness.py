@@ -157,7 +157,9 @@ def markdown(record: dict) -> str:
                     for end in (".idle_rate", ".generate_rate")
                 )
                 gain = f"{statistics.median(gains):.2f} ({min(gains):.2f}, {max(gains):.2f})"
-                told = f"{statistics.median(seconds):.2f} | {gain} | {idle:.0%} | {writing:.0%}"
+                # Known on arrival: a window may have a little of what the one before computed.
+                rates = f"{max(0, idle):.0%} | {writing:.0%}"
+                told = f"{statistics.median(seconds):.2f} | {gain} | {rates}"
                 lines.append(f"| {name} | {staleness} | {told} |")
         lines.append("")
     if "price" in record:
