@@ -74,6 +74,7 @@ lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one c
 	@echo "==> distill train configs/lm-quickstart.yaml (minutes on a CPU; Ctrl-C keeps a checkpoint)"
 	@$(WITH_VENV) distill train configs/lm-quickstart.yaml $(LM_DTYPE)
 
+# One thread each: two processes of two threads would spin for the same cores.
 .PHONY: test
 test: lint types $(OPS) ## Lint, types and all tests
 	@echo "==> pytest (minutes; the slowest tests are listed at the end)"

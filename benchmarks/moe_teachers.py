@@ -110,7 +110,6 @@ def main() -> None:
     parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[0, 1, 2], help="of λ, M")
     parser.add_argument("--steps", type=int, help="of each way to ask; default: the setting's")
     parser.add_argument("--lr", type=float, help="of those steps")
-    parser.add_argument("--batch-size", type=int, help="of those steps; default: the setting's")
     parser.add_argument("--warm-steps", type=int)
     parser.add_argument("--passes", type=int, nargs="+", help="M of the sweep")
     parser.add_argument("--folder", type=Path, help="default: runs/moe-SETTING")
@@ -154,7 +153,7 @@ def write(
     args: argparse.Namespace,
     methods: dict[str, tuple[str, list[str]]],
 ) -> None:
-    told = ("seeds", "sweep_seeds", "steps", "warm_steps", "batch_size", "lr", "dtype")
+    told = ("seeds", "sweep_seeds", "steps", "warm_steps", "lr", "dtype")
     record = {"date": date.today().isoformat()} | {name: getattr(args, name) for name in told}
     record |= {"objective": "reverse_kl", "asked": methods, "versions": versions(), "rows": rows}
     args.results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
@@ -196,8 +195,6 @@ def job_of(
     given = [f"output={folder / NEW}", f"student={{path: {warm.model_folder}}}"]
     given += ["aggregation={type: mean, mix: divergences}", "objective={type: reverse_kl}"]
     given += [*overrides, f"optimizer.lr={args.lr}", *computed_in(args.dtype)]
-    if args.batch_size is not None:
-        given.append(f"trainer.batch_size={args.batch_size}")
     if "on_policy" in str(overrides):
         given.append(f"sampling.max_new_tokens={setting.task.max_new_tokens}")
     experiment = load(setting.task.config, given)

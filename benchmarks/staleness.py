@@ -25,12 +25,13 @@ from pathlib import Path
 import torch
 from lm_fits import guidance, spread, student_job, versions
 from sampled_arithmetic import ARITHMETIC
-from sources_of_text import NEW, score, warm_start
+from sources_of_text import NEW, warm_start
+from sources_of_text import told as told_of
 
 from distill.check import check
 from distill.cluster import connect
 from distill.config import Cluster, load
-from distill.fit import Job, fit, is_done, load_best
+from distill.fit import Job, fit, is_done
 
 FOLDER = Path("runs/staleness")
 MIXTURE = Path("runs/moe-arithmetic/teacher/run/fit/model")
@@ -84,7 +85,9 @@ def price(args: argparse.Namespace) -> dict:
 
 def timed(args: argparse.Namespace) -> dict:
     """Seconds a step, by teacher, staleness and turn."""
-    warm = warm_start(ARITHMETIC, args.folder / f"seed-{args.seeds[0]}" / "warm", 0, args)
+    warm = warm_start(
+        ARITHMETIC, args.folder / f"seed-{args.seeds[0]}" / "warm", args.seeds[0], args
+    )
     mixture = f"{{name: mixture, path: {MIXTURE}, moe: {{type: ka, passes: "
     mixture += f"{args.passes}}}, wire: {{type: dense, dtype: float32}}}}"
     asked = [f"teachers=[{mixture}]", "aggregation={type: mean, mix: divergences}"]
@@ -96,7 +99,7 @@ def timed(args: argparse.Namespace) -> dict:
                 for staleness in args.staleness:
                     folder = args.folder / "timed" / f"{name} {staleness} {turn}"
                     shutil.rmtree(folder, ignore_errors=True)
-                    job = job_of(folder, 0, warm, staleness, overrides)
+                    job = job_of(folder, args.seeds[0], warm, staleness, overrides)
                     one = served(replace(job, num_steps=args.timed_steps))
                     print(f"{name}, staleness {staleness}: {one}", flush=True)
                     found.setdefault(name, {}).setdefault(str(staleness), []).append(one)
@@ -131,10 +134,7 @@ def served(job: Job) -> dict[str, float]:
 
 
 def exact_match(job: Job) -> float:
-    kept = Path(job.folder) / "exact-match.json"
-    if not kept.exists():
-        kept.write_text(json.dumps(score(ARITHMETIC, load_best(job).student, job.data)))
-    return json.loads(kept.read_text())
+    return told_of(ARITHMETIC, job)[ARITHMETIC.score]
 
 
 def markdown(record: dict) -> str:
