@@ -24,6 +24,7 @@ from distill.config import (
 )
 from distill.data.alignment import for_teacher
 from distill.data.blocks import Blocks, build_blocks
+from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError
 from distill.models.adapter import AdapterInfo, check_adapter, read_adapter
@@ -184,7 +185,13 @@ def read_languages(experiment: Experiment) -> Languages:
 def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Blocks:
     data = experiment.data
     return build_blocks(
-        corpus, tokenizer, data.max_length, data.cut, data.packing, data.max_unlearnable
+        corpus,
+        tokenizer,
+        data.max_length,
+        data.cut,
+        data.packing,
+        data.max_unlearnable,
+        chat_template_of(data),
     )
 
 

@@ -6,6 +6,7 @@ the value and the way out. Nothing here touches a data file, a model or a proces
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,27 @@ Cut = Literal["head", "tail", "middle"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 SPLITS = ("train", "transfer", "validation", "test")
+RENDERING = frozenset(
+    (
+        "messages",
+        "conversation",
+        "tools",
+        "documents",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "sanitize_control_tokens",
+        "tokenize",
+        "tokenizer_kwargs",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+    )
+)
+"""Arguments of transformers' apply_chat_template that are no template's own."""
 
 
 class Columns(Section):
@@ -38,7 +60,12 @@ class Columns(Section):
     """Language models: column with what follows the prompt."""
     messages: str | None = None
     """Language models: column with chats, lists of {role, content}; only the assistant's tokens are
-    learnt. Needs a chat template (that of the student's tokenizer)."""
+    learnt. Needs a chat template: ``data.chat_template``, or that of the student's tokenizer. An
+    assistant's message may have ``tool_calls`` and then no content; a message with ``weight`` 0 is
+    context. ShareGPT's {from, value} is read, and content as a list of parts of text."""
+    tools: str | None = None
+    """Language models: column with the tool schemas that the template shows with a chat: lists of
+    objects or of strings of JSON, or such a list as a string; null or empty: none."""
     text_pair: str | None = None
     """Second text of a pair task (clone detection); null for single texts. Encoders read both as
     their tokenizer joins pairs, objects with ``predict_proba`` as one string, a newline between."""
@@ -74,10 +101,25 @@ class Columns(Section):
             raise ValueError("data.columns.prompt and data.columns.completion go together")
         if {self.text, self.features, self.prompt, self.messages} == {None}:
             raise ValueError("data.columns.text is null: name a column, or data.columns.features")
+        if self.tools is not None:
+            self._check_tools(self.tools)
         names = (self.features,) if isinstance(self.features, str) else self.features
         if names is not None and (not names or len(set(names)) < len(names)):
             raise ValueError(f"data.columns.features names no column, or one twice: {names}")
         return self
+
+    def _check_tools(self, tools: str) -> None:
+        if self.messages is None:
+            raise ValueError(
+                f"data.columns.tools ({tools!r}) is shown with chats: give data.columns.messages, "
+                "or remove it"
+            )
+        for key in ("messages", "domain", "split"):
+            if getattr(self, key) == tools:
+                raise ValueError(
+                    f"data.columns.tools and data.columns.{key} both name {tools!r}: a column is "
+                    "one of them"
+                )
 
 
 class SplitNames(Section):
@@ -144,6 +186,11 @@ class Data(Section):
     shorter one's length, then both alike (an odd token stays with the longer); each by the rule."""
     on_empty_text: Literal["error", "drop"] = "error"
     """A text of 0 characters: refuse the data, or drop and count the row."""
+    chat_template: str | None = None
+    """Language models: file with the Jinja template that renders ``columns.messages``; it is
+    exported with the student's tokenizer. null: the tokenizer's own."""
+    template_arguments: dict[str, Any] = {}
+    """Language models: what else the chat template is given, e.g. {enable_thinking: false}."""
     image: ImageShape | None = None
     """Shape of ``columns.features``: for ``student.family`` cnn. Scaled as a whole, per channel."""
     cache_dir: str | None = None
@@ -155,6 +202,30 @@ class Data(Section):
         if labels is not None and (len(set(labels)) != len(labels) or len(labels) < 2):
             raise ValueError(f"data.labels needs at least two different labels, got {labels}")
         return labels
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _of_the_template(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(RENDERING & arguments.keys()):
+            raise ValueError(
+                f"data.template_arguments.{taken[0]} is set by distill itself: remove it"
+            )
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"data.template_arguments {arguments} must be values of JSON: put others in quotes"
+            ) from None
+        return arguments
+
+    @model_validator(mode="after")
+    def _chats_for_the_template(self) -> Data:
+        for key in ("chat_template", "template_arguments"):
+            if getattr(self, key) and self.columns.messages is None:
+                raise ValueError(
+                    f"data.{key} is for chats: give data.columns.messages, or remove it"
+                )
+        return self
 
 
 class Optimizer(Section):

@@ -330,7 +330,7 @@ def open_source(
         _speakers(sampling, guidance, blocks),
         module.num_tokens,
         job.data.max_length,
-        end_ids(module.student, load_tokenizer(job.data.tokenizer)),
+        end_ids(module.student, load_tokenizer(job.data.tokenizer), blocks.turn_ends),
         blocks.pad_id,
         job.seed,
         job.total_steps,
@@ -436,4 +436,4 @@ def fit_and_save(job: Job) -> None:
             export_adapter(model, job.model_folder)
             return
         card = ModelCard(name=job.name)
-        export(model, job.data.tokenizer, job.model_folder, card, job.data.reading)
+        export(model, job.data.tokenizer, job.model_folder, card, job.data.reading, job.data.chat)

@@ -9,6 +9,7 @@ from distill.check_inputs import space_of
 from distill.config import Experiment, Student
 from distill.data.alignment import TeacherBlocks, for_teacher
 from distill.data.blocks import Blocks
+from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
 from distill.fit import Job
 from distill.models.student import student_tokenizer
@@ -62,6 +63,7 @@ def job_of_blocks(
         data.cut,
         data.packing,
         data.max_unlearnable,
+        template=chat_template_of(data),
     )
     blocks = spec.open()
     train, transfer = blocks.rows("train"), blocks.rows("transfer")

@@ -65,7 +65,8 @@ def evaluate_language(
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
     exported = merged(module.student)
-    export(exported, student.data.tokenizer, run.student, card(plan, student.guidance, metrics))
+    told = card(plan, student.guidance, metrics)
+    export(exported, student.data.tokenizer, run.student, told, chat=student.data.chat)
     histories = {job.name: history(job) for job in [student, *baselines]}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
@@ -178,6 +179,7 @@ class Tables:
             [prompt.ids for prompt in prompts],
             generation.max_new_tokens,
             is_asked_to_stop=self._stop,
+            turn_ends=self._blocks.turn_ends,
         )
         return score_answers(answers, [prompt.reference for prompt in prompts])
 

@@ -32,6 +32,7 @@ OPERATIONAL: tuple[str, ...] = (
     "cache",
     "data.path",
     "data.cache_dir",
+    "data.chat_template",  # what the file holds is in the data's fingerprint
     "trainer.num_workers",
     "trainer.num_cpus_per_worker",
     "trainer.num_gpus_per_worker",
@@ -56,6 +57,7 @@ NEWER: dict[str, str] = {
     "task": "classification",
     "data.packing": "true",
     "data.max_unlearnable": "0.01",
+    "data.template_arguments": "{}",
     "student.init_from.keep": "first",
     "sampling.type": "dataset",
     "sampling.staleness": "0",

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from transformers import PreTrainedModel
 
 from distill.config import Cut, Lora
 from distill.config import Student as StudentConfig
 from distill.data.alignment import for_teacher
-from distill.data.blocks import build_blocks
+from distill.data.blocks import Blocks, build_blocks
+from distill.data.chat_template import ChatFormat, ChatTemplate
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs, open_inputs
 from distill.models.features import FeatureSpace
@@ -81,6 +82,7 @@ class DataSpec:
     tokenizer: str
     max_length: int
     cut: Cut = "head"
+    chat: ClassVar[None] = None
 
     def open(self, tokenizer: str | None = None) -> Inputs:
         """As the model takes them, or another of its own ``tokenizer`` (a teacher's folder)."""
@@ -140,6 +142,14 @@ class BlocksSpec:
     packing: bool = True
     max_unlearnable: float = 0.01
     reading: Reading | None = None
+    template: ChatTemplate = ChatTemplate()
+    """Of chats."""
+
+    @property
+    def chat(self) -> ChatFormat | None:
+        """What an exported model should remember of how it was shown chats."""
+        blocks: Blocks = self.open()
+        return ChatFormat(self.template, blocks.turn_ends) if blocks.kind == "messages" else None
 
     def open(self, tokenizer: str | None = None) -> Any:
         """Blocks, or, in another tokenizer, the same texts with the positions that both share."""
@@ -151,6 +161,7 @@ class BlocksSpec:
             self.cut,
             self.packing,
             self.max_unlearnable,
+            self.template,
         )
         if tokenizer is None or speak_alike(self.tokenizer, tokenizer):
             return own

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ import pyarrow as pa
 
 from distill.config import SPLITS, Cut
 from distill.data.block_file import BlockFile, Rows, write_blocks
+from distill.data.chat_template import ChatTemplate
+from distill.data.chat_tokens import template_of
 from distill.data.content import Kind
 from distill.data.corpus import Corpus, documents_in, homes
 from distill.data.packing import Block, packed
@@ -29,6 +32,7 @@ from distill.errors import ConfigError, DataError
 from distill.records import UNLABELLED
 
 FORMAT = 1  # raise it when the files or their meaning change
+RULES = 2  # of chats: raise it when a correction makes other sequences of some of them
 BATCH_CHARACTERS = 1 << 19  # of documents that are tokenised together
 _SHOWN = 60  # characters of an example in a message
 SOURCES = {
@@ -55,31 +59,45 @@ def build_blocks(
     cut: Cut = "head",
     is_packing: bool = True,
     max_unlearnable: float = 0.01,
+    template: ChatTemplate = ChatTemplate(),  # noqa: B008 (immutable)
 ) -> Blocks:
     """The documents of a corpus as blocks of at most ``max_length`` tokens; see sequences.py.
 
-    Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it;
-    written in memory that does not grow with the corpus. Raises ModelError for a folder without a
-    usable tokenizer or, of chats, without a chat template that tells whose tokens are whose,
-    ConfigError for ``cut: middle`` of prompts and chats, DataError where more than the share
-    ``max_unlearnable`` of the documents has no token to learn.
+       Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it;
+       written in memory that does not grow with the corpus. ``template``: of chats.
+
+       The folder of chats is named by RULES too: what older rules wrote is not opened again. The
+       fingerprint, which names the teachers' cached answers and belongs to run folders, is older than
+       RULES: it names them only where they made other sequences of a chat than the first rules did.
+    Raises ModelError for a folder without a
+       usable tokenizer or, of chats, without a chat template that tells whose tokens are whose,
+       ConfigError for ``cut: middle`` of prompts and chats, DataError where more than the share
+       ``max_unlearnable`` of the documents has no token to learn.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     assert corpus.kind is not None, "a corpus of documents (is_language_model) is needed"
-    sequencer = Sequencer(tokenizer, corpus.kind, max_length, cut)
-    identity = [FORMAT, corpus.fingerprint, fingerprint_of(tokenizer), tokenizer.eos_token_id]
+    sequencer = Sequencer(tokenizer, corpus.kind, max_length, cut, template)
+    identity: list[Any] = [
+        FORMAT,
+        corpus.fingerprint,
+        fingerprint_of(tokenizer),
+        tokenizer.eos_token_id,
+    ]
     identity += [max_length, is_packing]
     if corpus.kind != "text":
         identity.append(cut)
     if corpus.kind == "messages":
         named = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-        identity += [tokenizer.get_chat_template(), named]  # which the template writes
-    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    folder = corpus.folder / "blocks" / fingerprint[:32]
+        # which the template writes
+        identity += [template_of(tokenizer, corpus.has_tools), named]
+        if template.values:
+            identity.append(template.values)
+    key = _sha256([*identity, RULES] if corpus.kind == "messages" else identity)
+    folder = corpus.folder / "blocks" / key[:32]
     if not (folder / "manifest.json").is_file():
         try:
             with published(folder) as building:
-                _Writer(corpus, sequencer, is_packing).write(building, fingerprint)
+                _Writer(corpus, sequencer, is_packing).write(building, identity)
         except OSError as error:
             raise DataError(
                 f"the block cache {folder.parent} cannot be written ({error}): "
@@ -88,6 +106,10 @@ def build_blocks(
     found = Blocks(corpus, folder, Path(tokenizer_folder))
     _refuse_unlearnable(found, max_unlearnable)
     return found
+
+
+def _sha256(identity: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 class Blocks(BlockFile):
@@ -123,6 +145,10 @@ class Blocks(BlockFile):
         self.longest: int = manifest["longest"]
         """Tokens of the longest sequence: positions that a model needs."""
         self.num_tokens: int = manifest["num_tokens"]
+        self.turn_ends: tuple[int, ...] = tuple(manifest.get("turn_ends", ()))
+        """Of chats: tokens that end an answer, besides the tokenizer's end-of-text token."""
+        self.template = ChatTemplate(*manifest.get("template", ()))
+        """Of chats: what renders them."""
         self._ranges: dict[str, range] = {}
         start = 0
         for split in SPLITS:
@@ -174,7 +200,7 @@ class Blocks(BlockFile):
         """``limit`` rows of a split that can be asked for, or all, for generation: spread over the
         split, which may be sorted.
 
-        Of a chat everything before the assistant's last message. Rows with nothing to write, or
+        Of a chat everything before the assistant's last message that is trained on. Rows with nothing to write, or
         whose prompt leaves no room for it, are passed over. Raises ConfigError for kind text.
         """
         if self.kind == "text":
@@ -183,7 +209,7 @@ class Blocks(BlockFile):
                 "completion, or messages"
             )
         tokenizer = load_tokenizer(self.tokenizer_folder)
-        sequencer = Sequencer(tokenizer, self.kind, self.max_length, self.cut)
+        sequencer = Sequencer(tokenizer, self.kind, self.max_length, self.cut, self.template)
         found: list[Prompt] = []
         rows = self.documents.rows(split)
         row = rows.start
@@ -215,7 +241,7 @@ class _Writer:
         self.longest = 0
         self.example: str | None = None
 
-    def write(self, folder: Path, fingerprint: str) -> None:
+    def write(self, folder: Path, identity: list[Any]) -> None:
         num_rows: dict[str, int] = {}
 
         def rows() -> Iterator[dict]:
@@ -235,8 +261,10 @@ class _Writer:
         write_blocks(folder, SOURCES, rows())
         np.save(folder / "domains.npy", np.array(self.domains, np.int32))
         tokenizer: Any = self.sequencer.tokenizer
+        if self.sequencer.num_corrected:
+            identity = [*identity, "rules", RULES]
         manifest = {
-            "fingerprint": fingerprint,
+            "fingerprint": _sha256(identity),
             "max_length": self.sequencer.max_length,
             "cut": self.sequencer.cut,
             "pad_id": tokenizer.pad_token_id,
@@ -247,6 +275,9 @@ class _Writer:
             "longest": self.longest,
             "example": self.example,
         }
+        if (chats := self.sequencer.chat_tokens) is not None:
+            manifest["turn_ends"] = chats.ends
+            manifest["template"] = astuple(self.sequencer.template)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
 
     def _sequences(self, split: str) -> Iterator[tuple[int, Sequence]]:
@@ -260,7 +291,7 @@ class _Writer:
                     if not found.sequences:
                         self.counts["unlearnable"] += 1
                         at = row - self.corpus.rows(split).start + 1
-                        shown = repr("".join(document)[:_SHOWN])
+                        shown = repr("".join(filter(None, document))[:_SHOWN])
                         self.example = self.example or f"row {at} of the {split} split, {shown}"
                     yield from ((domain, sequence) for sequence in found.sequences)
                     row += 1
@@ -287,7 +318,7 @@ def _parts(documents: Iterable[tuple[str, ...]]) -> Iterator[list[tuple[str, ...
     size = 0
     for document in documents:
         held.append(document)
-        size += sum(map(len, document))
+        size += sum(len(text or "") for text in document)
         if size >= BATCH_CHARACTERS:
             yield held
             held, size = [], 0

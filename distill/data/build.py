@@ -40,10 +40,11 @@ def corpus_key(
 ) -> str:
     """Names the corpus of these files under this configuration, without reading the files."""
     not_of_rows = {"path", "cache_dir", "max_length", "cut", "labels", "packing", "max_unlearnable"}
+    not_of_rows |= {"chat_template", "template_arguments"}
     settings = data.model_dump(mode="json", exclude=not_of_rows)
     # As it was before there were other contents, so that corpora of text are found again.
     settings.pop("image")
-    for name in ("features", "prompt", "completion", "messages"):
+    for name in ("features", "prompt", "completion", "messages", "tools"):
         if settings["columns"][name] is None:
             del settings["columns"][name]
     is_limited = any(limit is not None for limit in settings["limit"].values())

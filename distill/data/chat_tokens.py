@@ -1,112 +1,367 @@
-"""Chats as the tokenizer's template renders them, and which tokens are the assistant's.
+"""Chats as a chat template renders them, and which tokens are trained on: the assistant's.
 
-A template with ``{% generation %}`` says so itself. Of others the chat is rendered up to each of
+A template with ``{% generation %}`` marks them itself. Of others a chat is rendered up to each of
 the assistant's messages, with the prompt that asks for it and with the message: what the second
-adds to the first is the assistant's, if both are prefixes of the whole rendering. What follows an
-end-of-text token there (most templates add a newline) is the template's, not learnt [ours].
+adds to the first is the assistant's; see turns.py for where that begins and ends. If all these
+texts are prefixes of the whole rendering, a chat is one sequence. Otherwise, as with templates that
+leave earlier reasoning out, it is one sequence for each of the assistant's messages: the chat up to
+it, as it was when the model answered. [ours]
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import numpy as np
 
+from distill.data.chat_template import ChatTemplate
+from distill.data.chats import calls_of, has_reasoning
+from distill.data.turns import Turns, behind_empty_block, call, calling
 from distill.errors import DataError, ModelError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
+Learnt = tuple[list[int], np.ndarray]
+"""Token ids, and learnt bool[T]."""
+_TOOL_KEYS = ("type", "function", "name", "description", "parameters", "properties", "required")
+_WAY_OUT = "name one that does in data.chat_template"
 
 
 class ChatTokens:
-    """Raises ModelError for a tokenizer without a chat template."""
+    """Raises ModelError for a tokenizer without a chat template, or with one that is none."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, arguments: dict[str, Any] | None = None) -> None:
         if not tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer in {tokenizer.name_or_path} has no chat template, which "
-                "data.columns.messages needs: name one that has in student.tokenizer, or set "
-                "tokenizer.chat_template and save it again"
+                "data.columns.messages needs: name a file with one in data.chat_template, or a "
+                "tokenizer that has one in student.tokenizer"
             )
         self._tokenizer = tokenizer
-        self._marks_itself = bool(_GENERATION.search(tokenizer.get_chat_template()))
+        self._arguments = arguments or {}
+        self._marks_itself = bool(_GENERATION.search(template_of(tokenizer)))
+        self._refuse_bad_syntax()
+        # OpenAI's arguments are a string of JSON, most templates take an object.
+        self._takes_strings = (
+            self._probed(calling(call({}))) is None
+            and self._probed(calling(call("{}"))) is not None
+        )
+        self._turns = Turns(
+            self._probed,
+            self._encoded,
+            frozenset(tokenizer.added_tokens_decoder),
+            tokenizer.eos_token,
+            "{}" if self._takes_strings else {},
+        )
 
-    def of(self, chat: list[dict[str, Any]], row: int) -> tuple[list[int], np.ndarray]:
-        """Token ids, and learnt bool[T]; all False without an answer of any character.
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a turn, besides the tokenizer's end-of-text token."""
+        return tuple(end.token for end in self._turns.ends)
 
-        ``row`` is what a refusal calls the chat.
+    def of(self, chat: list[dict[str, Any]], row: int, tools: Any = None) -> list[Learnt]:
+        """One sequence, or one for each of the assistant's messages; see the module.
+
+        One of which nothing is learnt where the assistant has no message. ``row`` is what a refusal
+        calls the chat, ``tools`` a list of schemas.
         """
+        return self.compared(chat, tools, row)[0]
+
+    def compared(
+        self, chat: list[dict[str, Any]], tools: Any = None, row: int = 0
+    ) -> tuple[list[Learnt], Learnt | None]:
+        """As :meth:`of`, and as the first version trained on the chat, None where it refused it.
+
+        The second is for fingerprints alone: they are older than today's rules, and stay where both
+        agree.
+        """
+        shown = Renderings(self, self._as_taken(chat), row, tools)
+        raw = shown if shown.chat == chat and not tools else Renderings(self, chat, row)
+        self._refuse_lost_tools(shown)
+        own = [i for i, message in enumerate(shown.chat) if _is_trained_on(message)]
         if self._marks_itself:
-            found = self._applied(
-                chat, row, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-            )
-            ids, learnt = found["input_ids"], np.array(found["assistant_masks"], bool)
+            return [self._by_marks(shown, own)], self._first_marks(raw)
+        spans = {i: self._span(shown, i) for i in own}
+        spans = {i: (start, end) for i, (start, end) in spans.items() if end > start}
+        first = self._first_spans(raw)
+        if all(shown.is_one_text(i) for i in spans):
+            found = [self._learnt(shown.whole, list(spans.values()))]
+            if raw is shown and first == list(spans.values()):
+                return found, found[0]
         else:
-            ids, learnt = self._by_prefixes(chat, row)
-        if not any(_is_answer(message) for message in chat):
-            learnt[:] = False
+            starts = [(shown.answered(i), start) for i, (start, _) in spans.items()]
+            found = [self._learnt(t, [(start, self._turns.end(t, start))]) for t, start in starts]
+        return found, None if first is None else self._learnt(raw.whole, first)
+
+    def prompt(
+        self, chat: list[dict[str, Any]], tools: Any = None, row: int = 0
+    ) -> tuple[list[int], str] | None:
+        """The tokens before the assistant's last message that is trained on, and that message.
+
+        The message is its content, or of one that is more than that (a call, reasoning) the text
+        that the template makes of it.
+        """
+        shown = Renderings(self, self._as_taken(chat), row, tools)
+        own = [i for i, message in enumerate(shown.chat) if _is_trained_on(message)]
+        if not own or own[-1] == 0:
+            return None
+        text = shown.answered(own[-1])
+        start, _ = self._span(shown, own[-1])
+        turn = self._turns.without_end(text[start : self._turns.end(text, start)])
+        content = shown.chat[own[-1]]["content"]
+        if turn.strip() != content.strip():
+            content = self._tokenizer.decode(self._encoded(turn)[0], skip_special_tokens=True)
+        return list(self._encoded(text[:start])[0]), content
+
+    def _first_spans(self, shown: Renderings) -> list[tuple[int, int]] | None:
+        """Characters of the messages with content up to a last end-of-text token [first rules]."""
+        spans = []
+        try:
+            for i in _first_own(shown.chat):
+                asked, answered = shown.asked(i), shown.answered(i)
+                if i == 0:
+                    asked = answered[: max(answered.rfind(shown.chat[0]["content"].strip()), 0)]
+                if not (answered.startswith(asked) and shown.whole.startswith(answered)):
+                    return None
+                eos = self._tokenizer.eos_token
+                end = answered.rfind(eos, len(asked)) if eos else -1
+                is_last = end >= 0 and not answered[end + len(eos) :].strip()
+                spans.append((len(asked), end + len(eos) if is_last else len(answered)))
+        except DataError:
+            return None
+        return spans
+
+    def _first_marks(self, shown: Renderings) -> Learnt | None:
+        try:
+            ids, learnt = self._marked(shown)
+        except DataError:
+            return None
+        return ids, learnt if _first_own(shown.chat) else np.zeros_like(learnt)
+
+    def _span(self, shown: Renderings, i: int) -> tuple[int, int]:
+        """Characters of the assistant's message ``i`` in the rendering up to it; one more token
+        where that ends it and begins the next message."""
+        message, answered = shown.chat[i], shown.answered(i)
+        if i:
+            start = self._turns.start(shown.asked(i), answered, message["content"])
+        elif message["content"].strip():  # nobody asks: what is before its content is not its own
+            start = max(answered.rfind(message["content"].strip()), 0)
+        else:
+            start = self._turns.header(answered)
+        is_inside = shown.whole.startswith(answered)
+        end = self._turns.end(answered, start, shown.whole[len(answered) :] if is_inside else "")
+        turn = answered[start:end]
+        _refuse_lost_calls(message, turn, f"message {i + 1} of document {shown.row}", self._name)
+        is_blank = not self._turns.without_end(turn).strip()
+        return (start, start) if is_blank and not message["content"] else (start, end)
+
+    def _by_marks(self, shown: Renderings, own: list[int]) -> Learnt:
+        ids, learnt = self._marked(shown)
+        for i, message in enumerate(shown.chat):
+            where = f"message {i + 1} of document {shown.row}"
+            _refuse_lost_calls(message, shown.whole, where, self._name)
+        if not own:
+            return ids, np.zeros_like(learnt)
+        has_block = any(behind_empty_block(m["content"], 0) for m in shown.chat)
+        is_context = [i for i, m in enumerate(shown.chat) if _is_answer(m) and i not in own]
+        offsets = np.array(self._encoded(shown.whole)[1], np.int64).reshape(-1, 2)
+        assert len(offsets) == len(ids), "the template's text and its tokens differ"
+        firsts = np.flatnonzero(np.diff(learnt.astype(np.int8), prepend=0) == 1)
+        for first in firsts.tolist() if not has_block else []:
+            behind = behind_empty_block(shown.whole, int(offsets[first, 0]))
+            learnt[first:] &= offsets[first:, 1] > behind
+        for i in is_context:
+            before, after = shown.before(i), shown.answered(i)
+            if not (after.startswith(before) and shown.whole.startswith(after)):
+                raise ModelError(
+                    f"the chat template of {self._name} renders message {i + 1} of document "
+                    f"{shown.row} otherwise with what follows it, so that its weight 0 cannot be "
+                    "applied: use a template that leaves earlier messages alone, or one without "
+                    "{% generation %}"
+                )
+            learnt &= ~((offsets[:, 0] >= len(before)) & (offsets[:, 1] <= len(after)))
         return ids, learnt
 
-    def prompt(self, chat: list[dict[str, Any]], row: int) -> tuple[list[int], str] | None:
-        """The tokens that ask for the assistant's last message, and its content, if it has one."""
-        answers = [i for i, message in enumerate(chat) if _is_answer(message)]
-        if not answers or answers[-1] == 0:
-            return None
-        text = self._applied(chat[: answers[-1]], row, add_generation_prompt=True)
-        return self._encoding(text).ids, chat[answers[-1]]["content"]
+    def _marked(self, shown: Renderings) -> Learnt:
+        found = shown.render(
+            shown.chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return found["input_ids"], np.array(found["assistant_masks"], bool)
 
-    def _by_prefixes(self, chat: list[dict[str, Any]], row: int) -> tuple[list[int], np.ndarray]:
-        whole = self._applied(chat, row)
-        spans = [
-            self._span(chat, i, whole, row) for i, message in enumerate(chat) if _is_answer(message)
-        ]
-        encoding = self._encoding(whole)
-        starts, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+    def _learnt(self, text: str, spans: list[tuple[int, int]]) -> Learnt:
+        ids, offsets = self._encoded(text)
+        starts, ends = np.array(offsets, np.int64).reshape(-1, 2).T
         learnt = np.zeros(len(starts), bool)
         for start, end in spans:
             # The second condition alone keeps out a blank before it whose place was trimmed away.
             learnt |= (starts >= start) & (ends > start) & (ends <= end)
-        return encoding.ids, learnt
+        return list(ids), learnt
 
-    def _span(self, chat: list[dict[str, Any]], i: int, whole: str, row: int) -> tuple[int, int]:
-        """Characters of the assistant's message ``i`` in the rendering."""
-        answered = self._applied(chat[: i + 1], row)
-        if i:
-            asked = self._applied(chat[:i], row, add_generation_prompt=True)
-        else:  # nobody asks: what stands before its content is the template's
-            asked = answered[: max(answered.rfind(chat[0]["content"].strip()), 0)]
-        if not (answered.startswith(asked) and whole.startswith(answered)):
-            first, then = (asked, answered) if whole.startswith(answered) else (answered, whole)
-            pairs = zip(first, then, strict=False)
-            at = next((n for n, (a, b) in enumerate(pairs) if a != b), len(then))
-            raise ModelError(
-                f"the chat template of {self._tokenizer.name_or_path} renders message {i + 1} of "
-                f"document {row} as {first[at : at + 30]!r} at its time and {then[at : at + 30]!r} "
-                "with what follows it, so that its tokens cannot be told: mark them in the "
-                "template with {% generation %}, or use one that leaves earlier messages alone"
-            )
-        eos = self._tokenizer.eos_token
-        end = answered.rfind(eos, len(asked)) if eos else -1
-        if end >= 0 and not answered[end + len(eos) :].strip():
-            return len(asked), end + len(eos)
-        return len(asked), len(answered)
-
-    def _encoding(self, text: str) -> Any:
+    def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         # The template has written all special tokens that are wanted.
-        return self._tokenizer([text], add_special_tokens=False, verbose=False).encodings[0]
+        (found,) = self._tokenizer([text], add_special_tokens=False, verbose=False).encodings
+        return found.ids, found.offsets
 
-    def _applied(self, chat: list[dict[str, Any]], row: int, **options: Any) -> Any:
+    def _as_taken(self, chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Messages as templates read them."""
+        return [self._message(message) for message in chat]
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        if "tool_calls" not in message:
+            return message
+        if not message["tool_calls"]:  # none: many templates ask only whether the field is there
+            return {k: v for k, v in message.items() if k != "tool_calls"}
+        if not self._takes_strings:
+            return message
+        return message | {"tool_calls": [_with_strings(one) for one in message["tool_calls"]]}
+
+    def _probed(self, chat: list[dict[str, Any]]) -> str | None:
+        try:
+            return Renderings(self, chat, 0).whole
+        except DataError:
+            return None
+
+    def _refuse_bad_syntax(self) -> None:
+        from jinja2.exceptions import TemplateSyntaxError
+
+        try:
+            self.applied([{"role": "user", "content": "a"}], None, {})
+        except TemplateSyntaxError as error:
+            raise ModelError(
+                f"the chat template of {self._name} is no Jinja template (line {error.lineno}: "
+                f"{error.message}): correct it, or name another in data.chat_template"
+            ) from None
+        except Exception:  # what it refuses of a chat, a chat will tell
+            return
+
+    def _refuse_lost_tools(self, shown: Renderings) -> None:
+        for tool in shown.tools or []:
+            function = tool.get("function")
+            name = (function if isinstance(function, dict) else tool).get("name")
+            if isinstance(name, str) and name not in shown.whole:
+                raise ModelError(
+                    f"the chat template of {self._name} does not show the tool {name!r} of "
+                    f"document {shown.row}: {_WAY_OUT}, or remove data.columns.tools"
+                )
+
+    def applied(self, chat: list[dict[str, Any]], tools: Any, options: dict[str, Any]) -> Any:
+        """What transformers makes of it; any error of the template's."""
+        options = {"tokenize": False} | self._arguments | options
+        return self._tokenizer.apply_chat_template(chat, tools=tools, **options)
+
+    @property
+    def _name(self) -> str:
+        return self._tokenizer.name_or_path
+
+    def refuses(self, chat: list[dict[str, Any]], row: int, error: Exception) -> DataError:
+        return DataError(
+            f"the chat template of {self._name} refuses document {row} "
+            f"(roles {', '.join(message['role'] for message in chat)}): {error}: change the chat, "
+            "or name another template in data.chat_template"
+        )
+
+
+def template_of(tokenizer: Any, has_tools: bool = False) -> str:
+    """Of several in a tokenizer, the one that renders chats, or chats with tools."""
+    try:
+        return tokenizer.get_chat_template(tools=[{}] if has_tools else None)
+    except ValueError:
+        raise ModelError(
+            f"the tokenizer in {tokenizer.name_or_path} has several chat templates and none named "
+            "default: name a file with the one that is meant in data.chat_template"
+        ) from None
+
+
+class Renderings:
+    """Of one chat and its beginnings, each made once. Raises DataError where the template does."""
+
+    def __init__(
+        self, tokens: ChatTokens, chat: list[dict[str, Any]], row: int, tools: Any = None
+    ) -> None:
+        self.chat = chat
+        self.row = row
+        self.tools = [_ordered(tool) for tool in tools] if tools else None
+        self._tokens = tokens
+        self._made: dict[tuple[int, bool], str] = {}
+
+    @property
+    def whole(self) -> str:
+        return self._text(len(self.chat), False)
+
+    def answered(self, i: int) -> str:
+        """Up to message ``i``, with it."""
+        return self._text(i + 1, False)
+
+    def asked(self, i: int) -> str:
+        """Up to message ``i``, without it, and the prompt that asks for it."""
+        return self._text(i, True) if i else ""
+
+    def before(self, i: int) -> str:
+        return self._text(i, False) if i else ""
+
+    def is_one_text(self, i: int) -> bool:
+        """Whether message ``i`` stays what it was when it was asked for."""
+        answered = self.answered(i)
+        return answered.startswith(self.asked(i)) and self.whole.startswith(answered)
+
+    def render(self, chat: list[dict[str, Any]], **options: Any) -> Any:
         from jinja2.exceptions import TemplateError
 
         try:
-            return self._tokenizer.apply_chat_template(chat, **{"tokenize": False} | options)
-        except (TemplateError, TypeError) as error:
-            raise DataError(
-                f"the chat template of {self._tokenizer.name_or_path} refuses document {row} "
-                f"(roles {', '.join(message['role'] for message in chat)}): {error}: change the "
-                "chat, or name another tokenizer in student.tokenizer"
-            ) from None
+            return self._tokens.applied(chat, self.tools, options)
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise self._tokens.refuses(chat, self.row, error) from None
+
+    def _text(self, num_messages: int, is_asking: bool) -> str:
+        key = num_messages, is_asking
+        if key not in self._made:
+            options = {"add_generation_prompt": True} if is_asking else {}
+            self._made[key] = self.render(self.chat[:num_messages], **options)
+        return self._made[key]
 
 
 def _is_answer(message: dict[str, Any]) -> bool:
-    return message["role"] == "assistant" and bool(message["content"])
+    """Whether the assistant says, calls or thinks anything in it."""
+    if message["role"] != "assistant":
+        return False
+    return bool(message["content"]) or any(calls_of(message)) or has_reasoning(message)
+
+
+def _first_own(chat: list[dict[str, Any]]) -> list[int]:
+    return [i for i, m in enumerate(chat) if m["role"] == "assistant" and bool(m["content"])]
+
+
+def _is_trained_on(message: dict[str, Any]) -> bool:
+    return _is_answer(message) and message.get("weight") != 0
+
+
+def _refuse_lost_calls(message: dict[str, Any], text: str, where: str, name: str) -> None:
+    for one in calls_of(message):
+        called = one.get("name")
+        if isinstance(called, str) and called not in text:
+            raise ModelError(
+                f"the chat template of {name} leaves out the call of {called!r} in {where}: "
+                f"{_WAY_OUT}, or write the call as {where.split(' of ')[0]}'s content"
+            )
+
+
+def _with_strings(one: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(one.get("function"), dict):
+        return one | {"function": _with_strings(one["function"])}
+    if not isinstance(one.get("arguments"), dict):
+        return one
+    return one | {"arguments": json.dumps(one["arguments"], ensure_ascii=False)}
+
+
+def _ordered(schema: Any) -> Any:
+    """A tool's schema in the order in which schemas are written and served, not in the corpus's,
+    which is sorted; templates show it as it is."""
+    if isinstance(schema, list):
+        return [_ordered(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    known = [key for key in _TOOL_KEYS if key in schema]
+    return {
+        key: _ordered(schema[key]) for key in [*known, *(key for key in schema if key not in known)]
+    }

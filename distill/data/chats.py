@@ -1,12 +1,16 @@
 """Columns of chats: lists of messages {role, content}, kept as JSON with sorted keys.
 
 So the same chats have the same fingerprint in every format: Parquet and JSON lines hold lists,
-CSV a string of JSON.
+CSV a string of JSON. For the same reason a field that is null is left out at every depth: Parquet
+gives every struct of a column the fields of all others, null where one has none. Of several ways
+to write the same message one is kept: ShareGPT's ``from`` and ``value`` become role and content,
+parts of text one string, arguments of a call that are a string of JSON an object.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +21,22 @@ from distill.data.source import File
 from distill.errors import DataError
 
 KEY = "data.columns.messages"
+TOOLS = "data.columns.tools"
 ROLES = ("system", "developer", "user", "assistant", "tool")
+SHAREGPT = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "model": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "observation": "tool",
+    "function": "tool",
+    "tool": "tool",
+}
+"""Roles of ShareGPT's ``from``."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Fields of an assistant's reasoning; transformers shows a template each of them."""
 _SHOWN = 60  # characters of a bad value in a message
 
 
@@ -34,28 +53,78 @@ def chats_in(batch: pa.RecordBatch, name: str, file: File, first_row: int) -> li
         row = first_row + pc.index(column.is_null(), True).as_py()
         raise DataError(f"{KEY} {name!r} is null in {Place(file, row)}: remove the row")
     chats = column.to_pylist()
-    return [_canonical(chat, name, Place(file, first_row + i)) for i, chat in enumerate(chats)]
+    return [
+        _canonical_chat(chat, f"{KEY} {name!r} in {Place(file, first_row + i)}")
+        for i, chat in enumerate(chats)
+    ]
 
 
-def _canonical(text: str, name: str, place: Place) -> str:
-    where = f"{KEY} {name!r} in {place}"
-    try:
-        chat = json.loads(text)
-    except (ValueError, RecursionError):
-        raise DataError(
-            f"{where} is {text[:_SHOWN]!r}, which is not JSON: a list of messages "
-            '{"role": …, "content": …} is needed'
-        ) from None
+def tools_in(batch: pa.RecordBatch, name: str, file: File, first_row: int) -> list[str | None]:
+    """The tool schemas of each row as canonical JSON, None where it has none.
+
+    A row holds a list of schemas, each an object or a string of JSON, or such a list as a string.
+    Raises DataError that names the row of any other value.
+    """
+    if name not in batch.schema.names:
+        raise absent_column(TOOLS, name, file)
+    return [
+        _canonical_tools(tools, f"{TOOLS} {name!r} in {Place(file, first_row + i)}")
+        for i, tools in enumerate(batch.column(name).to_pylist())
+    ]
+
+
+def calls_of(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The {name, arguments} of every call in a message; OpenAI's older function_call is one."""
+    for call in message.get("tool_calls") or []:
+        yield call["function"] if isinstance(call.get("function"), dict) else call
+    if isinstance(message.get("function_call"), dict):
+        yield message["function_call"]
+
+
+def has_reasoning(message: dict[str, Any]) -> bool:
+    return any(isinstance(message.get(n), str) and message[n].strip() for n in REASONING)
+
+
+def _canonical_chat(text: str, where: str) -> str:
+    wanted = 'a list of messages {"role": …, "content": …} is needed'
+    chat = _parsed(text, where, wanted)
     if not isinstance(chat, list) or not all(isinstance(m, dict) for m in chat) or not chat:
         raise DataError(
             f"{where} is {text[:_SHOWN]}: a list of at least one message "
             '{"role": …, "content": …} is needed'
         )
-    for number, message in enumerate(chat, 1):
-        _check(message, f"message {number} of {where}")
-    # Parquet gives every message of a file the same fields, null where one has none.
-    kept = [{k: v for k, v in message.items() if v is not None} for message in chat]
-    canonical = json.dumps(kept, sort_keys=True, ensure_ascii=False)
+    messages = [_message(m, f"message {number} of {where}") for number, m in enumerate(chat, 1)]
+    return _dumped(messages, where)
+
+
+def _canonical_tools(text: str | None, where: str) -> str | None:
+    if not text:  # CSV knows no null
+        return None
+    wanted = "a list of tool schemas, objects or strings of JSON, is needed"
+    tools = _parsed(text, where, wanted)
+    if isinstance(tools, list):
+        tools = [_parsed(t, where, wanted) if isinstance(t, str) else t for t in tools]
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError(f"{where} is {text[:_SHOWN]}: {wanted}")
+    return _dumped(tools, where) if tools else None
+
+
+def _parsed(text: str, where: str, wanted: str) -> Any:
+    """JSON without its null fields."""
+    try:
+        return _without_nulls(json.loads(text))
+    except (ValueError, RecursionError):
+        raise DataError(f"{where} is {text[:_SHOWN]!r}, which is not JSON: {wanted}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def _dumped(value: Any, where: str) -> str:
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False)
     try:
         canonical.encode()
     except UnicodeEncodeError:
@@ -65,12 +134,88 @@ def _canonical(text: str, name: str, place: Place) -> str:
     return canonical
 
 
-def _check(message: dict[str, Any], where: str) -> None:
-    role, content = message.get("role"), message.get("content")
+def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
+    if "role" not in message and "from" in message:
+        message = _of_sharegpt(message, where)
+    role = message.get("role")
     if role not in ROLES:
         raise DataError(
             f"the role of {where} is {str(role)[:_SHOWN]!r}: it must be one of {', '.join(ROLES)}"
         )
+    message = message | {"content": _content(message, where)}
+    if "weight" in message:
+        message["weight"] = _weight(message["weight"], where)
+    if "tool_calls" in message:
+        message["tool_calls"] = [_call(c, where) for c in _calls(message["tool_calls"], where)]
+    return message
+
+
+def _of_sharegpt(message: dict[str, Any], where: str) -> dict[str, Any]:
+    role = message["from"]
+    if not isinstance(role, str) or role not in SHAREGPT:
+        raise DataError(
+            f"the role of {where} (from) is {str(role)[:_SHOWN]!r}: it must be one of "
+            f"{', '.join(SHAREGPT)}; rename it to the one that is meant"
+        )
+    rest = {k: v for k, v in message.items() if k not in ("from", "value")}
+    content = {"content": message["value"]} if "value" in message else {}
+    return rest | {"role": SHAREGPT[role]} | content
+
+
+def _content(message: dict[str, Any], where: str) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(_text_of(part, where) for part in content)
+    if content is None and any(message.get(n) for n in ("tool_calls", "function_call", *REASONING)):
+        return ""  # as OpenAI writes a message that only calls tools
     if not isinstance(content, str):
         shown = json.dumps(content)[:_SHOWN]
-        raise DataError(f"the content of {where} is {shown}: it must be a string")
+        raise DataError(
+            f"the content of {where} is {shown}: it must be a string or a list of parts of text; "
+            "only a message with tool_calls may do without"
+        )
+    return content
+
+
+def _text_of(part: Any, where: str) -> str:
+    text = part.get("text") if isinstance(part, dict) else None
+    kind = part.get("type", "text") if isinstance(part, dict) else None
+    if kind != "text" or not isinstance(text, str):
+        raise DataError(
+            f"the content of {where} has the part {json.dumps(part)[:_SHOWN]}: only parts "
+            '{"type": "text", "text": …} are read; remove the others, or the row'
+        )
+    return text
+
+
+def _weight(weight: Any, where: str) -> int:
+    if isinstance(weight, bool) or weight not in (0, 1):
+        raise DataError(
+            f"the weight of {where} is {json.dumps(weight)[:_SHOWN]}: it must be 0 (the message is "
+            "context, not trained on) or 1"
+        )
+    return int(weight)
+
+
+def _calls(calls: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise DataError(
+            f"the tool_calls of {where} are {json.dumps(calls)[:_SHOWN]}: a list of "
+            '{"type": "function", "function": {"name": …, "arguments": {…}}} is needed'
+        )
+    return calls
+
+
+def _call(call: dict[str, Any], where: str) -> dict[str, Any]:
+    """With arguments that are an object: OpenAI's are a string of JSON."""
+    if isinstance(call.get("function"), dict):
+        return call | {"function": _call(call["function"], where)}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    try:
+        # A null in it is not Parquet's: it stays.
+        parsed = json.loads(arguments) if arguments.strip() else {}
+    except (ValueError, RecursionError):
+        return call
+    return call | {"arguments": parsed} if isinstance(parsed, dict) else call

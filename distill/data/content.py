@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill.config import Data
-from distill.data.chats import chats_in
+from distill.data.chats import chats_in, tools_in
 from distill.data.columns import texts_in, values_in
 from distill.data.formats import Kept
 from distill.data.numbers import features_in
@@ -115,17 +115,22 @@ class DocumentContent:
                 "prompt with completion, or messages"
             )
         self._names = names
-        self.kept = Kept(chats=() if names.messages is None else (names.messages,))
+        chats = (names.messages, names.tools)
+        self.kept = Kept(chats=tuple(name for name in chats if name is not None))
         self.kind: Kind = "text"
         columns: tuple[str, ...] = ("text",)
         self.strings = (names.text,)
         if names.messages is not None:
             self.kind, columns, self.strings = "messages", ("messages",), ()
+            if names.tools is not None:
+                columns += ("tools",)
         elif names.prompt is not None:
             self.kind, columns = "completion", ("prompt", "completion")
             self.strings = (names.prompt, names.completion)
         self.fields = tuple((name, pa.large_string()) for name in columns)
         self.identity: list[Any] = ["language_model", self.kind]
+        if names.tools is not None:
+            self.identity.append("tools")
 
     def of(
         self, batch: pa.RecordBatch, file: File, first_row: int
@@ -133,7 +138,10 @@ class DocumentContent:
         names = self._names
         if names.messages is not None:
             chats = chats_in(batch, names.messages, file, first_row)
-            return [(chat,) for chat in chats], chats
+            if names.tools is None:
+                return [(chat,) for chat in chats], chats
+            tools = tools_in(batch, names.tools, file, first_row)
+            return list(zip(chats, tools, strict=True)), chats
         if names.prompt is not None:
             prompts = values_in(batch, names.prompt, "data.columns.prompt", file)
             ends = values_in(batch, names.completion, "data.columns.completion", file)
@@ -152,7 +160,8 @@ class DocumentContent:
             _add_texts(batch.column(name).to_pylist(), content)
 
     def manifest(self) -> dict[str, Any]:
-        return {"is_pair": False, "kind": self.kind}
+        tools = {} if self._names.tools is None else {"has_tools": True}
+        return {"is_pair": False, "kind": self.kind, **tools}
 
 
 def _add_texts(texts: list[str | None], content: hashlib._Hash) -> None:

@@ -91,6 +91,8 @@ class Corpus:
         self.is_pair: bool = manifest["is_pair"]
         self.kind: Kind | None = manifest.get("kind")
         """What the documents of a language model are; None for rows of a classifier."""
+        self.has_tools: bool = manifest.get("has_tools", False)
+        """Whether tool schemas come with chats."""
         features: dict[str, list] | None = manifest.get("features")
         self.features: FeatureInfo | None = None
         """None for a corpus of text."""
@@ -129,7 +131,10 @@ class Corpus:
         yield from streamed(self.folder / f"{split}.arrow")
 
     def documents(self, split: str) -> Iterator[tuple[str, ...]]:
-        """Each (text,), or (prompt, completion), or (messages as JSON,), by ``kind``."""
+        """Each (text,), or (prompt, completion), or (messages as JSON,), by ``kind``.
+
+        With ``data.columns.tools``: (messages, tools as JSON or None).
+        """
         for batch in self.document_batches(split):
             yield from documents_in(batch)
 
@@ -218,7 +223,7 @@ def _texts(batch: pa.RecordBatch) -> Iterator[tuple[str, str | None]]:
     if "prompt" in names:
         yield from documents_in(batch)  # pyright: ignore[reportReturnType] (two columns)
     elif "messages" in names:
-        for (chat,) in documents_in(batch):
+        for chat in batch.column("messages").to_pylist():
             yield "\n".join(message["content"] for message in json.loads(chat)), None
     elif "text_pair" not in names:
         yield from ((text, None) for (text,) in documents_in(batch))

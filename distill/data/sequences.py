@@ -8,7 +8,8 @@ Position t is a target if token t + 1 is learnt and in the same sequence. ``lear
   once and none without context [ours];
 - of a prompt and its completion, which are tokenised separately, as at generation time: the
   completion and the end-of-text token;
-- of a chat the assistant's messages: see chat_tokens.py.
+- of a chat the assistant's messages: see chat_tokens.py. Where its template renders them otherwise
+  with what follows, a chat is a sequence for each of them.
 
 Prompts and chats that are longer are cut, as ``data.cut`` says: ``head`` cuts the end, ``tail`` the
 oldest tokens behind those that the tokenizer puts in front.
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill.config import Cut
+from distill.data.chat_template import ChatTemplate
 from distill.data.chat_tokens import ChatTokens
 from distill.data.content import Kind
 from distill.errors import ConfigError, DataError
@@ -63,11 +65,20 @@ class Sequencer:
 
     ``tokenizer``: as ``distill.data.tokens.load_tokenizer`` gives it. Raises ConfigError for
     ``cut: middle`` of prompts and chats, and ModelError for a chat without a template.
+    ``template``: of chats.
     """
 
-    def __init__(self, tokenizer: Any, kind: Kind, max_length: int, cut: Cut = "head") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        kind: Kind,
+        max_length: int,
+        cut: Cut = "head",
+        template: ChatTemplate = ChatTemplate(),  # noqa: B008 (immutable)
+    ) -> None:
         refuse_cut(kind, cut)
-        self.tokenizer = tokenizer
+        self.tokenizer = template.put_into(tokenizer)
+        self.template = template
         self.kind: Kind = kind
         self.max_length = max_length
         self.cut: Cut = cut
@@ -79,7 +90,9 @@ class Sequencer:
                 f"data.max_length {max_length} leaves no room beside the {len(self.prefix)} tokens "
                 "that the tokenizer puts in front: raise it"
             )
-        self.chat_tokens = ChatTokens(tokenizer) if kind == "messages" else None
+        self.chat_tokens = ChatTokens(tokenizer, template.values) if kind == "messages" else None
+        self.num_corrected = 0
+        """Chats so far that the first version's rules made other sequences of; see blocks.py."""
 
     def of(self, documents: Rows[tuple[str, ...]], first_row: int) -> list[Found]:
         """Sequences of documents with the row ids ``first_row``, ``first_row`` + 1, …"""
@@ -96,12 +109,7 @@ class Sequencer:
                 self._completion(ids[2 * i], ids[2 * i + 1], first_row + i)
                 for i in range(len(documents))
             ]
-        assert self.chat_tokens is not None
-        found = []
-        for i, (chat,) in enumerate(documents):
-            ids, learnt = self.chat_tokens.of(json.loads(chat), first_row + i)
-            found.append(self._cut(np.array(ids, np.int32), learnt, first_row + i))
-        return found
+        return [self._chat(document, first_row + i) for i, document in enumerate(documents)]
 
     def encodings(self, texts: list[str]) -> list[Any]:
         """Of texts, each without special tokens."""
@@ -120,7 +128,7 @@ class Sequencer:
             found = ([*self.prefix, *encoding.ids], reference) if reference else None
         else:
             assert self.chat_tokens is not None
-            found = self.chat_tokens.prompt(json.loads(document[0]), row)
+            found = self.chat_tokens.prompt(*_chat_in(document), row=row)
         ids = None if found is None else self._with_room(found[0])
         return (ids, found[1]) if found and ids else None
 
@@ -142,6 +150,18 @@ class Sequencer:
         if not completion:  # to end at once is nothing to imitate
             learnt[:] = False
         return self._cut(ids, learnt, row)
+
+    def _chat(self, document: tuple[str, ...], row: int) -> Found:
+        assert self.chat_tokens is not None
+        parts, first = self.chat_tokens.compared(*_chat_in(document), row=row)
+        found = [self._cut(np.array(ids, np.int32), learnt, row) for ids, learnt in parts]
+        sequences = [sequence for part in found for sequence in part.sequences]
+        if first is None or not (len(parts) == 1 and parts[0] is first):
+            before = (
+                None if first is None else self._cut(np.array(first[0], np.int32), first[1], row)
+            )
+            self.num_corrected += before is None or not _are_equal(sequences, before.sequences)
+        return Found(sequences, any(part.is_truncated for part in found))
 
     def _cut(self, ids: np.ndarray, learnt: np.ndarray, row: int) -> Found:
         is_truncated = len(ids) > self.max_length
@@ -181,6 +201,19 @@ class Sequencer:
             first = chars.boundary(stop - 1)
             start = chars.end(first)
         return Found([s for s in sequences if s.learnt.any()], False)
+
+
+def _chat_in(document: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """Messages and tools, if there are any."""
+    tools = document[1] if len(document) > 1 else None
+    return json.loads(document[0]), json.loads(tools) if tools else None
+
+
+def _are_equal(some: list[Sequence], others: list[Sequence]) -> bool:
+    return len(some) == len(others) and all(
+        np.array_equal(a.ids, b.ids) and np.array_equal(a.learnt, b.learnt)
+        for a, b in zip(some, others, strict=True)
+    )
 
 
 class Characters:

@@ -77,8 +77,14 @@ def as_json(array: pa.Array, column: str, uri: str, first_row: int) -> pa.Array:
             "such lists as strings of JSON, are needed"
         )
     try:
-        values = [None if v is None else json.dumps(v) for v in array.to_pylist()]
-    except (TypeError, UnicodeDecodeError):  # dates and the like; bytes that are not UTF-8
+        # Maps, as arguments of calls may be, are objects.
+        items = array.to_pylist(maps_as_pydicts="strict")
+        values = [None if v is None else json.dumps(v) for v in items]
+    except (
+        TypeError,
+        UnicodeDecodeError,
+        KeyError,
+    ):  # dates and the like; bytes that are not UTF-8
         raise DataError(
             f"data.path: column {column!r} of {uri} has the type {kind}, which JSON cannot hold, "
             "or is not UTF-8: keep role and content, as UTF-8 strings"

@@ -15,10 +15,13 @@ from distill.errors import Interrupted, ModelError
 from distill.models.load import usable_positions
 
 
-def end_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens after which nothing follows, by the tokenizer and by the model's own settings."""
+def end_ids(
+    model: PreTrainedModel, tokenizer: Any, turn_ends: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """Tokens after which nothing follows, by the tokenizer and by the model's own settings, and
+    those that end an answer by a chat template."""
     own: Any = getattr(model.generation_config, "eos_token_id", None)
-    found = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    found = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, *turn_ends]
     return tuple(sorted({token for token in found if token is not None}))
 
 

@@ -203,7 +203,7 @@ def _train(
     metrics["time.total_s"] = time.perf_counter() - started
     card = _card(sweep, entry, metrics)
     model = merged(load_best(job).student)
-    export(model, job.data.tokenizer, entry.student, card, job.data.reading)
+    export(model, job.data.tokenizer, entry.student, card, job.data.reading, job.data.chat)
     ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
     shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
     for left in entry.folder.glob("fit-*"):  # a population's: what was given up for another's

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -16,7 +16,9 @@ import torch
 from transformers import PreTrainedModel
 
 from distill import __version__
+from distill.data.chat_template import ChatFormat
 from distill.errors import RunFolderError
+from distill.evaluation.greedy import end_ids
 from distill.models.decoder import head_of, is_causal
 from distill.models.features import FeatureClassifier
 from distill.models.language_student import merged
@@ -50,7 +52,7 @@ TEXT_INPUTS = 'inputs = tokenizer("Once upon a time", return_tensors="pt")'
 CHAT_INPUTS = """\
 chat = [{"role": "user", "content": "Tell me a story."}]
 inputs = tokenizer.apply_chat_template(
-    chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"{arguments}
 )"""
 USE_FEATURES = """\
 ```python
@@ -92,6 +94,7 @@ def export(
     out: str | Path,
     card: ModelCard,
     reading: Reading | None = None,
+    chat: ChatFormat | None = None,
 ) -> None:
     """Write float32 safetensors, config, tokenizer and README.md into ``out``, replacing it.
 
@@ -99,7 +102,8 @@ def export(
     head that is the embeddings is stored once.
 
     A model of features has no tokenizer: ``tokenizer_folder`` is not read. ``reading``: how one of
-    text was shown its rows, which ``distill evaluate`` then repeats.
+    text was shown its rows, which ``distill evaluate`` then repeats. ``chat``: how one of chats was
+    shown them: its template is the tokenizer's, and generation ends where an answer ends.
 
     Everything is written beside ``out`` and renamed, so a crash leaves the old export, the new one,
     or (between two renames) the old one as ``.<name>.previous``: never a half-written folder.
@@ -118,20 +122,34 @@ def export(
     exported.to(device="cpu", dtype=torch.float32).eval()
     if reading is not None:
         remember(exported.config, reading)
+    if chat is not None:
+        _end_with_answers(exported, load_tokenizer(tokenizer_folder), chat.turn_ends)
     with quiet():
         exported.save_pretrained(partial, max_shard_size="100GB")
     if not isinstance(exported, FeatureClassifier):
         tokenizer = load_tokenizer(tokenizer_folder)
+        if chat is not None:
+            chat.template.put_into(tokenizer)
         tokenizer.model_max_length = usable_positions(exported.config)
         if reading is not None and reading.cut == "tail":
             tokenizer.truncation_side = "left"  # for who truncates with transformers alone
         tokenizer.save_pretrained(partial)
-    (partial / "README.md").write_text(_readme(card, exported, partial), encoding="utf-8")
+    arguments = {} if chat is None else chat.template.values
+    readme = _readme(card, exported, partial, arguments)
+    (partial / "README.md").write_text(readme, encoding="utf-8")
     for file in partial.iterdir():
         _sync(file)  # or a power cut could leave the new name on empty files
     _sync(partial)
 
     _swap_in(partial, out)
+
+
+def _end_with_answers(model: Any, tokenizer: Any, turn_ends: Sequence[int]) -> None:
+    """generation_config.json names every token that ends an answer."""
+    ends = list(end_ids(model, tokenizer, turn_ends))
+    own = model.generation_config.eos_token_id
+    if ends and ends != (sorted(own) if isinstance(own, list) else [own]):
+        model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
 
 
 def export_adapter(model: Any, out: str | Path) -> None:
@@ -184,7 +202,9 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
+def _readme(
+    card: ModelCard, model: PreTrainedModel, folder: Path, arguments: Mapping[str, Any]
+) -> str:
     size_mb = (folder / "model.safetensors").stat().st_size / 1e6
     reading = reading_of(model.config, folder)
     rows = {
@@ -202,7 +222,7 @@ def _readme(card: ModelCard, model: PreTrainedModel, folder: Path) -> str:
     } | {name: f"{value:.4f}" for name, value in card.metrics.items()}
     lines = [f"| {_cell(k)} | {_cell(v)} |" for k, v in rows.items() if v not in (None, "")]
     about = "\n".join(lines)
-    kind, what, use = _kind(model, folder, reading)
+    kind, what, use = _kind(model, folder, reading, arguments)
     origin = f"distilled from {len(card.teachers)} teacher(s)" if card.teachers else "fine-tuned"
     return f"""\
 ---
@@ -236,14 +256,18 @@ def _shows(model: PreTrainedModel) -> dict[str, object]:
     return {"Labels": ", ".join(id2label[index] for index in sorted(id2label))}
 
 
-def _kind(model: PreTrainedModel, folder: Path, reading: Reading | None) -> tuple[str, str, str]:
+def _kind(
+    model: PreTrainedModel, folder: Path, reading: Reading | None, arguments: Mapping[str, Any]
+) -> tuple[str, str, str]:
     """The pipeline's name, what the model is, and how it is used."""
     if isinstance(model, FeatureClassifier):
         use = USE_FEATURES.format(columns=_columns(model.config))
         return "tabular-classification", "classifier of numbers", use
     if is_causal(model):
         is_chat = bool(load_tokenizer(folder).chat_template)
-        use = USE_LANGUAGE.format(inputs=CHAT_INPUTS if is_chat else TEXT_INPUTS)
+        given = f",\n    **{dict(arguments)!r},  # as it was trained" if arguments else ""
+        chat_inputs = CHAT_INPUTS.replace("{arguments}", given)
+        use = USE_LANGUAGE.format(inputs=chat_inputs if is_chat else TEXT_INPUTS)
         return "text-generation", "language model", use
     is_pair = reading is not None and reading.is_pair
     return "text-classification", "text classifier", USE_PAIRS if is_pair else USE_TEXT
