@@ -142,7 +142,7 @@ class BlocksSpec:
     packing: bool = True
     max_unlearnable: float = 0.01
     reading: Reading | None = None
-    template: ChatTemplate = ChatTemplate()
+    template: ChatTemplate = ChatTemplate()  # noqa: RUF009 (immutable)
     """Of chats."""
 
     @property

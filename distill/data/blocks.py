@@ -63,27 +63,21 @@ def build_blocks(
 ) -> Blocks:
     """The documents of a corpus as blocks of at most ``max_length`` tokens; see sequences.py.
 
-       Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it;
-       written in memory that does not grow with the corpus. ``template``: of chats.
+    Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it;
+    written in memory that does not grow with the corpus. ``template``: of chats. Raises ModelError
+    for a folder without a usable tokenizer or, of chats, without a usable chat template,
+    ConfigError for ``cut: middle`` of prompts and chats, DataError where more than the share
+    ``max_unlearnable`` of the documents has no token to learn.
 
-       The folder of chats is named by RULES too: what older rules wrote is not opened again. The
-       fingerprint, which names the teachers' cached answers and belongs to run folders, is older than
-       RULES: it names them only where they made other sequences of a chat than the first rules did.
-    Raises ModelError for a folder without a
-       usable tokenizer or, of chats, without a chat template that tells whose tokens are whose,
-       ConfigError for ``cut: middle`` of prompts and chats, DataError where more than the share
-       ``max_unlearnable`` of the documents has no token to learn.
+    The folder of chats is named by RULES too: what older rules wrote is not opened again. The
+    fingerprint names the teachers' cached answers and belongs to run folders, and is older than
+    RULES: it holds them only where they make other sequences of a chat than the first rules did.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     assert corpus.kind is not None, "a corpus of documents (is_language_model) is needed"
     sequencer = Sequencer(tokenizer, corpus.kind, max_length, cut, template)
-    identity: list[Any] = [
-        FORMAT,
-        corpus.fingerprint,
-        fingerprint_of(tokenizer),
-        tokenizer.eos_token_id,
-    ]
-    identity += [max_length, is_packing]
+    identity: list[Any] = [FORMAT, corpus.fingerprint, fingerprint_of(tokenizer)]
+    identity += [tokenizer.eos_token_id, max_length, is_packing]
     if corpus.kind != "text":
         identity.append(cut)
     if corpus.kind == "messages":
@@ -200,8 +194,9 @@ class Blocks(BlockFile):
         """``limit`` rows of a split that can be asked for, or all, for generation: spread over the
         split, which may be sorted.
 
-        Of a chat everything before the assistant's last message that is trained on. Rows with nothing to write, or
-        whose prompt leaves no room for it, are passed over. Raises ConfigError for kind text.
+        Of a chat everything before the assistant's last message that is trained on. Rows with
+        nothing to write, or whose prompt leaves no room for it, are passed over. Raises ConfigError
+        for kind text.
         """
         if self.kind == "text":
             raise ConfigError(

@@ -12,41 +12,57 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill.data.chat_template import ChatTemplate
 from distill.data.chats import calls_of, has_reasoning
-from distill.data.turns import Turns, behind_empty_block, call, calling
+from distill.data.turns import ANSWER, Turns, behind_empty_block, call, calling, num_common
 from distill.errors import DataError, ModelError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
 Learnt = tuple[list[int], np.ndarray]
 """Token ids, and learnt bool[T]."""
 _TOOL_KEYS = ("type", "function", "name", "description", "parameters", "properties", "required")
-_WAY_OUT = "name one that does in data.chat_template"
+
+
+class Turn(NamedTuple):
+    """One message of the assistant's in the chat up to it."""
+
+    message: int
+    text: str
+    start: int
+    end: int
+    end_in_chat: int
+    """One token later where that ends the turn and begins the next message."""
 
 
 class ChatTokens:
     """Raises ModelError for a tokenizer without a chat template, or with one that is none."""
 
-    def __init__(self, tokenizer: Any, arguments: dict[str, Any] | None = None) -> None:
-        if not tokenizer.chat_template:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: ChatTemplate = ChatTemplate(),  # noqa: B008 (immutable)
+    ) -> None:
+        if not template.put_into(tokenizer).chat_template:
             raise ModelError(
                 f"the tokenizer in {tokenizer.name_or_path} has no chat template, which "
                 "data.columns.messages needs: name a file with one in data.chat_template, or a "
                 "tokenizer that has one in student.tokenizer"
             )
         self._tokenizer = tokenizer
-        self._arguments = arguments or {}
+        self._arguments = template.values
+        self._name = "the chat template " + (
+            "in data.chat_template" if template.text else f"of {tokenizer.name_or_path}"
+        )
         self._marks_itself = bool(_GENERATION.search(template_of(tokenizer)))
         self._refuse_bad_syntax()
         # OpenAI's arguments are a string of JSON, most templates take an object.
-        self._takes_strings = (
-            self._probed(calling(call({}))) is None
-            and self._probed(calling(call("{}"))) is not None
-        )
+        takes_objects = self._probed(calling(call({}))) is not None
+        self._takes_strings = not takes_objects and self._probed(calling(call("{}"))) is not None
+        self._shows_tools = False  # not known yet
         self._turns = Turns(
             self._probed,
             self._encoded,
@@ -66,10 +82,10 @@ class ChatTokens:
         One of which nothing is learnt where the assistant has no message. ``row`` is what a refusal
         calls the chat, ``tools`` a list of schemas.
         """
-        return self.compared(chat, tools, row)[0]
+        return self.compared(chat, row, tools)[0]
 
     def compared(
-        self, chat: list[dict[str, Any]], tools: Any = None, row: int = 0
+        self, chat: list[dict[str, Any]], row: int, tools: Any = None
     ) -> tuple[list[Learnt], Learnt | None]:
         """As :meth:`of`, and as the first version trained on the chat, None where it refused it.
 
@@ -81,21 +97,20 @@ class ChatTokens:
         self._refuse_lost_tools(shown)
         own = [i for i, message in enumerate(shown.chat) if _is_trained_on(message)]
         if self._marks_itself:
-            return [self._by_marks(shown, own)], self._first_marks(raw)
-        spans = {i: self._span(shown, i) for i in own}
-        spans = {i: (start, end) for i, (start, end) in spans.items() if end > start}
-        first = self._first_spans(raw)
-        if all(shown.is_one_text(i) for i in spans):
-            found = [self._learnt(shown.whole, list(spans.values()))]
-            if raw is shown and first == list(spans.values()):
-                return found, found[0]
-        else:
-            starts = [(shown.answered(i), start) for i, (start, _) in spans.items()]
-            found = [self._learnt(t, [(start, self._turns.end(t, start))]) for t, start in starts]
-        return found, None if first is None else self._learnt(raw.whole, first)
+            ids, marked = self._marked(shown)
+            first = self._first(raw) if raw is not shown else (ids, _if_said(marked, raw.chat))
+            return [(ids, self._by_marks(shown, own, marked.copy()))], first
+        turns = [turn for i in own if (turn := self._turn(shown, i)).end > turn.start]
+        if not all(shown.is_one_text(turn.message) for turn in turns):
+            found = [self._learnt(turn.text, [(turn.start, turn.end)]) for turn in turns]
+            return found, self._first(raw)
+        spans = [(turn.start, turn.end_in_chat) for turn in turns]
+        found = [self._learnt(shown.whole, spans)]
+        is_first = raw is shown and self._first_spans(raw) == spans
+        return found, found[0] if is_first else self._first(raw)
 
     def prompt(
-        self, chat: list[dict[str, Any]], tools: Any = None, row: int = 0
+        self, chat: list[dict[str, Any]], row: int, tools: Any = None
     ) -> tuple[list[int], str] | None:
         """The tokens before the assistant's last message that is trained on, and that message.
 
@@ -106,82 +121,108 @@ class ChatTokens:
         own = [i for i, message in enumerate(shown.chat) if _is_trained_on(message)]
         if not own or own[-1] == 0:
             return None
-        text = shown.answered(own[-1])
-        start, _ = self._span(shown, own[-1])
-        turn = self._turns.without_end(text[start : self._turns.end(text, start)])
+        found = self._turn(shown, own[-1])
+        turn = self._turns.without_end(found.text[found.start : found.end])
         content = shown.chat[own[-1]]["content"]
         if turn.strip() != content.strip():
             content = self._tokenizer.decode(self._encoded(turn)[0], skip_special_tokens=True)
-        return list(self._encoded(text[:start])[0]), content
+        return list(self._encoded(found.text[: found.start])[0]), content
+
+    def _first(self, shown: Renderings) -> Learnt | None:
+        """By the first rules; None where they refuse the chat, or the template did."""
+        try:
+            if self._marks_itself:
+                ids, learnt = self._marked(shown)
+                return ids, _if_said(learnt, shown.chat)
+            spans = self._first_spans(shown)
+            return None if spans is None else self._learnt(shown.whole, spans)
+        except DataError:
+            return None
 
     def _first_spans(self, shown: Renderings) -> list[tuple[int, int]] | None:
-        """Characters of the messages with content up to a last end-of-text token [first rules]."""
+        """Characters of the messages with content up to a last end-of-text token."""
         spans = []
-        try:
-            for i in _first_own(shown.chat):
-                asked, answered = shown.asked(i), shown.answered(i)
-                if i == 0:
-                    asked = answered[: max(answered.rfind(shown.chat[0]["content"].strip()), 0)]
-                if not (answered.startswith(asked) and shown.whole.startswith(answered)):
-                    return None
-                eos = self._tokenizer.eos_token
-                end = answered.rfind(eos, len(asked)) if eos else -1
-                is_last = end >= 0 and not answered[end + len(eos) :].strip()
-                spans.append((len(asked), end + len(eos) if is_last else len(answered)))
-        except DataError:
-            return None
+        for i in _first_own(shown.chat):
+            asked, answered = shown.asked(i), shown.answered(i)
+            if i == 0:
+                asked = answered[: max(answered.rfind(shown.chat[0]["content"].strip()), 0)]
+            if not (answered.startswith(asked) and shown.whole.startswith(answered)):
+                return None
+            eos = self._tokenizer.eos_token
+            end = answered.rfind(eos, len(asked)) if eos else -1
+            is_last = end >= 0 and not answered[end + len(eos) :].strip()
+            spans.append((len(asked), end + len(eos) if is_last else len(answered)))
         return spans
 
-    def _first_marks(self, shown: Renderings) -> Learnt | None:
-        try:
-            ids, learnt = self._marked(shown)
-        except DataError:
-            return None
-        return ids, learnt if _first_own(shown.chat) else np.zeros_like(learnt)
-
-    def _span(self, shown: Renderings, i: int) -> tuple[int, int]:
-        """Characters of the assistant's message ``i`` in the rendering up to it; one more token
-        where that ends it and begins the next message."""
-        message, answered = shown.chat[i], shown.answered(i)
-        if i:
-            start = self._turns.start(shown.asked(i), answered, message["content"])
-        elif message["content"].strip():  # nobody asks: what is before its content is not its own
-            start = max(answered.rfind(message["content"].strip()), 0)
+    def _turn(self, shown: Renderings, i: int) -> Turn:
+        message, where = shown.chat[i], f"message {i + 1} of document {shown.row}"
+        content = message["content"]
+        asked, text = shown.asked(i), shown.answered(i)
+        if i == 0 and content.strip():  # nobody asks: what is before its content is not its own
+            start = max(text.rfind(content.strip()), 0)
+        elif i == 0:
+            start = self._turns.header(text)
         else:
-            start = self._turns.header(answered)
-        is_inside = shown.whole.startswith(answered)
-        end = self._turns.end(answered, start, shown.whole[len(answered) :] if is_inside else "")
-        turn = answered[start:end]
-        _refuse_lost_calls(message, turn, f"message {i + 1} of document {shown.row}", self._name)
-        is_blank = not self._turns.without_end(turn).strip()
-        return (start, start) if is_blank and not message["content"] else (start, end)
+            if not (text.startswith(asked) or text.startswith(shown.before(i))):
+                text = self._behind_what_was_asked(shown, i, where)
+            start = self._turns.start(asked, text, content)
+        end = self._turns.end(text, start)
+        turn = self._turns.without_end(text[start:end])
+        _refuse_lost_calls(message, turn, where, self._name)
+        if not content and not turn.strip():  # such as reasoning that the template does not show
+            return Turn(i, text, start, start, start)
+        following = shown.whole[len(text) :] if shown.whole.startswith(text) else ""
+        return Turn(i, text, start, end, self._turns.end(text, start, following))
 
-    def _by_marks(self, shown: Renderings, own: list[int]) -> Learnt:
-        ids, learnt = self._marked(shown)
+    def _behind_what_was_asked(self, shown: Renderings, i: int, where: str) -> str:
+        """The prompt that asks for message ``i``, and what the message adds, where the message
+        changes the messages before it too: gpt-oss drops the reasoning before a call with it."""
+        asked, answered, before = shown.asked(i), shown.answered(i), shown.before(i)
+        probed = self._probed([*shown.chat[:i], ANSWER], shown.tools) or answered
+        same = num_common(answered, probed)
+        header = asked[len(before) :] if asked.startswith(before) else ""
+        for known in (header, header.partition("\n")[0]):
+            place = answered.rfind(known, 0, same) if known else -1
+            if place >= 0:
+                return before + answered[place:]
+        raise ModelError(
+            f"{self._name} renders what is before {where} in another way "
+            "once it is there, so that its tokens cannot be told: mark them in the template with "
+            "{% generation %}, or name another in data.chat_template"
+        )
+
+    def _by_marks(self, shown: Renderings, own: list[int], learnt: np.ndarray) -> np.ndarray:
         for i, message in enumerate(shown.chat):
             where = f"message {i + 1} of document {shown.row}"
             _refuse_lost_calls(message, shown.whole, where, self._name)
         if not own:
-            return ids, np.zeros_like(learnt)
+            return np.zeros_like(learnt)
         has_block = any(behind_empty_block(m["content"], 0) for m in shown.chat)
-        is_context = [i for i, m in enumerate(shown.chat) if _is_answer(m) and i not in own]
-        offsets = np.array(self._encoded(shown.whole)[1], np.int64).reshape(-1, 2)
-        assert len(offsets) == len(ids), "the template's text and its tokens differ"
         firsts = np.flatnonzero(np.diff(learnt.astype(np.int8), prepend=0) == 1)
-        for first in firsts.tolist() if not has_block else []:
-            behind = behind_empty_block(shown.whole, int(offsets[first, 0]))
-            learnt[first:] &= offsets[first:, 1] > behind
-        for i in is_context:
-            before, after = shown.before(i), shown.answered(i)
-            if not (after.startswith(before) and shown.whole.startswith(after)):
-                raise ModelError(
-                    f"the chat template of {self._name} renders message {i + 1} of document "
-                    f"{shown.row} otherwise with what follows it, so that its weight 0 cannot be "
-                    "applied: use a template that leaves earlier messages alone, or one without "
-                    "{% generation %}"
-                )
-            learnt &= ~((offsets[:, 0] >= len(before)) & (offsets[:, 1] <= len(after)))
-        return ids, learnt
+        if not has_block:
+            offsets = np.array(self._encoded(shown.whole)[1], np.int64).reshape(-1, 2)
+            assert len(offsets) == len(learnt), "the template's text and its tokens differ"
+            for first in firsts.tolist():
+                start = int(offsets[first, 0])
+                if (behind := behind_empty_block(shown.whole, start)) > start:
+                    learnt[first:] &= offsets[first:, 1] > behind
+        self._take_weights(shown, learnt, firsts)
+        return learnt
+
+    def _take_weights(self, shown: Renderings, learnt: np.ndarray, firsts: np.ndarray) -> None:
+        """Messages of weight 0 are not learnt: each of the assistant's has a run of marks."""
+        said = [m for m in shown.chat if m["role"] == "assistant"]
+        if all(m.get("weight") != 0 for m in said):
+            return
+        if len(said) != len(firsts):
+            raise ModelError(
+                f"{self._name} marks {len(firsts)} parts of document "
+                f"{shown.row} as the assistant's, which has {len(said)} messages, so that weight 0 "
+                "cannot be applied: name a template without {% generation %} in data.chat_template"
+            )
+        for message, start, stop in zip(said, firsts, [*firsts[1:], len(learnt)], strict=True):
+            if message.get("weight") == 0:
+                learnt[start:stop] = False
 
     def _marked(self, shown: Renderings) -> Learnt:
         found = shown.render(
@@ -208,6 +249,8 @@ class ChatTokens:
         return [self._message(message) for message in chat]
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message.get("content") is None:
+            message = message | {"content": ""}
         if "tool_calls" not in message:
             return message
         if not message["tool_calls"]:  # none: many templates ask only whether the field is there
@@ -216,9 +259,9 @@ class ChatTokens:
             return message
         return message | {"tool_calls": [_with_strings(one) for one in message["tool_calls"]]}
 
-    def _probed(self, chat: list[dict[str, Any]]) -> str | None:
+    def _probed(self, chat: list[dict[str, Any]], tools: Any = None) -> str | None:
         try:
-            return Renderings(self, chat, 0).whole
+            return Renderings(self, chat, 0, tools).whole
         except DataError:
             return None
 
@@ -229,34 +272,31 @@ class ChatTokens:
             self.applied([{"role": "user", "content": "a"}], None, {})
         except TemplateSyntaxError as error:
             raise ModelError(
-                f"the chat template of {self._name} is no Jinja template (line {error.lineno}: "
+                f"{self._name} is no Jinja template (line {error.lineno}: "
                 f"{error.message}): correct it, or name another in data.chat_template"
             ) from None
         except Exception:  # what it refuses of a chat, a chat will tell
             return
 
     def _refuse_lost_tools(self, shown: Renderings) -> None:
-        for tool in shown.tools or []:
-            function = tool.get("function")
-            name = (function if isinstance(function, dict) else tool).get("name")
-            if isinstance(name, str) and name not in shown.whole:
-                raise ModelError(
-                    f"the chat template of {self._name} does not show the tool {name!r} of "
-                    f"document {shown.row}: {_WAY_OUT}, or remove data.columns.tools"
-                )
+        if shown.tools is None or self._shows_tools:
+            return
+        self._shows_tools = shown.whole != Renderings(self, shown.chat, shown.row).whole
+        if not self._shows_tools:
+            raise ModelError(
+                f"{self._name} does not show the tools of document "
+                f"{shown.row}: name one that does in data.chat_template, or remove "
+                "data.columns.tools"
+            )
 
     def applied(self, chat: list[dict[str, Any]], tools: Any, options: dict[str, Any]) -> Any:
         """What transformers makes of it; any error of the template's."""
         options = {"tokenize": False} | self._arguments | options
         return self._tokenizer.apply_chat_template(chat, tools=tools, **options)
 
-    @property
-    def _name(self) -> str:
-        return self._tokenizer.name_or_path
-
     def refuses(self, chat: list[dict[str, Any]], row: int, error: Exception) -> DataError:
         return DataError(
-            f"the chat template of {self._name} refuses document {row} "
+            f"{self._name} refuses document {row} "
             f"(roles {', '.join(message['role'] for message in chat)}): {error}: change the chat, "
             "or name another template in data.chat_template"
         )
@@ -332,6 +372,11 @@ def _first_own(chat: list[dict[str, Any]]) -> list[int]:
     return [i for i, m in enumerate(chat) if m["role"] == "assistant" and bool(m["content"])]
 
 
+def _if_said(learnt: np.ndarray, chat: list[dict[str, Any]]) -> np.ndarray:
+    """By the first rules a chat without content of the assistant's has nothing to learn."""
+    return learnt if _first_own(chat) else np.zeros_like(learnt)
+
+
 def _is_trained_on(message: dict[str, Any]) -> bool:
     return _is_answer(message) and message.get("weight") != 0
 
@@ -341,8 +386,8 @@ def _refuse_lost_calls(message: dict[str, Any], text: str, where: str, name: str
         called = one.get("name")
         if isinstance(called, str) and called not in text:
             raise ModelError(
-                f"the chat template of {name} leaves out the call of {called!r} in {where}: "
-                f"{_WAY_OUT}, or write the call as {where.split(' of ')[0]}'s content"
+                f"{name} leaves out the call of {called!r} in {where}: "
+                "name one that shows tool_calls in data.chat_template, or write the call as content"
             )
 
 
@@ -361,7 +406,6 @@ def _ordered(schema: Any) -> Any:
         return [_ordered(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    known = [key for key in _TOOL_KEYS if key in schema]
-    return {
-        key: _ordered(schema[key]) for key in [*known, *(key for key in schema if key not in known)]
-    }
+    keys = [key for key in _TOOL_KEYS if key in schema]
+    keys += [key for key in schema if key not in keys]
+    return {key: _ordered(schema[key]) for key in keys}

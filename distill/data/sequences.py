@@ -90,7 +90,7 @@ class Sequencer:
                 f"data.max_length {max_length} leaves no room beside the {len(self.prefix)} tokens "
                 "that the tokenizer puts in front: raise it"
             )
-        self.chat_tokens = ChatTokens(tokenizer, template.values) if kind == "messages" else None
+        self.chat_tokens = ChatTokens(tokenizer, template) if kind == "messages" else None
         self.num_corrected = 0
         """Chats so far that the first version's rules made other sequences of; see blocks.py."""
 
@@ -128,7 +128,7 @@ class Sequencer:
             found = ([*self.prefix, *encoding.ids], reference) if reference else None
         else:
             assert self.chat_tokens is not None
-            found = self.chat_tokens.prompt(*_chat_in(document), row=row)
+            found = self.chat_tokens.prompt(_chat_of(document), row, _tools_of(document))
         ids = None if found is None else self._with_room(found[0])
         return (ids, found[1]) if found and ids else None
 
@@ -153,14 +153,14 @@ class Sequencer:
 
     def _chat(self, document: tuple[str, ...], row: int) -> Found:
         assert self.chat_tokens is not None
-        parts, first = self.chat_tokens.compared(*_chat_in(document), row=row)
+        parts, first = self.chat_tokens.compared(_chat_of(document), row, _tools_of(document))
         found = [self._cut(np.array(ids, np.int32), learnt, row) for ids, learnt in parts]
         sequences = [sequence for part in found for sequence in part.sequences]
-        if first is None or not (len(parts) == 1 and parts[0] is first):
-            before = (
-                None if first is None else self._cut(np.array(first[0], np.int32), first[1], row)
-            )
-            self.num_corrected += before is None or not _are_equal(sequences, before.sequences)
+        if first is None:
+            self.num_corrected += 1
+        elif first is not parts[0]:
+            before = self._cut(np.array(first[0], np.int32), first[1], row)
+            self.num_corrected += not _are_equal(sequences, before.sequences)
         return Found(sequences, any(part.is_truncated for part in found))
 
     def _cut(self, ids: np.ndarray, learnt: np.ndarray, row: int) -> Found:
@@ -203,10 +203,13 @@ class Sequencer:
         return Found([s for s in sequences if s.learnt.any()], False)
 
 
-def _chat_in(document: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[Any] | None]:
-    """Messages and tools, if there are any."""
+def _chat_of(document: tuple[str, ...]) -> list[dict[str, Any]]:
+    return json.loads(document[0])
+
+
+def _tools_of(document: tuple[str, ...]) -> list[dict[str, Any]] | None:
     tools = document[1] if len(document) > 1 else None
-    return json.loads(document[0]), json.loads(tools) if tools else None
+    return json.loads(tools) if tools else None
 
 
 def _are_equal(some: list[Sequence], others: list[Sequence]) -> bool:

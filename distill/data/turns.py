@@ -8,7 +8,6 @@ none there (GLM-4) ends a turn with the token that begins the next message. [our
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,10 +19,10 @@ _THOUGHTS += [
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel>thought", "<channel|>"),
 ]
-_OPENED = re.compile(r"(?:%s)\s*\Z" % "|".join(re.escape(opener) for opener, _ in _THOUGHTS))
-_EMPTY = re.compile(
-    r"\s*(?:%s)\s*" % "|".join(rf"{re.escape(a)}\s*{re.escape(b)}" for a, b in _THOUGHTS)
-)
+_OPENERS = "|".join(re.escape(opener) for opener, _ in _THOUGHTS)
+_OPENED = re.compile(rf"(?:{_OPENERS})\s*\Z")
+_BLOCKS = "|".join(rf"{re.escape(opener)}\s*{re.escape(closer)}" for opener, closer in _THOUGHTS)
+_EMPTY = re.compile(rf"\s*(?:{_BLOCKS})\s*")
 
 PROBE, CALLED = "probeanswer", "probetool"
 _ASKED: dict[str, Any] = {"role": "user", "content": "probequestion"}
@@ -46,6 +45,14 @@ def behind_empty_block(text: str, start: int) -> int:
     opened = _OPENED.search(text, 0, start)
     block = _EMPTY.match(text, opened.start() if opened else start)
     return max(start, block.end()) if block else start
+
+
+def num_common(one: str, other: str) -> int:
+    """Characters that both begin with."""
+    if other.startswith(one):
+        return len(one)
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 class End(NamedTuple):
@@ -88,7 +95,7 @@ class Turns:
         ``asked``: the chat so far with the generation prompt. ``answered``: with the message too,
         whose text in the data is ``content``.
         """
-        start = len(os.path.commonprefix([asked, answered]))
+        start = num_common(asked, answered)
         if start < len(asked):  # the prompt goes on as this message does not
             start = self._boundary(asked, start)
         if behind_empty_block(content, 0):  # the data has the block
@@ -125,7 +132,7 @@ class Turns:
     def header(self, answered: str) -> int:
         """Characters of a first message, which nobody asks for, before the assistant's own."""
         text = self._rendered([ANSWER]) or ""
-        return len(os.path.commonprefix([text[: max(text.rfind(PROBE), 0)], answered]))
+        return num_common(text[: max(text.rfind(PROBE), 0)], answered)
 
     def _boundary(self, text: str, limit: int) -> int:
         """The last place up to ``limit`` where a line or an added token ends."""
