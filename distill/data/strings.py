@@ -73,18 +73,15 @@ def as_json(array: pa.Array, column: str, uri: str, first_row: int) -> pa.Array:
         return as_strings(array, column, uri, first_row)
     if not (pt.is_list(kind) or pt.is_large_list(kind)):
         raise DataError(
-            f"data.path: column {column!r} of {uri} has the type {kind}: lists of messages, or "
-            "such lists as strings of JSON, are needed"
+            f"data.path: column {column!r} of {uri} has the type {kind}: lists of messages (or of "
+            "tool schemas), or such lists as strings of JSON, are needed"
         )
     try:
         # Maps, as arguments of calls may be, are objects.
         items = array.to_pylist(maps_as_pydicts="strict")
         values = [None if v is None else json.dumps(v) for v in items]
-    except (
-        TypeError,
-        UnicodeDecodeError,
-        KeyError,
-    ):  # dates and the like; bytes that are not UTF-8
+    except (TypeError, UnicodeDecodeError, KeyError):
+        # Dates and the like; bytes that are not UTF-8; a map with a key twice.
         raise DataError(
             f"data.path: column {column!r} of {uri} has the type {kind}, which JSON cannot hold, "
             "or is not UTF-8: keep role and content, as UTF-8 strings"

@@ -40,7 +40,7 @@ def padded(rows: Sequence[SampledRow], pad_id: int) -> PaddedBlocks:
 def rows_of(batch: Batch) -> dict[int, SampledRow]:
     """A data set's rows that are not packed: what is learnt last, and what stands before it.
 
-    Of a chat that is the assistant's last message.
+    Of a chat that is the assistant's last message that is trained on, in each of its sequences.
     """
     assert batch.input_ids_BT is not None and batch.targets_BT is not None
     found = {}
