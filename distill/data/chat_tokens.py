@@ -163,9 +163,10 @@ class ChatTokens:
         elif i == 0:
             start = self._turns.header(text)
         else:
-            if not (text.startswith(asked) or text.startswith(shown.before(i))):
+            before = "" if text.startswith(asked) else shown.before(i)
+            if not text.startswith(before):
                 text = self._behind_what_was_asked(shown, i, where)
-            start = self._turns.start(asked, text, content)
+            start = self._turns.start(before, asked, text, content)
         end = self._turns.end(text, start)
         turn = self._turns.without_end(text[start:end])
         _refuse_lost_calls(message, turn, where, self._name)

@@ -89,15 +89,15 @@ class Turns:
         ends = [self._answer_end(), self._call_end()]
         self.ends: tuple[End, ...] = tuple(dict.fromkeys(end for end in ends if end is not None))
 
-    def start(self, asked: str, answered: str, content: str) -> int:
+    def start(self, before: str, asked: str, answered: str, content: str) -> int:
         """Characters of ``answered`` before the assistant's own.
 
-        ``asked``: the chat so far with the generation prompt. ``answered``: with the message too,
-        whose text in the data is ``content``.
+        ``before``: the chat so far; ``asked``: with the generation prompt; ``answered``: with the
+        message, whose text in the data is ``content``.
         """
         start = num_common(asked, answered)
         if start < len(asked):  # the prompt goes on as this message does not
-            start = self._boundary(asked, start)
+            start = self._boundary(asked, len(before), start)
         if behind_empty_block(content, 0):  # the data has the block
             return start
         return behind_empty_block(answered, start)
@@ -134,11 +134,13 @@ class Turns:
         text = self._rendered([ANSWER]) or ""
         return num_common(text[: max(text.rfind(PROBE), 0)], answered)
 
-    def _boundary(self, text: str, limit: int) -> int:
-        """The last place up to ``limit`` where a line or an added token ends."""
+    def _boundary(self, text: str, first: int, last: int) -> int:
+        """The last place behind ``first`` up to ``last`` where a line or an added token ends, lest
+        a token is torn; else ``last``."""
         ids, offsets = self._encoded(text)
         ends = [stop for i, (_, stop) in zip(ids, offsets, strict=True) if i in self._added]
-        return max([text.rfind("\n", 0, limit) + 1, *(stop for stop in ends if stop <= limit)])
+        ends.append(text.rfind("\n", 0, last) + 1)
+        return max((stop for stop in ends if first < stop <= last), default=last)
 
     def _answer_end(self) -> End | None:
         chat = [_ASKED, ANSWER]

@@ -196,6 +196,18 @@ def test_tools_are_shown_and_change_nothing_of_what_is_learnt(name):
         assert texts(tokenizer, TOOL, [shuffled])[1][0] == before
 
 
+def test_only_the_assistants_part_of_a_prompt_is_compared():
+    """The prompt opens a block that the answer lacks; no token or line ends between them."""
+    tokenizer = stock_tokenizer("deepseek_r1_distill")  # of which this tokenizer has no token
+    learnt, before = texts(tokenizer, PLAIN)
+    assert learnt == [f"a1{EOT}", f"a2{EOT}"] and before[0].endswith("<｜Assistant｜>")
+    # What both begin with is no part of a token.
+    tokenizer = stock_tokenizer("deepseekv3")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<think>\\n", "<tool_calls>")
+    chat = [user(), assistant("<tool_call>a")]
+    assert texts(tokenizer, chat)[0] == [f"<tool_call>a{EOT}"]
+
+
 def test_what_a_template_leaves_out_is_refused():
     with pytest.raises(ModelError, match=r"does not show the tools of document 7: .*data\.col"):
         ChatTokens(stock_tokenizer("deepseekv3")).of(TOOL, 7, [SCHEMA])
