@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from distill.check_cost import cost_lines
+from distill.check_data import source_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.check_language import (
     block_lines,
@@ -283,6 +284,7 @@ def _data_lines(experiment: Experiment, corpus: Corpus) -> list[Line]:
     shown = "rows" if corpus.features is None else f"rows of {corpus.features.num} features"
     lines = [
         Line("data", counts, shown),
+        *source_lines(corpus),
         Line("labels", ", ".join(corpus.label_names), f"{len(corpus.label_names)} classes"),
     ]
     if corpus.domain_names:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from distill.aggregation import LearnedRouter, Routed
+from distill.check_data import source_lines
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
 from distill.config import (
@@ -125,6 +126,9 @@ def _refuse_what_classifies(experiment: Experiment) -> None:
         "data.columns.features": columns.features,
         "data.columns.text_pair": columns.text_pair,
         "data.labels": experiment.data.labels,
+        "data.unlabelled": None
+        if experiment.data.unlabelled == "error"
+        else (experiment.data.unlabelled),
         "data.image": experiment.data.image,
     }
     for key, student in _students(experiment).items():
@@ -408,7 +412,7 @@ def gate_lines(experiment: Experiment, languages: Languages) -> list[Line]:
 
 def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
     counts = ", ".join(f"{split} {len(blocks.rows(split)):,}" for split in SPLITS)
-    lines = [Line("data", counts, f"blocks, {blocks.fill:.0%} full")]
+    lines = [Line("data", counts, f"blocks, {blocks.fill:.0%} full"), *source_lines(corpus)]
     if corpus.domain_names:
         lines.append(Line("domains", ", ".join(corpus.domain_names)))
     for what, count in {

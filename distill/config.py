@@ -123,7 +123,11 @@ class Columns(Section):
 
 
 class SplitNames(Section):
-    """What the splits are called in ``data.columns.split``."""
+    """What the splits are called in ``data.columns.split``, or in the names of files and folders.
+
+    Of names these words are looked for first, then the keywords of Hugging Face ``datasets``: see
+    data/split_names.py.
+    """
 
     train: str = "train"
     transfer: str = "transfer"
@@ -132,7 +136,8 @@ class SplitNames(Section):
 
 
 class Holdout(Section):
-    """Fractions cut off by a hash of ``group`` or of the text, where there is no split column."""
+    """Fractions of the rows, or of the train files' rows, that are cut off by a hash of ``group``
+    or of the text, for splits that neither a column nor a file gives."""
 
     transfer: float = Field(default=0.0, ge=0, lt=1)
     validation: float = Field(default=0.1, gt=0, lt=1)
@@ -160,8 +165,9 @@ class ImageShape(Section):
 
 class Data(Section):
     path: str | tuple[str, ...]
-    """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), or a
-    folder written by Hugging Face ``datasets``."""
+    """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), a list
+    of them, or a folder written by Hugging Face ``datasets``. Where the name of some file in a
+    folder, glob or list says train, all must say their split (see ``splits``)."""
     columns: Columns = Columns()
     labels: tuple[str, ...] | None = None
     """Label names in class order; null: the sorted values of the train split."""
@@ -191,6 +197,13 @@ class Data(Section):
     exported with the student's tokenizer. null: the tokenizer's own."""
     template_arguments: dict[str, Any] = {}
     """Language models: what else the chat template is given, e.g. {enable_thinking: false}."""
+    unlabelled: Literal["error", "transfer", "drop"] = "error"
+    """Classifiers: a row without a label that is not in the transfer split. ``error``: refuse the
+    data. ``transfer``: move it there if it is in train or its split is cut by a hash; where
+    validation or test also has its text, or ``holdout.group`` holds it out, it is dropped.
+    ``drop``: drop it. Both count the rows; and a validation or test file without any label (or
+    with -1 alone) then counts as missing. Unlabelled text is where distillation pays: on the rows
+    that they were trained on, experts know little more than the labels."""
     image: ImageShape | None = None
     """Shape of ``columns.features``: for ``student.family`` cnn. Scaled as a whole, per channel."""
     cache_dir: str | None = None

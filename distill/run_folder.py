@@ -52,6 +52,7 @@ OPERATIONAL: tuple[str, ...] = (
 
 NEWER: dict[str, str] = {
     "data.cut": "head",
+    "data.unlabelled": "error",
     "experts.router.targets": "partition",
     "aggregation.allow_pickle": "false",
     "task": "classification",

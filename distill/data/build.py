@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +24,15 @@ from distill.data.content import Content, content_of
 from distill.data.refusals import Labels, Place, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
 from distill.data.source import File, read_batches
-from distill.data.splits import Smallest, row_hashes
+from distill.data.splits import Smallest, row_hashes, seed_of
 from distill.errors import DataError
 from distill.records import UNLABELLED
 
-FORMAT = 1  # raise it when the files or their meaning change
+FORMAT = 1  # raise it when the files or their meaning change: every fingerprint changes with it
+RULES = 2  # raise it when files are read by other rules: corpora are built anew, and those that
+# come out the same keep their fingerprint, by which teacher caches and run folders are found
 TRANSFER = SPLITS.index("transfer")
+MOVED = "moved"  # rows without a label, on their way to transfer
 NONE = -1  # provisional number of no label, and final index of no domain
 
 
@@ -44,12 +50,15 @@ def corpus_key(
     settings = data.model_dump(mode="json", exclude=not_of_rows)
     # As it was before there were other contents, so that corpora of text are found again.
     settings.pop("image")
+    if settings["unlabelled"] == "error":
+        del settings["unlabelled"]
     for name in ("features", "prompt", "completion", "messages", "tools"):
         if settings["columns"][name] is None:
             del settings["columns"][name]
     is_limited = any(limit is not None for limit in settings["limit"].values())
     identity = {
         "format": FORMAT,
+        "rules": RULES,
         "files": [(file.filesystem.type_name, *file.identity()) for file in files],
         "settings": settings,
         "labels": labels,
@@ -81,12 +90,18 @@ class Builder:
         self.schema = pa.schema(
             [*self.content.fields, ("label", pa.int64()), ("domain", pa.int64())]
         )
-        self.spool = self.schema.append(pa.field("hash", pa.uint64()))
+        # key: the hash of a row's text; hash: the order in which a limit takes the rows.
+        self.spooled = self.schema.append(pa.field("key", pa.uint64()))
+        self.spooled = self.spooled.append(pa.field("hash", pa.uint64()))
+        self.only = only
         self.needed = ("train", "validation", "test") if only is None else (only,)
         self.splitter = Splitter(data, only)
+        self.is_moving = data.unlabelled == "transfer"
         self.labels = Labels(label_names)
         self.domains: dict[str, int] = {}
         self.num_dropped = 0
+        self.counts: Counter[str] = Counter()
+        self.sources: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
         self.num_seen = [0] * len(SPLITS)
         self.smallest: dict[tuple[int, int], Smallest] = {}
 
@@ -102,48 +117,119 @@ class Builder:
                     f"data.columns.{key} names {twice.pop()!r}, which is also the label, domain, "
                     "split or group of a row: a column is one of them"
                 )
-        spools = [self.folder / f"{split}.spool" for split in SPLITS]
-        writers = [ipc.new_stream(str(path), self.spool) for path in spools]
-        try:
+        files = self._with_labels(files)
+        self.splitter = Splitter(self.data, self.only, files)
+        with ExitStack() as stack:
+            writers = [stack.enter_context(self._writer(split)) for split in SPLITS]
+            moved = stack.enter_context(self._writer(MOVED))
             for file in files:
                 first_row = 1
                 for batch in read_batches(file, names, self.content.kept):
                     for split, part in self._sorted(batch, file, first_row):
-                        writers[split].write_batch(part)
+                        if split == MOVED:
+                            moved.write_batch(part)
+                        else:
+                            self._write(part, SPLITS.index(split), writers)
                     first_row += batch.num_rows
-        finally:
-            for writer in writers:
-                writer.close()
-        self._finish(files, spools)
+            for split, writer in zip(SPLITS, writers, strict=True):
+                if split != "transfer":
+                    writer.close()
+            moved.close()
+            self._move(writers)
+        self._finish(files)
+
+    def _writer(self, split: str) -> Any:
+        return ipc.new_stream(str(self._spool(split)), self.spooled)
+
+    def _spool(self, split: str) -> Path:
+        return self.folder / f"{split}.spool"
+
+    def _with_labels(self, files: list[File]) -> list[File]:
+        """Without files of validation or test none of whose rows has a label, where those may be
+        missing: the split is then cut from train."""
+        if self.is_language_model or self.data.unlabelled == "error":
+            return files
+        for split in ("validation", "test"):
+            named = [file for file in files if file.split == split]
+            if named and not any(self._has_label(file) for file in named):
+                self.counts[f"{split}_without_labels"] = len(named)
+                files = [file for file in files if file.split != split]
+        return files
+
+    def _has_label(self, file: File) -> bool:
+        name = self.data.columns.label
+        return any(
+            label not in (None, "", "-1")
+            for batch in read_batches(file, (name,))
+            if name in batch.schema.names
+            for label in batch.column(name).to_pylist()
+        )
 
     def _sorted(
         self, batch: pa.RecordBatch, file: File, first_row: int
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The rows of one batch by split, without those that a limit cannot keep."""
+    ) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """The rows of one batch by split, or MOVED."""
         if batch.num_rows == 0:
             return
         names = self.data.columns
         contents, keys = self.content.of(batch, file, first_row)
         labels = self._labels_in(batch, file)
         domains = values_in(batch, names.domain, "data.columns.domain", file)
-        rows: list[list[tuple]] = [[] for _ in SPLITS]
-        for i, split in enumerate(self.splitter.of(batch, file, first_row, keys)):
-            if split is None:
+        is_cut = self.splitter.is_cut(batch, file)
+        rows: dict[str, list[tuple]] = {split: [] for split in (*SPLITS, MOVED)}
+        for i, index in enumerate(self.splitter.of(batch, file, first_row, keys)):
+            if index is None:
                 continue
+            split = SPLITS[index]
             place = Place(file, first_row + i)
             if empty := self.content.empty(contents[i]):
                 self._drop_empty(place, empty)
                 continue
             label = NONE
-            if labels is not None and split != TRANSFER:  # which is unlabelled by definition
-                label = self.labels.number(labels[i], SPLITS[split], place, self.data)
+            if labels is not None and split != "transfer":  # which is unlabelled by definition
+                if labels[i] is None and (to := self._destination(split, is_cut)) != split:
+                    if to is None:
+                        self.counts["unlabelled_dropped"] += 1
+                        continue
+                    split = to
+                else:
+                    label = self.labels.number(labels[i], split, place, self.data)
             domain = NONE
             if (name := domains[i]) is not None:
                 domain = self.domains.setdefault(name, len(self.domains))
-            rows[split].append((*contents[i], label, domain))
-        for split, found in enumerate(rows):
-            if found and (part := self._limited(split, found)).num_rows:
-                yield split, part
+            rows[split].append((*contents[i], label, domain, seed_of(keys[i]), 0))
+        for split, found in rows.items():
+            if found:
+                into = "transfer" if split == MOVED else split
+                told = f"{file.uri}, rows without a label (data.unlabelled)"
+                self.sources[into][
+                    told if split == MOVED else self.splitter.source(split, batch, file)
+                ] = None
+                columns = [list(column) for column in zip(*found, strict=True)]
+                named = dict(zip(self.spooled.names, columns, strict=True))
+                yield split, pa.RecordBatch.from_pydict(named, schema=self.spooled)
+
+    def _destination(self, split: str, is_cut: bool) -> str | None:
+        """Where a row without a label goes that ``split`` would have; None: nowhere."""
+        if self.data.unlabelled != "transfer":
+            return split if self.data.unlabelled == "error" else None
+        if split == "train":
+            return MOVED
+        if not is_cut:  # a validation or test row by its file or column
+            return split
+        # A group that is held out must not be trained on; of a text _move knows whether it is.
+        return None if self.data.holdout.group is not None else MOVED
+
+    def _move(self, writers: list[Any]) -> None:
+        """Rows without a label into transfer, but for texts that validation or test also has."""
+        held = [self._keys(split) for split in ("validation", "test")] if self.is_moving else []
+        for batch in _read(self._spool(MOVED)):
+            keys = batch.column("key").to_numpy()
+            is_held = np.isin(keys, np.concatenate(held))
+            self.counts["unlabelled_held"] += int(is_held.sum())
+            self.counts["unlabelled_moved"] += int((~is_held).sum())
+            self._write(batch.filter(pa.array(~is_held)), TRANSFER, writers)
+        self._spool(MOVED).unlink()
 
     def _labels_in(self, batch: pa.RecordBatch, file: File) -> list[str | None] | None:
         if self.is_language_model:
@@ -152,24 +238,48 @@ class Builder:
         name = self.data.columns.label
         return values_in(batch, name, "data.columns.label", file, may_lack=True)
 
-    def _limited(self, split: int, rows: list[tuple]) -> pa.RecordBatch:
+    def _write(self, rows: pa.RecordBatch, split: int, writers: list[Any]) -> None:
+        """Into the spool, without rows that a limit certainly does not keep."""
         start = self.num_seen[split]
-        self.num_seen[split] += len(rows)
-        hashes = row_hashes(self.seed, split, np.arange(start, start + len(rows)))
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        part = pa.RecordBatch.from_pydict(
-            dict(zip(self.spool.names, [*columns, hashes], strict=True)), schema=self.spool
-        )
+        self.num_seen[split] += rows.num_rows
+        hashes = row_hashes(self.seed, split, np.arange(start, start + rows.num_rows))
+        rows = rows.set_column(rows.num_columns - 1, "hash", pa.array(hashes))
         limit = getattr(self.data.limit, SPLITS[split])
-        if limit is None:
-            return part
-        maybe = np.ones(len(rows), bool)
-        domains = np.array(columns[-1])
-        for domain in np.unique(domains):
-            here = domains == domain
-            smallest = self.smallest.setdefault((split, int(domain)), Smallest(limit))
-            maybe[here] = smallest.offer(hashes[here])
-        return part.filter(pa.array(maybe))
+        if limit is not None:
+            maybe = np.ones(rows.num_rows, bool)
+            domains = rows.column("domain").to_numpy()
+            for domain in np.unique(domains):
+                here = domains == domain
+                smallest = self.smallest.setdefault((split, int(domain)), Smallest(limit))
+                maybe[here] = smallest.offer(hashes[here])
+            rows = rows.filter(pa.array(maybe))
+        if rows.num_rows:
+            writers[split].write_batch(rows)
+
+    def _kept(self, split: str) -> Iterator[pa.RecordBatch]:
+        """The spooled rows that the limit keeps."""
+        threshold = {d: s.threshold() for (i, d), s in self.smallest.items() if SPLITS[i] == split}
+        for batch in _read(self._spool(split)):
+            if threshold:
+                domains, hashes = (batch.column(name).to_numpy() for name in ("domain", "hash"))
+                kept = np.zeros(batch.num_rows, bool)
+                for number, largest in threshold.items():
+                    kept |= (domains == number) & (hashes <= largest)
+                batch = batch.filter(pa.array(kept))
+            yield batch
+
+    def _keys(self, split: str) -> np.ndarray:
+        """uint64[rows]: hashes of the texts."""
+        found = [batch.column("key").to_numpy() for batch in self._kept(split)]
+        return np.concatenate(found) if found else np.empty(0, np.uint64)
+
+    def _count_shared(self) -> None:
+        """Rows of validation and test whose text is trained on."""
+        if self.only is None:
+            trained = np.concatenate([self._keys("train"), self._keys("transfer")])
+            for split in ("validation", "test"):
+                shared = np.isin(self._keys(split), trained)
+                self.counts[f"{split}_in_train"] = int(shared.sum())
 
     def _drop_empty(self, place: Place, role: str) -> None:
         if self.data.on_empty_text == "error":
@@ -179,7 +289,7 @@ class Builder:
             )
         self.num_dropped += 1
 
-    def _finish(self, files: list[File], spools: list[Path]) -> None:
+    def _finish(self, files: list[File]) -> None:
         if not any(self.num_seen):
             # Of one split that a column names, it is the name that is wrong, not the file.
             is_named = len(self.needed) == 1 and self.data.columns.split is not None
@@ -188,6 +298,7 @@ class Builder:
         for split in self.needed:
             if not self.num_seen[SPLITS.index(split)]:
                 raise no_rows(files, self.num_dropped, split, self.data)
+        self._count_shared()
         label_names = self.labels.final()
         domain_names = sorted(self.domains)
         label_of = np.array([label_names.index(n) for n in self.labels.numbers] + [UNLABELLED])
@@ -195,13 +306,13 @@ class Builder:
         identity = [FORMAT, label_names, domain_names, *self.content.identity]
         fingerprint = hashlib.sha256(json.dumps(identity).encode())
         num_rows: dict[str, int] = {}
-        for split, spool in enumerate(spools):
-            batches = self._final(split, spool, label_of, domain_of)
-            path = self.folder / f"{SPLITS[split]}.arrow"
-            batches = _hashed(batches, SPLITS[split], self.content, fingerprint)
-            num_rows[SPLITS[split]] = write_rows(path, self.schema, batches)
-            fingerprint.update(f"{split}:{num_rows[SPLITS[split]]}".encode())
-            spool.unlink()
+        for index, split in enumerate(SPLITS):
+            batches = self._final(split, label_of, domain_of)
+            path = self.folder / f"{split}.arrow"
+            batches = _hashed(batches, split, self.content, fingerprint)
+            num_rows[split] = write_rows(path, self.schema, batches)
+            fingerprint.update(f"{index}:{num_rows[split]}".encode())
+            self._spool(split).unlink()
         manifest = {
             "format": FORMAT,
             "fingerprint": fingerprint.hexdigest(),
@@ -209,44 +320,41 @@ class Builder:
             "domain_names": domain_names,
             "num_dropped": self.num_dropped,
             "num_rows": num_rows,
+            "counts": {name: count for name, count in self.counts.items() if count},
+            "sources": {split: list(found) for split, found in self.sources.items()},
             **self.content.manifest(),
         }
         (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
 
     def _final(
-        self, split: int, spool: Path, label_of: np.ndarray, domain_of: np.ndarray
+        self, split: str, label_of: np.ndarray, domain_of: np.ndarray
     ) -> Iterator[pa.RecordBatch]:
-        threshold = {d: s.threshold() for (s_, d), s in self.smallest.items() if s_ == split}
         used: set[int] = set()
 
         def renumbered() -> Iterator[pa.RecordBatch]:
-            # A file, not its path, which pyarrow would map: mapped pages stay in memory.
-            with pa.OSFile(str(spool)) as source, ipc.open_stream(source) as reader:
-                for batch in reader:
-                    domains = batch.column("domain").to_numpy()
-                    if threshold:
-                        hashes = batch.column("hash").to_numpy()
-                        kept = np.zeros(batch.num_rows, bool)
-                        for number, largest in threshold.items():
-                            kept |= (domains == number) & (hashes <= largest)
-                        batch = batch.filter(pa.array(kept))
-                        domains = batch.column("domain").to_numpy()
-                    labels = label_of[batch.column("label").to_numpy()]
-                    used.update(np.unique(labels).tolist())
-                    yield pa.RecordBatch.from_arrays(
-                        [
-                            *(batch.column(name) for name, _ in self.content.fields),
-                            labels,
-                            domain_of[domains],
-                        ],
-                        schema=self.schema,
-                    )
+            for batch in self._kept(split):
+                labels = label_of[batch.column("label").to_numpy()]
+                used.update(np.unique(labels).tolist())
+                yield pa.RecordBatch.from_arrays(
+                    [
+                        *(batch.column(name) for name, _ in self.content.fields),
+                        labels,
+                        domain_of[batch.column("domain").to_numpy()],
+                    ],
+                    schema=self.schema,
+                )
 
         yield from fixed_batches(renumbered(), self.schema)
         if self.is_language_model:
             return
-        if SPLITS[split] == "train" and "train" in self.needed and len(used) < 2:
+        if split == "train" and "train" in self.needed and len(used) < 2:
             raise one_label(self.labels.final()[used.pop()], self.data)
+
+
+def _read(spool: Path) -> Iterator[pa.RecordBatch]:
+    # A file, not its path, which pyarrow would map: mapped pages stay in memory.
+    with pa.OSFile(str(spool)) as source, ipc.open_stream(source) as reader:
+        yield from reader
 
 
 def _hashed(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from distill.config import SPLITS, Data
 from distill.data.refusals import Place, absent_column
 from distill.data.source import File
+from distill.data.split_names import remaining_holdout
 from distill.data.splits import split_of
 from distill.errors import DataError
 
@@ -40,12 +41,15 @@ def values_in(
 
 
 class Splitter:
-    """Says which split a row is in: by column, by saved subfolder, or by ``data.holdout``."""
+    """Says which split a row is in: by column, by the file's name, or by ``data.holdout``."""
 
-    def __init__(self, data: Data, only: str | None = None) -> None:
+    def __init__(self, data: Data, only: str | None = None, files: Sequence[File] = ()) -> None:
         """``only``: every row is in this split; where there is a column of splits, those that
-        ``data.splits`` calls by its name, and no others are read."""
+        ``data.splits`` calls by its name, and no others are read. ``files`` have their splits
+        assigned, all or none of them; what they do not give is cut from train."""
         self._data = data
+        self._holdout = remaining_holdout(data, files)
+        self._is_cutting = any(getattr(self._holdout, name) for name in SPLITS[1:])
         self._only = None if only is None else SPLITS.index(only)
         self._index: dict[str, int] = {}
         for i, split in enumerate(SPLITS):
@@ -56,20 +60,32 @@ class Splitter:
                     f"{name!r}: a row can be in one split only"
                 )
             self._index[name] = i
-        cut = data.holdout
-        if cut.transfer + cut.validation + cut.test >= 1:
-            raise DataError(
-                "data.holdout leaves no train rows: transfer + validation + test must be below 1, "
-                f"got {cut.transfer} + {cut.validation} + {cut.test}"
-            )
 
     @property
     def columns(self) -> list[str | None]:
         """What it reads beside the texts."""
         split = self._data.columns.split
-        if self._only is not None:
-            return [split]
-        return [split if split is not None else self._data.holdout.group]
+        return [split] if self._only is not None else [split, self._data.holdout.group]
+
+    def is_cut(self, batch: pa.RecordBatch, file: File) -> bool:
+        """Whether a hash decides about the rows of this batch, not their file or a column."""
+        name = self._data.columns.split
+        if self._only is not None or (name is not None and name in batch.schema.names):
+            return False
+        if file.split is None:
+            return name is None
+        return file.split == "train" and self._is_cutting
+
+    def source(self, split: str, batch: pa.RecordBatch, file: File) -> str:
+        """Where rows of a split come from, in words."""
+        name = self._data.columns.split
+        if name is not None and name in batch.schema.names:
+            return f"{file.uri}, column {name}"
+        if not self.is_cut(batch, file):
+            return file.uri
+        if split == "train":
+            return f"{file.uri}, less data.holdout"
+        return f"{file.uri}, {getattr(self._holdout, split):.3g} of it (data.holdout.{split})"
 
     def of(
         self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]
@@ -81,12 +97,13 @@ class Splitter:
             return self._wanted(batch, file)
         if name is not None and name in batch.schema.names:
             values = batch.column(name).to_pylist()
-        elif file.split is not None:
-            values = [file.split] * batch.num_rows
-        elif name is not None:
-            raise absent_column("data.columns.split", name, file)
-        else:
+        elif self.is_cut(batch, file):
             return self._held_out(batch, file, first_row, texts)
+        elif file.split is not None:
+            return [SPLITS.index(file.split)] * batch.num_rows
+        else:
+            assert name is not None
+            raise absent_column("data.columns.split", name, file)
         for i, value in enumerate(values):
             if value not in self._index:
                 named = ", ".join(f"{s}: {getattr(self._data.splits, s)}" for s in SPLITS)
@@ -112,7 +129,7 @@ class Splitter:
     ) -> list[int]:
         group = self._data.holdout.group
         if group is None:
-            return [split_of(text, self._data.holdout) for text in texts]
+            return [split_of(text, self._holdout) for text in texts]
         splits = []
         for i, value in enumerate(values_in(batch, group, "data.holdout.group", file)):
             if value is None:
@@ -120,5 +137,5 @@ class Splitter:
                     f"data.holdout.group {group!r} is null in {Place(file, first_row + i)}: "
                     "give every row a group, or leave data.holdout.group out"
                 )
-            splits.append(split_of(value, self._data.holdout))
+            splits.append(split_of(value, self._holdout))
         return splits

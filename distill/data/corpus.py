@@ -22,6 +22,7 @@ from distill.data.build import FORMAT, Builder, corpus_key
 from distill.data.content import Kind, matrix
 from distill.data.rows import BATCH_ROWS, RowsFile, published, streamed
 from distill.data.source import find_files
+from distill.data.split_names import assign_splits
 from distill.errors import DataError
 
 
@@ -46,6 +47,8 @@ def build_corpus(
     Every row is read once, in record batches. Raises DataError for data that cannot be used.
     """
     files = find_files(data.path)
+    if only is None:
+        files = assign_splits(files, data)
     names = tuple(labels) if labels is not None else data.labels
     if is_language_model:
         names = None
@@ -88,6 +91,10 @@ class Corpus:
         self.label_names: tuple[str, ...] = tuple(manifest["label_names"])
         self.domain_names: tuple[str, ...] = tuple(manifest["domain_names"])
         self.num_dropped: int = manifest["num_dropped"]
+        self.counts: dict[str, int] = manifest["counts"]
+        """Rows that were moved, dropped or changed, by reason: see split_names.describe."""
+        self.sources: dict[str, list[str]] = manifest["sources"]
+        """Of each split the files, in words, that its rows come from."""
         self.is_pair: bool = manifest["is_pair"]
         self.kind: Kind | None = manifest.get("kind")
         """What the documents of a language model are; None for rows of a classifier."""

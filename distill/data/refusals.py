@@ -64,7 +64,8 @@ class Labels:
             return absent_column("data.columns.label", column, place.file)
         return DataError(
             f"{place} is in the {split} split and has no label in column {column!r}: label it, "
-            "or move it to the transfer split (data.splits.transfer)"
+            "or set data.unlabelled=transfer to train on such rows' teacher answers alone, or "
+            "data.unlabelled=drop"
         )
 
 
@@ -80,7 +81,10 @@ def no_rows(
     where = files[0].uri + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     if split is None or data is None:
         return DataError(f"data.path: {where} holds no rows{dropped}: name a file with data")
-    if data.columns.split is not None or files[0].split is not None:
+    named = next((file.uri for file in files if file.split == split), None)
+    if named is not None and split != "train":
+        way_out = f"{named} is named as this split: add rows to it, or leave it out of data.path"
+    elif data.columns.split is not None:
         name = getattr(data.splits, split)
         way_out = (
             f"no row's split is {name!r} (data.splits.{split}): add such rows, or name the value "

@@ -12,7 +12,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ class File:
     format: str  # a key of formats.READERS
     size: int  # bytes
     mtime_ns: int | None  # None where the file system keeps none
-    split: str | None = None  # the subfolder of a Hugging Face DatasetDict
+    split: str | None = None  # subfolder of a saved DatasetDict; once assigned, one of SPLITS
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # ClassLabel columns
+    below: str = ""  # its path below data.path, which may say its split; "" of a lone file
 
     def identity(self) -> tuple[str, int, str, str | None]:
         """What changes when the file does: place, size and time, or the bytes without a time."""
@@ -54,14 +55,15 @@ def find_files(paths: str | tuple[str, ...]) -> list[File]:
     Raises DataError for a path without files, an unknown format or an unreachable file system.
     """
     found: list[File] = []
-    for path in (paths,) if isinstance(paths, str) else paths:
+    paths = (paths,) if isinstance(paths, str) else paths
+    for path in paths:
         try:
             found.extend(_find(path))
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"data.path {path!r} cannot be read: {_first_line(error)}") from None
     if not found:
         raise DataError("data.path is empty: name at least one file, folder, glob or URI")
-    return found
+    return found if len(paths) == 1 else _below_common_folder(found)
 
 
 def read_batches(
@@ -122,7 +124,22 @@ def _find(path: str) -> list[File]:
     infos = [i for i in _walk(filesystem, folder or "/") if matches(i.path)]
     if not infos:
         raise DataError(f"data.path: the glob {path!r} matches no file: check the pattern")
-    return [_file(filesystem, info, _shown(path, inner, info.path)) for info in infos]
+    return [
+        _file(filesystem, info, _shown(path, inner, info.path), below=_below(folder, info.path))
+        for info in infos
+    ]
+
+
+def _below_common_folder(files: list[File]) -> list[File]:
+    """Of a list of paths: below the innermost folder that holds all of them."""
+    if len({file.filesystem.type_name for file in files}) > 1:
+        return [replace(file, below=file.below or posixpath.basename(file.path)) for file in files]
+    folder = posixpath.commonpath([posixpath.dirname(file.path) for file in files])
+    return [replace(file, below=_below(folder, file.path)) for file in files]
+
+
+def _below(folder: str, path: str) -> str:
+    return posixpath.relpath(path, folder or "/")
 
 
 def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[File]:
@@ -151,7 +168,10 @@ def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[Fil
             f"data.path: the folder {shown!r} mixes {' and '.join(formats)} files: "
             f"name the ones that are meant, such as {shown}/*.{formats[-1]}"
         )
-    return [_file(filesystem, info, _shown(shown, folder, info.path)) for info in infos]
+    return [
+        _file(filesystem, info, _shown(shown, folder, info.path), below=_below(folder, info.path))
+        for info in infos
+    ]
 
 
 def _saved(filesystem: pafs.FileSystem, folder: str, shown: str, split: str | None) -> list[File]:
@@ -173,7 +193,8 @@ def _saved(filesystem: pafs.FileSystem, folder: str, shown: str, split: str | No
                 f"data.path: {shown} lists {entry['filename']}, which is missing: "
                 "copy the whole folder again"
             )
-        files.append(_file(filesystem, info, f"{shown}/{entry['filename']}", split, class_names))
+        uri, below = f"{shown}/{entry['filename']}", f"{split}/{entry['filename']}" if split else ""
+        files.append(_file(filesystem, info, uri, split, class_names, below))
     return files
 
 
@@ -183,6 +204,7 @@ def _file(
     shown: str,
     split: str | None = None,
     class_names: dict[str, tuple[str, ...]] | None = None,
+    below: str = "",
 ) -> File:
     kind = format_of(info.path)
     if kind is None:
@@ -192,7 +214,15 @@ def _file(
         )
     mtime_ns = None if info.mtime is None else info.mtime_ns
     return File(
-        filesystem, info.path, shown, kind, info.size or 0, mtime_ns, split, class_names or {}
+        filesystem,
+        info.path,
+        shown,
+        kind,
+        info.size or 0,
+        mtime_ns,
+        split,
+        class_names or {},
+        below,
     )
 
 

@@ -17,8 +17,7 @@ def split_of(key: str, holdout: Holdout) -> int:
     Independent of the seed, of the other rows and of their order: a row that is in the test
     split today stays there when the data grows.
     """
-    digest = hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest()
-    point = int.from_bytes(digest, "big") / 2**64
+    point = seed_of(key) / 2**64
     edge = 0.0
     for name in ("test", "validation", "transfer"):
         edge += getattr(holdout, name)
@@ -42,7 +41,7 @@ def row_hashes(seed: int, split: int, positions: np.ndarray) -> np.ndarray:
 
 
 def seed_of(text: str) -> int:
-    """64 bits."""
+    """64 bits: the same text in any process has the same ones, two texts have others."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 

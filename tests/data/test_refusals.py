@@ -128,8 +128,8 @@ def test_one_label_only(tmp_path, data):
 def test_split_values(tmp_path, data):
     path = write(changed(split="dev"), tmp_path / "a.csv")
     refuses(data(path), "row 1 of", "'dev'", "data.splits.validation=dev")
-    write_saved_dict(changed(split="dev"), tmp_path / "dict", ["neg", "pos"])
-    refuses(data(tmp_path / "dict"), "'dev'", "data.splits.validation=dev")
+    write_saved_dict(changed(split="exam"), tmp_path / "dict", ["neg", "pos"])
+    refuses(data(tmp_path / "dict"), "'exam'", "data.splits.validation=exam")
     same = {"validation": "test"}
     refuses(data(path, splits=same), "data.splits.validation and data.splits.test are both 'test'")
 

@@ -1,0 +1,31 @@
+"""The plan's lines about data: where each split comes from, and what became of its rows."""
+
+from __future__ import annotations
+
+from distill.config import SPLITS
+from distill.data.corpus import Corpus
+from distill.plan import Line
+
+COUNTED = {
+    "validation_in_train": "texts of validation that train or transfer also has",
+    "test_in_train": "texts of test that train or transfer also has",
+    "unlabelled_moved": "without a label: moved to transfer",
+    "unlabelled_held": "without a label: dropped, validation or test has the text",
+    "unlabelled_dropped": "without a label: dropped",
+    "validation_without_labels": "validation files without a label: left out",
+    "test_without_labels": "test files without a label: left out",
+}
+"""What a count of ``Corpus.counts`` is about."""
+
+
+def source_lines(corpus: Corpus) -> list[Line]:
+    """A line for each split that has rows, and one for each count that is not 0."""
+    lines = []
+    for split in SPLITS:
+        sources, num_rows = corpus.sources[split], len(corpus.rows(split))
+        if num_rows:
+            more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+            lines.append(Line(split, f"from {sources[0]}{more}", f"{num_rows:,} rows"))
+    for name, count in corpus.counts.items():
+        lines.append(Line("rows", COUNTED[name], f"{count:,}"))
+    return lines
