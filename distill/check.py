@@ -289,6 +289,8 @@ def _data_lines(experiment: Experiment, corpus: Corpus) -> list[Line]:
         lines.append(Line("domains", ", ".join(corpus.domain_names)))
     if corpus.num_dropped:
         lines.append(Line("dropped", "empty texts", f"{corpus.num_dropped:,} rows"))
+    if count := corpus.counts.get("stripped_names"):
+        lines.append(Line("names", "blanks around labels and domains removed", f"{count:,} values"))
     return lines
 
 

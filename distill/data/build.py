@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pyarrow import ipc
 from distill.config import SPLITS, Data
 from distill.data.columns import Splitter, values_in
 from distill.data.content import Content, content_of
+from distill.data.names import final_names, stripped
 from distill.data.refusals import Labels, Place, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
 from distill.data.source import File, read_batches
@@ -86,6 +88,7 @@ class Builder:
         self.labels = Labels(label_names)
         self.domains: dict[str, int] = {}
         self.num_dropped = 0
+        self.counts: Counter[str] = Counter()
         self.num_seen = [0] * len(SPLITS)
         self.smallest: dict[tuple[int, int], Smallest] = {}
 
@@ -95,18 +98,21 @@ class Builder:
         label = None if self.is_language_model else columns.label
         wanted = [*self.content.strings, label, columns.domain]
         names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
-        for key, kept in zip(("features", "messages"), self.content.kept, strict=True):
-            if twice := set(names) & set(kept):
+        kept = self.content.kept
+        for key, special in (("features", kept.numbers), ("messages", kept.chats)):
+            if twice := set(names) & set(special):
                 raise DataError(
                     f"data.columns.{key} names {twice.pop()!r}, which is also the label, domain, "
                     "split or group of a row: a column is one of them"
                 )
+        groups = (columns.domain, self.data.holdout.group)
+        kept = kept._replace(groups=tuple(n for n in groups if n is not None))
         spools = [self.folder / f"{split}.spool" for split in SPLITS]
         writers = [ipc.new_stream(str(path), self.spool) for path in spools]
         try:
             for file in files:
                 first_row = 1
-                for batch in read_batches(file, names, self.content.kept):
+                for batch in read_batches(file, names, kept):
                     for split, part in self._sorted(batch, file, first_row):
                         writers[split].write_batch(part)
                     first_row += batch.num_rows
@@ -125,6 +131,7 @@ class Builder:
         contents, keys = self.content.of(batch, file, first_row)
         labels = self._labels_in(batch, file)
         domains = values_in(batch, names.domain, "data.columns.domain", file)
+        domains = stripped(domains, self.counts)
         rows: list[list[tuple]] = [[] for _ in SPLITS]
         for i, split in enumerate(self.splitter.of(batch, file, first_row, keys)):
             if split is None:
@@ -149,7 +156,8 @@ class Builder:
             return None
         # A file of transfer rows alone may lack the column; Labels refuses other rows without.
         name = self.data.columns.label
-        return values_in(batch, name, "data.columns.label", file, may_lack=True)
+        labels = values_in(batch, name, "data.columns.label", file, may_lack=True)
+        return stripped(labels, self.counts, self.labels.given or ())
 
     def _limited(self, split: int, rows: list[tuple]) -> pa.RecordBatch:
         start = self.num_seen[split]
@@ -188,9 +196,10 @@ class Builder:
             if not self.num_seen[SPLITS.index(split)]:
                 raise no_rows(files, self.num_dropped, split, self.data)
         label_names = self.labels.final()
-        domain_names = sorted(self.domains)
-        label_of = np.array([label_names.index(n) for n in self.labels.numbers] + [UNLABELLED])
-        domain_of = np.array([domain_names.index(n) for n in self.domains] + [NONE])
+        finals = final_names(self.domains)
+        domain_names = sorted(set(finals.values()))
+        label_of = np.array([*self.labels.indices(), UNLABELLED])
+        domain_of = np.array([domain_names.index(finals[n]) for n in self.domains] + [NONE])
         identity = [FORMAT, label_names, domain_names, *self.content.identity]
         fingerprint = hashlib.sha256(json.dumps(identity).encode())
         num_rows: dict[str, int] = {}
@@ -207,6 +216,7 @@ class Builder:
             "label_names": label_names,
             "domain_names": domain_names,
             "num_dropped": self.num_dropped,
+            "counts": dict(self.counts),
             "num_rows": num_rows,
             **self.content.manifest(),
         }
@@ -215,28 +225,33 @@ class Builder:
     def _final(
         self, split: int, spool: Path, label_of: np.ndarray, domain_of: np.ndarray
     ) -> Iterator[pa.RecordBatch]:
-        threshold = {d: s.threshold() for (s_, d), s in self.smallest.items() if s_ == split}
+        # Before the end of the stream two domains may have been one.
+        smallest: dict[int, Smallest] = {}
+        for (s, domain), kept in self.smallest.items():
+            if s == split:
+                final = int(domain_of[domain])
+                smallest[final] = smallest[final].joined(kept) if final in smallest else kept
+        threshold = {domain: kept.threshold() for domain, kept in smallest.items()}
         used: set[int] = set()
 
         def renumbered() -> Iterator[pa.RecordBatch]:
             # A file, not its path, which pyarrow would map: mapped pages stay in memory.
             with pa.OSFile(str(spool)) as source, ipc.open_stream(source) as reader:
                 for batch in reader:
-                    domains = batch.column("domain").to_numpy()
+                    domains = domain_of[batch.column("domain").to_numpy()]
                     if threshold:
                         hashes = batch.column("hash").to_numpy()
                         kept = np.zeros(batch.num_rows, bool)
                         for number, largest in threshold.items():
                             kept |= (domains == number) & (hashes <= largest)
-                        batch = batch.filter(pa.array(kept))
-                        domains = batch.column("domain").to_numpy()
+                        batch, domains = batch.filter(pa.array(kept)), domains[kept]
                     labels = label_of[batch.column("label").to_numpy()]
                     used.update(np.unique(labels).tolist())
                     yield pa.RecordBatch.from_arrays(
                         [
                             *(batch.column(name) for name, _ in self.content.fields),
                             labels,
-                            domain_of[domains],
+                            domains,
                         ],
                         schema=self.schema,
                     )

@@ -88,6 +88,8 @@ class Corpus:
         self.label_names: tuple[str, ...] = tuple(manifest["label_names"])
         self.domain_names: tuple[str, ...] = tuple(manifest["domain_names"])
         self.num_dropped: int = manifest["num_dropped"]
+        self.counts: dict[str, int] = manifest.get("counts", {})
+        """How many values were changed as they were read, by what changed them."""
         self.is_pair: bool = manifest["is_pair"]
         self.kind: Kind | None = manifest.get("kind")
         """What the documents of a language model are; None for rows of a classifier."""
