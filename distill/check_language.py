@@ -408,6 +408,7 @@ def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
         "cut to data.max_length": blocks.num_truncated,
         "dropped: no token to learn": blocks.num_unlearnable,
         "dropped: empty": corpus.num_dropped,
+        "blanks around the domain removed": corpus.counts.get("stripped_names", 0),
     }.items():
         if count:
             lines.append(Line("rows", what, f"{count:,}"))

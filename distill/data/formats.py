@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -134,7 +134,7 @@ def read_csv(
 ) -> Iterator[pa.RecordBatch]:
     """Every value as bytes: types guessed from the first block would fail in a later one."""
     first, has_rows = _first_record(filesystem, path, uri)
-    names, separator = _separated(first, path, columns)
+    names, separator = _separated(first, path, uri, columns)
     wanted = _present(names, columns)
     if first and not wanted:
         yield _without_columns(int(has_rows))
@@ -171,13 +171,15 @@ def _is_quoted(filesystem: pafs.FileSystem, path: str, names: list[str]) -> bool
     do not fit the header, for a value holds a tab or a newline. Else a quote is a character like
     any other (the media type text/tab-separated-values knows no quoting).
     """
+    compute: Any = pc  # has functions that only run time knows
     convert = csv.ConvertOptions(column_types={name: pa.binary() for name in names})
     try:
         with _text(filesystem, path) as stream:
             for batch in _open_csv(stream, TAB, False, convert):
                 for column in batch.columns:
-                    opened = column.filter(pc.starts_with(column, '"'))
-                    if not pc.all(pc.match_substring_regex(opened, QUOTED), min_count=0).as_py():
+                    opened = column.filter(compute.starts_with(column, '"'))
+                    is_closed = compute.match_substring_regex(opened, QUOTED)
+                    if not compute.all(is_closed, min_count=0).as_py():
                         return False
     except pa.ArrowInvalid:
         pass
@@ -217,7 +219,7 @@ def arrow_header(filesystem: pafs.FileSystem, path: str, uri: str, columns: Colu
 
 def csv_header(filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns) -> Header:
     first, _ = _first_record(filesystem, path, uri)
-    names, separator = _separated(first, path, columns)
+    names, separator = _separated(first, path, uri, columns)
     return Header(names, separator=separator)
 
 
@@ -309,7 +311,7 @@ def _end_of_record(head: bytes) -> int:
     return 0
 
 
-def _separated(first: bytes, path: str, columns: Sequence[str]) -> tuple[list[str], str]:
+def _separated(first: bytes, path: str, uri: str, columns: Columns) -> tuple[list[str], str]:
     """A CSV header's names, and the separator that gives most of ``columns``.
 
     Of equal ones that which gives most names, then the one that the file's ending stands for.
@@ -323,6 +325,10 @@ def _separated(first: bytes, path: str, columns: Sequence[str]) -> tuple[list[st
             names = csv.read_csv(pa.BufferReader(first), parse_options=options).schema.names
         except pa.ArrowInvalid:  # no header, or one that Arrow refuses again where it is read
             names = []
+        except UnicodeDecodeError:
+            raise DataError(
+                f"data.path: the header of {uri} is not UTF-8: convert the file to UTF-8"
+            ) from None
         found.append((names, separator))
     return max(found, key=lambda f: (len(set(f[0]) & set(columns)), len(f[0])))
 

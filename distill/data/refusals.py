@@ -39,7 +39,7 @@ class Labels:
         if label is None:
             raise self._missing(split, place, data)
         if self.given is not None:
-            return self.numbers[self._named(label, place)]
+            return self.numbers[self._named(label, place, data.columns.label)]
         if split == "train":
             self._in_train.add(label)
         self._places.setdefault(label, (split, place))
@@ -80,7 +80,7 @@ class Labels:
         is_known = self.given is not None or self.numbers.keys() <= self._known()
         return {n: n for n in self.numbers} if is_known else final_names(self.numbers)
 
-    def _named(self, label: str, place: Place) -> str:
+    def _named(self, label: str, place: Place, column: str) -> str:
         """The given name that a label is: as written, or in another form."""
         if label in self.numbers:
             return label
@@ -88,8 +88,9 @@ class Labels:
         for form in (label, *([str(int(match[1]))] if match else [])):
             if form in self._forms:
                 return self._forms[form]
+        declared = " (a ClassLabel name)" if place.file.class_names_of(column) else ""
         raise DataError(
-            f"the label {label!r} in {place} is not among the labels "
+            f"the label {label!r}{declared} in {place} is not among the labels "
             f"{', '.join(self.given or ())}: add it to data.labels, or remove the row"
         )
 
@@ -128,11 +129,12 @@ class Labels:
                 )
 
     def _refuse_other_declarations(self) -> None:
-        (first, file), *others = self._declared.items() or [((), None)]
-        for names, other in others:
+        declared = list(self._declared.items())
+        for names, other in declared[1:]:
+            first, file = declared[0]
             if not set(names) & set(first):
                 raise DataError(
-                    f"{file.uri if file else ''} names its classes {', '.join(first)}, and "
+                    f"{file.uri} names its classes {', '.join(first)}, and "
                     f"{other.uri} {', '.join(names)}: no name is in both: name the files that "
                     "belong together, or list all labels in data.labels"
                 )

@@ -12,7 +12,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ SIDECARS = {
     "state.json",
 }
 """Files about the data beside it, in clones of the Hugging Face Hub and in saved datasets."""
+NUM_LISTED = 30  # columns in a message
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -125,7 +126,7 @@ def read_batches(
         for batch in reader(file.filesystem, file.path, file.uri, wanted, kept):
             if batch.num_rows and not batch.schema.names:
                 raise DataError(
-                    f"data.path: {file.uri} has none of the columns {', '.join(wanted)}: "
+                    f"data.path: {file.uri} has none of the columns {_listed(wanted)}: "
                     f"{columns_shown(file)}"
                 )
             arrays = {
@@ -164,11 +165,16 @@ def columns_shown(file: File) -> str:
     """The columns of a file, the fields of nested ones, and what separates those of CSV."""
     header = _header(file)
     fields = {name: f"{name} {{{', '.join(inner)}}}" for name, inner in header.nested.items()}
-    shown = ", ".join(fields.get(name, name) for name in column_names(file)) or "none"
+    shown = _listed([fields.get(name, name) for name in column_names(file)]) or "none"
     if header.separator is not None:
         shown += f" (separated by {'tabs' if header.separator == TAB else repr(header.separator)})"
     hint = "; flatten nested objects, or write one object a row" if fields else ""
     return f"its columns are {shown}{hint}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+    return ", ".join(names[:NUM_LISTED]) + more
 
 
 def _header(file: File) -> Header:
@@ -217,9 +223,16 @@ def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[Fil
     if len(formats) > 1:
         raise DataError(
             f"data.path: the folder {shown!r} mixes {' and '.join(formats)} files: "
-            f"name the ones that are meant, such as {shown}/*.{formats[-1]}"
+            f"name the ones that are meant, such as {_alike(infos, formats[-1], folder, shown)}"
         )
     return [_file(filesystem, info, _shown(shown, folder, info.path)) for info in infos]
+
+
+def _alike(infos: list[pafs.FileInfo], kind: str, folder: str, shown: str) -> str:
+    """A glob for the files of one format in a folder."""
+    path = next(info.path for info in infos if format_of(info.path) == kind)
+    inner = posixpath.relpath(path, folder)
+    return f"{shown}/{'**/' if '/' in inner else ''}*{posixpath.splitext(inner)[1]}"
 
 
 def _saved(filesystem: pafs.FileSystem, folder: str, shown: str, split: str | None) -> list[File]:

@@ -34,7 +34,8 @@ def as_strings(
         array = array.dictionary_decode()
         kind = array.type
     if pt.is_floating(kind):
-        array = _integers(pc.if_else(pc.is_nan(array), None, array), column, uri)
+        without_nan = pa.array(array.to_numpy(zero_copy_only=False), from_pandas=True)
+        array = _integers(without_nan, column, uri)
         kind = array.type
     if pt.is_decimal(kind) and not is_group:
         array = _integers(array, column, uri)
@@ -98,9 +99,10 @@ def _iso(array: pa.Array) -> pa.Array:
     kind: Any = array.type
     if pt.is_timestamp(kind) and kind.tz is not None:
         array = array.cast(pa.timestamp(kind.unit, "UTC"))
-    text: Any = array.cast(pa.large_string())
+    compute: Any = pc  # has functions that only run time knows
+    text = array.cast(pa.large_string())
     for pattern, new in ((" ", "T"), (r"(\.\d*?)0+(Z?)$", r"\1\2"), (r"\.(Z?)$", r"\1")):
-        text = pc.replace_substring_regex(text, pattern=pattern, replacement=new)
+        text = compute.replace_substring_regex(text, pattern=pattern, replacement=new)
     return text
 
 
