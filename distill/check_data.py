@@ -7,6 +7,7 @@ from distill.data.corpus import Corpus
 from distill.plan import Line
 
 COUNTED = {
+    "stripped_names": "labels and domains: blanks around them removed",
     "validation_in_train": "texts of validation that train or transfer also has",
     "test_in_train": "texts of test that train or transfer also has",
     "unlabelled_moved": "without a label: moved to transfer",

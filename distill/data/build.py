@@ -21,6 +21,7 @@ from pyarrow import ipc
 from distill.config import SPLITS, Data
 from distill.data.columns import Splitter, values_in
 from distill.data.content import Content, content_of
+from distill.data.names import final_names, stripped
 from distill.data.refusals import Labels, Place, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
 from distill.data.source import File, read_batches
@@ -111,12 +112,15 @@ class Builder:
         label = None if self.is_language_model else columns.label
         wanted = [*self.content.strings, label, columns.domain]
         names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
-        for key, kept in zip(("features", "messages"), self.content.kept, strict=True):
-            if twice := set(names) & set(kept):
+        kept = self.content.kept
+        for key, special in (("features", kept.numbers), ("messages", kept.chats)):
+            if twice := set(names) & set(special):
                 raise DataError(
                     f"data.columns.{key} names {twice.pop()!r}, which is also the label, domain, "
                     "split or group of a row: a column is one of them"
                 )
+        groups = (columns.domain, self.data.holdout.group)
+        kept = kept._replace(groups=tuple(n for n in groups if n is not None))
         files = self._with_labels(files)
         self.splitter = Splitter(self.data, self.only, files)
         with ExitStack() as stack:
@@ -124,7 +128,7 @@ class Builder:
             moved = stack.enter_context(self._writer(MOVED))
             for file in files:
                 first_row = 1
-                for batch in read_batches(file, names, self.content.kept):
+                for batch in read_batches(file, names, kept):
                     for split, part in self._sorted(batch, file, first_row):
                         if split == MOVED:
                             moved.write_batch(part)
@@ -159,10 +163,10 @@ class Builder:
     def _has_label(self, file: File) -> bool:
         name = self.data.columns.label
         return any(
-            label not in (None, "", "-1")
+            label not in (None, "-1")
             for batch in read_batches(file, (name,))
             if name in batch.schema.names
-            for label in batch.column(name).to_pylist()
+            for label in stripped(batch.column(name).to_pylist(), Counter())
         )
 
     def _sorted(
@@ -175,6 +179,7 @@ class Builder:
         contents, keys = self.content.of(batch, file, first_row)
         labels = self._labels_in(batch, file)
         domains = values_in(batch, names.domain, "data.columns.domain", file)
+        domains = stripped(domains, self.counts)
         is_cut = self.splitter.is_cut(batch, file)
         rows: dict[str, list[tuple]] = {split: [] for split in (*SPLITS, MOVED)}
         for i, index in enumerate(self.splitter.of(batch, file, first_row, keys)):
@@ -236,7 +241,8 @@ class Builder:
             return None
         # A file of transfer rows alone may lack the column; Labels refuses other rows without.
         name = self.data.columns.label
-        return values_in(batch, name, "data.columns.label", file, may_lack=True)
+        labels = values_in(batch, name, "data.columns.label", file, may_lack=True)
+        return stripped(labels, self.counts, self.labels.given or ())
 
     def _write(self, rows: pa.RecordBatch, split: int, writers: list[Any]) -> None:
         """Into the spool, without rows that a limit certainly does not keep."""
@@ -256,16 +262,30 @@ class Builder:
         if rows.num_rows:
             writers[split].write_batch(rows)
 
+    def _domain_numbers(self) -> tuple[list[str], np.ndarray]:
+        """Domain names, and the final number of each provisional one; the last is of no domain."""
+        finals = final_names(self.domains)
+        names = sorted(set(finals.values()))
+        return names, np.array([*(names.index(finals[name]) for name in self.domains), NONE])
+
     def _kept(self, split: str) -> Iterator[pa.RecordBatch]:
         """The spooled rows that the limit keeps."""
-        threshold = {d: s.threshold() for (i, d), s in self.smallest.items() if SPLITS[i] == split}
+        _, domain_of = self._domain_numbers()
+        # Before the end of the stream two domains may have been one.
+        smallest: dict[int, Smallest] = {}
+        for (index, domain), kept in self.smallest.items():
+            if SPLITS[index] == split:
+                final = int(domain_of[domain])
+                smallest[final] = smallest[final].joined(kept) if final in smallest else kept
+        threshold = {domain: kept.threshold() for domain, kept in smallest.items()}
         for batch in _read(self._spool(split)):
             if threshold:
-                domains, hashes = (batch.column(name).to_numpy() for name in ("domain", "hash"))
-                kept = np.zeros(batch.num_rows, bool)
+                domains = domain_of[batch.column("domain").to_numpy()]
+                hashes = batch.column("hash").to_numpy()
+                is_kept = np.zeros(batch.num_rows, bool)
                 for number, largest in threshold.items():
-                    kept |= (domains == number) & (hashes <= largest)
-                batch = batch.filter(pa.array(kept))
+                    is_kept |= (domains == number) & (hashes <= largest)
+                batch = batch.filter(pa.array(is_kept))
             yield batch
 
     def _keys(self, split: str) -> np.ndarray:
@@ -300,9 +320,8 @@ class Builder:
                 raise no_rows(files, self.num_dropped, split, self.data)
         self._count_shared()
         label_names = self.labels.final()
-        domain_names = sorted(self.domains)
-        label_of = np.array([label_names.index(n) for n in self.labels.numbers] + [UNLABELLED])
-        domain_of = np.array([domain_names.index(n) for n in self.domains] + [NONE])
+        domain_names, domain_of = self._domain_numbers()
+        label_of = np.array([*self.labels.indices(), UNLABELLED])
         identity = [FORMAT, label_names, domain_names, *self.content.identity]
         fingerprint = hashlib.sha256(json.dumps(identity).encode())
         num_rows: dict[str, int] = {}

@@ -92,7 +92,8 @@ class Corpus:
         self.domain_names: tuple[str, ...] = tuple(manifest["domain_names"])
         self.num_dropped: int = manifest["num_dropped"]
         self.counts: dict[str, int] = manifest["counts"]
-        """Rows that were moved, dropped or changed, by reason: see split_names.describe."""
+        """Rows that were moved or dropped, and values that were changed, by reason: see
+        check_data.COUNTED."""
         self.sources: dict[str, list[str]] = manifest["sources"]
         """Of each split the files, in words, that its rows come from."""
         self.is_pair: bool = manifest["is_pair"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from distill.config import Data
-from distill.data.source import File, column_names
+from distill.data.names import INTEGRAL, final_names, is_number
+from distill.data.source import File, column_names, columns_shown
 from distill.errors import DataError
 
 
@@ -20,42 +21,123 @@ class Place(NamedTuple):
 
 
 class Labels:
-    """Numbers labels as they come, and remembers where each was first seen outside train."""
+    """Numbers labels as they come, and remembers where each was first seen."""
 
     def __init__(self, names: tuple[str, ...] | None) -> None:
-        self._given = names
-        self._in_train: set[str] = set()
-        self._elsewhere: dict[str, tuple[str, Place]] = {}
+        """``names``: all labels in class order, where data.labels or the teachers give them."""
+        self.given = names
         self.numbers: dict[str, int] = {n: i for i, n in enumerate(names or ())}
+        self._forms = _forms(names or ())
+        self._is_integral = all(map(INTEGRAL.fullmatch, self._forms))
+        self._in_train: set[str] = set()
+        self._places: dict[str, tuple[str, Place]] = {}
+        self._declared: dict[tuple[str, ...], File] = {}
+        self._words: dict[str, tuple[str, Place]] = {}
+        self._figures: dict[str, tuple[str, Place]] = {}
 
     def number(self, label: str | None, split: str, place: Place, data: Data) -> int:
         if label is None:
             raise self._missing(split, place, data)
-        if self._given is not None:
-            if label not in self.numbers:
-                raise DataError(
-                    f"the label {label!r} in {place} is not among the labels "
-                    f"{', '.join(self._given)}: add it to data.labels, or remove the row"
-                )
-        elif split == "train":
+        if self.given is not None:
+            return self.numbers[self._named(label, place, data.columns.label)]
+        if split == "train":
             self._in_train.add(label)
-        else:
-            self._elsewhere.setdefault(label, (split, place))
+        self._places.setdefault(label, (split, place))
+        self._remember(label, place, data.columns.label)
         return self.numbers.setdefault(label, len(self.numbers))
 
     def final(self) -> list[str]:
-        """Class names in class order. Raises DataError for a label that train never has."""
-        if self._given is not None:
-            return list(self._given)
-        for label, (split, place) in self._elsewhere.items():
-            if label not in self._in_train:
+        """Class names in class order: those given, else those of the train split, sorted.
+
+        Names that a file declares (ClassLabel) are sorted too: they give names, but no order.
+        Raises DataError for a label that train never has, and for names that mean the same.
+        """
+        if self.given is not None:
+            return list(self.given)
+        if not self.numbers.keys() <= self._known():
+            self._refuse_two_kinds()
+            self._refuse_two_cases()
+        self._refuse_other_declarations()
+        finals = self._finals()
+        in_train = {finals[label] for label in self._in_train}
+        for label, (split, place) in self._places.items():
+            if finals[label] not in in_train:
                 raise DataError(
                     f"the label {label!r} of the {split} split ({place}) never occurs in the train "
-                    f"split, which has {', '.join(sorted(self._in_train))}: add train rows with "
+                    f"split, which has {', '.join(sorted(in_train))}: add train rows with "
                     "it, remove the row, or list all labels in data.labels"
                 )
-        is_numeric = all(n.removeprefix("-").isdecimal() for n in self._in_train)
-        return sorted(self._in_train, key=lambda n: (int(n) if is_numeric else 0, n))
+        is_numeric = all(n.removeprefix("-").isdecimal() for n in in_train)
+        return sorted(in_train, key=lambda n: (int(n) if is_numeric else 0, n))
+
+    def indices(self) -> list[int]:
+        """The class of each number that was given to a label, in the order of the numbers."""
+        index = {name: i for i, name in enumerate(self.final())}
+        finals = self._finals()
+        return [index[finals[label]] for label in self.numbers]
+
+    def _finals(self) -> dict[str, str]:
+        is_known = self.given is not None or self.numbers.keys() <= self._known()
+        return {n: n for n in self.numbers} if is_known else final_names(self.numbers)
+
+    def _named(self, label: str, place: Place, column: str) -> str:
+        """The given name that a label is: as written, or in another form."""
+        if label in self.numbers:
+            return label
+        match = INTEGRAL.fullmatch(label) if self._is_integral else None
+        for form in (label, *([str(int(match[1]))] if match else [])):
+            if form in self._forms:
+                return self._forms[form]
+        declared = " (a ClassLabel name)" if place.file.class_names_of(column) else ""
+        raise DataError(
+            f"the label {label!r}{declared} in {place} is not among the labels "
+            f"{', '.join(self.given or ())}: add it to data.labels, or remove the row"
+        )
+
+    def _known(self) -> set[str]:
+        """Names that files declare as their classes."""
+        return set().union(*self._declared)
+
+    def _remember(self, label: str, place: Place, column: str) -> None:
+        file = place.file
+        if column in file.folder_columns:  # one label a file, whatever it is
+            return
+        if (names := file.class_names_of(column)) is not None:
+            self._declared.setdefault(names, file)
+        kind = self._figures if is_number(label) else self._words
+        kind.setdefault(file.uri, (label, place))
+
+    def _refuse_two_kinds(self) -> None:
+        words = [self._words[uri] for uri in self._words if uri not in self._figures]
+        figures = [self._figures[uri] for uri in self._figures if uri not in self._words]
+        if words and figures:
+            (word, place), (figure, other) = words[0], figures[0]
+            raise DataError(
+                f"labels are words in one file and numbers in another: {word!r} in {place}, "
+                f"{figure!r} in {other}: write them alike, or list all labels in data.labels"
+            )
+
+    def _refuse_two_cases(self) -> None:
+        seen: dict[str, str] = {}
+        for label in self.numbers:
+            first = seen.setdefault(label.casefold(), label)
+            if first != label:
+                raise DataError(
+                    f"the labels {first!r} ({self._places[first][1]}) and {label!r} "
+                    f"({self._places[label][1]}) are equal but for case: write them alike, or "
+                    "list all labels, with both, in data.labels"
+                )
+
+    def _refuse_other_declarations(self) -> None:
+        declared = list(self._declared.items())
+        for names, other in declared[1:]:
+            first, file = declared[0]
+            if not set(names) & set(first):
+                raise DataError(
+                    f"{file.uri} names its classes {', '.join(first)}, and "
+                    f"{other.uri} {', '.join(names)}: no name is in both: name the files that "
+                    "belong together, or list all labels in data.labels"
+                )
 
     def _missing(self, split: str, place: Place, data: Data) -> DataError:
         column = data.columns.label
@@ -69,9 +151,15 @@ class Labels:
         )
 
 
+def _forms(names: tuple[str, ...]) -> dict[str, str]:
+    """Other forms of given names, each with the first name that has it."""
+    plain = {name: name.strip() for name in reversed(names)}
+    finals = final_names(plain.values())
+    return {finals[p]: name for name, p in plain.items()} | {p: n for n, p in plain.items()}
+
+
 def absent_column(key: str, name: str, file: File) -> DataError:
-    existing = ", ".join(column_names(file)) or "none"
-    return DataError(f"{key} {name!r} is not a column of {file.uri}: its columns are {existing}")
+    return DataError(f"{key} {name!r} is not a column of {file.uri}: {columns_shown(file)}")
 
 
 def no_rows(

@@ -1,8 +1,9 @@
 """Data files as a stream of record batches of strings, whatever their format and place.
 
 ``find_files`` turns ``data.path`` into files, ``read_batches`` streams one of them. Formats are
-Parquet, Arrow (file or stream; Feather), JSON lines (or one JSON array), CSV, and folders that
-Hugging Face ``datasets`` saved. A URI goes to pyarrow's file systems first, else to fsspec.
+Parquet, Arrow (file or stream; Feather), JSON lines (or one JSON array), CSV (separated by commas,
+semicolons or tabs), and folders that Hugging Face ``datasets`` saved. Folders named ``key=value``
+(Hive) are columns that a file may lack. A URI goes to pyarrow's file systems first, else to fsspec.
 """
 
 from __future__ import annotations
@@ -11,17 +12,40 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from distill.data.formats import READERS, Kept, format_of
+from distill.data.formats import (
+    HEADERS,
+    READERS,
+    TAB,
+    TEXT,
+    Header,
+    Kept,
+    class_names,
+    endings,
+    format_of,
+)
 from distill.data.strings import as_json, as_strings
 from distill.errors import DataError
+
+SIDECARS = {
+    "croissant.json",
+    "dataset_dict.json",
+    "dataset_info.json",
+    "dataset_infos.json",
+    "state.json",
+}
+"""Files about the data beside it, in clones of the Hugging Face Hub and in saved datasets."""
+NUM_LISTED = 30  # columns in a message
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -35,7 +59,7 @@ class File:
     size: int  # bytes
     mtime_ns: int | None  # None where the file system keeps none
     split: str | None = None  # subfolder of a saved DatasetDict; once assigned, one of SPLITS
-    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # ClassLabel columns
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of a saved folder
     below: str = ""  # its path below data.path, which may say its split; "" of a lone file
 
     def identity(self) -> tuple[str, int, str, str | None]:
@@ -47,6 +71,24 @@ class File:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
         return self.uri, self.size, digest.hexdigest(), self.split
+
+    def class_names_of(self, column: str) -> tuple[str, ...] | None:
+        """Of a ClassLabel column, as the saved folder or the file's own schema declares it."""
+        return self.class_names.get(column) or self._own_class_names.get(column)
+
+    @cached_property
+    def _own_class_names(self) -> dict[str, tuple[str, ...]]:
+        return {} if self.format in TEXT else self.header.class_names
+
+    @cached_property
+    def folder_columns(self) -> dict[str, str | None]:
+        """Columns that the folders of its path give: ``label=neg/part-0.parquet``."""
+        pairs = [name.split("=", 1) for name in self.path.split("/")[:-1] if name.find("=") > 0]
+        return {unquote(k): None if v == HIVE_NULL else unquote(v) for k, v in pairs}
+
+    @cached_property
+    def header(self) -> Header:
+        return HEADERS[self.format](self.filesystem, self.path, self.uri, ())
 
 
 def find_files(paths: str | tuple[str, ...]) -> list[File]:
@@ -74,17 +116,29 @@ def read_batches(
     """Record batches with those of ``columns`` that the file has, each as UTF-8 large_string.
 
     Integers and booleans become "0", "1", …; ClassLabel integers their names (-1: null). Columns
-    in ``kept`` come too: numbers keep their type (CSV: bytes), chats become JSON. Raises DataError
-    for a file that is not of its format, a value that is no string, or bad UTF-8.
+    in ``kept`` come too: numbers keep their type (CSV: bytes), chats become JSON. A column that the
+    file lacks and a folder of its path names has that folder's value in every row. Raises DataError
+    for a file that is not of its format, rows without any of the columns, a value that is no
+    string, or bad UTF-8.
     """
     first_row = 1
     try:
         reader = READERS[file.format]
         wanted = columns + kept.numbers + kept.chats
         for batch in reader(file.filesystem, file.path, file.uri, wanted, kept):
+            if batch.num_rows and not batch.schema.names:
+                raise DataError(
+                    f"data.path: {file.uri} has none of the columns {_listed(wanted)}: "
+                    f"{columns_shown(file)}"
+                )
             arrays = {
                 name: as_strings(
-                    batch.column(name), name, file.uri, first_row, file.class_names.get(name)
+                    batch.column(name),
+                    name,
+                    file.uri,
+                    first_row,
+                    file.class_names_of(name),
+                    name in kept.groups,
                 )
                 for name in columns
                 if name in batch.schema.names
@@ -93,6 +147,9 @@ def read_batches(
                 arrays[name] = batch.column(name)
             for name in set(kept.chats) & set(batch.schema.names):
                 arrays[name] = as_json(batch.column(name), name, file.uri, first_row)
+            for name in set(columns) & set(file.folder_columns) - set(batch.schema.names):
+                value = [file.folder_columns[name]] * batch.num_rows
+                arrays[name] = pa.array(value, pa.large_string())
             yield pa.RecordBatch.from_pydict(arrays)
             first_row += batch.num_rows
     except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError) as error:
@@ -102,12 +159,31 @@ def read_batches(
 
 
 def column_names(file: File) -> list[str]:
-    """All columns of a file, for messages."""
+    """All columns of a file, those of its folders last; for messages."""
+    return list(dict.fromkeys([*_header(file).names, *file.folder_columns]))
+
+
+def columns_shown(file: File) -> str:
+    """The columns of a file, the fields of nested ones, and what separates those of CSV."""
+    header = _header(file)
+    fields = {name: f"{name} {{{', '.join(inner)}}}" for name, inner in header.nested.items()}
+    shown = _listed([fields.get(name, name) for name in column_names(file)]) or "none"
+    if header.separator is not None:
+        shown += f" (separated by {'tabs' if header.separator == TAB else repr(header.separator)})"
+    hint = "; flatten nested objects, or write one object a row" if fields else ""
+    return f"its columns are {shown}{hint}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+    return ", ".join(names[:NUM_LISTED]) + more
+
+
+def _header(file: File) -> Header:
     try:
-        batches = READERS[file.format](file.filesystem, file.path, file.uri, None, Kept())
-        return next((batch.schema.names for batch in batches), [])
+        return file.header
     except (OSError, pa.ArrowException, UnicodeDecodeError, RecursionError):
-        return []
+        return Header([])
 
 
 def _find(path: str) -> list[File]:
@@ -155,18 +231,16 @@ def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[Fil
         info
         for info in _walk(filesystem, folder)
         if format_of(info.path)
+        and posixpath.basename(info.path) not in SIDECARS
         and not any(p[0] in "._" for p in posixpath.relpath(info.path, folder).split("/"))
     ]
     formats = sorted({str(format_of(info.path)) for info in infos})
     if not infos:
-        raise DataError(
-            f"data.path: the folder {shown!r} holds no data file: .parquet, .arrow, .feather, "
-            ".jsonl, .json and .csv are read"
-        )
+        raise DataError(f"data.path: the folder {shown!r} holds no data file: {endings()}")
     if len(formats) > 1:
         raise DataError(
             f"data.path: the folder {shown!r} mixes {' and '.join(formats)} files: "
-            f"name the ones that are meant, such as {shown}/*.{formats[-1]}"
+            f"name the ones that are meant, such as {_alike(infos, formats[-1], folder, shown)}"
         )
     return [
         _file(filesystem, info, _shown(shown, folder, info.path), below=_below(folder, info.path))
@@ -174,17 +248,20 @@ def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[Fil
     ]
 
 
+def _alike(infos: list[pafs.FileInfo], kind: str, folder: str, shown: str) -> str:
+    """A glob for the files of one format in a folder."""
+    path = next(info.path for info in infos if format_of(info.path) == kind)
+    inner = posixpath.relpath(path, folder)
+    return f"{shown}/{'**/' if '/' in inner else ''}*{posixpath.splitext(inner)[1]}"
+
+
 def _saved(filesystem: pafs.FileSystem, folder: str, shown: str, split: str | None) -> list[File]:
     """The Arrow files of one Hugging Face ``Dataset.save_to_disk`` folder."""
     state = _read_json(filesystem, f"{folder}/state.json")
     if state is None:
         raise DataError(f"data.path: {shown} has no state.json: save the dataset again")
-    features = (_read_json(filesystem, f"{folder}/dataset_info.json") or {}).get("features") or {}
-    class_names = {
-        name: tuple(feature["names"])
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
+    info = _read_json(filesystem, f"{folder}/dataset_info.json") or {}
+    names = class_names(info.get("features"))
     files = []
     for entry in state["_data_files"]:
         info = filesystem.get_file_info(f"{folder}/{entry['filename']}")
@@ -194,7 +271,7 @@ def _saved(filesystem: pafs.FileSystem, folder: str, shown: str, split: str | No
                 "copy the whole folder again"
             )
         uri, below = f"{shown}/{entry['filename']}", f"{split}/{entry['filename']}" if split else ""
-        files.append(_file(filesystem, info, uri, split, class_names, below))
+        files.append(_file(filesystem, info, uri, split, names, below))
     return files
 
 
@@ -208,10 +285,7 @@ def _file(
 ) -> File:
     kind = format_of(info.path)
     if kind is None:
-        raise DataError(
-            f"data.path: {shown!r} has an ending that is not known: .parquet, .arrow, .feather, "
-            ".jsonl, .json and .csv are read"
-        )
+        raise DataError(f"data.path: {shown!r} has an ending that is not known: {endings()}")
     mtime_ns = None if info.mtime is None else info.mtime_ns
     return File(
         filesystem,

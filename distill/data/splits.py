@@ -61,6 +61,12 @@ class Smallest:
             self._shrink()
         return maybe
 
+    def joined(self, other: Smallest) -> Smallest:
+        """Of both streams, which have the same limit."""
+        both = Smallest(self._limit)
+        both.offer(np.concatenate([self._kept, other._kept]))
+        return both
+
     def threshold(self) -> np.uint64:
         """The largest hash that is kept, once the stream has ended."""
         if len(self._kept) > self._limit:
