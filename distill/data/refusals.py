@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from distill.config import Data
 from distill.data.source import File, column_names
-from distill.errors import DataError
+from distill.errors import DataError, UnknownLabelError
 
 
 class Place(NamedTuple):
@@ -33,10 +33,7 @@ class Labels:
             raise self._missing(split, place, data)
         if self._given is not None:
             if label not in self.numbers:
-                raise DataError(
-                    f"the label {label!r} in {place} is not among the labels "
-                    f"{', '.join(self._given)}: add it to data.labels, or remove the row"
-                )
+                raise self._unknown(label, place, data)
         elif split == "train":
             self._in_train.add(label)
         else:
@@ -56,6 +53,15 @@ class Labels:
                 )
         is_numeric = all(n.removeprefix("-").isdecimal() for n in self._in_train)
         return sorted(self._in_train, key=lambda n: (int(n) if is_numeric else 0, n))
+
+    def _unknown(self, label: str, place: Place, data: Data) -> UnknownLabelError:
+        assert self._given is not None
+        fault = f"the label {label!r} in {place} is not among the labels {', '.join(self._given)}"
+        way_out = "correct it, or remove the row"
+        if data.labels is not None:  # else a model names them
+            fault += " of data.labels"
+            way_out = "correct data.labels or the label, or remove the row"
+        return UnknownLabelError(f"{fault}: {way_out}", fault)
 
     def _missing(self, split: str, place: Place, data: Data) -> DataError:
         column = data.columns.label
