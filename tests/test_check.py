@@ -111,7 +111,7 @@ def test_bad_input_is_refused(
 
 def test_teachers_must_share_the_labels_of_the_data(root: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ModelError, match="'three' .* 3 labels no, yes, maybe, teacher 'expert' .* 2"
+        ModelError, match=r"'three' .* 3 labels no, yes, maybe, those of teacher 'expert' "
     ):
         check(experiment(root, tmp_path, {"teachers": teacher(root, "expert", "three")}))
     both = {"teachers": teacher(root, "expert"), "data.labels": ["yes", "no"]}

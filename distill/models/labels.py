@@ -175,8 +175,8 @@ def _unmatched(
     for name, label in (outputs.labels or {}).items():
         if label in alone:
             return ConfigError(
-                f"{outputs.key} maps {name!r} to {label!r}, and {classes.description} has no label "
-                f"{label!r}: its labels are {shown(classes.names)}"
+                f"{outputs.key} maps {name!r} to {label!r}, which is no label of "
+                f"{classes.description}: its labels are {shown(classes.names)}"
             )
     if len(names) != len(classes.names):
         lacking = [name for name in classes.names if name not in names]
@@ -185,23 +185,25 @@ def _unmatched(
         return ModelError(
             f"{both}: {name!r} has no counterpart: give a model with as many classes{limit}"
         )
-    # Of numbers some may match by accident: 0 to 4 and the stars 1 to 5.
-    in_doubt = names if _numbers(names) else alone
-    return ModelError(f"{both}: {alone[0]!r} matches none of them: {map_them(outputs, in_doubt)}")
+    return ModelError(f"{both}: {alone[0]!r} matches none of them: {map_them(outputs, alone)}")
 
 
 def _both(outputs: Outputs, names: tuple[str, ...], classes: Classes) -> str:
     sizes = len(names), len(classes.names)
     counts = ("", "") if sizes[0] == sizes[1] else (f"{sizes[0]} ", f"{sizes[1]}: ")
     return (
-        f"{outputs.description} has the {counts[0]}labels {shown(names)}, {classes.description} "
-        f"has {counts[1]}{shown(classes.names)}"
+        f"{outputs.description} has the {counts[0]}labels {shown(names)}, those of "
+        f"{classes.description} are {counts[1]}{shown(classes.names)}"
     )
 
 
-def map_them(outputs: Outputs, names: Sequence[str]) -> str:
+def map_them(outputs: Outputs, unmatched: Sequence[str]) -> str:
+    """The way out for labels of a model that match none of the classes."""
     if outputs.key is None:
         return "its labels must be these names, in any order"
+    # Of numbers the others may match by accident: 0 to 4 and the stars 1 to 5.
+    is_numbered = not outputs.labels and _numbers(outputs.names) is not None
+    names = outputs.names if is_numbered else unmatched
     return f"map them with {outputs.key}: {template(names)}"
 
 

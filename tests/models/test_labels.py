@@ -79,7 +79,14 @@ def test_the_output_of_each_class(own, classes, labels, is_given, columns) -> No
             r"'LABEL_0' matches none .* {LABEL_0: …, LABEL_1: …}",
         ),
         (("0", "1"), WORDS, None, False, ModelError, r"teachers\[0\]\.labels: {'0': …, '1': …}$"),
-        (HF5, STARS, None, False, ModelError, "teacher 'a' has .*, the data has 1, 2, 3, 4, 5: 'L"),
+        (
+            HF5,
+            STARS,
+            None,
+            False,
+            ModelError,
+            "teacher 'a' has .*, those of the data are 1, 2, 3, 4, 5: 'L",
+        ),
         # Some numbers match by name; that is an accident.
         (tuple("01234"), STARS, None, True, ModelError, r"'0' matches none .* '1': …, '2': …, '3'"),
         (tuple("01234"), STARS[::-1], None, False, ModelError, "'0' matches none"),
@@ -99,7 +106,7 @@ def test_the_output_of_each_class(own, classes, labels, is_given, columns) -> No
             None,
             False,
             ModelError,
-            "the 3 labels a, b, c, .* has 2: a, b",
+            "the 3 labels a, b, c, .* are 2: a, b",
         ),
         (
             ("a", "b", "c"),
@@ -135,7 +142,7 @@ def test_the_output_of_each_class(own, classes, labels, is_given, columns) -> No
             {"LABEL_0": "negativ"},
             True,
             ConfigError,
-            "to 'negativ', and data.labels has",
+            "to 'negativ', which is no label of data",
         ),
         (
             HF2,
