@@ -67,7 +67,7 @@ def read_data(experiment: Experiment, outputs: Mapping[str, Outputs]) -> Corpus:
     if not orders:
         return build_corpus(experiment.data, experiment.seed)
     try:
-        return corpus_in(
+        corpus = corpus_in(
             [classes.names for classes in orders],
             lambda names: build_corpus(experiment.data, experiment.seed, labels=names),
         )
@@ -75,6 +75,9 @@ def read_data(experiment: Experiment, outputs: Mapping[str, Outputs]) -> Corpus:
         if experiment.data.labels is not None:
             raise
         raise _foreign(error, next(iter(outputs.values())), experiment.data) from None
+    if len(orders) > 1 and "0" in corpus.label_names:
+        _check_counted_from_zero(corpus, next(iter(outputs.values())))
+    return corpus
 
 
 def corpus_in(
@@ -88,6 +91,18 @@ def corpus_in(
         with suppress(UnknownLabelError):
             return build(names)
     return build(orders[-1])
+
+
+def _check_counted_from_zero(corpus: Corpus, first: Outputs) -> None:
+    """Labels 1 to 4 beside LABEL_0 to LABEL_4 are stars without the fifth, rather than integers."""
+    labels = corpus.labels_of(corpus.rows("train"))
+    if (labels == corpus.label_names.index("0")).any():
+        return
+    seen = [name for c, name in enumerate(corpus.label_names) if (labels == c).any()]
+    raise ModelError(
+        f"{first.description} has the labels {shown(first.names)}, and the train split has "
+        f"{shown(seen)} but no 0, so that it may count from 1: {map_them(first, first.names)}"
+    )
 
 
 def _orders(experiment: Experiment, outputs: Mapping[str, Outputs]) -> list[Classes]:

@@ -248,6 +248,14 @@ def test_a_typo_in_the_data_is_not_for_a_map(root: Path, tmp_path: Path) -> None
         plan_of(root, "a", data="typo")
 
 
+def test_data_may_lack_a_class_but_not_the_first(root: Path) -> None:
+    write_named(root / "three", root / "three-plain", ["LABEL_0", "LABEL_1", "LABEL_2"])
+    assert plan_of(root, "three-plain", data="integers").corpus.label_names == ("0", "1", "2")
+    message = r"train split has 1, 2 but no 0, so .*{LABEL_0: …, LABEL_1: …, LABEL_2: …}"
+    with pytest.raises(ModelError, match=message):
+        plan_of(root, "three-plain", data="stars")
+
+
 def test_labels_of_a_language_model_are_refused(root: Path) -> None:
     teacher = {"path": "a", "labels": {"LABEL_0": "no"}}
     with pytest.raises(
