@@ -13,6 +13,13 @@ from typing import Literal
 from distill.check_cost import cost_lines
 from distill.check_data import source_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
+from distill.check_labels import (
+    columns_by_name,
+    label_lines,
+    match_teachers,
+    read_data,
+    teacher_outputs,
+)
 from distill.check_language import (
     block_lines,
     check_aligned,
@@ -31,7 +38,6 @@ from distill.check_mixture import (
     check_aggregation,
     check_names,
     check_router,
-    teacher_labels,
     teacher_names,
 )
 from distill.check_moe import check_kept
@@ -41,6 +47,7 @@ from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError
+from distill.experts.jobs import ROUTER
 from distill.models.features import FeatureSpace
 from distill.models.language import LanguageInfo
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
@@ -73,15 +80,19 @@ def check(
         return _check_language(experiment, say, command)
     check_kind(experiment)
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
-    labels = teacher_labels(experiment, infos)
+    outputs = teacher_outputs(experiment, infos)
     base = read_info(experiment.experts.base, False) if experiment.experts else None
     say("reading the data")
-    corpus = build_corpus(experiment.data, experiment.seed, labels=labels)
+    corpus = read_data(experiment, outputs)
+    matches = match_teachers(experiment, outputs, corpus)
     space = space_of(experiment.data, corpus)
     check_teachers(experiment, corpus, infos)
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, corpus)
-    check_router(experiment.aggregation, names, corpus)
+    router = check_router(experiment, names, corpus)
+    if router is not None:
+        matches[ROUTER] = router
+    columns = columns_by_name(matches)
     tokenizer = _tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
@@ -104,6 +115,7 @@ def check(
     is_resuming = RunFolder(experiment.output).check(described)
     lines = (
         *_data_lines(experiment, corpus),
+        *label_lines(matches),
         *resource_lines,
         *student_lines,
         *(Line(*told) for told in search_lines),
@@ -121,6 +133,7 @@ def check(
         num_cpus,
         num_gpus,
         lines,
+        columns,
     )
 
 
@@ -304,16 +317,20 @@ def _student_lines(
         if isinstance(b, LabelsOnly) and b.student is not None
     ]
     vocab_size = len(load_tokenizer(tokenizer)) if space is None else 0
+    is_order_given = experiment.data.labels is not None
     lines = []
     for name, student in named:
         if space is not None:
-            shape, num_params, size_mb = student_line(student, space, corpus.label_names)
+            shape, num_params, size_mb = student_line(
+                student, space, corpus.label_names, is_order_given
+            )
             told = "" if size_mb is None else f", {size_mb:.3f} MB"
             lines.append(Line(name, shape, f"{num_params:,} parameters{told}"))
             continue
         if student.path or student.init_from:
             own = student.init_from.path if student.init_from else tokenizer
-            check_start(student, own, corpus.label_names, experiment.data.max_length)
+            length = experiment.data.max_length
+            check_start(student, own, corpus.label_names, length, is_order_given)
             folder = student.path or (student.init_from.path if student.init_from else "")
             info = check_folder(folder)
             lines.append(Line(name, f"from {folder}", _millions(info.num_params)))
@@ -337,15 +354,15 @@ def _sizes(
     experiment: Experiment, corpus: Corpus, tokenizer: str, space: FeatureSpace | None
 ) -> Callable[[Student], object]:
     """Refuses a student that cannot be built on this data; for the sizes of a search."""
-    labels = corpus.label_names
+    labels, is_order_given = corpus.label_names, experiment.data.labels is not None
     if space is not None:
-        return lambda student: student_line(student, space, labels)
+        return lambda student: student_line(student, space, labels, is_order_given)
     vocab_size, length = len(load_tokenizer(tokenizer)), experiment.data.max_length
 
     def check_size(student: Student) -> None:
         if student.path or student.init_from:
             own = student.init_from.path if student.init_from else tokenizer
-            check_start(student, own, labels, length)
+            check_start(student, own, labels, length, is_order_given)
         else:
             solve(student, student.vocab_size or vocab_size, len(labels), length)
 

@@ -130,10 +130,10 @@ def _try_out(key: str, model: object, corpus: Corpus, path: str) -> None:
 
 
 def student_line(
-    student: Student, space: FeatureSpace, labels: Sequence[str]
+    student: Student, space: FeatureSpace, labels: Sequence[str], is_order_given: bool
 ) -> tuple[str, int, float | None]:
     """Shape, parameters and MB of a student of features; refuses one that cannot be built."""
-    check_feature_start(student, space, labels)
+    check_feature_start(student, space, labels, is_order_given)
     if student.path is not None:
         return f"from {student.path}", check_folder(student.path).num_params, None
     size = solve_features(student, space, len(labels))

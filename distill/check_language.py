@@ -131,6 +131,7 @@ def _refuse_what_classifies(experiment: Experiment) -> None:
         else (experiment.data.unlabelled),
         "data.image": experiment.data.image,
     }
+    given |= {f"teachers[{i}].labels": t.labels for i, t in enumerate(experiment.teachers)}
     for key, student in _students(experiment).items():
         given[f"{key}.vocab_size"] = student.vocab_size
     for key, value in given.items():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
 from distill.aggregation import Aggregation, OracleDomain, Routed
 from distill.check_inputs import check_reader, read_info
+from distill.check_labels import Match
 from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError, DataError, ModelError
-from distill.models.load import FolderInfo
+from distill.models.labels import Classes, Outputs, columns_of
 
 RESERVED = ("router", "student")
 
@@ -27,34 +27,6 @@ def check_names(names: tuple[str, ...]) -> None:
                 f"underscores, and none of {', '.join(RESERVED)} (experts are named after the "
                 "values of data.columns.domain)"
             )
-
-
-def teacher_labels(
-    experiment: Experiment, infos: Mapping[str, FolderInfo]
-) -> tuple[str, ...] | None:
-    """The teachers' common label space, in class order; None when experts are trained here."""
-    for teacher in experiment.teachers:
-        if not infos[teacher.name].has_classifier_head:
-            raise ModelError(
-                f"teachers.{teacher.name}: {teacher.path} has no classification head: fine-tune "
-                "it first (section experts), or give another folder"
-            )
-    spaces = {name: info.label_names for name, info in infos.items()}
-    if not spaces:
-        return None
-    (first, labels), *others = spaces.items()
-    for name, other in others:
-        if other != labels:
-            raise ModelError(
-                f"teachers {first!r} and {name!r} have different labels or label orders: "
-                f"{list(labels)} and {list(other)}: teachers must share one label space"
-            )
-    if experiment.data.labels is not None and experiment.data.labels != labels:
-        raise ConfigError(
-            f"data.labels is {list(experiment.data.labels)}, the teachers' labels are "
-            f"{list(labels)}: remove data.labels, or give teachers with these labels"
-        )
-    return labels
 
 
 def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
@@ -119,17 +91,18 @@ def _place(corpus: Corpus | Blocks, split: str, row: int) -> str:
     return f"row {row - corpus.rows(split).start + 1} of the {split} split"
 
 
-def check_router(aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus) -> None:
-    """A ready router can read the rows, and chooses among the teachers in their order."""
+def check_router(experiment: Experiment, names: tuple[str, ...], corpus: Corpus) -> Match | None:
+    """A ready router can read the rows, and chooses among the teachers, in any order."""
+    aggregation = experiment.aggregation
     if not isinstance(aggregation, Routed) or aggregation.router is None:
-        return
+        return None
     key, path = "aggregation.router", aggregation.router
     info = read_info(path, aggregation.allow_pickle)
     if not info.has_classifier_head:
         raise ModelError(f"{key}: {path} has no classification head: give a trained router")
     check_reader(key, path, aggregation.allow_pickle, info, corpus)
-    if info.label_names != names:
-        raise ModelError(
-            f"{key} {path} chooses among {list(info.label_names)}, the teachers are "
-            f"{list(names)}: names and order must be equal"
-        )
+    # The names of experts trained here are sorted: nobody gave that order.
+    teachers = Classes("the teachers", names, is_order_given=experiment.experts is None)
+    match = Match(Outputs(f"{key} {path}", info.label_names), teachers)
+    columns_of(*match)
+    return match

@@ -161,6 +161,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    teacher_labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The student's label for labels of --teacher that are called otherwise, as "
+            "'{LABEL_0: negative, LABEL_1: positive}'; once for each --teacher.",
+            show_default=False,
+        ),
+    ] = None,
     language: Annotated[
         str | None,
         typer.Option(
@@ -211,7 +219,7 @@ def evaluate(
     with _errors(as_json):
         from distill.errors import ConfigError
         from distill.evaluation import standalone
-        from distill.evaluation.settings import parse_settings
+        from distill.evaluation.settings import parse_labels, parse_settings
         from distill.report import evaluation
         from distill.report.progress import Progress
         from distill.tracking.evaluated import check_store, record
@@ -232,6 +240,7 @@ def evaluate(
             student,
             source,
             tuple(teacher or ()),
+            tuple(parse_labels(text) for text in teacher_labels or ()),
             allow_pickle,
             max_length,
             tuple(fail_if or ()),

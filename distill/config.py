@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.errors import ConfigError
+from distill.models.labels import configured_label, configured_map
 from distill.moe.settings import MoE, OwnRouting
 from distill.objectives import ForwardKL, Objective
 from distill.sampling.settings import DatasetSampling, Sampling
@@ -48,6 +49,7 @@ RENDERING = frozenset(
     )
 )
 """Arguments of transformers' apply_chat_template that are no template's own."""
+Label = Annotated[str, BeforeValidator(configured_label, json_schema_input_type=str | int)]
 
 
 class Columns(Section):
@@ -169,8 +171,9 @@ class Data(Section):
     of them, or a folder written by Hugging Face ``datasets``. Where the name of some file in a
     folder, glob or list says train, all must say their split (see ``splits``)."""
     columns: Columns = Columns()
-    labels: tuple[str, ...] | None = None
-    """Label names in class order; null: the sorted values of the train split."""
+    labels: tuple[Label, ...] | None = None
+    """Label names in class order; null: those of the first teacher, else the sorted values of the
+    train split. Integers may stand without quotes."""
     splits: SplitNames = SplitNames()
     holdout: Holdout = Holdout()
     limit: Limit = Limit()
@@ -290,10 +293,19 @@ class Teacher(Serving):
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
     probabilities below 1e-7 are raised to it and counted."""
+    labels: dict[str, Label] | None = None
+    """Classifiers: the data's label for each label of this teacher that is called otherwise, such
+    as {LABEL_0: negative, LABEL_1: positive}. Without it labels are matched by name, in any order;
+    where none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
     adapter: str | None = None
     """Language models: the teacher is ``path`` with the LoRA adapter in this folder, as peft's
     save_pretrained writes it. Adapters on one ``path`` whose serving differs in no more than
     ``wire`` and ``moe`` are served together, from one copy of it."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_as_text(cls, labels: Any) -> Any:
+        return None if labels is None else configured_map(labels)
 
 
 class ByColumn(Variant):

@@ -25,6 +25,14 @@ class DataError(InputError):
     """A data file, column, label or text cannot be used."""
 
 
+class UnknownLabelError(DataError):
+    """A row's label is none of the classes. ``fault``: the message without its way out."""
+
+    def __init__(self, message: str, fault: str = "") -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 class ModelError(InputError):
     """A weights folder, tokenizer or label space cannot be used."""
 

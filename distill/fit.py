@@ -75,6 +75,8 @@ class TeacherSpec:
     is_language_model: bool = False
     adapter: str | None = None
     """Folder of an adapter on the model in ``folder``."""
+    columns: tuple[int, ...] | None = None
+    """Of a classifier: its output of each class; None: they have the same order."""
 
     @property
     def tokenizer(self) -> str:
@@ -143,6 +145,7 @@ class Guidance:
             replicas={s.name: s.serving.replicas / num_ranks for s in served},
             together=[[s.name for s in group] for group in groups(served)],
             seed=seed,
+            columns={s.name: s.columns for s in served if s.columns is not None},
         )
 
 

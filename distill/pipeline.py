@@ -413,7 +413,10 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         )
         if is_language_model:
             num_outputs = num_ids(load_tokenizer(folder))
-        return TeacherSpec(name, folder, serving, num_outputs, key, is_language_model, adapter)
+        columns = d.plan.columns.get(name)
+        return TeacherSpec(
+            name, folder, serving, num_outputs, key, is_language_model, adapter, columns
+        )
 
     experts, mixture = experiment.experts, experiment.aggregation
     given = mixture.router if isinstance(mixture, Routed) else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from distill.config import Experiment
@@ -39,6 +40,9 @@ class Plan:
     """What teachers and student hold at once."""
     num_gpus: float
     lines: tuple[Line, ...]
+    columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of classifiers whose outputs are in another order than the classes (of the router: than the
+    teachers), by name: the output of each."""
 
     @property
     def rows(self) -> Corpus | Blocks:

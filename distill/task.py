@@ -9,15 +9,21 @@ from functools import lru_cache
 from pathlib import Path
 
 from distill.data.corpus import Corpus
-from distill.fit import Guidance
+from distill.fit import Guidance, TeacherSpec
 from distill.search.meta import DataSummary, describe, summarise
 
 
 def task_of(corpus: Corpus, guidance: Guidance | None) -> str:
     """Equal for runs whose qualities can be compared: the same data under the same teachers."""
-    teachers = [] if guidance is None else [spec.key.weights for spec in guidance.teachers]
+    teachers = [] if guidance is None else [_identity(spec) for spec in guidance.teachers]
     told = json.dumps([corpus.fingerprint, teachers])
     return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _identity(teacher: TeacherSpec) -> str:
+    """Its weights, and which output is which class where that is not their order."""
+    weights = teacher.key.weights
+    return weights if teacher.columns is None else f"{weights}/{teacher.columns}"
 
 
 def meta_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer
 
 from distill.data.batches import Batches
@@ -169,6 +171,28 @@ def write_encoder(folder: Path, num_labels: int = 0, seed: int = 0) -> Path:
         config.label2id = {name: i for i, name in enumerate(names)}
         BertForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+def write_named(source: Path, folder: Path, names: list[Any] | None) -> None:
+    """The same model under other names; None: without any, as save_pretrained leaves two."""
+    folder.mkdir()
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((source / "config.json").read_text())
+    config.pop("label2id")
+    config.pop("id2label")
+    if names is not None:
+        config["id2label"] = dict(enumerate(names))
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_turned(source: Path, folder: Path, names: list[str]) -> None:
+    """The same model with the rows of its head, and their names, in the reverse order."""
+    write_named(source, folder, names)
+    weights = load_file(source / "model.safetensors")
+    for key in ("classifier.weight", "classifier.bias"):
+        weights[key] = weights[key].flip(0).contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def toy_experiment(root: Path, **changes: Any) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class Routed(Mixture):
     """Experts asked for each row."""
     router: str | None = Field(default=None)
     """A trained router, a classifier over the teachers: its folder, or the pickle of an object with
-    ``predict_proba`` whose ``classes_`` are their names, in their order. Null: that of
-    ``experts.router``."""
+    ``predict_proba``. Its labels (``classes_``) are their names, in any order; LABEL_i, or i, is
+    the i-th of ``teachers``. Null: that of ``experts.router``."""
     allow_pickle: bool = False
     """Load a pickle as ``router``. Pickles run code."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from distill.config import Data
 from distill.data.names import INTEGRAL, final_names, is_number
 from distill.data.source import File, column_names, columns_shown
-from distill.errors import DataError
+from distill.errors import DataError, UnknownLabelError
 
 
 class Place(NamedTuple):
@@ -39,7 +39,7 @@ class Labels:
         if label is None:
             raise self._missing(split, place, data)
         if self.given is not None:
-            return self.numbers[self._named(label, place, data.columns.label)]
+            return self.numbers[self._named(label, place, data)]
         if split == "train":
             self._in_train.add(label)
         self._places.setdefault(label, (split, place))
@@ -80,7 +80,7 @@ class Labels:
         is_known = self.given is not None or self.numbers.keys() <= self._known()
         return {n: n for n in self.numbers} if is_known else final_names(self.numbers)
 
-    def _named(self, label: str, place: Place, column: str) -> str:
+    def _named(self, label: str, place: Place, data: Data) -> str:
         """The given name that a label is: as written, or in another form."""
         if label in self.numbers:
             return label
@@ -88,11 +88,7 @@ class Labels:
         for form in (label, *([str(int(match[1]))] if match else [])):
             if form in self._forms:
                 return self._forms[form]
-        declared = " (a ClassLabel name)" if place.file.class_names_of(column) else ""
-        raise DataError(
-            f"the label {label!r}{declared} in {place} is not among the labels "
-            f"{', '.join(self.given or ())}: add it to data.labels, or remove the row"
-        )
+        raise self._unknown(label, place, data)
 
     def _known(self) -> set[str]:
         """Names that files declare as their classes."""
@@ -138,6 +134,16 @@ class Labels:
                     f"{other.uri} {', '.join(names)}: no name is in both: name the files that "
                     "belong together, or list all labels in data.labels"
                 )
+
+    def _unknown(self, label: str, place: Place, data: Data) -> UnknownLabelError:
+        declared = " (a ClassLabel name)" if place.file.class_names_of(data.columns.label) else ""
+        fault = f"the label {label!r}{declared} in {place} is not among the labels "
+        fault += ", ".join(self.given or ())
+        way_out = "correct it, or remove the row"
+        if data.labels is not None:  # else a model names them
+            fault += " of data.labels"
+            way_out = "correct data.labels or the label, or remove the row"
+        return UnknownLabelError(f"{fault}: {way_out}", fault)
 
     def _missing(self, split: str, place: Place, data: Data) -> DataError:
         column = data.columns.label

@@ -94,10 +94,13 @@ class Asked:
         client: TeacherClient,
         encode: Encode,
         num_parallel: int = 1,
+        columns: Sequence[int] | None = None,
     ) -> None:
+        """``columns``: the model's output of each of ``label_names``; None: in this order."""
         self.name = name
         self.label_names = label_names
         self._client, self._encode = client, encode
+        self._columns = None if columns is None else list(columns)
         self._threads = ThreadPoolExecutor(num_parallel, thread_name_prefix=f"ask-{name}")
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
@@ -115,7 +118,8 @@ class Asked:
         request = TeacherRequest(f"{self.name}/{rows_B[0]}", rows_B, **self._encode(samples))
         output = self._client.ask(self.name, request)
         check_output(request, output, len(self.label_names))
-        return decode_dense(output.payload, output.wire).numpy()
+        logits_BC = decode_dense(output.payload, output.wire).numpy()
+        return logits_BC if self._columns is None else logits_BC[:, self._columns]
 
 
 class Mixture:

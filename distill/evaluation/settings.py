@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from distill.config import Device, assign, explain, parse_override
 from distill.errors import ConfigError
 from distill.evaluation.attacks import METHODS, Method
 from distill.evaluation.relations import Relations
+from distill.models.labels import configured_map
 from distill.transform import LANGUAGES, TRANSFORMATIONS
 from distill.transform.text import TEXT_TRANSFORMATIONS
 from distill.variant import Section
@@ -111,6 +113,14 @@ def parse_settings(overrides: list[str]) -> Evaluation:
         return Evaluation.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(explain(error, "evaluate", Evaluation)) from None
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """``--teacher-labels``: a map of labels, as YAML; ConfigError for what is none."""
+    try:
+        return configured_map(yaml.safe_load(text))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--teacher-labels {text!r}: {str(error).splitlines()[0]}") from None
 
 
 def transformations_of(kind: Kind | None, settings: Transform) -> tuple[str, ...]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from distill.aggregation import OracleDomain
+from distill.check_labels import corpus_in
 from distill.check_mixture import check_aggregation
 from distill.config import Columns, Data, SplitNames
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.source import column_names, find_files
-from distill.errors import ConfigError, DataError, InputError
+from distill.errors import ConfigError, DataError, InputError, UnknownLabelError
 from distill.evaluation.assess import Assessment, Listener, Task, assess
 from distill.evaluation.classifiers import TokenEncoder
 from distill.evaluation.efficiency import Efficiency, folder_size_mb, measure, measure_on_cpu
@@ -22,6 +23,7 @@ from distill.evaluation.names import metric_names
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind
 from distill.evaluation.subjects import (
+    LABELS_OPTION,
     PREFIX,
     Part,
     Subject,
@@ -32,6 +34,7 @@ from distill.evaluation.subjects import (
     student_of,
     teacher_of,
 )
+from distill.models.labels import Outputs, class_orders
 from distill.models.load import check_folder, load_classifier, read_config
 from distill.teachers.probability import is_pickle
 
@@ -65,6 +68,8 @@ class Request:
     source: Source
     teachers: tuple[str, ...] = ()
     """(): of a run its own, else none."""
+    teacher_labels: tuple[Mapping[str, str], ...] = ()
+    """For each teacher, the student's label for labels of its own; (): matched by name."""
     allow_pickle: bool = False
     max_length: int | None = None
     fail_if: tuple[str, ...] = ()
@@ -88,9 +93,9 @@ class Evaluated:
 def evaluate(request: Request, listener: Listener) -> Evaluated:
     """All measures; gates are checked before anything is computed, and judged at the end.
 
-    Labels are matched by name with the student's, and a student of features names its columns
-    itself. Texts are cut as in training where the export says so. Raises InputError for a folder,
-    column, label, language, gate or setting that cannot be used.
+    Labels of data and teachers are matched by name with the student's, and a student of features
+    names its columns itself. Texts are cut as in training where the export says so. Raises
+    InputError for a folder, column, label, language, gate or setting that cannot be used.
     """
     if request.source.language is not None:
         parse_kind(request.source.language)
@@ -142,7 +147,11 @@ def _refuse_language_models(request: Request) -> None:
 def _teacher(request: Request) -> Subject | None:
     """As asked for; of a run without more words its own, where it had any."""
     if request.teachers:
-        return teacher_of(request.teachers, request.allow_pickle, request.max_length)
+        return teacher_of(
+            request.teachers, request.allow_pickle, request.max_length, request.teacher_labels
+        )
+    if request.teacher_labels:
+        raise ConfigError(f"{LABELS_OPTION} needs --teacher: name the model whose labels it maps")
     run = request.student
     if not is_run(run) or not had_teachers(run):
         return None
@@ -190,7 +199,7 @@ def _corpus(request: Request, part: Part) -> Corpus:
         )
     data = Data(path=source.path, columns=columns, splits=SplitNames(test=source.split))
     try:
-        corpus = build_corpus(data, labels=part.label_names, only="test")
+        corpus = _labelled(data, part)
     except InputError as error:
         raise type(error)(_as_options(str(error))) from None
     if corpus.features is not None and corpus.features.num != part.num_features:
@@ -200,6 +209,17 @@ def _corpus(request: Request, part: Part) -> Corpus:
             "give data of the same kind"
         )
     return corpus
+
+
+def _labelled(data: Data, part: Part) -> Corpus:
+    """Under the student's labels; those of one whose outputs are LABEL_i may be the integers."""
+    description = f"the student {part.folder}"
+    orders = class_orders(Outputs(description, part.label_names))
+    try:
+        return corpus_in(orders, lambda names: build_corpus(data, labels=names, only="test"))
+    except UnknownLabelError as error:
+        way_out = "correct it, or remove the row"
+        raise UnknownLabelError(f"{error.fault} of {description}: {way_out}") from None
 
 
 OPTIONS = {
@@ -281,7 +301,7 @@ def _task(source: Source, corpus: Corpus, student: Subject, listener: Listener) 
             "transformations and attacks are left out: name the language of the column "
             f"{CODE} by --language"
         )
-    return Task(samples, student.label_names, corpus.domain_names, kind, sd_D)
+    return Task(samples, corpus.label_names, corpus.domain_names, kind, sd_D)
 
 
 # ---- what it costs ---------------------------------------------------------------------------

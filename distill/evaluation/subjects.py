@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,11 +25,13 @@ from distill.evaluation.classifiers import (
 )
 from distill.evaluation.settings import Evaluation
 from distill.experts.jobs import ROUTER
+from distill.models.labels import Classes, Outputs, columns_of
 from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import is_pickle
 
+LABELS_OPTION = "--teacher-labels"
 PREFIX = "teacher/"
 """Of the names under which a run's experts are served."""
 LONGEST = 512
@@ -44,12 +46,15 @@ class Part:
     folder: str
     """A model folder, or the pickle of an object with predict_proba."""
     label_names: tuple[str, ...]
+    """Of its outputs; once it is matched with a student, the student's, in their order."""
     max_length: int
     cut: Cut = "head"
     num_features: int = 0
     serving: Serving = field(default_factory=Serving)
     is_language_model: bool = False
     adapter: str | None = None
+    columns: tuple[int, ...] | None = None
+    """Its output of each of ``label_names``; None: in this order."""
 
     @property
     def num_labels(self) -> int:
@@ -82,7 +87,9 @@ class Subject:
 
     def classifier(self, client: TeacherClient, num_parallel: int) -> Classifier:
         asked = {
-            part.name: Asked(part.name, part.label_names, client, part.encode(), num_parallel)
+            part.name: Asked(
+                part.name, part.label_names, client, part.encode(), num_parallel, part.columns
+            )
             for part in self.served
         }
         if self.aggregation is None:
@@ -108,34 +115,49 @@ def student_of(path: str | Path, max_length: int | None) -> Subject:
     return Subject("student", (part,))
 
 
-def teacher_of(paths: Sequence[str], allow_pickle: bool, max_length: int | None) -> Subject:
+def teacher_of(
+    paths: Sequence[str],
+    allow_pickle: bool,
+    max_length: int | None,
+    labels: Sequence[Mapping[str, str]] = (),
+) -> Subject:
     """One model, a run's own mixture, or the uniform mean of several models.
 
+    ``labels``: the student's label for labels of each model that are called otherwise; (): none.
     Raises InputError for what cannot be loaded, or cannot stand for a teacher.
     """
     if len(paths) == 1 and is_run(paths[0]):
+        if labels:
+            raise ConfigError(
+                f"{LABELS_OPTION}: {paths[0]} is a run, whose teachers[].labels hold: leave it out"
+            )
         return _mixture_of_run(Path(paths[0]), allow_pickle)
     runs = [path for path in paths if is_run(path)]
     if runs:
         raise ConfigError(
             f"--teacher {runs[0]}: a run is a mixture already: give it alone, or give models"
         )
-    if len(paths) == 1:
-        return Subject("teacher", (_part("teacher", paths[0], allow_pickle, max_length),))
-    names = [f"teacher-{i}" for i, _ in enumerate(paths, 1)]
-    pairs = zip(names, paths, strict=True)
-    parts = tuple(_part(name, path, allow_pickle, max_length) for name, path in pairs)
-    _same_labels(parts[0], parts[1:])
-    return Subject("teacher", parts, UniformMean())
+    if labels and len(labels) != len(paths):
+        raise ConfigError(
+            f"{LABELS_OPTION} is given {len(labels)} times, --teacher {len(paths)} times: give one "
+            "for each, in their order, {} where there is nothing to map"
+        )
+    names = [f"teacher-{i}" for i, _ in enumerate(paths, 1)] if len(paths) > 1 else ["teacher"]
+    parts = []
+    for name, path, own in zip(names, paths, labels or [{}] * len(paths), strict=True):
+        part = _part(name, path, allow_pickle, max_length)
+        parts.append(replace(part, label_names=_outputs(part, own).renamed()))
+    return Subject("teacher", tuple(parts), UniformMean() if len(parts) > 1 else None)
 
 
 def beside(student: Subject, teacher: Subject) -> Subject:
     """The teacher, its pickles reading what the student reads (they do not say what they read).
 
-    Raises ModelError unless both mean the same by class 0, 1, …, and read the same.
+    Its outputs are brought into the order of the student's classes, by their names. Raises
+    ModelError unless both have the same labels, and read the same.
     """
     own = student.parts[0]
-    _same_labels(own, teacher.parts)
+    teacher = replace(teacher, parts=tuple(_matched(part, own) for part in teacher.parts))
     reads = {0: "text"}.get(own.num_features, f"{own.num_features} features")
     for part in teacher.served:
         if not is_pickle(part.folder) and part.num_features != own.num_features:
@@ -151,17 +173,17 @@ def beside(student: Subject, teacher: Subject) -> Subject:
     return replace(teacher, parts=tuple(map(reading, teacher.parts)), router=router)
 
 
-def _same_labels(first: Part, others: Sequence[Part]) -> None:
-    for part in others:
-        if part.label_names == first.label_names:
-            continue
-        is_order = sorted(part.label_names) == sorted(first.label_names)
-        what = "the same labels in another order" if is_order else "other labels"
-        raise ModelError(
-            f"{part.folder} has {what}: {', '.join(part.label_names)}; {first.folder} has "
-            f"{', '.join(first.label_names)}: class 0 of one would be compared with another of the "
-            "other; give models with the same id2label"
-        )
+def _outputs(part: Part, labels: Mapping[str, str] | None = None) -> Outputs:
+    # Teachers of a run have their map in its configuration.
+    key = None if part.name.startswith(PREFIX) else LABELS_OPTION
+    return Outputs(f"the teacher {part.folder}", part.label_names, key, labels)
+
+
+def _matched(part: Part, student: Part) -> Part:
+    """With its output of each of the student's classes."""
+    classes = Classes(f"the student {student.folder}", student.label_names)
+    columns = columns_of(_outputs(part), classes)
+    return replace(part, label_names=student.label_names, columns=columns)
 
 
 def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
@@ -177,14 +199,33 @@ def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
     read_as = {"max_length": experiment.data.max_length, "cut": experiment.data.cut}
     found = _models_of_run(run, experiment, allow_pickle)
     parts = [replace(_part(f"{PREFIX}{n}", path, pickles), **read_as) for n, path, pickles in found]
+    parts = [_in_run(part, experiment) for part in parts]
     router = None
     if aggregation.needs_router():
         folder = getattr(aggregation, "router", None) or str(run / "experts" / ROUTER / "model")
         router = replace(_part(f"{PREFIX}router", folder, allow_pickle), **read_as)
-        order = [f"{PREFIX}{name}" for name in router.label_names]
-        if sorted(order) == sorted(part.name for part in parts):
-            parts.sort(key=lambda part: order.index(part.name))
+        teachers = Classes(
+            f"the run {run}",
+            tuple(name for name, _, _ in found),
+            is_order_given=bool(experiment.teachers),
+        )
+        chooses = Outputs(f"the router {folder}", router.label_names)
+        columns = columns_of(chooses, teachers)
+        router = replace(router, label_names=teachers.names, columns=columns)
     return Subject(f"{run.name}'s {aggregation.type} teachers", tuple(parts), aggregation, router)
+
+
+def _in_run(part: Part, experiment: Experiment) -> Part:
+    """Its outputs under the labels of the run's data, as far as its configuration tells."""
+    own = [t.labels for t in experiment.teachers if f"{PREFIX}{t.name}" == part.name]
+    outputs = _outputs(part, own[0] if own else None)
+    order = experiment.data.labels
+    if order is None:
+        return replace(part, label_names=outputs.renamed())
+    columns = columns_of(outputs, Classes("data.labels", order, is_order_given=True))
+    if columns is None:
+        return replace(part, label_names=order)
+    return replace(part, label_names=tuple(order[columns.index(j)] for j in range(len(order))))
 
 
 def _experiment(run: Path) -> Experiment:

@@ -27,6 +27,7 @@ from transformers import (
 from distill.errors import ModelError
 from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
+from distill.models.labels import as_label
 from distill.models.reading import Reading, reading_of
 from distill.models.tokenizer import load_tokenizer as load_tokenizer
 from distill.models.tokenizer import quiet
@@ -224,7 +225,8 @@ def set_labels(config: PretrainedConfig, label_names: Sequence[str]) -> None:
 
 
 def _label_names(folder: Path, config: PretrainedConfig) -> tuple[str, ...]:
-    id2label: dict[int, str] = {int(key): name for key, name in (config.id2label or {}).items()}
+    # Values are what config.json holds: transformers takes integers too.
+    id2label = {int(key): as_label(name) for key, name in (config.id2label or {}).items()}
     if sorted(id2label) != list(range(len(id2label))):
         raise ModelError(
             f"{folder}: id2label must name the classes 0, 1, 2, …, got {sorted(id2label)}: "

@@ -16,6 +16,7 @@ from transformers import (
 from distill.config import Student
 from distill.errors import ConfigError, ModelError
 from distill.models.features import FeatureSpace, build_classifier
+from distill.models.labels import Classes, Outputs, columns_of
 from distill.models.load import (
     FolderInfo,
     check_folder,
@@ -48,7 +49,7 @@ def build_student(
         )
     check_start(student, tokenizer_folder, label_names, max_length)
     if student.path is not None:
-        return load_classifier(student.path, dropout=student.dropout)
+        return _continued(student.path, label_names, student.dropout)
     if student.init_from is not None:
         start = student.init_from
         return load_base_for_classification(
@@ -85,7 +86,7 @@ def build_feature_student(
     """
     check_feature_start(student, space, label_names)
     if student.path is not None:
-        return load_classifier(student.path, dropout=student.dropout)
+        return _continued(student.path, label_names, student.dropout)
     size = solve_features(student, space, len(label_names))
     with seeded(seed):
         return build_classifier(
@@ -135,15 +136,31 @@ def student_tokenizer(
     return out_folder
 
 
+def _continued(folder: str, label_names: Sequence[str], dropout: float) -> PreTrainedModel:
+    """The folder's classifier, whose outputs may be called LABEL_i, under the run's names."""
+    model = load_classifier(folder, dropout=dropout)
+    names: Any = model.config.id2label
+    if list(names.values()) != list(label_names):
+        set_labels(model.config, label_names)
+    return model
+
+
 def check_start(
-    student: Student, tokenizer_folder: str | Path, label_names: Sequence[str], max_length: int
+    student: Student,
+    tokenizer_folder: str | Path,
+    label_names: Sequence[str],
+    max_length: int,
+    is_order_given: bool = True,
 ) -> None:
-    """Raise ModelError unless the folder that the student starts from, if any, fits the rest."""
+    """Raise ModelError unless the folder that the student starts from, if any, fits the rest.
+
+    ``is_order_given``: that of ``label_names``, by a person; see distill/models/labels.py.
+    """
     if student.path is not None:
         info = check_folder(student.path)
         tokenizer = load_tokenizer(tokenizer_folder)
         _check_fit(info, "student.path", student.path, tokenizer, max_length)
-        _check_labels(info, student.path, label_names)
+        _check_labels(info, student.path, label_names, is_order_given)
     if student.init_from is not None:
         start = student.init_from
         info = check_folder(start.path)
@@ -156,7 +173,9 @@ def check_start(
             )
 
 
-def check_feature_start(student: Student, space: FeatureSpace, label_names: Sequence[str]) -> None:
+def check_feature_start(
+    student: Student, space: FeatureSpace, label_names: Sequence[str], is_order_given: bool = True
+) -> None:
     """Raise ModelError unless the folder that the student starts from, if any, fits the data."""
     if student.path is None:
         return
@@ -167,16 +186,31 @@ def check_feature_start(student: Student, space: FeatureSpace, label_names: Sequ
             f"student.path {student.path} takes {told}, the data have {space.num} features: give "
             "another folder, or remove student.path"
         )
-    _check_labels(info, student.path, label_names)
+    _check_labels(info, student.path, label_names, is_order_given)
 
 
-def _check_labels(info: FolderInfo, folder: str, label_names: Sequence[str]) -> None:
-    if info.has_classifier_head and info.label_names != tuple(label_names):
-        raise ModelError(
-            f"student.path {folder} has the labels {list(info.label_names)}, the data "
-            f"{list(label_names)}: set data.labels to the former, or start from its encoder "
-            "alone with student.init_from"
-        )
+def _check_labels(
+    info: FolderInfo, folder: str, label_names: Sequence[str], is_order_given: bool
+) -> None:
+    """Output i must be class i: the head is trained on as it is."""
+    if not info.has_classifier_head:
+        return
+    outputs = Outputs(f"student.path {folder}", info.label_names)
+    try:
+        columns = columns_of(outputs, Classes("the data", tuple(label_names), is_order_given))
+    except ModelError:
+        columns = ()
+    if columns is None:
+        return
+    way_out = ""
+    if columns:
+        way_out = "set data.labels to the former, or "
+    elif len(info.label_names) == len(label_names) and not is_order_given:
+        way_out = "set data.labels in the order of its classes, or "
+    raise ModelError(
+        f"student.path {folder} has the labels {list(info.label_names)}, the data "
+        f"{list(label_names)}: {way_out}start from its encoder alone with student.init_from"
+    )
 
 
 def _start(student: Student) -> tuple[str, str | None]:

@@ -216,6 +216,7 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
     told = {
         "student": str(evaluated.request.student),
         "teachers": [masked(path) for path in evaluated.request.teachers],
+        "teacher_labels": [dict(labels) for labels in evaluated.request.teacher_labels],
         "data": masked(evaluated.request.source.path),
         "settings": settings.model_dump(mode="json"),
         "metrics": evaluated.metrics,

@@ -7,7 +7,7 @@ K teachers, V classes, X a position's payload.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -46,12 +46,17 @@ class RowJoining:
 
     wires: Mapping[str, WireFormat]
     num_labels: int
+    columns: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Of teachers whose outputs are in another order than the classes: the output of each class.
+    Payloads, and so the cache, keep the teacher's own order."""
 
     def logits(self, name: str, said: Said, width: int) -> Tensor:
-        """float32 [N, V]."""
+        """float32 [N, V], in the order of the classes."""
         if len(said.counts_N) == 0:
             return torch.zeros(0, width)
-        return self.wires[name].logits(as_tensor(said.payload_PX), None)
+        logits_NV = self.wires[name].logits(as_tensor(said.payload_PX), None)
+        columns = self.columns.get(name)
+        return logits_NV if columns is None else logits_NV[:, list(columns)]
 
     def join(
         self,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import ModelError, TeacherAnswerError
+from distill.models.labels import as_label
 
 SMALLEST = 1e-7
 """Probabilities below it are raised to it, since a forest's zeros have no logarithm; about the
@@ -122,12 +123,7 @@ def label_names(model: Any, told: str) -> tuple[str, ...]:
             f"{told} is a {type(model).__name__} without classes_: fit it first, or set classes_ "
             "to the label names in the order of predict_proba's columns"
         )
-    return tuple(_label(value) for value in np.asarray(classes).tolist())
-
-
-def _label(value: Any) -> str:
-    is_whole = isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer())
-    return str(int(value)) if is_whole else str(value)
+    return tuple(as_label(value) for value in np.asarray(classes).tolist())
 
 
 def check_columns(model: Any, told: str, columns: tuple[str, ...], num_features: int) -> None:

@@ -67,6 +67,7 @@ class TeacherStream:
         replicas: Mapping[str, float] | None = None,
         together: Sequence[Sequence[str]] = (),
         seed: int = 0,
+        columns: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         """``names``: the teachers, in the order of K and of the router's classes.
 
@@ -79,7 +80,8 @@ class TeacherStream:
         ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
         of experts, who is asked; answers that change are never kept. ``replicas``: of each teacher
         and the router, this rank's share of them; None: one each. ``together``: who shares them.
-        ``seed``: of what teachers draw.
+        ``seed``: of what teachers draw. ``columns``: of classifiers whose outputs are in another
+        order than the classes (the router's: than ``names``), the output of each.
         """
         self.names = tuple(names)
         self.router = router
@@ -92,7 +94,7 @@ class TeacherStream:
         if router is not None:
             self._widths[router] = len(self.names)
         self._widths.update(widths or {})
-        rows = RowJoining(self._wires, num_labels)
+        rows = RowJoining(self._wires, num_labels, columns or {})
         self._rows = rows
         self._joining: Joining = rows
         if positions_of is not None:

@@ -29,7 +29,7 @@ FAST = [*FEW, "intervals.num_draws=20", "num_worst=3"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher and a student folder, a teacher's pickle, and one with its labels turned round."""
+    """A teacher and a student folder, a teacher's pickle, and one with labels of its own."""
     root = tmp_path_factory.mktemp("evaluate")
     path = write_data(root / "data.parquet", 240)
     write_encoder(root / "encoder")
@@ -63,8 +63,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts, labels = [row["text"] for row in train], [row["label"] for row in train]
     words = make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, labels)
     (root / "words.pkl").write_bytes(pickle.dumps(words))
-    words.classes_[:] = words.classes_[::-1].copy()
-    (root / "turned.pkl").write_bytes(pickle.dumps(words))
+    words.fit(texts, ["good" if label == "yes" else "bad" for label in labels])
+    (root / "other.pkl").write_bytes(pickle.dumps(words))
     return root
 
 
@@ -129,7 +129,7 @@ def test_a_teacher_may_be_a_pickle_or_several_models(root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--teacher", "turned.pkl", "--allow-pickle"], "the same labels in another order"),
+        (["--teacher", "other.pkl", "--allow-pickle"], "--teacher-labels: {bad: …, good: …}"),
         (["--language", "fortran"], "--language fortran: there is no grammar for it"),
         (["--language", "python"], "do not parse as python"),
         (["--teacher", "nowhere"], "there is no model folder"),

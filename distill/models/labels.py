@@ -1,0 +1,238 @@
+"""Label names: how values become them, and which output of a model is which class of a run.
+
+A model names its outputs (``id2label``, ``classes_``) and a run its classes. Both are matched by
+name, in any order; numbers stand for positions only in an order that somebody gave.
+
+Shape suffix: V classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from distill.errors import ConfigError, ModelError
+
+SHOWN = 10
+"""Labels that a message lists before it only counts them."""
+
+
+def as_label(value: Any) -> str:
+    """A label of ``id2label`` or ``classes_`` as one in a data file is read: integers (also as
+    floats) in decimal, booleans as 0 and 1."""
+    value = value.item() if hasattr(value, "item") else value  # numpy's, inside an object array
+    is_whole = isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if is_whole else str(value)
+
+
+def configured_label(value: Any) -> str:
+    """A label that a person wrote in YAML, without blanks around it; integers are labels too.
+
+    Raises ValueError for a boolean: YAML makes one of ``no`` and ``yes``, which are then lost.
+    """
+    if isinstance(value, bool):
+        words = "yes, on and true" if value else "no, off and false"
+        raise ValueError(
+            f"YAML reads {words} as a boolean: put the label in quotes, or write {int(value)} for "
+            f"{str(value).lower()} in a column of booleans"
+        )
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not is_whole and not isinstance(value, str):
+        raise ValueError(f"{value!r} is no label: give a string or an integer")
+    label = as_label(value).strip()
+    if not label:
+        raise ValueError("a label is empty: give it a name")
+    return label
+
+
+def configured_map(raw: Any) -> dict[str, str]:
+    """``{LABEL_0: negative, 1: positive}`` as names; raises ValueError."""
+    if not isinstance(raw, Mapping):
+        raise ValueError(
+            f"{raw!r} is no mapping: write the model's label, then the data's, as "
+            "{LABEL_0: negative, LABEL_1: positive}"
+        )
+    found: dict[str, str] = {}
+    for key, value in raw.items():
+        label = configured_label(key)
+        if label in found:
+            raise ValueError(f"the label {label!r} is mapped twice: remove one of the two")
+        found[label] = configured_label(value)
+    return found
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The labels of one model, in the order of its outputs."""
+
+    description: str
+    """What messages call the model."""
+    names: tuple[str, ...]
+    key: str | None = None
+    """Where its labels can be renamed, such as ``teachers[0].labels``; None: nowhere."""
+    labels: Mapping[str, str] | None = None
+    """Renames them, as ``key`` has it."""
+
+    def renamed(self) -> tuple[str, ...]:
+        """The names under ``labels``, without blanks around them.
+
+        Raises ConfigError for a key that is no label of the model, or two labels that would be one;
+        ModelError where the model itself names two outputs alike.
+        """
+        own = tuple(name.strip() for name in self.names)
+        if twice := _twice(own):
+            raise ModelError(
+                f"{self.description} names two of its classes {twice!r}: correct id2label in its "
+                "config.json (of a pickled object: classes_)"
+            )
+        labels = self.labels or {}
+        for name, label in labels.items():
+            if name not in own:
+                raise ConfigError(
+                    f"{self.key} maps {name!r} to {label!r}, but {self.description} has no label "
+                    f"{name!r}: its labels are {shown(own)}"
+                )
+        found = tuple(labels.get(name, name) for name in own)
+        if twice := _twice(found):
+            both = " and ".join(
+                repr(n) for n, label in zip(own, found, strict=True) if label == twice
+            )
+            raise ConfigError(
+                f"{self.key}: {both} of {self.description} would both be {twice!r}: give "
+                "each label of the model a label of its own"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a run, in class order."""
+
+    description: str
+    """Where they come from, such as ``data.labels``."""
+    names: tuple[str, ...]
+    is_order_given: bool = False
+    """Whether a person wrote down their order, so that class i can be called i. The sorted labels
+    of a data set are a guess, and no such order."""
+
+
+def columns_of(outputs: Outputs, classes: Classes) -> tuple[int, ...] | None:
+    """int[V]: the model's output of each class; None where both have the same order.
+
+    By name, after ``outputs.labels``. Without these, where no name matches, LABEL_i and i are the
+    same label, and both are class i of an order that was given. Raises ModelError, or ConfigError
+    for ``outputs.labels``, where that leaves a label without its counterpart or in doubt.
+    """
+    names = outputs.renamed()
+    if sorted(names) != sorted(classes.names):
+        names = _by_number(outputs, names, classes)
+    columns = tuple(names.index(name) for name in classes.names)
+    return None if columns == tuple(range(len(columns))) else columns
+
+
+def class_orders(outputs: Outputs) -> tuple[tuple[str, ...], ...]:
+    """What the classes of a run can be whose labels this model names, the likelier ones first.
+
+    LABEL_i says nothing of the data: its labels may be the integers, or be called so themselves.
+    """
+    names = outputs.renamed()
+    numbers = _numbers(names)
+    if outputs.labels or numbers is None or names[0].isdecimal():
+        return (names,)
+    return tuple(map(str, numbers)), names
+
+
+def _by_number(outputs: Outputs, names: tuple[str, ...], classes: Classes) -> tuple[str, ...]:
+    """The classes that numbered outputs mean; refuses all that cannot be matched."""
+    is_matched = not set(names).isdisjoint(classes.names)
+    numbers = None if outputs.labels or is_matched else _numbers(names)
+    if numbers is None or len(names) != len(classes.names):
+        raise _unmatched(outputs, names, classes)
+    readings: list[tuple[str, ...]] = []
+    if (own := _numbers(classes.names)) is not None:
+        readings.append(tuple(classes.names[own.index(number)] for number in numbers))
+    if classes.is_order_given:
+        readings.append(tuple(classes.names[number] for number in numbers))
+    if not readings:
+        raise _unmatched(outputs, names, classes)
+    if readings[0] != readings[-1]:
+        raise ModelError(
+            f"{_both(outputs, names, classes)}: {names[0]} can be the label {readings[0][0]!r} or "
+            f"the class at its place, {readings[-1][0]!r}: {map_them(outputs, names)}"
+        )
+    return readings[0]
+
+
+def _unmatched(
+    outputs: Outputs, names: tuple[str, ...], classes: Classes
+) -> ModelError | ConfigError:
+    alone = [name for name in names if name not in classes.names]
+    both = _both(outputs, names, classes)
+    for name, label in (outputs.labels or {}).items():
+        if label in alone:
+            return ConfigError(
+                f"{outputs.key} maps {name!r} to {label!r}, which is no label of "
+                f"{classes.description}: its labels are {shown(classes.names)}"
+            )
+    if len(names) != len(classes.names):
+        lacking = [name for name in classes.names if name not in names]
+        name = alone[0] if alone else lacking[0]
+        limit = "" if outputs.key is None else f" ({outputs.key} only renames labels)"
+        return ModelError(
+            f"{both}: {name!r} has no counterpart: give a model with as many classes{limit}"
+        )
+    return ModelError(f"{both}: {alone[0]!r} matches none of them: {map_them(outputs, alone)}")
+
+
+def _both(outputs: Outputs, names: tuple[str, ...], classes: Classes) -> str:
+    sizes = len(names), len(classes.names)
+    counts = ("", "") if sizes[0] == sizes[1] else (f"{sizes[0]} ", f"{sizes[1]}: ")
+    return (
+        f"{outputs.description} has the {counts[0]}labels {shown(names)}, those of "
+        f"{classes.description} are {counts[1]}{shown(classes.names)}"
+    )
+
+
+def map_them(outputs: Outputs, unmatched: Sequence[str]) -> str:
+    """The way out for labels of a model that match none of the classes."""
+    if outputs.key is None:
+        return "its labels must be these names, in any order"
+    # Of numbers the others may match by accident: 0 to 4 and the stars 1 to 5.
+    is_numbered = not outputs.labels and _numbers(outputs.names) is not None
+    names = outputs.names if is_numbered else unmatched
+    return f"map them with {outputs.key}: {template(names)}"
+
+
+def template(names: Sequence[str]) -> str:
+    """A map to be filled in, as YAML: ``{LABEL_0: …, LABEL_1: …}``."""
+    return yaml.safe_dump(
+        dict.fromkeys(names, "…"),
+        default_flow_style=True,
+        allow_unicode=True,
+        sort_keys=False,
+        width=float("inf"),
+    ).strip()
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first names, and how many there are where that is not all."""
+    told = ", ".join(names[:SHOWN])
+    return told if len(names) <= SHOWN else f"{told}, … ({len(names)} labels)"
+
+
+def _numbers(names: Sequence[str]) -> tuple[int, ...] | None:
+    """i of names that all are i, or all LABEL_i, for 0, 1, … in any order; None of others."""
+    for pattern in (r"(0|[1-9][0-9]*)", r"LABEL_(0|[1-9][0-9]*)"):
+        found = [re.fullmatch(pattern, name) for name in names]
+        numbers = tuple(int(match[1]) for match in found if match is not None)
+        if sorted(numbers) == list(range(len(names))):
+            return numbers
+    return None
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for i, name in enumerate(names) if name in names[:i]), None)
