@@ -20,6 +20,7 @@ from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
 from distill.variant import Dtype, Section, Variant
+from distill.yaml_text import read_yaml
 
 Device = Literal["auto", "cpu", "cuda"]
 Cut = Literal["head", "tail", "middle"]
@@ -566,7 +567,7 @@ def load(
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -598,7 +599,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"an override is written key=value, got {override!r}")
     try:
-        return key, yaml.safe_load(value)
+        return key, read_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(f"override {key}: {value!r} is not a YAML value") from None
 
@@ -648,6 +649,8 @@ def explain(error: ValidationError, source: str, whole: type[Section]) -> str:
             lines.append(message if not key or key in message else f"{key}: {message}")
         else:
             shown = f", got {value!r}" if not isinstance(value, dict | list) else ""
+            if kind == "string_type" and value is not None and shown:
+                shown += ": put it in quotes"  # which YAML reads as a number, a date, yes or no
             lines.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}")
     return "\n".join(f"{source}: {line}" for line in lines)
 

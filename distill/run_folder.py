@@ -18,11 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from distill.config import Experiment
 from distill.errors import RunFolderError
 from distill.tracking.values import flatten, masked
+from distill.yaml_text import write_yaml
 
 OPERATIONAL: tuple[str, ...] = (
     "output",
@@ -133,7 +132,7 @@ class RunFolder:
             os.replace(partial, self.root / "experiment.json")
         except OSError as error:
             raise RunFolderError(f"output {self.root} cannot be written: {error}") from None
-        config = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+        config = write_yaml(experiment.model_dump(mode="json"))
         (self.root / "config.yaml").write_text(masked(config))
         self.stop.unlink(missing_ok=True)  # what an earlier Ctrl-C left
 

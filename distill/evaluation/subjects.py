@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
 from distill.aggregation import Aggregation, UniformMean
 from distill.check_inputs import read_info
 from distill.config import Cluster, Cut, Experiment, KMeans, Serving, Stream, parse
@@ -29,6 +27,7 @@ from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import is_pickle
+from distill.yaml_text import read_yaml
 
 PREFIX = "teacher/"
 """Of the names under which a run's experts are served."""
@@ -189,7 +188,7 @@ def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
 
 def _experiment(run: Path) -> Experiment:
     path = run / "config.yaml"
-    return parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
 
 
 def _models_of_run(
