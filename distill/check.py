@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from distill.check_cost import cost_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
@@ -81,7 +81,7 @@ def check(
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, corpus)
     check_router(experiment.aggregation, names, corpus)
-    tokenizer = _tokenizer_folder(experiment) if space is None else ""
+    tokenizer = tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
     check_names(names)
@@ -185,6 +185,16 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     )
 
 
+def about(corpus: Corpus) -> dict[str, Any]:
+    """Of a checked data set, for machines: rows of each split, names of the labels in class order,
+    and where the rows of each split come from."""
+    return {
+        "rows": {split: len(corpus.rows(split)) for split in SPLITS},
+        "labels": list(corpus.label_names),
+        "sources": getattr(corpus, "sources", {}),
+    }
+
+
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
@@ -225,7 +235,7 @@ def _check_parts(
                 )
 
 
-def _tokenizer_folder(experiment: Experiment) -> str:
+def tokenizer_folder(experiment: Experiment) -> str:
     """Where the student's tokenizer comes from."""
     student = experiment.student
     if student.tokenizer or student.path:
