@@ -84,7 +84,7 @@ def check(
     tokenizer = tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
-    check_names(names)
+    check_names(experiment, names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
     num_cpus, num_gpus, resource_lines = check_resources(experiment, len(names), infos, base)
@@ -137,7 +137,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         _check_parts(experiment, own, languages.base)
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, blocks)
-    check_names(names)
+    check_names(experiment, names)
     check_speakers(experiment, languages, tuple(names))
     _check_batches(experiment, blocks, "blocks")
     student_lines = language_lines(experiment, languages.tokenizer)

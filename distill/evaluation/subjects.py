@@ -23,6 +23,7 @@ from distill.evaluation.classifiers import (
 )
 from distill.evaluation.settings import Evaluation
 from distill.experts.jobs import ROUTER
+from distill.run_folder import RunFolder
 from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
@@ -198,7 +199,8 @@ def _models_of_run(
     if experiment.teachers:
         return [(t.name, t.path, t.allow_pickle and allow_pickle) for t in experiment.teachers]
     folders = [p for p in (run / "experts").iterdir() if p.is_dir() and p.name != ROUTER]
-    names = {folder.name: str(folder / "model") for folder in folders}
+    written = RunFolder(run).expert_names()
+    names = {written.get(p.name, p.name): str(p / "model") for p in folders}
     for name, path in names.items():
         if not Path(path).is_dir():
             raise ModelError(
