@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from distill.check_cost import cost_lines
 from distill.check_data import source_lines
@@ -93,10 +93,10 @@ def check(
     if router is not None:
         matches[ROUTER] = router
     columns = columns_by_name(matches)
-    tokenizer = _tokenizer_folder(experiment) if space is None else ""
+    tokenizer = tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
-    check_names(names)
+    check_names(experiment, names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
     num_cpus, num_gpus, resource_lines = check_resources(experiment, len(names), infos, base)
@@ -151,7 +151,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         _check_parts(experiment, own, languages.base)
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, blocks)
-    check_names(names)
+    check_names(experiment, names)
     check_speakers(experiment, languages, tuple(names))
     _check_batches(experiment, blocks, "blocks")
     student_lines = language_lines(experiment, languages.tokenizer)
@@ -199,6 +199,16 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     )
 
 
+def about(corpus: Corpus) -> dict[str, Any]:
+    """Of a checked data set, for machines: rows of each split, names of the labels in class order,
+    and where the rows of each split come from."""
+    return {
+        "rows": {split: len(corpus.rows(split)) for split in SPLITS},
+        "labels": list(corpus.label_names),
+        "sources": getattr(corpus, "sources", {}),
+    }
+
+
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
@@ -239,7 +249,7 @@ def _check_parts(
                 )
 
 
-def _tokenizer_folder(experiment: Experiment) -> str:
+def tokenizer_folder(experiment: Experiment) -> str:
     """Where the student's tokenizer comes from."""
     student = experiment.student
     if student.tokenizer or student.path:

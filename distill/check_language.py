@@ -184,7 +184,7 @@ def read_languages(experiment: Experiment) -> Languages:
             adapters[teacher.name] = read_adapter(teacher.adapter, key)
             check_adapter(adapters[teacher.name], teacher.path, key)
     base = check_language_folder(experiment.experts.base) if experiment.experts else None
-    return Languages(infos, adapters, base, _tokenizer_folder(experiment))
+    return Languages(infos, adapters, base, tokenizer_folder(experiment))
 
 
 def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Blocks:
@@ -261,7 +261,7 @@ def trial_check(
         _check_wires(trial)
         check_aggregation(trial.aggregation, names, blocks)
         if trial.student not in checked:  # tokenizers take long to load
-            own = _tokenizer_folder(trial)
+            own = tokenizer_folder(trial)
             if own != languages.tokenizer and not speak_alike(own, languages.tokenizer):
                 raise ConfigError(
                     f"student.tokenizer: {own} has other tokens than {languages.tokenizer}, and "
@@ -353,7 +353,7 @@ def check_updates(experiment: Experiment) -> int | None:
     return sum(p.numel() for p in updated.parameters() if p.requires_grad)
 
 
-def _tokenizer_folder(experiment: Experiment) -> str:
+def tokenizer_folder(experiment: Experiment) -> str:
     student = experiment.student
     start = student.init_from.path if student.init_from else student.path
     if student.tokenizer or start:

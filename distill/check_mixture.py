@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
-import re
 
 import numpy as np
 
 from distill.aggregation import Aggregation, OracleDomain, Routed
 from distill.check_inputs import check_reader, read_info
 from distill.check_labels import Match
-from distill.config import NAME_PATTERN, SPLITS, Experiment, KMeans
+from distill.config import SPLITS, Experiment, KMeans
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError, DataError, ModelError
 from distill.models.labels import Classes, Outputs, columns_of
+from distill.names import checked_name, twins
 
 RESERVED = ("router", "student")
 
 
-def check_names(names: tuple[str, ...]) -> None:
-    """Names of teachers become folders, metrics and actors."""
+def check_names(experiment: Experiment, names: tuple[str, ...]) -> None:
+    """Names of teachers become folders, metrics and rows of tables, each with its own."""
+    way_out = "change teachers.name"
+    if experiment.experts is not None:
+        way_out = (
+            f"experts are named after the values of data.columns.domain "
+            f"{experiment.data.columns.domain!r}: change the value in the data, or use "
+            "experts.partition.type 'kmeans'"
+        )
     for name in names:
-        if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED:
-            raise ConfigError(
-                f"{name!r} cannot name a teacher: use letters, digits, dots, dashes and "
-                f"underscores, and none of {', '.join(RESERVED)} (experts are named after the "
-                "values of data.columns.domain)"
-            )
+        try:
+            checked_name(name)
+        except ValueError as error:
+            raise ConfigError(f"{error}; {way_out}") from None
+    baselines = [b.name for b in experiment.baselines]
+    used = [(name, "names another part of a run") for name in RESERVED]
+    used += [(name, "names a row of the comparison") for name in mixture_names(experiment)]
+    for name, what in used:
+        if name in names:
+            raise ConfigError(f"{name!r} cannot name a teacher, it {what}: {way_out}")
+        if name in baselines:
+            raise ConfigError(f"{name!r} cannot name a baseline, it {what}: change baselines.name")
+    found = twins(names)
+    if found is not None:
+        raise ConfigError(
+            f"teachers {found[0]!r} and {found[1]!r} read alike: names must differ in more than "
+            f"case and blanks; {way_out}"
+        )
+    both = twins([*names, *baselines])
+    if both is not None:
+        raise ConfigError(
+            f"baselines: {both[1]!r} is called like the teacher {both[0]!r}: change baselines.name"
+        )
+
+
+def mixture_names(experiment: Experiment) -> tuple[str, ...]:
+    """Rows of the comparison that stand for several teachers."""
+    if not experiment.has_teachers:
+        return ()
+    aggregation = experiment.aggregation
+    own = f"routed mix, k={aggregation.k}" if isinstance(aggregation, Routed) else "oracle domain"
+    return "uniform mean", "oracle domain", f"{aggregation.type} mix", own
 
 
 def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:

@@ -105,6 +105,7 @@ def check(
     with _errors(as_json):
         from rich.table import Table
 
+        from distill.check import about
         from distill.check import check as check_experiment
         from distill.cluster import check_address
         from distill.tracking import check_reachable
@@ -119,7 +120,30 @@ def check(
         _show(table)
         if as_json:
             lines = [{"part": x.part, "plan": x.what, "size": x.size} for x in plan.lines]
-            _json({"ok": True, "plan": lines})
+            _json({"ok": True, "plan": lines, **about(plan.corpus)})
+
+
+@app.command()
+def preview(
+    config: Config,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="train, transfer, validation or test.")] = "train",
+    rows: Annotated[int, typer.Option(help="How many, from the first.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list alone.")] = False,
+) -> None:
+    """Show rows as the student reads them: tokens, those trained on marked, label, domain."""
+    with _errors(as_json):
+        from rich.console import Console
+
+        from distill.preview import WIDTH, render
+        from distill.preview import preview as preview_rows
+
+        found = preview_rows(_load(config, overrides), split, rows)
+        if as_json:
+            _json([one.as_json() for one in found.shown])
+        else:
+            width = None if Console().is_terminal else WIDTH
+            render(found, Console(width=width, markup=False, emoji=False))
 
 
 @app.command()
@@ -390,9 +414,9 @@ def _errors(as_json: bool) -> Iterator[None]:
 def _show(table: Any) -> None:
     from rich.console import Console
 
-    console = Console()
-    # A pipe has no width; cut tables help nobody.
-    (console if console.is_terminal else Console(width=140)).print(table)
+    # A pipe has no width; cut tables help nobody. Names may look like markup or like an emoji.
+    width = None if Console().is_terminal else 140
+    Console(width=width, markup=False, emoji=False).print(table)
 
 
 def _near(path: Path) -> Path:
@@ -405,7 +429,7 @@ def _say(line: str) -> None:
     print(line)
 
 
-def _json(value: dict[str, Any]) -> None:
+def _json(value: Any) -> None:
     print(json.dumps(value))
 
 

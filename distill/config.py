@@ -11,22 +11,31 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.errors import ConfigError
 from distill.models.labels import configured_label, configured_map
 from distill.moe.settings import MoE, OwnRouting
+from distill.names import checked_name, twins
 from distill.objectives import ForwardKL, Objective
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
 from distill.variant import Dtype, Section, Variant
+from distill.yaml_text import read_yaml
 
 Device = Literal["auto", "cpu", "cuda"]
 Cut = Literal["head", "tail", "middle"]
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Name = Annotated[str, AfterValidator(checked_name)]
+"""One line of text: C++, 电影, Home & Kitchen; see names.py."""
 SPLITS = ("train", "transfer", "validation", "test")
 RENDERING = frozenset(
     (
@@ -616,10 +625,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        names = [t.name for t in self.teachers]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"teachers: two teachers are named {twice[0]!r}: names must differ")
+        _refuse_twins("teachers", [t.name for t in self.teachers])
         if self.experts and self.teachers:
             raise ValueError("give experts (trained here) or teachers (ready folders), not both")
         is_by_column = self.experts and isinstance(self.experts.partition, ByColumn)
@@ -636,8 +642,9 @@ class Experiment(Section):
                     "aggregation.router (a folder), or experts with experts.router"
                 )
         baseline_names = [b.name for b in self.baselines]
-        if len({*baseline_names, "student"}) != len(baseline_names) + 1:
-            raise ValueError(f"baselines: names must differ, and from 'student': {baseline_names}")
+        if "student" in baseline_names:
+            raise ValueError("baselines: 'student' names the distilled student: take another name")
+        _refuse_twins("baselines", baseline_names)
         if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
             raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
         if self.trainer.device == "cpu" and self.trainer.num_gpus_per_worker > 0:
@@ -653,6 +660,16 @@ class Experiment(Section):
         return self.experts is not None or bool(self.teachers)
 
 
+def _refuse_twins(key: str, names: list[str]) -> None:
+    found = twins(names)
+    if found is not None:
+        one, other = map(repr, found)
+        both = f"two {key} are named {one}" if one == other else f"{one} and {other} read alike"
+        raise ValueError(
+            f"{key}: {both}: names must differ in more than upper and lower case and blanks"
+        )
+
+
 def load(
     path: str | Path, overrides: list[str] | None = None, output_suffix: str = ""
 ) -> Experiment:
@@ -662,7 +679,7 @@ def load(
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -694,7 +711,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(f"an override is written key=value, got {override!r}")
     try:
-        return key, yaml.safe_load(value)
+        return key, read_yaml(value)
     except yaml.YAMLError:
         raise ConfigError(f"override {key}: {value!r} is not a YAML value") from None
 
@@ -744,6 +761,8 @@ def explain(error: ValidationError, source: str, whole: type[Section]) -> str:
             lines.append(message if not key or key in message else f"{key}: {message}")
         else:
             shown = f", got {value!r}" if not isinstance(value, dict | list) else ""
+            if kind == "string_type" and value is not None and shown:
+                shown += ": put it in quotes"  # which YAML reads as a number, a date, yes or no
             lines.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}")
     return "\n".join(f"{source}: {line}" for line in lines)
 

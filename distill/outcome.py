@@ -218,9 +218,9 @@ def write_report(
     metrics: dict[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(to_markdown(rows))
-    (folder / "table.csv").write_text(to_csv(rows))
-    (folder / "table.json").write_text(to_json(rows))
+    (folder / "table.md").write_text(to_markdown(rows), "utf-8")
+    (folder / "table.csv").write_text(to_csv(rows), "utf-8")
+    (folder / "table.json").write_text(to_json(rows), "utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
     trade_off(rows, folder / "trade_off.png")
     per_domain(rows, folder / "per_domain.png")

@@ -30,6 +30,7 @@ from distill.jobs import language_job, shown_to, student_job, write_tokenizer
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
+from distill.names import folder_name
 from distill.outcome import Outcome, evaluate
 from distill.outcome_language import evaluate_language
 from distill.placement import check_kept, check_labels
@@ -181,7 +182,7 @@ def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
         own: Any = blocks.open()  # of the base's tokens, whatever the student's
         parts = by_column(own, ("train", "validation", "test"))
         jobs = expert_jobs(experts, parts, blocks, d.run.experts, experiment.seed)
-        return [replace(job, stop_file=str(d.run.stop)) for job in jobs], parts
+        return _own_folders(d, jobs), parts
     max_length, cut = experiment.data.max_length, experiment.data.cut
     data = DataSpec(str(corpus.folder), experts.base, max_length, cut)
     tokens = tokenise(corpus, experts.base, max_length, cut)
@@ -189,7 +190,13 @@ def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
         experts.partition, corpus, tokens, experts.base, experiment.seed, d.run.experts
     )
     jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
-    return [replace(job, stop_file=str(d.run.stop)) for job in jobs], parts
+    return _own_folders(d, jobs), parts
+
+
+def _own_folders(d: Driver, jobs: list[Job]) -> list[Job]:
+    """The experts' jobs, told when to stop; their names are kept beside their folders."""
+    d.run.keep_expert_names(job.name for job in jobs)
+    return [replace(job, stop_file=str(d.run.stop)) for job in jobs]
 
 
 def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
@@ -199,7 +206,7 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
     for baseline in experiment.baselines:
         if not isinstance(baseline, LabelsOnly):
             continue
-        folder = d.run.baselines / baseline.name
+        folder = d.run.baselines / folder_name(baseline.name)
         _claim_baseline(folder, baseline)
         model, data = student.model, student.data
         if baseline.student is not None:
@@ -237,13 +244,13 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
 def _claim_baseline(folder: Path, baseline: LabelsOnly) -> None:
     """Baselines may be added on resuming; one that is there must be the same."""
     claim, told = folder / "baseline.json", baseline.model_dump_json()
-    if claim.exists() and claim.read_text() != told:
+    if claim.exists() and claim.read_text("utf-8") != told:
         raise RunFolderError(
             f"baseline {baseline.name!r} was trained with other settings: give it another name, or "
             f"delete {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    claim.write_text(told)
+    claim.write_text(told, "utf-8")
 
 
 # ---- running them ----------------------------------------------------------------------------

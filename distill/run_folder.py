@@ -3,6 +3,7 @@
 <output>/experiment.json   what the folder belongs to
 <output>/config.yaml       the configuration of the last start
 <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
+<output>/experts/names.json   folder → name, of experts that no folder can be called like
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher answers                 <output>/student/   the export
 <output>/report/           table and plots
@@ -14,15 +15,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from distill.config import Experiment
 from distill.errors import RunFolderError
+from distill.names import folder_name
 from distill.tracking.values import flatten, masked
+from distill.yaml_text import write_yaml
 
 OPERATIONAL: tuple[str, ...] = (
     "output",
@@ -136,7 +138,7 @@ class RunFolder:
             os.replace(partial, self.root / "experiment.json")
         except OSError as error:
             raise RunFolderError(f"output {self.root} cannot be written: {error}") from None
-        config = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+        config = write_yaml(experiment.model_dump(mode="json"))
         (self.root / "config.yaml").write_text(masked(config))
         self.stop.unlink(missing_ok=True)  # what an earlier Ctrl-C left
 
@@ -145,6 +147,20 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def keep_expert_names(self, names: Iterable[str]) -> None:
+        """Beside the experts' folders, those of ``names`` that a folder cannot have."""
+        replaced = {folder_name(name): name for name in names if folder_name(name) != name}
+        if replaced:
+            self.experts.mkdir(parents=True, exist_ok=True)
+            partial = self.experts / "names.partial"
+            partial.write_text(json.dumps(replaced, ensure_ascii=False, indent=1), "utf-8")
+            os.replace(partial, self.experts / "names.json")
+
+    def expert_names(self) -> dict[str, str]:
+        """What :meth:`keep_expert_names` kept: folder to name."""
+        path = self.experts / "names.json"
+        return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
     def ask_to_stop(self) -> None:
         """Every fit that runs, or would start, checkpoints and ends."""

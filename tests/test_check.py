@@ -95,7 +95,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"student": {"path": "absent"}}, ModelError, "absent"),
     ({"experts.train_layers": 3}, ConfigError, "experts.train_layers is 3, .* has 2 layers"),
     ({"experts.batch_size": 100}, ConfigError, "experts.batch_size 100 is larger than the 54 tr"),
-    ({"data.columns.domain": "text"}, ConfigError, "cannot name a teacher"),
+    ({"data.columns.domain": "text"}, DataError, "the domain .* has no train rows"),
     ({"output": f"{__file__}/run"}, RunFolderError, "cannot be written"),
 ]
 

@@ -15,6 +15,7 @@ from distill.config import Tracking
 from distill.errors import Interrupted
 from distill.tracking import Tracker
 from distill.tracking.store import import_mlflow
+from distill.tracking.values import safe_name
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +68,7 @@ def test_a_run_holds_what_was_said_to_it(tracking, client, tmp_path):
     assert history(client, tracker.run_id, "loss") == [(1, 0.5), (2, 0.25)]
     assert 1_000_500 in {m.timestamp for m in client.get_metric_history(tracker.run_id, "loss")}
     assert math.isnan(run.data.metrics["grad_norm"])
-    assert run.data.metrics["acc C__"] == 1
+    assert run.data.metrics[safe_name("acc C++")] == 1
     assert "gone" not in run.data.metrics
     inputs = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
     assert inputs.keys() == {"train", "test"}

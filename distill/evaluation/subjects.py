@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
 from distill.aggregation import Aggregation, UniformMean
 from distill.check_inputs import read_info
 from distill.config import Cluster, Cut, Experiment, KMeans, Serving, Stream, parse
@@ -26,10 +24,12 @@ from distill.evaluation.classifiers import (
 from distill.evaluation.settings import Evaluation
 from distill.experts.jobs import ROUTER
 from distill.models.labels import Classes, Outputs, columns_of
+from distill.run_folder import RunFolder
 from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import is_pickle
+from distill.yaml_text import read_yaml
 
 LABELS_OPTION = "--teacher-labels"
 PREFIX = "teacher/"
@@ -230,7 +230,7 @@ def _in_run(part: Part, experiment: Experiment) -> Part:
 
 def _experiment(run: Path) -> Experiment:
     path = run / "config.yaml"
-    return parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
 
 
 def _models_of_run(
@@ -240,7 +240,8 @@ def _models_of_run(
     if experiment.teachers:
         return [(t.name, t.path, t.allow_pickle and allow_pickle) for t in experiment.teachers]
     folders = [p for p in (run / "experts").iterdir() if p.is_dir() and p.name != ROUTER]
-    names = {folder.name: str(folder / "model") for folder in folders}
+    written = RunFolder(run).expert_names()
+    names = {written.get(p.name, p.name): str(p / "model") for p in folders}
     for name, path in names.items():
         if not Path(path).is_dir():
             raise ModelError(

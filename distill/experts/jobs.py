@@ -10,6 +10,7 @@ import numpy as np
 from distill.config import Experts, Trainer
 from distill.experts.partition import Parts
 from distill.fit import Job
+from distill.names import folder_name
 from distill.specs import BlocksSpec, Data, EncoderSpec, LanguageExpertSpec, ModelSpec
 
 ROUTER = "router"
@@ -27,7 +28,7 @@ def expert_jobs(experts: Experts, parts: Parts, data: Data, folder: Path, seed: 
     return [
         Job(
             name=name,
-            folder=str(folder / name),
+            folder=str(folder / folder_name(name)),
             seed=seed,
             model=spec,
             data=data,

@@ -12,6 +12,13 @@ GAP = 4
 _LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
 
 
+def plain(name: str) -> str:
+    """``name`` for matplotlib, which reads what stands between two $ as mathematics, and leaves a
+    label that begins with _ out of a legend."""
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
+
+
 def place_labels(
     axes: "Axes", points: Sequence[tuple[str, float, float]], lines: Sequence[tuple[str, float]]
 ) -> None:
@@ -33,7 +40,7 @@ def place_labels(
     for name, y in lines:
         height = axes.transData.transform((axes.get_xlim()[0], y))[1]
         text = axes.annotate(
-            name,
+            plain(name),
             (0, y),
             (4, 3),
             xycoords=("axes fraction", "data"),
@@ -45,7 +52,7 @@ def place_labels(
     # Crowded columns first from the top, so that leader lines of one column never cross.
     for index in sorted(range(len(points)), key=lambda i: (-centres[i][1], centres[i][0])):
         name, x, y = points[index]
-        probe = axes.annotate(name, (x, y), fontsize=FONT_SIZE)
+        probe = axes.annotate(plain(name), (x, y), fontsize=FONT_SIZE)
         extent = probe.get_window_extent(renderer)
         probe.remove()
         width, height = extent.width / pixel, extent.height / pixel
@@ -65,7 +72,7 @@ def place_labels(
         taken.append(box)
         is_far = abs(dy) > height or dx > 3 * GAP or dx < -width - 3 * GAP
         axes.annotate(
-            name,
+            plain(name),
             (x, y),
             (dx, dy),
             textcoords="offset points",

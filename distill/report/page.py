@@ -13,8 +13,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill import __version__
 from distill.report import sections
 from distill.report.charts import frontier_chart, legend
@@ -24,6 +22,7 @@ from distill.report.tables import winners_table
 from distill.search.choice import SIZE, best, cheapest_near, plane
 from distill.search.trials import Trial, Value, frontier
 from distill.tracking.read import Record
+from distill.yaml_text import write_yaml
 
 COSTS = (SIZE, "student.latency_ms", "student.gflops", "student.params")
 NEAR = 0.01
@@ -240,6 +239,6 @@ def configuration_yaml(trial: Trial, shape: dict[str, Value]) -> str:
                 break
         else:
             node[last] = value
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True) if tree else ""
+    text = write_yaml(tree, allow_unicode=True) if tree else ""
     resolved = [f"{k.rpartition('.')[2]} {v}" for k, v in shape.items() if k not in trial.values]
     return text + (f"# student: {', '.join(resolved)}\n" if resolved else "")

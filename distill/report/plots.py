@@ -1,11 +1,14 @@
 """Plots of the comparison and of training: PNG files, legible 1200 pixels wide."""
 
+import logging
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.report.labels import place_labels
+from distill.report.labels import place_labels, plain
 from distill.report.table import Role, Row, count, three_digits
 
 if TYPE_CHECKING:
@@ -26,6 +29,14 @@ STYLES: dict[Role, tuple[str, str, str]] = {
 """Marker, colour and name in the legend of each role."""
 HATCHES = ("", "///", "...", "xxx")
 DPI = 150
+logger = logging.getLogger(__name__)
+LAST_LETTER = 0x058F
+"""matplotlib's own font has Latin, Greek, Cyrillic and Armenian, and not all that follows."""
+FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "Microsoft YaHei", "PingFang SC"),
+    *("Hiragino Sans", "Arial Unicode MS", "Noto Sans Devanagari", "Unifont"),
+)
 
 
 def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
@@ -90,7 +101,7 @@ def learning_curves(
     """
     figure, (above, below) = new_figure(8.0, 7.0, num_rows=2)
     for index, name in enumerate(history):
-        above.plot([], [], color=PALETTE[index % len(PALETTE)], linewidth=3, label=name)
+        above.plot([], [], color=PALETTE[index % len(PALETTE)], linewidth=3, label=plain(name))
     for axes, metric in ((above, accuracy), (below, loss)):
         for index, lines in enumerate(history.values()):
             colour = PALETTE[index % len(PALETTE)]
@@ -137,12 +148,12 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
             color=PALETTE[index % len(PALETTE)],
             hatch=HATCHES[index // len(PALETTE) % len(HATCHES)],
             edgecolor="white",
-            label=row.name,
+            label=plain(row.name),
         )
         found = [row.per_domain.get(name) for name in domains]
         texts = ["" if v is None else _bar_text(v, is_language) for v in found]
         axes.bar_label(bars, texts, rotation=90, padding=3, fontsize=8)
-    axes.set_xticks(range(len(domains)), domains)
+    axes.set_xticks(range(len(domains)), [plain(name) for name in domains])
     axes.tick_params(axis="x", length=0)
     if is_language:
         axes.margins(y=0.15)  # room for the numbers above the bars
@@ -170,6 +181,8 @@ def new_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # Of which there would be one a character: _warn_of_boxes is one for all.
+    warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, num_columns, sharex="col")
@@ -181,8 +194,45 @@ def new_figure(
 def save(figure: "Figure", path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    texts: Any = figure.findobj(_is_of_another_script)
+    for text in texts:
+        text.set_fontfamily(_families())
+    if any(not _can_draw(c) for text in texts for c in text.get_text()):
+        _warn_of_boxes()
     figure.savefig(path)
     return path
+
+
+def _is_of_another_script(artist: Any) -> bool:
+    from matplotlib.text import Text
+
+    return isinstance(artist, Text) and any(ord(c) > LAST_LETTER for c in artist.get_text())
+
+
+@cache
+def _can_draw(character: str) -> bool:
+    from matplotlib import font_manager
+
+    paths = (font_manager.findfont(name) for name in _families())
+    code = ord(character)
+    return character == "\n" or any(font_manager.get_font(p).get_char_index(code) for p in paths)
+
+
+@cache
+def _warn_of_boxes() -> None:
+    logger.warning(
+        "plots show boxes for characters of some names, which no installed font has: the tables "
+        "and report.html have them; for plots install a font such as Noto Sans CJK"
+    )
+
+
+@cache
+def _families() -> list[str]:
+    """matplotlib's own font, and those of wide coverage that are installed."""
+    from matplotlib import font_manager, rcParams
+
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    return [*rcParams["font.sans-serif"][:1], *(name for name in FONTS if name in there)]
 
 
 def as_percent(value: float, _: float) -> str:

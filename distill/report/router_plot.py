@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.evaluation.routing import Routing
+from distill.report.labels import plain
 from distill.report.plots import BLUE, HATCHES, PALETTE, as_percent, new_figure, save
 
 NUM_BINS = 20
@@ -24,7 +25,7 @@ def router(routing: Routing, path: str | Path) -> Path:
             color=PALETTE[index % len(PALETTE)],
             hatch=HATCHES[index // len(PALETTE) % len(HATCHES)],
             edgecolor="white",
-            label=domain,
+            label=plain(domain),
         )
         below_K = below_K + load_K
     for place, load in zip(places, below_K, strict=True):
@@ -43,7 +44,7 @@ def router(routing: Routing, path: str | Path) -> Path:
     left.set_ylim(0, max(below_K.max(), even) * 1.12)
     is_crowded = sum(map(len, routing.names)) > 44
     angle = {"rotation": 30, "ha": "right"} if is_crowded else {}
-    left.set_xticks(places, routing.names, **angle)
+    left.set_xticks(places, [plain(name) for name in routing.names], **angle)
     left.tick_params(axis="x", length=0)
     by_domain = ", by the rows' domain" if routing.domain_names else ""
     left.set_ylabel(f"share of selections{by_domain}")

@@ -29,6 +29,10 @@ LANGUAGE_ONLY = (
 )
 """Fields of a row that the files of the other kind of table leave out."""
 MAX_DOMAIN_COLUMNS = 4
+OWN_DOMAIN = ("home", "abroad")
+"""What the metrics of an expert call its own domain, and all others."""
+AS_DOMAIN = " (domain)"
+"""Follows there the name of a domain that is called so too."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,14 @@ class Row:
             "test.accuracy.home": self.home,
             "test.accuracy.abroad": self.abroad,
         }
-        return metrics | {f"test.accuracy.{d}": value for d, value in self.per_domain.items()}
+        return metrics | self._in_domains("test.accuracy")
+
+    def _in_domains(self, metric: str) -> dict[str, float]:
+        taken = OWN_DOMAIN if self.role == "expert" else ()
+        return {
+            f"{metric}.{d}{AS_DOMAIN if d in taken else ''}": value
+            for d, value in self.per_domain.items()
+        }
 
     def _language_metrics(self) -> dict[str, float | None]:
         metrics: dict[str, float | None] = {
@@ -106,7 +117,7 @@ class Row:
             "fidelity.jsd": self.jsd,
             "compression": self.compression,
         }
-        return metrics | {f"test.perplexity.{d}": value for d, value in self.per_domain.items()}
+        return metrics | self._in_domains("test.perplexity")
 
 
 def percent(value: float | None) -> str:
@@ -285,4 +296,4 @@ def _is_missing(value: object) -> bool:
 
 
 def _pipes(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(' '.join(cell.splitlines()) for cell in cells)} |"

@@ -161,10 +161,23 @@ def _check_corner(
         if _is_own_fault(error, key):
             raise ConfigError(f"search.space.{key}: {error}") from None
         return  # the keys may only go together: the corners of all of them tell
+    for name, value in values.items():
+        _refuse_word_for_number(changed, name, value)
     if changed.aggregation.needs_router() and not experiment.aggregation.needs_router():
         raise ConfigError(
             f"search.space.{key}: aggregation.type {changed.aggregation.type} needs a router: make "
             "it the configuration's own aggregation, so that the router is trained and asked"
+        )
+
+
+def _refuse_word_for_number(changed: Experiment, key: str, value: Value) -> None:
+    """A number in quotes would do for the experiment, and be a word among the trials' values."""
+    node: Any = changed
+    for part in key.split("."):
+        node = getattr(node, part, None)
+    if isinstance(value, str) and isinstance(node, int | float):
+        raise ConfigError(
+            f"search.space.{key}: {value!r} is text, and {key} takes {node!r}: leave the quotes out"
         )
 
 

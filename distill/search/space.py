@@ -14,10 +14,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from distill.variant import Variant
+from distill.yaml_text import read_yaml, write_yaml
 
 Value = bool | int | float | str
 
@@ -26,14 +26,14 @@ def _written(value: Any) -> Any:
     """A section as one line of YAML: a value stays something that compares, prints and is a key."""
     if not isinstance(value, dict):
         return value
-    flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+    flow = write_yaml(value, default_flow_style=True, width=math.inf)
     return flow.strip()
 
 
 def read_value(value: Value) -> Any:
     """What a value sets its key to: itself, or the section that :func:`_written` wrote."""
     if isinstance(value, str) and value.startswith("{"):
-        return yaml.safe_load(value)
+        return read_yaml(value)
     return value
 
 
@@ -46,7 +46,9 @@ class _Values(Variant):
 
     @model_validator(mode="after")
     def _differ(self) -> _Values:
-        if len({str(value) for value in self.values}) < len(self.values):
+        # Alike as numbers, 1 and 1.0, or as words, 1 and '1'; a truth value is no number.
+        numbers = {(isinstance(value, bool), value) for value in self.values}
+        if min(len(numbers), len({str(value) for value in self.values})) < len(self.values):
             raise ValueError(f"values must differ, got {list(self.values)}")
         return self
 

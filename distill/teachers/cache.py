@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save
 from distill.config import Cache as CacheConfig
 from distill.config import Cut
 from distill.errors import CacheError
+from distill.names import folder_name
 from distill.records import Head
 from distill.teachers.segments import Found, Shelf, nothing, write_whole
 
@@ -135,7 +136,7 @@ class TeacherCache:
         self._memory = memory
         self._shelves: dict[str, Shelf] = {}
         for teacher, key in keys.items():
-            home = Path(folder) / f"{teacher}-{key.fingerprint[:12]}"
+            home = Path(folder) / f"{folder_name(teacher)}-{key.fingerprint[:12]}"
             if not (home / "manifest.json").exists():
                 self._say_what_changed(Path(folder), teacher, key)
                 _write_manifest(home, teacher, key)
@@ -213,7 +214,7 @@ class TeacherCache:
 
     def _say_what_changed(self, folder: Path, teacher: str, key: TeacherKey) -> None:
         changes = []
-        for manifest in sorted(folder.glob(f"{teacher}-*/manifest.json")):
+        for manifest in sorted(folder.glob(f"{folder_name(teacher)}-*/manifest.json")):
             found = _read_manifest(manifest)
             if found.get("teacher") == teacher:
                 old = found.get("key", {})

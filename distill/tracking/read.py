@@ -12,11 +12,11 @@ from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
-from distill.report.table import Role, Row
+from distill.report.table import AS_DOMAIN, OWN_DOMAIN, Role, Row
 from distill.search.trials import Goal, Status, Trial, Value, default_goals
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
-from distill.tracking.values import masked
+from distill.tracking.values import masked, written_name
 
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
 CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")
@@ -144,13 +144,18 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
         trials=trials,
         shapes=shapes,
         rows=_rows(children),
-        params=dict(sweep.data.params),
-        totals=dict(sweep.data.metrics),
+        params=_base_of(sweep),
+        totals=_metrics_of(sweep),
         environment=_environment(tags),
         datasets=_datasets(sweep),
         num_running=num_running,
         notes=_endings(sweep),
     )
+
+
+def _base_of(run: Any) -> dict[str, str]:
+    """Parameters as they were first told, by their names as they were written."""
+    return {written_name(k, run.data.tags): v for k, v in run.data.params.items()}
 
 
 def _params_of(run: Any) -> dict[str, str]:
@@ -195,7 +200,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         trials=trials,
         shapes=shapes,
         rows=list(rows.values()),
-        params=dict(newest.data.params),
+        params=_base_of(newest),
         environment=_environment(newest.data.tags),
         datasets=_datasets(newest),
         num_running=len(parents) - len(ended),
@@ -244,7 +249,7 @@ def _trial(
         name=name,
         status=status,
         values=values,
-        metrics=dict(run.data.metrics),
+        metrics=_metrics_of(run),
         reason=reason if status == "failed" else "",
         student=tags.get("distill.student") or _student_of(run),
         history=_history(client, run) if with_history else [],
@@ -274,13 +279,20 @@ def _rows(children: Iterable[Any]) -> list[Row]:
 
 
 def _row(run: Any) -> Row:
-    return row_of(run.info.run_name, run.data.tags["role"], run.data.metrics)
+    return row_of(run.info.run_name, run.data.tags["role"], _metrics_of(run))
+
+
+def _metrics_of(run: Any) -> dict[str, float]:
+    """Last values, by their names as they were written."""
+    return {written_name(k, run.data.tags): v for k, v in run.data.metrics.items()}
 
 
 def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
     """A model on the test split, from its stable names."""
     domains = domains_of(metrics)
     is_expert = role == "expert"
+    own = {d: domains.pop(d, None) for d in OWN_DOMAIN} if is_expert else {}
+    domains |= {d: domains.pop(d + AS_DOMAIN) for d in OWN_DOMAIN if d + AS_DOMAIN in domains}
     return Row(
         name=name,
         role=role,
@@ -289,8 +301,8 @@ def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
         latency_ms=metrics.get("student.latency_ms"),
         accuracy=metrics.get("test.accuracy"),
         f1=metrics.get("test.f1"),
-        home=domains.pop("home", None) if is_expert else None,
-        abroad=domains.pop("abroad", None) if is_expert else None,
+        home=own.get("home"),
+        abroad=own.get("abroad"),
         per_domain=domains,
         retention=metrics.get("test.retention"),
         compression=metrics.get("compression"),

@@ -1,14 +1,14 @@
 """One record, as the outbox keeps it, to the calls that MLflow wants."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distill.tracking.model import log_model, register_model
 from distill.tracking.outbox import Record
 from distill.tracking.runs import ENDED
-from distill.tracking.values import cut, masked, safe_name
+from distill.tracking.values import cut, masked, safe_name, written_tag
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
@@ -24,6 +24,7 @@ class Sender:
         self.uri = uri
         self.experiment_id = experiment_id
         self.run_id = run_id
+        self._named: set[tuple[str, str]] = set()  # run, name: its tag is there
 
     def __call__(self, record: Record) -> Any:
         kind = record["kind"]
@@ -54,6 +55,7 @@ class Sender:
     def _send_params(self, run_id: str, values: Mapping[str, str | float]) -> None:
         from mlflow.entities import Param
 
+        self._send_names(run_id, values)
         before = self.client.get_run(run_id).data.params
         named = {safe_name(key): str(value) for key, value in values.items()}
         new = [Param(key, value) for key, value in named.items() if key not in before]
@@ -66,9 +68,18 @@ class Sender:
     def _send_metrics(self, run_id: str, rows: list[tuple[str, float, int, int]]) -> None:
         from mlflow.entities import Metric
 
+        self._send_names(run_id, (name for name, *_ in rows))
         for start in range(0, len(rows), METRICS_PER_BATCH):
-            batch = [Metric(*row) for row in rows[start : start + METRICS_PER_BATCH]]
+            part = rows[start : start + METRICS_PER_BATCH]
+            batch = [Metric(safe_name(name), value, time, step) for name, value, time, step in part]
             self.client.log_batch(run_id, metrics=batch)
+
+    def _send_names(self, run_id: str, names: Iterable[str]) -> None:
+        """Names that MLflow does not take, as tags: a report shows them as they were written."""
+        new = {name for name in names if (run_id, name) not in self._named}
+        replaced = {name: safe_name(name) for name in new if safe_name(name) != name}
+        self._send_tags(run_id, {written_tag(safe): name for name, safe in replaced.items()})
+        self._named |= {(run_id, name) for name in new}
 
     def _send_tags(self, run_id: str, values: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -92,7 +103,7 @@ class Sender:
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, [context])])
 
     def _send_child(self, record: Record) -> str:
-        run_id = self._find_child(record["name"])
+        run_id = self._find_child(record["name"], record["tags"].get("role"))
         if run_id is None:
             tags = {PARENT: self.run_id}
             run = self.client.create_run(self.experiment_id, tags=tags, run_name=record["name"])
@@ -120,8 +131,11 @@ class Sender:
         self.client.set_registered_model_alias(name, record["alias"], version)
         return str(version)
 
-    def _find_child(self, name: str) -> str | None:
+    def _find_child(self, name: str, role: str | None = None) -> str | None:
+        """``role``: of that one alone, so that an expert is not a mixture of its name."""
         children = self.client.search_runs(
             [self.experiment_id], f"tags.`{PARENT}` = '{self.run_id}'"
         )
-        return next((r.info.run_id for r in children if r.info.run_name == name), None)
+        named = (r for r in children if r.info.run_name == name)
+        found = (r for r in named if role is None or r.data.tags.get("role", role) == role)
+        return next((r.info.run_id for r in found), None)

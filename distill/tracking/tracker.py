@@ -14,7 +14,7 @@ from distill.tracking.outbox import Outbox
 from distill.tracking.runs import resume_run, start_run
 from distill.tracking.sender import Sender
 from distill.tracking.store import import_mlflow, open_command, reason_of, resolve_uri
-from distill.tracking.values import flatten, masked, safe_name
+from distill.tracking.values import flatten, masked
 
 MAX_DIGEST_CHARS = 36
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, float, int, int
     """(key, value, milliseconds, step); a missing value is left out, NaN is kept as NaN."""
     now = time.time()
     return [
-        (safe_name(name), float(value), int((line.get("time") or now) * 1000), int(line["step"]))
+        (name, float(value), int((line.get("time") or now) * 1000), int(line["step"]))
         for line in lines
         for name, value in line["metrics"].items()
         if value is not None

@@ -1,15 +1,19 @@
 """What is said to MLflow: configurations as flat parameters, names it accepts, secrets masked."""
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
+from distill.names import HASH_CHARS, hash_of
+
 MASK = "***"
 MAX_PARAM_CHARS = 6000
 """MLflow's own limit; a longer value is cut and says so."""
 MAX_NAME_CHARS = 250
+WRITTEN = "distill.name."
 
 _CUT = " … (cut)"
 _USER_IN_URI = re.compile(r"(?<=://)(?:[^/\s]+|[^/\s:@]+:(?!\d+/)[^\s@]+)@")
@@ -78,10 +82,33 @@ def cut(text: str, limit: int) -> str:
 
 
 def safe_name(name: str) -> str:
-    """``name`` in the characters MLflow takes for keys of metrics, parameters and tags."""
-    return re.sub(r"[^\w\-./ :]", "_", name, flags=re.ASCII)[:MAX_NAME_CHARS]
+    """``name`` as MLflow takes it for a key of a metric, a parameter or a tag.
+
+    Unchanged where MLflow 3.17 takes it as it is: letters and digits of any script and ``_-./ :``,
+    no path that would resolve to another, at most MAX_NAME_CHARS. Elsewhere these characters are
+    replaced and a hash of the whole name follows, so that two names never share a key;
+    :func:`written_tag` names the tag that keeps the name as it was written.
+    """
+    if re.fullmatch(r"[\w\-./ :]*", name) and is_own_path(name) and len(name) <= MAX_NAME_CHARS:
+        return name
+    stem = re.sub(r"[^\w\-./ :]", "_", name)
+    if not is_own_path(stem):
+        stem = stem.replace("/", "_").lstrip(".")
+    return f"{stem[: MAX_NAME_CHARS - HASH_CHARS - 1]}-{hash_of(name)}"
 
 
-def file_name(name: str) -> str:
-    """``name`` as one part of a path: letters, digits, ``-``, ``_`` and inner dots."""
-    return re.sub(r"[^\w\-.]+", "_", name).strip("._") or "experiment"
+def is_own_path(name: str) -> bool:
+    """Whether MLflow may use ``name`` as a file: mlflow.utils.validation.path_not_unique."""
+    path = posixpath.normpath(name)
+    return path == name and path != "." and not path.startswith(("..", "/"))
+
+
+def written_tag(safe: str) -> str:
+    """The tag that keeps what was written for a name that :func:`safe_name` had to change."""
+    return f"{WRITTEN}{safe[-HASH_CHARS:]}"
+
+
+def written_name(safe: str, tags: Mapping[str, str]) -> str:
+    """The name of which ``safe`` was made, by the tags of its run."""
+    told = tags.get(written_tag(safe), "")
+    return told if told and safe_name(told) == safe else safe

@@ -84,6 +84,12 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
         ),
         ({"aggregation.k": GRID | {"values": [2, 9]}}, {}, {}, "aggregation.k must lie .*got 9"),
         (
+            {"optimizer.lr": GRID | {"values": ["1e-4", "3e-4"]}},
+            {},
+            {},
+            "search.space.optimizer.lr: '1e-4' is text, and optimizer.lr takes 0.0001: leave the q",
+        ),
+        (
             {
                 "aggregation": GRID | {"values": [{"type": "mean"}]},
                 "aggregation.mix": GRID | {"values": ["logits", "probabilities"]},

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill.config import parse
+from distill.config import load, parse
 from distill.errors import ConfigError
 from distill.search.settings import NSGA2, GridSampler, Search
-from distill.search.space import belongs, fitted, middle
+from distill.search.space import belongs, fitted, middle, read_value
 
 
 def search_of(**section: Any) -> Search:
@@ -106,3 +107,24 @@ def test_a_value_is_fitted_into_its_domain() -> None:
     assert not belongs(inside | {"student.hidden": 17}, space)
     assert not belongs({"student.hidden": 16}, space)
     assert [type(middle(domain)) for domain in space.values()] == [int, str, int, float, int]
+
+
+def test_equal_numbers_are_one_value_however_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    for values in ("[1e-4, 0.0001]", "[1, 1.0]", "[1e-4, '0.0001']"):
+        space = f"{{optimizer.lr: {{type: choice, values: {values}}}}}"
+        path.write_text(f"data: {{path: x}}\nsearch: {{space: {space}}}")
+        with pytest.raises(ConfigError, match=r"values must differ, got \["):
+            load(path)
+
+
+def test_a_truth_value_is_no_number() -> None:
+    values = [True, 1]
+    space = search_of(space={"trainer.gradient_checkpointing": CHOICE | {"values": values}}).space
+    assert list(space["trainer.gradient_checkpointing"].ends) == values
+
+
+def test_a_section_keeps_its_numbers_and_words() -> None:
+    section = {"type": "jsd", "beta": 1e-4, "word": "1e-4"}
+    space = search_of(space={"objective": GRID | {"values": [section]}}).space
+    assert read_value(space["objective"].ends[0]) == section
