@@ -27,9 +27,10 @@ from transformers import (
 from distill.errors import ModelError
 from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
+from distill.models.pooling import pool_by_mask
 from distill.models.reading import Reading, reading_of
 from distill.models.tokenizer import load_tokenizer as load_tokenizer
-from distill.models.tokenizer import quiet
+from distill.models.tokenizer import pad_id, quiet
 from distill.models.weights import brief, stored_shapes
 from distill.models.weights import weights_fingerprint as weights_fingerprint
 
@@ -159,6 +160,8 @@ def load_classifier(
         AutoModelForSequenceClassification, folder, allow_pickle, dtype, dropout
     )
     refuse_missing(folder, missing)
+    if not info.num_features:
+        pool_by_mask(model, pad_id(load_tokenizer(folder)))
     return model
 
 
@@ -188,7 +191,8 @@ def load_base_for_classification(
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     result = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
     refuse_missing(folder, [key for key in result.missing_keys if not key.startswith("pooler.")])
-    return model.eval()
+    pool_by_mask(model.eval(), pad_id(load_tokenizer(folder)))
+    return model
 
 
 def read_config(folder: str | Path) -> PretrainedConfig:

@@ -21,6 +21,7 @@ from distill.models.decoder import head_of, is_causal
 from distill.models.features import FeatureClassifier
 from distill.models.language_student import merged
 from distill.models.load import usable_positions
+from distill.models.pooling import set_published_pad_id
 from distill.models.reading import Reading, reading_of, remember
 from distill.models.tokenizer import load_tokenizer, quiet
 
@@ -118,14 +119,15 @@ def export(
     exported.to(device="cpu", dtype=torch.float32).eval()
     if reading is not None:
         remember(exported.config, reading)
-    with quiet():
-        exported.save_pretrained(partial, max_shard_size="100GB")
     if not isinstance(exported, FeatureClassifier):
         tokenizer = load_tokenizer(tokenizer_folder)
+        set_published_pad_id(exported, tokenizer)
         tokenizer.model_max_length = usable_positions(exported.config)
         if reading is not None and reading.cut == "tail":
             tokenizer.truncation_side = "left"  # for who truncates with transformers alone
         tokenizer.save_pretrained(partial)
+    with quiet():
+        exported.save_pretrained(partial, max_shard_size="100GB")
     (partial / "README.md").write_text(_readme(card, exported, partial), encoding="utf-8")
     for file in partial.iterdir():
         _sync(file)  # or a power cut could leave the new name on empty files

@@ -86,4 +86,3 @@ def test_unusable_tokenizers_are_refused(tmp_path):
     refuses(tmp_path / "absent", "no tokenizer folder")
     (tmp_path / "empty").mkdir()
     refuses(tmp_path / "empty", "no tokenizer files")
-    refuses(save_tokenizer(tmp_path / "unpadded", pad=None), "no padding token")
