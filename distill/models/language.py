@@ -10,8 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -24,7 +23,9 @@ from distill.models.decoder import check_linear_head as check_linear_head
 from distill.models.decoder import head_of as head_of
 from distill.models.decoder import is_tied
 from distill.models.load import from_folder, read_config, refuse_missing, usable_positions
-from distill.models.tokenizer import load_tokenizer, num_ids, quiet
+from distill.models.multimodal import auto_class, is_multimodal, text_part, whole_class
+from distill.models.plain_head import described_whole, has_plain_head
+from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.models.weights import brief, stored_shapes
 from distill.moe.gates import GateInfo, gate_info
 
@@ -55,8 +56,10 @@ def check_language_folder(folder: str | Path, allow_pickle: bool = False) -> Lan
     _refuse_gguf(folder)
     config = read_config(folder)
     _check_causal(folder, config)
-    model = _on_meta(folder, config)
-    _check_stored(folder, model, stored_shapes(folder, allow_pickle))
+    whole = _on_meta(folder, config)
+    _check_stored(folder, whole, stored_shapes(folder, allow_pickle))
+    model = _text_part(folder, whole) if is_multimodal(config) else whole
+    config = model.config
     tokenizer = load_tokenizer(folder)
     width = head_of(model).out_features
     if num_ids(tokenizer) > width:
@@ -91,10 +94,11 @@ def load_language_model(
     a head that is tied to the embeddings is not missing.
     """
     _refuse_gguf(Path(folder))
-    _check_causal(Path(folder), read_config(folder))
-    model, missing = from_folder(AutoModelForCausalLM, folder, allow_pickle, dtype, dropout)
+    config = read_config(folder)
+    _check_causal(Path(folder), config)
+    model, missing = from_folder(auto_class(config), folder, allow_pickle, dtype, dropout)
     refuse_missing(folder, missing)
-    return model
+    return text_part(model) if is_multimodal(config) else model
 
 
 def _refuse_gguf(path: Path) -> None:
@@ -110,6 +114,8 @@ def _refuse_gguf(path: Path) -> None:
 def _check_causal(folder: Path, config: PretrainedConfig) -> None:
     kind = config.model_type
     expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    if is_multimodal(config):
+        expected = whole_class(config)
     # Encoders have a causal class too, which nobody trains. (GPT-like families have no masked one.)
     if (
         expected is None
@@ -131,15 +137,38 @@ def _check_causal(folder: Path, config: PretrainedConfig) -> None:
 def _on_meta(folder: Path, config: PretrainedConfig) -> Any:
     """The model that config.json describes, without memory for its weights."""
     try:
-        with quiet(), torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return described_whole(config)
     except Exception as error:  # whatever a family makes of impossible dimensions
         raise ModelError(f"{folder}/config.json cannot be used: {brief(error)}") from None
+
+
+def _text_part(folder: Path, whole: PreTrainedModel) -> PreTrainedModel:
+    """Of a multimodal model on the meta device."""
+    try:
+        model = text_part(whole)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
+    if {has_plain_head(part) for part in (model, whole) if _has_decoder(part)} == {True, False}:
+        raise ModelError(
+            f"{folder}: the text part of a {whole.config.model_type} model scales or caps its "
+            "logits otherwise than the whole model does: give a folder of a text model"
+        )
+    return model
+
+
+def _has_decoder(model: PreTrainedModel) -> bool:
+    try:
+        base_of(model)
+    except ModelError:  # Llama 4 holds a language model with its own head
+        return False
+    return True
 
 
 def _check_stored(folder: Path, model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
     """Whether the weight files can hold the model. By name only where transformers keeps names."""
     head = next(f"{name}.weight" for name, part in model.named_modules() if part is head_of(model))
+    # Multimodal folders as published have it at language_model.lm_head.
+    stored_head = ".".join(head.split(".")[-2:]) if is_multimodal(model.config) else head
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in state.keys() & shapes.keys():
         if state[name] != shapes[name]:
@@ -149,7 +178,7 @@ def _check_stored(folder: Path, model: Any, shapes: dict[str, tuple[int, ...]]) 
             )
     if is_tied(model):
         shapes = {name: shape for name, shape in shapes.items() if name != head}
-    elif head not in shapes:
+    elif not any(f".{name}".endswith(f".{stored_head}") for name in shapes):
         raise ModelError(
             f"{folder} lacks the language-model head ({head}): save the whole "
             f"{type(model).__name__} there, or set tie_word_embeddings in config.json if its head "

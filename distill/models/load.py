@@ -27,6 +27,7 @@ from transformers import (
 from distill.errors import ModelError
 from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
+from distill.models.multimodal import text_config
 from distill.models.pooling import pool_by_mask
 from distill.models.reading import Reading, reading_of
 from distill.models.tokenizer import load_tokenizer as load_tokenizer
@@ -243,8 +244,8 @@ def from_folder(
     """The model in eval mode, and the names of weights that the folder lacks."""
     config = read_config(folder)
     for key in _DROPOUTS if dropout is not None else ():
-        if hasattr(config, key):
-            setattr(config, key, dropout)
+        if hasattr(text_config(config), key):
+            setattr(text_config(config), key, dropout)
     try:
         with quiet():
             model, report = auto.from_pretrained(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_rows import make_rows, save_tokenizer, write
+from data_rows import make_rows, write
 from transformers import AutoTokenizer
 
 from distill.config import SPLITS
