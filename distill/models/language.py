@@ -5,6 +5,7 @@ As load.py for classifiers: no code from a folder is run, and nothing that is mi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,8 +26,9 @@ from distill.models.decoder import is_tied
 from distill.models.load import from_folder, read_config, refuse_missing, usable_positions
 from distill.models.multimodal import auto_class, is_multimodal, text_part, whole_class
 from distill.models.plain_head import described_whole, has_plain_head
+from distill.models.quantised import check_quantised, quantisation
 from distill.models.tokenizer import load_tokenizer, num_ids
-from distill.models.weights import brief, stored_shapes
+from distill.models.weights import Stored, brief, shapes_of_floats, stored_tensors
 from distill.moe.gates import GateInfo, gate_info
 
 
@@ -56,8 +58,10 @@ def check_language_folder(folder: str | Path, allow_pickle: bool = False) -> Lan
     _refuse_gguf(folder)
     config = read_config(folder)
     _check_causal(folder, config)
+    stored = stored_tensors(folder, allow_pickle)
+    check_quantised(folder, config, stored)
     whole = _on_meta(folder, config)
-    _check_stored(folder, whole, stored_shapes(folder, allow_pickle))
+    _check_stored(folder, whole, stored)
     model = _text_part(folder, whole) if is_multimodal(config) else whole
     config = model.config
     tokenizer = load_tokenizer(folder)
@@ -164,11 +168,14 @@ def _has_decoder(model: PreTrainedModel) -> bool:
     return True
 
 
-def _check_stored(folder: Path, model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Whether the weight files can hold the model. By name only where transformers keeps names."""
+def _check_stored(folder: Path, model: Any, stored: Mapping[str, Stored]) -> None:
+    """Whether the weight files can hold the model. By name only where transformers keeps names.
+
+    A quantised folder stores other numbers: the head is looked for, the rest is loading's to find.
+    """
+    is_quantised = quantisation(model.config) is not None
+    shapes = {} if is_quantised else shapes_of_floats(stored)
     head = next(f"{name}.weight" for name, part in model.named_modules() if part is head_of(model))
-    # Multimodal folders as published have it at language_model.lm_head.
-    stored_head = ".".join(head.split(".")[-2:]) if is_multimodal(model.config) else head
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in state.keys() & shapes.keys():
         if state[name] != shapes[name]:
@@ -178,16 +185,23 @@ def _check_stored(folder: Path, model: Any, shapes: dict[str, tuple[int, ...]]) 
             )
     if is_tied(model):
         shapes = {name: shape for name, shape in shapes.items() if name != head}
-    elif not any(f".{name}".endswith(f".{stored_head}") for name in shapes):
+    elif not _is_stored(head, stored, is_multimodal(model.config)):
         raise ModelError(
             f"{folder} lacks the language-model head ({head}): save the whole "
             f"{type(model).__name__} there, or set tie_word_embeddings in config.json if its head "
             "is its embeddings"
         )
-    stored = sum(prod(shape) for shape in shapes.values())
+    num_stored = sum(prod(shape) for shape in shapes.values())
     expected = model.num_parameters()
-    if stored < expected:
+    if num_stored < expected and not is_quantised:
         raise ModelError(
-            f"{folder} holds {stored:,} of the {expected:,} parameters that config.json describes: "
-            "copy the folder again, or correct config.json"
+            f"{folder} holds {num_stored:,} of the {expected:,} parameters that config.json "
+            "describes: copy the folder again, or correct config.json"
         )
+
+
+def _is_stored(head: str, stored: Iterable[str], anywhere: bool) -> bool:
+    """``anywhere``: multimodal folders may have it at language_model.lm_head. Quantised ones have
+    several tensors of a weight, whose names begin with its own."""
+    leaf = ".".join(head.split(".")[-2:])
+    return any(name.startswith(head) or (anywhere and f".{leaf}" in name) for name in stored)
