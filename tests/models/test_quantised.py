@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_multimodal import save_multimodal
 from test_pooling import save_classifier
-from tiny_models import save_decoder
+from tiny_models import NUM_LANGUAGE_TOKENS, save_decoder, save_language_tokenizer
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.errors import ModelError
 from distill.models.language import check_language_folder, load_language_model
@@ -21,6 +22,21 @@ from distill.models.load import check_folder, load_classifier
 from distill.models.weights import stored_tensors
 from distill.student.export import ModelCard, export
 
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+GPT_OSS = {
+    "vocab_size": NUM_LANGUAGE_TOKENS,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "num_local_experts": 3,
+    "num_experts_per_tok": 2,
+    "max_position_embeddings": 32,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
 BLOCK = 8
 FP8 = {"quant_method": "fp8", "weight_block_size": [BLOCK, BLOCK], "activation_scheme": "dynamic"}
 
@@ -161,3 +177,33 @@ def test_an_fp8_weight_without_scales_is_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"is no multiple of its scales \[3, 3\]"):
         check_language_folder(tmp_path)
+
+
+def test_an_mxfp4_language_model(tmp_path: Path) -> None:
+    """gpt-oss: two numbers of E2M1 a byte, the first in the low bits, and a power of 2 for 32."""
+    config = AutoConfig.for_model(
+        "gpt_oss", **GPT_OSS, layer_types=["sliding_attention", "full_attention"]
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    save_language_tokenizer(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    numbers, generator = dict(weights), torch.Generator().manual_seed(0)
+    for name in [n for n in weights if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, columns, rows = weights.pop(name).shape
+        shape = (experts, rows, columns // 32)
+        packed = torch.randint(256, (*shape, 16), generator=generator, dtype=torch.uint8)
+        scales = torch.randint(120, 130, shape, generator=generator, dtype=torch.uint8)
+        weights[f"{name}_blocks"], weights[f"{name}_scales"] = packed, scales
+        pairs = torch.stack([packed & 15, packed >> 4], -1).flatten(-2).long()
+        values = torch.tensor([*E2M1, *(-number for number in E2M1)])[pairs]
+        values = values * torch.exp2(scales.float() - 127)[..., None]
+        numbers[name] = values.flatten(-2).transpose(1, 2).contiguous()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    told = json.loads((tmp_path / "config.json").read_text())
+    told["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    info = check_language_folder(tmp_path)
+    model = load_language_model(tmp_path)
+    state = model.state_dict()
+    assert [name for name in state if not torch.equal(state[name], numbers[name])] == []
+    assert info.num_params == model.num_parameters() == sum(n.numel() for n in numbers.values())
