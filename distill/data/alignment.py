@@ -25,7 +25,7 @@ from distill.data.block_file import BLOCK_ROWS, BlockFile, Rows, write_blocks
 from distill.data.blocks import Blocks
 from distill.data.rows import published
 from distill.data.sequences import prefix_of
-from distill.data.tokens import fingerprint_of, load_tokenizer
+from distill.data.tokens import fingerprint_of, load_tokenizer, pad_id
 from distill.errors import ConfigError, DataError
 
 FORMAT = 1  # raise it when the files or their meaning change
@@ -162,7 +162,7 @@ def _write(blocks: Blocks, tokenizer: Any, fingerprint: str, folder: Path) -> No
 
     rows = (row(block) for block in _places(blocks))
     write_blocks(folder, {"aligned": pa.list_(pa.uint8())}, rows)
-    manifest = {"fingerprint": fingerprint, "pad_id": tokenizer.pad_token_id, "longest": longest}
+    manifest = {"fingerprint": fingerprint, "pad_id": pad_id(tokenizer), "longest": longest}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
 
 

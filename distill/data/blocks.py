@@ -27,7 +27,7 @@ from distill.data.corpus import Corpus, documents_in, homes
 from distill.data.packing import Block, packed
 from distill.data.rows import published
 from distill.data.sequences import Sequence, Sequencer
-from distill.data.tokens import fingerprint_of, load_tokenizer
+from distill.data.tokens import fingerprint_of, load_tokenizer, pad_id
 from distill.errors import ConfigError, DataError
 from distill.records import UNLABELLED
 
@@ -262,7 +262,7 @@ class _Writer:
             "fingerprint": _sha256(identity),
             "max_length": self.sequencer.max_length,
             "cut": self.sequencer.cut,
-            "pad_id": tokenizer.pad_token_id,
+            "pad_id": pad_id(tokenizer),
             "num_rows": num_rows,
             "num_truncated": self.counts["truncated"],
             "num_unlearnable": self.counts["unlearnable"],

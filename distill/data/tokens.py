@@ -21,6 +21,7 @@ from distill.data.encode import PaddedTokens, encode, padded
 from distill.data.rows import BATCH_ROWS, RowsFile, published, write_rows
 from distill.errors import DataError, ModelError
 from distill.models.tokenizer import load_tokenizer as read_tokenizer
+from distill.models.tokenizer import pad_id
 
 FORMAT = 1  # raise it when the files or their meaning change
 
@@ -95,17 +96,12 @@ class Tokens:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a local folder, with padding; ModelError without one."""
+    """The fast tokenizer of a local folder; ModelError without one."""
     tokenizer: Any = read_tokenizer(folder)
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer in {folder} has no fast version (tokenizer.json): convert it with "
             "transformers and save it again"
-        )
-    if tokenizer.pad_token_id is None:
-        raise ModelError(
-            f"the tokenizer in {folder} has no padding token: set one, such as "
-            "tokenizer.pad_token = tokenizer.eos_token, and save it again"
         )
     tokenizer.truncation_side = "right"
     return tokenizer
@@ -120,7 +116,7 @@ def fingerprint_of(tokenizer: Any) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     # Saved defaults that every call here overrides.
     backend.update(truncation=None, padding=None)
-    behaviour = [backend, tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names]
+    behaviour = [backend, pad_id(tokenizer), "token_type_ids" in tokenizer.model_input_names]
     return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()
 
 
@@ -150,7 +146,7 @@ def _write(
     manifest = {
         "fingerprint": fingerprint,
         "num_truncated": num_truncated,
-        "pad_id": tokenizer.pad_token_id,
+        "pad_id": pad_id(tokenizer),
         "has_types": has_types,
         "max_length": max_length,
         "cut": cut,

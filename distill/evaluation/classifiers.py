@@ -17,7 +17,7 @@ import torch
 from distill.aggregation import Aggregation
 from distill.config import Cut
 from distill.data.encode import encode, padded
-from distill.data.tokens import load_tokenizer
+from distill.data.tokens import load_tokenizer, pad_id
 from distill.evaluation.samples import Sample
 from distill.records import RoutingInputs, TeacherAnswers, TeacherRequest
 from distill.teachers.client import TeacherClient, check_output
@@ -61,7 +61,7 @@ class TokenEncoder:
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         texts = [(sample.text, sample.pair) for sample in samples]
         ids, types, _ = encode(self._tokenizer, texts, self.max_length, self.cut)
-        return padded(ids, types, self._tokenizer.pad_token_id)._asdict()
+        return padded(ids, types, pad_id(self._tokenizer))._asdict()
 
     def num_cut(self, samples: Sequence[Sample]) -> int:
         """How many of them lose tokens; block by block: all rows' tokens need not fit in memory."""

@@ -135,7 +135,7 @@ def _refuse_language_models(request: Request) -> None:
         if is_pickle(folder) or not (folder / "config.json").is_file():
             continue  # refused, or read, by its own name
         saved_as = getattr(read_config(folder), "architectures", None) or [""]
-        if saved_as[0].endswith(("ForCausalLM", "LMHeadModel")):
+        if saved_as[0].endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
             raise ConfigError(
                 f"{path} is a language model, distill evaluate measures classifiers: its run's "
                 "table (report/ in the run's folder, and MLflow) has perplexity, agreement with "

@@ -5,13 +5,13 @@ As load.py for classifiers: no code from a folder is run, and nothing that is mi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -24,8 +24,11 @@ from distill.models.decoder import check_linear_head as check_linear_head
 from distill.models.decoder import head_of as head_of
 from distill.models.decoder import is_tied
 from distill.models.load import from_folder, read_config, refuse_missing, usable_positions
-from distill.models.tokenizer import load_tokenizer, num_ids, quiet
-from distill.models.weights import brief, stored_shapes
+from distill.models.multimodal import auto_class, is_multimodal, text_part, whole_class
+from distill.models.plain_head import described_whole, has_plain_head
+from distill.models.quantised import check_quantised, quantisation
+from distill.models.tokenizer import load_tokenizer, num_ids
+from distill.models.weights import Stored, brief, shapes_of_floats, stored_tensors
 from distill.moe.gates import GateInfo, gate_info
 
 
@@ -55,8 +58,12 @@ def check_language_folder(folder: str | Path, allow_pickle: bool = False) -> Lan
     _refuse_gguf(folder)
     config = read_config(folder)
     _check_causal(folder, config)
-    model = _on_meta(folder, config)
-    _check_stored(folder, model, stored_shapes(folder, allow_pickle))
+    stored = stored_tensors(folder, allow_pickle)
+    check_quantised(folder, config, stored)
+    whole = _on_meta(folder, config)
+    _check_stored(folder, whole, stored)
+    model = _text_part(folder, whole) if is_multimodal(config) else whole
+    config = model.config
     tokenizer = load_tokenizer(folder)
     width = head_of(model).out_features
     if num_ids(tokenizer) > width:
@@ -91,10 +98,11 @@ def load_language_model(
     a head that is tied to the embeddings is not missing.
     """
     _refuse_gguf(Path(folder))
-    _check_causal(Path(folder), read_config(folder))
-    model, missing = from_folder(AutoModelForCausalLM, folder, allow_pickle, dtype, dropout)
+    config = read_config(folder)
+    _check_causal(Path(folder), config)
+    model, missing = from_folder(auto_class(config), folder, allow_pickle, dtype, dropout)
     refuse_missing(folder, missing)
-    return model
+    return text_part(model) if is_multimodal(config) else model
 
 
 def _refuse_gguf(path: Path) -> None:
@@ -110,6 +118,8 @@ def _refuse_gguf(path: Path) -> None:
 def _check_causal(folder: Path, config: PretrainedConfig) -> None:
     kind = config.model_type
     expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    if is_multimodal(config):
+        expected = whole_class(config)
     # Encoders have a causal class too, which nobody trains. (GPT-like families have no masked one.)
     if (
         expected is None
@@ -131,14 +141,40 @@ def _check_causal(folder: Path, config: PretrainedConfig) -> None:
 def _on_meta(folder: Path, config: PretrainedConfig) -> Any:
     """The model that config.json describes, without memory for its weights."""
     try:
-        with quiet(), torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return described_whole(config)
     except Exception as error:  # whatever a family makes of impossible dimensions
         raise ModelError(f"{folder}/config.json cannot be used: {brief(error)}") from None
 
 
-def _check_stored(folder: Path, model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Whether the weight files can hold the model. By name only where transformers keeps names."""
+def _text_part(folder: Path, whole: PreTrainedModel) -> PreTrainedModel:
+    """Of a multimodal model on the meta device."""
+    try:
+        model = text_part(whole)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
+    if {has_plain_head(part) for part in (model, whole) if _has_decoder(part)} == {True, False}:
+        raise ModelError(
+            f"{folder}: the text part of a {whole.config.model_type} model scales or caps its "
+            "logits otherwise than the whole model does: give a folder of a text model"
+        )
+    return model
+
+
+def _has_decoder(model: PreTrainedModel) -> bool:
+    try:
+        base_of(model)
+    except ModelError:  # Llama 4 holds a language model with its own head
+        return False
+    return True
+
+
+def _check_stored(folder: Path, model: Any, stored: Mapping[str, Stored]) -> None:
+    """Whether the weight files can hold the model. By name only where transformers keeps names.
+
+    A quantised folder stores other numbers: the head is looked for, the rest is loading's to find.
+    """
+    is_quantised = quantisation(model.config) is not None
+    shapes = {} if is_quantised else shapes_of_floats(stored)
     head = next(f"{name}.weight" for name, part in model.named_modules() if part is head_of(model))
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in state.keys() & shapes.keys():
@@ -149,16 +185,23 @@ def _check_stored(folder: Path, model: Any, shapes: dict[str, tuple[int, ...]]) 
             )
     if is_tied(model):
         shapes = {name: shape for name, shape in shapes.items() if name != head}
-    elif head not in shapes:
+    elif not _is_stored(head, stored, is_multimodal(model.config)):
         raise ModelError(
             f"{folder} lacks the language-model head ({head}): save the whole "
             f"{type(model).__name__} there, or set tie_word_embeddings in config.json if its head "
             "is its embeddings"
         )
-    stored = sum(prod(shape) for shape in shapes.values())
+    num_stored = sum(prod(shape) for shape in shapes.values())
     expected = model.num_parameters()
-    if stored < expected:
+    if num_stored < expected and not is_quantised:
         raise ModelError(
-            f"{folder} holds {stored:,} of the {expected:,} parameters that config.json describes: "
-            "copy the folder again, or correct config.json"
+            f"{folder} holds {num_stored:,} of the {expected:,} parameters that config.json "
+            "describes: copy the folder again, or correct config.json"
         )
+
+
+def _is_stored(head: str, stored: Iterable[str], anywhere: bool) -> bool:
+    """``anywhere``: multimodal folders may have it at language_model.lm_head. Quantised ones have
+    several tensors of a weight, whose names begin with its own."""
+    leaf = ".".join(head.split(".")[-2:])
+    return any(name.startswith(head) or (anywhere and f".{leaf}" in name) for name in stored)

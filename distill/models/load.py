@@ -7,7 +7,7 @@ No code from a folder is ever run: ``trust_remote_code`` is off and weights are 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -23,18 +23,37 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from distill.errors import ModelError
 from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
 from distill.models.labels import as_label
+from distill.models.multimodal import text_config
+from distill.models.pooling import pool_by_mask
+from distill.models.quantised import (
+    as_plain,
+    check_quantised,
+    loading_options,
+    quantisation,
+)
 from distill.models.reading import Reading, reading_of
 from distill.models.tokenizer import load_tokenizer as load_tokenizer
-from distill.models.tokenizer import quiet
-from distill.models.weights import brief, stored_shapes
+from distill.models.tokenizer import pad_id, quiet
+from distill.models.weights import brief, shapes_of_floats, stored_tensors
 from distill.models.weights import weights_fingerprint as weights_fingerprint
 
-_HEADS = ("classifier.weight", "classifier.out_proj.weight", "score.weight", "logits_proj.weight")
+_HEADS = (
+    "classifier.weight",
+    "classifier.out_proj.weight",
+    "classification_head.out_proj.weight",
+    "sequence_summary.summary.weight",
+    "score.weight",
+)
+_READS_PADDING = ("convbert", "fnet", "nystromformer", "xlnet", "yoso")
+"""Families whose logits of a row depend on how far it is padded on the right."""
 _OFFSET_POSITIONS = (
     "roberta",
     "camembert",
@@ -63,7 +82,7 @@ class FolderInfo:
     """What a folder says about its model."""
 
     label_names: tuple[str, ...]  # in class order; () without a classification head
-    num_params: int  # floating-point numbers stored in the weight files
+    num_params: int  # floating-point numbers
     vocab_size: int
     max_positions: int  # tokens of the longest text; sys.maxsize where positions have no table
     hidden: int
@@ -81,14 +100,17 @@ def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
     """
     folder = Path(folder)
     config = read_config(folder)
-    shapes = stored_shapes(folder, allow_pickle)
+    stored = stored_tensors(folder, allow_pickle)
+    shapes = shapes_of_floats(stored)
     if isinstance(config, FeatureConfig):
         return _feature_info(folder, config, shapes)
+    text = _text_of_classifier(folder, config)
+    check_quantised(folder, config, stored)
     num_tokens = len(load_tokenizer(folder))
-    if num_tokens > config.vocab_size:
+    if num_tokens > text.vocab_size:
         raise ModelError(
             f"{folder}: the tokenizer has {num_tokens} tokens, the model's vocabulary only "
-            f"{config.vocab_size}: put the tokenizer that the model was trained with there"
+            f"{text.vocab_size}: put the tokenizer that the model was trained with there"
         )
     heads = [shape for name, shape in shapes.items() if name.endswith(_HEADS)]
     architectures = getattr(config, "architectures", None) or ["ForSequenceClassification"]
@@ -98,15 +120,49 @@ def check_folder(folder: str | Path, allow_pickle: bool = False) -> FolderInfo:
         _check_head(folder, labels, heads[0])
     return FolderInfo(
         label_names=labels,
-        num_params=sum(prod(shape) for shape in shapes.values()),
-        vocab_size=config.vocab_size,
-        max_positions=usable_positions(config),
-        hidden=config.hidden_size,
+        num_params=_num_params(folder, config, shapes),
+        vocab_size=text.vocab_size,
+        max_positions=usable_positions(text),
+        hidden=text.hidden_size,
         model_type=config.model_type,
-        num_layers=config.num_hidden_layers,
+        num_layers=text.num_hidden_layers,
         has_classifier_head=has_head,
         reading=reading_of(config, folder),
     )
+
+
+def _text_of_classifier(folder: Path, config: PretrainedConfig) -> Any:
+    """The configuration of the part that reads text; ModelError for a family that cannot be used
+    as a classifier, with or without a head of its own."""
+    kind, text = config.model_type, text_config(config)
+    way_out = "give the folder of another model, such as BERT, RoBERTa or Qwen"
+    if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise ModelError(
+            f"{folder} is a {kind} model, which transformers has no classifier of texts for: "
+            f"{way_out}"
+        )
+    if kind in _READS_PADDING:
+        raise ModelError(
+            f"{folder} is a {kind} model, whose logits of a text depend on how far its batch is "
+            f"padded: {way_out}"
+        )
+    for key in ("vocab_size", "hidden_size", "num_hidden_layers"):
+        if not isinstance(getattr(text, key, None), int):
+            raise ModelError(f"{folder}/config.json of a {kind} model has no {key}: {way_out}")
+    return text
+
+
+def _num_params(
+    folder: Path, config: PretrainedConfig, shapes: Mapping[str, tuple[int, ...]]
+) -> int:
+    """Floating-point numbers of the model, which a quantised folder stores otherwise."""
+    if quantisation(config) is None:
+        return sum(prod(shape) for shape in shapes.values())
+    try:
+        with quiet(), torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config).num_parameters()
+    except Exception as error:  # whatever a family makes of impossible dimensions
+        raise ModelError(f"{folder}/config.json cannot be used: {brief(error)}") from None
 
 
 def _feature_info(
@@ -160,6 +216,8 @@ def load_classifier(
         AutoModelForSequenceClassification, folder, allow_pickle, dtype, dropout
     )
     refuse_missing(folder, missing)
+    if not info.num_features:
+        pool_by_mask(model, pad_id(load_tokenizer(folder)))
     return model
 
 
@@ -189,7 +247,8 @@ def load_base_for_classification(
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     result = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
     refuse_missing(folder, [key for key in result.missing_keys if not key.startswith("pooler.")])
-    return model.eval()
+    pool_by_mask(model.eval(), pad_id(load_tokenizer(folder)))
+    return model
 
 
 def read_config(folder: str | Path) -> PretrainedConfig:
@@ -241,8 +300,9 @@ def from_folder(
     """The model in eval mode, and the names of weights that the folder lacks."""
     config = read_config(folder)
     for key in _DROPOUTS if dropout is not None else ():
-        if hasattr(config, key):
-            setattr(config, key, dropout)
+        if hasattr(text_config(config), key):
+            setattr(text_config(config), key, dropout)
+    is_quantised = quantisation(config) is not None
     try:
         with quiet():
             model, report = auto.from_pretrained(
@@ -253,8 +313,11 @@ def from_folder(
                 trust_remote_code=False,
                 use_safetensors=None if allow_pickle else True,
                 output_loading_info=True,
+                **loading_options(config),
             )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            if is_quantised:
+                model = as_plain(model, getattr(torch, dtype))
+    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(f"{folder}: the weights do not fit config.json: {brief(error)}") from None
     return model.eval(), sorted(report["missing_keys"])
 

@@ -10,19 +10,26 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from distill.models.decoder import base_of, head_of
 from distill.models.load import read_config
+from distill.models.multimodal import auto_class, is_multimodal, text_part
 from distill.models.tokenizer import quiet
 
 
 def described(folder: str | Path) -> PreTrainedModel:
     """The model that config.json describes, on the meta device: no weight is read."""
     config = read_config(folder)
+    whole = described_whole(config)
+    return text_part(whole) if is_multimodal(config) else whole
+
+
+def described_whole(config: PretrainedConfig) -> PreTrainedModel:
+    """With the parts of a multimodal model that see or hear."""
     with quiet(), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return auto_class(config).from_config(config, dtype=torch.float32)
 
 
 @torch.no_grad()

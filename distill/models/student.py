@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import (
     BertConfig,
@@ -56,9 +55,6 @@ def build_student(
             start.path, label_names, seed, layers=start.layers, dropout=student.dropout
         )
     tokenizer = load_tokenizer(tokenizer_folder)
-    pad_id: Any = tokenizer.pad_token_id
-    if pad_id is None:
-        raise ModelError(f"{tokenizer_folder}: the tokenizer has no pad token: add one to it")
     dimensions = solve(student, len(tokenizer), len(label_names), max_length)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -70,7 +66,7 @@ def build_student(
         type_vocab_size=TYPE_VOCAB_SIZE,
         hidden_dropout_prob=student.dropout,
         attention_probs_dropout_prob=student.dropout,
-        pad_token_id=pad_id,
+        pad_token_id=tokenizer.pad_token_id,  # type: ignore[arg-type] (None: no padding token)
     )
     set_labels(config, label_names)
     with seeded(seed):

@@ -56,6 +56,17 @@ def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
 
 
+def pad_id(tokenizer: Any) -> int:
+    """What fills rows behind their end: the padding token, or any other where there is none.
+
+    It is never read: masks, and the causal order of a language model's tokens, keep it out.
+    """
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return token_id
+    return 0
+
+
 def retrain(
     tokenizer: PreTrainedTokenizerBase, texts: Callable[[], Iterator[str]], vocab_size: int
 ) -> PreTrainedTokenizerBase:

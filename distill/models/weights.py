@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from distill.errors import ModelError
+
+_FLOAT_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+}
+_FLOATS = frozenset(_FLOAT_NAMES.values())
 
 
 def weights_fingerprint(folder: str | Path) -> str:
@@ -43,9 +53,21 @@ def weight_files(folder: Path) -> list[Path]:
     raise ModelError(f"{folder} has no model.safetensors: copy the whole model folder")
 
 
+class Stored(NamedTuple):
+    """What a header says of a tensor."""
+
+    dtype: str  # as safetensors names it: F32, BF16, F8_E4M3, U8
+    shape: tuple[int, ...]
+
+
 def stored_shapes(folder: Path, allow_pickle: bool) -> dict[str, tuple[int, ...]]:
     """Shapes of the floating-point tensors in the weight files, from their headers."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    return shapes_of_floats(stored_tensors(folder, allow_pickle))
+
+
+def stored_tensors(folder: Path, allow_pickle: bool) -> dict[str, Stored]:
+    """All tensors in the weight files, from their headers."""
+    found: dict[str, Stored] = {}
     for path in weight_files(folder):
         if not path.is_file():
             raise ModelError(f"{folder} has no {path.name}, which its index names: copy it again")
@@ -55,36 +77,49 @@ def stored_shapes(folder: Path, allow_pickle: bool) -> dict[str, tuple[int, ...]
                     f"{folder} has weights only as the pickle {path.name}, and pickles run code: "
                     "convert it with model.save_pretrained, or set allow_pickle: true"
                 )
-            shapes |= _pickled_shapes(path)
+            found |= _pickled(path)
             continue
-        shapes |= safetensors_shapes(path)
-    return shapes
+        found |= _in_safetensors(path)
+    return found
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the floating-point tensors in one file, from its header; ModelError where it is cut
     short."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    return shapes_of_floats(_in_safetensors(path))
+
+
+def shapes_of_floats(stored: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
+    """Of 16 bits and more: quantised numbers are told apart."""
+    return {name: tensor.shape for name, tensor in stored.items() if tensor.dtype in _FLOATS}
+
+
+def _in_safetensors(path: Path) -> dict[str, Stored]:
+    found: dict[str, Stored] = {}
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 tensor = file.get_slice(name)
-                if tensor.get_dtype() in ("F64", "F32", "F16", "BF16"):
-                    shapes[name] = tuple(tensor.get_shape())
+                found[name] = Stored(tensor.get_dtype(), tuple(tensor.get_shape()))
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is cut short or not a safetensors file ({brief(error)}): copy it again"
         ) from None
-    return shapes
+    return found
 
 
-def _pickled_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def _pickled(path: Path) -> dict[str, Stored]:
     try:
         # meta: no tensor is read; weights_only: nothing but tensors is unpickled.
         state = torch.load(path, map_location="meta", weights_only=True)
-        return {k: tuple(v.shape) for k, v in state.items() if v.is_floating_point()}
+        return {k: Stored(_name(v.dtype), tuple(v.shape)) for k, v in state.items()}
     except Exception as error:  # unpickling fails in every way there is
         raise ModelError(f"{path} cannot be read as weights: {brief(error)}") from None
+
+
+def _name(dtype: torch.dtype) -> str:
+    """As safetensors names it; those that no plain model is stored in by torch's own name."""
+    return _FLOAT_NAMES.get(dtype, str(dtype))
 
 
 def brief(error: Exception) -> str:

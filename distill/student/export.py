@@ -23,6 +23,7 @@ from distill.models.decoder import head_of, is_causal
 from distill.models.features import FeatureClassifier
 from distill.models.language_student import merged
 from distill.models.load import usable_positions
+from distill.models.pooling import set_published_pad_id
 from distill.models.reading import Reading, reading_of, remember
 from distill.models.tokenizer import load_tokenizer, quiet
 
@@ -124,16 +125,17 @@ def export(
         remember(exported.config, reading)
     if chat is not None:
         _end_with_answers(exported, load_tokenizer(tokenizer_folder), chat.turn_ends)
-    with quiet():
-        exported.save_pretrained(partial, max_shard_size="100GB")
     if not isinstance(exported, FeatureClassifier):
         tokenizer = load_tokenizer(tokenizer_folder)
+        set_published_pad_id(exported, tokenizer)
         if chat is not None:
             chat.template.put_into(tokenizer)
         tokenizer.model_max_length = usable_positions(exported.config)
         if reading is not None and reading.cut == "tail":
             tokenizer.truncation_side = "left"  # for who truncates with transformers alone
         tokenizer.save_pretrained(partial)
+    with quiet():
+        exported.save_pretrained(partial, max_shard_size="100GB")
     arguments = {} if chat is None else chat.template.values
     readme = _readme(card, exported, partial, arguments)
     (partial / "README.md").write_text(readme, encoding="utf-8")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_rows import make_rows, save_tokenizer, write
+from data_rows import make_rows, write
 from transformers import AutoTokenizer
 
 from distill.config import SPLITS
@@ -86,4 +86,3 @@ def test_unusable_tokenizers_are_refused(tmp_path):
     refuses(tmp_path / "absent", "no tokenizer folder")
     (tmp_path / "empty").mkdir()
     refuses(tmp_path / "empty", "no tokenizer files")
-    refuses(save_tokenizer(tmp_path / "unpadded", pad=None), "no padding token")

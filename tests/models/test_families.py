@@ -52,6 +52,25 @@ def test_a_family_that_lets_them_see_each_other_is_refused(family: str) -> None:
             check_takes_positions("teachers.a", model)
 
 
+@pytest.mark.parametrize("family", ["opt", "gpt_oss", "qwen3_5_text", "jamba", "minimax", "lfm2"])
+def test_check_finds_it_out_without_weights(family: str) -> None:
+    """Of a model as large as published: families that carry a state, or mask by no position."""
+    config = AutoConfig.for_model(family)
+    if family == "lfm2":
+        config.layer_types = ["conv", "full_attention"] * (config.num_hidden_layers // 2)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert model.num_parameters() > 1e8
+    with pytest.raises(ConfigError, match=f"t.a: a {family} model lets packed .*packing: false"):
+        check_takes_positions("t.a", model)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_moe", "gpt2"])
+def test_check_leaves_the_others(family: str) -> None:
+    with torch.device("meta"):
+        check_takes_positions("t.a", AutoModelForCausalLM.from_config(AutoConfig.for_model(family)))
+
+
 @pytest.mark.parametrize(
     ("family", "is_plain"),
     [
