@@ -30,6 +30,7 @@ from distill.jobs import language_job, shown_to, student_job, write_tokenizer
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
+from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.outcome import Outcome, evaluate
 from distill.outcome_language import evaluate_language
 from distill.placement import check_kept, check_labels
@@ -391,6 +392,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     num_labels = len(corpus.label_names)
     is_language_model = experiment.is_language_model
     fingerprint = cache(weights_fingerprint)  # of a base that many share, once
+    shared: dict[str, SharedTokens] = {}
 
     def spec(
         name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
@@ -413,13 +415,22 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         )
         if is_language_model:
             num_outputs = num_ids(load_tokenizer(folder))
-        return TeacherSpec(name, folder, serving, num_outputs, key, is_language_model, adapter)
+        tokens = shared.get(name)
+        if tokens is not None:
+            key, num_outputs = replace(key, shared=tokens.name), tokens.width
+        return TeacherSpec(
+            name, folder, serving, num_outputs, key, is_language_model, adapter, tokens
+        )
 
     experts, mixture = experiment.experts, experiment.aggregation
+    are_compared = is_language_model and not experiment.objective.crosses_tokenizers
     given = mixture.router if isinstance(mixture, Routed) else None
     if experts is not None:
         folders = {job.name: str(job.model_folder) for job in jobs}
         router = given or folders.pop(ROUTER, None)
+        if are_compared:
+            bases = folders if experts.lora is None else dict.fromkeys(folders, experts.base)
+            shared.update(shared_tokens(d.plan.tokenizer, bases))
         if experts.lora is None:
             teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
         else:
@@ -428,6 +439,9 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         serving = experts.router.serving if experts.router else experts.serving
     else:
         router = given
+        if are_compared:
+            folders = {t.name: str(t.path) for t in experiment.teachers}
+            shared.update(shared_tokens(d.plan.tokenizer, folders))
         teachers = [spec(t.name, t.path, t, num_labels, t.adapter) for t in experiment.teachers]
         first = teachers[0].serving
         serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)

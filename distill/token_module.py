@@ -57,13 +57,15 @@ class TokenModule(nn.Module):
         loss_chunk_mb: float = 256.0,
         passes: Mapping[str, int] | None = None,
         homes: Sequence[int] = (),
+        left_out: Sequence[int] = (),
     ) -> None:
         """``num_tokens``: columns that count, of the student; ``widths``: of each teacher, by name,
         like ``wires``. Wider heads are padded ones. ``passes``: answers of each teacher about each
         position, where there are several. ``homes``: of each domain, the teacher that is named like
-        it, or -1; what a learned router is measured by."""
+        it, or -1; what a learned router is measured by. ``left_out``: columns among those that
+        count that are not the same token to student and teachers."""
         super().__init__()
-        plain(student).set_output_embeddings(FusedHead.of(head_of(student)))
+        plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
         self.student: PreTrainedModel = student
         self.num_tokens = num_tokens
         self.objective = objective
