@@ -42,6 +42,7 @@ from distill.student.group import run_group
 from distill.task import meta_of, task_of
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.tracking import Tracker, check_reachable
 
@@ -258,6 +259,14 @@ class Watch:
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
         self._totals = {job.name: job.total_steps for job in jobs}
+        # Of teachers that are asked about the data set's rows; said once.
+        self._num_tokens = {
+            teacher.name: teacher.num_labels
+            for job in jobs
+            if job.guidance is not None and not job.sampling.writes
+            for teacher in job.guidance.teachers
+            if teacher.is_language_model
+        }
         for name, total in self._totals.items():
             d.progress.update(name, 0, total)
 
@@ -268,6 +277,14 @@ class Watch:
                 self._tracker.lines(lines)
             for line in lines:
                 self._progress.update(name, line["step"], metrics=line["metrics"])
+                self._warn(line["metrics"])
+
+    def _warn(self, metrics: dict[str, float]) -> None:
+        for name, num_tokens in list(self._num_tokens.items()):
+            perplexity = metrics.get(f"teacher.{name}.perplexity", 0.0)
+            if knows_nothing(perplexity, num_tokens):
+                self._progress.say(knows_nothing_line(name, perplexity, num_tokens))
+                del self._num_tokens[name]
 
     def end(self, name: str) -> None:
         self.poll()

@@ -156,7 +156,11 @@ class AnswerStats(NamedTuple):
     def __add__(  # pyright: ignore[reportIncompatibleMethodOverride] (not tuple's)
         self, other: AnswerStats
     ) -> AnswerStats:
-        return AnswerStats(*(a + b for a, b in zip(self, other, strict=True)))
+        return AnswerStats(
+            self.num_positions + other.num_positions,
+            self.nll_sum + other.nll_sum,
+            self.outside_sum + other.outside_sum,
+        )
 
     @property
     def perplexity(self) -> float:

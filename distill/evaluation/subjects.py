@@ -50,6 +50,8 @@ class Part:
     serving: Serving = field(default_factory=Serving)
     is_language_model: bool = False
     adapter: str | None = None
+    shared: None = None
+    """Of language models; see Servable."""
 
     @property
     def num_labels(self) -> int:

@@ -36,12 +36,12 @@ class LoadBalancing:
     function: Callable[..., Any]
 
     @classmethod
-    def of(cls, model: nn.Module) -> LoadBalancing | None:
+    def of(cls, student: nn.Module) -> LoadBalancing | None:
         """None of a dense model, and where the coefficient is 0.
 
         Raises ModelError for a family whose loss is computed from something else.
         """
-        model = plain(model)
+        model: Any = plain(student)
         coefficient = getattr(model, "router_aux_loss_coef", None) or 0.0
         if coefficient == 0:
             return None

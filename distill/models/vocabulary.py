@@ -89,18 +89,21 @@ def differing(student: Any, teacher: Any) -> dict[int, tuple[str | None, str | N
     """Ids of added tokens that are not the same to both tokenizers: the student's token and the
     teacher's, None where there is none.
 
-    Equal ones have the same text and take the same blanks and words with them. Whether a token is
+    Equal ones have the same text and take the same blanks and words with them. An id that is a word
+    of one vocabulary and another token of the other is not of them: the vocabularies differ. Whether a token is
     special does not matter: that decides what is left out of decoded text.
     """
     if not (student.is_fast and teacher.is_fast):
         return {}
     ours, theirs = _added(student), _added(teacher)
     names_S, names_T = _names(student), _names(teacher)
-    return {
-        i: (names_S.get(i), names_T.get(i))
-        for i in sorted(ours.keys() | theirs.keys())
-        if ours.get(i) != theirs.get(i)
-    }
+    found = {}
+    for i in sorted(ours.keys() | theirs.keys()):
+        pair = (names_S.get(i), names_T.get(i))
+        is_word = (i in names_S and i not in ours) or (i in names_T and i not in theirs)
+        if ours.get(i) != theirs.get(i) and not (is_word and pair[0] != pair[1]):
+            found[i] = pair
+    return found
 
 
 def shared_tokens(
@@ -148,8 +151,12 @@ def _names(tokenizer: Any, but: Container[int] = ()) -> dict[int, str]:
 
 def _added(tokenizer: Any) -> dict[int, dict[str, Any]]:
     """How each added token is found in a text."""
-    found = json.loads(tokenizer.backend_tokenizer.to_str())["added_tokens"]
-    return {t["id"]: {k: v for k, v in t.items() if k not in ("id", "special")} for t in found}
+    pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
+    ignored = {"id", "special"} | ({"normalized"} if pipeline["normalizer"] is None else set())
+    return {
+        token["id"]: {key: value for key, value in token.items() if key not in ignored}
+        for token in pipeline["added_tokens"]
+    }
 
 
 def _differences(student: Mapping[int, str], teacher: Mapping[int, str]) -> str:

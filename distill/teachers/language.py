@@ -165,9 +165,7 @@ class LanguageModel:
         ids_BT, targets_BT = block.inputs["input_ids"], block.targets_BT
         assert targets_BT is not None
         seeds_P = position_seeds(block.rows_B, targets_BT.sum(1).cpu().numpy())
-        at_N = torch.from_numpy(np.argsort(seeds_P, kind="stable")[:SAMPLE]).to(
-            self._head.weight.device
-        )
+        at_N = torch.from_numpy(np.argsort(seeds_P, kind="stable")[:SAMPLE]).to(said_PX.device)
         labels_N = ids_BT.roll(-1, dims=1)[targets_BT][at_N]
         logits_NV = self._own_logits(said_PX[at_N])
         lse_N = logits_NV.logsumexp(1)
@@ -227,6 +225,9 @@ class LanguageModel:
         """[M, P, H], or [M, P, V] of a model whose logits are more than its head's."""
         inputs, targets_BT = block.inputs, block.targets_BT
         assert targets_BT is not None
+        # The student's padding may be a token that this model has no embedding of.
+        last = self.model.get_input_embeddings().num_embeddings - 1
+        inputs = inputs | {"input_ids": inputs["input_ids"].clamp(max=last)}
         if num_passes > 1:
             inputs = {name: values.repeat(num_passes, 1) for name, values in inputs.items()}
             targets_BT = targets_BT.repeat(num_passes, 1)
