@@ -128,7 +128,8 @@ def test_the_loss_is_the_divergence_over_shared_columns(
     student, teacher = model_of(5), model_of(6)
     inputs = batch.inputs()
     student_NV, teacher_NV = (
-        model(**inputs, use_cache=False).logits[batch.targets_BT][:, : N + 3] for model in (student, teacher)
+        model(**inputs, use_cache=False).logits[batch.targets_BT][:, : N + 3]
+        for model in (student, teacher)
     )
     columns = [*range(N), N + 1]
     expected = kl_div(
@@ -159,7 +160,9 @@ def test_a_fit_learns_and_its_student_writes_shared_tokens_alone(tmp_path: Path)
     bias = torch.zeros(N + 4)
     bias[[N, N + 2]] = 50.0  # would be all that it writes
     module.student.get_output_embeddings().bias = torch.nn.Parameter(bias)
-    found = write(module.student, module.num_tokens, [[2, 3]] * 8, [12] * 8, (), np.arange(8), Decoding())
+    found = write(
+        module.student, module.num_tokens, [[2, 3]] * 8, [12] * 8, (), np.arange(8), Decoding()
+    )
     assert not {N, N + 2, N + 3} & {token for text in found.texts for token in text}
 
 
