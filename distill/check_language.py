@@ -27,6 +27,7 @@ from distill.data.alignment import for_teacher
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
+from distill.data.emitted import emitted_id, emitted_text
 from distill.errors import ConfigError
 from distill.models.adapter import AdapterInfo, check_adapter, read_adapter
 from distill.models.decoder import layers_of
@@ -36,7 +37,14 @@ from distill.models.language_student import check_language_start, kept_layers, w
 from distill.models.packed import check_takes_positions
 from distill.models.plain_head import described, has_plain_head
 from distill.models.tokenizer import load_tokenizer, num_ids
-from distill.models.vocabulary import WAY_OUT, check_tokenizer_sha256, same_vocabulary, speak_alike
+from distill.models.vocabulary import (
+    WAY_OUT,
+    check_tokenizer_sha256,
+    differing,
+    quoted,
+    same_vocabulary,
+    speak_alike,
+)
 from distill.objectives.tokens import check_mixing
 from distill.plan import Line
 from distill.sampling import Written
@@ -212,7 +220,9 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
         if not experiment.objective.crosses_tokenizers:
             same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size, way_out)
         # Of one in other tokens its own longest sequence matters: see check_aligned.
-        if key == "experts.base" or speak_alike(languages.tokenizer, folder):
+        # Only an objective that crosses tokenizers shows a teacher tokens of its own.
+        is_shown_ours = not experiment.objective.crosses_tokenizers
+        if key == "experts.base" or is_shown_ours or speak_alike(languages.tokenizer, folder):
             _check_positions(experiment.data.max_length, key, info)
         model = described(folder)
         if serving.wire.takes == "hidden" and has_plain_head(model) is False:
@@ -258,6 +268,7 @@ def trial_check(
         check_task(trial)
         if experiment.objective.crosses_tokenizers and not trial.objective.crosses_tokenizers:
             check_languages(trial, languages)
+            _check_one_tokenizer(trial, languages)
         _check_wires(trial)
         check_aggregation(trial.aggregation, names, blocks)
         if trial.student not in checked:  # tokenizers take long to load
@@ -271,6 +282,18 @@ def trial_check(
             checked.append(trial.student)
 
     return check_trial
+
+
+def _check_one_tokenizer(trial: Experiment, languages: Languages) -> None:
+    """Of a trial that shares its teachers with others, which show them tokens of their own."""
+    for key, (folder, _, _) in _served(trial, languages).items():
+        if not speak_alike(languages.tokenizer, folder):
+            raise ConfigError(
+                f"search.space.objective.type {trial.objective.type}: the tokenizer of {key} "
+                f"({folder}) has other added tokens than the student's ({languages.tokenizer}), "
+                "and other trials show each teacher its own tokens: search over objectives that "
+                "cross tokenizers alone, or over others alone"
+            )
 
 
 def check_range_of_temperatures(experiment: Experiment) -> None:
@@ -292,8 +315,12 @@ def check_range_of_temperatures(experiment: Experiment) -> None:
 
 
 def check_aligned(experiment: Experiment, languages: Languages, blocks: Blocks) -> None:
-    """Teachers in other tokens can read the same texts; aligns them, once."""
+    """Teachers in other tokens can read the same texts; aligns them, once. Those in nearly the same
+    tokens can read the very blocks."""
     for key, (folder, info, _) in _served(experiment, languages).items():
+        if not experiment.objective.crosses_tokenizers:
+            _check_emitted(key, folder, info, languages.tokenizer, blocks)
+            continue
         if not speak_alike(languages.tokenizer, folder):
             longest = for_teacher(blocks, folder).longest
             if longest > info.max_positions:
@@ -302,6 +329,32 @@ def check_aligned(experiment: Experiment, languages: Languages, blocks: Blocks) 
                     f"{longest} tokens of a text of data.max_length {experiment.data.max_length}: "
                     "lower it, or give another teacher"
                 )
+
+
+def _check_emitted(
+    key: str, folder: str, info: LanguageInfo, tokenizer: str, blocks: Blocks
+) -> None:
+    """No row holds an added token that student and teacher do not share."""
+    added = differing(load_tokenizer(tokenizer), load_tokenizer(folder))
+    if not added:
+        return
+    way_out = (
+        f"{WAY_OUT}, or leave it out of data.path and, of chats, out of the student's chat template"
+    )
+    found = emitted_id(blocks, added)
+    if found is not None:
+        ours, theirs = added[found]
+        told = "a token that it finds otherwise in a text" if ours == theirs else quoted(theirs)
+        raise ConfigError(
+            f"{key}: the rows hold {quoted(ours)}, id {found} of the student's tokenizer "
+            f"({tokenizer}), which is {told} to the teacher's ({folder}): {way_out}"
+        )
+    text = emitted_text(blocks, [theirs for _, theirs in added.values() if theirs])
+    if text is not None:
+        raise ConfigError(
+            f"{key}: the rows hold the text {text!r}, one token of the teacher's tokenizer "
+            f"({folder}) and several of the student's ({tokenizer}): {way_out}"
+        )
 
 
 def _served(

@@ -173,7 +173,7 @@ def compare(
                     if logp_nV is not None:
                         found.aggregate.add(domain, score_chunk(logp_nV, labels_n, None))
                     if module is not None and hidden_PH is not None:
-                        logits_nV = _logits(module, hidden_PH[chunk])
+                        logits_nV = _logits(module, hidden_PH[chunk])[:, :num_tokens]
                         found.student.add(domain, score_chunk(logits_nV, labels_n, logp_nV))
     return found
 

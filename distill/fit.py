@@ -39,6 +39,7 @@ from distill.loop import (
 )
 from distill.models.packed import check_keeps_apart
 from distill.models.tokenizer import load_tokenizer
+from distill.models.vocabulary import SharedTokens
 from distill.module import DistillModule
 from distill.moe.settings import StudentAwareRouter
 from distill.moe.training import GateTraining
@@ -77,10 +78,13 @@ class TeacherSpec:
     """Folder of an adapter on the model in ``folder``."""
     columns: tuple[int, ...] | None = None
     """Of a classifier: its output of each class; None: they have the same order."""
+    shared: SharedTokens | None = None
+    """Of a language model that is shown the student's tokens; None: its own."""
 
     @property
-    def tokenizer(self) -> str:
-        return self.folder
+    def tokenizer(self) -> str | None:
+        """Folder of the tokenizer whose tokens it is shown; None: the student's."""
+        return None if self.shared else self.folder
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class Guidance:
     stream: Stream
     cache: Cache
     cache_folder: str
+
+    @property
+    def shared(self) -> SharedTokens | None:
+        """The columns that all teachers and the student are compared in; None: no such."""
+        return self.teachers[0].shared
 
     @property
     def served(self) -> tuple[TeacherSpec, ...]:
@@ -376,13 +385,14 @@ def language_metrics(means: dict[str, float]) -> dict[str, float]:
 def build_module(job: Job) -> DistillModule | TokenModule:
     """The trainable module, with bit-identical weights on every rank and for every engine."""
     guidance = job.guidance
+    shared = guidance.shared if guidance else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         if job.is_language_model:
             assert isinstance(job.data, BlocksSpec)
             return TokenModule(
                 job.model.build(job.seed),
-                job.data.num_ids,
+                shared.width if shared else job.data.num_ids,
                 job.objective,
                 guidance.aggregation if guidance else None,
                 {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},
@@ -390,6 +400,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 job.trainer.loss_chunk_mb,
                 {t.name: t.serving.moe.num_passes for t in guidance.teachers} if guidance else {},
                 _homes(job),
+                shared.left_out if shared else (),
             )
         return DistillModule(
             job.model.build(job.seed),

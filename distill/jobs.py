@@ -89,7 +89,9 @@ def job_of_blocks(
 
 def shown_to(plan: Plan, teacher: str) -> Corpus | Blocks | TeacherBlocks:
     """The rows as the teacher in a folder is shown them; what its answers are about."""
-    if plan.blocks is None or speak_alike(plan.tokenizer, teacher):
+    if plan.blocks is None or not plan.experiment.objective.crosses_tokenizers:
+        return plan.rows
+    if speak_alike(plan.tokenizer, teacher):
         return plan.rows
     return for_teacher(plan.blocks, teacher)
 

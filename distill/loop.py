@@ -28,7 +28,15 @@ from distill.records import (
 )
 from distill.schedule import Schedule
 
-MEANS = ("_depth", "_rate", ".tokens_per_row", ".tokens_per_call", ".staleness")
+MEANS = (
+    "_depth",
+    "_rate",
+    ".tokens_per_row",
+    ".tokens_per_call",
+    ".staleness",
+    ".perplexity",
+    ".mass_outside",
+)
 """How the names of timings end that are means themselves."""
 
 

@@ -30,6 +30,7 @@ from distill.jobs import language_job, shown_to, student_job, write_tokenizer
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
+from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.names import folder_name
 from distill.outcome import Outcome, evaluate
 from distill.outcome_language import evaluate_language
@@ -42,6 +43,7 @@ from distill.student.group import run_group
 from distill.task import meta_of, task_of
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.tracking import Tracker, check_reachable
 
@@ -264,6 +266,14 @@ class Watch:
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
         self._totals = {job.name: job.total_steps for job in jobs}
+        # Of teachers that are asked about the data set's rows; said once.
+        self._num_tokens = {
+            teacher.name: teacher.num_labels
+            for job in jobs
+            if job.guidance is not None and not job.sampling.writes
+            for teacher in job.guidance.teachers
+            if teacher.is_language_model
+        }
         for name, total in self._totals.items():
             d.progress.update(name, 0, total)
 
@@ -274,6 +284,14 @@ class Watch:
                 self._tracker.lines(lines)
             for line in lines:
                 self._progress.update(name, line["step"], metrics=line["metrics"])
+                self._warn(line["metrics"])
+
+    def _warn(self, metrics: dict[str, float]) -> None:
+        for name, num_tokens in list(self._num_tokens.items()):
+            perplexity = metrics.get(f"teacher.{name}.perplexity", 0.0)
+            if knows_nothing(perplexity, num_tokens):
+                self._progress.say(knows_nothing_line(name, perplexity, num_tokens))
+                del self._num_tokens[name]
 
     def end(self, name: str) -> None:
         self.poll()
@@ -398,6 +416,7 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     num_labels = len(corpus.label_names)
     is_language_model = experiment.is_language_model
     fingerprint = cache(weights_fingerprint)  # of a base that many share, once
+    shared: dict[str, SharedTokens] = {}
 
     def spec(
         name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
@@ -420,16 +439,22 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         )
         if is_language_model:
             num_outputs = num_ids(load_tokenizer(folder))
-        columns = d.plan.columns.get(name)
+        columns, tokens = d.plan.columns.get(name), shared.get(name)
+        if tokens is not None:
+            key, num_outputs = replace(key, shared=tokens.name), tokens.width
         return TeacherSpec(
-            name, folder, serving, num_outputs, key, is_language_model, adapter, columns
+            name, folder, serving, num_outputs, key, is_language_model, adapter, columns, tokens
         )
 
     experts, mixture = experiment.experts, experiment.aggregation
+    are_compared = is_language_model and not experiment.objective.crosses_tokenizers
     given = mixture.router if isinstance(mixture, Routed) else None
     if experts is not None:
         folders = {job.name: str(job.model_folder) for job in jobs}
         router = given or folders.pop(ROUTER, None)
+        if are_compared:
+            bases = folders if experts.lora is None else dict.fromkeys(folders, experts.base)
+            shared.update(shared_tokens(d.plan.tokenizer, bases))
         if experts.lora is None:
             teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
         else:
@@ -438,6 +463,9 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         serving = experts.router.serving if experts.router else experts.serving
     else:
         router = given
+        if are_compared:
+            folders = {t.name: str(t.path) for t in experiment.teachers}
+            shared.update(shared_tokens(d.plan.tokenizer, folders))
         teachers = [spec(t.name, t.path, t, num_labels, t.adapter) for t in experiment.teachers]
         first = teachers[0].serving
         serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)

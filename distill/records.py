@@ -10,6 +10,7 @@ H hidden, P all positions of some rows in their order, N any block of positions,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,9 @@ import torch
 if TYPE_CHECKING:
     from distill.moe.settings import MoE
     from distill.moe.state import ExpertUsage, GateState
+
+MAX_NLL = 700.0
+"""exp of more is infinite."""
 
 UNLABELLED = -100
 """Label of a row that has none (the transfer split); ignored by the cross-entropy."""
@@ -140,6 +144,33 @@ class TeacherRequest:
         return keywords_of(self)
 
 
+class AnswerStats(NamedTuple):
+    """Of a sample of the positions that a language model answered; sums add up."""
+
+    num_positions: int
+    nll_sum: float
+    """In nats, of the tokens that follow."""
+    outside_sum: float
+    """Probability of tokens that it does not share with the student."""
+
+    def __add__(  # pyright: ignore[reportIncompatibleMethodOverride] (not tuple's)
+        self, other: AnswerStats
+    ) -> AnswerStats:
+        return AnswerStats(
+            self.num_positions + other.num_positions,
+            self.nll_sum + other.nll_sum,
+            self.outside_sum + other.outside_sum,
+        )
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.nll_sum / self.num_positions, MAX_NLL))
+
+    @property
+    def mass_outside(self) -> float:
+        return self.outside_sum / self.num_positions
+
+
 @dataclass(frozen=True)
 class TeacherOutput:
     """One teacher's raw answer (temperature 1, no softmax), as encoded by its wire."""
@@ -152,6 +183,7 @@ class TeacherOutput:
     compute_s: float = 0.0  # seconds inside the teacher's forward
     num_clamped: int = 0  # probabilities raised to the smallest that has a logarithm here
     usage: ExpertUsage | None = None  # of mixtures of experts
+    stats: AnswerStats | None = None  # of language models
 
 
 class DeviceOutput(NamedTuple):

@@ -1,7 +1,11 @@
-"""Softmax at a temperature."""
+"""Softmax at a temperature, and the logit of what it leaves out."""
 
 from torch import Tensor
 from torch.nn.functional import log_softmax
+
+LEFT_OUT = -1e4
+"""The logit of a token that is not compared: without probability at every temperature in use, and
+finite in every number format of a wire, so that no divergence is infinite or NaN."""
 
 
 def log_softmax_at(logits_NV: Tensor, temperature: float) -> Tensor:

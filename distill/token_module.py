@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from distill.aggregation import Aggregation, LearnedRouter
 from distill.models.decoder import base_of, head_of, plain
+from distill.models.load_balancing import LoadBalancing
 from distill.objectives import Objective
 from distill.objectives.fused import FusedHead
 from distill.objectives.likelihood import mixture_nll
@@ -39,6 +40,10 @@ class TokenModule(nn.Module):
     micro-batch's share. Without teachers (``answers`` None) the loss is the cross-entropy alone.
     A learned router of teachers adds its own loss (aggregation/learned.py), which trains nothing
     but the router.
+
+    Of a mixture of experts in training its load-balancing loss is added, times the coefficient of
+    its own configuration (models/load_balancing.py). It is no sum over positions: each micro-batch
+    is balanced by itself, as in transformers, and weighs its share of the global batch's positions.
     """
 
     def __init__(
@@ -52,13 +57,15 @@ class TokenModule(nn.Module):
         loss_chunk_mb: float = 256.0,
         passes: Mapping[str, int] | None = None,
         homes: Sequence[int] = (),
+        left_out: Sequence[int] = (),
     ) -> None:
         """``num_tokens``: columns that count, of the student; ``widths``: of each teacher, by name,
         like ``wires``. Wider heads are padded ones. ``passes``: answers of each teacher about each
         position, where there are several. ``homes``: of each domain, the teacher that is named like
-        it, or -1; what a learned router is measured by."""
+        it, or -1; what a learned router is measured by. ``left_out``: columns among those that
+        count that are not the same token to student and teachers."""
         super().__init__()
-        plain(student).set_output_embeddings(FusedHead.of(head_of(student)))
+        plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
         self.student: PreTrainedModel = student
         self.num_tokens = num_tokens
         self.objective = objective
@@ -72,6 +79,7 @@ class TokenModule(nn.Module):
         if isinstance(aggregation, LearnedRouter):
             width = head_of(student).in_features
             self.router = aggregation.build(len(self.wires), num_tokens, width)
+        self._balancing = LoadBalancing.of(student)
         self._homes = (*homes, -1)  # the last entry is that of no domain, whose index is -1
 
     def take_heads(self, heads: Mapping[str, Head], device: torch.device | str) -> None:
@@ -89,7 +97,8 @@ class TokenModule(nn.Module):
 
     def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
         assert answers is None or isinstance(answers, TokenAnswers)
-        hidden_NH, labels_N = self.positions(batch)
+        output = self._decoded(batch, with_routers=self._balances)
+        hidden_NH, labels_N = output.last_hidden_state[batch.targets_BT], labels_at(batch)
         routes = None if answers is None else self.routes(batch, hidden_NH)
         loss = TokenLoss(
             labels_N,
@@ -111,12 +120,26 @@ class TokenModule(nn.Module):
             nll = mixture_nll(routes.log_weights_KN, loss.label_logp_KN, answers.asked_KP)
             total = total + nll / max(1, batch.num_valid)
             metrics |= _router_metrics(routes, nll)
+        if self._balances:
+            assert self._balancing is not None
+            balance = self._balancing(output.router_logits, real_tokens(batch))
+            share = len(labels_N) / max(1, batch.num_valid)
+            total = total + self._balancing.coefficient * balance * share
+            metrics["balance.loss"] = _mean_of(balance, len(labels_N))
         return LossOutput(total, None, metrics)
 
     def positions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The student's hidden states [N, H] at the batch's positions, and the next tokens [N]."""
-        hidden_BTH = base_of(self.student)(**batch.inputs(), use_cache=False).last_hidden_state
+        hidden_BTH = self._decoded(batch).last_hidden_state
         return hidden_BTH[batch.targets_BT], labels_at(batch)
+
+    @property
+    def _balances(self) -> bool:
+        return self.training and self._balancing is not None
+
+    def _decoded(self, batch: Batch, with_routers: bool = False) -> Any:
+        asked = {"output_router_logits": True} if with_routers else {}
+        return base_of(self.student)(**batch.inputs(), use_cache=False, **asked)
 
     def routes(self, batch: Batch, hidden_NH: Tensor) -> Routes | None:
         """At the positions of :meth:`positions`; None without a learned router."""
@@ -151,6 +174,12 @@ class TokenModule(nn.Module):
         return metrics
 
 
+def _mean_of(value: Tensor, num_positions: int) -> Mean:
+    """Of one value for so many positions."""
+    count = torch.tensor(float(num_positions), device=value.device)
+    return Mean(value.detach() * count, count)
+
+
 @torch.no_grad()
 def _router_metrics(routes: Routes, nll: Tensor) -> dict[str, Mean]:
     """Of positions. The accuracy is of those whose domain a teacher is named like."""
@@ -170,6 +199,14 @@ def sequences_at(batch: Batch) -> Tensor:
     assert batch.position_ids_BT is not None and batch.targets_BT is not None
     starts_BT = batch.position_ids_BT == 0
     return starts_BT.flatten().cumsum(0).view_as(starts_BT)[batch.targets_BT]
+
+
+def real_tokens(batch: Batch) -> Tensor:
+    """bool[B, T]: tokens of sequences, which padding is none of: it starts anew as one more
+    sequence (data/block_file.py), the only one that nothing is to be predicted in."""
+    assert batch.position_ids_BT is not None and batch.targets_BT is not None
+    sequence_BT = (batch.position_ids_BT == 0).flatten().cumsum(0).view_as(batch.targets_BT)
+    return torch.isin(sequence_BT, sequence_BT[batch.targets_BT])
 
 
 def labels_at(batch: Batch) -> Tensor:

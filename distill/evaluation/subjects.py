@@ -55,6 +55,8 @@ class Part:
     adapter: str | None = None
     columns: tuple[int, ...] | None = None
     """Its output of each of ``label_names``; None: in this order."""
+    shared: None = None
+    """Of language models; see Servable."""
 
     @property
     def num_labels(self) -> int:

@@ -15,7 +15,7 @@ head's rows; num_columns of them are used), C some columns of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
+
+from distill.tempered import LEFT_OUT
 
 LEAST_ROWS = 16
 """Fewer positions in a chunk make the head's product one of vectors, bound by reading the weight;
@@ -97,16 +99,20 @@ def fused(
     loss: PositionsLoss,
     chunk: Chunk,
     num_columns: int | None = None,
+    is_left_out_V: Tensor | None = None,
 ) -> Tensor:
     """Σ over positions of ``loss`` at the logits hidden · weightᵀ + bias: a scalar.
 
     ``num_columns``: the vocabulary's size, where more rows of the weight pad it; their gradient is
-    zero. The product is taken in the weight's dtype, or autocast's; logits, loss and the sums of
-    gradients are float32 at least. Where no gradient is asked for, none is computed. There is one
-    backward pass: it gives the gradients away, uncopied.
+    zero. So is that of the rows among them that ``is_left_out_V`` (bool) marks, whose tokens get no
+    probability. The product is taken in the weight's dtype, or autocast's; logits, loss and the
+    sums of gradients are float32 at least. Where no gradient is asked for, none is computed. There
+    is one backward pass: it gives the gradients away, uncopied.
     """
     needed = [hidden_NH, weight_VH] if bias_V is None else [hidden_NH, weight_VH, bias_V]
-    plan = _Plan(loss, chunk, num_columns or len(weight_VH))
+    num_columns = num_columns or len(weight_VH)
+    is_left_out_C = None if is_left_out_V is None else is_left_out_V[:num_columns]
+    plan = _Plan(loss, chunk, num_columns, is_left_out_C)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in needed):
         return _Fused.apply(hidden_NH, weight_VH, bias_V, plan)  # pyright: ignore[reportReturnType]
     with torch.no_grad():
@@ -121,14 +127,23 @@ class FusedHead(nn.Linear):
     stands for: the model generates, and its state dict keeps its names.
     """
 
+    is_left_out_V: Tensor | None
+
     @classmethod
-    def of(cls, layer: nn.Linear) -> FusedHead:
-        """One with the very parameters of ``layer``: tied embeddings stay tied."""
+    def of(cls, layer: nn.Linear, left_out: Sequence[int] = ()) -> FusedHead:
+        """One with the very parameters of ``layer``: tied embeddings stay tied. ``left_out``:
+        tokens that it never predicts."""
         has_bias = layer.bias is not None
         head = cls(layer.in_features, layer.out_features, bias=has_bias, device="meta")
         head.weight = layer.weight
         if has_bias:
             head.bias = layer.bias
+        is_left_out_V = None
+        if left_out:
+            is_left_out_V = torch.zeros(layer.out_features, dtype=torch.bool)
+            is_left_out_V[list(left_out)] = True
+            is_left_out_V = is_left_out_V.to(layer.weight.device)
+        head.register_buffer("is_left_out_V", is_left_out_V, persistent=False)
         return head.train(layer.training)
 
     def forward(
@@ -139,9 +154,13 @@ class FusedHead(nn.Linear):
         num_columns: int | None = None,
     ) -> Tensor:
         if loss is None:
-            return super().forward(input)
+            logits = super().forward(input)
+            if self.is_left_out_V is None:
+                return logits
+            return logits.masked_fill(self.is_left_out_V, LEFT_OUT)
         assert chunk is not None
-        return fused(input, self.weight, self.bias, loss, chunk, num_columns)
+        is_left_out_V = self.is_left_out_V
+        return fused(input, self.weight, self.bias, loss, chunk, num_columns, is_left_out_V)
 
 
 @dataclass(frozen=True)
@@ -149,6 +168,7 @@ class _Plan:
     loss: PositionsLoss
     chunk: Chunk
     num_columns: int
+    is_left_out_C: Tensor | None
 
 
 class _Fused(torch.autograd.Function):
@@ -219,7 +239,10 @@ class _Pass:
 
     def _logits(self, hidden_nH: Tensor, columns: slice = slice(None)) -> Tensor:
         bias_C = None if self._bias_C is None else self._bias_C[columns]
-        return linear(hidden_nH, self._weight_CH[columns], bias_C).to(self._wide)
+        logits_nC = linear(hidden_nH, self._weight_CH[columns], bias_C).to(self._wide)
+        if self._plan.is_left_out_C is None:
+            return logits_nC
+        return logits_nC.masked_fill_(self._plan.is_left_out_C[columns], LEFT_OUT)
 
     def _whole(self, rows: slice, hidden_nH: Tensor) -> Tensor:
         logits_nV = self._logits(hidden_nH)

@@ -50,6 +50,7 @@ _WORDS = {
     "max_length": "another max_length",
     "cut": "another data.cut",
     "moe": "another moe.type",
+    "shared": "a student with another tokenizer",
 }
 
 
@@ -65,11 +66,13 @@ class TeacherKey:
     cut: Cut = "head"
     moe: str = "own"
     """Of mixtures of experts, which experts were asked."""
+    shared: str = ""
+    """Which of the teacher's columns are compared; empty: all of them."""
 
     @property
     def told(self) -> dict[str, Any]:
-        """As manifests keep it: without ``cut`` and ``moe`` where they are what older ones did."""
-        older = {"cut": "head", "moe": "own"}
+        """As manifests keep it: without those that are what older versions did."""
+        older = {"cut": "head", "moe": "own", "shared": ""}
         return {k: value for k, value in asdict(self).items() if older.get(k) != value}
 
     @property

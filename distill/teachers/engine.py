@@ -16,12 +16,20 @@ from torch import Tensor, nn
 
 from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError, TrainingError
+from distill.models.vocabulary import SharedTokens
 from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateGradient, GateState
-from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import (
+    AnswerStats,
+    DeviceOutput,
+    GateRequest,
+    Head,
+    TeacherOutput,
+    TeacherRequest,
+)
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.sampling.writing import write
-from distill.teachers.language import Block, LanguageModel, as_float
+from distill.teachers.language import Block, LanguageModel, as_float, position_seeds
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.shared import Adapted
 from distill.teachers.wires import DenseWire, WireFormat
@@ -50,6 +58,7 @@ class TeacherEngine:
         num_threads: int | None = None,
         is_language_model: bool = False,
         moe: MoE | None = None,
+        shared: SharedTokens | None = None,
     ) -> None:
         """``model`` is a Hugging Face folder, the pickle of an object with ``predict_proba``, or
         the model or object itself (tests, simulated teachers), or a base with one of its adapters.
@@ -57,7 +66,8 @@ class TeacherEngine:
         ``num_labels``: classes; of a language model, tokens (columns beyond are padding and are cut
         off). ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the
         threads of the whole process; None leaves them. ``moe``: which experts of a language model
-        are asked, unless a request says otherwise. Raises ModelError for an unusable folder.
+        are asked, unless a request says otherwise. ``shared``: of a language model that has other
+        tokens than the student, which count. Raises ModelError for an unusable folder.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -73,7 +83,7 @@ class TeacherEngine:
         if is_language_model:
             with self._speaking():
                 self._model = LanguageModel(
-                    model, num_labels, self.device, dtype, allow_pickle, self._moe
+                    model, num_labels, self.device, dtype, allow_pickle, self._moe, shared
                 )
             if self.wire.takes == "hidden":
                 self._model.check_linear()
@@ -94,7 +104,7 @@ class TeacherEngine:
         payload_PX, compute_s, usage = None, 0.0, None
         first, num_positions = 0, int(request.counts_B.sum())
         with self._speaking():
-            self._model.num_clamped = 0
+            self._model.num_clamped, self._model.stats = 0, None
             started = time.perf_counter()
             for said in self._said(request, wire):
                 is_finite = bool(torch.isfinite(said.said_MPX).all())  # waits for a GPU
@@ -123,6 +133,7 @@ class TeacherEngine:
             compute_s,
             self._model.num_clamped,
             usage,
+            self._model.stats,
         )
         return DeviceOutput(about, payload_PX, num_positions)
 
@@ -208,7 +219,7 @@ class TeacherEngine:
 
     def _said(self, request: TeacherRequest, wire: WireFormat) -> Iterator["_Said"]:
         """Blocks of positions in order, by forwards of whole rows."""
-        seeds_P = _seeds(request.rows_B, request.counts_B)
+        seeds_P = position_seeds(request.rows_B, request.counts_B)
         moe = request.moe or self._moe
         first = 0
         for block in self._blocks(request, moe):
@@ -251,6 +262,7 @@ class _Classifier:
         self._model = _frozen(model, device, dtype, allow_pickle)
         self._num_labels = num_labels
         self.num_clamped = 0
+        self.stats: AnswerStats | None = None
 
     def said(
         self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
@@ -267,14 +279,6 @@ class _Classifier:
                 f"{self._num_labels} classes"
             )
         yield logits_BV[None], None
-
-
-def _seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
-    """uint64: a number for each position that depends on its row and place alone."""
-    first_P = np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
-    place_P = np.arange(int(counts_B.sum())) - first_P
-    row_P = np.repeat(rows_B, counts_B).astype(np.uint64)
-    return mix64(mix64(row_P) + place_P.astype(np.uint64))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Shape suffixes: B rows, T tokens, V vocabulary, H hidden, P positions of a forwa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,21 +14,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
+from distill.data.splits import mix64
 from distill.errors import ModelError, TeacherAnswerError
 from distill.models.decoder import base_of, has_linear_head, head_of
 from distill.models.language import load_language_model
 from distill.models.packed import keeps_apart
+from distill.models.vocabulary import SharedTokens
 from distill.moe.draws import token_seeds
 from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
 from distill.moe.settings import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateState
-from distill.records import Head, TeacherRequest
+from distill.records import AnswerStats, Head, TeacherRequest
 from distill.sampling.judging import Judging
 from distill.teachers.wires import WireFormat
 from distill.teachers.wires.base import as_tensor
+from distill.tempered import LEFT_OUT
 from distill.variant import Dtype
+
+SAMPLE = 64
+"""Positions of a forward that are looked at: the logits of all would cost as much as the loss."""
+MIN_SPREAD = 1e-3
+"""Largest less smallest logit: of a model that has learnt anything it is some units at least."""
 
 POSITIONS = 512
 """Positions of a language model whose logits are encoded at once: [P, V] is never whole."""
@@ -45,6 +55,8 @@ class LanguageModel:
     """The model, and of a mixture of experts its gates; it keeps nothing between requests."""
 
     num_clamped = 0
+    stats: AnswerStats | None = None
+    """Since it was last set to None."""
 
     def __init__(
         self,
@@ -54,7 +66,10 @@ class LanguageModel:
         dtype: Dtype,
         allow_pickle: bool,
         moe: MoE,
+        shared: SharedTokens | None = None,
     ) -> None:
+        """``num_tokens``: columns that are answered about; ``shared``: which of them count, and how
+        many more the model has."""
         if isinstance(model, str | Path):
             model = load_language_model(model, dtype, allow_pickle)
         self.model: Any = model.eval().to(device)
@@ -63,6 +78,11 @@ class LanguageModel:
         self._is_linear = has_linear_head(model)
         self._keeps_apart = keeps_apart(model)
         self._num_tokens = num_tokens
+        self._shared = shared or SharedTokens(num_tokens, (), num_tokens)
+        # Also for judging and writing, and before any cap.
+        self._left_out = torch.tensor(self._shared.left_out, dtype=torch.int64, device=device)
+        if len(self._left_out):
+            self._head.register_forward_hook(self._leave_out)
         self.judging = Judging(self.model, num_tokens)
         self._routing = _routing_of(model, moe)
 
@@ -75,9 +95,14 @@ class LanguageModel:
             )
 
     def head(self) -> Head:
-        weight_VH, bias_V = self._head.weight.detach(), self._head.bias
+        weight_VH = self._head.weight.detach()[: self._num_tokens].clone()
+        bias_V = self._head.bias
         bias_V = None if bias_V is None else bias_V.detach()[: self._num_tokens].clone()
-        return Head(weight_VH[: self._num_tokens].clone(), bias_V)
+        if len(self._left_out):
+            weight_VH[self._left_out] = 0
+            bias_V = weight_VH.new_zeros(len(weight_VH)) if bias_V is None else bias_V
+            bias_V[self._left_out] = LEFT_OUT
+        return Head(weight_VH, bias_V)
 
     def first_gate(self) -> GateState:
         """As the folder has them."""
@@ -90,6 +115,7 @@ class LanguageModel:
         if wire.takes == "hidden":
             self.check_linear()
         said_MPX, usage = self._forward(block, request, moe)
+        self._look_at(said_MPX[0], block, request.request_id)
         if wire.takes == "hidden":
             yield said_MPX, usage
             return
@@ -132,6 +158,50 @@ class LanguageModel:
                 POSITIONS,
             )
 
+    def _look_at(self, said_PX: Tensor, block: Block, request_id: str) -> None:
+        """Add to ``stats``; raises TeacherAnswerError for logits that tell nothing."""
+        if len(said_PX) == 0:
+            return
+        ids_BT, targets_BT = block.inputs["input_ids"], block.targets_BT
+        assert targets_BT is not None
+        seeds_P = position_seeds(block.rows_B, targets_BT.sum(1).cpu().numpy())
+        at_N = torch.from_numpy(np.argsort(seeds_P, kind="stable")[:SAMPLE]).to(said_PX.device)
+        labels_N = ids_BT.roll(-1, dims=1)[targets_BT][at_N]
+        logits_NV = self._own_logits(said_PX[at_N])
+        lse_N = logits_NV.logsumexp(1)
+        nll_N = lse_N - logits_NV.gather(1, labels_N[:, None])[:, 0]
+        outside_N = torch.zeros_like(lse_N)
+        if self._shared.outside:
+            outside = torch.tensor(self._shared.outside, device=logits_NV.device)
+            outside_N = (logits_NV[:, outside].logsumexp(1) - lse_N).exp()
+        spread = (logits_NV.amax(1) - logits_NV.amin(1)).amax()
+        sums = torch.stack([nll_N.sum(), outside_N.sum(), spread]).tolist()
+        if not all(map(math.isfinite, sums)):
+            raise TeacherAnswerError(
+                f"request {request_id}: the teacher's logits hold NaN or infinity: check its "
+                "weights, or serve it in float32"
+            )
+        if sums[2] < MIN_SPREAD:
+            raise TeacherAnswerError(
+                f"request {request_id}: the teacher's logits are the same for all "
+                f"{logits_NV.shape[1]} tokens of its vocabulary (they differ by less than "
+                f"{MIN_SPREAD:g}), so it has nothing to teach: its weights are lost; copy its "
+                "folder again, or take another teacher"
+            )
+        found = AnswerStats(len(at_N), sums[0], sums[1])
+        self.stats = found if self.stats is None else self.stats + found
+
+    def _own_logits(self, said_NX: Tensor) -> Tensor:
+        """float32, of all its own tokens, also of those that are left out."""
+        if not self._is_linear:
+            return said_NX[:, : self._shared.num_own].float()
+        own = slice(0, self._shared.num_own)
+        bias_V = None if self._head.bias is None else self._head.bias[own]
+        return linear(said_NX, self._head.weight[own], bias_V).float()
+
+    def _leave_out(self, head: Any, inputs: Any, logits: Tensor) -> Tensor:
+        return logits.index_fill(-1, self._left_out, LEFT_OUT)
+
     def _forward(
         self, block: Block, request: TeacherRequest, moe: MoE
     ) -> tuple[Tensor, ExpertUsage | None]:
@@ -155,6 +225,9 @@ class LanguageModel:
         """[M, P, H], or [M, P, V] of a model whose logits are more than its head's."""
         inputs, targets_BT = block.inputs, block.targets_BT
         assert targets_BT is not None
+        # The student's padding may be a token that this model has no embedding of.
+        last = self.model.get_input_embeddings().num_embeddings - 1
+        inputs = inputs | {"input_ids": inputs["input_ids"].clamp(max=last)}
         if num_passes > 1:
             inputs = {name: values.repeat(num_passes, 1) for name, values in inputs.items()}
             targets_BT = targets_BT.repeat(num_passes, 1)
@@ -195,6 +268,14 @@ def _routing_of(model: Any, moe: MoE) -> ExpertRouting | None:
         if isinstance(moe, OwnRouting):
             return None
         raise
+
+
+def position_seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
+    """uint64: a number for each position that depends on its row and place alone."""
+    first_P = np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
+    place_P = np.arange(int(counts_B.sum())) - first_P
+    row_P = np.repeat(rows_B, counts_B).astype(np.uint64)
+    return mix64(mix64(row_P) + place_P.astype(np.uint64))
 
 
 def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distill.moe.state import ExpertUsage
+from distill.records import AnswerStats
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Meter:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sums: dict[str, float] = field(default_factory=dict)
     _usage: dict[str, ExpertUsage] = field(default_factory=dict)
+    _stats: dict[str, AnswerStats] = field(default_factory=dict)
     _num_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -41,6 +43,12 @@ class Meter:
             known = self._usage.get(name)
             self._usage[name] = usage if known is None else known + usage
 
+    def looked_at(self, name: str, stats: AnswerStats) -> None:
+        """Of a language model: what a sample of its positions shows."""
+        with self._lock:
+            known = self._stats.get(name)
+            self._stats[name] = stats if known is None else known + stats
+
     def waited(self, seconds: float, slowest: str | None, num_ready: int) -> None:
         with self._lock:
             self._num_steps += 1
@@ -56,9 +64,8 @@ class Meter:
         """The same names whatever happened; NaN for what there is nothing to tell of."""
         kinds = ("wait_s", "rows", "bytes", "cached_rows", "compute_s", "clamped")
         zeros = {f"teacher.{name}.{kind}": 0.0 for name in self.names for kind in kinds}
-        unknown = {
-            f"teacher.{n}.{what}": math.nan for n in self.names for what in ExpertUsage.METRICS
-        }
+        of_models = (*ExpertUsage.METRICS, "perplexity", "mass_outside")
+        unknown = {f"teacher.{name}.{kind}": math.nan for name in self.names for kind in of_models}
         with self._lock:
             sums = zeros | unknown | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums
             sums["stream.queue_depth"] /= max(1, self._num_steps)
@@ -72,5 +79,8 @@ class Meter:
                 sums[f"teacher.{name}.idle_rate"] = 1 - busy_s / seconds
             for name, usage in self._usage.items():
                 sums |= {f"teacher.{name}.{what}": x for what, x in usage.metrics().items()}
-            self._sums, self._usage, self._num_steps = {}, {}, 0
+            for name, stats in self._stats.items():
+                sums[f"teacher.{name}.perplexity"] = stats.perplexity
+                sums[f"teacher.{name}.mass_outside"] = stats.mass_outside
+            self._sums, self._usage, self._stats, self._num_steps = {}, {}, {}, 0
         return sums

@@ -12,6 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from distill.config import Serving, Stream, Transport
 from distill.errors import TeacherError
+from distill.models.vocabulary import SharedTokens
 from distill.teachers.actor import TeacherActor
 from distill.teachers.engine import Model
 from distill.teachers.replicas import RayTeacherClient, Served, own_error
@@ -30,6 +31,7 @@ class TeacherSpec:
     num_labels: int
     is_language_model: bool = False
     adapter: str | None = None
+    shared: SharedTokens | None = None
 
 
 class RayTeacherPool:

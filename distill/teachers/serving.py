@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from distill.config import Serving
+from distill.models.vocabulary import SharedTokens
 from distill.teachers.engine import Model, TeacherEngine
 from distill.teachers.shared import SharedBase
 
@@ -34,6 +35,10 @@ class Servable(Placed, Protocol):
     def num_labels(self) -> int: ...
     @property
     def is_language_model(self) -> bool: ...
+    @property
+    def shared(self) -> SharedTokens | None:
+        """Of a language model: the columns that it shares with the student; None: all."""
+        ...
 
 
 Teacher = TypeVar("Teacher", bound=Placed)
@@ -99,6 +104,7 @@ def engines(
                 num_threads=num_threads,
                 is_language_model=teacher.is_language_model,
                 moe=own.moe,
+                shared=teacher.shared,
             )
     return found
 

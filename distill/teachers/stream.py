@@ -30,6 +30,7 @@ from distill.records import Answers, Head, RoutingInputs, TeacherAnswers, Teache
 from distill.sampling.rows import shown
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
+from distill.teachers.health import Health
 from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in_order, spread
 from distill.teachers.meter import Meter
 from distill.teachers.turns import Turns, all_results
@@ -113,6 +114,7 @@ class TeacherStream:
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
         self._meter = Meter(everyone, replicas or {}, together=together)
+        self._health = Health(is_data=tokens is not None)
         self._feeds: list[Generator[Any, None, None]] = []
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
@@ -204,7 +206,9 @@ class TeacherStream:
         cached_rows; compute_s in its forwards; idle_rate, the share of the time since the last call
         (or the start) that its replicas did not compute in; clamped probabilities (predict_proba
         teachers); requests and retries; of mixtures of experts silent_mass_rate,
-        busiest_expert_rate and idlest_expert_rate of what was not cached (see ExpertUsage).
+        busiest_expert_rate and idlest_expert_rate of what was not cached (see ExpertUsage); of
+        language models, on a sample of what was not cached, perplexity on the tokens that follow,
+        and mass_outside, the probability of tokens that the student does not share.
         ``stream.wait_s`` is the whole wait, ``stream.queue_depth`` the mean number of steps ready
         when one was wanted.
         """
@@ -382,6 +386,9 @@ class TeacherStream:
         counts_N = request.counts_B
         self._cache_of(name).put(name, missing_N, output.payload, counts_N)
         self._meter.used(name, output.usage)
+        if output.stats is not None:
+            self._meter.looked_at(name, output.stats)
+            self._health.check(name, output.stats, self._widths[name])
         self._meter.received(
             name,
             rows=len(missing_N),
