@@ -48,8 +48,25 @@ NUM_WRITTEN = {"dataset": 0, "on_policy": NUM_STEPS, "mixed": 2, "skd": NUM_STEP
 """Steps on the student's text, of this seed."""
 
 
-def unequal_job(root: Path) -> Job:
+def unequal_job(root: Path, folder: str = "job", **changes: Any) -> Job:
     """Two teachers, and no cache: every fit asks them anew."""
+    if not (root / "texts.parquet").exists():
+        write_unequal_texts(root / "texts.parquet")
+    job = sampled_job(
+        root,
+        folder,
+        SAMPLINGS["dataset"],
+        {"type": "dense", "dtype": "float32"},  # in 16 bits a logit may round to its neighbour
+        optimizer={"lr": 1e-3, "decay": "constant", "warmup": 0.0},
+        trainer={"batch_size": BATCH_SIZE, "log_every": 1, "eval_every": NUM_STEPS},
+        **changes,
+    )
+    assert job.guidance is not None
+    guidance = replace(job.guidance, cache=Cache(type="none"))
+    return replace(job, guidance=guidance, num_steps=NUM_STEPS)
+
+
+def write_unequal_texts(path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -60,18 +77,7 @@ def unequal_job(root: Path) -> Job:
         }
         for i, split in enumerate(SPLITS)
     ]
-    pq.write_table(pa.Table.from_pylist(rows), root / "texts.parquet")
-    job = sampled_job(
-        root,
-        "job",
-        SAMPLINGS["dataset"],
-        {"type": "dense", "dtype": "float32"},  # in 16 bits a logit may round to its neighbour
-        optimizer={"lr": 1e-3, "decay": "constant", "warmup": 0.0},
-        trainer={"batch_size": BATCH_SIZE, "log_every": 1, "eval_every": NUM_STEPS},
-    )
-    assert job.guidance is not None
-    guidance = replace(job.guidance, cache=Cache(type="none"))
-    return replace(job, guidance=guidance, num_steps=NUM_STEPS)
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def cut(job: Job, folder: Path, sampling: str, **trainer: Any) -> Job:
