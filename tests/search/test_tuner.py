@@ -119,3 +119,35 @@ def test_the_reason_of_a_failure_is_one_line(own: Exception) -> None:
     assert isinstance(told, type(own)) and "Traceback" in str(told)
     is_ours = isinstance(own, TrainingError)
     assert reason_of_failure(told) == (str(own) if is_ours else "MemoryError: of 9 GB")
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"type": "asha", "reduction": 2, "grace": 3},
+        {"type": "median", "min_trials": 2, "grace": 3},
+        {"type": "pbt", "quantile": 0.5, "interval": 3},
+    ],
+    ids=lambda scheduler: scheduler["type"],
+)
+def test_before_its_first_rung_a_trial_is_compared_with_none(scheduler: dict[str, Any]) -> None:
+    """Nor is the first that gets there, nor one that ended before, at its only evaluation."""
+    search, space = search_of(scheduler=scheduler, sampler={"type": "random"})
+    tuned = _scheduler(search, space)
+    ended, good, poor = trials = [Trial(number) for number in range(3)]
+    controller = Controller(trials)
+    for trial in trials:
+        tuned.on_trial_add(controller, trial)
+
+    def result(iteration: int, accuracy: float) -> dict[str, float]:
+        return {"training_iteration": iteration, "eval.accuracy": accuracy}
+
+    decisions = [tuned.on_trial_result(controller, ended, result(1, 0.99))]
+    ended.status = "TERMINATED"
+    tuned.on_trial_complete(controller, ended, result(1, 0.99))
+    for iteration in (1, 2):
+        decisions.append(tuned.on_trial_result(controller, good, result(iteration, 0.9)))
+        decisions.append(tuned.on_trial_result(controller, poor, result(iteration, 0.1)))
+    decisions.append(tuned.on_trial_result(controller, poor, result(3, 0.1)))
+    assert decisions == ["CONTINUE"] * 6
+    assert ended not in controller.saved
