@@ -152,6 +152,11 @@ class Selection:
         return -metrics[self.metric] if self.prefers_low else metrics[self.metric]
 
 
+WAY_OUT = (
+    ": lower optimizer.lr (with a new output), or look for broken rows; the last checkpoint is "
+    "from before"
+)
+"""Of a fit that diverged."""
 Log = Callable[[int, dict[str, float]], None]
 Evaluate = Callable[[Engine], dict[str, float]]
 Report = Callable[[Cursor], None]
@@ -173,8 +178,8 @@ def train(
     """Train until ``schedule.num_steps``, from wherever ``store`` stands.
 
     ``report`` hears of each evaluation, last thing in its step: it may end the fit there. Raises
-    Interrupted after a checkpoint when asked to stop, TrainingError on a loss that is not finite;
-    the last checkpoint stays in both cases.
+    Interrupted after a checkpoint when asked to stop, TrainingError on a loss, gradient norm or
+    evaluation that is not finite; the last checkpoint stays in both cases.
     """
     cursor = store.restore(engine)
     meters = Meters()
@@ -199,7 +204,7 @@ def train(
         is_evaluation = cursor.step % pace.evaluate == 0 or is_last
         if is_evaluation:
             engine.eval()
-            metrics = evaluate(engine)
+            metrics = _finite(evaluate(engine), cursor.step)
             engine.train()
             cursor.history.append({"step": cursor.step, **metrics})
             log(cursor.step, metrics)
@@ -233,10 +238,14 @@ def _over_ranks(timings: dict[str, float], engine: Engine) -> dict[str, float]:
 def _refuse_divergence(name: str, value: float, step: int) -> None:
     """The same on every rank, and before anything is saved."""
     if not math.isfinite(value):
-        raise TrainingError(
-            f"the {name} became {value} by step {step}: lower optimizer.lr (with a new "
-            "output), or look for broken rows; the last checkpoint is from before"
-        )
+        raise TrainingError(f"the {name} became {value} by step {step}{WAY_OUT}")
+
+
+def _finite(metrics: dict[str, float], step: int) -> dict[str, float]:
+    """What is selected by, reported to schedulers of trials, and written down."""
+    for name, value in metrics.items():
+        _refuse_divergence(name, value, step)
+    return metrics
 
 
 @dataclass
@@ -269,9 +278,11 @@ class Meters:
 def count_predictions(engine: Engine, batches: BatchSource, num_classes: int) -> Tensor:
     """Confusion counts [true class, predicted class], int64: every labelled row once, all ranks.
 
-    The engine must be in evaluation mode.
+    The engine must be in evaluation mode. Raises TrainingError, on every rank, for logits that are
+    not finite, among which some class would still be the first.
     """
     counts_CC = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=engine.device)
+    num_broken = torch.zeros(1, dtype=torch.int64, device=engine.device)
     for step in NoTeachers().feed(batches, 0, batches.steps_per_epoch):
         for batch, answers in step.parts:
             logits_BV = engine.forward(batch, answers, Knobs()).logits_BV
@@ -280,7 +291,12 @@ def count_predictions(engine: Engine, batches: BatchSource, num_classes: int) ->
             labels_B = batch.labels_B.masked_fill(~batch.valid_B, UNLABELLED).to(engine.device)
             nowhere_B = torch.full_like(labels_B, -1)
             counts_CC += confusion_counts(labels_B, predicted_B, nowhere_B, num_classes, 0)[0]
-    return engine.reduce(counts_CC).cpu()
+            is_broken_B = ~logits_BV.isfinite().all(-1)
+            num_broken += (is_broken_B & batch.valid_B.to(engine.device)).sum()
+    *counts, num_rows = engine.reduce(torch.cat([counts_CC.flatten(), num_broken])).tolist()
+    if num_rows:
+        raise TrainingError(f"the logits of {num_rows:,} validation rows are not finite{WAY_OUT}")
+    return torch.tensor(counts).view(num_classes, num_classes)
 
 
 @torch.no_grad()

@@ -52,6 +52,9 @@ OPERATIONAL: tuple[str, ...] = (
 )
 """Keys that say where and how a run happens, not what it computes: resuming may change them."""
 
+DATA = "data.fingerprint"
+"""In an identity: of the rows as they were read, of a language model of its blocks of tokens."""
+
 NEWER: dict[str, str] = {
     "data.cut": "head",
     "data.unlabelled": "error",
@@ -110,8 +113,11 @@ class RunFolder:
             for k in identity.keys() | claimed
             if identity.get(k, "null") != claimed.get(k, "null")
         )
+        if changed == [DATA]:
+            raise RunFolderError(self._other_data(identity, claimed))
         if changed:
-            key = changed[0]
+            # Of a language model max_length and the like change the data's fingerprint too.
+            key = next(k for k in changed if k != DATA)
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise RunFolderError(
                 f"output {self.root} belongs to another experiment: {key} is "
@@ -119,6 +125,16 @@ class RunFolder:
                 "output, or delete that folder"
             )
         return True
+
+    def _other_data(self, identity: dict[str, Any], claimed: dict[str, Any]) -> str:
+        is_language_model = identity.get("task") == "language_model"
+        what = "the rows or the tokenizer" if is_language_model else "the rows"
+        return (
+            f"output {self.root} was begun on other data: {what} changed since ({DATA} is "
+            f"{identity[DATA][:12]} here, {claimed.get(DATA, 'null')[:12]} there). Nothing in it "
+            "is lost: put the data back as it was, at any data.path, to resume; or give another "
+            "output to train on the data as it is now"
+        )
 
     def claim(self, experiment: Experiment, identity: dict[str, Any]) -> None:
         try:
@@ -178,7 +194,7 @@ def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
         and NEWER.get(key) != value
         and not (key.endswith("moe.type") and value == "own")  # as before there was another
     }
-    return kept | {"data.fingerprint": data_fingerprint}
+    return kept | {DATA: data_fingerprint}
 
 
 def _is_operational_serving(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,9 +19,9 @@ class Goal:
     mode: Literal["max", "min"]
 
     def cost(self, metrics: Mapping[str, float]) -> float:
-        """The metric, signed so that less is better; infinite where it is missing."""
+        """The metric, signed so that less is better; infinite where it is missing or not finite."""
         value = metrics.get(self.metric)
-        if value is None or value != value:
+        if value is None or not math.isfinite(value):
             return float("inf")
         return -value if self.mode == "max" else value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -194,16 +195,26 @@ def _searcher(
     sampling = search.sampling
     if not isinstance(sampling, TPE | NSGA2):
         return None
+    goals = search.ordered_goals
     import optuna
     from ray.tune.search.optuna import OptunaSearch
+
+    class Searcher(OptunaSearch):
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
+            """A trial that lacks a goal (it was stopped, and retention is known at the end) counts
+            as pruned. Optuna refuses one goal among several, and it would be running for ever."""
+            found = [(result or {}).get(goal.metric, math.nan) for goal in goals]
+            is_known = all(map(math.isfinite, found))
+            super().on_trial_complete(trial_id, result if is_known else None, error)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if isinstance(sampling, TPE):
         sampler: Any = optuna.samplers.TPESampler(n_startup_trials=sampling.num_startup, seed=seed)
     else:
         sampler = optuna.samplers.NSGAIISampler(population_size=sampling.population, seed=seed)
-    goals = search.ordered_goals
-    return OptunaSearch(
+    return Searcher(
         space=OptunaSearch.convert_search_space(dict(space)),
         # Lists even for one: it would look for a single goal in every evaluation.
         metric=[goal.metric for goal in goals],
@@ -342,10 +353,12 @@ def reason_of_failure(error: BaseException | None) -> str:
     """One line: the message of the first error of ours among the causes, else of the innermost."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        if isinstance(error, DistillError):
-            return str(error)
         seen.append(error)
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+        cause = getattr(error, "cause", None)
+        # Ray raises its error as one of the cause's class too, whose message is a traceback.
+        if isinstance(error, DistillError) and not isinstance(cause, DistillError):
+            return str(error)
+        error = cause or error.__cause__ or error.__context__
     if not seen:
         return "lost without a message"
     last = seen[-1]

@@ -99,10 +99,17 @@ class DeepSpeedEngine:
         assert self._micro_batch == self._accumulation, "a step has a fixed number of micro-batches"
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
+        # Stage 0 in float32 clips by a norm that DeepSpeed does not keep.
+        is_kept = hasattr(self._engine.optimizer, "_global_grad_norm")
+        norm = None if is_kept else self._grad_norm()
         self._engine.step()
         self._micro_batch = 0
-        norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else 0.0
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+
+    def _grad_norm(self) -> Tensor:
+        """Of gradients that no rank holds a part of: summed over ranks in their last backward."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def train(self) -> None:
         self._engine.train()
