@@ -205,7 +205,7 @@ def about(corpus: Corpus) -> dict[str, Any]:
     return {
         "rows": {split: len(corpus.rows(split)) for split in SPLITS},
         "labels": list(corpus.label_names),
-        "sources": getattr(corpus, "sources", {}),
+        "sources": corpus.sources,
     }
 
 

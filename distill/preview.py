@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from distill import check, check_language
 from distill.check_inputs import check_kind, read_info, space_of
-from distill.check_mixture import teacher_labels
+from distill.check_labels import read_data, teacher_outputs
 from distill.config import SPLITS, Experiment
+from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.encode import encode
 from distill.data.sequences import Sequencer
@@ -90,10 +91,7 @@ def preview(experiment: Experiment, split: str = "train", num_rows: int = 3) -> 
     is_language_model = experiment.is_language_model
     if not is_language_model:
         check_kind(experiment)
-    labels = None if is_language_model else _labels(experiment)
-    corpus = build_corpus(
-        experiment.data, experiment.seed, labels=labels, is_language_model=is_language_model
-    )
+    corpus = _corpus(experiment)
     if not len(corpus.rows(split)):
         there = ", ".join(f"{name} {len(corpus.rows(name)):,}" for name in SPLITS)
         raise DataError(f"--split {split}: the data has no such rows; it has {there}")
@@ -106,16 +104,16 @@ def preview(experiment: Experiment, split: str = "train", num_rows: int = 3) -> 
         return Preview(_texts(experiment, corpus, tokenizer, split, num_rows))
 
 
-def _labels(experiment: Experiment) -> tuple[str, ...] | None:
-    """The teachers' own, as ``distill check`` takes them; where a teacher is a pickle (which would
-    run code) or cannot be opened the data's: a preview names labels, and shows no order."""
-    if any(is_pickle(teacher.path) for teacher in experiment.teachers):
-        return None
-    try:
-        infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
-        return teacher_labels(experiment, infos)
-    except (InputError, OSError):
-        return None
+def _corpus(experiment: Experiment) -> Corpus:
+    """The rows as ``distill check`` reads them; where a teacher is a pickle (which would run code),
+    cannot be opened or has other labels, by the data's own labels: a preview shows no order."""
+    if experiment.is_language_model:
+        return build_corpus(experiment.data, experiment.seed, is_language_model=True)
+    if not any(is_pickle(teacher.path) for teacher in experiment.teachers):
+        with suppress(InputError, OSError):
+            infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
+            return read_data(experiment, teacher_outputs(experiment, infos))
+    return read_data(experiment, {})
 
 
 @contextmanager
@@ -183,7 +181,8 @@ def _documents(
 ) -> Preview:
     max_length, cut = experiment.data.max_length, experiment.data.cut
     assert corpus.kind is not None
-    sequencer = Sequencer(tokenizer, corpus.kind, max_length, cut)
+    template = chat_template_of(experiment.data)
+    sequencer = Sequencer(tokenizer, corpus.kind, max_length, cut, template)
     pieces = Pieces(tokenizer)
     rows = corpus.rows(split)
     documents = corpus.documents(split)

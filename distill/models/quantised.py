@@ -72,10 +72,10 @@ def as_plain(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """The model without what it remembers of its quantisation, by which it would be saved so."""
     if getattr(model, "hf_quantizer", None) is not None:
         model = model.dequantize(dtype=dtype)
-    model = model.to(dtype)
+    model.to(dtype=dtype)
     for part in (model.config, text_config(model.config)):
         if getattr(part, "quantization_config", None) is not None:
-            del part.quantization_config
+            delattr(part, "quantization_config")
     if hasattr(model, "_weight_conversions"):
         del model._weight_conversions
     return model
