@@ -7,6 +7,7 @@ hear. ``config.json`` then describes the text part under ``text_config``.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ def is_multimodal(config: PretrainedConfig) -> bool:
 
 def whole_class(config: PretrainedConfig) -> str | None:
     """The class of the whole model with a language-model head; None where there is none."""
-    return MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(config.model_type)
+    names: Mapping[str, str] = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    return names.get(config.model_type)
 
 
 def auto_class(config: PretrainedConfig) -> Any:

@@ -158,7 +158,7 @@ def test_a_fresh_head_and_a_copy_pool_alike(tmp_path: Path) -> None:
 def test_an_encoder_is_left_as_it_is(tmp_path: Path) -> None:
     BertForSequenceClassification(tiny_config()).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
-    model = load_classifier(tmp_path)
+    model: Any = load_classifier(tmp_path)
     assert not model._forward_pre_hooks and not model.classifier._forward_hooks
 
 
