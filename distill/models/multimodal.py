@@ -7,7 +7,6 @@ hear. ``config.json`` then describes the text part under ``text_config``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ def is_multimodal(config: PretrainedConfig) -> bool:
 
 def whole_class(config: PretrainedConfig) -> str | None:
     """The class of the whole model with a language-model head; None where there is none."""
-    names: Mapping[str, str] = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    names: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
     return names.get(config.model_type)
 
 
