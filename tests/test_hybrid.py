@@ -57,7 +57,7 @@ def kl_of(root: Path, batch_size: int) -> tuple[float, torch.Tensor]:
     assert job.guidance is not None
     module = build_module(job).train()
     assert isinstance(module, TokenModule)
-    rows = job.data.open()
+    rows: Any = job.data.open()
     batches = Batches(rows, rows.rows("train"), batch_size, seed=0, shuffle=False)
     lengths = rows.lengths(rows.rows("train"))
     assert lengths.min() < lengths.max()

@@ -7,7 +7,6 @@ hear. ``config.json`` then describes the text part under ``text_config``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,8 +38,8 @@ def is_multimodal(config: PretrainedConfig) -> bool:
 
 def whole_class(config: PretrainedConfig) -> str | None:
     """The class of the whole model with a language-model head; None where there is none."""
-    known: Mapping[str, str] = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
-    return known.get(config.model_type)
+    names: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    return names.get(config.model_type)
 
 
 def auto_class(config: PretrainedConfig) -> Any:

@@ -68,14 +68,15 @@ def loading_options(config: PretrainedConfig) -> dict[str, Any]:
     return {"device_map": {"": "cpu"}} if _method(told) == _BITSANDBYTES else {}
 
 
-def as_plain(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+def as_plain(model: Any, dtype: torch.dtype) -> PreTrainedModel:
     """The model without what it remembers of its quantisation, by which it would be saved so."""
     if getattr(model, "hf_quantizer", None) is not None:
         model = model.dequantize(dtype=dtype)
-    model.to(dtype=dtype)
+    model = model.to(dtype)
+    part: Any
     for part in (model.config, text_config(model.config)):
         if getattr(part, "quantization_config", None) is not None:
-            delattr(part, "quantization_config")
+            del part.quantization_config
     if hasattr(model, "_weight_conversions"):
         del model._weight_conversions
     return model

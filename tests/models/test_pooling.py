@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import LABELS, decoder_config, save_language_tokenizer, save_tokenizer, tiny_config
+from tiny_models import (
+    LABELS,
+    decoder_config,
+    save_decoder,
+    save_language_tokenizer,
+    save_tokenizer,
+    tiny_config,
+)
 from tokenizers import processors
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertForSequenceClassification,
@@ -24,6 +32,7 @@ from transformers import (
 
 from distill.data.encode import padded
 from distill.data.tokens import fingerprint_of, load_tokenizer
+from distill.models.language import load_language_model
 from distill.models.load import load_base_for_classification, load_classifier
 from distill.models.tokenizer import pad_id
 from distill.records import TeacherRequest
@@ -158,7 +167,7 @@ def test_a_fresh_head_and_a_copy_pool_alike(tmp_path: Path) -> None:
 def test_an_encoder_is_left_as_it_is(tmp_path: Path) -> None:
     BertForSequenceClassification(tiny_config()).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
-    model = load_classifier(tmp_path)
+    model: Any = load_classifier(tmp_path)
     assert not model._forward_pre_hooks and not model.classifier._forward_hooks
 
 
@@ -181,3 +190,17 @@ def test_a_tokenizer_without_padding_is_one_that_pads_with_its_end(tmp_path: Pat
     assert fingerprint_of(found["published"]) == fingerprint_of(found["edited"])
     assert fingerprint_of(found["published"]) != fingerprint_of(found["other"])
     assert found["published"].pad_token is None  # and the export has it as it was
+
+
+def test_a_language_model_without_padding_generates_after_export(tmp_path: Path) -> None:
+    start, out = tmp_path / "start", tmp_path / "out"
+    save_decoder(start, "llama")
+    save_language_tokenizer(start, pad_token=None)
+    export(load_language_model(start), start, out, ModelCard("s"))
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert tokenizer.pad_token is None
+    model = AutoModelForCausalLM.from_pretrained(out)
+    made = model.generate(
+        **tokenizer("the good film", return_tensors="pt"), max_new_tokens=4, do_sample=False
+    )
+    assert made.shape[1] > 3
