@@ -338,9 +338,10 @@ def _check_emitted(
     added = differing(load_tokenizer(tokenizer), load_tokenizer(folder))
     if not added:
         return
-    way_out = (
-        f"{WAY_OUT}, or leave it out of data.path and, of chats, out of the student's chat template"
-    )
+    # Only texts can be shown to a teacher in tokens of its own.
+    way_out = WAY_OUT if blocks.kind == "text" else "use a teacher with the student's tokenizer"
+    if blocks.kind == "messages":
+        way_out += ", or a chat template without it"
     found = emitted_id(blocks, added)
     if found is not None:
         ours, theirs = added[found]

@@ -64,7 +64,7 @@ def kl_at_the_start(job: Job, with_cache: bool = False) -> float:
     if not with_cache:
         guidance = replace(guidance, cache=Cache(type="none"))
     module: Any = build_module(job).train()
-    rows = job.data.open()
+    rows: Any = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
     with guidance.open(job.data, "test", 0) as stream:
         module.take_heads(stream.heads(), "cpu")

@@ -57,6 +57,6 @@ class Health:
             raise TeacherAnswerError(
                 f"teacher {name!r} gives {mean:.1%} of its probability to tokens that its "
                 "tokenizer does not share with the student's, more than "
-                f"{MAX_MASS_OUTSIDE:.0%}: use objective.type: uld, which compares across "
-                "tokenizers, or a student with the teacher's tokenizer"
+                f"{MAX_MASS_OUTSIDE:.0%}: use a student with the teacher's tokenizer or, for "
+                "texts, objective.type: uld, which compares across tokenizers"
             )
