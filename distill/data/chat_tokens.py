@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill.data.chat_template import ChatTemplate
 from distill.data.chats import calls_of, has_reasoning
-from distill.data.turns import ANSWER, Turns, behind_empty_block, call, calling, num_common
+from distill.data.turns import (
+    ANSWER,
+    QUESTION,
+    Turns,
+    behind_empty_block,
+    call,
+    calling,
+    num_common,
+)
 from distill.errors import DataError, ModelError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
@@ -75,6 +84,17 @@ class ChatTokens:
     def ends(self) -> tuple[int, ...]:
         """Tokens that end a turn, besides the tokenizer's end-of-text token."""
         return tuple(end.token for end in self._turns.ends)
+
+    @property
+    def day(self) -> str | None:
+        """A rendering of today, where the template writes the date into chats; else None."""
+        if "strftime_now" not in template_of(self._tokenizer):
+            return None
+        chat = [QUESTION, ANSWER]
+        today, undated = self._probed(chat), None
+        with suppress(Exception):  # it calls what is no function here
+            undated = self.applied(chat, None, {"strftime_now": ""})
+        return None if today == undated else today
 
     def of(self, chat: list[dict[str, Any]], row: int, tools: Any = None) -> list[Learnt]:
         """One sequence, or one for each of the assistant's messages; see the module.
