@@ -68,9 +68,7 @@ class ChatTokens:
         )
         self._marks_itself = bool(_GENERATION.search(template_of(tokenizer)))
         self._refuse_bad_syntax()
-        # OpenAI's arguments are a string of JSON, most templates take an object.
-        takes_objects = self._probed(calling(call({}))) is not None
-        self._takes_strings = not takes_objects and self._probed(calling(call("{}"))) is not None
+        self._takes_strings = self._finds_strings()
         self._shows_tools = False  # not known yet
         self._turns = Turns(
             self._probed,
@@ -285,6 +283,15 @@ class ChatTokens:
             return Renderings(self, chat, 0, tools).whole
         except DataError:
             return None
+
+    def _finds_strings(self) -> bool:
+        """Whether the template wants a call's arguments as OpenAI writes them, a string of JSON;
+        most take an object. One that wants a string refuses an object, or writes it as Python."""
+        arguments = {"probe": "a"}
+        shown = self._probed(calling(call(arguments)))
+        if shown is not None and str(arguments) not in shown:
+            return False
+        return self._probed(calling(call(json.dumps(arguments)))) is not None
 
     def _refuse_bad_syntax(self) -> None:
         from jinja2.exceptions import TemplateSyntaxError
