@@ -72,6 +72,7 @@ def build_blocks(
     The folder of chats is named by RULES too: what older rules wrote is not opened again. The
     fingerprint names the teachers' cached answers and belongs to run folders, and is older than
     RULES: it holds them only where they make other sequences of a chat than the first rules did.
+    A template that writes today's date makes other blocks each day: their fingerprint holds it.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     assert corpus.kind is not None, "a corpus of documents (is_language_model) is needed"
@@ -256,8 +257,11 @@ class _Writer:
         write_blocks(folder, SOURCES, rows())
         np.save(folder / "domains.npy", np.array(self.domains, np.int32))
         tokenizer: Any = self.sequencer.tokenizer
+        chats = self.sequencer.chat_tokens
         if self.sequencer.num_corrected:
             identity = [*identity, "rules", RULES]
+        if chats is not None and (day := chats.day) is not None:
+            identity = [*identity, "day", day]
         manifest = {
             "fingerprint": _sha256(identity),
             "max_length": self.sequencer.max_length,
@@ -270,7 +274,7 @@ class _Writer:
             "longest": self.longest,
             "example": self.example,
         }
-        if (chats := self.sequencer.chat_tokens) is not None:
+        if chats is not None:
             manifest["turn_ends"] = chats.ends
             manifest["template"] = astuple(self.sequencer.template)
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")

@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill.data.chat_template import ChatTemplate
 from distill.data.chats import calls_of, has_reasoning
-from distill.data.turns import ANSWER, Turns, behind_empty_block, call, calling, num_common
+from distill.data.turns import (
+    ANSWER,
+    QUESTION,
+    Turns,
+    behind_empty_block,
+    call,
+    calling,
+    num_common,
+)
 from distill.errors import DataError, ModelError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
@@ -59,9 +68,7 @@ class ChatTokens:
         )
         self._marks_itself = bool(_GENERATION.search(template_of(tokenizer)))
         self._refuse_bad_syntax()
-        # OpenAI's arguments are a string of JSON, most templates take an object.
-        takes_objects = self._probed(calling(call({}))) is not None
-        self._takes_strings = not takes_objects and self._probed(calling(call("{}"))) is not None
+        self._takes_strings = self._finds_strings()
         self._shows_tools = False  # not known yet
         self._turns = Turns(
             self._probed,
@@ -75,6 +82,17 @@ class ChatTokens:
     def ends(self) -> tuple[int, ...]:
         """Tokens that end a turn, besides the tokenizer's end-of-text token."""
         return tuple(end.token for end in self._turns.ends)
+
+    @property
+    def day(self) -> str | None:
+        """A rendering of today, where the template writes the date into chats; else None."""
+        if "strftime_now" not in template_of(self._tokenizer):
+            return None
+        chat = [QUESTION, ANSWER]
+        today, undated = self._probed(chat), None
+        with suppress(Exception):  # it calls what is no function here
+            undated = self.applied(chat, None, {"strftime_now": ""})
+        return None if today == undated else today
 
     def of(self, chat: list[dict[str, Any]], row: int, tools: Any = None) -> list[Learnt]:
         """One sequence, or one for each of the assistant's messages; see the module.
@@ -265,6 +283,15 @@ class ChatTokens:
             return Renderings(self, chat, 0, tools).whole
         except DataError:
             return None
+
+    def _finds_strings(self) -> bool:
+        """Whether the template wants a call's arguments as OpenAI writes them, a string of JSON;
+        most take an object. One that wants a string refuses an object, or writes it as Python."""
+        arguments = {"probe": "a"}
+        shown = self._probed(calling(call(arguments)))
+        if shown is not None and str(arguments) not in shown:
+            return False
+        return self._probed(calling(call(json.dumps(arguments)))) is not None
 
     def _refuse_bad_syntax(self) -> None:
         from jinja2.exceptions import TemplateSyntaxError

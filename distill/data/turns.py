@@ -25,7 +25,7 @@ _BLOCKS = "|".join(rf"{re.escape(opener)}\s*{re.escape(closer)}" for opener, clo
 _EMPTY = re.compile(rf"\s*(?:{_BLOCKS})\s*")
 
 PROBE, CALLED = "probeanswer", "probetool"
-_ASKED: dict[str, Any] = {"role": "user", "content": "probequestion"}
+QUESTION: dict[str, Any] = {"role": "user", "content": "probequestion"}
 ANSWER: dict[str, Any] = {"role": "assistant", "content": PROBE}
 
 
@@ -36,7 +36,7 @@ def call(arguments: Any, name: str = CALLED) -> dict[str, Any]:
 
 def calling(*calls: dict[str, Any]) -> list[dict[str, Any]]:
     """A chat that ends with these calls."""
-    return [_ASKED, {"role": "assistant", "content": "", "tool_calls": list(calls)}]
+    return [QUESTION, {"role": "assistant", "content": "", "tool_calls": list(calls)}]
 
 
 def behind_empty_block(text: str, start: int) -> int:
@@ -143,13 +143,13 @@ class Turns:
         return max((stop for stop in ends if first < stop <= last), default=last)
 
     def _answer_end(self) -> End | None:
-        chat = [_ASKED, ANSWER]
+        chat = [QUESTION, ANSWER]
         text = self._rendered(chat)
         place = text.rfind(PROBE) if text else -1
         if text is None or place < 0:
             return None
         found = [end for end, start in self._added_in(text) if start >= place + len(PROBE)]
-        return found[0] if found else self._next(chat, text, _ASKED)
+        return found[0] if found else self._next(chat, text, QUESTION)
 
     def _call_end(self) -> End | None:
         """The last added token, unless it stands between two calls too: then it is the call's."""

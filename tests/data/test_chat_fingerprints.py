@@ -24,15 +24,15 @@ COLUMNS = {
 }
 
 
-def first_fingerprint(corpus, tokenizer, cut="head", is_packing=True):
-    """What the first version named blocks, and their folder, with."""
+def first_fingerprint(corpus, tokenizer, cut="head", is_packing=True, arguments=None):
+    """What the first version named blocks, and their folder, with; it knew no arguments."""
     parts = [1, corpus.fingerprint, fingerprint_of(tokenizer), tokenizer.eos_token_id]
     parts += [LENGTH, is_packing]
     if corpus.kind != "text":
         parts.append(cut)
     if corpus.kind == "messages":
         named = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-        parts += [tokenizer.get_chat_template(), named]
+        parts += [tokenizer.get_chat_template(), named, *([arguments] if arguments else [])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -159,6 +159,20 @@ def test_a_template_counts_by_its_content(corpus_of, folder, tmp_path):
     assert build_blocks(corpus, folder, LENGTH, template=thinking).fingerprint != (
         found[0].fingerprint
     )
+
+
+def test_a_template_that_writes_the_date(corpus_of, folder):
+    """Blocks that are written again on another day are not those that teachers answered about."""
+    tokenizer = stock_tokenizer("llama3_2")
+    tokenizer.save_pretrained(folder)
+    corpus = corpus_of(chat_rows(12))
+    first = first_fingerprint(corpus, tokenizer)
+    dated = build_blocks(corpus, folder, LENGTH)
+    assert dated.fingerprint != first
+    assert build_blocks(corpus, folder, LENGTH).fingerprint == dated.fingerprint
+    fixed = ChatTemplate(arguments=json.dumps({"date_string": "26 Jul 2024"}))
+    blocks = build_blocks(corpus, folder, LENGTH, template=fixed)
+    assert blocks.fingerprint == first_fingerprint(corpus, tokenizer, arguments=fixed.values)
 
 
 def test_run_folders_know_the_template_by_the_data():

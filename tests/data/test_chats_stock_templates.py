@@ -267,6 +267,18 @@ def test_the_end_of_a_turn_is_what_follows_an_answer():
     assert learnt.rstrip() == "a1<|end|>"
 
 
+def test_arguments_are_what_the_template_takes():
+    for expression in ("{{ one.arguments }}", "{{ one.arguments.strip() }}"):
+        tokenizer = stock_tokenizer("qwen2_5")
+        tokenizer.chat_template = (
+            "{% for m in messages %}{{ m.role + ' ' + m.content }}"
+            "{% for one in m.tool_calls or [] %}{% set one = one.function %}"
+            f"{{{{ one.name }}}} {expression}"
+            "{% endfor %}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+        )
+        assert texts(tokenizer, TOOL[:2])[0] == ['get_weather {"city": "Rome"}<|im_end|>']
+
+
 def test_without_content_or_calls_nothing_is_learnt():
     tokenizer = stock_tokenizer("qwen2_5")
     for message in (assistant(""), assistant("", tool_calls=[]), assistant("", reasoning="r1")):
