@@ -1,11 +1,28 @@
+"""What the tests on real Ray share.
+
+Every process that loads a model imports for three to four seconds, so processes are what a test
+costs. Use ``ray_cluster``; train once for a module and let several tests look at the result; ask
+one pool of teachers several things before it is closed; give a sweep ``max_concurrent`` 1.
+
+All of this folder runs in one process, on one cluster. Tests that start a Ray or ranks of their own
+belong in ``processes/``, which another process runs meanwhile.
+"""
+
+import os
+
 import pytest
+
+NUM_CPUS = 4
+"""Logical ones. As many tasks run at once, and their processes then serve teachers."""
 
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """One local Ray for the whole session: 8 logical CPUs, on 127.0.0.1."""
+    """One local Ray for the whole session, on 127.0.0.1."""
     from distill.cluster import connect
     from distill.config import Cluster
 
-    with connect(Cluster(num_cpus=8)):
+    # Ray Train looks every 2 s whether a worker group is done.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    with connect(Cluster(num_cpus=NUM_CPUS)):
         yield
