@@ -38,7 +38,7 @@ def run_group(
         resources["GPU"] = trainer.num_gpus_per_worker
     group = TorchTrainer(
         train_loop_per_worker=_rank,
-        # A reference: Ray Train's controller holds the configuration too, and would import torch and
+        # A reference: Ray Train's controller holds the configuration too, and would import
         # transformers to unpickle the job, seconds before it starts a rank.
         train_loop_config={"job": ray.put(replace(job, trainer=trainer)), "costs": costs},
         torch_config=_meeting_in_a_file(),

@@ -1,8 +1,10 @@
 """What the tests on real Ray share.
 
 Every process that loads a model imports for three to four seconds, so processes are what a test
-costs. Use ``ray_cluster``; train once for a module and let several tests look at the result; ask
-one pool of teachers several things before it is closed; give a sweep ``max_concurrent`` 1.
+costs: about 14 s of CPU time for a worker group of one rank, 4 s for each teacher. Use
+``ray_cluster``; train once for a module and let several tests look at the result; ask one pool of
+teachers several things before it is closed; give a teacher ``num_cpus`` 0.1 and a sweep
+``max_concurrent`` 1.
 
 All of this folder runs in one process, on one cluster. Tests that start a Ray or ranks of their own
 belong in ``processes/``, which another process runs meanwhile.
@@ -12,8 +14,9 @@ import os
 
 import pytest
 
-NUM_CPUS = 4
-"""Logical ones. As many tasks run at once, and their processes then serve teachers."""
+NUM_CPUS = 2
+"""Logical ones. As many tasks run at once, each worker several after another; an actor never takes
+over the worker of a task."""
 
 
 @pytest.fixture(scope="session")
