@@ -18,6 +18,11 @@ NUM_CPUS = 2
 """Logical ones. As many tasks run at once, each worker several after another; an actor never takes
 over the worker of a task."""
 
+# Ray reads these when it starts, here or in a process that a test starts.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # of a worker group: 2 s
+# On a busy machine a worker imports for longer than a minute, and would be started again.
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
+
 
 @pytest.fixture(scope="session")
 def ray_cluster():
@@ -25,7 +30,5 @@ def ray_cluster():
     from distill.cluster import connect
     from distill.config import Cluster
 
-    # Ray Train looks every 2 s whether a worker group is done.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     with connect(Cluster(num_cpus=NUM_CPUS)):
         yield
