@@ -2,8 +2,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Hypothesis would fail an example that takes longer than 0.2 s, or is generated slowly.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any-machine")
+settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("slow")
 
 ORDER = {"cluster": 0, "processes": 2}
 """Of scopes; what is not named stands between."""
