@@ -1,7 +1,7 @@
 # distill. `make` lists the targets.
 #
 #   make quickstart PYTHON=python3.12     another interpreter (3.11 or 3.12)
-#   make test PYTEST_ARGS='-m "not slow"' arguments for pytest
+#   make test PYTEST_ARGS='-m "not slow"' arguments for pytest (the last -m counts)
 #
 # The environment is kept until requirements.lock or pyproject.toml change.
 
@@ -75,10 +75,22 @@ lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one c
 	@$(WITH_VENV) distill train configs/lm-quickstart.yaml $(LM_DTYPE)
 
 # One thread each: two processes of two threads would spin for the same cores.
+PYTEST := OMP_NUM_THREADS=1 $(WITH_VENV) python -m pytest --numprocesses 2
+
 .PHONY: test
-test: lint types $(OPS) ## Lint, types and all tests
-	@echo "==> pytest (minutes; the slowest tests are listed at the end)"
-	@OMP_NUM_THREADS=1 $(WITH_VENV) python -m pytest --numprocesses 2 $(PYTEST_ARGS)
+test: lint types $(OPS) ## Lint, types, the fast tests and a few whole runs
+	@echo "==> pytest: fast tests and a few whole runs (the slowest are listed at the end)"
+	@$(PYTEST) -m "not slow or e2e" $(PYTEST_ARGS)
+
+.PHONY: test-rest
+test-rest: $(DEV) $(OPS) ## The tests that `make test` leaves out
+	@echo "==> pytest: the other tests on real Ray and DeepSpeed (minutes)"
+	@$(PYTEST) -m "slow and not e2e" $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: lint types $(OPS) ## Lint, types and all tests
+	@echo "==> pytest: all tests (minutes; the slowest are listed at the end)"
+	@$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## ruff: rules and format; shell syntax

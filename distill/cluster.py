@@ -12,6 +12,15 @@ from distill.config import Cluster
 from distill.errors import ConfigError, UnreachableError
 
 CONNECT_TIMEOUT_S = 10.0
+LOCAL_ENVIRONMENT = {
+    # What carries tensors past the object store (stream.transport: nixl) would listen on every
+    # interface.
+    "UCX_NET_DEVICES": "lo",
+    # Ray Train's actor that looks for nodes about to be taken away, seconds of a worker group's
+    # start: the only node of a local cluster is this machine.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""Environment variables for as long as a local cluster runs, where the user has not set them."""
 
 
 @contextmanager
@@ -29,11 +38,9 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
     if _is_running():
         yield
         return
-    # Of a local cluster, what carries tensors past the object store (stream.transport: nixl) would
-    # listen on every interface.
-    is_bound = cluster.address is None and "UCX_NET_DEVICES" not in os.environ
-    if is_bound:
-        os.environ["UCX_NET_DEVICES"] = "lo"
+    is_local = cluster.address is None
+    own = {k: v for k, v in LOCAL_ENVIRONMENT.items() if is_local and k not in os.environ}
+    os.environ.update(own)
     if cluster.address is None:
         _start_local(cluster.num_cpus, log_to_driver)
     else:
@@ -44,8 +51,8 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        if is_bound:
-            os.environ.pop("UCX_NET_DEVICES", None)
+        for name in own:
+            os.environ.pop(name, None)
 
 
 def check_address(cluster: Cluster) -> None:

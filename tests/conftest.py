@@ -1,14 +1,36 @@
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Hypothesis would fail an example that takes longer than 0.2 s, or is generated slowly.
+settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("slow")
+
+ORDER = {"cluster": 0, "processes": 2}
+"""Of scopes; what is not named stands between."""
+
+
+def scope_of(nodeid: str) -> str:
+    """The tests that one process runs together: all on the session's Ray, all that start Rays or
+    ranks of their own, or those of one file."""
+    file = nodeid.split("::")[0]
+    if file.startswith("tests/integration/processes/"):
+        return "processes"
+    return "cluster" if file.startswith("tests/integration/") else file
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: ORDER.get(scope_of(item.nodeid), 1))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With pytest-xdist one process has all that need the cluster, which is then started once; the
-    others share the rest, file by file."""
+    """With pytest-xdist one process begins with all that need the cluster, which is then started
+    once; the other takes the rest file by file, and last what starts processes of its own."""
     from xdist.scheduler import LoadScopeScheduling
 
     class OneCluster(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "cluster" if nodeid.startswith("tests/integration/") else nodeid.split("::")[0]
+            return scope_of(nodeid)
 
+    config.option.loadscopereorder = False  # in the order above, not the largest first
     return OneCluster(config, log)

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import sqlite3
-import time
+import threading
 
 import pytest
 
@@ -18,12 +18,14 @@ def closed_port() -> int:
         return listener.getsockname()[1]
 
 
-def test_an_unreachable_server_is_refused_in_time():
+HANGS_S = 1500
+"""A deadline that ends only what hangs."""
+
+
+def test_an_unreachable_server_is_refused():
     port = closed_port()
-    started = time.monotonic()
     with pytest.raises(UnreachableError) as refusal:
-        check_reachable(Tracking(uri=f"http://me:hunter2@127.0.0.1:{port}"))
-    assert time.monotonic() - started < 12
+        check_reachable(Tracking(uri=f"http://me:hunter2@127.0.0.1:{port}"), HANGS_S)
     message = str(refusal.value)
     assert f"tracking.uri http://***@127.0.0.1:{port}" in message
     assert "hunter2" not in message
@@ -31,15 +33,29 @@ def test_an_unreachable_server_is_refused_in_time():
     assert "use sqlite:///mlflow.db" in message
 
 
-def test_a_silent_server_is_refused_in_time():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()  # connects, never answers
-        started = time.monotonic()
-        with pytest.raises(UnreachableError, match="no answer"):
-            server = Tracking(uri=f"http://127.0.0.1:{listener.getsockname()[1]}")
-            check_reachable(server, timeout_s=1)
-    assert time.monotonic() - started < 3
+def test_a_server_that_fails_is_asked_once():
+    """MLflow itself would try for minutes."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # closed at the end
+                while True:
+                    connection, _ = listener.accept()
+                    asked.append(connection.recv(1 << 16))
+                    connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(UnreachableError):
+            check_reachable(Tracking(uri=f"http://127.0.0.1:{listener.getsockname()[1]}"), HANGS_S)
+    assert len(asked) == 1
+
+
+def test_a_silent_server_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # connects, never answers
+        server = Tracking(uri=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(UnreachableError, match=r"no answer in 0\.5 s"):
+            check_reachable(server, timeout_s=0.5)
 
 
 def test_unusable_databases_are_refused(tmp_path):

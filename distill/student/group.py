@@ -27,6 +27,7 @@ def run_group(
     be on storage that every rank sees. Raises the rank's own DistillError where it was one,
     TrainingError otherwise.
     """
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
@@ -37,7 +38,9 @@ def run_group(
         resources["GPU"] = trainer.num_gpus_per_worker
     group = TorchTrainer(
         train_loop_per_worker=_rank,
-        train_loop_config={"job": replace(job, trainer=trainer), "costs": costs},
+        # A reference: Ray Train's controller holds the configuration too, and would import
+        # transformers to unpickle the job, seconds before it starts a rank.
+        train_loop_config={"job": ray.put(replace(job, trainer=trainer)), "costs": costs},
         torch_config=_meeting_in_a_file(),
         scaling_config=ScalingConfig(
             num_workers=trainer.num_workers,
@@ -64,11 +67,12 @@ def run_group(
 
 
 def _rank(config: dict[str, Any]) -> None:
+    import ray
     import ray.train
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     context = ray.train.get_context()
-    job: Job = config["job"]
+    job: Job = ray.get(config["job"])
     refused = Path(job.folder) / REFUSED
     if refused.exists():
         # Ray Train restarts a group whatever failed; what is wrong with the input stays wrong.

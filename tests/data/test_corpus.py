@@ -223,7 +223,7 @@ def test_two_processes_may_build_at_once(tmp_path, data):
     processes = [context.Process(target=_build, args=(config, answers)) for _ in range(2)]
     for process in processes:
         process.start()
-    found = {answers.get(timeout=60) for _ in processes}
+    found = {answers.get(timeout=600) for _ in processes}
     for process in processes:
         process.join()
     assert found == {build_corpus(config).fingerprint}

@@ -128,7 +128,6 @@ def test_the_loop_trains_under_local_teachers(tmp_path: Path, forests: dict[str,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_distill_train_takes_fitted_objects(
     tmp_path: Path, forests: dict[str, Any], ray_cluster: None
 ) -> None:
@@ -161,6 +160,11 @@ def test_distill_train_takes_fitted_objects(
     assert beside["test.accuracy"] == again["test.accuracy"]
     assert (beside["teacher.test.accuracy"] or 0) > 0.9
     assert beside["fidelity.transformed.noise.any"] is not None
+    # By two copies of each on Ray: the same.
+    copies = replace(request, settings=request.settings.model_copy(update={"num_workers": 2}))
+    shared = evaluate(copies, Progress()).metrics
+    compared = [n for n in beside if n.startswith(("test.", "teacher.test.", "fidelity."))]
+    assert {n: shared[n] for n in compared} == pytest.approx({n: beside[n] for n in compared})
     with pytest.raises(ConfigError, match="reads features: leave it out"):
         measured(outcome.student, tmp_path / "rings.parquet", text_column="width")
     import mlflow
@@ -170,6 +174,12 @@ def test_distill_train_takes_fitted_objects(
     logged = {file.path for file in client.list_artifacts(runs["run"].info.run_id, "student")}
     assert "student/model.safetensors" in logged
     assert runs["run"].data.metrics["teacher.forest.clamped"] >= 0
+    # The finished run only reports again.
+    best = tmp_path / "run/fit/best.safetensors"
+    before = best.stat().st_mtime_ns
+    repeated = distill.train(raw, teachers=forests)
+    assert [row.accuracy for row in repeated.rows] == [row.accuracy for row in outcome.rows]
+    assert best.stat().st_mtime_ns == before
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -21,7 +21,7 @@ from distill.teachers.local import LocalTeachers
 from tests.toys_language import NUM_TOKENS, write_tokenizer
 from tests.toys_moe import DENSE, engine, mixture, request
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 SAR = StudentAwareRouter(lr=1e-2)
 STEPS = 4
@@ -43,23 +43,21 @@ def trained(client: TeacherClient, before_step: Any = lambda number: None) -> li
     return found
 
 
-def test_killed_replicas_change_neither_gates_nor_answers(ray_cluster: None, tmp_path: Path):
+def test_a_killed_replica_changes_neither_gates_nor_answers(ray_cluster: None, tmp_path: Path):
     from distill.teachers.pool import RayTeacherPool, TeacherSpec
 
     mixture().save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
     torch.set_num_threads(1)  # as an actor of one CPU has
     expected = trained(LocalTeachers({"t": engine(str(tmp_path), SAR)}))
-    serving = Serving(replicas=2, wire=DENSE, moe=SAR)
+    serving = Serving(num_cpus=0.1, wire=DENSE, moe=SAR)
     spec = TeacherSpec("t", str(tmp_path), serving, NUM_TOKENS, is_language_model=True)
     with RayTeacherPool([spec]) as pool:
-        client = pool.client(Stream(deadline_s=300))
-
-        pids = dict(enumerate(pool.pids("t"), start=1))
+        client = pool.client(Stream(deadline_s=1500))
 
         def kill(number: int) -> None:
-            if number in pids:  # one after the other: in the end a restart may be waited for
-                os.kill(pids[number], signal.SIGKILL)
+            if number == 1:  # its restart is waited for, and knows of no step before
+                os.kill(pool.pids("t")[0], signal.SIGKILL)
 
         found = trained(client, kill)
         retries = client.stats()["teacher.t.retries"]
@@ -68,4 +66,4 @@ def test_killed_replicas_change_neither_gates_nor_answers(ray_cluster: None, tmp
             client.ask("t", request(moe=SAR, gate=other))
         assert type(caught.value) is TeacherError
     assert all(map(np.array_equal, found, expected))
-    assert retries >= 2
+    assert retries >= 1

@@ -16,7 +16,7 @@ from distill.outcome import Outcome
 from distill.report.progress import Progress
 from tests.toys_language import language_experiment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
 
 def run(raw: dict[str, Any]) -> Outcome:

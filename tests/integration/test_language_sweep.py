@@ -16,7 +16,7 @@ from distill.search.sweep import SweepOutcome, sweep
 from distill.tracking.read import read_experiment
 from tests.toys_language import language_experiment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 TEMPERATURES, LAYERS = [1.0, 2.0, 4.0], [1, 2]
 
 

@@ -2,12 +2,10 @@
 
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,7 +17,7 @@ import pytest
 import torch
 
 from distill.config import Serving, Stream
-from distill.errors import ModelError, TeacherAnswerError, TeacherError, UnreachableError
+from distill.errors import ModelError, TeacherAnswerError, TeacherError
 from distill.fit import fit, load_best
 from distill.records import UNLABELLED, Batch, Cursor, TeacherRequest
 from distill.teachers.engine import TeacherEngine
@@ -27,10 +25,12 @@ from distill.teachers.local import LocalTeachers
 from distill.teachers.stream import TeacherStream
 from tests.sampling.test_fits import SKD, sampled_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 NUM_LABELS = 3
 TRANSPORTS = ["object_store", *(["nixl"] if find_spec("nixl") else [])]
+HANGS_S = 1500
+"""A deadline that ends only what hangs."""
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(40))]
 
 
@@ -90,10 +90,14 @@ class RowBatches:
         ]
 
 
-def specs(folders, **serving):
+def specs(folders, **replicas):
     from distill.teachers.pool import TeacherSpec
 
-    return [TeacherSpec(n, str(f), Serving(**serving), NUM_LABELS) for n, f in folders.items()]
+    def spec(name: str) -> TeacherSpec:
+        serving = Serving(num_cpus=0.1, replicas=replicas.get(name, 1))
+        return TeacherSpec(name, str(folders[name]), serving, NUM_LABELS)
+
+    return [spec(name) for name in folders]
 
 
 def stream(client, in_flight: int = 4) -> TeacherStream:
@@ -123,48 +127,68 @@ def local_logits(folders) -> list[torch.Tensor]:
 def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing(
     ray_cluster, folders, local_logits, transport
 ):
+    """And when no replica is left the error is bounded and names the teacher."""
+    import ray
+
     from distill.teachers.pool import RayTeacherPool
 
-    with RayTeacherPool(specs(folders, replicas=2), transport=transport) as pool:
-        client = pool.client(Stream(deadline_s=120, transport=transport), rank=1)
+    with RayTeacherPool(specs(folders, movies=2), transport=transport) as pool:
+        client = pool.client(Stream(deadline_s=HANGS_S, transport=transport), rank=1)
+        if transport == "object_store":
+            with pytest.raises(ValueError, match="object_store"):
+                pool.client(Stream(transport="nixl"))
         with stream(client) as served:
             undisturbed = logits(served.feed(RowBatches(), 0, 30))
             assert_idle([os.getpid(), *pool.pids("movies"), *pool.pids("books")])
+            if transport == TRANSPORTS[-1]:
+                assert_works_in_another_process(pool, client)
             disturbed = []
             for step in served.feed(RowBatches(), 0, 30):
                 disturbed += logits([step])
                 if step.step == 5:
                     os.kill(pool.pids("movies")[1], signal.SIGKILL)
-                if step.step == 15:
-                    for pid in pool.pids("books"):  # no other replica: their restart is waited for
-                        os.kill(pid, signal.SIGKILL)
+                if step.step == 15:  # no other replica: its restart is waited for
+                    os.kill(pool.pids("books")[0], signal.SIGKILL)
             timings = served.timings()
         assert_listens_on_the_loopback_alone()
+        (actor,) = pool._served[1].actors
+        ray.kill(actor, no_restart=True)
+        with pytest.raises(TeacherError, match=r"teacher 'books' did not answer .* no replica"):
+            client.ask("books", request())  # long before the client's deadline
         assert_idle([os.getpid()])
     assert all(map(torch.equal, undisturbed, local_logits))
     assert all(map(torch.equal, disturbed, local_logits))
     assert timings["teacher.books.retries"] >= 1
 
 
+def assert_works_in_another_process(pool, client) -> None:
+    """By every transport that the pool has."""
+    import ray
+
+    def rank(clients, asked):
+        return [client.ask("books", asked).payload for client in clients]
+
+    here = client.ask("books", request()).payload
+    clients = [pool.client(Stream(transport=transport), rank=3) for transport in TRANSPORTS]
+    for there in ray.get(ray.remote(rank).remote(clients, request())):
+        assert np.array_equal(here, there)
+
+
 def test_a_teacher_killed_while_it_judges_drafts_changes_nothing(ray_cluster, tmp_path):
-    """Both replicas, at the third step: their caches are gone with them."""
+    """At the third step: its caches are gone with it."""
     from distill.teachers.pool import RayTeacherPool
 
     here = sampled_job(tmp_path, "here", SKD)
     fit(here)
     job = sampled_job(tmp_path, "served", SKD)
-    served = [
-        replace(t, serving=t.serving.model_copy(update={"replicas": 2}))
-        for t in job.guidance.teachers
-    ]
-    with RayTeacherPool(served) as pool:
+    with RayTeacherPool(job.guidance.teachers) as pool:
 
         def kill(cursor: Cursor) -> None:
             if cursor.step == 2:
                 for pid in pool.pids("films"):
                     os.kill(pid, signal.SIGKILL)
 
-        guidance = replace(job.guidance, client=pool.client(Stream(deadline_s=120)))
+        guidance = replace(job.guidance, client=pool.client(Stream(deadline_s=HANGS_S)))
         fit(replace(job, guidance=guidance), report=kill)
     ours, theirs = (load_best(one).student.state_dict() for one in (here, job))
     assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
@@ -173,63 +197,29 @@ def test_a_teacher_killed_while_it_judges_drafts_changes_nothing(ray_cluster, tm
     assert sum(retries) >= 1
 
 
-def test_without_a_replica_the_error_is_bounded_and_names_the_teacher(ray_cluster, folders):
-    import ray
-
-    from distill.teachers.pool import RayTeacherPool
-
-    with RayTeacherPool(specs(folders)[:1]) as pool:
-        client = pool.client(Stream(deadline_s=20, retries=2))
-        client.ask("movies", request())
-        ray.kill(pool._served[0].actors[0], no_restart=True)
-        started = time.monotonic()
-        with pytest.raises(TeacherError, match=r"teacher 'movies' did not answer .* no replica"):
-            client.ask("movies", request())
-        assert time.monotonic() - started < 20
-
-
-def test_deadlines_and_refused_answers(ray_cluster):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_deadlines_and_refused_answers(ray_cluster, tmp_path, transport):
     from distill.teachers.pool import RayTeacherPool, TeacherSpec
 
-    def hanging(input_ids, attention_mask):
-        time.sleep(3)
-        return torch.zeros(len(input_ids), NUM_LABELS)
+    released = tmp_path / "released"
 
-    def broken(input_ids, attention_mask):
+    def sick(input_ids, attention_mask):
+        """Hangs until the file is there; then answers what is not a number."""
+        while not released.exists():
+            time.sleep(0.05)
         return torch.full((len(input_ids), NUM_LABELS), torch.nan)
 
-    simulated = [
-        TeacherSpec("hanging", hanging, Serving(), NUM_LABELS),
-        TeacherSpec("broken", broken, Serving(), NUM_LABELS),
-    ]
-    for transport in TRANSPORTS:
-        with RayTeacherPool(simulated, transport=transport) as pool:
-            client = pool.client(Stream(deadline_s=0.5, retries=1, transport=transport))
-            with pytest.raises(TeacherError, match=r"'hanging'.*did not answer request test/0"):
-                client.ask("hanging", request())
-            client.stats()
-            with pytest.raises(TeacherAnswerError, match="NaN") as caught:
-                client.ask("broken", request())
-            assert type(caught.value) is TeacherAnswerError
-            assert client.stats()["teacher.broken.retries"] == 0
-    with RayTeacherPool(simulated[1:]) as pool, pytest.raises(ValueError, match="object_store"):
-        pool.client(Stream(transport="nixl"))
-
-
-def test_a_client_works_in_another_process(ray_cluster, folders, local_logits):
-    import ray
-
-    from distill.teachers.pool import RayTeacherPool
-
-    def rank(client, asked):
-        return client.ask("books", asked).payload
-
-    with RayTeacherPool(specs(folders)[1:], transport=TRANSPORTS[-1]) as pool:
-        here = pool.client(Stream()).ask("books", request()).payload
-        for transport in TRANSPORTS:
-            client = pool.client(Stream(transport=transport), rank=3)
-            there = ray.get(ray.remote(rank).remote(client, request()))
-            assert np.array_equal(here, there)
+    spec = TeacherSpec("sick", sick, Serving(num_cpus=0.1), NUM_LABELS)
+    with RayTeacherPool([spec], transport=transport) as pool:
+        client = pool.client(Stream(deadline_s=0.5, retries=1, transport=transport))
+        with pytest.raises(TeacherError, match=r"'sick'.*did not answer request test/0"):
+            client.ask("sick", request())
+        released.touch()
+        client = pool.client(Stream(deadline_s=HANGS_S, retries=1, transport=transport))
+        with pytest.raises(TeacherAnswerError, match="NaN") as caught:
+            client.ask("sick", request())
+        assert type(caught.value) is TeacherAnswerError
+        assert client.stats()["teacher.sick.retries"] == 0
 
 
 def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster, folders, tmp_path):
@@ -250,18 +240,19 @@ def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster,
 
     from distill.teachers.pool import RayTeacherPool, TeacherSpec
 
+    num_cpus = ray.cluster_resources()["CPU"]
     good, big = specs(folders)
     big = TeacherSpec("big", big.folder, Serving(num_cpus=64), NUM_LABELS)
     with pytest.raises(TeacherError, match=r"teacher 'big' wants 1 × .64 CPU") as caught:
-        RayTeacherPool([big, good], start_deadline_s=15)  # big first: its wait ends at the deadline
-    assert "has 8 CPU" in str(caught.value)
+        RayTeacherPool([big, good], start_deadline_s=2)  # big first: its wait ends at the deadline
+    assert f"has {num_cpus:g} CPU" in str(caught.value)
     labelled = TeacherSpec("far", good.folder, Serving(node_labels={"role": "teacher"}), NUM_LABELS)
     with pytest.raises(TeacherError, match=r"labels {'role': 'teacher'}"):
         RayTeacherPool([labelled], start_deadline_s=2)
-    deadline = time.monotonic() + 20
-    while ray.available_resources().get("CPU") != 8 and time.monotonic() < deadline:
+    deadline = time.monotonic() + HANGS_S
+    while ray.available_resources().get("CPU") != num_cpus and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert ray.available_resources()["CPU"] == 8
+    assert ray.available_resources()["CPU"] == num_cpus
 
 
 def test_a_local_cluster_listens_on_the_loopback_alone_and_keeps_its_token(ray_cluster):
@@ -295,8 +286,8 @@ def assert_idle(pids: list[int]) -> None:
         return [one.user + one.system for one in times]
 
     before = spent()
-    time.sleep(2)
-    assert all(after - start < 1 for start, after in zip(before, spent(), strict=True))
+    time.sleep(1)
+    assert all(after - start < 0.5 for start, after in zip(before, spent(), strict=True))
 
 
 def descendants(root: int) -> set[int]:
@@ -307,20 +298,3 @@ def descendants(root: int) -> set[int]:
     while grown := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= grown
     return found
-
-
-def test_an_address_that_does_not_answer_is_named_in_time(tmp_path):
-    code = (
-        "from distill.cluster import connect\n"
-        "from distill.config import Cluster\n"
-        "import pickle, sys\n"
-        "try:\n"
-        "    with connect(Cluster(address='127.0.0.1:1')): pass\n"
-        "except Exception as error: sys.stdout.buffer.write(pickle.dumps(error))\n"
-    )
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    error = pickle.loads(done.stdout)
-    assert isinstance(error, UnreachableError)
-    assert "cluster.address '127.0.0.1:1'" in str(error)
-    assert time.monotonic() - started < 30

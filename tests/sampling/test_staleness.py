@@ -155,7 +155,7 @@ def test_teachers_are_asked_before_the_steps_between_are_trained(tmp_path: Path)
     for step in source.feed(batches, 0, 8):
         # Before the training of this step, which would otherwise wait for ever.
         for later in range(step.step, min(step.step + 3, 8)):
-            assert client.asked_about[later].wait(timeout=60), (step.step, later)
+            assert client.asked_about[later].wait(timeout=600), (step.step, later)
         assert not any(event.is_set() for event in client.asked_about[step.step + 3 :])
         train_on(engine, step)
     source.close()

@@ -15,7 +15,7 @@ from distill.transform import LANGUAGES
 
 CORPUS = Path(__file__).parent / "corpus"
 COMPILERS = {"c": ("gcc", "-x", "c"), "cpp": ("g++", "-x", "c++", "-std=c++17")}
-SECONDS = 10
+SECONDS = 120
 """A program that runs longer hangs: all of the corpus end within milliseconds."""
 
 _PYTHON = """

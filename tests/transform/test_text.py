@@ -107,4 +107,4 @@ def test_the_package_is_of_the_core_ring_and_loads_no_grammar_before_it_parses()
         "import distill.transform, distill.transform.text, distill.transform.features; "
         "assert not any(name.startswith('tree_sitter_') for name in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,7 +1,7 @@
 """A head, a teacher node and a student node on one machine; prints as JSON what ran on which.
 
-Run as a script, as ``python -m tests.integration.three_nodes FOLDER``: a process has one Ray, and
-the tests' own is another. Every node listens on 127.0.0.1 and asks for a token.
+Run as a script, as ``python -m tests.integration.processes.three_nodes FOLDER``: a process has one
+Ray, and the tests' own is another. Every node listens on 127.0.0.1 and asks for a token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 os.environ |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # one process fewer to start
 
-ROLES = {"head": 0, "teacher": 1, "student": 1}
+ROLES = {"head": 0, "teacher": 1, "student": 3}
 """Logical CPUs of each node; the head's none: only the driver lives there."""
 
 
@@ -71,7 +71,8 @@ def placement(address: str) -> dict[str, list[str]]:
 
 
 def experiment(root: Path) -> dict[str, Any]:
-    """Two experts on the teacher node, their student and its baseline on the student node."""
+    """Two experts on the teacher node; a trial with a worker group of two ranks, and the baseline
+    that it is compared with, on the student node."""
     from tests.toys import toy_experiment
 
     teacher, student = {"role": "teacher"}, {"role": "student"}
@@ -84,33 +85,17 @@ def experiment(root: Path) -> dict[str, Any]:
         "router": None,  # one process fewer to start
     }
     raw["aggregation"] = {"type": "mean"}
-    raw["trainer"] |= {"engine": "torch", "epochs": 1, "node_labels": student}
+    raw["trainer"] |= {"num_workers": 2, "epochs": 2, "node_labels": student}
     raw["baselines"] = [{"type": "labels_only", "name": "alone"}]
-    raw["search"] = {"space": {"kd.temperature": {"type": "grid", "values": [1, 2, 3, 4]}}}
+    raw["search"] = {"space": {"kd.temperature": {"type": "grid", "values": [3.0]}}}
     return raw
-
-
-def with_the_experts_of(run: Path) -> list[str]:
-    """Overrides: the experts that a run has trained, as ready teachers, and no baseline."""
-    teachers = [
-        {
-            "name": name,
-            "path": str(run / "experts" / name / "model"),
-            "num_cpus": 0.1,
-            "node_labels": {"role": "teacher"},
-        }
-        for name in ("cluster-0", "cluster-1")
-    ]
-    return ["experts=null", f"teachers={json.dumps(teachers)}", "baselines=[]"]
 
 
 def main(root: Path) -> None:
     config = root / "cluster.yaml"
     config.write_text(yaml.safe_dump(experiment(root)))
     with three_nodes() as address:
-        distill("train", str(config), "--address", address)
-        ready = with_the_experts_of(root / "run")
-        distill("sweep", str(config), *ready, f"output={root}/sweep", "--address", address)
+        distill("sweep", str(config), f"output={root}/sweep", "--address", address)
         print(json.dumps(placement(address)))
 
 

@@ -1,0 +1,29 @@
+"""Node labels of the configuration against a running cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill.config import parse
+from distill.errors import ConfigError
+from distill.placement import check_labels
+from tests.toys import toy_experiment
+
+
+@pytest.mark.slow
+def test_labels_that_no_node_has_are_named_before_anything_starts(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    raw = toy_experiment(tmp_path)
+    raw["trainer"] |= {"node_labels": {"role": "student"}}
+    raw["experts"]["serving"] |= {"node_labels": {"role": "teacher"}}
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"trainer.node_labels wants {'role': 'student'}.*remove"):
+        check_labels(parse(raw), said.append)
+    assert said == []
+    # A cluster that was joined may grow: it is said, and waited for.
+    check_labels(parse(raw | {"cluster": {"address": "auto"}}), said.append)
+    assert ["experts.serving.node_labels" in line for line in said] == [False, True]
+    assert all("waiting for such a node to join" in line for line in said)
