@@ -27,7 +27,8 @@ def stripped(
         name = None if value is None else value.strip()
         if name and name != value:
             counts["stripped_names"] += 1
-        found.append(None if not name or name.lower() == "nan" else name)
+        is_missing = not name or (name.lower() == "nan" and name not in given)
+        found.append(None if is_missing else name)
     return found
 
 
