@@ -121,7 +121,8 @@ def _foreign(error: UnknownLabelError, first: Outputs, data: Data) -> UnknownLab
     alone = [own for own, name in zip(first.names, renamed, strict=True) if name not in seen]
     way_out = "correct it, or remove the row"
     if alone:
-        way_out = f"{map_them(first, alone)}; or correct the label"
+        other = "list data.labels in their order" if first.is_numbered else "correct the label"
+        way_out = f"{map_them(first, alone)}; or {other}"
     return UnknownLabelError(
         f"{error.fault} of {first.description}; the data has {shown(seen)}: {way_out}", error.fault
     )

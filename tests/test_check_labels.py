@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from distill.aggregation import Routed
 from distill.check import check
 from distill.config import Cache, Stream, parse
-from distill.errors import ConfigError, InputError, ModelError
+from distill.errors import ConfigError, InputError, ModelError, UnknownLabelError
 from distill.fit import Guidance
 from distill.pipeline import Driver, _teacher_specs
 from distill.plan import Plan
@@ -184,7 +184,7 @@ REFUSED: list[tuple[list[Any], str, dict[str, Any], type[InputError], str]] = [
         "stars",
         {},
         InputError,
-        r"the data has 1, 2: map them .*{LABEL_0: …, LABEL_1: …}",
+        r"the data has 1, 2: map them .*{LABEL_0: …, LABEL_1: …}; or list data.labels in th",
     ),
     (["words.pkl"], "stars", {}, InputError, r"the label '2' in row .*\.labels: {'0': …, '1': …}"),
     (["a"], "integers", {}, InputError, r"teachers\[0\]\.labels: {'no': …, 'yes': …}; or correct"),
@@ -246,6 +246,11 @@ def test_a_typo_in_the_data_is_not_for_a_map(root: Path, tmp_path: Path) -> None
         InputError, match=r"'nope' in row 1 .*no, nope, yes: correct it, or remove th"
     ):
         plan_of(root, "a", data="typo")
+
+
+def test_an_unknown_label_crosses_processes() -> None:
+    error = pickle.loads(pickle.dumps(UnknownLabelError("fault: way out", "fault")))
+    assert (str(error), error.fault) == ("fault: way out", "fault")
 
 
 def test_data_may_lack_a_class_but_not_the_first(root: Path) -> None:

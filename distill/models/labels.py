@@ -9,6 +9,7 @@ Shape suffix: V classes.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,11 @@ class Outputs:
     labels: Mapping[str, str] | None = None
     """Renames them, as ``key`` has it."""
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether they are LABEL_0, LABEL_1, … or 0, 1, …, and nothing renames them."""
+        return not self.labels and _numbers(self.names) is not None
+
     def renamed(self) -> tuple[str, ...]:
         """The names under ``labels``, without blanks around them.
 
@@ -130,7 +136,8 @@ def columns_of(outputs: Outputs, classes: Classes) -> tuple[int, ...] | None:
     names = outputs.renamed()
     if sorted(names) != sorted(classes.names):
         names = _by_number(outputs, names, classes)
-    columns = tuple(names.index(name) for name in classes.names)
+    index = {name: j for j, name in enumerate(names)}
+    columns = tuple(index[name] for name in classes.names)
     return None if columns == tuple(range(len(columns))) else columns
 
 
@@ -154,16 +161,18 @@ def _by_number(outputs: Outputs, names: tuple[str, ...], classes: Classes) -> tu
         raise _unmatched(outputs, names, classes)
     readings: list[tuple[str, ...]] = []
     if (own := _numbers(classes.names)) is not None:
-        readings.append(tuple(classes.names[own.index(number)] for number in numbers))
+        by_number = dict(zip(own, classes.names, strict=True))
+        readings.append(tuple(by_number[number] for number in numbers))
     if classes.is_order_given:
         readings.append(tuple(classes.names[number] for number in numbers))
     if not readings:
         raise _unmatched(outputs, names, classes)
-    if readings[0] != readings[-1]:
-        raise ModelError(
-            f"{_both(outputs, names, classes)}: {names[0]} can be the label {readings[0][0]!r} or "
-            f"the class at its place, {readings[-1][0]!r}: {map_them(outputs, names)}"
-        )
+    for name, label, at_place in zip(names, readings[0], readings[-1], strict=True):
+        if label != at_place:
+            raise ModelError(
+                f"{_both(outputs, names, classes)}: {name} can be the label {label!r} or the class "
+                f"at its place, {at_place!r}: {map_them(outputs, names)}"
+            )
     return readings[0]
 
 
@@ -202,8 +211,7 @@ def map_them(outputs: Outputs, unmatched: Sequence[str]) -> str:
     if outputs.key is None:
         return "its labels must be these names, in any order"
     # Of numbers the others may match by accident: 0 to 4 and the stars 1 to 5.
-    is_numbered = not outputs.labels and _numbers(outputs.names) is not None
-    names = outputs.names if is_numbered else unmatched
+    names = outputs.names if outputs.is_numbered else unmatched
     return f"map them with {outputs.key}: {template(names)}"
 
 
@@ -235,4 +243,4 @@ def _numbers(names: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def _twice(names: Sequence[str]) -> str | None:
-    return next((name for i, name in enumerate(names) if name in names[:i]), None)
+    return next((name for name, count in Counter(names).items() if count > 1), None)

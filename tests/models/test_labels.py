@@ -91,6 +91,14 @@ def test_the_output_of_each_class(own, classes, labels, is_given, columns) -> No
         (tuple("01234"), STARS, None, True, ModelError, r"'0' matches none .* '1': …, '2': …, '3'"),
         (tuple("01234"), STARS[::-1], None, False, ModelError, "'0' matches none"),
         (
+            tuple(f"LABEL_{i}" for i in range(3)),
+            ("0", "2", "1"),
+            None,
+            True,
+            ModelError,
+            "LABEL_1 can be the label '1' or .*place, '2': map",
+        ),
+        (
             HF2,
             ("1", "0"),
             None,
