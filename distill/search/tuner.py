@@ -34,6 +34,9 @@ from distill.search.trial import Metrics, Reporter, Sweep, run_trial
 
 MAX_EVALUATIONS = 10_000
 """Where successive halving sees an end; more rungs than are ever reached do no harm."""
+KEPT = 4
+"""Checkpoints of each member of a population. Another member copies one while its owner trains on:
+of two, it would be deleted meanwhile."""
 
 
 class Listener(Protocol):
@@ -99,7 +102,7 @@ def tune_trials(
             storage_path=str((sweep.folder / "ray").absolute()),
             callbacks=[callback],
             stop=callback.stopper(),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2) if sweep.exchanges else None,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT) if sweep.exchanges else None,
             verbose=0,
         ),
     )
