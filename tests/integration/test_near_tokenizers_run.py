@@ -12,7 +12,7 @@ from distill.config import parse
 from distill.report.progress import Progress
 from tests.test_near_tokenizers import WIRES, experiment_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 def test_it_trains_compares_and_tells_what_is_outside(

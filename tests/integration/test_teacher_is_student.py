@@ -18,7 +18,7 @@ from tests.test_teacher_is_student import (
     of_wire,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

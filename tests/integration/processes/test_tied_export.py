@@ -25,7 +25,7 @@ from distill.student.export import ModelCard, export
 from tests.test_batch_cuts import SAMPLINGS, assert_alike, cut, unequal_job
 from tests.toys_language import llama
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.slow
 ENGINES: dict[str, dict[str, Any]] = {
     "all": {"engine": "torch"},
     "micro-1": {"engine": "torch", "micro_batch_size": 1},
@@ -98,11 +98,11 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.integration.test_tied_export"]
+    command = [sys.executable, "-m", "tests.integration.processes.test_tied_export"]
     ranks = [
         subprocess.Popen([*command, str(rank), "2", str(port), str(root)]) for rank in range(2)
     ]
-    assert [rank.wait(timeout=900) for rank in ranks] == [0, 0]
+    assert [rank.wait() for rank in ranks] == [0, 0]
     return Launched(root, job, tied)
 
 
