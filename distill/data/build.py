@@ -25,6 +25,7 @@ from distill.data.names import final_names, stripped
 from distill.data.refusals import Labels, Place, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
 from distill.data.source import File, read_batches
+from distill.data.split_names import given_fractions
 from distill.data.splits import Smallest, row_hashes, seed_of
 from distill.errors import DataError
 from distill.records import UNLABELLED
@@ -68,6 +69,9 @@ def corpus_key(
     }
     if is_language_model:
         identity["task"] = "language_model"
+    if any(file.split is not None for file in files):
+        # Refused beside a file for the split, which an earlier build without them was not.
+        identity["fractions"] = given_fractions(data.holdout)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 

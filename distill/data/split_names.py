@@ -75,15 +75,12 @@ def remaining_holdout(data: Data, files: Iterable[File]) -> Holdout:
         if file.split not in (None, "train"):
             given.setdefault(file.split, file)
     cut = data.holdout
-    # A configuration that was written out again, as into a run folder, sets all of them.
-    is_whole = cut.model_fields_set == set(Holdout.model_fields)
-    for split, file in given.items():
-        fraction = getattr(cut, split)
-        is_default = fraction == Holdout.model_fields[split].default
-        if split in cut.model_fields_set and fraction > 0 and not (is_whole and is_default):
+    for split in given_fractions(cut):
+        if split in given:
             raise DataError(
-                f"data.holdout.{split} is {fraction}, and {file.uri} is the {split} split: remove "
-                f"data.holdout.{split}, or name the files to be read in data.path, without that one"
+                f"data.holdout.{split} is {getattr(cut, split)}, and {given[split].uri} is the "
+                f"{split} split: remove data.holdout.{split}, or name the files to be read in "
+                "data.path, without that one"
             )
     left = cut.model_copy(update=dict.fromkeys(given, 0.0))
     if left.transfer + left.validation + left.test >= 1:
@@ -92,6 +89,19 @@ def remaining_holdout(data: Data, files: Iterable[File]) -> Holdout:
             f"got {left.transfer} + {left.validation} + {left.test}"
         )
     return left
+
+
+def given_fractions(holdout: Holdout) -> list[str]:
+    """Splits whose fraction somebody wrote down."""
+    # A configuration that was written out again, as into a run folder, sets all fields.
+    is_whole = holdout.model_fields_set == set(Holdout.model_fields)
+    return [
+        split
+        for split in SPLITS[1:]
+        if split in holdout.model_fields_set
+        and getattr(holdout, split) > 0
+        and not (is_whole and getattr(holdout, split) == Holdout.model_fields[split].default)
+    ]
 
 
 def _has_word(name: str, words: Iterable[str]) -> bool:

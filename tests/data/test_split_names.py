@@ -88,6 +88,7 @@ def test_a_split_that_no_file_gives_is_cut_from_train(tmp_path, data):
 
 def test_a_fraction_beside_a_file_for_its_split_is_refused(tmp_path, data):
     folder = _write(tmp_path / "f", PLAIN)
+    build_corpus(data(folder, columns={"split": None}))  # which must not be opened below
     config = data(folder, columns={"split": None}, holdout={"test": 0.1})
     with pytest.raises(DataError, match=r"data\.holdout\.test is 0\.1, and .*test\.jsonl is"):
         build_corpus(config)
