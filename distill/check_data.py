@@ -15,6 +15,7 @@ COUNTED = {
     "unlabelled_dropped": "without a label: dropped",
     "validation_without_labels": "validation files without a label: left out",
     "test_without_labels": "test files without a label: left out",
+    "held_out_pooled": "files named validation or test, pooled: none is named train",
 }
 """What a count of ``Corpus.counts`` is about."""
 

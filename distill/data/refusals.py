@@ -148,12 +148,20 @@ class Labels:
     def _missing(self, split: str, place: Place, data: Data) -> DataError:
         column = data.columns.label
         names = column_names(place.file)
+        # Nothing of a validation or test split is trained on, unless a hash cut it.
+        is_given = split != "train" and (
+            data.columns.split is not None or place.file.split == split
+        )
         if names and column not in names:
-            return absent_column("data.columns.label", column, place.file)
+            ways = "drop" if is_given else "transfer or drop"
+            absent = absent_column("data.columns.label", column, place.file)
+            return DataError(f"{absent}; for rows without a label set data.unlabelled to {ways}")
+        fault = f"{place} is in the {split} split and has no label in column {column!r}: label it, "
+        if is_given:
+            return DataError(f"{fault}or set data.unlabelled=drop to leave such rows out")
         return DataError(
-            f"{place} is in the {split} split and has no label in column {column!r}: label it, "
-            "or set data.unlabelled=transfer to train on such rows' teacher answers alone, or "
-            "data.unlabelled=drop"
+            f"{fault}or set data.unlabelled=transfer to train on such rows' teacher answers "
+            "alone, or data.unlabelled=drop"
         )
 
 
@@ -190,6 +198,14 @@ def no_rows(
         fraction = getattr(data.holdout, split)
         way_out = f"data.holdout.{split} is {fraction}: raise it or add rows"
     return DataError(f"data.path: {where} has no {split} rows{dropped}: {way_out}")
+
+
+def no_labels(files: list[File], data: Data) -> DataError:
+    return DataError(
+        f"no row for the train split has a label in column {data.columns.label!r}, and "
+        f"data.unlabelled is {data.unlabelled}: correct data.columns.label, or label some rows; "
+        f"of {files[0].uri} {columns_shown(files[0])}"
+    )
 
 
 def one_label(label: str, data: Data) -> DataError:
