@@ -23,9 +23,11 @@ class Place(NamedTuple):
 class Labels:
     """Numbers labels as they come, and remembers where each was first seen."""
 
-    def __init__(self, names: tuple[str, ...] | None) -> None:
-        """``names``: all labels in class order, where data.labels or the teachers give them."""
+    def __init__(self, names: tuple[str, ...] | None, is_evaluated: bool = False) -> None:
+        """``names``: all labels in class order, where data.labels or the teachers give them.
+        ``is_evaluated``: every row needs a label, whatever data.unlabelled."""
         self.given = names
+        self._is_evaluated = is_evaluated
         self.numbers: dict[str, int] = {n: i for i, n in enumerate(names or ())}
         self._forms = _forms(names or ())
         self._is_integral = all(map(INTEGRAL.fullmatch, self._forms))
@@ -155,7 +157,13 @@ class Labels:
         if names and column not in names:
             ways = "drop" if is_given else "transfer or drop"
             absent = absent_column("data.columns.label", column, place.file)
+            if self._is_evaluated:
+                return absent
             return DataError(f"{absent}; for rows without a label set data.unlabelled to {ways}")
+        if self._is_evaluated:
+            return DataError(
+                f"{place} has no label in data.columns.label {column!r}: label it, or remove the row"
+            )
         fault = f"{place} is in the {split} split and has no label in column {column!r}: label it, "
         if is_given:
             return DataError(f"{fault}or set data.unlabelled=drop to leave such rows out")

@@ -144,3 +144,17 @@ def test_a_misspelt_label_column_is_named(unlabelled, tmp_path, data):
     settings = {"columns": {"split": None, "label": "lable"}, "unlabelled": unlabelled}
     with pytest.raises(DataError, match=r"'lable', .*correct data.columns.label.*label, domain"):
         build_corpus(data(path, **settings))
+
+
+def test_what_is_evaluated_needs_labels(tmp_path, data):
+    """No message of it names data.unlabelled, which an evaluation has not."""
+    settings = {"columns": {"split": None}}
+    rows = [{**row, "label": None} for row in _rows(9)]
+    for labelled, told in (
+        (rows, "remove the row$"),
+        ([{"text": "a", "domain": "b"}], "text, domain$"),
+    ):
+        path = write(labelled, tmp_path / "rows.jsonl")
+        with pytest.raises(DataError, match=told) as caught:
+            build_corpus(data(path, **settings), only="test")
+        assert "unlabelled" not in str(caught.value)
