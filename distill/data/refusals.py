@@ -162,7 +162,8 @@ class Labels:
             return DataError(f"{absent}; for rows without a label set data.unlabelled to {ways}")
         if self._is_evaluated:
             return DataError(
-                f"{place} has no label in data.columns.label {column!r}: label it, or remove the row"
+                f"{place} has no label in data.columns.label {column!r}: label it, or remove "
+                "the row"
             )
         fault = f"{place} is in the {split} split and has no label in column {column!r}: label it, "
         if is_given:
