@@ -24,7 +24,7 @@ from distill.data.content import Content, content_of
 from distill.data.names import final_names, stripped
 from distill.data.refusals import Labels, Place, no_labels, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
-from distill.data.source import File, read_batches
+from distill.data.source import File, column_names, read_batches
 from distill.data.split_names import num_held_out
 from distill.data.splits import Smallest, row_hashes, seed_of
 from distill.errors import DataError
@@ -123,8 +123,7 @@ class Builder:
                 )
         groups = (columns.domain, self.data.holdout.group)
         kept = kept._replace(groups=tuple(n for n in groups if n is not None))
-        if self.only is None and columns.split is None and all(f.split is None for f in files):
-            self.counts["held_out_pooled"] = num_held_out(files, self.data.splits)
+        self._count_unread(files)
         files = self._with_labels(files)
         self.splitter = Splitter(self.data, self.only, files)
         with ExitStack() as stack:
@@ -145,6 +144,17 @@ class Builder:
             moved.close()
             self._move(writers)
         self._finish(files)
+
+    def _count_unread(self, files: list[File]) -> None:
+        """Files whose names or columns say what nothing here reads: it may have been meant."""
+        columns = self.data.columns
+        if self.only is not None:
+            return
+        if columns.split is None and all(file.split is None for file in files):
+            self.counts["held_out_pooled"] = num_held_out(files, self.data.splits)
+            self.counts["split_unread"] = sum("split" in column_names(file) for file in files)
+        if columns.messages is not None and columns.tools is None:
+            self.counts["tools_unread"] = sum("tools" in column_names(file) for file in files)
 
     def _writer(self, split: str) -> Any:
         return ipc.new_stream(str(self._spool(split)), self.spooled)

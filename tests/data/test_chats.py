@@ -201,3 +201,10 @@ def test_a_template_file_that_cannot_be_read(tmp_path):
         settings = {"path": "r.jsonl", "columns": COLUMNS, "chat_template": str(tmp_path / name)}
         with pytest.raises(ConfigError, match=rf"data\.chat_template .*{name}.*{part}"):
             chat_template_of(Data.model_validate(settings))
+
+
+def test_a_column_of_tools_that_is_not_named_is_told(tmp_path, data):
+    path = write([row | {"tools": [SCHEMA]} for row in chat_rows(24)], tmp_path / "rows.jsonl")
+    for columns, count in ((COLUMNS, 1), (COLUMNS | {"tools": "tools"}, 0)):
+        corpus = build_corpus(data(path, columns=columns), is_language_model=True)
+        assert corpus.counts.get("tools_unread", 0) == count

@@ -189,3 +189,12 @@ def test_held_out_files_that_are_pooled_are_counted(tmp_path, data):
     assert told == ["1"]
     named = _write(tmp_path / "g", {**names, "train": "train.csv", "test": "test.csv"})
     assert "held_out_pooled" not in build_corpus(data(named, columns={"split": None})).counts
+
+
+def test_a_column_of_splits_that_is_not_named_is_told(tmp_path, data):
+    path = write(make_rows(60), tmp_path / "rows.csv")
+    corpus = build_corpus(data(path, columns={"split": None}))
+    assert corpus.counts["split_unread"] == 1
+    told = [line.what for line in source_lines(corpus) if "data.columns.split" in line.what]
+    assert told == ["files with a column split that data.columns.split does not name"]
+    assert "split_unread" not in build_corpus(data(path)).counts
