@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from distill.config import Data
 from distill.data.names import INTEGRAL, final_names, is_number
-from distill.data.source import File, column_names, columns_shown
+from distill.data.source import File, column_names, columns_shown, listed
 from distill.errors import DataError, UnknownLabelError
 
 
@@ -66,7 +66,7 @@ class Labels:
             if finals[label] not in in_train:
                 raise DataError(
                     f"the label {label!r} of the {split} split ({place}) never occurs in the train "
-                    f"split, which has {', '.join(sorted(in_train))}: add train rows with "
+                    f"split, which has {listed(sorted(in_train))}: add train rows with "
                     "it, remove the row, or list all labels in data.labels"
                 )
         is_numeric = all(n.removeprefix("-").isdecimal() for n in in_train)
@@ -132,15 +132,15 @@ class Labels:
             first, file = declared[0]
             if not set(names) & set(first):
                 raise DataError(
-                    f"{file.uri} names its classes {', '.join(first)}, and "
-                    f"{other.uri} {', '.join(names)}: no name is in both: name the files that "
+                    f"{file.uri} names its classes {listed(first)}, and "
+                    f"{other.uri} {listed(names)}: no name is in both: name the files that "
                     "belong together, or list all labels in data.labels"
                 )
 
     def _unknown(self, label: str, place: Place, data: Data) -> UnknownLabelError:
         declared = " (a ClassLabel name)" if place.file.class_names_of(data.columns.label) else ""
         fault = f"the label {label!r}{declared} in {place} is not among the labels "
-        fault += ", ".join(self.given or ())
+        fault += listed(self.given or ())
         way_out = "correct it, or remove the row"
         if data.labels is not None:  # else a model names them
             fault += " of data.labels"
