@@ -177,10 +177,10 @@ class Builder:
     def _has_label(self, file: File) -> bool:
         name = self.data.columns.label
         # With what else a row has: the file may have no column of labels.
-        wanted = tuple(dict.fromkeys((name, *self.content.strings)))
+        others = [n for n in self.content.strings if n is not None and n != name]
         return any(
             label not in (None, "-1")
-            for batch in read_batches(file, wanted, self.content.kept)
+            for batch in read_batches(file, (name, *others), self.content.kept)
             if name in batch.schema.names
             for label in stripped(batch.column(name).to_pylist(), Counter())
         )

@@ -141,8 +141,8 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
         message = _of_sharegpt(message, where)
     role = message.get("role")
     if role not in ROLES:
-        known = isinstance(role, str) and role in SHAREGPT
-        way_out = f"; rename it to {SHAREGPT[role]!r}" if known else ""
+        meant = SHAREGPT.get(role) if isinstance(role, str) else None
+        way_out = f"; rename it to {meant!r}" if meant else ""
         raise DataError(
             f"the role of {where} is {str(role)[:_SHOWN]!r}: it must be one of "
             f"{', '.join(ROLES)}{way_out}"
