@@ -215,7 +215,10 @@ def evaluate(
     split_column: Annotated[
         str | None, typer.Option(help="Read the rows of one split alone.", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="Which, in --split-column.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Which, in --split-column; default: test.", show_default=False),
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens kept; default: as in training.")
     ] = None,
@@ -250,6 +253,11 @@ def evaluate(
 
         if not data:
             raise ConfigError("--data is missing: name a file with labelled rows")
+        if split is not None and split_column is None:
+            raise ConfigError(
+                f"--split {split} needs --split-column, the column that says it: name it, or name "
+                "the files of that split in --data"
+            )
         source = standalone.Source(
             data,
             text_column,
@@ -257,7 +265,7 @@ def evaluate(
             label_column,
             domain_column,
             split_column,
-            split,
+            split or "test",
             language,
         )
         request = standalone.Request(

@@ -245,3 +245,21 @@ def test_system_metrics_are_recorded(uri, client, tmp_path, monkeypatch):
             time.sleep(0.05)
         else:
             pytest.fail("no system metrics")
+
+
+def test_a_student_of_features_is_registered(tracking, client, tmp_path):
+    """Its files: MLflow knows no flavour of them."""
+    folder = tmp_path / "student"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"num_features": 2}))
+    with Tracker(tracking, tmp_path / "run") as tracker:
+        for i, name in enumerate(("trial-001", "trial-002"), 1):
+            tracker.child(name, {"role": "trial"}, {"accuracy": 0.5})
+            assert tracker.register(name, folder, "a student", "champion") == str(i)
+    found = client.get_model_version_by_alias("a student", "champion")
+    assert int(found.version) == 2
+    assert client.get_run(found.run_id).info.run_name == "trial-002"
+    copied = import_mlflow().artifacts.download_artifacts(
+        found.source, dst_path=str(tmp_path / "got")
+    )
+    assert json.loads((Path(copied) / "config.json").read_text()) == {"num_features": 2}

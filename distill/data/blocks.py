@@ -249,9 +249,12 @@ class _Writer:
                     yield self._row(block)
                 num_rows[split] = len(self.domains) - before
                 if len(self.corpus.rows(split)) and not num_rows[split]:
+                    answer = "an answer"
+                    if self.sequencer.chat_tokens is not None:
+                        answer = "an assistant's message, not of weight 0"
                     raise DataError(
                         f"data.path: no row of the {split} split has a token to learn (such as "
-                        f"{self.example}): give its rows an answer, or raise data.max_length"
+                        f"{self.example}): give its rows {answer}, or raise data.max_length"
                     )
 
         write_blocks(folder, SOURCES, rows())

@@ -22,10 +22,10 @@ from distill.config import SPLITS, Data
 from distill.data.columns import Splitter, values_in
 from distill.data.content import Content, content_of
 from distill.data.names import final_names, stripped
-from distill.data.refusals import Labels, Place, no_rows, one_label
+from distill.data.refusals import Labels, Place, no_labels, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
-from distill.data.source import File, read_batches
-from distill.data.split_names import given_fractions
+from distill.data.source import File, column_names, read_batches
+from distill.data.split_names import given_fractions, num_held_out
 from distill.data.splits import Smallest, row_hashes, seed_of
 from distill.errors import DataError
 from distill.records import UNLABELLED
@@ -34,6 +34,7 @@ FORMAT = 1  # raise it when the files or their meaning change: every fingerprint
 RULES = 2  # raise it when files are read by other rules: corpora are built anew, and those that
 # come out the same keep their fingerprint, by which teacher caches and run folders are found
 TRANSFER = SPLITS.index("transfer")
+UNLABELLED_ROWS = ("unlabelled_moved", "unlabelled_held", "unlabelled_dropped")  # of counts
 MOVED = "moved"  # rows without a label, on their way to transfer
 NONE = -1  # provisional number of no label, and final index of no domain
 
@@ -102,7 +103,7 @@ class Builder:
         self.needed = ("train", "validation", "test") if only is None else (only,)
         self.splitter = Splitter(data, only)
         self.is_moving = data.unlabelled == "transfer"
-        self.labels = Labels(label_names)
+        self.labels = Labels(label_names, is_evaluated=only is not None)
         self.domains: dict[str, int] = {}
         self.num_dropped = 0
         self.counts: Counter[str] = Counter()
@@ -125,6 +126,7 @@ class Builder:
                 )
         groups = (columns.domain, self.data.holdout.group)
         kept = kept._replace(groups=tuple(n for n in groups if n is not None))
+        self._count_unread(files)
         files = self._with_labels(files)
         self.splitter = Splitter(self.data, self.only, files)
         with ExitStack() as stack:
@@ -146,6 +148,17 @@ class Builder:
             self._move(writers)
         self._finish(files)
 
+    def _count_unread(self, files: list[File]) -> None:
+        """Files whose names or columns say what nothing here reads: it may have been meant."""
+        columns = self.data.columns
+        if self.only is not None:
+            return
+        if columns.split is None and all(file.split is None for file in files):
+            self.counts["held_out_pooled"] = num_held_out(files, self.data.splits)
+            self.counts["split_unread"] = sum("split" in column_names(file) for file in files)
+        if columns.messages is not None and columns.tools is None:
+            self.counts["tools_unread"] = sum("tools" in column_names(file) for file in files)
+
     def _writer(self, split: str) -> Any:
         return ipc.new_stream(str(self._spool(split)), self.spooled)
 
@@ -166,9 +179,11 @@ class Builder:
 
     def _has_label(self, file: File) -> bool:
         name = self.data.columns.label
+        # With what else a row has: the file may have no column of labels.
+        others = [n for n in self.content.strings if n is not None and n != name]
         return any(
             label not in (None, "-1")
-            for batch in read_batches(file, (name,))
+            for batch in read_batches(file, (name, *others), self.content.kept)
             if name in batch.schema.names
             for label in stripped(batch.column(name).to_pylist(), Counter())
         )
@@ -314,6 +329,10 @@ class Builder:
         self.num_dropped += 1
 
     def _finish(self, files: list[File]) -> None:
+        if not self.num_seen[SPLITS.index("train")] and any(
+            self.counts[n] for n in UNLABELLED_ROWS
+        ):
+            raise no_labels(files, self.data)
         if not any(self.num_seen):
             # Of one split that a column names, it is the name that is wrong, not the file.
             is_named = len(self.needed) == 1 and self.data.columns.split is not None

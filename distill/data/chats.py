@@ -37,6 +37,8 @@ SHAREGPT = {
 """Roles of ShareGPT's ``from``."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Fields of an assistant's reasoning; transformers shows a template each of them."""
+TRAINED = ("train", "training")
+"""Fields of axolotl that leave a message out of the loss where they are false."""
 _SHOWN = 60  # characters of a bad value in a message
 
 
@@ -139,10 +141,15 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
         message = _of_sharegpt(message, where)
     role = message.get("role")
     if role not in ROLES:
+        meant = SHAREGPT.get(role) if isinstance(role, str) else None
+        way_out = f"; rename it to {meant!r}" if meant else ""
         raise DataError(
-            f"the role of {where} is {str(role)[:_SHOWN]!r}: it must be one of {', '.join(ROLES)}"
+            f"the role of {where} is {str(role)[:_SHOWN]!r}: it must be one of "
+            f"{', '.join(ROLES)}{way_out}"
         )
     message = message | {"content": _content(message, where)}
+    if role == "assistant" and any(message.get(name) is False for name in TRAINED):
+        message["weight"] = 0
     if "weight" in message:
         message["weight"] = _weight(message["weight"], where)
     if "tool_calls" in message:
@@ -155,7 +162,8 @@ def _of_sharegpt(message: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(role, str) or role not in SHAREGPT:
         raise DataError(
             f"the role of {where} (from) is {str(role)[:_SHOWN]!r}: it must be one of "
-            f"{', '.join(SHAREGPT)}; rename it to the one that is meant"
+            f"{', '.join(SHAREGPT)}; rename it to the one that is meant (a call is a message of "
+            "gpt with tool_calls)"
         )
     rest = {k: v for k, v in message.items() if k not in ("from", "value")}
     content = {"content": message["value"]} if "value" in message else {}

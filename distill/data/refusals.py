@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from distill.config import Data
 from distill.data.names import INTEGRAL, final_names, is_number
-from distill.data.source import File, column_names, columns_shown
+from distill.data.source import File, column_names, columns_shown, listed
 from distill.errors import DataError, UnknownLabelError
 
 
@@ -23,9 +23,11 @@ class Place(NamedTuple):
 class Labels:
     """Numbers labels as they come, and remembers where each was first seen."""
 
-    def __init__(self, names: tuple[str, ...] | None) -> None:
-        """``names``: all labels in class order, where data.labels or the teachers give them."""
+    def __init__(self, names: tuple[str, ...] | None, is_evaluated: bool = False) -> None:
+        """``names``: all labels in class order, where data.labels or the teachers give them.
+        ``is_evaluated``: every row needs a label, whatever data.unlabelled."""
         self.given = names
+        self._is_evaluated = is_evaluated
         self.numbers: dict[str, int] = {n: i for i, n in enumerate(names or ())}
         self._forms = _forms(names or ())
         self._is_integral = all(map(INTEGRAL.fullmatch, self._forms))
@@ -64,7 +66,7 @@ class Labels:
             if finals[label] not in in_train:
                 raise DataError(
                     f"the label {label!r} of the {split} split ({place}) never occurs in the train "
-                    f"split, which has {', '.join(sorted(in_train))}: add train rows with "
+                    f"split, which has {listed(sorted(in_train))}: add train rows with "
                     "it, remove the row, or list all labels in data.labels"
                 )
         is_numeric = all(n.removeprefix("-").isdecimal() for n in in_train)
@@ -130,15 +132,15 @@ class Labels:
             first, file = declared[0]
             if not set(names) & set(first):
                 raise DataError(
-                    f"{file.uri} names its classes {', '.join(first)}, and "
-                    f"{other.uri} {', '.join(names)}: no name is in both: name the files that "
+                    f"{file.uri} names its classes {listed(first)}, and "
+                    f"{other.uri} {listed(names)}: no name is in both: name the files that "
                     "belong together, or list all labels in data.labels"
                 )
 
     def _unknown(self, label: str, place: Place, data: Data) -> UnknownLabelError:
         declared = " (a ClassLabel name)" if place.file.class_names_of(data.columns.label) else ""
         fault = f"the label {label!r}{declared} in {place} is not among the labels "
-        fault += ", ".join(self.given or ())
+        fault += listed(self.given or ())
         way_out = "correct it, or remove the row"
         if data.labels is not None:  # else a model names them
             fault += " of data.labels"
@@ -148,12 +150,27 @@ class Labels:
     def _missing(self, split: str, place: Place, data: Data) -> DataError:
         column = data.columns.label
         names = column_names(place.file)
+        # Nothing of a validation or test split is trained on, unless a hash cut it.
+        is_given = split != "train" and (
+            data.columns.split is not None or place.file.split == split
+        )
         if names and column not in names:
-            return absent_column("data.columns.label", column, place.file)
+            ways = "drop" if is_given else "transfer or drop"
+            absent = absent_column("data.columns.label", column, place.file)
+            if self._is_evaluated:
+                return absent
+            return DataError(f"{absent}; for rows without a label set data.unlabelled to {ways}")
+        if self._is_evaluated:
+            return DataError(
+                f"{place} has no label in data.columns.label {column!r}: label it, or remove "
+                "the row"
+            )
+        fault = f"{place} is in the {split} split and has no label in column {column!r}: label it, "
+        if is_given:
+            return DataError(f"{fault}or set data.unlabelled=drop to leave such rows out")
         return DataError(
-            f"{place} is in the {split} split and has no label in column {column!r}: label it, "
-            "or set data.unlabelled=transfer to train on such rows' teacher answers alone, or "
-            "data.unlabelled=drop"
+            f"{fault}or set data.unlabelled=transfer to train on such rows' teacher answers "
+            "alone, or data.unlabelled=drop"
         )
 
 
@@ -190,6 +207,14 @@ def no_rows(
         fraction = getattr(data.holdout, split)
         way_out = f"data.holdout.{split} is {fraction}: raise it or add rows"
     return DataError(f"data.path: {where} has no {split} rows{dropped}: {way_out}")
+
+
+def no_labels(files: list[File], data: Data) -> DataError:
+    return DataError(
+        f"no row for the train split has a label in column {data.columns.label!r}, and "
+        f"data.unlabelled is {data.unlabelled}: correct data.columns.label, or label some rows; "
+        f"of {files[0].uri} {columns_shown(files[0])}"
+    )
 
 
 def one_label(label: str, data: Data) -> DataError:

@@ -44,7 +44,7 @@ SIDECARS = {
     "state.json",
 }
 """Files about the data beside it, in clones of the Hugging Face Hub and in saved datasets."""
-NUM_LISTED = 30  # columns in a message
+NUM_LISTED = 30  # columns or labels in a message
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -128,7 +128,7 @@ def read_batches(
         for batch in reader(file.filesystem, file.path, file.uri, wanted, kept):
             if batch.num_rows and not batch.schema.names:
                 raise DataError(
-                    f"data.path: {file.uri} has none of the columns {_listed(wanted)}: "
+                    f"data.path: {file.uri} has none of the columns {listed(wanted)}: "
                     f"{columns_shown(file)}"
                 )
             arrays = {
@@ -167,14 +167,15 @@ def columns_shown(file: File) -> str:
     """The columns of a file, the fields of nested ones, and what separates those of CSV."""
     header = _header(file)
     fields = {name: f"{name} {{{', '.join(inner)}}}" for name, inner in header.nested.items()}
-    shown = _listed([fields.get(name, name) for name in column_names(file)]) or "none"
+    shown = listed([fields.get(name, name) for name in column_names(file)]) or "none"
     if header.separator is not None:
         shown += f" (separated by {'tabs' if header.separator == TAB else repr(header.separator)})"
     hint = "; flatten nested objects, or write one object a row" if fields else ""
     return f"its columns are {shown}{hint}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first of them, in a message."""
     more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
     return ", ".join(names[:NUM_LISTED]) + more
 

@@ -1,8 +1,9 @@
 """Which split a data file is in, by the words of its path below ``data.path``.
 
 The words are the split keywords of Hugging Face ``datasets``, so that a data set is read as its
-owner split it. They are looked for in folder names (the innermost first), then in the file's name,
-and only where some file is named as train: a lone file, or a folder of parts, has no split.
+owner split it. They are looked for in folder names (the innermost first), then in the file's name;
+test.csv in a folder that says train is refused. They count only where some file is named as train:
+a lone file, or a folder of parts, has no split.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+TRAINED = ("train", "transfer")
+HELD_OUT = ("validation", "test")
 
 
 def assign_splits(files: list[File], data: Data) -> list[File]:
@@ -61,8 +64,29 @@ def split_in(path: str, names: SplitNames, file: File) -> str | None:
                     f"{part.split('.')[0]}"
                 )
             if found:
+                if words is KEYWORDS and part is not last and found[0] in TRAINED:
+                    _check_held_out(last, part, found[0], file)
                 return found[0]
     return None
+
+
+def num_held_out(files: Iterable[File], names: SplitNames) -> int:
+    """How many of the files are named validation or test."""
+    splits = [split_in(file.below, names, file) for file in files]
+    return sum(split in HELD_OUT for split in splits)
+
+
+def _check_held_out(name: str, folder: str, trained: str, file: File) -> None:
+    """Raises DataError for test.csv in a folder that says train: it would be trained on."""
+    for split in HELD_OUT:
+        if _has_word(name, KEYWORDS[split]):
+            stem = _stem(name)
+            # A value that is the split's own name is no other word for it.
+            way_out = "" if stem == split else f", or set data.splits.{split}={stem}"
+            raise DataError(
+                f"data.path: the folder {folder!r} of {file.uri} says {trained}, and the file's "
+                f"name says {split}: rename the one that is wrong{way_out}"
+            )
 
 
 def remaining_holdout(data: Data, files: Iterable[File]) -> Holdout:

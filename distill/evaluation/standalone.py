@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import numpy as np
 from distill.aggregation import OracleDomain
 from distill.check_labels import corpus_in
 from distill.check_mixture import check_aggregation
-from distill.config import Columns, Data, SplitNames
+from distill.config import SPLITS, Columns, Data, SplitNames
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.source import column_names, find_files
+from distill.data.split_names import split_in
 from distill.errors import ConfigError, DataError, InputError, UnknownLabelError
 from distill.evaluation.assess import Assessment, Listener, Task, assess
 from distill.evaluation.classifiers import TokenEncoder
@@ -106,6 +108,8 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
         teacher = beside(student, teacher)
     listener.say("reading the data")
     corpus = _corpus(request, student.parts[0])
+    if told := pooled_splits(request.source):
+        listener.say(told)
     task = _task(request.source, corpus, student, listener)
     if teacher is not None:
         _check_oracle(teacher, corpus, request.source)
@@ -209,6 +213,23 @@ def _corpus(request: Request, part: Part) -> Corpus:
             "give data of the same kind"
         )
     return corpus
+
+
+def pooled_splits(source: Source) -> str | None:
+    """That files of several splits are measured as one, where their names say so."""
+    if source.split_column is not None:
+        return None
+    named: set[str | None] = set()
+    for file in find_files(source.path):
+        with suppress(DataError):  # a name that says two
+            named.add(split_in(file.split or file.below, SplitNames(), file))
+    splits = [split for split in SPLITS if split in named]
+    if len(splits) < 2:
+        return None
+    return (
+        f"the rows of all files are measured, of {' and '.join(splits)}: for one split name its "
+        "files in --data"
+    )
 
 
 def _labelled(data: Data, part: Part) -> Corpus:

@@ -16,6 +16,7 @@ from typing import Any
 
 from distill.tracking.store import import_mlflow
 
+_RUNS = "runs:/"
 NEW_TOKENS = 64
 """What a language model writes as a pyfunc; a caller's ``params`` may say otherwise."""
 
@@ -38,7 +39,7 @@ def log_model(
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("num_features"):
         client.log_artifacts(run_id, str(folder), name)
-        return f"runs:/{run_id}/{name}"
+        return f"{_RUNS}{run_id}/{name}"
     writes = any(name.endswith("ForCausalLM") for name in config.get("architectures") or ())
     task = "text-generation" if writes else "text-classification"
     with _no_bars():
@@ -71,12 +72,28 @@ def log_model(
     return info.model_uri
 
 
-def register_model(uri: str, model_uri: str, name: str) -> str:
+def register_model(client: Any, uri: str, model_uri: str, name: str) -> str:
     """A logged model as the next version of a registered one; returns the version."""
     mlflow = import_mlflow()
+    if model_uri.startswith(_RUNS):  # of features: mlflow.register_model takes its own models alone
+        return _register_artifacts(client, model_uri, name)
     # It says on stderr what the table will say.
     with _tracking_uri(mlflow, uri), contextlib.redirect_stderr(io.StringIO()):
         created = mlflow.register_model(model_uri, name, await_registration_for=0)
+    return str(created.version)
+
+
+def _register_artifacts(client: Any, model_uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    run_id, _, path = model_uri.removeprefix(_RUNS).partition("/")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
+    created = client.create_model_version(name, source, run_id, await_creation_for=0)
     return str(created.version)
 
 

@@ -127,7 +127,7 @@ class Sender:
             model = log_model(
                 self.client, self.uri, self.experiment_id, run_id, folder, record["child"]
             )
-            version = register_model(self.uri, model, name)
+            version = register_model(self.client, self.uri, model, name)
         self.client.set_registered_model_alias(name, record["alias"], version)
         return str(version)
 

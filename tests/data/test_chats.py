@@ -66,6 +66,10 @@ def test_forms_of_a_message(kept):
     found = kept([user(), assistant(tool_calls=[none])])[1]["tool_calls"][0]
     assert found["function"]["arguments"] == {}
     assert kept([user(), assistant("a", weight=0.0)])[1]["weight"] == 0
+    for name in ("train", "training"):  # axolotl's
+        assert kept([user(), assistant("a", **{name: False})])[1]["weight"] == 0
+        assert kept([user(), assistant("a", **{name: False}, weight=1)])[1]["weight"] == 0
+        assert "weight" not in kept([user(), assistant("a", **{name: True})])[1]
 
 
 def test_chats_that_are_right_are_kept_as_they_are(kept):
@@ -77,6 +81,9 @@ def test_chats_that_are_right_are_kept_as_they_are(kept):
     ("message", "parts"),
     [
         ({"from": "bing", "value": "a"}, ["message 2 of", "(from) is 'bing'", "human", "gpt"]),
+        ({"from": "function_call", "value": "{}"}, ["function_call", "gpt with tool_calls"]),
+        ({"role": "function", "content": "a"}, ["'function'", "rename it to 'tool'"]),
+        ({"role": "gpt", "content": "a"}, ["'gpt'", "rename it to 'assistant'"]),
         ({"from": "gpt", "value": 3}, ["content of message 2", "is 3"]),
         (assistant(None), ["content of message 2", "null", "tool_calls"]),
         (assistant([{"type": "image_url", "image_url": "x"}]), ["message 2", "image_url", "text"]),
@@ -194,3 +201,10 @@ def test_a_template_file_that_cannot_be_read(tmp_path):
         settings = {"path": "r.jsonl", "columns": COLUMNS, "chat_template": str(tmp_path / name)}
         with pytest.raises(ConfigError, match=rf"data\.chat_template .*{name}.*{part}"):
             chat_template_of(Data.model_validate(settings))
+
+
+def test_a_column_of_tools_that_is_not_named_is_told(tmp_path, data):
+    path = write([row | {"tools": [SCHEMA]} for row in chat_rows(24)], tmp_path / "rows.jsonl")
+    for columns, count in ((COLUMNS, 1), (COLUMNS | {"tools": "tools"}, 0)):
+        corpus = build_corpus(data(path, columns=columns), is_language_model=True)
+        assert corpus.counts.get("tools_unread", 0) == count

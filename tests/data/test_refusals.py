@@ -170,3 +170,13 @@ def test_an_unwritable_cache_is_named(tmp_path, data):
     path = write(make_rows(), tmp_path / "a.csv")
     with pytest.raises(DataError, match=re.escape("set data.cache_dir")):
         build_corpus(data(path))
+
+
+def test_of_many_labels_a_message_names_the_first(tmp_path, data):
+    rows = [{"text": f"t {i}", "label": f"{i / 7}"} for i in range(400)]
+    path = write(rows, tmp_path / "rows.csv")
+    with pytest.raises(
+        DataError, match=r"split, which has .* and \d+ more: add train rows"
+    ) as caught:
+        build_corpus(data(path, columns={"split": None, "domain": None}))
+    assert len(str(caught.value)) < 1000

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from data_rows import make_rows, write, write_saved_dict
 
+from distill.check_data import source_lines
 from distill.config import SPLITS, SplitNames
 from distill.data.corpus import build_corpus
 from distill.data.source import File, find_files
@@ -154,7 +155,7 @@ def test_texts_that_are_in_train_too_are_counted(tmp_path, data):
         ("contest.csv", None),
         ("latest/x.csv", None),
         ("train_unlabeled.csv", "transfer"),
-        ("train/test.csv", "train"),
+        ("test/train.csv", "test"),
         ("unsupervised-00000-of-00001.parquet", "transfer"),
         ("dev2.csv", "validation"),
         ("Testing.csv", "test"),
@@ -166,3 +167,35 @@ def test_words_of_a_path(path, split, tmp_path):
     (file,) = find_files(str(write(make_rows(), tmp_path / "x.csv")))
     assert isinstance(file, File)
     assert split_in(path, SplitNames(), file) == split
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("train-small/test-0.csv", "test"), ("unsupervised/dev.csv", "validation")]
+)
+def test_a_held_out_file_in_a_folder_that_is_trained_on_is_refused(name, told, tmp_path, data):
+    folder = _write(tmp_path / "f", {"train": "train-small/train-0.csv", "test": name})
+    message = rf"the folder '\S+' of \S+ says \w+, and the file's name says {told}: .*"
+    with pytest.raises(DataError, match=rf"{message}data\.splits\.{told}=(test-0|dev)$"):
+        build_corpus(data(folder, columns={"split": None}))
+    stem = Path(name).stem
+    corpus = build_corpus(data(folder, columns={"split": None}, splits={told: stem}))
+    assert list(corpus.texts(told)) == _texts(_rows()["test"])
+
+
+def test_held_out_files_that_are_pooled_are_counted(tmp_path, data):
+    names = {"train": "a.csv", "validation": "b-val.csv", "test": "c.csv"}
+    corpus = build_corpus(data(_write(tmp_path / "f", names), columns={"split": None}))
+    assert corpus.counts["held_out_pooled"] == 1
+    told = [line.size for line in source_lines(corpus) if "none is named train" in line.what]
+    assert told == ["1"]
+    named = _write(tmp_path / "g", {**names, "train": "train.csv", "test": "test.csv"})
+    assert "held_out_pooled" not in build_corpus(data(named, columns={"split": None})).counts
+
+
+def test_a_column_of_splits_that_is_not_named_is_told(tmp_path, data):
+    path = write(make_rows(60), tmp_path / "rows.csv")
+    corpus = build_corpus(data(path, columns={"split": None}))
+    assert corpus.counts["split_unread"] == 1
+    told = [line.what for line in source_lines(corpus) if "data.columns.split" in line.what]
+    assert told == ["files with a column split that data.columns.split does not name"]
+    assert "split_unread" not in build_corpus(data(path)).counts

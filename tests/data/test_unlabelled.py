@@ -105,3 +105,56 @@ def test_a_column_of_splits_keeps_its_test_rows(tmp_path, data):
     rows[4]["label"] = "neg"
     corpus = build_corpus(data(write(rows, tmp_path / "b.csv"), unlabelled="transfer"))
     assert len(corpus.rows("train")) == 58 and len(corpus.rows("transfer")) == 22
+
+
+@pytest.mark.parametrize("unlabelled", ["transfer", "drop"])
+def test_a_test_file_without_a_column_of_labels_is_left_out(unlabelled, tmp_path, data):
+    rows = _rows(120)
+    write(rows, tmp_path / "f" / "train.csv")
+    write(
+        [{"text": f"other {i}", "domain": "films"} for i in range(9)], tmp_path / "f" / "test.csv"
+    )
+    settings = {"columns": {"split": None}}
+    with pytest.raises(DataError, match=r"its columns are .*set data.unlabelled to drop$"):
+        build_corpus(data(tmp_path / "f", **settings))
+    corpus = build_corpus(data(tmp_path / "f", unlabelled=unlabelled, **settings))
+    assert corpus.counts == {"test_without_labels": 1}
+    assert corpus.num_rows == 120
+
+
+def test_no_message_says_a_value_that_is_set_or_does_not_help(tmp_path, data):
+    rows = _rows(120)
+    write(rows, tmp_path / "f" / "train.csv")
+    half = [
+        {**row, "text": f"t {row['text']}", "label": row["label"] * (i % 2)}
+        for i, row in enumerate(rows)
+    ]
+    write(half, tmp_path / "f" / "test.csv")
+    settings = {"columns": {"split": None}}
+    for unlabelled in ("error", "transfer"):
+        with pytest.raises(DataError, match=r"or set data.unlabelled=drop to leave such rows out$"):
+            build_corpus(data(tmp_path / "f", unlabelled=unlabelled, **settings))
+    corpus = build_corpus(data(tmp_path / "f", unlabelled="drop", **settings))
+    assert len(corpus.rows("test")) == 60
+
+
+@pytest.mark.parametrize("unlabelled", ["transfer", "drop"])
+def test_a_misspelt_label_column_is_named(unlabelled, tmp_path, data):
+    path = write(_rows(60), tmp_path / "rows.csv")
+    settings = {"columns": {"split": None, "label": "lable"}, "unlabelled": unlabelled}
+    with pytest.raises(DataError, match=r"'lable', .*correct data.columns.label.*label, domain"):
+        build_corpus(data(path, **settings))
+
+
+def test_what_is_evaluated_needs_labels(tmp_path, data):
+    """No message of it names data.unlabelled, which an evaluation has not."""
+    settings = {"columns": {"split": None}}
+    rows = [{**row, "label": None} for row in _rows(9)]
+    for labelled, told in (
+        (rows, "remove the row$"),
+        ([{"text": "a", "domain": "b"}], "text, domain$"),
+    ):
+        path = write(labelled, tmp_path / "rows.jsonl")
+        with pytest.raises(DataError, match=told) as caught:
+            build_corpus(data(path, **settings), only="test")
+        assert "unlabelled" not in str(caught.value)

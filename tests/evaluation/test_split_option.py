@@ -1,0 +1,26 @@
+"""``distill evaluate --split``: of nothing but a column of splits."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from distill.cli import app
+from distill.evaluation.standalone import Source, pooled_splits
+
+
+def test_a_split_without_its_column_is_refused(tmp_path: Path) -> None:
+    arguments = ["evaluate", str(tmp_path), "--data", str(tmp_path / "rows.csv")]
+    done = CliRunner().invoke(app, [*arguments, "--split", "test"])
+    assert done.exit_code == 2
+    assert "--split test needs --split-column" in done.output
+    for more in (["--split-column", "part"], ["--split-column", "part", "--split", "dev"], []):
+        assert "needs" not in CliRunner().invoke(app, [*arguments, *more]).output
+
+
+def test_files_of_several_splits_are_told(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("text,label\na,b\n")
+    told = pooled_splits(Source(str(tmp_path)))
+    assert told is not None and "of train and test: for one split name its files" in told
+    assert pooled_splits(Source(str(tmp_path), split_column="split")) is None
+    assert pooled_splits(Source(str(tmp_path / "test.csv"))) is None
