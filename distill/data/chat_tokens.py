@@ -120,15 +120,10 @@ class ChatTokens:
             return [(ids, self._by_marks(shown, own, marked.copy()))], first
         turns = [turn for i in own if (turn := self._turn(shown, i)).end > turn.start]
         if not all(shown.is_one_text(turn.message) for turn in turns):
-            ended = [self._ended(turn, shown) for turn in turns]
-            found = [self._learnt(turn.text, [(turn.start, turn.end)]) for turn in ended]
+            found = [self._learnt(turn.text, [(turn.start, turn.end)]) for turn in turns]
             return found, self._first(raw)
         spans = [(turn.start, turn.end_in_chat) for turn in turns]
-        whole = shown.whole
-        if turns and turns[-1].text == whole:
-            last = self._ended(turns[-1], shown)
-            whole, spans[-1] = last.text, (last.start, last.end_in_chat)
-        found = [self._learnt(whole, spans)]
+        found = [self._learnt(shown.whole, spans)]
         is_first = raw is shown and self._first_spans(raw) == spans
         return found, found[0] if is_first else self._first(raw)
 
@@ -197,17 +192,6 @@ class ChatTokens:
             return Turn(i, text, start, start, start)
         following = shown.whole[len(text) :] if shown.whole.startswith(text) else ""
         return Turn(i, text, start, end, self._turns.end(text, start, following))
-
-    def _ended(self, turn: Turn, shown: Renderings) -> Turn:
-        """With the token that ends it, also where that begins a message which is not there."""
-        is_call = any(calls_of(shown.chat[turn.message]))
-        end = self._turns.missing_end(turn.text[turn.start :], is_call)
-        text = turn.text + end
-        return (
-            turn._replace(text=text, end=turn.end + len(end), end_in_chat=len(text))
-            if end
-            else turn
-        )
 
     def _behind_what_was_asked(self, shown: Renderings, i: int, where: str) -> str:
         """The prompt that asks for message ``i``, and what the message adds, where the message

@@ -86,8 +86,7 @@ class Turns:
         self._added = added
         self._eos = eos
         self._arguments = arguments  # of a probe's call, as the template takes them
-        self._of_answer, self._of_call = self._answer_end(), self._call_end()
-        ends = [self._of_answer, self._of_call]
+        ends = [self._answer_end(), self._call_end()]
         self.ends: tuple[End, ...] = tuple(dict.fromkeys(end for end in ends if end is not None))
 
     def start(self, before: str, asked: str, answered: str, content: str) -> int:
@@ -122,14 +121,6 @@ class Turns:
             if end.is_next and following.startswith(end.text):
                 return len(answered) + len(end.text)
         return len(answered)
-
-    def missing_end(self, turn: str, is_call: bool) -> str:
-        """The token that ends a turn which nothing follows, where it begins the next message; else
-        ''. The student is to write it, as models of such templates do."""
-        end = self._of_call if is_call else self._of_answer
-        if end is None or not end.is_next or self.without_end(turn) != turn:
-            return ""
-        return end.text
 
     def without_end(self, turn: str) -> str:
         """A turn's text without the token that ends it."""

@@ -67,10 +67,10 @@ LEARNT = {
         ["a1<|eot_id|>a2<|eot_id|>"],
     ),
     "glm4moe": (
-        # It ends a turn with the token that begins the next message, also where there is none.
-        ["a1<|user|>a2<|user|>"],
-        [f"{GLM_CALL}<|observation|>It is sunny.<|user|>"],
-        [f"\n<think>r{i}</think>\na{i}<|user|>" for i in (1, 2)],
+        # It ends a turn with the token that begins the next message.
+        ["a1<|user|>a2"],
+        [f"{GLM_CALL}<|observation|>It is sunny."],
+        [f"\n<think>r{i}</think>\na{i}" for i in (1, 2)],
     ),
     "gptoss": (
         [f"{FINAL}a{i}<|return|>" for i in (1, 2)],
@@ -124,7 +124,7 @@ def test_a_chat_that_ends_in_a_call(name):
     (learnt,), (before,) = texts(tokenizer, TOOL[:2])
     whole = LEARNT[name][1]
     first = whole[0].partition("It is sunny.")[0].removesuffix(FINAL)
-    assert learnt == first
+    assert learnt == first.removesuffix("<|observation|>")  # nothing follows
     sequencer = Sequencer(tokenizer, "messages", 4096)
     asked = sequencer.asked((json.dumps(TOOL[:2]),), 0)
     assert asked is not None
@@ -161,7 +161,7 @@ def test_an_empty_block_of_reasoning_is_context(name):
         return
     # So is one of the generation prompt's.
     learnt, (off, *_) = texts(tokenizer, PLAIN[:2], enable_thinking=False)
-    assert learnt[0].strip() == LEARNT[name][0][0].partition("a2")[0]
+    assert learnt[0].strip() == LEARNT[name][0][0].partition("<|user|>")[0].partition("a2")[0]
     prompt = tokenizer.apply_chat_template(
         PLAIN[:1], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
