@@ -330,3 +330,14 @@ def test_a_router_of_experts_must_say_their_names(root: Path) -> None:
         ModelError, match="labels 0, 1, 2, those of the teachers are films, meals, too"
     ):
         check(parse(raw))
+
+
+def test_a_file_of_transfer_rows_does_not_hide_which_labels_the_data_has(
+    root: Path, tmp_path: Path
+) -> None:
+    table = pq.read_table(root / "stars.parquet").drop_columns(["split"])
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.drop_columns(["label"]), tmp_path / "transfer.parquet")
+    keys = {"path": str(tmp_path), "columns": {"text": "text", "label": "label", "split": None}}
+    with pytest.raises(InputError, match=r"the data has 1, 2: map them with teachers\[0\]"):
+        plan_of(root, "b-plain", data_keys=keys)

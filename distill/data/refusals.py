@@ -150,10 +150,15 @@ class Labels:
         names = column_names(place.file)
         if names and column not in names:
             return absent_column("data.columns.label", column, place.file)
+        way_out = "set data.unlabelled=drop"
+        if data.unlabelled == "error":
+            way_out = (
+                "set data.unlabelled=transfer to train on such rows' teacher answers alone, or "
+                "data.unlabelled=drop"
+            )
         return DataError(
             f"{place} is in the {split} split and has no label in column {column!r}: label it, "
-            "or set data.unlabelled=transfer to train on such rows' teacher answers alone, or "
-            "data.unlabelled=drop"
+            f"or {way_out}"
         )
 
 
@@ -169,12 +174,17 @@ def absent_column(key: str, name: str, file: File) -> DataError:
 
 
 def no_rows(
-    files: list[File], num_dropped: int, split: str | None = None, data: Data | None = None
+    files: list[File], num_empty: int, num_unlabelled: int, split: str | None, data: Data
 ) -> DataError:
-    dropped = f" ({num_dropped} rows with empty text were dropped)" if num_dropped else ""
+    lost = [f"{num_empty} rows with empty text were dropped"] if num_empty else []
+    if num_unlabelled:
+        did = "dropped" if data.unlabelled == "drop" else "moved or dropped"
+        lost.append(f"{num_unlabelled} rows without a label were {did}, as data.unlabelled says")
+    dropped = f" ({'; '.join(lost)})" if lost else ""
     where = files[0].uri + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    if split is None or data is None:
-        return DataError(f"data.path: {where} holds no rows{dropped}: name a file with data")
+    if split is None:
+        way_out = "label some of them" if num_unlabelled else "name a file with data"
+        return DataError(f"data.path: {where} holds no rows{dropped}: {way_out}")
     named = next((file.uri for file in files if file.split == split), None)
     if named is not None and split != "train":
         way_out = f"{named} is named as this split: add rows to it, or leave it out of data.path"
@@ -185,7 +195,8 @@ def no_rows(
             "that is meant"
         )
     elif split == "train":
-        way_out = "lower data.holdout or add rows"
+        way_out = "label some of them, " if num_unlabelled else ""
+        way_out += "lower data.holdout or add rows"
     else:
         fraction = getattr(data.holdout, split)
         way_out = f"data.holdout.{split} is {fraction}: raise it or add rows"
