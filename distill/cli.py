@@ -215,7 +215,9 @@ def evaluate(
     split_column: Annotated[
         str | None, typer.Option(help="Read the rows of one split alone.", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="Which, in --split-column.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Which, in --split-column, or of files named by splits.")
+    ] = "test",
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens kept; default: as in training.")
     ] = None,

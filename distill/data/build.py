@@ -99,7 +99,7 @@ class Builder:
         self.needed = ("train", "validation", "test") if only is None else (only,)
         self.splitter = Splitter(data, only)
         self.is_moving = data.unlabelled == "transfer"
-        self.labels = Labels(label_names)
+        self.labels = Labels(label_names, is_training=only is None)
         self.domains: dict[str, int] = {}
         self.num_dropped = 0
         self.counts: Counter[str] = Counter()

@@ -22,7 +22,7 @@ from distill.data.build import FORMAT, Builder, corpus_key
 from distill.data.content import Kind, matrix
 from distill.data.rows import BATCH_ROWS, RowsFile, published, streamed
 from distill.data.source import find_files
-from distill.data.split_names import assign_splits
+from distill.data.split_names import assign_splits, files_of
 from distill.errors import DataError
 
 
@@ -42,13 +42,16 @@ def build_corpus(
 
     ``labels`` are the class names in order, where a model already fixes them; they go before
     ``data.labels``. ``seed`` picks the rows that ``data.limit`` keeps and nothing else.
-    ``only`` puts every row into that one split (evaluation of a file that has no splits).
+    ``only`` puts every row into that one split (evaluation of a file that has no splits); of files
+    that are named by splits those of it alone are read.
     ``is_language_model``: rows are documents, whose labels are neither needed nor read.
     Every row is read once, in record batches. Raises DataError for data that cannot be used.
     """
     files = find_files(data.path)
     if only is None:
         files = assign_splits(files, data)
+    else:
+        files = files_of(getattr(data.splits, only), files, data)
     names = tuple(labels) if labels is not None else data.labels
     if is_language_model:
         names = None

@@ -23,9 +23,11 @@ class Place(NamedTuple):
 class Labels:
     """Numbers labels as they come, and remembers where each was first seen."""
 
-    def __init__(self, names: tuple[str, ...] | None) -> None:
-        """``names``: all labels in class order, where data.labels or the teachers give them."""
+    def __init__(self, names: tuple[str, ...] | None, is_training: bool = True) -> None:
+        """``names``: all labels in class order, where data.labels or the teachers give them.
+        ``is_training``: rows without a label could be moved or dropped."""
         self.given = names
+        self._is_training = is_training
         self.numbers: dict[str, int] = {n: i for i, n in enumerate(names or ())}
         self._forms = _forms(names or ())
         self._is_integral = all(map(INTEGRAL.fullmatch, self._forms))
@@ -151,7 +153,9 @@ class Labels:
         if names and column not in names:
             return absent_column("data.columns.label", column, place.file)
         way_out = "set data.unlabelled=drop"
-        if data.unlabelled == "error":
+        if not self._is_training:
+            way_out = "remove the row"
+        elif data.unlabelled == "error":
             way_out = (
                 "set data.unlabelled=transfer to train on such rows' teacher answers alone, or "
                 "data.unlabelled=drop"

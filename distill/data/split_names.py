@@ -45,6 +45,30 @@ def assign_splits(files: list[File], data: Data) -> list[File]:
     return [replace(file, split=split) for file, split in zip(files, splits, strict=True)]
 
 
+def files_of(split: str, files: list[File], data: Data) -> list[File]:
+    """Of files that are read as one split alone, those whose names say it; all of them where they
+    say nothing, or all the same. ``split`` is a word for it, such as dev.
+
+    Raises DataError as :func:`assign_splits` does, and where no name says this split.
+    """
+    if data.columns.split is not None:
+        return files
+    if saved := [file for file in files if file.split == split]:
+        return saved
+    assigned = assign_splits(files, data.model_copy(update={"splits": SplitNames()}))
+    known = {file.split for file in assigned} - {None}
+    if len(known) < 2:
+        return files
+    wanted = next((name for name, words in KEYWORDS.items() if split in words), split)
+    if found := [file for file in assigned if file.split == wanted]:
+        return found
+    there = ", ".join(name for name in SPLITS if name in known)
+    raise DataError(
+        f"data.path: no file of {files[0].uri} and {len(files) - 1} more is named as the split "
+        f"{split!r}: they are named as {there}; choose one by data.splits.test, or name a file"
+    )
+
+
 def split_in(path: str, names: SplitNames, file: File) -> str | None:
     """The split that ``path``, relative, says; None where it says none."""
     *folders, last = path.split("/")

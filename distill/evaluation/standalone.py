@@ -54,7 +54,8 @@ class Source:
     domain_column: str | None = None
     split_column: str | None = None
     split: str = "test"
-    """The value of ``split_column`` that is read."""
+    """The value of ``split_column`` that is read; without it the files that are named as this
+    split, where the names say several."""
     language: str | None = None
     """c, cpp, java, python or text; None: text, unless the column is called code."""
 

@@ -165,3 +165,35 @@ def test_words_of_a_path(path, split, tmp_path):
     (file,) = find_files(str(write(make_rows(), tmp_path / "x.csv")))
     assert isinstance(file, File)
     assert split_in(path, SplitNames(), file) == split
+
+
+@pytest.mark.parametrize("names", [HUB, PLAIN, FOLDERS, None])
+def test_an_evaluation_reads_the_files_of_its_split_alone(names, tmp_path, data):
+    folder = tmp_path / "set"
+    if names is None:
+        rows = [{**row, "split": split} for split, part in _rows().items() for row in part]
+        write_saved_dict(rows, folder, ["pos", "neg"])
+    else:
+        _write(folder, names)
+
+    def texts(word, path=folder):
+        config = data(path, columns={"split": None}, splits={"test": word})
+        return list(build_corpus(config, labels=("neg", "pos"), only="test").texts("test"))
+
+    assert texts("test") == _texts(_rows()["test"])
+    assert texts("train") == _texts(_rows()["train"])
+    if names is not None:
+        assert texts("dev") == _texts(_rows()["validation"])
+        assert texts("test", folder / names["train"]) == _texts(_rows()["train"])  # a lone file
+    with pytest.raises(DataError, match=r"'exam': they are named as train, validation, test;"):
+        texts("exam")
+
+
+def test_an_evaluation_of_files_without_splits_reads_all(tmp_path, data):
+    folder = _write(tmp_path / "set", {"train": "a.csv", "validation": "b.csv", "test": "c.csv"})
+    config = data(folder, columns={"split": None})
+    corpus = build_corpus(config, labels=("neg", "pos"), only="test")
+    assert len(corpus.rows("test")) == sum(PARTS.values())
+    write([{**_rows()["test"][0], "label": None}], folder / "d.csv")
+    with pytest.raises(DataError, match=r"has no label in column 'label': label it, or remove the"):
+        build_corpus(config, labels=("neg", "pos"), only="test")
