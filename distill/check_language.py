@@ -345,10 +345,12 @@ def _check_emitted(
     found = emitted_id(blocks, added)
     if found is not None:
         ours, theirs = added[found]
-        told = "a token that it finds otherwise in a text" if ours == theirs else quoted(theirs)
+        meaning = f"is {quoted(theirs)} to the teacher's ({folder})"
+        if ours == theirs:
+            meaning = f"the teacher's ({folder}) matches in texts by other rules (added_tokens)"
         raise ConfigError(
             f"{key}: the rows hold {quoted(ours)}, id {found} of the student's tokenizer "
-            f"({tokenizer}), which is {told} to the teacher's ({folder}): {way_out}"
+            f"({tokenizer}), which {meaning}: {way_out}"
         )
     text = emitted_text(blocks, [theirs for _, theirs in added.values() if theirs])
     if text is not None:

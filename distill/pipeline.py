@@ -196,7 +196,7 @@ def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
 
 
 def _own_folders(d: Driver, jobs: list[Job]) -> list[Job]:
-    """The experts' jobs, told when to stop; their names are kept beside their folders."""
+    """The experts' jobs, each with the run's stop file; names are kept beside their folders."""
     d.run.keep_expert_names(job.name for job in jobs)
     return [replace(job, stop_file=str(d.run.stop)) for job in jobs]
 
@@ -266,7 +266,7 @@ class Watch:
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
         self._totals = {job.name: job.total_steps for job in jobs}
-        # Of teachers that are asked about the data set's rows; said once.
+        # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
             teacher.name: teacher.num_labels
             for job in jobs

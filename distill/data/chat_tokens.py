@@ -211,7 +211,7 @@ class ChatTokens:
                 return before + answered[place:]
         raise ModelError(
             f"{self._name} renders what is before {where} in another way "
-            "once it is there, so that its tokens cannot be told: mark them in the template with "
+            "once it is there, so that its tokens cannot be found: mark them in the template with "
             "{% generation %}, or name another in data.chat_template"
         )
 
@@ -308,7 +308,7 @@ class ChatTokens:
                 f"{self._name} is no Jinja template (line {error.lineno}: "
                 f"{error.message}): correct it, or name another in data.chat_template"
             ) from None
-        except Exception:  # what it refuses of a chat, a chat will tell
+        except Exception:  # what it refuses of this chat it need not refuse of the data's
             return
 
     def _refuse_lost_tools(self, shown: Renderings) -> None:

@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 class Labels:
-    """Numbers labels as they come, and remembers where each was first seen."""
+    """Numbers labels as they come, and records where each was first seen."""
 
     def __init__(self, names: tuple[str, ...] | None, is_training: bool = True) -> None:
         """``names``: all labels in class order, where data.labels or the teachers give them.
@@ -122,7 +122,7 @@ class Labels:
             if first != label:
                 raise DataError(
                     f"the labels {first!r} ({self._places[first][1]}) and {label!r} "
-                    f"({self._places[label][1]}) are equal but for case: write them alike, or "
+                    f"({self._places[label][1]}) differ only in case: write them alike, or "
                     "list all labels, with both, in data.labels"
                 )
 

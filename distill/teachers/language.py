@@ -35,9 +35,9 @@ from distill.tempered import LEFT_OUT
 from distill.variant import Dtype
 
 SAMPLE = 64
-"""Positions of a forward that are looked at: the logits of all would cost as much as the loss."""
+"""Positions of a forward that are measured: the logits of all would cost as much as the loss."""
 MIN_SPREAD = 1e-3
-"""Largest less smallest logit: of a model that has learnt anything it is some units at least."""
+"""Largest less smallest logit: of a trained model it is some units at least."""
 
 ALL = "_gives_all_logits"
 """Attribute of a head whose left-out tokens keep their logits for now."""
@@ -117,7 +117,7 @@ class LanguageModel:
         if wire.takes == "hidden":
             self.check_linear()
         said_MPX, usage = self._forward(block, request, moe)
-        self._look_at(said_MPX[0], block, request.request_id)
+        self._measure(said_MPX[0], block, request.request_id)
         if wire.takes == "hidden":
             yield said_MPX, usage
             return
@@ -160,8 +160,8 @@ class LanguageModel:
                 POSITIONS,
             )
 
-    def _look_at(self, said_PX: Tensor, block: Block, request_id: str) -> None:
-        """Add to ``stats``; raises TeacherAnswerError for logits that tell nothing."""
+    def _measure(self, said_PX: Tensor, block: Block, request_id: str) -> None:
+        """Add to ``stats``; raises TeacherAnswerError for logits that are broken or constant."""
         if len(said_PX) == 0:
             return
         ids_BT, targets_BT = block.inputs["input_ids"], block.targets_BT

@@ -156,7 +156,7 @@ def test_names_equal_but_for_case(tmp_path: Path, data: Make) -> None:
     rows = make_rows()
     rows[4]["label"] = "Pos"  # a validation row
     path = write(rows, tmp_path / "rows.csv")
-    refused(data, path, "'pos' (row 1 of", "'Pos' (row 5 of", "but for case", "data.labels")
+    refused(data, path, "'pos' (row 1 of", "'Pos' (row 5 of", "only in case", "data.labels")
     names = ("neg", "pos", "Pos")
     assert build(data, path, labels=names).label_names == names
     write_saved(rows, tmp_path / "saved", list(names))  # the owner lists both
