@@ -230,10 +230,13 @@ class Builder:
 
     def _move(self, writers: list[Any]) -> None:
         """Rows without a label into transfer, but for texts that validation or test also has."""
-        held = [self._keys(split) for split in ("validation", "test")] if self.is_moving else []
+        held = np.empty(0, np.uint64)
+        if self.is_moving:
+            held = np.sort(np.concatenate([self._keys("validation"), self._keys("test")]))
         for batch in _read(self._spool(MOVED)):
             keys = batch.column("key").to_numpy()
-            is_held = np.isin(keys, np.concatenate(held))
+            # Sorted once: np.isin would sort them for every batch.
+            is_held = np.searchsorted(held, keys, "left") < np.searchsorted(held, keys, "right")
             self.counts["unlabelled_held"] += int(is_held.sum())
             self.counts["unlabelled_moved"] += int((~is_held).sum())
             self._write(batch.filter(pa.array(~is_held)), TRANSFER, writers)
