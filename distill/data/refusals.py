@@ -155,7 +155,7 @@ class Labels:
         way_out = "set data.unlabelled=drop"
         if not self._is_training:
             way_out = "remove the row"
-        elif data.unlabelled == "error":
+        elif data.unlabelled == "error" and (split == "train" or data.columns.split is None):
             way_out = (
                 "set data.unlabelled=transfer to train on such rows' teacher answers alone, or "
                 "data.unlabelled=drop"

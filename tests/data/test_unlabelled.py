@@ -143,5 +143,7 @@ def test_refusals_say_what_became_of_rows_without_a_label(tmp_path, data):
         build_corpus(data(path, **settings | {"unlabelled": "drop"}))
     rows = make_rows()
     rows[4]["label"] = None  # of validation, by its column: transfer would not move it
-    with pytest.raises(DataError, match=r"label it, or set data\.unlabelled=drop$"):
-        build_corpus(data(write(rows, tmp_path / "split.csv"), unlabelled="transfer"))
+    path = write(rows, tmp_path / "split.csv")
+    for unlabelled in ("error", "transfer"):
+        with pytest.raises(DataError, match=r"label it, or set data\.unlabelled=drop$"):
+            build_corpus(data(path, unlabelled=unlabelled))
