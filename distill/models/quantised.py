@@ -72,7 +72,8 @@ def as_plain(model: Any, dtype: torch.dtype) -> PreTrainedModel:
     """The model without what it remembers of its quantisation, by which it would be saved so."""
     if getattr(model, "hf_quantizer", None) is not None:
         model = model.dequantize(dtype=dtype)
-    model = model.to(dtype)
+    for weight in model.parameters():  # not the buffers: positions in bfloat16 are no positions
+        weight.data = weight.data.to(dtype)
     part: Any
     for part in (model.config, text_config(model.config)):
         if getattr(part, "quantization_config", None) is not None:
