@@ -22,7 +22,6 @@ from distill.check_labels import (
 )
 from distill.check_language import (
     block_lines,
-    check_aligned,
     check_languages,
     check_range_of_temperatures,
     check_task,
@@ -31,6 +30,7 @@ from distill.check_language import (
     language_lines,
     open_blocks,
     read_languages,
+    served_models,
     tokenizer_lines,
     trial_check,
 )
@@ -43,6 +43,7 @@ from distill.check_mixture import (
 from distill.check_moe import check_kept
 from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
+from distill.check_tokenizers import check_aligned
 from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus, build_corpus
@@ -145,7 +146,8 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     corpus = build_corpus(experiment.data, experiment.seed, is_language_model=True)
     say("packing it into blocks")
     blocks = open_blocks(experiment, corpus, languages.tokenizer)
-    check_aligned(experiment, languages, blocks)
+    served = served_models(experiment, languages)
+    check_aligned(experiment, served, languages.tokenizer, blocks)
     if experiment.experts is not None:
         own = open_blocks(experiment, corpus, experiment.experts.base)
         _check_parts(experiment, own, languages.base)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from distill.config import Data, Experiment
 from distill.data.columns import values_in
 from distill.data.corpus import Corpus, build_corpus
-from distill.data.source import find_files, read_batches
+from distill.data.source import column_names, find_files, read_batches
 from distill.errors import ModelError, UnknownLabelError
 from distill.models.labels import (
     Classes,
@@ -133,6 +133,8 @@ def _labels_in(data: Data) -> list[str]:
     column = data.columns.label
     found: set[str] = set()
     for file in find_files(data.path):
+        if column not in column_names(file):  # of transfer rows alone
+            continue
         for batch in islice(read_batches(file, (column,)), READ_BATCHES):
             labels = values_in(batch, column, "data.columns.label", file, may_lack=True)
             found |= {label.strip() for label in labels if label is not None}

@@ -13,6 +13,7 @@ from distill.aggregation import LearnedRouter, Routed
 from distill.check_data import source_lines
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
+from distill.check_tokenizers import Served, check_one_tokenizer
 from distill.config import (
     SPLITS,
     Experiment,
@@ -23,11 +24,9 @@ from distill.config import (
     Student,
     TfidfBaseline,
 )
-from distill.data.alignment import for_teacher
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
-from distill.data.emitted import emitted_id, emitted_text
 from distill.errors import ConfigError
 from distill.models.adapter import AdapterInfo, check_adapter, read_adapter
 from distill.models.decoder import layers_of
@@ -40,8 +39,6 @@ from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.models.vocabulary import (
     WAY_OUT,
     check_tokenizer_sha256,
-    differing,
-    quoted,
     same_vocabulary,
     speak_alike,
 )
@@ -130,13 +127,12 @@ def _refuse_what_speaks(experiment: Experiment) -> None:
 def _refuse_what_classifies(experiment: Experiment) -> None:
     """Of language models."""
     columns, experts = experiment.data.columns, experiment.experts
+    unlabelled = experiment.data.unlabelled
     given: dict[str, object] = {
         "data.columns.features": columns.features,
         "data.columns.text_pair": columns.text_pair,
         "data.labels": experiment.data.labels,
-        "data.unlabelled": None
-        if experiment.data.unlabelled == "error"
-        else (experiment.data.unlabelled),
+        "data.unlabelled": None if unlabelled == "error" else unlabelled,
         "data.image": experiment.data.image,
     }
     given |= {f"teachers[{i}].labels": t.labels for i, t in enumerate(experiment.teachers)}
@@ -216,10 +212,10 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
             f"sampling.type {sampling.type} shows the teacher the student's tokens, so use a "
             "teacher with the student's tokenizer"
         )
-    for key, (folder, info, serving) in _served(experiment, languages).items():
+    for key, (folder, info, serving) in served_models(experiment, languages).items():
         if not experiment.objective.crosses_tokenizers:
             same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size, way_out)
-        # Of one in other tokens its own longest sequence matters: see check_aligned.
+        # Of one in other tokens its own longest sequence matters: see check_tokenizers.py.
         # Only an objective that crosses tokenizers shows a teacher tokens of its own.
         is_shown_ours = not experiment.objective.crosses_tokenizers
         if key == "experts.base" or is_shown_ours or speak_alike(languages.tokenizer, folder):
@@ -233,7 +229,7 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
         if experiment.data.packing:
             check_takes_positions(key, model)
     check_updates(experiment)
-    for key, (_, info, serving) in _served(experiment, languages).items():
+    for key, (_, info, serving) in served_models(experiment, languages).items():
         where = "experts.serving" if key == "experts.base" else key
         check_moe(experiment, where, serving.moe, info.gates)
     _check_wires(experiment)
@@ -268,7 +264,8 @@ def trial_check(
         check_task(trial)
         if experiment.objective.crosses_tokenizers and not trial.objective.crosses_tokenizers:
             check_languages(trial, languages)
-            _check_one_tokenizer(trial, languages)
+            served = served_models(trial, languages)
+            check_one_tokenizer(trial, served, languages.tokenizer)
         _check_wires(trial)
         check_aggregation(trial.aggregation, names, blocks)
         if trial.student not in checked:  # tokenizers take long to load
@@ -282,18 +279,6 @@ def trial_check(
             checked.append(trial.student)
 
     return check_trial
-
-
-def _check_one_tokenizer(trial: Experiment, languages: Languages) -> None:
-    """Of a trial that shares its teachers with others, which show them tokens of their own."""
-    for key, (folder, _, _) in _served(trial, languages).items():
-        if not speak_alike(languages.tokenizer, folder):
-            raise ConfigError(
-                f"search.space.objective.type {trial.objective.type}: the tokenizer of {key} "
-                f"({folder}) has other added tokens than the student's ({languages.tokenizer}), "
-                "and other trials show each teacher its own tokens: search over objectives that "
-                "cross tokenizers alone, or over others alone"
-            )
 
 
 def check_range_of_temperatures(experiment: Experiment) -> None:
@@ -314,54 +299,8 @@ def check_range_of_temperatures(experiment: Experiment) -> None:
         wire.check(key, experiment.objective, domain.all_values)
 
 
-def check_aligned(experiment: Experiment, languages: Languages, blocks: Blocks) -> None:
-    """Teachers in other tokens can read the same texts; aligns them, once. Those in nearly the same
-    tokens can read the very blocks."""
-    for key, (folder, info, _) in _served(experiment, languages).items():
-        if not experiment.objective.crosses_tokenizers:
-            _check_emitted(key, folder, info, languages.tokenizer, blocks)
-            continue
-        if not speak_alike(languages.tokenizer, folder):
-            longest = for_teacher(blocks, folder).longest
-            if longest > info.max_positions:
-                raise ConfigError(
-                    f"{key} has {info.max_positions} positions, and its own tokenizer makes "
-                    f"{longest} tokens of a text of data.max_length {experiment.data.max_length}: "
-                    "lower it, or give another teacher"
-                )
-
-
-def _check_emitted(
-    key: str, folder: str, info: LanguageInfo, tokenizer: str, blocks: Blocks
-) -> None:
-    """No row holds an added token that student and teacher do not share."""
-    added = differing(load_tokenizer(tokenizer), load_tokenizer(folder))
-    if not added:
-        return
-    # Only texts can be shown to a teacher in tokens of its own.
-    way_out = WAY_OUT if blocks.kind == "text" else "use a teacher with the student's tokenizer"
-    if blocks.kind == "messages":
-        way_out += ", or a chat template without it"
-    found = emitted_id(blocks, added)
-    if found is not None:
-        ours, theirs = added[found]
-        told = "a token that it finds otherwise in a text" if ours == theirs else quoted(theirs)
-        raise ConfigError(
-            f"{key}: the rows hold {quoted(ours)}, id {found} of the student's tokenizer "
-            f"({tokenizer}), which is {told} to the teacher's ({folder}): {way_out}"
-        )
-    text = emitted_text(blocks, [theirs for _, theirs in added.values() if theirs])
-    if text is not None:
-        raise ConfigError(
-            f"{key}: the rows hold the text {text!r}, one token of the teacher's tokenizer "
-            f"({folder}) and several of the student's ({tokenizer}): {way_out}"
-        )
-
-
-def _served(
-    experiment: Experiment, languages: Languages
-) -> dict[str, tuple[str, LanguageInfo, Serving]]:
-    """Folder, what it says of itself, and how it is served, by key."""
+def served_models(experiment: Experiment, languages: Languages) -> Served:
+    """The teachers, and the experts' base."""
     served: dict[str, tuple[str, LanguageInfo, Serving]] = {
         f"teachers.{t.name}": (t.path, languages.teachers[t.name], t) for t in experiment.teachers
     }
@@ -457,7 +396,7 @@ def tokenizer_lines(languages: Languages) -> list[Line]:
 
 def gate_lines(experiment: Experiment, languages: Languages) -> list[Line]:
     """How the mixtures of experts among the teachers are asked."""
-    served = _served(experiment, languages)
+    served = served_models(experiment, languages)
     return [
         gate_line(key.removeprefix("teachers."), serving.moe, info.gates)
         for key, (_, info, serving) in served.items()

@@ -28,7 +28,7 @@ from distill.fit import Guidance, Job, TeacherSpec, is_done
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
 from distill.models.adapter import adapter_fingerprint
-from distill.models.load import load_tokenizer, weights_fingerprint
+from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.names import folder_name
@@ -196,7 +196,7 @@ def jobs_of_experts(d: Driver) -> tuple[list[Job], Parts | None]:
 
 
 def _own_folders(d: Driver, jobs: list[Job]) -> list[Job]:
-    """The experts' jobs, told when to stop; their names are kept beside their folders."""
+    """The experts' jobs, each with the run's stop file; names are kept beside their folders."""
     d.run.keep_expert_names(job.name for job in jobs)
     return [replace(job, stop_file=str(d.run.stop)) for job in jobs]
 
@@ -266,7 +266,7 @@ class Watch:
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
         self._totals = {job.name: job.total_steps for job in jobs}
-        # Of teachers that are asked about the data set's rows; said once.
+        # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
             teacher.name: teacher.num_labels
             for job in jobs
@@ -411,6 +411,24 @@ def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
         d.progress.say("cache.type memory: a restarted run asks the teachers again")
 
 
+def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
+    """``weights``: their fingerprint. Its columns that are shared with the student come later."""
+    data = d.experiment.data
+    has_tokens = d.plan.corpus.features is None and not is_pickle(folder)
+    is_read_anew = has_tokens and not d.experiment.is_language_model and was_read_at_padding(folder)
+    return TeacherKey(
+        # The arithmetic decides the answer as much as the weights do.
+        weights=f"{weights}-{serving.dtype}",
+        data=shown_to(d.plan, folder).fingerprint,
+        tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
+        wire=serving.wire.name,
+        max_length=data.max_length if has_tokens else 0,
+        cut=data.cut if has_tokens else "head",
+        moe=serving.moe.type,
+        pooling="mask" if is_read_anew else "",
+    )
+
+
 def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
@@ -421,22 +439,12 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     def spec(
         name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
     ) -> TeacherSpec:
-        has_tokens = corpus.features is None and not is_pickle(folder)
         weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
         if adapter is not None:
             weights = f"{weights}-{adapter_fingerprint(adapter)}"
         wire = serving.wire.resolved(d.experiment.is_language_model, serving.dtype)
         serving = serving.model_copy(update={"wire": wire})
-        key = TeacherKey(
-            # The arithmetic decides the answer as much as the weights do.
-            weights=f"{weights}-{serving.dtype}",
-            data=shown_to(d.plan, folder).fingerprint,
-            tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
-            wire=wire.name,
-            max_length=experiment.data.max_length if has_tokens else 0,
-            cut=experiment.data.cut if has_tokens else "head",
-            moe=serving.moe.type,
-        )
+        key = _key(d, folder, serving, weights)
         if is_language_model:
             num_outputs = num_ids(load_tokenizer(folder))
         columns, tokens = d.plan.columns.get(name), shared.get(name)

@@ -229,20 +229,20 @@ def render(found: Preview, console: Console) -> None:
         console.print(_marked(one, has_colour), highlight=False)
     if found.num_masked:
         console.print()
-        told = f"{found.num_masked} rows between them have no token to train on: they are dropped"
-        console.print(told, highlight=False, markup=False)
+        masked = f"{found.num_masked} rows between them have no token to train on: they are dropped"
+        console.print(masked, highlight=False, markup=False)
 
 
 def _about(one: Shown) -> Text:
     from rich.text import Text
 
-    told = [f"{one.split} row {one.row}"]
-    told += [f"label {one.label}"] if one.label is not None else []
-    told += [f"domain {one.domain}"] if one.domain is not None else []
+    parts = [f"{one.split} row {one.row}"]
+    parts += [f"label {one.label}"] if one.label is not None else []
+    parts += [f"domain {one.domain}"] if one.domain is not None else []
     counted = f"{len(one.tokens)} tokens"
     if any(one.learned):
         counted += f", {sum(one.learned)} trained on"
-    return Text(_printable(" · ".join([*told, counted, *one.notes])))
+    return Text(_printable(" · ".join([*parts, counted, *one.notes])))
 
 
 def _marked(one: Shown, has_colour: bool) -> Text:

@@ -13,6 +13,7 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from distill.aggregation import Routed
 from distill.check import check
@@ -330,3 +331,34 @@ def test_a_router_of_experts_must_say_their_names(root: Path) -> None:
         ModelError, match="labels 0, 1, 2, those of the teachers are films, meals, too"
     ):
         check(parse(raw))
+
+
+def test_a_file_of_transfer_rows_does_not_hide_which_labels_the_data_has(
+    root: Path, tmp_path: Path
+) -> None:
+    table = pq.read_table(root / "stars.parquet").drop_columns(["split"])
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.drop_columns(["label"]), tmp_path / "transfer.parquet")
+    keys = {"path": str(tmp_path), "columns": {"text": "text", "label": "label", "split": None}}
+    with pytest.raises(InputError, match=r"the data has 1, 2: map them with teachers\[0\]"):
+        plan_of(root, "b-plain", data_keys=keys)
+
+
+def test_answers_that_were_read_at_padding_are_not_found_again(root: Path, tmp_path: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(root / "a")
+    pads = {}
+    for pad in (tokenizer.pad_token_id, tokenizer.pad_token_id + 1):
+        config = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            id2label={0: "no", 1: "yes"},
+            pad_token_id=pad,
+        )
+        folder = tmp_path / str(pad)
+        GPT2ForSequenceClassification(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (spec,) = guidance_of(plan_of(root, str(folder)), tmp_path / "cache").teachers
+        pads[pad] = spec.key.pooling
+    assert list(pads.values()) == ["", "mask"]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from distill.check import check
 from distill.config import parse
@@ -24,14 +24,17 @@ from distill.errors import ConfigError, TeacherAnswerError
 from distill.fit import Job, build_module, fit, load_best
 from distill.jobs import shown_to
 from distill.models.vocabulary import SharedTokens, shared_tokens
-from distill.records import Knobs
+from distill.moe.settings import OwnRouting
+from distill.records import Knobs, TeacherRequest
 from distill.sampling.settings import Decoding
 from distill.sampling.writing import write
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
-from distill.teachers.language import SAMPLE
+from distill.teachers.language import SAMPLE, Block, LanguageModel
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
+from distill.teachers.wires import DenseWire
+from distill.tempered import LEFT_OUT
 from distill.token_module import TokenModule
 from tests.sampling.test_fits import SKD, logged, sampled_job
 from tests.test_language_fit import job_of
@@ -235,3 +238,39 @@ def test_a_student_may_pad_with_a_token_that_its_teacher_has_no_embedding_of(
     assert rows.pad_id == N + 2
     with job.guidance.open(job.data, "test", 0) as stream:
         stream.fill(rows.rows("train"))
+
+
+def test_mass_outside_is_measured_where_logits_are_capped(tmp_path: Path) -> None:
+    """As Gemma 2 caps them: its logits of tokens that are left out are not what its head gives."""
+    spec = job_in(tmp_path, WIRES[0]).guidance.teachers[0]  # type: ignore[union-attr]
+    assert spec.shared is not None and N in spec.shared.left_out
+    config = Gemma2Config(
+        vocab_size=N + 4,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=3.0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = Gemma2ForCausalLM(config).eval()
+    ids_BT = torch.arange(1, 9)[None]
+    own_PV = model(input_ids=ids_BT).logits[0, :-1, : spec.shared.num_own].detach()
+    answers = LanguageModel(
+        model, spec.num_labels, "cpu", "float32", False, OwnRouting(), spec.shared
+    )
+    inputs = {"input_ids": ids_BT, "position_ids": torch.arange(8)[None]}
+    targets_BT = torch.arange(8)[None] < 7
+    rows_B = np.array([0])
+    request = TeacherRequest("r", rows_B, ids_BT.numpy(), targets_BT=targets_BT.numpy())
+    block = Block(inputs, targets_BT, rows_B)
+    ((logits_MPV, _),) = answers.said(block, request, DenseWire(dtype="float32"), OwnRouting())
+    assert (logits_MPV[..., list(spec.shared.left_out)] == LEFT_OUT).all()
+    outside = float(own_PV.softmax(-1)[:, list(spec.shared.outside)].sum(-1).mean())
+    assert answers.stats is not None
+    assert answers.stats.mass_outside == pytest.approx(outside, rel=1e-3) and outside > 0.05
+    # What judges and writes still leaves them out.
+    assert (model(input_ids=ids_BT).logits[..., spec.shared.left_out[0]] == -3.0).all()

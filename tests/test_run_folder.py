@@ -14,7 +14,7 @@ from distill.check import check
 from distill.config import parse
 from distill.errors import RunFolderError
 from distill.plan import Plan
-from distill.run_folder import RunFolder
+from distill.run_folder import RunFolder, identity
 from tests.toys import toy_experiment
 from tests.toys_language import language_experiment
 
@@ -85,3 +85,16 @@ def test_a_key_that_changes_a_language_models_blocks_is_named_itself(tmp_path: P
     raw["data"] |= {"max_length": 20}
     with pytest.raises(RunFolderError, match=r"data.max_length is 20 here, 24 there and 1 more:"):
         plan_of(raw)
+
+
+def test_a_map_of_labels_belongs_to_the_experiment_whatever_the_labels_are_called() -> None:
+    def of(labels: dict[str, str]) -> dict[str, Any]:
+        raw = {
+            "output": "out",
+            "data": {"path": "rows.csv"},
+            "teachers": [{"name": "a", "path": "teacher", "labels": labels}],
+            "student": {"tokenizer": "teacher"},
+        }
+        return identity(parse(raw), "fingerprint")
+
+    assert of({"secret": "yes", "token": "no"}) != of({"secret": "no", "token": "yes"})

@@ -84,7 +84,10 @@ def build_blocks(
     if corpus.kind == "messages":
         named = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
         # which the template writes
-        identity += [template_of(tokenizer, corpus.has_tools), named]
+        shown_by = template_of(tokenizer, corpus.has_tools)
+        identity += [shown_by, named]
+        if (other := template_of(tokenizer)) != shown_by:  # of the chats that have no tools
+            identity.append(other)
         if template.values:
             identity.append(template.values)
     key = _sha256([*identity, RULES] if corpus.kind == "messages" else identity)
@@ -263,7 +266,7 @@ class _Writer:
         chats = self.sequencer.chat_tokens
         if self.sequencer.num_corrected:
             identity = [*identity, "rules", RULES]
-        if chats is not None and (day := chats.day) is not None:
+        if chats is not None and (day := chats.day(self.corpus.has_tools)) is not None:
             identity = [*identity, "day", day]
         manifest = {
             "fingerprint": _sha256(identity),

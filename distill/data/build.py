@@ -21,6 +21,7 @@ from pyarrow import ipc
 from distill.config import SPLITS, Data
 from distill.data.columns import Splitter, values_in
 from distill.data.content import Content, content_of
+from distill.data.formats import Kept
 from distill.data.names import final_names, stripped
 from distill.data.refusals import Labels, Place, no_labels, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
@@ -127,7 +128,7 @@ class Builder:
         groups = (columns.domain, self.data.holdout.group)
         kept = kept._replace(groups=tuple(n for n in groups if n is not None))
         self._count_unread(files)
-        files = self._with_labels(files)
+        files = self._with_labels(files, names, kept)
         self.splitter = Splitter(self.data, self.only, files)
         with ExitStack() as stack:
             writers = [stack.enter_context(self._writer(split)) for split in SPLITS]
@@ -165,27 +166,26 @@ class Builder:
     def _spool(self, split: str) -> Path:
         return self.folder / f"{split}.spool"
 
-    def _with_labels(self, files: list[File]) -> list[File]:
+    def _with_labels(self, files: list[File], names: tuple[str, ...], kept: Kept) -> list[File]:
         """Without files of validation or test none of whose rows has a label, where those may be
         missing: the split is then cut from train."""
         if self.is_language_model or self.data.unlabelled == "error":
             return files
         for split in ("validation", "test"):
             named = [file for file in files if file.split == split]
-            if named and not any(self._has_label(file) for file in named):
+            if named and not any(self._has_label(file, names, kept) for file in named):
                 self.counts[f"{split}_without_labels"] = len(named)
                 files = [file for file in files if file.split != split]
         return files
 
-    def _has_label(self, file: File) -> bool:
-        name = self.data.columns.label
-        # With what else a row has: the file may have no column of labels.
-        others = [n for n in self.content.strings if n is not None and n != name]
+    def _has_label(self, file: File, names: tuple[str, ...], kept: Kept) -> bool:
+        """``names`` and ``kept``: all that is read of a row, of which it may have no label."""
+        name, given = self.data.columns.label, self.labels.given or ()
         return any(
-            label not in (None, "-1")
-            for batch in read_batches(file, (name, *others), self.content.kept)
+            label is not None and (label != "-1" or label in given)
+            for batch in read_batches(file, names, kept)
             if name in batch.schema.names
-            for label in stripped(batch.column(name).to_pylist(), Counter())
+            for label in stripped(batch.column(name).to_pylist(), Counter(), given)
         )
 
     def _sorted(
@@ -225,10 +225,11 @@ class Builder:
         for split, found in rows.items():
             if found:
                 into = "transfer" if split == MOVED else split
-                told = f"{file.uri}, rows without a label (data.unlabelled)"
-                self.sources[into][
-                    told if split == MOVED else self.splitter.source(split, batch, file)
-                ] = None
+                if split == MOVED:
+                    source = f"{file.uri}, rows without a label (data.unlabelled)"
+                else:
+                    source = self.splitter.source(split, batch, file)
+                self.sources[into][source] = None
                 columns = [list(column) for column in zip(*found, strict=True)]
                 named = dict(zip(self.spooled.names, columns, strict=True))
                 yield split, pa.RecordBatch.from_pydict(named, schema=self.spooled)
@@ -246,10 +247,13 @@ class Builder:
 
     def _move(self, writers: list[Any]) -> None:
         """Rows without a label into transfer, but for texts that validation or test also has."""
-        held = [self._keys(split) for split in ("validation", "test")] if self.is_moving else []
+        held = np.empty(0, np.uint64)
+        if self.is_moving:
+            held = np.sort(np.concatenate([self._keys("validation"), self._keys("test")]))
         for batch in _read(self._spool(MOVED)):
             keys = batch.column("key").to_numpy()
-            is_held = np.isin(keys, np.concatenate(held))
+            # Sorted once: np.isin would sort them for every batch.
+            is_held = np.searchsorted(held, keys, "left") < np.searchsorted(held, keys, "right")
             self.counts["unlabelled_held"] += int(is_held.sum())
             self.counts["unlabelled_moved"] += int((~is_held).sum())
             self._write(batch.filter(pa.array(~is_held)), TRANSFER, writers)
@@ -328,19 +332,23 @@ class Builder:
             )
         self.num_dropped += 1
 
-    def _finish(self, files: list[File]) -> None:
-        if not self.num_seen[SPLITS.index("train")] and any(
-            self.counts[n] for n in UNLABELLED_ROWS
-        ):
+    def _check_splits(self, files: list[File]) -> None:
+        """Raises DataError for a split that is needed and has no row."""
+        num_unlabelled = sum(self.counts[name] for name in UNLABELLED_ROWS)
+        if num_unlabelled and not self.num_seen[SPLITS.index("train")]:
             raise no_labels(files, self.data)
+        lost = self.num_dropped, num_unlabelled
         if not any(self.num_seen):
             # Of one split that a column names, it is the name that is wrong, not the file.
             is_named = len(self.needed) == 1 and self.data.columns.split is not None
             split = self.needed[0] if is_named else None
-            raise no_rows(files, self.num_dropped, split, self.data)
+            raise no_rows(files, *lost, split, self.data)
         for split in self.needed:
             if not self.num_seen[SPLITS.index(split)]:
-                raise no_rows(files, self.num_dropped, split, self.data)
+                raise no_rows(files, *lost, split, self.data)
+
+    def _finish(self, files: list[File]) -> None:
+        self._check_splits(files)
         self._count_shared()
         label_names = self.labels.final()
         domain_names, domain_of = self._domain_numbers()

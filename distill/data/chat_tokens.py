@@ -22,6 +22,7 @@ from distill.data.chats import calls_of, has_reasoning
 from distill.data.turns import (
     ANSWER,
     QUESTION,
+    TOOL,
     Turns,
     behind_empty_block,
     call,
@@ -66,7 +67,8 @@ class ChatTokens:
         self._name = "the chat template " + (
             "in data.chat_template" if template.text else f"of {tokenizer.name_or_path}"
         )
-        self._marks_itself = bool(_GENERATION.search(template_of(tokenizer)))
+        # Of chats without tools, and with them: a tokenizer may have a template for each.
+        self._marks = [bool(_GENERATION.search(template_of(tokenizer, t))) for t in (False, True)]
         self._refuse_bad_syntax()
         self._takes_strings = self._finds_strings()
         self._shows_tools = False  # not known yet
@@ -83,16 +85,19 @@ class ChatTokens:
         """Tokens that end a turn, besides the tokenizer's end-of-text token."""
         return tuple(end.token for end in self._turns.ends)
 
-    @property
-    def day(self) -> str | None:
-        """A rendering of today, where the template writes the date into chats; else None."""
-        if "strftime_now" not in template_of(self._tokenizer):
-            return None
+    def day(self, has_tools: bool) -> str | None:
+        """A rendering of today, where the template writes the date into chats; else None.
+        ``has_tools``: some of them have tools."""
         chat = [QUESTION, ANSWER]
-        today, undated = self._probed(chat), None
-        with suppress(Exception):  # it calls what is no function here
-            undated = self.applied(chat, None, {"strftime_now": ""})
-        return None if today == undated else today
+        for tools in [None, [TOOL]] if has_tools else [None]:
+            if "strftime_now" not in template_of(self._tokenizer, tools is not None):
+                continue
+            today, undated = self._probed(chat, tools), None
+            with suppress(Exception):  # it calls what is no function here
+                undated = self.applied(chat, tools, {"strftime_now": ""})
+            if today != undated:
+                return today
+        return None
 
     def of(self, chat: list[dict[str, Any]], row: int, tools: Any = None) -> list[Learnt]:
         """One sequence, or one for each of the assistant's messages; see the module.
@@ -114,7 +119,7 @@ class ChatTokens:
         raw = shown if shown.chat == chat and not tools else Renderings(self, chat, row)
         self._refuse_lost_tools(shown)
         own = [i for i, message in enumerate(shown.chat) if _is_trained_on(message)]
-        if self._marks_itself:
+        if self._marks[shown.tools is not None]:
             ids, marked = self._marked(shown)
             first = self._first(raw) if raw is not shown else (ids, _if_said(marked, raw.chat))
             return [(ids, self._by_marks(shown, own, marked.copy()))], first
@@ -149,7 +154,7 @@ class ChatTokens:
     def _first(self, shown: Renderings) -> Learnt | None:
         """By the first rules; None where they refuse the chat, or the template did."""
         try:
-            if self._marks_itself:
+            if self._marks[shown.tools is not None]:
                 ids, learnt = self._marked(shown)
                 return ids, _if_said(learnt, shown.chat)
             spans = self._first_spans(shown)
@@ -206,7 +211,7 @@ class ChatTokens:
                 return before + answered[place:]
         raise ModelError(
             f"{self._name} renders what is before {where} in another way "
-            "once it is there, so that its tokens cannot be told: mark them in the template with "
+            "once it is there, so that its tokens cannot be found: mark them in the template with "
             "{% generation %}, or name another in data.chat_template"
         )
 
@@ -303,7 +308,7 @@ class ChatTokens:
                 f"{self._name} is no Jinja template (line {error.lineno}: "
                 f"{error.message}): correct it, or name another in data.chat_template"
             ) from None
-        except Exception:  # what it refuses of a chat, a chat will tell
+        except Exception:  # what it refuses of this chat it need not refuse of the data's
             return
 
     def _refuse_lost_tools(self, shown: Renderings) -> None:

@@ -2,7 +2,7 @@
 
 A reader yields those of ``columns`` that the file has, in file order, in batches that bound memory.
 Values keep their type; see strings.py, numbers.py and chats.py for what becomes of them. ``kept``
-are the columns that are no strings: JSON, which has no types, is told so. A batch of rows that have
+are the columns that are no strings, which JSON itself does not say. A batch of rows that have
 none of ``columns`` has no columns, but rows. What a file says of its columns before its rows are
 read is its ``Header``.
 """

@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 class Labels:
-    """Numbers labels as they come, and remembers where each was first seen."""
+    """Numbers labels as they come, and records where each was first seen."""
 
     def __init__(self, names: tuple[str, ...] | None, is_evaluated: bool = False) -> None:
         """``names``: all labels in class order, where data.labels or the teachers give them.
@@ -122,7 +122,7 @@ class Labels:
             if first != label:
                 raise DataError(
                     f"the labels {first!r} ({self._places[first][1]}) and {label!r} "
-                    f"({self._places[label][1]}) are equal but for case: write them alike, or "
+                    f"({self._places[label][1]}) differ only in case: write them alike, or "
                     "list all labels, with both, in data.labels"
                 )
 
@@ -186,12 +186,17 @@ def absent_column(key: str, name: str, file: File) -> DataError:
 
 
 def no_rows(
-    files: list[File], num_dropped: int, split: str | None = None, data: Data | None = None
+    files: list[File], num_empty: int, num_unlabelled: int, split: str | None, data: Data
 ) -> DataError:
-    dropped = f" ({num_dropped} rows with empty text were dropped)" if num_dropped else ""
+    lost = [f"{num_empty} rows with empty text were dropped"] if num_empty else []
+    if num_unlabelled:
+        did = "dropped" if data.unlabelled == "drop" else "moved or dropped"
+        lost.append(f"{num_unlabelled} rows without a label were {did}, as data.unlabelled says")
+    dropped = f" ({'; '.join(lost)})" if lost else ""
     where = files[0].uri + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    if split is None or data is None:
-        return DataError(f"data.path: {where} holds no rows{dropped}: name a file with data")
+    if split is None:
+        way_out = "label some of them" if num_unlabelled else "name a file with data"
+        return DataError(f"data.path: {where} holds no rows{dropped}: {way_out}")
     named = next((file.uri for file in files if file.split == split), None)
     if named is not None and split != "train":
         way_out = f"{named} is named as this split: add rows to it, or leave it out of data.path"
@@ -202,7 +207,8 @@ def no_rows(
             "that is meant"
         )
     elif split == "train":
-        way_out = "lower data.holdout or add rows"
+        way_out = "label some of them, " if num_unlabelled else ""
+        way_out += "lower data.holdout or add rows"
     else:
         fraction = getattr(data.holdout, split)
         way_out = f"data.holdout.{split} is {fraction}: raise it or add rows"

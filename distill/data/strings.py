@@ -41,7 +41,7 @@ def as_strings(
         array = _integers(array, column, uri)
         kind = array.type
     if class_names is not None and pt.is_integer(kind):
-        numbers = array.fill_null(-1).to_numpy(zero_copy_only=False)
+        numbers = array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
         if ((numbers < -1) | (numbers >= len(class_names))).any():
             raise DataError(
                 f"data.path: column {column!r} of {uri} has a class outside its "

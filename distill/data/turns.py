@@ -27,6 +27,14 @@ _EMPTY = re.compile(rf"\s*(?:{_BLOCKS})\s*")
 PROBE, CALLED = "probeanswer", "probetool"
 QUESTION: dict[str, Any] = {"role": "user", "content": "probequestion"}
 ANSWER: dict[str, Any] = {"role": "assistant", "content": PROBE}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": CALLED,
+        "description": "probe",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
 
 
 def call(arguments: Any, name: str = CALLED) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from distill.models.labels import configured_map
 from distill.transform import LANGUAGES, TRANSFORMATIONS
 from distill.transform.text import TEXT_TRANSFORMATIONS
 from distill.variant import Section
+from distill.yaml_text import read_yaml
 
 Kind = Literal["c", "cpp", "java", "python", "text"]
 
@@ -118,7 +119,7 @@ def parse_settings(overrides: list[str]) -> Evaluation:
 def parse_labels(text: str) -> dict[str, str]:
     """``--teacher-labels``: a map of labels, as YAML; ConfigError for what is none."""
     try:
-        return configured_map(yaml.safe_load(text))
+        return configured_map(read_yaml(text))
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--teacher-labels {text!r}: {str(error).splitlines()[0]}") from None
 

@@ -228,8 +228,8 @@ def template(names: Sequence[str]) -> str:
 
 def shown(names: Sequence[str]) -> str:
     """The first names, and how many there are where that is not all."""
-    told = ", ".join(names[:SHOWN])
-    return told if len(names) <= SHOWN else f"{told}, … ({len(names)} labels)"
+    first = ", ".join(names[:SHOWN])
+    return first if len(names) <= SHOWN else f"{first}, … ({len(names)} labels)"
 
 
 def _numbers(names: Sequence[str]) -> tuple[int, ...] | None:

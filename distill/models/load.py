@@ -24,6 +24,8 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
@@ -219,6 +221,17 @@ def load_classifier(
     if not info.num_features:
         pool_by_mask(model, pad_id(load_tokenizer(folder)))
     return model
+
+
+def was_read_at_padding(folder: str | Path) -> bool:
+    """Whether a classifier is a decoder whose tokenizer pads with another token than the one that
+    config.json names: before pooling.py its rows in a batch were read at their padding."""
+    config = read_config(folder)
+    kind, own = config.model_type, getattr(text_config(config), "pad_token_id", None)
+    is_decoder = (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
+    return is_decoder and own is not None and own != pad_id(load_tokenizer(folder))
 
 
 def load_base_for_classification(

@@ -38,10 +38,10 @@ def check_quantised(folder: Path, config: PretrainedConfig, stored: Mapping[str,
 
     ``stored``: every tensor in the weight files, by name.
     """
-    told = quantisation(config)
-    if told is None:
+    written = quantisation(config)
+    if written is None:
         return
-    method = _method(told)
+    method = _method(written)
     shown = f"{folder} is quantised (quantization_config.quant_method {method})"
     if method not in (*_READS_NUMBERS, _BITSANDBYTES):
         known = ", ".join((*_READS_NUMBERS, _BITSANDBYTES))
@@ -49,7 +49,7 @@ def check_quantised(folder: Path, config: PretrainedConfig, stored: Mapping[str,
             f"{shown}, and transformers turns back into numbers only {known}: {_WAY_OUT}"
         )
     try:
-        settings = AutoQuantizationConfig.from_dict(_as_numbers(told))
+        settings = AutoQuantizationConfig.from_dict(_as_numbers(written))
         quantizer: Any = AutoHfQuantizer.from_config(settings, pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)
     except Exception as error:  # whatever a missing package or an odd setting ends in
@@ -60,19 +60,20 @@ def check_quantised(folder: Path, config: PretrainedConfig, stored: Mapping[str,
 
 def loading_options(config: PretrainedConfig) -> dict[str, Any]:
     """Of from_pretrained; the configuration is made to ask for numbers."""
-    told = quantisation(config)
-    if told is None:
+    written = quantisation(config)
+    if written is None:
         return {}
-    config.quantization_config = _as_numbers(told)
+    config.quantization_config = _as_numbers(written)
     # Else bitsandbytes takes a GPU that is there.
-    return {"device_map": {"": "cpu"}} if _method(told) == _BITSANDBYTES else {}
+    return {"device_map": {"": "cpu"}} if _method(written) == _BITSANDBYTES else {}
 
 
 def as_plain(model: Any, dtype: torch.dtype) -> PreTrainedModel:
     """The model without what it remembers of its quantisation, by which it would be saved so."""
     if getattr(model, "hf_quantizer", None) is not None:
         model = model.dequantize(dtype=dtype)
-    model = model.to(dtype)
+    for weight in model.parameters():  # not the buffers: positions in bfloat16 are no positions
+        weight.data = weight.data.to(dtype)
     part: Any
     for part in (model.config, text_config(model.config)):
         if getattr(part, "quantization_config", None) is not None:
@@ -82,14 +83,14 @@ def as_plain(model: Any, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def _method(told: Mapping[str, Any]) -> str:
-    if told.get("load_in_4bit") or told.get("load_in_8bit"):
+def _method(written: Mapping[str, Any]) -> str:
+    if written.get("load_in_4bit") or written.get("load_in_8bit"):
         return _BITSANDBYTES  # as of old folders, which do not name it
-    return str(told.get("quant_method"))
+    return str(written.get("quant_method"))
 
 
-def _as_numbers(told: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(told) if _method(told) == _BITSANDBYTES else {**told, "dequantize": True}
+def _as_numbers(written: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(written) if _method(written) == _BITSANDBYTES else {**written, "dequantize": True}
 
 
 def _check_scales(folder: Path, stored: Mapping[str, Stored]) -> None:

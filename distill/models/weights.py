@@ -60,11 +60,6 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
 
 
-def stored_shapes(folder: Path, allow_pickle: bool) -> dict[str, tuple[int, ...]]:
-    """Shapes of the floating-point tensors in the weight files, from their headers."""
-    return shapes_of_floats(stored_tensors(folder, allow_pickle))
-
-
 def stored_tensors(folder: Path, allow_pickle: bool) -> dict[str, Stored]:
     """All tensors in the weight files, from their headers."""
     found: dict[str, Stored] = {}

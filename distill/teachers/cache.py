@@ -51,6 +51,7 @@ _WORDS = {
     "cut": "another data.cut",
     "moe": "another moe.type",
     "shared": "a student with another tokenizer",
+    "pooling": "rows that were read at their padding",
 }
 
 
@@ -68,11 +69,13 @@ class TeacherKey:
     """Of mixtures of experts, which experts were asked."""
     shared: str = ""
     """Which of the teacher's columns are compared; empty: all of them."""
+    pooling: str = ""
+    """Where a decoder's rows are read, if older versions read them elsewhere; see pooling.py."""
 
     @property
     def told(self) -> dict[str, Any]:
         """As manifests keep it: without those that are what older versions did."""
-        older = {"cut": "head", "moe": "own", "shared": ""}
+        older = {"cut": "head", "moe": "own", "shared": "", "pooling": ""}
         return {k: value for k, value in asdict(self).items() if older.get(k) != value}
 
     @property

@@ -13,7 +13,7 @@ from distill.records import AnswerStats
 logger = logging.getLogger(__name__)
 
 MAX_MASS_OUTSIDE = 0.01
-"""Mean probability of tokens that the student does not share; more would be lost without a word."""
+"""Mean probability of tokens that the student does not share; more must not be lost silently."""
 NUM_ERRORS = 3
 """Standard errors by which a mean must be above that: the first answers are few positions."""
 
@@ -25,9 +25,9 @@ def knows_nothing(perplexity: float, num_tokens: int) -> bool:
 
 def knows_nothing_line(name: str, perplexity: float, num_tokens: int) -> str:
     return (
-        f"teacher {name!r} has a perplexity of {perplexity:,.0f} on the rows that it is asked "
-        f"about, of {num_tokens:,} tokens that it knows: its weights, its tokenizer or the data "
-        "are probably not those that were meant"
+        f"teacher {name!r} has a perplexity of {perplexity:,.0f} on the rows, with a vocabulary of "
+        f"{num_tokens:,} tokens: its weights, its tokenizer or the data are probably not the ones "
+        "that were meant"
     )
 
 
@@ -36,7 +36,8 @@ class Health:
     """Of all teachers, over all that they answered. Thread-safe."""
 
     is_data: bool = True
-    """Whether they are asked about the data set's rows: a student's first words are no test."""
+    """Whether they are queried about the data set's rows: what an untrained student generates is no
+    test."""
     _sums: dict[str, AnswerStats] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -35,10 +35,12 @@ from distill.tempered import LEFT_OUT
 from distill.variant import Dtype
 
 SAMPLE = 64
-"""Positions of a forward that are looked at: the logits of all would cost as much as the loss."""
+"""Positions of a forward that are measured: the logits of all would cost as much as the loss."""
 MIN_SPREAD = 1e-3
-"""Largest less smallest logit: of a model that has learnt anything it is some units at least."""
+"""Largest less smallest logit: of a trained model it is some units at least."""
 
+ALL = "_gives_all_logits"
+"""Attribute of a head whose left-out tokens keep their logits for now."""
 POSITIONS = 512
 """Positions of a language model whose logits are encoded at once: [P, V] is never whole."""
 
@@ -79,7 +81,7 @@ class LanguageModel:
         self._keeps_apart = keeps_apart(model)
         self._num_tokens = num_tokens
         self._shared = shared or SharedTokens(num_tokens, (), num_tokens)
-        # Also for judging and writing, and before any cap.
+        # For judging and writing too. A cap makes of it what no other token is below.
         self._left_out = torch.tensor(self._shared.left_out, dtype=torch.int64, device=device)
         if len(self._left_out):
             self._head.register_forward_hook(self._leave_out)
@@ -115,12 +117,12 @@ class LanguageModel:
         if wire.takes == "hidden":
             self.check_linear()
         said_MPX, usage = self._forward(block, request, moe)
-        self._look_at(said_MPX[0], block, request.request_id)
+        self._measure(said_MPX[0], block, request.request_id)
         if wire.takes == "hidden":
             yield said_MPX, usage
             return
         if not self._is_linear:
-            yield said_MPX[..., : self._num_tokens], usage
+            yield self._logits(said_MPX), usage
             return
         for block_MPH in said_MPX.split(max(1, POSITIONS // len(said_MPX)), dim=1):
             yield self._head(block_MPH)[..., : self._num_tokens], usage
@@ -158,8 +160,8 @@ class LanguageModel:
                 POSITIONS,
             )
 
-    def _look_at(self, said_PX: Tensor, block: Block, request_id: str) -> None:
-        """Add to ``stats``; raises TeacherAnswerError for logits that tell nothing."""
+    def _measure(self, said_PX: Tensor, block: Block, request_id: str) -> None:
+        """Add to ``stats``; raises TeacherAnswerError for logits that are broken or constant."""
         if len(said_PX) == 0:
             return
         ids_BT, targets_BT = block.inputs["input_ids"], block.targets_BT
@@ -199,8 +201,19 @@ class LanguageModel:
         bias_V = None if self._head.bias is None else self._head.bias[own]
         return linear(said_NX, self._head.weight[own], bias_V).float()
 
-    def _leave_out(self, head: Any, inputs: Any, logits: Tensor) -> Tensor:
+    def _leave_out(self, head: Any, inputs: Any, logits: Tensor) -> Tensor | None:
+        return None if getattr(head, ALL, False) else self._without_left_out(logits)
+
+    def _without_left_out(self, logits: Tensor) -> Tensor:
         return logits.index_fill(-1, self._left_out, LEFT_OUT)
+
+    def _all_logits(self, inputs: dict[str, Any]) -> Tensor:
+        """[B, T, V], also of the tokens that are left out, whose probability is measured."""
+        setattr(self._head, ALL, True)  # one head may serve several adapters, each with its hook
+        try:
+            return self.model(**inputs, use_cache=False).logits
+        finally:
+            setattr(self._head, ALL, False)
 
     def _forward(
         self, block: Block, request: TeacherRequest, moe: MoE
@@ -234,12 +247,14 @@ class LanguageModel:
         if self._is_linear:
             said_BTX = self._base(**inputs, use_cache=False).last_hidden_state
         else:
-            said_BTX = self.model(**inputs, use_cache=False).logits
+            said_BTX = self._all_logits(inputs)
         return said_BTX[targets_BT].unflatten(0, (num_passes, -1))
 
     def _logits(self, said_PX: Tensor) -> Tensor:
-        said_PX = self._head(said_PX) if self._is_linear else said_PX
-        return said_PX[..., : self._num_tokens]
+        if self._is_linear:
+            return self._head(said_PX)[..., : self._num_tokens]
+        logits_PV = said_PX[..., : self._num_tokens]
+        return self._without_left_out(logits_PV) if len(self._left_out) else logits_PV
 
     def _seeds(self, block: Block, request: TeacherRequest, num_passes: int) -> Tensor:
         return token_seeds(request.seed, num_passes, block.rows_B, request.num_tokens)

@@ -43,7 +43,7 @@ class Meter:
             known = self._usage.get(name)
             self._usage[name] = usage if known is None else known + usage
 
-    def looked_at(self, name: str, stats: AnswerStats) -> None:
+    def sampled(self, name: str, stats: AnswerStats) -> None:
         """Of a language model: what a sample of its positions shows."""
         with self._lock:
             known = self._stats.get(name)

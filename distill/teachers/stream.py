@@ -387,7 +387,7 @@ class TeacherStream:
         self._cache_of(name).put(name, missing_N, output.payload, counts_N)
         self._meter.used(name, output.usage)
         if output.stats is not None:
-            self._meter.looked_at(name, output.stats)
+            self._meter.sampled(name, output.stats)
             self._health.check(name, output.stats, self._widths[name])
         self._meter.received(
             name,

@@ -38,7 +38,9 @@ def masked(text: str) -> str:
 
 
 def is_secret_name(key: str) -> bool:
-    """Whether a dotted key names a secret: ``api_key``, ``s3.token``; not ``tokenizer``."""
+    """Whether a dotted key names a secret: ``api_key``, ``s3.token``; not ``tokenizer``, nor a
+    label in a map of labels (``teachers.0.labels.secret``)."""
+    key = key.partition(".labels.")[0]
     return not _SECRET_PARTS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
 
 
@@ -110,5 +112,5 @@ def written_tag(safe: str) -> str:
 
 def written_name(safe: str, tags: Mapping[str, str]) -> str:
     """The name of which ``safe`` was made, by the tags of its run."""
-    told = tags.get(written_tag(safe), "")
-    return told if told and safe_name(told) == safe else safe
+    written = tags.get(written_tag(safe), "")
+    return written if written and safe_name(written) == safe else safe

@@ -12,6 +12,7 @@ from stock_templates import TOOL, assistant, stock_tokenizer, user
 from distill.config import Data
 from distill.data.blocks import RULES, Blocks, build_blocks
 from distill.data.chat_template import ChatTemplate, chat_template_of
+from distill.data.chat_tokens import ChatTokens
 from distill.data.corpus import build_corpus
 from distill.data.tokens import fingerprint_of, load_tokenizer
 from distill.run_folder import identity
@@ -210,3 +211,39 @@ def test_arguments_reach_the_template(corpus_of, folder):
     blocks = [np.concatenate(list(b.column("rows", range(b.num_rows)))) for b in (dropped, kept)]
     two_turns = sum(len(row["messages"]) == 5 for row in rows)
     assert len(blocks[0]) == len(rows) + two_turns and len(blocks[1]) == len(rows)
+
+
+SCHEMA = {"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}
+DATED = "{{ strftime_now('%d %B %Y') }}" + CHATML
+
+
+def of_two_templates(folder, default, with_tools):
+    save_causal_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = {"default": default, "tool_use": with_tools}
+    tokenizer.save_pretrained(folder)
+
+
+def test_a_tokenizer_with_a_template_for_tools(tmp_path, data):
+    """Some rows are rendered by one and some by the other: both name the blocks."""
+    rows = [row | {"tools": [SCHEMA] if i % 2 else None} for i, row in enumerate(chat_rows(12))]
+    columns = {**COLUMNS["messages"], "tools": "tools"}
+    path = write(rows, tmp_path / "rows.jsonl")
+    corpus = build_corpus(data(path, columns=columns), is_language_model=True)
+    shows = "{{ tools | tojson if tools }}"
+    found = {}
+    pairs = {"plain": (CHATML, shows + CHATML), "other": (MARKED, shows + CHATML)}
+    pairs |= {"marked": (CHATML, shows + MARKED), "dated": (CHATML, shows + DATED)}
+    for name, templates in pairs.items():
+        of_two_templates(tmp_path / name, *templates)
+        found[name] = build_blocks(corpus, tmp_path / name, 2 * LENGTH)
+    fingerprints = {blocks.fingerprint for blocks in found.values()}
+    assert len(fingerprints) == len({blocks.folder for blocks in found.values()}) == len(pairs)
+    said = [m["content"] + "<eos>" for m in rows[1]["messages"] if m["role"] == "assistant"]
+    for name in ("other", "marked"):
+        tokenizer = load_tokenizer(tmp_path / name)
+        for tools in (None, [SCHEMA]):
+            ((ids, learnt),) = ChatTokens(tokenizer).of(rows[1]["messages"], 0, tools)
+            assert tokenizer.decode(np.array(ids)[learnt]) == "".join(said)
+    tokens = ChatTokens(load_tokenizer(tmp_path / "dated"))
+    assert tokens.day(has_tools=False) is None and tokens.day(has_tools=True) is not None

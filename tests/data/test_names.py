@@ -1,6 +1,7 @@
 """Labels and domains have one name whatever the format, and what is ambiguous is refused."""
 
 import datetime
+import json
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_names_equal_but_for_case(tmp_path: Path, data: Make) -> None:
     rows = make_rows()
     rows[4]["label"] = "Pos"  # a validation row
     path = write(rows, tmp_path / "rows.csv")
-    refused(data, path, "'pos' (row 1 of", "'Pos' (row 5 of", "but for case", "data.labels")
+    refused(data, path, "'pos' (row 1 of", "'Pos' (row 5 of", "only in case", "data.labels")
     names = ("neg", "pos", "Pos")
     assert build(data, path, labels=names).label_names == names
     write_saved(rows, tmp_path / "saved", list(names))  # the owner lists both
@@ -292,3 +293,17 @@ def test_the_plan_counts_names_that_lost_blanks(tmp_path: Path, data: Make) -> N
     config = data(write(rows, tmp_path / "rows.csv"))
     lines = source_lines(build_corpus(config))
     assert any("blanks" in line.what and line.size == "1" for line in lines)
+
+
+def test_class_names_of_unsigned_integers(tmp_path: Path, data: Make) -> None:
+    """As other writers than ``datasets`` store them; the row without a class has no label."""
+    features = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}
+    metadata = json.dumps({"info": {"features": features}}).encode()
+    numbers = pa.array([0, 1, None] * 40, pa.uint8())
+    table = pa.table({"text": [f"text {i}" for i in range(120)], "label": numbers})
+    parquet.write_table(
+        table.replace_schema_metadata({b"huggingface": metadata}), tmp_path / "rows.parquet"
+    )
+    settings = {"columns": {"split": None, "domain": None}, "unlabelled": "drop"}
+    corpus = build_corpus(data(tmp_path / "rows.parquet", **settings))
+    assert corpus.label_names == ("neg", "pos") and corpus.counts == {"unlabelled_dropped": 40}

@@ -158,3 +158,49 @@ def test_what_is_evaluated_needs_labels(tmp_path, data):
         with pytest.raises(DataError, match=told) as caught:
             build_corpus(data(path, **settings), only="test")
         assert "unlabelled" not in str(caught.value)
+
+
+def _named_files(folder, test_rows):
+    rows = _rows()
+    write(rows[:80], folder / "train.csv")
+    write(test_rows(rows[80:]), folder / "test.csv")
+    return folder
+
+
+def test_a_test_file_without_the_column_of_labels_counts_as_missing(tmp_path, data):
+    folder = _named_files(
+        tmp_path / "f", lambda rows: [{k: v for k, v in r.items() if k != "label"} for r in rows]
+    )
+    corpus = build_corpus(data(folder, columns={"split": None}, unlabelled="drop"))
+    assert corpus.counts == {"test_without_labels": 1}
+    assert _texts(corpus, "test") < {row["text"] for row in _rows()[:80]}
+
+
+@pytest.mark.parametrize("name", ["-1", "nan"])
+def test_a_test_file_with_a_given_label_alone_is_read(name, tmp_path, data):
+    rows = [{**row, "label": (name, "1")[i % 2]} for i, row in enumerate(_rows())]
+    write(rows[:80], tmp_path / "f" / "train.csv")
+    write(rows[80::2], tmp_path / "f" / "test.csv")
+    settings = {"columns": {"split": None}, "unlabelled": "drop", "labels": [name, "1"]}
+    corpus = build_corpus(data(tmp_path / "f", **settings))
+    assert _texts(corpus, "test") == {row["text"] for row in rows[80::2]}
+    assert corpus.counts == {}
+
+
+def test_refusals_say_what_became_of_rows_without_a_label(tmp_path, data):
+    settings = {"columns": {"split": None}, "unlabelled": "transfer"}
+    path = write([{**row, "label": None} for row in _rows(30)], tmp_path / "rows.csv")
+    for unlabelled in ("transfer", "drop"):
+        told = (
+            rf"no row for the train split has a label .* data\.unlabelled is {unlabelled}: correct"
+        )
+        with pytest.raises(DataError, match=told):
+            build_corpus(data(path, **settings | {"unlabelled": unlabelled}))
+    rows = make_rows()
+    rows[4]["label"] = None  # of validation, by its column: transfer would not move it
+    path = write(rows, tmp_path / "split.csv")
+    for unlabelled in ("error", "transfer"):
+        with pytest.raises(
+            DataError, match=r"label it, or set data\.unlabelled=drop to leave such"
+        ):
+            build_corpus(data(path, unlabelled=unlabelled))

@@ -184,3 +184,11 @@ def test_a_skewed_router_is_evened_out() -> None:
     assert before > 0.9
     assert without > 0.7
     assert with_it < 0.6, "OWN of NUM_EXPERTS, evenly, are 0.5"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_that_are_computed_again_change_no_gradient(family: str) -> None:
+    batch = batch_of([[9], [4], [6]])
+    saving = student(family)
+    saving.activation_checkpointing_enable({"use_reentrant": False})
+    assert torch.equal(gradient_of(saving, batch), gradient_of(student(family), batch))

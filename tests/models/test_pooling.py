@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,15 @@ from transformers import (
 from distill.data.encode import padded
 from distill.data.tokens import fingerprint_of, load_tokenizer
 from distill.models.language import load_language_model
-from distill.models.load import load_base_for_classification, load_classifier
+from distill.models.load import (
+    load_base_for_classification,
+    load_classifier,
+    was_read_at_padding,
+)
 from distill.models.tokenizer import pad_id
 from distill.records import TeacherRequest
 from distill.student.export import ModelCard, export
+from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 
 EOS = 0
@@ -117,6 +123,18 @@ def test_with_a_padding_id_as_transformers_reads_it(family: str, pad: int, tmp_p
         torch.testing.assert_close(batched(model, fill), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("pad", "is_other"), [(EOS, False), (None, False), (5, True), (-1, True)])
+def test_answers_that_were_read_at_padding_are_told_from_new_ones(
+    pad: int | None, is_other: bool, tmp_path: Path
+) -> None:
+    """By the keys of caches; where nothing was wrong they stay."""
+    save_classifier(tmp_path / "decoder", "gpt2", pad=pad)
+    assert was_read_at_padding(tmp_path / "decoder") is is_other
+    key = TeacherKey("w", "d", "t", "dense/float32", 16)
+    assert "pooling" not in key.told
+    assert key.fingerprint != replace(key, pooling="mask").fingerprint
+
+
 def test_a_teacher_answers_unequal_rows(tmp_path: Path) -> None:
     save_classifier(tmp_path, "gpt2", pad_token=None)
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token is None
@@ -169,6 +187,7 @@ def test_an_encoder_is_left_as_it_is(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
     model: Any = load_classifier(tmp_path)
     assert not model._forward_pre_hooks and not model.classifier._forward_hooks
+    assert not was_read_at_padding(tmp_path)
 
 
 def test_a_tokenizer_without_padding_is_one_that_pads_with_its_end(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_an_fp8_language_model_is_the_numbers_it_stands_for(family: str, tmp_pat
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     half = load_language_model(tmp_path, "bfloat16")
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    # Frequencies of rotary positions stay float32: in bfloat16 the far ones would be others.
+    buffers = dict(load_language_model(tmp_path / "plain", "bfloat16").named_buffers())
+    for name, values in half.named_buffers():
+        assert values.dtype == buffers[name].dtype and torch.equal(values, buffers[name])
 
 
 def test_the_text_part_of_an_fp8_multimodal_model(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Whether language models can read the rows: in the student's tokens, or in their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from distill.config import Experiment, Serving
+from distill.data.alignment import for_teacher
+from distill.data.blocks import Blocks
+from distill.data.emitted import emitted_id, emitted_text
+from distill.errors import ConfigError
+from distill.models.language import LanguageInfo
+from distill.models.tokenizer import load_tokenizer
+from distill.models.vocabulary import WAY_OUT, differing, quoted, speak_alike
+
+Served = Mapping[str, tuple[str, LanguageInfo, Serving]]
+"""Models by key: folder, what it says of itself, and how it is served."""
+
+
+def check_one_tokenizer(trial: Experiment, served: Served, tokenizer: str) -> None:
+    """Of a trial that shares its teachers with others, which show them tokens of their own."""
+    for key, (folder, _, _) in served.items():
+        if not speak_alike(tokenizer, folder):
+            raise ConfigError(
+                f"search.space.objective.type {trial.objective.type}: the tokenizer of {key} "
+                f"({folder}) has other added tokens than the student's ({tokenizer}), "
+                "and other trials show each teacher its own tokens: search over objectives that "
+                "cross tokenizers alone, or over others alone"
+            )
+
+
+def check_aligned(experiment: Experiment, served: Served, tokenizer: str, blocks: Blocks) -> None:
+    """Teachers in other tokens can read the same texts; aligns them, once. Those in nearly the same
+    tokens can read the very blocks."""
+    for key, (folder, info, _) in served.items():
+        if not experiment.objective.crosses_tokenizers:
+            _check_emitted(key, folder, tokenizer, blocks)
+            continue
+        if not speak_alike(tokenizer, folder):
+            longest = for_teacher(blocks, folder).longest
+            if longest > info.max_positions:
+                raise ConfigError(
+                    f"{key} has {info.max_positions} positions, and its own tokenizer makes "
+                    f"{longest} tokens of a text of data.max_length {experiment.data.max_length}: "
+                    "lower it, or give another teacher"
+                )
+
+
+def _check_emitted(key: str, folder: str, tokenizer: str, blocks: Blocks) -> None:
+    """No row holds an added token that student and teacher do not share."""
+    added = differing(load_tokenizer(tokenizer), load_tokenizer(folder))
+    if not added:
+        return
+    # Only texts can be shown to a teacher in tokens of its own.
+    way_out = WAY_OUT if blocks.kind == "text" else "use a teacher with the student's tokenizer"
+    if blocks.kind == "messages":
+        way_out += ", or a chat template without it"
+    found = emitted_id(blocks, added)
+    if found is not None:
+        ours, theirs = added[found]
+        meaning = f"is {quoted(theirs)} to the teacher's ({folder})"
+        if ours == theirs:
+            meaning = f"the teacher's ({folder}) matches in texts by other rules (added_tokens)"
+        raise ConfigError(
+            f"{key}: the rows hold {quoted(ours)}, id {found} of the student's tokenizer "
+            f"({tokenizer}), which {meaning}: {way_out}"
+        )
+    text = emitted_text(blocks, [theirs for _, theirs in added.values() if theirs])
+    if text is not None:
+        raise ConfigError(
+            f"{key}: the rows hold the text {text!r}, one token of the teacher's tokenizer "
+            f"({folder}) and several of the student's ({tokenizer}): {way_out}"
+        )
