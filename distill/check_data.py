@@ -15,8 +15,8 @@ COUNTED = {
     "unlabelled_dropped": "without a label: dropped",
     "validation_without_labels": "validation files without a label: left out",
     "test_without_labels": "test files without a label: left out",
-    "split_unread": "files with a column split that data.columns.split does not name",
-    "tools_unread": "files with a column tools that data.columns.tools does not name",
+    "split_unread": "column split is there and not read: data.columns.split does not name it",
+    "tools_unread": "column tools is there and not read: data.columns.tools does not name it",
     "held_out_pooled": "files named validation or test, pooled: none is named train",
 }
 """What a count of ``Corpus.counts`` is about."""

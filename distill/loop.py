@@ -242,7 +242,8 @@ def _refuse_divergence(name: str, value: float, step: int) -> None:
 
 
 def _finite(metrics: dict[str, float], step: int) -> dict[str, float]:
-    """What is selected by, reported to schedulers of trials, and written down."""
+    """The metrics as they are; TrainingError where one is not finite: weights are selected, and
+    trials stopped, by them."""
     for name, value in metrics.items():
         _refuse_divergence(name, value, step)
     return metrics

@@ -65,8 +65,8 @@ def evaluate_language(
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
     exported = merged(module.student)
-    told = card(plan, student.guidance, metrics)
-    export(exported, student.data.tokenizer, run.student, told, chat=student.data.chat)
+    model_card = card(plan, student.guidance, metrics)
+    export(exported, student.data.tokenizer, run.student, model_card, chat=student.data.chat)
     histories = {job.name: history(job) for job in [student, *baselines]}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)

@@ -130,6 +130,11 @@ class Builder:
         self._count_unread(files)
         files = self._with_labels(files, names, kept)
         self.splitter = Splitter(self.data, self.only, files)
+        self.is_split_by_text = (
+            columns.split is None
+            and self.data.holdout.group is None
+            and all(file.split is None for file in files)
+        )
         with ExitStack() as stack:
             writers = [stack.enter_context(self._writer(split)) for split in SPLITS]
             moved = stack.enter_context(self._writer(MOVED))
@@ -150,15 +155,18 @@ class Builder:
         self._finish(files)
 
     def _count_unread(self, files: list[File]) -> None:
-        """Files whose names or columns say what nothing here reads: it may have been meant."""
+        """Names of files and columns that nothing here reads, though they may have been meant.
+
+        Columns are those of the first file: to open all of them would take long.
+        """
         columns = self.data.columns
         if self.only is not None:
             return
         if columns.split is None and all(file.split is None for file in files):
             self.counts["held_out_pooled"] = num_held_out(files, self.data.splits)
-            self.counts["split_unread"] = sum("split" in column_names(file) for file in files)
+            self.counts["split_unread"] = int("split" in column_names(files[0]))
         if columns.messages is not None and columns.tools is None:
-            self.counts["tools_unread"] = sum("tools" in column_names(file) for file in files)
+            self.counts["tools_unread"] = int("tools" in column_names(files[0]))
 
     def _writer(self, split: str) -> Any:
         return ipc.new_stream(str(self._spool(split)), self.spooled)
@@ -317,8 +325,11 @@ class Builder:
         return np.concatenate(found) if found else np.empty(0, np.uint64)
 
     def _count_shared(self) -> None:
-        """Rows of validation and test whose text is trained on."""
-        if self.only is None:
+        """Rows of validation and test whose text is trained on.
+
+        Where the text's own hash decides there is none, and the spools are not read for it.
+        """
+        if self.only is None and not self.is_split_by_text:
             trained = np.concatenate([self._keys("train"), self._keys("transfer")])
             for split in ("validation", "test"):
                 shared = np.isin(self._keys(split), trained)

@@ -13,7 +13,7 @@ from distill.data.tokens import load_tokenizer
 
 
 def emitted_id(blocks: Blocks, ids: Collection[int]) -> int | None:
-    """One of these ids that stands in a block of any split, None if none does."""
+    """One of these ids that is in a block of any split; None if none is."""
     wanted = np.array(sorted(ids), np.int64)
     for block_ids, _ in _sequences(blocks):
         if len(found := np.intersect1d(block_ids, wanted)):
@@ -22,7 +22,7 @@ def emitted_id(blocks: Blocks, ids: Collection[int]) -> int | None:
 
 
 def emitted_text(blocks: Blocks, texts: Collection[str]) -> str | None:
-    """One of these texts that stands in a sequence of any split, whatever tokens it is made of."""
+    """One of these texts that is in a sequence of any split, however tokenised; None if none is."""
     tokenizer: Any = load_tokenizer(blocks.tokenizer_folder)
     for block_ids, cuts in _sequences(blocks):
         for ids in np.split(block_ids, cuts):

@@ -1,9 +1,9 @@
 """Which split a data file is in, by the words of its path below ``data.path``.
 
 The words are the split keywords of Hugging Face ``datasets``, so that a data set is read as its
-owner split it. They are looked for in folder names (the innermost first), then in the file's name;
-test.csv in a folder that says train is refused. They count only where some file is named as train:
-a lone file, or a folder of parts, has no split.
+owner split it. They are searched in folder names (the innermost first), then in the file's name;
+test.csv in a folder named train is refused. They apply only where some file is named as train: a
+single file, or a folder of parts, has no split.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from distill.config import SPLITS, Data, Holdout, SplitNames
 from distill.data.source import File
@@ -27,21 +28,21 @@ HELD_OUT = ("validation", "test")
 
 
 def assign_splits(files: list[File], data: Data) -> list[File]:
-    """The files, each with the split that its name says, or None for all of them.
+    """The files, each with the split in its name, or None for all of them.
 
     A column of splits (``data.columns.split``) wins: then only folders of a saved DatasetDict,
-    which may lack that column, are assigned. Values of ``data.splits`` are looked for before the
-    keywords. Raises DataError for a name that says two splits, and for one that says none beside
-    others that do.
+    which may lack that column, are assigned. Values of ``data.splits`` are searched before the
+    keywords. Raises DataError for a name with two splits, and for one without any where other files
+    have one.
     """
     is_saved = any(file.split is not None for file in files)
     if data.columns.split is not None and not is_saved:
         return files
     # A file that is named by itself has no path below ``data.path``.
     names = [file.split or file.below for file in files]
-    splits = [split_in(name, data.splits, file) for name, file in zip(names, files, strict=True)]
-    if not is_saved and "train" not in splits:
+    if not is_saved and not any("train" in _named_in(n, data.splits).splits for n in names):
         return files
+    splits = [split_in(name, data.splits, file) for name, file in zip(names, files, strict=True)]
     if None in splits:
         named = [file for file, split in zip(files, splits, strict=True) if split is not None]
         raise _unnamed(files[splits.index(None)], named)
@@ -49,43 +50,66 @@ def assign_splits(files: list[File], data: Data) -> list[File]:
 
 
 def split_in(path: str, names: SplitNames, file: File) -> str | None:
-    """The split that ``path``, relative, says; None where it says none."""
-    *folders, last = path.split("/")
-    given = {s: (getattr(names, s),) for s in SPLITS if getattr(names, s) != s}
-    for words in (given, KEYWORDS):
-        for part in [*reversed(folders), last]:
-            found = [split for split, these in words.items() if _has_word(part, these)]
-            if found == ["train", "transfer"]:  # train-unlabeled: train rows, without labels
-                return "transfer"
-            if len(found) > 1:
-                raise DataError(
-                    f"data.path: the name {part!r} of {file.uri} says {' and '.join(found)}: "
-                    f"rename it, or give a value of its own, such as data.splits.{found[0]}="
-                    f"{part.split('.')[0]}"
-                )
-            if found:
-                if words is KEYWORDS and part is not last and found[0] in TRAINED:
-                    _check_held_out(last, part, found[0], file)
-                return found[0]
-    return None
+    """The split that a relative ``path`` names; None where it names none.
+
+    Raises DataError where it names two, or where test.csv is in a folder named train.
+    """
+    named = _named_in(path, names)
+    if len(named.splits) > 1:
+        raise DataError(
+            f"data.path: {named.part!r} in the path {file.uri} names two splits, "
+            f"{' and '.join(named.splits)}: rename it, or set the one that is meant, such as "
+            f"data.splits.{named.splits[0]}={_stem(named.part)}"
+        )
+    if not named.splits:
+        return None
+    (split,) = named.splits
+    if named.is_folder and named.is_keyword and split in TRAINED:
+        _check_held_out(path.rpartition("/")[2], named.part, split, file)
+    return split
 
 
 def num_held_out(files: Iterable[File], names: SplitNames) -> int:
-    """How many of the files are named validation or test."""
-    splits = [split_in(file.below, names, file) for file in files]
-    return sum(split in HELD_OUT for split in splits)
+    """How many of the files are named validation or test, and not train too."""
+    found = [_named_in(file.below, names).splits for file in files]
+    return sum(bool(splits) and set(splits) <= set(HELD_OUT) for splits in found)
+
+
+class _Named(NamedTuple):
+    """What names splits in a path."""
+
+    part: str
+    """A folder, or the file's name."""
+    splits: list[str]
+    """More than one is a fault; [] where nothing names one."""
+    is_folder: bool
+    is_keyword: bool
+    """Else it is a value of ``data.splits``."""
+
+
+def _named_in(path: str, names: SplitNames) -> _Named:
+    *folders, last = path.split("/")
+    given = {s: (getattr(names, s),) for s in SPLITS if getattr(names, s) != s}
+    for words in (given, KEYWORDS):
+        for i, part in enumerate([*reversed(folders), last]):
+            found = [split for split, these in words.items() if _has_word(part, these)]
+            if found == ["train", "transfer"]:  # train-unlabeled: train rows, without labels
+                found = ["transfer"]
+            if found:
+                return _Named(part, found, i < len(folders), words is KEYWORDS)
+    return _Named(last, [], False, False)
 
 
 def _check_held_out(name: str, folder: str, trained: str, file: File) -> None:
-    """Raises DataError for test.csv in a folder that says train: it would be trained on."""
+    """Raises DataError for test.csv in a folder named train: it would be trained on."""
     for split in HELD_OUT:
         if _has_word(name, KEYWORDS[split]):
             stem = _stem(name)
             # A value that is the split's own name is no other word for it.
             way_out = "" if stem == split else f", or set data.splits.{split}={stem}"
             raise DataError(
-                f"data.path: the folder {folder!r} of {file.uri} says {trained}, and the file's "
-                f"name says {split}: rename the one that is wrong{way_out}"
+                f"data.path: {file.uri} is named as {split}, and its folder {folder!r} as "
+                f"{trained}: rename the one that is wrong{way_out}"
             )
 
 
@@ -116,8 +140,8 @@ def remaining_holdout(data: Data, files: Iterable[File]) -> Holdout:
 
 
 def given_fractions(holdout: Holdout) -> list[str]:
-    """Splits whose fraction somebody wrote down."""
-    # A configuration that was written out again, as into a run folder, sets all fields.
+    """Splits whose fraction the configuration sets."""
+    # A saved configuration, such as that of a run folder, sets all fields.
     is_whole = holdout.model_fields_set == set(Holdout.model_fields)
     return [
         split
@@ -141,13 +165,13 @@ def _unnamed(file: File, named: list[File]) -> DataError:
         known = "; ".join(f"{split}: {', '.join(words)}" for split, words in KEYWORDS.items())
         return DataError(
             f"data.path: the split of {file.uri} is {file.split!r}, which is no known name "
-            f"({known}): say which split it is, such as data.splits.validation={file.split}"
+            f"({known}): set which split it is, such as data.splits.validation={file.split}"
         )
-    beside = f", and the name of {named[0].uri} beside it does" if named else ""
+    others = f", as {named[0].uri} has" if named else ""
     return DataError(
-        f"data.path: the name of {file.uri} says no split{beside}: rename it, give a word of its "
-        f"name in data.splits, such as data.splits.test={_stem(file.below)}, or leave it out: "
-        "name the files to be read in data.path"
+        f"data.path: {file.uri} has no split in its name{others}: rename it, set a word of its "
+        f"name in data.splits, such as data.splits.test={_stem(file.below)}, or leave it out by "
+        "listing the files to read in data.path"
     )
 
 

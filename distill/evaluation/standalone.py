@@ -108,8 +108,8 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
         teacher = beside(student, teacher)
     listener.say("reading the data")
     corpus = _corpus(request, student.parts[0])
-    if told := pooled_splits(request.source):
-        listener.say(told)
+    if warning := pooled_splits(request.source):
+        listener.say(warning)
     task = _task(request.source, corpus, student, listener)
     if teacher is not None:
         _check_oracle(teacher, corpus, request.source)
@@ -216,19 +216,19 @@ def _corpus(request: Request, part: Part) -> Corpus:
 
 
 def pooled_splits(source: Source) -> str | None:
-    """That files of several splits are measured as one, where their names say so."""
+    """A message where files named as several splits are measured as one; else None."""
     if source.split_column is not None:
         return None
     named: set[str | None] = set()
     for file in find_files(source.path):
-        with suppress(DataError):  # a name that says two
+        with suppress(DataError):  # a name with two splits
             named.add(split_in(file.split or file.below, SplitNames(), file))
     splits = [split for split in SPLITS if split in named]
     if len(splits) < 2:
         return None
     return (
-        f"the rows of all files are measured, of {' and '.join(splits)}: for one split name its "
-        "files in --data"
+        f"the rows of all files are measured, those of {' and '.join(splits)}: to measure one "
+        "split, give its files in --data"
     )
 
 

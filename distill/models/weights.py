@@ -85,7 +85,7 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def shapes_of_floats(stored: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
-    """Of 16 bits and more: quantised numbers are told apart."""
+    """Shapes of the floating-point tensors of 16 bits or more; smaller ones are quantised."""
     return {name: tensor.shape for name, tensor in stored.items() if tensor.dtype in _FLOATS}
 
 

@@ -67,6 +67,9 @@ def test_without_a_train_file_names_say_nothing(tmp_path, data):
     names = {"train": "a.csv", "validation": "b-val.csv", "test": "c.csv"}
     corpus = build_corpus(data(_write(tmp_path / "f", names), columns={"split": None}))
     assert corpus.fingerprint == reference.fingerprint
+    two = {"train": "a.csv", "validation": "dev-test.csv", "test": "c.csv"}  # no fault here either
+    corpus = build_corpus(data(_write(tmp_path / "g", two), columns={"split": None}))
+    assert corpus.num_rows == reference.num_rows and corpus.counts == {"held_out_pooled": 1}
     lone = build_corpus(data(write(make_rows(), tmp_path / "test.csv"), columns={"split": None}))
     assert lone.num_rows == 120 and len(lone.rows("train")) > 80
 
@@ -102,11 +105,13 @@ def test_a_fraction_beside_a_file_for_its_split_is_refused(tmp_path, data):
 def test_a_file_without_a_split_beside_others_is_refused(tmp_path, data):
     folder = _write(tmp_path / "f", PLAIN)
     write(_rows()["train"], folder / "extra.jsonl")
-    with pytest.raises(DataError, match=r"extra\.jsonl says no split.*dev\.jsonl.*data\.splits"):
+    with pytest.raises(
+        DataError, match=r"extra\.jsonl has no split .*, as \S+dev\.jsonl.*data\.splits"
+    ):
         build_corpus(data(folder, columns={"split": None}))
     named = build_corpus(data(folder, columns={"split": None}, splits={"transfer": "extra"}))
     assert len(named.rows("transfer")) == 60
-    with pytest.raises(DataError, match=r"'dev-test\.jsonl'.* says validation and test"):
+    with pytest.raises(DataError, match=r"'dev-test\.jsonl' in .* names two splits, validation"):
         write(_rows()["train"], folder / "dev-test.jsonl")
         build_corpus(data(folder, columns={"split": None}, splits={"transfer": "extra"}))
 
@@ -174,7 +179,7 @@ def test_words_of_a_path(path, split, tmp_path):
 )
 def test_a_held_out_file_in_a_folder_that_is_trained_on_is_refused(name, told, tmp_path, data):
     folder = _write(tmp_path / "f", {"train": "train-small/train-0.csv", "test": name})
-    message = rf"the folder '\S+' of \S+ says \w+, and the file's name says {told}: .*"
+    message = rf"is named as {told}, and its folder '\S+' as \w+: .*"
     with pytest.raises(DataError, match=rf"{message}data\.splits\.{told}=(test-0|dev)$"):
         build_corpus(data(folder, columns={"split": None}))
     stem = Path(name).stem
@@ -197,5 +202,19 @@ def test_a_column_of_splits_that_is_not_named_is_told(tmp_path, data):
     corpus = build_corpus(data(path, columns={"split": None}))
     assert corpus.counts["split_unread"] == 1
     told = [line.what for line in source_lines(corpus) if "data.columns.split" in line.what]
-    assert told == ["files with a column split that data.columns.split does not name"]
+    assert told == ["column split is there and not read: data.columns.split does not name it"]
     assert "split_unread" not in build_corpus(data(path)).counts
+
+
+def test_texts_are_counted_wherever_their_own_hash_does_not_decide(tmp_path, data):
+    rows = make_rows()
+    rows[5]["text"] = rows[0]["text"]  # test and train, by the column
+    assert build_corpus(data(write(rows, tmp_path / "column.csv"))).counts == {"test_in_train": 1}
+    grouped = [{**row, "text": "alike", "doc": f"doc {i}"} for i, row in enumerate(make_rows())]
+    settings = {"columns": {"split": None}, "holdout": {"group": "doc"}}
+    corpus = build_corpus(data(write(grouped, tmp_path / "group.parquet"), **settings))
+    assert corpus.counts["test_in_train"] == len(corpus.rows("test")) > 0
+    alike = [{**row, "text": row["text"][:7]} for row in make_rows()]  # by the hash: none is shared
+    by_text = build_corpus(data(write(alike, tmp_path / "text.csv"), columns={"split": None}))
+    assert not {"test_in_train", "validation_in_train"} & by_text.counts.keys()
+    assert not set(by_text.texts("test")) & set(by_text.texts("train"))

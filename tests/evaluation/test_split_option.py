@@ -21,6 +21,7 @@ def test_files_of_several_splits_are_told(tmp_path: Path) -> None:
     for name in ("train", "test"):
         (tmp_path / f"{name}.csv").write_text("text,label\na,b\n")
     told = pooled_splits(Source(str(tmp_path)))
-    assert told is not None and "of train and test: for one split name its files" in told
+    assert told is not None
+    assert "those of train and test: to measure one split, give its files in --data" in told
     assert pooled_splits(Source(str(tmp_path), split_column="split")) is None
     assert pooled_splits(Source(str(tmp_path / "test.csv"))) is None
