@@ -1,0 +1,6 @@
+"""``python -m distill.cli``: the command line."""
+
+from distill.cli import main
+
+if __name__ == "__main__":
+    main()
