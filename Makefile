@@ -1,6 +1,6 @@
 # distill. `make` lists the targets.
 #
-#   make quickstart PYTHON=python3.12     another interpreter (3.11 or 3.12)
+#   make quickstart PYTHON=python3.13     another interpreter (3.11 to 3.14)
 #   make test PYTEST_ARGS='-m "not slow"' arguments for pytest (the last -m counts)
 #
 # The environment is kept until requirements.lock or pyproject.toml change.
@@ -33,20 +33,20 @@ RUNTIME := $(VENV)/.runtime-$(KEY)
 DEV := $(VENV)/.dev-$(KEY)
 OPS := $(VENV)/.ops-$(KEY)
 
-IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 BUILD_OP := from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load(verbose=False)
 
 # Shell: sets $$python to the first usable interpreter, or ends with what to do.
 define FIND_PYTHON
 	python=; \
-	for name in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python); do \
+	for name in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3.14 python3 python); do \
 		if "$$name" -c '$(IS_USABLE)' >/dev/null 2>&1; then python=$$name; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "distill needs Python 3.11 or 3.12 with the venv module, and found" \
-			"$(if $(PYTHON),that $(PYTHON) is not,neither on PATH)." >&2; \
+		echo "distill needs Python 3.11 to 3.14 with the venv module, and found" \
+			"$(if $(PYTHON),that $(PYTHON) is not,none of them on PATH)." >&2; \
 		echo "Install one (Debian, Ubuntu: apt install python3.11 python3.11-venv)," \
-			"or name it: make $(or $(firstword $(MAKECMDGOALS)),quickstart) PYTHON=/path/to/python3.12" >&2; \
+			"or name it: make $(or $(firstword $(MAKECMDGOALS)),quickstart) PYTHON=/path/to/python3.13" >&2; \
 		exit 1; \
 	fi
 endef
