@@ -3,7 +3,8 @@
 #   make quickstart PYTHON=python3.13     another interpreter (3.11 to 3.14)
 #   make test PYTEST_ARGS='-m "not slow"' arguments for pytest (the last -m counts)
 #
-# The environment is kept until requirements.lock or pyproject.toml change.
+# The environment is kept until requirements.lock or pyproject.toml change. One lock file serves
+# Python 3.11 to 3.14.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -112,13 +113,13 @@ types: $(DEV) ## Static types (basedpyright, pyright's standard mode)
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 .PHONY: lock
-lock: ## Write requirements.lock anew from pyproject.toml
+lock: ## Write requirements.lock anew from pyproject.toml and requirements.in
 	@$(FIND_PYTHON); \
 	set -e; \
-	echo "==> resolving pyproject.toml in a fresh environment (2 to 10 minutes)"; \
+	echo "==> resolving pyproject.toml under requirements.in in a fresh environment (2 to 10 minutes)"; \
 	rm -rf .cache/lock; mkdir -p .cache; \
 	"$$python" -m venv .cache/lock; \
-	DS_BUILD_OPS=0 .cache/lock/bin/python -m pip install -qq -e '.[dev]'; \
+	DS_BUILD_OPS=0 .cache/lock/bin/python -m pip install -qq -c requirements.in -e '.[dev]'; \
 	.cache/lock/bin/python -m pip check; \
 	{ \
 		echo "# The tested version of everything that the environment holds, as pip constraints:"; \
