@@ -55,8 +55,8 @@ def write(out: Path, found: list[dict], cells: list[Cell]) -> None:
         "rows. Any violation: of the four relations, with the student's own teacher (without KD: "
         "with the pooled one), on 1,000 rows, and on 150 rows under each of 8 transformations. "
         "Latency: one row, one CPU thread, while other work ran. Mean ± sd over seeds. *Better* "
-        "and *worse*: beyond two standard errors of the paired differences, which over three seeds is "
-        "a weak test."
+        "and *worse*: beyond two standard errors of the paired differences, which over three "
+        "seeds is a weak test."
     )
     parts = ["# MoEKD on vulnerability detection", about]
     for setting, title in TITLES.items():

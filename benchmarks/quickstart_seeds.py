@@ -64,7 +64,11 @@ def one_seed(config: str, seed: int, output: Path, overrides: list[str]) -> dict
     seconds = time.perf_counter() - started
     rows = json.loads((output / "report/table.json").read_text())
     found = {f"{row['role']}: {row['name']}": row["accuracy"] for row in rows}
-    found |= {f"home: {row['name']}": row["home"] for row in rows if row["home"] is not None}
+    found |= {
+        f"in-domain: {row['name']}": row["in_domain"]
+        for row in rows
+        if row["in_domain"] is not None
+    }
     found |= {
         f"out-of-domain: {row['name']}": row["out_of_domain"]
         for row in rows

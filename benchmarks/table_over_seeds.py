@@ -42,7 +42,7 @@ def main() -> None:
         "",
         about,
         "",
-        "| model | params | MB | CPU ms | " + " | ".join(SHARES),
+        "| model | params | MB | CPU ms | " + " | ".join(name.replace("_", "-") for name in SHARES),
     ]
     lines[-1] += " |"
     lines.append("|---|" + "---:|" * (3 + len(SHARES)))

@@ -23,8 +23,8 @@ def pool_by_mask(model: PreTrainedModel, pad_id: int) -> None:
     """Make ``model`` pool by the attention mask, if it is a decoder; others are left as they are.
 
     Which tokens count stays as the folder declares: with ``pad_token_id`` a row's last own token
-    that is another one, without it the last one. ``pad_id``: written into the configuration where that
-    has none, as transformers asks for one.
+    that is another one, without it the last one. ``pad_id``: written into the configuration where
+    that has none, because transformers needs one.
     """
     head = _head(model)
     if head is None or not _is_read_at_tokens(model, head):
