@@ -33,7 +33,7 @@ NUM_SAMPLES, BUDGET, NUM_RUNS = 200, 50, 3
 
 
 class Quiet:
-    """Says nothing."""
+    """Prints nothing."""
 
     def say(self, message: str) -> None: ...
     def update(self, label: str, done: float | None = None, total: float | None = None) -> None: ...

@@ -5,7 +5,7 @@
 
 For each task and seed: the defaults of distill/config.py, and a random search over the ranges of
 the memory. Then, leaving one task out at a time, the memory is filled with the random searches of
-all other tasks, asked about this one, and its first proposal is trained. Everything runs through
+all other tasks, queried for this one, and its first proposal is trained. Everything runs through
 distill's own loop, in this process. Finished trials in --work are not run again.
 """
 
@@ -353,7 +353,7 @@ def table(
 
 
 def proposed(ledger: Ledger, tasks: Sequence[str], seeds: Sequence[int]) -> str:
-    """What the memory proposed under the first seed, beside the defaults."""
+    """What the memory proposed under the first seed, compared with the defaults."""
     lines = ["| task, first seed | " + " | ".join(KEYS) + " |", "|---" * (len(KEYS) + 1) + "|"]
     rows = {"default": DEFAULTS}
     for task in tasks:

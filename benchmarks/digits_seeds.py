@@ -5,7 +5,7 @@
 Three seeds (split, teachers, student), with all labels of the train split and with 200 of them;
 the transfer split is unlabelled and teaches through the teachers alone. In one process, without
 Ray, through the loop and engine that `distill train` uses; the student has as many steps in each
-row. Writes results/digits_seeds.{json,md} beside this file; about a minute on two quiet cores.
+row. Writes results/digits_seeds.{json,md}; about a minute on two quiet cores.
 """
 
 from __future__ import annotations

@@ -54,9 +54,9 @@ def write(out: Path, found: list[dict], cells: list[Cell]) -> None:
         "the one over all labels. ASR and accuracy under attack: combined attack, 50 queries, 100 "
         "rows. Any violation: of the four relations, with the student's own teacher (without KD: "
         "with the pooled one), on 1,000 rows, and on 150 rows under each of 8 transformations. "
-        "Latency: one row, one CPU thread, beside other work. Mean ± sd over seeds. *Better* and "
-        "*worse*: beyond two standard errors of the paired differences, which over three seeds is "
-        "a weak test."
+        "Latency: one row, one CPU thread, while other work ran. Mean ± sd over seeds. *Better* "
+        "and *worse*: beyond two standard errors of the paired differences, which over three "
+        "seeds is a weak test."
     )
     parts = ["# MoEKD on vulnerability detection", about]
     for setting, title in TITLES.items():

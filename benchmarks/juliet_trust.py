@@ -80,7 +80,7 @@ class Shown:
 
 
 class Quiet:
-    """Says nothing."""
+    """Prints nothing."""
 
     def say(self, message: str) -> None: ...
     def update(self, label: str, done: float | None = None, total: float | None = None) -> None: ...
@@ -130,7 +130,7 @@ def run_cell(cell: Cell, data: str) -> str:
 def look_at_teachers(
     cell: Cell, corpus: Corpus, paths: dict[str, Path], shown: Shown
 ) -> dict[str, Seen]:
-    """Pooled, each expert, the mixtures: what they said, kept for the students beside them."""
+    """Pooled, each expert, the ensembles: their outputs, cached for their students."""
     client = engines_of(cell, paths)
 
     def asked(name: str) -> Asked:
@@ -210,7 +210,7 @@ def look_at_student(
 
 
 def answer(cell: Cell, name: str, model: Classifier, shown: Shown) -> Seen:
-    """What a model said, from the work folder if it was asked before."""
+    """A model's output, from the work folder if it was queried before."""
     kept = cell.folder / "seen" / f"{slug(name)}.pt"
     if not kept.exists():
         seen = examine(model, shown.task, shown.variants, SETTINGS, Quiet())

@@ -1,12 +1,12 @@
-"""A learned router of two tuned language models beside a fixed mixture and the oracle, over seeds.
+"""A learned router of two tuned language models, a fixed ensemble and the oracle, over seeds.
 
     distill experts configs/lm-two-teachers.yaml output=runs/lm-two-teachers-bench/tuned
     python benchmarks/lm_router.py [--seeds 0 1 2] [--folder runs/lm-two-teachers-bench]
 
-Experts, data, student and pace are those of benchmarks/lm_two_teachers.py, whose fits under the
-oracle are taken over where they are done. For each seed a student under the uniform mixture of
+Experts, data, student and steps are those of benchmarks/lm_two_teachers.py, whose fits under the
+oracle are taken over where they are done. For each seed a student under the uniform ensemble of
 probabilities, under a learned router per sample and per token, and under the teacher of the block's
-domain. Told on the test split: the student's perplexity, that of what it was taught by, and how
+domain. Reported on the test split: the student's perplexity, that of what it was taught by, and how
 often the router trusts the domain's own teacher. Writes benchmarks/results/lm_router.{json,md}.
 """
 
@@ -32,7 +32,7 @@ from distill.fit import fit, is_done, load_best
 RESULTS = Path("benchmarks/results/lm_router")
 # By the name of its fits' folders, which lm_two_teachers.py shares.
 MIXTURES: dict[str, Aggregation] = {
-    "uniform mixture": UniformMean(),
+    "uniform ensemble": UniformMean(),
     "learned router per sample": LearnedRouter(per="sample"),
     "learned router per token": LearnedRouter(per="token"),
     "two teachers": OracleDomain(),

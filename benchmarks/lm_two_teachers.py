@@ -1,10 +1,10 @@
-"""Two tuned language models into one student, beside one teacher and none, over seeds.
+"""Two tuned language models into one student, against one teacher and none, over seeds.
 
     distill experts configs/lm-two-teachers.yaml output=runs/lm-two-teachers-bench/tuned
     python benchmarks/lm_two_teachers.py [--seeds 0 1 2] [--folder runs/lm-two-teachers-bench]
 
-Takes data, student, objective and pace from configs/lm-two-teachers.yaml (the samples that it names
-must be there) and runs its fits one after another in this process, teachers included, without Ray
+Takes data, student, objective and steps from configs/lm-two-teachers.yaml (its samples must be
+there) and runs its fits one after another in this process, teachers included, without Ray
 and DeepSpeed. The experts are tuned once and teach in all; a seed decides the order of the blocks.
 For each seed three students on the same text for as many steps: under the two experts (the one of
 the block's domain), under SmolLM2 as it is, and without a teacher. Each is then compared, on the

@@ -57,7 +57,7 @@ TEXT_STUDENT = Student(layers=1, hidden=32, vocab_size=2000)
 
 @dataclass(frozen=True)
 class Task:
-    """One data set, split by a seed, with its student, its teacher's answers and its looks."""
+    """One data set, split by a seed, with its student, its teacher's outputs and its features."""
 
     name: str
     model: ModelSpec

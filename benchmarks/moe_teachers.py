@@ -10,8 +10,8 @@
 A dense model, upcycled into a Mixtral of which a token asks 2 experts, is trained on until its
 experts differ: of arithmetic the trained teacher into 8, of docstrings SmolLM2 as it is into 4.
 Then, of each seed, one student that has seen the data's own text for --warm-steps, and from it one
-for each way to ask the teacher, for --steps; λ and M are swept for some seeds. All but KD learn
-from what they write, by reverse KL, as in the paper (arXiv 2502.12947).
+for each way to use the teacher's experts, for --steps; λ and M are swept for some seeds. All but
+KD train on their own text, by reverse KL, as in the paper (arXiv 2502.12947).
 Writes benchmarks/results/moe_{arithmetic,docstrings}.{json,md}. Fits that are done are not run
 again, so that seeds may run side by side.
 """
@@ -205,7 +205,7 @@ def job_of(
 
 
 def scored(setting: Setting, job: Job) -> Scored:
-    """Kept beside the fit."""
+    """Cached in the fit's folder."""
     task, kept = setting.task, Path(job.folder) / "scored.json"
     if not kept.exists():
         module = load_best(job)
@@ -227,7 +227,8 @@ def markdown(
         f"On the test split after {args.steps} steps; mean ± sd over seeds {told(args.seeds)}, "
         f"those of the sweep of λ and M (at the end) over {told(swept)}.",
         "",
-        f"| the teacher is asked as | {task.told} | gain over the start, points | perplexity |",
+        f"| how the teacher's experts are used | {task.told} "
+        "| gain over the start, points | perplexity |",
         "|---|---:|---:|---:|",
     ]
     starts = dict(zip(args.seeds, rows["start of all"], strict=True))

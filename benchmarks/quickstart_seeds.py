@@ -64,8 +64,16 @@ def one_seed(config: str, seed: int, output: Path, overrides: list[str]) -> dict
     seconds = time.perf_counter() - started
     rows = json.loads((output / "report/table.json").read_text())
     found = {f"{row['role']}: {row['name']}": row["accuracy"] for row in rows}
-    found |= {f"home: {row['name']}": row["home"] for row in rows if row["home"] is not None}
-    found |= {f"abroad: {row['name']}": row["abroad"] for row in rows if row["abroad"] is not None}
+    found |= {
+        f"in-domain: {row['name']}": row["in_domain"]
+        for row in rows
+        if row["in_domain"] is not None
+    }
+    found |= {
+        f"out-of-domain: {row['name']}": row["out_of_domain"]
+        for row in rows
+        if row["out_of_domain"] is not None
+    }
     experiment = load(config, changes)
     folders = {p.name: p / "model" for p in sorted((output / "experts").iterdir()) if p.is_dir()}
     folders.pop("router", None)

@@ -148,7 +148,7 @@ def run(task: Task, job: Job, num_steps: int) -> dict[str, Any]:
 
 
 def told(task: Task, job: Job) -> dict[str, Any]:
-    """The score on the test split, kept beside the fit, and how drafts fared over training."""
+    """The test score, cached in the fit's folder, and the acceptance of drafts over training."""
     kept = Path(job.folder) / f"{task.score.replace('_', '-')}.json"
     if not kept.exists():
         kept.write_text(json.dumps(score(task, load_best(job).student, job.data)))

@@ -6,7 +6,7 @@
 
 Of each seed one student that has seen the data's own text, and from it one for each staleness, all
 taught by the dense teacher of configs/arithmetic-skd.yaml: exact match after --steps. Time is that
-of --timed-steps with teachers in a Ray actor of one core beside a student of one core: the dense
+of --timed-steps with teachers in a Ray actor of one core and a student of one core: the dense
 one, far quicker than the student, and a mixture of experts asked in --passes passes (ka's cost), to
 which the student has to wait. Each is timed --repetitions times, in turns; gains are ratios within
 a turn. Writes benchmarks/results/staleness.{json,md}. Fits that are done are not run again.

@@ -6,7 +6,7 @@ First the experts are trained (not timed). Then, timed as a user runs them, one 
 one `distill sweep` over the grid of the configuration, and one `distill train` for each of its
 combinations, each with a cache of its own. Writes the wall times and their ratio. With --separate N
 only N of them are run, evenly spread, and the total is their mean times the number of trials: the
-result then says so. Timings are kept in the work folder.
+result then states it. Timings are kept in the work folder.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import yaml
 from distill import __version__
 from distill.report.table import count, three_digits
 
-SHARES = ("accuracy", "f1", "home", "abroad", "retention")
+SHARES = ("accuracy", "f1", "in_domain", "out_of_domain", "retention")
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         "",
         about,
         "",
-        "| model | params | MB | CPU ms | " + " | ".join(SHARES),
+        "| model | params | MB | CPU ms | " + " | ".join(name.replace("_", "-") for name in SHARES),
     ]
     lines[-1] += " |"
     lines.append("|---|" + "---:|" * (3 + len(SHARES)))

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=8, help="for each program")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--show", action="store_true", help="print programs that changed meaning")
-    parser.add_argument("--out", type=Path, help="table; the counts go beside it as .json")
+    parser.add_argument("--out", type=Path, help="table; the counts go next to it as .json")
     args = parser.parse_args()
     started = time.perf_counter()
     counts: dict[str, dict[str, Counter[str]]] = {}

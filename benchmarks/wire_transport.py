@@ -1,11 +1,11 @@
-"""Bytes a token and tokens a second of each wire through Ray, beside a bare return-and-get.
+"""Bytes a token and tokens a second of each wire through Ray, against a bare return-and-get.
 
     python benchmarks/wire_transport.py [--out benchmarks/results/wire_transport.json]
 
 One actor holds what a teacher has computed of some positions (hidden states and logits, random, of
 a real vocabulary's width); a call encodes it in a wire and returns it, the caller gets it and
 checks it as the stream does: through the object store, and, where the package nixl is installed,
-past it (stream.transport: nixl). Beside each: an actor that returns as many bytes that it has
+past it (stream.transport: nixl). Compared with: an actor that returns as many bytes that it has
 already, and a caller that touches them. Runs alternate; medians, and ratios within each run.
 """
 

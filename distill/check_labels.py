@@ -94,7 +94,7 @@ def corpus_in(
 
 
 def _check_counted_from_zero(corpus: Corpus, first: Outputs) -> None:
-    """Labels 1 to 4 beside LABEL_0 to LABEL_4 are stars without the fifth, rather than integers."""
+    """Labels 1 to 4 with LABEL_0 to LABEL_4 are stars without the fifth, rather than integers."""
     labels = corpus.labels_of(corpus.rows("train"))
     if (labels == corpus.label_names.index("0")).any():
         return

@@ -14,7 +14,7 @@ from distill.models.tokenizer import load_tokenizer
 from distill.models.vocabulary import WAY_OUT, differing, quoted, speak_alike
 
 Served = Mapping[str, tuple[str, LanguageInfo, Serving]]
-"""Models by key: folder, what it says of itself, and how it is served."""
+"""Models by key: folder, what its files declare, and how it is served."""
 
 
 def check_one_tokenizer(trial: Experiment, served: Served, tokenizer: str) -> None:

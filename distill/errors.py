@@ -42,7 +42,8 @@ class RunFolderError(InputError):
 
 
 class RecordError(InputError):
-    """What MLflow holds of an experiment is missing, empty, not finished, or asked for in vain."""
+    """What MLflow holds of an experiment is missing, empty or unfinished, or no run meets the
+    request."""
 
 
 class UnreachableError(InputError):

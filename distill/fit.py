@@ -89,7 +89,7 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class Guidance:
-    """Whom to ask, how, and what to make of the answers."""
+    """The teachers of a fit: how they are queried, and how their outputs are aggregated."""
 
     client: TeacherClient
     teachers: tuple[TeacherSpec, ...]
@@ -121,7 +121,7 @@ class Guidance:
     ) -> TeacherStream:
         """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
         batches that are written while training, which are shown instead of the data set's rows,
-        and whose answers are not cached; how many are asked about ahead of the one in hand.
+        and whose outputs are not cached; how many are requested ahead of the current one.
         ``num_ranks``: who share the teachers' replicas. ``seed``: of what teachers draw."""
         served = self.served
         keys = {s.name: s.key for s in served if not s.serving.moe.changes}
@@ -159,7 +159,7 @@ class Guidance:
 
 
 def _positions(part: Batch) -> np.ndarray:
-    """int64[B]: of rows that were written, what is learnt of each; 0 of a filler."""
+    """int64[B]: of generated rows, the tokens trained on in each; 0 of a filler."""
     assert part.targets_BT is not None
     return part.targets_BT.numpy().sum(1)
 
@@ -314,7 +314,7 @@ def open_batches(job: Job, rank: int, world_size: int) -> tuple[Batches, Batches
 def open_source(
     job: Job, guidance: Guidance, engine: Engine, num_classes: int, writer: str
 ) -> TargetSource:
-    """Whom the loop asks for targets; a language model's module is given its teachers' heads."""
+    """The loop's source of targets; a language model's module is given its teachers' heads."""
     sampling = job.sampling
     if not isinstance(sampling, Written):
         stream = guidance.open(
@@ -361,7 +361,7 @@ def open_source(
 def _speakers(
     sampling: Written, guidance: Guidance, blocks: Blocks
 ) -> Callable[[np.ndarray], list[str]]:
-    """Of row ids: the teacher that judges the student's drafts, or writes."""
+    """Of row ids: the teacher that verifies the student's drafts, or generates."""
     names = [t.name for t in guidance.teachers]
     named = getattr(sampling, "teacher", None)
     if named is None and isinstance(guidance.aggregation, OracleDomain):

@@ -50,14 +50,14 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step of one rank: its micro-batches, each with what the teachers said."""
+    """One optimizer step of one rank: its micro-batches, each with the teachers' outputs."""
 
     step: int
     parts: list[tuple[Batch, Answers | None]]
 
 
 class TargetSource(Protocol):
-    """Joins batches with the teachers' answers, in order; asks ahead where it can."""
+    """Joins batches with the teachers' outputs, in order; sends requests ahead where it can."""
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
     def timings(self) -> dict[str, float]: ...
@@ -94,7 +94,7 @@ class Engine(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """The trainable module, for forwards beside the loss; with ZeRO 3 every rank makes them."""
+        """The trainable module, for forwards outside the loss; with ZeRO 3 every rank runs them."""
         ...
 
     is_sharded: bool

@@ -1,6 +1,6 @@
 """Names of teachers, baselines and domains: which ones can be used, and what they are as folders.
 
-A name stays as it is wherever it can. Elsewhere each character that cannot stand there becomes
+A name stays as it is wherever it can. Elsewhere each character that is not allowed there becomes
 ``_``, and a hash of the whole name follows, so that two names never become one.
 """
 
@@ -22,7 +22,7 @@ _UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, li
 
 
 def checked_name(name: str) -> str:
-    """``name``, or ValueError that says what is wrong with it and what is allowed."""
+    """``name``, or ValueError with what is wrong with it and what is allowed."""
     fault = None
     if not name.strip():
         fault = "is blank"

@@ -89,7 +89,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RoutingInputs:
-    """What is known of rows before their teachers are asked: enough to choose whom to ask."""
+    """What is known of rows before their teachers are queried: enough to choose the teachers."""
 
     names: tuple[str, ...]  # the teachers, in the order of K
     homes_B: torch.Tensor  # int64: the teacher named like the row's domain, -1 without one
@@ -98,7 +98,7 @@ class RoutingInputs:
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """What one teacher is asked. Idempotent: the same request always has the same answer."""
+    """One request to a teacher. Idempotent: the same request always has the same response."""
 
     request_id: str
     rows_B: np.ndarray  # int64
@@ -110,9 +110,9 @@ class TeacherRequest:
     position_ids_BT: np.ndarray | None = None  # int64, of language models
     targets_BT: np.ndarray | None = None  # bool: the positions to answer about; None: one a row
     wire: Any = None
-    """The wire wanted (distill/teachers/wires); None: the one that the teacher is served with."""
+    """The wire requested (distill/teachers/wires); None: the one the teacher is served with."""
     moe: MoE | None = None
-    """Of a mixture of experts: who is asked; None: as the teacher is served."""
+    """Of a mixture of experts: which experts run; None: as the teacher is served."""
     seed: int = 0
     """Of what is drawn for this answer (distill/moe), with each row's id and a token's place."""
     gate: GateState | None = None
@@ -187,7 +187,7 @@ class TeacherOutput:
 
 
 class DeviceOutput(NamedTuple):
-    """A teacher's answer whose payload is where it was computed."""
+    """A teacher's response whose payload is where it was computed."""
 
     about: TeacherOutput
     """All but the payload."""
@@ -213,7 +213,7 @@ class GateRequest:
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """What all teachers said about one batch. A teacher that was not asked has zeros and False."""
+    """All teachers' outputs for one batch. A teacher that was not queried has zeros and False."""
 
     logits_KBV: torch.Tensor  # float32, raw
     asked_KB: torch.Tensor  # bool
@@ -230,7 +230,7 @@ class TeacherAnswers:
 
 @dataclass(frozen=True)
 class TokenAnswers:
-    """What all teachers said about a language model's batch, still as it travelled.
+    """The outputs of all teachers for a language model's batch, still encoded as they were sent.
 
     Nothing here is [N, V]: the loss decodes a block of positions at a time.
     """
@@ -255,7 +255,7 @@ class Head:
         return Head(self.weight_VH.to(device), bias_V)
 
     def equals(self, other: Head) -> bool:
-        """To the bit."""
+        """Bitwise equality."""
         if self.bias_V is None or other.bias_V is None:
             are_equal = self.bias_V is other.bias_V
         else:
@@ -302,7 +302,7 @@ class Knobs:
 
 @dataclass
 class Cursor:
-    """Where training stands: everything that a resumed run needs beside the engine's own state."""
+    """Where training stands: all that a resumed run needs apart from the engine's own state."""
 
     step: int = 0  # optimizer steps done
     best_step: int = -1

@@ -16,6 +16,6 @@ class Section(BaseModel):
 
 
 class Variant(Section):
-    """One choice of a family, told apart by its ``type``."""
+    """One choice of a family, distinguished by its ``type``."""
 
     type: str

@@ -1,4 +1,4 @@
-"""From what several teachers said to the one target that the student learns from."""
+"""From the outputs of several teachers to the one target that the student is trained on."""
 
 from typing import Annotated
 

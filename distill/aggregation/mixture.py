@@ -37,15 +37,15 @@ class Mixture(Variant):
         return False
 
     def num_asked(self, num_teachers: int) -> int:
-        """How many of the teachers answer each row."""
+        """How many of the teachers are queried for each row."""
         return num_teachers
 
     def choose(self, inputs: RoutingInputs) -> Tensor:
-        """Whom each row has its answers from: bool [K, B]. Only these are asked."""
+        """Which teachers each row is routed to: bool [K, B]. Only these are queried."""
         return torch.ones(len(inputs.names), len(inputs.homes_B), dtype=torch.bool)
 
     def asking_all(self) -> "Mixture":
-        """One that asks every teacher about every row, and the router if this one does."""
+        """One that queries every teacher for every row, and the router if this one does."""
         return self
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module | None:

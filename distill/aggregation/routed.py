@@ -1,4 +1,4 @@
-"""MoEKD: a router says which experts know this row.
+"""MoEKD: a router selects the experts for each row.
 
 arXiv 2603.13213; no method section was available, so steps 3–4 are our reading.
 """
@@ -17,7 +17,7 @@ from distill.records import RoutingInputs, TeacherAnswers
 class Routed(Mixture):
     """S = top-k of softmax(router(x)); weights are the router's probabilities renormalised on S.
 
-    Only the experts in S are asked, so a row costs k teacher forwards and not K.
+    Only the experts in S are queried, so a row costs k teacher forwards and not K.
     """
 
     type: Literal["routed"] = "routed"

@@ -63,7 +63,7 @@ def build_blocks(
 ) -> Blocks:
     """The documents of a corpus as blocks of at most ``max_length`` tokens; see sequences.py.
 
-    Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it;
+    Stored next to the corpus under its fingerprint and the tokenizer's, so a second call opens it;
     written in memory that does not grow with the corpus. ``template``: of chats. Raises ModelError
     for a folder without a usable tokenizer or, of chats, without a usable chat template,
     ConfigError for ``cut: middle`` of prompts and chats, DataError where more than the share
@@ -113,7 +113,7 @@ def _sha256(identity: list[Any]) -> str:
 class Blocks(BlockFile):
     """Opens a folder that ``build_blocks`` wrote. Pickles as its path.
 
-    Its own ``corpus``: what asks a data set for its rows, labels and domains is told those of the
+    Its own ``corpus``: a caller that reads the rows, labels and domains gets those of the
     blocks. ``documents`` is the corpus that they were made of.
     """
 

@@ -33,7 +33,7 @@ from distill.errors import DataError, ModelError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
 Learnt = tuple[list[int], np.ndarray]
-"""Token ids, and learnt bool[T]."""
+"""Token ids, and bool[T]: the tokens trained on."""
 _TOOL_KEYS = ("type", "function", "name", "description", "parameters", "properties", "required")
 
 
@@ -102,7 +102,7 @@ class ChatTokens:
     def of(self, chat: list[dict[str, Any]], row: int, tools: Any = None) -> list[Learnt]:
         """One sequence, or one for each of the assistant's messages; see the module.
 
-        One of which nothing is learnt where the assistant has no message. ``row`` is what a refusal
+        Nothing of it is trained on where the assistant has no message. ``row`` is what a refusal
         calls the chat, ``tools`` a list of schemas.
         """
         return self.compared(chat, row, tools)[0]
@@ -234,7 +234,7 @@ class ChatTokens:
         return learnt
 
     def _take_weights(self, shown: Renderings, learnt: np.ndarray, firsts: np.ndarray) -> None:
-        """Messages of weight 0 are not learnt: each of the assistant's has a run of marks."""
+        """Messages of weight 0 are masked: each of the assistant's has a run of marks."""
         said = [m for m in shown.chat if m["role"] == "assistant"]
         if all(m.get("weight") != 0 for m in said):
             return
@@ -290,8 +290,8 @@ class ChatTokens:
             return None
 
     def _finds_strings(self) -> bool:
-        """Whether the template wants a call's arguments as OpenAI writes them, a string of JSON;
-        most take an object. One that wants a string refuses an object, or writes it as Python."""
+        """Whether the template needs a call's arguments as OpenAI writes them, a string of JSON;
+        most take an object. One that needs a string refuses an object, or writes it as Python."""
         arguments = {"probe": "a"}
         shown = self._probed(calling(call(arguments)))
         if shown is not None and str(arguments) not in shown:
@@ -395,7 +395,7 @@ class Renderings:
 
 
 def _is_answer(message: dict[str, Any]) -> bool:
-    """Whether the assistant says, calls or thinks anything in it."""
+    """Whether the assistant's text, calls or reasoning are not empty in it."""
     if message["role"] != "assistant":
         return False
     return bool(message["content"]) or any(calls_of(message)) or has_reasoning(message)

@@ -1,18 +1,18 @@
-"""Documents to token sequences, and which of their tokens are learnt.
+"""Documents to token sequences, and which of their tokens are trained on.
 
-Position t is a target if token t + 1 is learnt and in the same sequence. ``learnt`` are
+Position t is a target if token t + 1 is trained on and in the same sequence. ``learnt`` are
 
 - of a text all tokens but the first: what the tokenizer itself puts in front (``<bos>``), the text,
   and the end-of-text token if there is one. A longer text is split into several sequences; each
-  repeats the last character's tokens of the one before as context, so every token is learnt
+  repeats the last character's tokens of the one before as context, so every token is trained on
   once and none without context [ours];
 - of a prompt and its completion, which are tokenised separately, as at generation time: the
   completion and the end-of-text token;
 - of a chat the assistant's messages: see chat_tokens.py. Where its template renders them otherwise
   with what follows, a chat is a sequence for each of them.
 
-Prompts and chats that are longer are cut, as ``data.cut`` says: ``head`` cuts the end, ``tail`` the
-oldest tokens behind those that the tokenizer puts in front.
+Prompts and chats that are longer are truncated by ``data.cut``: ``head`` drops the end, ``tail``
+the oldest tokens behind those that the tokenizer puts in front.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Sequence:
 
     @property
     def targets(self) -> np.ndarray:
-        """bool[T]: the positions whose next token is learnt."""
+        """bool[T]: the positions whose next token is trained on."""
         return np.append(self.learnt[1:], False)
 
 
@@ -87,7 +87,7 @@ class Sequencer:
         self.ending: list[int] = [] if eos is None else [eos]
         if max_length <= len(self.prefix):
             raise ConfigError(
-                f"data.max_length {max_length} leaves no room beside the {len(self.prefix)} tokens "
+                f"data.max_length {max_length} leaves no room after the {len(self.prefix)} tokens |"
                 "that the tokenizer puts in front: raise it"
             )
         self.chat_tokens = ChatTokens(tokenizer, template) if kind == "messages" else None
@@ -252,6 +252,6 @@ def refuse_cut(kind: Kind, cut: Cut) -> None:
     if kind != "text" and cut == "middle":
         name = "prompt" if kind == "completion" else "messages"
         raise ConfigError(
-            f"data.cut is middle, which would leave a hole before what is learnt of "
+            f"data.cut is middle, which would leave a hole before the tokens trained on in |"
             f"data.columns.{name}: use head or tail"
         )

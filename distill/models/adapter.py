@@ -45,7 +45,7 @@ WAY_OUT = (
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a folder says about its adapter, without its weights."""
+    """What a folder declares about its adapter, without its weights."""
 
     folder: Path
     config: Any

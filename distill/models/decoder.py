@@ -68,7 +68,7 @@ def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 @torch.no_grad()
 def has_linear_head(model: nn.Module) -> bool:
-    """Whether its logits are head(last hidden state), bit for bit, on a probe of a few tokens.
+    """Whether its logits are bit-identical to head(last hidden state) on a few tokens.
 
     Not so for models that cap or scale their logits afterwards (Gemma 2, Cohere).
     """

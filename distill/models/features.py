@@ -206,7 +206,7 @@ def parameter_shapes(
 
 
 def buffer_shapes(num_features: int) -> dict[str, tuple[int, ...]]:
-    """What the file holds beside the parameters."""
+    """What the file holds apart from the parameters."""
     return {"feature_mean": (num_features,), "feature_scale": (num_features,)}
 
 

@@ -90,4 +90,4 @@ def _layers(model: PreTrainedModel, n: int) -> nn.ModuleList:
 
 def _check_enough(n: int, num_layers: int) -> None:
     if n > num_layers:
-        raise ModelError(f"{n} layers asked of a model that has {num_layers}: ask for fewer")
+        raise ModelError(f"{n} layers requested of a model that has {num_layers}: request fewer")

@@ -144,7 +144,7 @@ def columns_of(outputs: Outputs, classes: Classes) -> tuple[int, ...] | None:
 def class_orders(outputs: Outputs) -> tuple[tuple[str, ...], ...]:
     """What the classes of a run can be whose labels this model names, the likelier ones first.
 
-    LABEL_i says nothing of the data: its labels may be the integers, or be called so themselves.
+    LABEL_i does not name the data's labels: they may be the integers, or have these very names.
     """
     names = outputs.renamed()
     numbers = _numbers(names)

@@ -34,7 +34,7 @@ from distill.moe.gates import GateInfo, gate_info
 
 @dataclass(frozen=True)
 class LanguageInfo:
-    """What a folder says about its language model."""
+    """What a folder declares about its language model."""
 
     num_params: int  # a tied head once
     vocab_size: int  # rows of the head: at least num_tokens, those beyond are padding

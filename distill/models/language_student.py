@@ -172,7 +172,7 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
         fresh.load_state_dict(state)
     except RuntimeError as error:
         raise ModelError(
-            f"layers {kept} of a {config.model_type} model cannot stand alone ({brief(error)}): "
+            f"layers {kept} of a {config.model_type} model do not make a model ({brief(error)}): "
             "use student.init_from.keep: first, or another model"
         ) from None
     fresh.generation_config = copy.deepcopy(model.generation_config)

@@ -64,7 +64,7 @@ _OFFSET_POSITIONS = (
     "mpnet",
     "xlm-roberta-xl",
 )
-"""Families whose first token stands at position pad + 1; so does it in every …roberta."""
+"""Families whose first token is at position pad + 1; so does it in every …roberta."""
 _DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -81,7 +81,7 @@ _DROPOUTS = (
 
 @dataclass(frozen=True)
 class FolderInfo:
-    """What a folder says about its model."""
+    """What a folder declares about its model."""
 
     label_names: tuple[str, ...]  # in class order; () without a classification head
     num_params: int  # floating-point numbers
@@ -347,7 +347,7 @@ def refuse_missing(folder: str | Path, missing: list[str]) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Torch's CPU generator at ``seed`` inside, and as it was before afterwards.
 
-    Only that generator: ``torch.manual_seed`` would reseed the GPUs' for good.
+    Only that generator: ``torch.manual_seed`` would reseed the GPUs' permanently.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

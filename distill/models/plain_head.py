@@ -38,7 +38,7 @@ def has_plain_head(model: nn.Module) -> bool | None:
 
     Not so for models that cap or scale either (Gemma 2, Cohere, Granite). Of a model on the meta
     device: a tensor that was changed is another one, or another version of it. None where it cannot
-    be told, for a family that goes past its own base model (OPT): ``has_linear_head`` then tells,
+    be known, for a family that goes past its own base model (OPT): ``has_linear_head`` then tells,
     from the weights.
     """
     base, head = base_of(model), head_of(model)

@@ -1,8 +1,8 @@
 """Where a decoder under a classification head reads its answer: at a row's last token.
 
 transformers finds that token by ``config.pad_token_id``. It raises for batches where the key is
-missing, and reads padding where the tokenizer pads with another id. Here the mask says which tokens
-are a row's own, so that a row in a batch has the logits that transformers gives it alone.
+missing, and reads padding where the tokenizer pads with another id. Here the mask decides which
+tokens are a row's own, so that a row in a batch has the logits that transformers gives it alone.
 
 Shape suffixes: B rows, T tokens.
 """
@@ -22,9 +22,9 @@ PUBLISHED = "_published_pad_id"
 def pool_by_mask(model: PreTrainedModel, pad_id: int) -> None:
     """Make ``model`` pool by the attention mask, if it is a decoder; others are left as they are.
 
-    Which tokens count stays as the folder says: with ``pad_token_id`` a row's last own token that
-    is another one, without it the last one. ``pad_id``: written into the configuration where that
-    has none, as transformers asks for one.
+    Which tokens count stays as the folder declares: with ``pad_token_id`` a row's last own token
+    that is another one, without it the last one. ``pad_id``: written into the configuration where
+    that has none, because transformers needs one.
     """
     head = _head(model)
     if head is None or not _is_read_at_tokens(model, head):

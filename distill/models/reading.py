@@ -32,7 +32,7 @@ class Reading:
 
 
 def reading_of(config: Any, folder: str | Path) -> Reading | None:
-    """What an exported model's configuration says; None for one that distill did not write."""
+    """What an exported model's configuration declares; None for one that distill did not write."""
     kept = getattr(config, KEY, None)
     if kept is None:
         return None

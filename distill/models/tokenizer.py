@@ -70,7 +70,7 @@ def pad_id(tokenizer: Any) -> int:
 def retrain(
     tokenizer: PreTrainedTokenizerBase, texts: Callable[[], Iterator[str]], vocab_size: int
 ) -> PreTrainedTokenizerBase:
-    """The same kind of tokenizer with at most ``vocab_size`` tokens, learnt from ``texts``.
+    """The same kind of tokenizer with at most ``vocab_size`` tokens, trained on ``texts``.
 
     Few texts can give fewer tokens, which is logged. The same texts in the same order always give
     the same tokens. Raises ConfigError for kinds of which that is not so, and for a ``vocab_size``

@@ -109,7 +109,7 @@ def differing(student: Any, teacher: Any) -> dict[int, tuple[str | None, str | N
 def shared_tokens(
     student_folder: str | Path, teacher_folders: Mapping[str, str | Path]
 ) -> dict[str, SharedTokens]:
-    """By teacher, of tokenizers that :func:`same_vocabulary` has let pass. Columns are shared by
+    """By teacher, of tokenizers that :func:`same_vocabulary` has accepted. Columns are shared by
     all or by none: several teachers are compared with the student side by side."""
     student = load_tokenizer(student_folder)
     teachers = {name: load_tokenizer(folder) for name, folder in teacher_folders.items()}
@@ -135,7 +135,7 @@ def check_tokenizer_sha256(name: str, folder: str | Path, declared: str | None) 
     if found != declared:
         raise ModelError(
             f"teachers.{name}: the tokenizer in {folder} has the fingerprint {found}, "
-            f"tokenizer_sha256 says {declared}: give the folder that was meant, or correct the key"
+            f"tokenizer_sha256 is {declared}: give the folder that was meant, or correct the key"
         )
 
 

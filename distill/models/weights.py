@@ -54,7 +54,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 class Stored(NamedTuple):
-    """What a header says of a tensor."""
+    """What a header declares of a tensor."""
 
     dtype: str  # as safetensors names it: F32, BF16, F8_E4M3, U8
     shape: tuple[int, ...]

@@ -1,1 +1,1 @@
-"""Mixture-of-experts teachers: which experts are asked, and how a gate learns from the student."""
+"""Mixture-of-experts teachers: which experts run, and how gates train on the student's text."""

@@ -1,7 +1,7 @@
-"""Random numbers that are a function of what they are for, and not of when or with whom.
+"""Random numbers that depend on their purpose alone, not on the time or on the other ranks.
 
 Counters through the finaliser of splitmix64, as :func:`distill.data.splits.mix64`, in torch: the
-same bits on every device. Bits of uint64 stand in int64.
+same bits on every device. Bits of uint64 are held in int64.
 
 Shape suffixes: M passes, B rows, T tokens, n tokens of a forward, E numbers drawn for each.
 """

@@ -1,9 +1,9 @@
-"""The gates of any mixture-of-experts model, so wrapped that they ask the experts they are told to.
+"""The gates of any mixture-of-experts model, wrapped so that they use the experts requested.
 
 In transformers 5 a layer's gate is a module that returns (logits, weights, chosen experts), and its
 experts take any number of chosen ones. So a gate is wrapped, its logits are its own, and no code of
 a model is repeated. What families do differently, how logits become weights, is found out on a
-probe and must then be right to the bit; a family of another kind (sigmoids, groups) is refused.
+probe and must then be bit-identical; a family of another kind (sigmoids, groups) is refused.
 
 Shape suffixes: n tokens of a forward, E experts, K chosen, L layers with a gate, H hidden, M
 passes, B rows, T tokens of a row.
@@ -46,7 +46,7 @@ class GateInfo(NamedTuple):
 
 
 def gates_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Modules with a gate beside their experts, and the gate's name there; works on meta."""
+    """Modules with experts and a gate, and the gate's name there; works on meta."""
     return [
         (parent, name)
         for parent in base_of(model).modules()
@@ -85,7 +85,7 @@ class _Forward:
 
 
 class Gate(nn.Module):
-    """A model's own gate, and who is asked instead of whom it would ask."""
+    """A model's own gate, and the experts that replace its choice."""
 
     def __init__(self, own: nn.Module, layer: int, rule: Rule, routing: ExpertRouting) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ def weights_of(rule: Rule, logits_nE: Tensor, chosen_nK: Tensor) -> Tensor:
 
 
 class ExpertRouting:
-    """A model's gates, wrapped. What :meth:`asking` is told holds for the forwards within it."""
+    """A model's gates, wrapped. The arguments of :meth:`asking` hold for the forwards within it."""
 
     def __init__(self, model: nn.Module) -> None:
         """Raises ModelError for a dense model, and for gates of an unknown kind."""
@@ -219,7 +219,7 @@ class ExpertRouting:
         is_noisy: bool = False,
     ) -> Iterator[_Forward]:
         """Forwards within are of M copies of the rows, one pass after the other, and are asked as
-        ``moe`` says. ``counted_BT``: bool, the tokens that statistics are about."""
+        ``moe`` names. ``counted_BT``: bool, the tokens that statistics are about."""
         now = self.under_way
         before = vars(now).copy()
         device = self.gates[0].own.weight.device

@@ -6,7 +6,7 @@ above 0 (Shazeer et al. 2017, as its common code counts where no expert is left 
 experts active every load is the number of tokens, so that CV²(load) is 0 and nothing is computed of
 it. CV² = variance (unbiased) / mean², + 1e-10 below.
 
-[ours] KL and importance are over the positions asked about, not over prompts and padding. Layers
+[ours] KL and importance are over the positions requested, not over prompts and padding. Layers
 are averaged, so that β means the same in a deep model. CV² is not a sum over tokens: it is that of
 each forward, weighted by its positions, and so depends a little on how rows are cut into forwards
 (a request is cut alike wherever it is answered).
@@ -101,7 +101,7 @@ def _by_position(
     temperature: float,
     block: int,
 ) -> tuple[Tensor, float]:
-    """The gradient of Σ KL by what was said, and the sum; [P, V] is never whole."""
+    """The gradient of Σ KL with respect to the output, and the sum; [P, V] is never whole."""
     slopes, total = [], 0.0
     for said_mX, student_mV in zip(
         said_PX.detach().split(block), student_PV.split(block), strict=True

@@ -16,8 +16,8 @@ from distill.moe.state import GateState
 class GateOptimizer:
     """The gates' newest state, in float32, and AdamW's moments of it.
 
-    Every rank has one. Given the same sums (reduced over ranks), all take the same step, bit for
-    bit: nothing needs to be sent but the gradients.
+    Every rank has one. Given the same sums (reduced over ranks), all take the same,
+    bit-identical step: nothing but the gradients is sent.
     """
 
     def __init__(self, start: GateState, settings: StudentAwareRouter) -> None:

@@ -1,4 +1,4 @@
-"""How a mixture-of-experts teacher's experts are asked (Every Expert Matters, arXiv 2502.12947).
+"""How a mixture-of-experts teacher uses its experts (Every Expert Matters, arXiv 2502.12947).
 
 ``H`` are a router's logits over the N experts of its layer.
 """

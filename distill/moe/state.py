@@ -67,7 +67,7 @@ class ExpertUsage:
     def metrics(self) -> dict[str, float]:
         """``silent_mass_rate``: mean mass of the experts that the model's own k leaves out;
         ``busiest_expert_rate``, ``idlest_expert_rate``: the largest and smallest share of tokens
-        that an expert of any layer was asked about."""
+        that an expert of any layer received."""
         shares_LE = self.tokens_LE / max(1, self.num_tokens)
         return {
             "silent_mass_rate": float(self.silent_mass_L.mean()) / max(1, self.num_tokens),

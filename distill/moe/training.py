@@ -1,4 +1,4 @@
-"""The gates' step of SAR, before the student's own: what it wrote, what it would have said, one
+"""The gates' step of SAR, before the student's own: what it generated, what it would output, one
 step of the gates. The same on every rank.
 
 Shape suffixes: N rows of a micro-batch, P its positions, V vocabulary, G values of the gates.

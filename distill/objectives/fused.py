@@ -221,7 +221,7 @@ class _Pass:
         self._needs_gradient = any(wanted)
 
     def gradients(self) -> tuple[Tensor | None, ...]:
-        """Of hidden states, weight and bias, in their dtypes; None where not wanted."""
+        """Of hidden states, weight and bias, in their dtypes; None where not needed."""
         sums = (self._grad_hidden_NH, self._grad_weight_VH, self._grad_bias_V)
         return tuple(
             None if grad is None or tensor is None else grad.to(tensor.dtype)

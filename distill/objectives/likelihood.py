@@ -37,7 +37,7 @@ class LabelLogp:
 
 
 def mixture_nll(log_weights_KN: Tensor, label_logp_KN: Tensor, asked_KN: Tensor) -> Tensor:
-    """−Σ_n log Σ_k w_kn p_k(y_n) in nats, over the positions that all teachers were asked about.
+    """−Σ_n log Σ_k w_kn p_k(y_n) in nats, over the positions that all teachers were queried for.
 
     Differentiable in the weights; 0 with a graph where there is no position.
     """

@@ -107,7 +107,7 @@ def check_mixing(
 
 
 _Said = Callable[[slice], list[Tensor]]
-"""Positions -> what one teacher says about those that it answered, in each of its passes."""
+"""Positions -> one teacher's output at those that it was queried for, in each of its forwards."""
 
 
 class Sums(NamedTuple):
@@ -129,7 +129,7 @@ class TokenLoss:
     with the aggregate of the teachers; else, and where the aggregation's mix is ``divergences``,
     D = Σ_k w_k D(p_k, p_S), whose gradient is for forward KL that of the aggregate of probabilities
     (its value is larger by what teachers differ among themselves). D(p_k, p_S) of a teacher with M
-    passes is (1/M) Σ_m D(p_k^m, p_S). Teachers not asked about a position weigh 0 there, and
+    forwards is (1/M) Σ_m D(p_k^m, p_S). Teachers not queried for a position weigh 0 there, and
     positions that nobody answered are left out of D. ``sums`` gathers what has been seen, gradients
     aside; what of each teacher alone costs extra (``apart_K``) at every APART_EVERY-th position.
     """
@@ -145,8 +145,8 @@ class TokenLoss:
         objective: Objective | None = None,
         weights_KN: Tensor | None = None,
     ) -> None:
-        """``weights_KN``: of an aggregation whose weights are learnt. What the teachers then say
-        of the labels is kept in ``label_logp_KN``, log p_k(y_n) at temperature 1."""
+        """``weights_KN``: of an aggregation whose weights are trained. The teachers' output for
+        the labels is kept in ``label_logp_KN``, log p_k(y_n) at temperature 1."""
         self._labels_N = labels_N
         self._num_columns = num_columns
         self._temperature = knobs.temperature
@@ -239,7 +239,7 @@ class TokenLoss:
         )
 
     def _decoded(self, rows: slice) -> list[_Said]:
-        """Of each teacher, what it says about some positions among ``rows`` that it answered."""
+        """Each teacher's output at those of the ``rows`` that it was queried for."""
         return [self._decoded_of(k, rows) for k in range(len(self._readers))]
 
     def _decoded_of(self, k: int, rows: slice) -> _Said:
@@ -377,7 +377,7 @@ class TokenLoss:
 
 
 def _stacked(logits: Sequence[Tensor], asked_Km: Tensor) -> Tensor:
-    """[K, m, V] of what each teacher said about the positions that it answered; zeros elsewhere."""
+    """[K, m, V] of each teacher's output where it was queried; zeros elsewhere."""
     if len(logits) == 1:
         return _spread(logits[0], asked_Km[0])[None]  # no copy
     return torch.stack([_spread(*pair) for pair in zip(logits, asked_Km, strict=True)])

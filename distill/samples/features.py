@@ -23,7 +23,7 @@ from pyarrow import parquet
 from distill.samples import command
 
 SPLITS = {"train": 0.35, "transfer": 0.25, "validation": 0.15, "test": 0.25}
-"""Transfer rows teach by the teachers' answers alone: they are near one-hot on their own rows."""
+"""Transfer rows have the teachers' outputs alone: teachers are near one-hot on their own rows."""
 DATASETS = ("digits", "wine", "breast_cancer", "iris", "diabetes")
 
 

@@ -12,7 +12,7 @@ NAME = "manifest.json"
 
 
 def valid_manifest(out: Path, identity: Mapping[str, Any], files: Iterable[Path]) -> dict | None:
-    """The manifest, if it is of this ``identity`` and every file is as it says."""
+    """The manifest, if it is of this ``identity`` and every file matches it."""
     try:
         manifest = json.loads((out / NAME).read_text(encoding="utf-8"))
         if any(manifest[key] != value for key, value in json.loads(json.dumps(identity)).items()):

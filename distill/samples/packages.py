@@ -80,7 +80,7 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
 
 
 def _download(requirement: str, sha256: str, kind: Kind, target: Path, folder: Path) -> None:
-    wanted = target / "wanted.txt"
+    wanted = target / "requested.txt"
     wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     stand_in = target / "stand_in" / "setuptools"
     stand_in.mkdir(parents=True)

@@ -42,7 +42,7 @@ def upcycled(
 
     The weights of the experts that a token asks sum to 1, so the logits are those of ``model``, but
     for rounding. [ours] The routers depend on ``seed``, not zero: of equal scores the first experts
-    would always be asked, and the others never trained.
+    would always be chosen, and the others never trained.
     """
     config: Any = model.config
     assert not (config.attention_bias or config.mlp_bias), "Mixtral has no biases"

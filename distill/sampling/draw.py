@@ -52,7 +52,7 @@ def draw(logits_BV: Tensor, decoding: Decoding, uniform_B: np.ndarray) -> Tensor
 def are_kept(
     logits_BGV: Tensor, drafts_BG: Tensor, top_k: int, nucleus: float | None = None
 ) -> Tensor:
-    """bool[B, G]: whether the teacher, whose raw logits these are, lets a draft pass."""
+    """bool[B, G]: whether the teacher, whose raw logits these are, accepts a draft."""
     own_BG1 = logits_BGV.gather(-1, drafts_BG[..., None])
     are_likelier_BGV = logits_BGV > own_BG1
     if nucleus is None:

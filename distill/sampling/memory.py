@@ -59,8 +59,8 @@ class Memory:
         # The largest is NaN where any is; a sampler would take token 0 without a word.
         if not logits_BGV.amax(-1).isfinite().all():
             raise TrainingError(
-                f"the logits of a {self._model.config.model_type} model that writes or judges hold "
-                "NaN or infinity: check its weights, or run it in float32"
+                f"the logits of a {self._model.config.model_type} model that generates or "
+                "verifies hold NaN or infinity: check its weights, or run it in float32"
             )
         return logits_BGV
 

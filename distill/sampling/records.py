@@ -1,4 +1,4 @@
-"""What travels between a student that writes and the teacher that judges or writes for it.
+"""Messages between a student that generates and the teacher that verifies or generates for it.
 
 Shape suffixes: b sequences still being written, N some of the prompts, G tokens read in a round.
 """
@@ -14,7 +14,7 @@ from distill.sampling.settings import Decoding
 
 @dataclass(frozen=True)
 class Round:
-    """A round of drafts that has been judged."""
+    """A round of drafts that has been verified."""
 
     rows_b: np.ndarray  # int64: which of the step's prompts are being written on
     tokens_bG: np.ndarray  # int64: what the teacher read: the last token, and all drafts but one
@@ -29,7 +29,7 @@ class Round:
 
 @dataclass(frozen=True)
 class DraftRequest:
-    """Drafts to be judged, with all that a teacher needs that has never heard of them.
+    """Drafts to be verified, with all that a teacher without any state of them needs.
 
     Idempotent: a replica without the step's cache reads ``past`` again, in the same portions,
     and answers with the same bits.
@@ -50,7 +50,7 @@ class DraftRequest:
 
     @property
     def read_bG(self) -> np.ndarray:
-        """What the teacher reads to judge every draft: the last one it need not read."""
+        """The tokens the teacher reads to verify every draft: it need not read the last one."""
         return np.concatenate([self.last_b[:, None], self.drafts_bG[:, :-1]], axis=1)
 
 

@@ -38,7 +38,7 @@ def padded(rows: Sequence[SampledRow], pad_id: int) -> PaddedBlocks:
 
 
 def rows_of(batch: Batch) -> dict[int, SampledRow]:
-    """A data set's rows that are not packed: what is learnt last, and what stands before it.
+    """A data set's rows that are not packed: the tokens trained on come last, after their prompt.
 
     Of a chat that is the assistant's last message that is trained on, in each of its sequences.
     """

@@ -2,7 +2,7 @@
 
 A source of targets around the teachers' stream: before each step, or some steps ahead of it, the
 student, or a teacher, writes on from the prompts of the data set's batch; then the teachers are
-asked about those very tokens. Nothing is cached: the next time the text is another. Shape suffixes:
+queried for exactly those tokens. Nothing is cached: the next text differs. Shape suffixes:
 B rows, b those still written.
 """
 
@@ -52,11 +52,11 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a fit's sampling needs to be told."""
+    """The inputs of a fit's sampling."""
 
     sampling: Written
     speakers_of: Callable[[np.ndarray], list[str]]
-    """Of row ids: who judges or writes, where a teacher does."""
+    """Of row ids: the teacher that verifies or generates, if any."""
     num_tokens: int
     """Of the vocabulary that student and teacher share."""
     max_length: int
@@ -285,7 +285,7 @@ class SampledTargets:
         return each_its_own(judges)
 
     def _speakers(self, rows: Iterable[int]) -> dict[str, np.ndarray]:
-        """Who judges or writes, and the places in ``rows`` of what is theirs, ascending."""
+        """The verifying or generating teachers, and the indices of their ``rows``, ascending."""
         names = self._wanted.speakers_of(np.array(list(rows), np.int64))
         return {
             name: np.array([place for place, own in enumerate(names) if own == name])

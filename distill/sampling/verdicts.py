@@ -1,7 +1,7 @@
-"""The student's side of judging: whom each round of drafts is sent to, and what may come back.
+"""The student's side of verification: where each round of drafts is sent, and what may come back.
 
-Shape suffixes: B prompts of a step, N those of one judge, b sequences still being written, G drafts
-of a round.
+Shape suffixes: B prompts of a step, N those of one verifier, b unfinished sequences, G drafts of a
+round.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class TeacherJudge:
-    """Asks a teacher about each round of one step's drafts."""
+    """Sends each round of one step's drafts to a teacher for verification."""
 
     client: TeacherClient
     computed: Callable[[str, float], None]
@@ -90,8 +90,8 @@ def at_once(calls: Sequence[Callable[[], Result]]) -> list[Result]:
 
 
 def check_verdict(request: DraftRequest, verdict: Verdict, num_tokens: int) -> None:
-    """Raise TeacherAnswerError unless it is about these drafts and says what can be."""
-    told = f"the verdict on drafts {request.request_id}"
+    """Raise TeacherAnswerError unless it belongs to these drafts and is possible."""
+    told = f"the verification of drafts {request.request_id}"
     if verdict.request_id != request.request_id:
         raise TeacherAnswerError(f"{told} belongs to {verdict.request_id}")
     num_rows, num_drafts = request.drafts_bG.shape

@@ -1,4 +1,4 @@
-"""Prompts into text, several at once: by one model alone, or drafts that another one judges.
+"""Prompts into text, several at once: by one model alone, or drafts that another one verifies.
 
 Shape suffixes: b sequences still being written, N some of the prompts, G drafts of a round, V
 vocabulary.
@@ -21,7 +21,7 @@ from distill.sampling.settings import Decoding
 
 @dataclass(frozen=True)
 class Drafted:
-    """A round on its way to the judge."""
+    """A round sent for verification."""
 
     past: tuple[Round, ...]
     rows_b: np.ndarray  # int64: which prompts
@@ -72,8 +72,8 @@ def write(
 ) -> Writing:
     """Continue every prompt until a token of ``ends`` or its limit; the model is left as it was.
 
-    Without a judge every draft stays. ``is_anyone_writing``: over all ranks, whether one still is;
-    those that are not read on in vain, for a sharded model's ranks go forward together.
+    Without a verifier every draft is kept. ``is_anyone_writing``: over all ranks, whether one still
+    is; the others run the forward too, because a sharded model's ranks run it together.
     """
     was_training = model.training
     model.eval()

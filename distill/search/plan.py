@@ -21,7 +21,7 @@ COMPARED = ("eval.retention", "eval.teacher_accuracy", "compression")
 MAX_CORNERS = 512
 """More corners than this are not all tried: then each key's own ends."""
 WAITING_CPUS = 0.01
-"""Of a trial that has a worker group, beside what the group holds."""
+"""Of a trial that has a worker group, in addition to what the group holds."""
 FIXED = ("task", "data", "experts", "teachers", *OPERATIONAL)
 """Sections and keys that a sweep cannot search: they decide what the teachers say, or say where
 and how to run."""
@@ -51,7 +51,7 @@ def plan_search(
     if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
             f"cache.type {experiment.cache.type} keeps no answers from one trial to the next, and "
-            "a sweep asks its teachers once: use arrow"
+            "a sweep queries its teachers once: use arrow"
         )
     _check_goals(experiment, search)
     if search.warm_start and experiment.is_language_model:

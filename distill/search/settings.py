@@ -107,7 +107,7 @@ class Champion(Section):
 
 
 class Search(Section):
-    """What ``distill sweep`` varies. Teachers are asked once, whatever the number of trials."""
+    """What ``distill sweep`` varies. Teachers are queried once, whatever the number of trials."""
 
     space: dict[str, Domain] = Field(min_length=1)
     """Keys of the experiment (``kd.temperature``, ``student.size_mb``, …) and their domains."""

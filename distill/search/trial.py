@@ -101,7 +101,7 @@ class Sweep:
     tokenizer: str
     """Folder of the tokenizer that students start from."""
     guidance: Guidance | None
-    """The teachers' answers: all in the cache, so that no trial asks."""
+    """The teachers' outputs: all in the cache, so that no trial queries a teacher."""
     teacher_params: float | None
     """Of the largest teacher."""
     stop: Path
@@ -135,7 +135,7 @@ class Sweep:
         )
 
     def _tokenizer(self, experiment: Experiment, corpus: Corpus) -> str:
-        """One for each way of making it; trials that want the same one may meet here."""
+        """One for each way of making it; several trials may need the same one at once."""
         student = experiment.student
         start = student.init_from.path if student.init_from else None
         made_of = json.dumps([student.tokenizer, student.vocab_size, student.path, start])
@@ -157,7 +157,7 @@ def run_trial(
 ) -> None:
     """Train the student of ``values`` to its end; a trial that is over only tells again.
 
-    ``start_from``: what another member of the population told with its metrics. Raises what
+    ``start_from``: what another member of the population reported with its metrics. Raises what
     training raised; an interrupted trial returns, and stays ``running`` in the ledger.
     """
     if sweep.stop.exists():
@@ -213,7 +213,7 @@ def _train(
 
 
 def assess(job: Job, entry: Entry) -> Metrics:
-    """Validation metrics of the weights that are exported, of classifiers beside the teachers'."""
+    """Validation metrics of the exported weights; of classifiers, the teachers' too."""
     best = max(_evaluations(entry), key=job.selection.score)
     metrics = {name: best[name] for name in REPORTED if name in best}
     if job.kd is not None and job.guidance is not None:
@@ -240,7 +240,7 @@ def _resumes_at(entry: Entry) -> int:
 
 
 def _tell_again(entry: Entry, tell: Tell) -> None:
-    """What a finished trial told when it trained, for the searcher of a resumed sweep."""
+    """What a finished trial reported when it trained, for the searcher of a resumed sweep."""
     costs = {name: value for name, value in entry.metrics.items() if name in COSTS}
     for row in _evaluations(entry):
         tell(costs | _reported(row), None)

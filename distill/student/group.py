@@ -14,7 +14,7 @@ from distill.fit import Job, fit, is_done
 from distill.loop import Report
 
 REFUSED = "refused.txt"
-"""Why a rank gave up for good, in the fit's folder."""
+"""Why a rank ended permanently, in the fit's folder."""
 
 
 def run_group(

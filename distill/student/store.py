@@ -5,7 +5,7 @@
                                              beside-<rank>.pt of text written ahead, of gates
     <folder>/best.safetensors                the module's weights at the best evaluation
 
-A checkpoint is written beside its place and renamed once its manifest (sha256 of every file)
+A checkpoint is written next to its place and renamed once its manifest (sha256 of every file)
 stands, so that a folder called step-… is whole. Checkpoints are this program's own pickles: a
 manifest proves that the bytes are those it wrote, not that a stranger's folder is safe to load.
 """
@@ -45,7 +45,7 @@ class Stateful(Protocol):
 class FolderStore:
     """Checkpoints of one fit. ``before_save`` runs first: it flushes the teacher cache.
 
-    ``beside``: what has a state of its own (text that is written ahead, gates that learn).
+    ``beside``: other objects with state (text that is written ahead, gates that learn).
 
     ``stop``: a file that the driver makes when the user asks to stop.
     """

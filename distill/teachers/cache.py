@@ -6,7 +6,7 @@ changed in place, so ranks and runs share a folder without locks. Payloads are k
 sent them. A row is answered in the batch that first met it; other batch shapes would round its
 float32 logits differently in the last bits, so whoever needs the same bits shares the cache.
 
-Shape suffixes: B rows asked about, P positions, X a position's payload (any shape).
+Shape suffixes: B rows requested, P positions, X a position's payload (any shape).
 """
 
 import fcntl
@@ -57,7 +57,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class TeacherKey:
-    """All that decides a teacher's answer to a row id. Fingerprints are hex SHA-256."""
+    """All that determines a teacher's output for a row id. Fingerprints are hex SHA-256."""
 
     weights: str
     data: str
@@ -66,7 +66,7 @@ class TeacherKey:
     max_length: int
     cut: Cut = "head"
     moe: str = "own"
-    """Of mixtures of experts, which experts were asked."""
+    """Of mixtures of experts, which experts ran."""
     shared: str = ""
     """Which of the teacher's columns are compared; empty: all of them."""
     pooling: str = ""
@@ -84,7 +84,7 @@ class TeacherKey:
 
 
 class NoCache:
-    """Keeps nothing: every row is asked again in every epoch."""
+    """Caches nothing: every row is requested again in every epoch."""
 
     messages: tuple[str, ...] = ()
 
@@ -123,7 +123,7 @@ class TeacherCache:
     """One writer's view of the folder. Thread-safe.
 
     ``segment_rows`` are written at once; ``memory`` is the folder to let go of at the end.
-    ``writer_id`` names this writer's files (``rank0``). ``messages`` says what the user should
+    ``writer_id`` names this writer's files (``rank0``). ``messages`` holds what the user should
     know, e.g. why an existing cache was not used. Raises CacheError for a damaged file.
     """
 
@@ -263,7 +263,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except ValueError:
         raise CacheError(
             f"teacher cache file {path} is damaged: delete the folder {path.parent} and run "
-            "again: the teachers are asked again only for what is missing"
+            "again: the teachers are queried again only for the missing rows"
         ) from None
 
 

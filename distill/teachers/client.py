@@ -64,11 +64,11 @@ class TeacherClient(Protocol):
         ...
 
 
-_NOT_SERVED = "teacher {!r} is asked about new text, and it is no longer served"
+_NOT_SERVED = "teacher {!r} is queried for new text, and it is no longer served"
 
 
 class SilentTeachers:
-    """A client of teachers that have said all they had to say: whoever asks gets an error."""
+    """A client that serves cached outputs only: any request to a teacher is an error."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names

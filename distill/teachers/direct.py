@@ -1,6 +1,6 @@
 """Answers past Ray's object store: all that is peculiar to Ray Direct Transport with nixl.
 
-What stands here about Ray is true of the version that pyproject.toml pins.
+What is written here about Ray is true of the version that requirements.in pins.
 """
 
 import threading

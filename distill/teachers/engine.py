@@ -1,7 +1,7 @@
 """One teacher in this process: a request in, its answer in a wire out.
 
 Shape suffixes: B rows, T tokens, V classes or vocabulary, H hidden, P positions, M passes (1 but
-for a mixture of experts that is asked several times), X what a wire encodes of a position.
+for a mixture of experts that runs several times), X what a wire encodes of a position.
 """
 
 import time
@@ -66,7 +66,7 @@ class TeacherEngine:
         ``num_labels``: classes; of a language model, tokens (columns beyond are padding and are cut
         off). ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the
         threads of the whole process; None leaves them. ``moe``: which experts of a language model
-        are asked, unless a request says otherwise. ``shared``: of a language model that has other
+        are used, unless a request names others. ``shared``: of a language model that has other
         tokens than the student, which count. Raises ModelError for an unusable folder.
         """
         if num_threads is not None:
@@ -138,7 +138,7 @@ class TeacherEngine:
         return DeviceOutput(about, payload_PX, num_positions)
 
     def _encoded(self, said: "_Said", wire: WireFormat) -> Tensor:
-        """Of M passes beside each other."""
+        """Of M forwards, concatenated."""
         passes = [
             wire.encode(said_PX, _of_pass(said.seeds_P, m))
             for m, said_PX in enumerate(said.said_MPX)

@@ -1,4 +1,4 @@
-"""Whether a language model's answers are worth learning from."""
+"""Whether a language model's outputs are worth training on."""
 
 from __future__ import annotations
 

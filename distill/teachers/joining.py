@@ -1,6 +1,6 @@
-"""From what each teacher said about its rows to the answers about a whole batch.
+"""From each teacher's outputs for its rows to the outputs for a whole batch.
 
-Shape suffixes: B rows of a part, N those that one teacher was asked about, P, Q their positions,
+Shape suffixes: B rows of a part, N those that one teacher was queried for, P, Q their positions,
 K teachers, V classes, X a position's payload.
 """
 
@@ -19,7 +19,7 @@ from distill.teachers.wires import WireFormat, as_tensor
 
 
 class Said(NamedTuple):
-    """One teacher about some rows; no payload where it was asked about none."""
+    """One teacher's output for some rows; no payload where it was queried for none."""
 
     payload_PX: np.ndarray
     counts_N: np.ndarray  # int64: positions of each row
@@ -36,7 +36,7 @@ class Joining(Protocol):
         chosen_KB: Tensor,
         router_logits_BK: Tensor | None,
     ) -> Answers:
-        """``said``: of each teacher, about the rows that its mask (bool [B]) marks."""
+        """``said``: each teacher's output for the rows that its mask (bool [B]) marks."""
         ...
 
 

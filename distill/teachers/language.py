@@ -1,4 +1,4 @@
-"""A language model as a teacher: a forward's rows in, what it says of each position out.
+"""A language model as a teacher: a forward's rows in, its output at each position out.
 
 Shape suffixes: B rows, T tokens, V vocabulary, H hidden, P positions of a forward, M passes.
 """
@@ -129,8 +129,8 @@ class LanguageModel:
             usage = None
 
     def as_it_teaches(self, moe: MoE) -> AbstractContextManager[Any]:
-        """Forwards that judge or write ask the experts that answers do, of a mixture that asks the
-        same ones in each; others (refused by distill check) speak by the model's own choice."""
+        """Forwards that verify or generate use the experts of responses, for models that use
+        the same ones in each; others (refused by distill check) use the model's own choice."""
         if moe.changes or isinstance(moe, OwnRouting):
             return nullcontext()
         return self._experts().asking(moe)
@@ -260,7 +260,7 @@ class LanguageModel:
         return token_seeds(request.seed, num_passes, block.rows_B, request.num_tokens)
 
     def _check(self, block: Block, request: TeacherRequest) -> None:
-        assert block.targets_BT is not None, "a language model is asked about tokens"
+        assert block.targets_BT is not None, "a language model is queried for tokens"
         if self._keeps_apart or not _are_packed(block.inputs["position_ids"], block.targets_BT):
             return
         kind = self.model.config.model_type
@@ -294,7 +294,7 @@ def position_seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
 
 
 def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:
-    """Whether a sequence that is asked about stands behind another one."""
+    """Whether a requested sequence follows another one."""
     return bool(((position_ids_BT == 0).cumsum(1)[targets_BT] > 1).any())
 
 

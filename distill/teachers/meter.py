@@ -16,7 +16,7 @@ class Meter:
 
     names: tuple[str, ...]
     replicas: Mapping[str, float] = field(default_factory=dict)
-    """Of each teacher, this rank's share of them; 1 where nothing is said."""
+    """Of each teacher, this rank's share of them; 1 where nothing is given."""
     clock: Callable[[], float] = time.perf_counter
     together: Sequence[Sequence[str]] = ()
     """Teachers that share replicas, which are busy with any of them."""

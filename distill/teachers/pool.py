@@ -47,7 +47,7 @@ class RayTeacherPool:
         """Returns when every replica has loaded its model. ``transport``: of its clients' streams.
 
         Raises the loading error of a teacher as itself, or TeacherError at the deadline, with
-        what it wants and what the cluster has. Nothing is left running then.
+        what it needs and what the cluster has. Nothing is left running then.
         """
         self._served: list[Served] = []
         self._transport: Transport = transport
@@ -138,7 +138,7 @@ def _start(group: Sequence[Servable], transport: Transport) -> Any:
 
 
 def _wants(group: Sequence[Servable]) -> str:
-    """``teacher 'a' wants 1 × (4 CPU, 0 GPU, labels …); the cluster has 2 CPU … free 1 CPU``."""
+    """``teacher 'a' needs 1 × (4 CPU, 0 GPU, labels …); the cluster has 2 CPU … free 1 CPU``."""
     serving = group[0].serving
     labels = f", labels {serving.node_labels}" if serving.node_labels else ""
 
@@ -151,7 +151,7 @@ def _wants(group: Sequence[Servable]) -> str:
         if node["Alive"]
     ]
     has_labels = f", node labels {nodes}" if serving.node_labels else ""
-    wants = "wants" if len(group) == 1 else "want"
+    wants = "needs" if len(group) == 1 else "need"
     return (
         f"{told(group)} {wants} {serving.replicas} × ({serving.num_cpus:g} CPU and "
         f"{serving.num_gpus:g} GPU{labels}); the cluster of {len(nodes)} nodes has "

@@ -86,7 +86,7 @@ def load_pickled(path: str | Path, allow_pickle: bool) -> Any:
         )
     if not allow_pickle:
         raise ModelError(
-            f"{path} is a pickle, and pickles run code: set allow_pickle: true beside this path "
+            f"{path} is a pickle, and pickles run code: set allow_pickle: true next to this path "
             "(distill evaluate: --allow-pickle) if you trust where it comes from"
         )
     try:
@@ -127,7 +127,7 @@ def label_names(model: Any, told: str) -> tuple[str, ...]:
 
 
 def check_columns(model: Any, told: str, columns: tuple[str, ...], num_features: int) -> None:
-    """Raise ModelError where the object says that it was fitted on other features than these."""
+    """Raise ModelError where the object was fitted on other features than these."""
     wanted = getattr(model, "n_features_in_", None)
     if wanted is not None and wanted != num_features:
         raise ModelError(

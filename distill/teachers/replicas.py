@@ -57,7 +57,7 @@ class _Replica:
 
 @dataclass(frozen=True)
 class Served:
-    """Teachers that the same actors answer for."""
+    """Teachers that the same actors serve."""
 
     names: tuple[str, ...]
     actors: list[Any]
@@ -142,7 +142,7 @@ class RayTeacherClient:
         send: Callable[[Any], Any],
         cancelled: threading.Event | None = None,
     ) -> Any:
-        """What an actor answers to what ``send`` sends it, of whichever replica does."""
+        """The response of some replica's actor to what ``send`` sends it."""
         cause: Exception | None = None
         num_attempts = 0
         while num_attempts <= self._stream.retries:

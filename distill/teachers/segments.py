@@ -1,8 +1,8 @@
-"""One teacher's answers in one folder: immutable Arrow IPC files, and an index over them.
+"""One teacher's outputs in one folder: immutable Arrow IPC files, and an index over them.
 
 A row has one position, or, of a language model, as many as it has tokens to predict.
 
-Shape suffixes: B rows asked about, N rows found or written, P their positions, X a position's
+Shape suffixes: B rows requested, N rows found or written, P their positions, X a position's
 payload (any shape).
 """
 
@@ -22,7 +22,7 @@ NO_ROWS = np.empty(0, np.int64)
 
 
 class Found(NamedTuple):
-    """What is known of the rows that were asked about."""
+    """What is cached of the requested rows."""
 
     hit_B: np.ndarray  # bool
     payload_PX: np.ndarray  # of the hits, in the order of the rows
@@ -107,7 +107,7 @@ class Shelf:
         if check and _digest(path) != path.stem.split("-")[-1]:
             raise CacheError(
                 f"teacher cache file {path} fails its checksum (cut or damaged): delete it, or "
-                f"the folder {path.parent}, and run again: the teachers are asked again only for "
+                f"the folder {path.parent}, and run again: the teachers are queried again only for "
                 "what is missing"
             )
         rows_N, found = _read_segment(path)
@@ -176,7 +176,7 @@ def _read_segment(path: Path) -> tuple[np.ndarray, _Segment]:
 
 
 def write_whole(path: Path, content: bytes | pa.Buffer) -> Path:
-    """Whole or not at all: a temporary file beside it, then a rename."""
+    """Atomic: a temporary file next to it, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""One copy of a base and its adapters: several teachers, of which one speaks at a time."""
+"""One copy of a base and its adapters: several teachers, of which one computes at a time."""
 
 from __future__ import annotations
 

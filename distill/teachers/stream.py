@@ -1,7 +1,7 @@
-"""Batches in, batches with the teachers' answers out: in order, and asked ahead of the student.
+"""Batches in, batches with the teachers' outputs out: in order, and requested ahead of the student.
 
 The answers do not depend on timing. A request is made of a step's rows alone; a row is asked for
-at most once an epoch; and no epoch is begun before every rank has written what it learnt in the
+at most once an epoch; and no epoch is begun before every rank has written what it received in the
 one before, so that with a cache the second epoch asks nothing, whoever gets the rows.
 
 Shape suffixes: B rows, N the rows of one teacher, K teachers, V classes.
@@ -47,7 +47,7 @@ class TeacherTokens(Protocol):
 
 
 class TeacherStream:
-    """The source of targets that asks teachers. Also a context manager; see :meth:`close`."""
+    """The source of targets that queries teachers. Also a context manager; see :meth:`close`."""
 
     def __init__(
         self,
@@ -74,9 +74,9 @@ class TeacherStream:
 
         ``tokens``: a TeacherTokens for every teacher and the router; None: they are shown the
         batches themselves, which were written while training. ``aggregation`` None asks all.
-        ``in_flight``: steps asked ahead of the one in hand. ``boundary``: a barrier over all ranks.
+        ``in_flight``: steps requested ahead of this one. ``boundary``: a barrier over all ranks.
         ``homes_of``: of row ids, the index of the teacher named like the row's domain, or -1; None:
-        nobody is at home anywhere. ``wires``: of each teacher and the router; None: dense float32.
+        no teacher has a domain. ``wires``: of each teacher and the router; None: dense float32.
         ``positions_of``: of language models, the student's positions of each row of a part.
         ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
         of experts, who is asked; answers that change are never kept. ``replicas``: of each teacher
@@ -128,7 +128,7 @@ class TeacherStream:
     def answer_all(
         self, rows: Sequence[int] | np.ndarray | range, batch_size: int = 64
     ) -> TeacherAnswers:
-        """What every teacher says about each of these rows, in their order; no boundary."""
+        """Every teacher's output for each of these rows, in their order; no boundary."""
         rows_N = np.asarray(rows, np.int64)
         source, by_length = self._by_length(rows_N, batch_size)
         steps = list(self._keep(self._ahead(source, 0, len(source.blocks))))
@@ -173,7 +173,7 @@ class TeacherStream:
     def request(
         self, name: str, request_id: str, part: Any, rows_N: np.ndarray, step: int = 0
     ) -> TeacherRequest:
-        """What a teacher is asked about these rows of a part; it draws anew at each ``step``."""
+        """The request to a teacher for these rows of a part; it draws anew at each ``step``."""
         block: Any = (
             shown(part, rows_N) if self._tokens is None else self._tokens[name].padded(rows_N)
         )
@@ -189,12 +189,12 @@ class TeacherStream:
         )
 
     def take_gate(self, name: str, gate: GateState) -> None:
-        """The gates that a student-aware router answers with from now on."""
+        """The gates that a student-aware router uses from now on."""
         self._gates[name] = gate
 
     def _by_length(self, rows_N: np.ndarray, batch_size: int) -> tuple["_Blocks", np.ndarray]:
         """Rows of like length together: padding is most of the work otherwise."""
-        assert self._tokens is not None, "what is written while training is asked about at once"
+        assert self._tokens is not None, "text generated while training is requested at once"
         by_length = np.argsort(self._tokens[self.names[0]].lengths(rows_N), kind="stable")
         starts = range(0, len(rows_N), batch_size)
         return _Blocks([rows_N[by_length[i : i + batch_size]] for i in starts]), by_length
@@ -210,7 +210,7 @@ class TeacherStream:
         language models, on a sample of what was not cached, perplexity on the tokens that follow,
         and mass_outside, the probability of tokens that the student does not share.
         ``stream.wait_s`` is the whole wait, ``stream.queue_depth`` the mean number of steps ready
-        when one was wanted.
+        when one was needed.
         """
         return self._meter.read() | self._client.stats()
 
@@ -219,7 +219,7 @@ class TeacherStream:
         self._meter.received(name, compute_s=seconds)
 
     def flush(self) -> None:
-        """Write what the teachers have said so far (with each checkpoint, say)."""
+        """Write the outputs received so far (for instance with each checkpoint)."""
         self._cache.flush()
 
     def close(self) -> None:
@@ -345,7 +345,7 @@ class TeacherStream:
         return _Answered(Step(step, joined), slowest)
 
     def _choose(self, part: Any, router_logits_BK: Tensor | None) -> Tensor:
-        """Whom each row has its answers from: bool [K, B]."""
+        """Which teachers each row is routed to: bool [K, B]."""
         homes_B = torch.from_numpy(self._homes_of(part.rows_B))
         asked_KB = self._aggregation.choose(RoutingInputs(self.names, homes_B, router_logits_BK))
         # A filler row counts as answered by all, with zeros: every aggregation then gives it
@@ -364,7 +364,7 @@ class TeacherStream:
         is_sent: threading.Event,
         finish: dict[str, float],
     ) -> Said:
-        """What one teacher says about rows, from the cache where it has them.
+        """One teacher's output for rows, from the cache where it has them.
 
         ``is_sent`` is set once nothing is left to send.
         """

@@ -40,7 +40,7 @@ def constants(code: Code, rng: Random) -> str:
 
     Only `int`s without suffix, whose parts and sum are `int`s too. Not 0 in C and C++, where it may
     be a null pointer or make a function pure; not where no expression may stand or `>` would end
-    one, in the preprocessor, in what a macro may see as text, or beside Python's `is`.
+    one, in the preprocessor, in what a macro may see as text, or next to Python's `is`.
     """
     sites = [[_unfolded(node, code, rng)] for node in code.nodes if _may_unfold(code, node)]
     return code.edited(some(sites, rng))

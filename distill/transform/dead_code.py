@@ -14,7 +14,7 @@ def dead_code(code: Code, rng: Random) -> str:
     """A branch that is never taken, a loop of no rounds, or a local that nothing reads, before
     some statement of a function.
 
-    All stand in a block of their own: C++ lets no `goto` or `case` jump over an initialisation.
+    Each is in a block of its own: C++ lets no `goto` or `case` jump over an initialisation.
     A `constexpr` function stays, as early standards allow it a single statement only.
     """
     name = fresh_name(code, rng)

@@ -57,7 +57,7 @@ def declaration_order(code: Code, rng: Random) -> str:
 
 
 def _next(node: Node) -> Node | None:
-    """The next statement, unless something other than a comment stands between."""
+    """The next statement, unless something other than a comment is between."""
     following = node.next_sibling
     while following is not None and following.type in COMMENTS:
         following = following.next_sibling

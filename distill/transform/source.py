@@ -200,7 +200,7 @@ def ancestors(node: Node) -> Iterator[Node]:
 
 
 def has(node: Node, *types: str) -> bool:
-    """Whether a node of one of the types stands below."""
+    """Whether a node of one of the types is below."""
     return any(inner.type in types for inner in walk(node))
 
 

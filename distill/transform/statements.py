@@ -81,7 +81,7 @@ def is_string(statement: Node) -> bool:
 
 
 def body_indent(code: Code, body: Node) -> bytes | None:
-    """Python: how far a block of whole lines is indented; None for one beside its colon."""
+    """Python: how far a block of whole lines is indented; None for one on the line of its colon."""
     first = next((child for child in body.named_children if child.type not in COMMENTS), None)
     if first is None or not code.is_first_on_line(first.start_byte):
         return None

@@ -1,6 +1,6 @@
 """Natural text: changes that a reader would hardly notice.
 
-Other than those of code, they keep a reader's judgement only by convention [ours]: a few typing
+Other than those of code, they keep a reader's label only by convention [ours]: a few typing
 errors, near synonyms, capitals and punctuation. A word is a run of letters.
 """
 

@@ -1,4 +1,4 @@
-"""How a teacher's answers travel and are kept: one codec interface, chosen for each teacher."""
+"""How a teacher's outputs are sent and cached: one codec interface, chosen for each teacher."""
 
 from typing import Annotated
 

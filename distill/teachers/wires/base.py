@@ -1,4 +1,4 @@
-"""What every wire is: how a teacher's answers travel and are kept, position by position.
+"""What every wire is: how a teacher's outputs are sent and cached, position by position.
 
 A position is what one distribution is about: a row of a classifier, a token of a language model.
 A wire is a configuration class with an encoder (at the teacher) and a decoder (at the student). Its
@@ -50,7 +50,7 @@ class WireFormat(Variant):
         raise NotImplementedError
 
     def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
-        """[P, …] of logits or hidden states, as :attr:`takes` says, to a payload [P, X] on their
+        """[P, …] of logits or hidden states, as :attr:`takes` names, to a payload [P, X] on their
         device: float32, uint8, or bfloat16's bits in int16.
 
         Of logits, only the columns that teacher and student share: what is not exact counts the
@@ -101,8 +101,8 @@ def bits_of(numbers_PX: Tensor, dtype: Dtype) -> Tensor:
 
 
 def passes_of(payload: np.ndarray, num_passes: int) -> list[np.ndarray] | None:
-    """What each pass of a mixture of experts said, [P, X] each; None of a payload [P, M · X] that
-    cannot be cut so."""
+    """The output of each forward of a mixture of experts, [P, X] each; None for a payload
+    [P, M · X] that cannot be split so."""
     if num_passes == 1:
         return [payload]
     if payload.ndim != 2 or payload.shape[1] % num_passes:
