@@ -19,7 +19,7 @@ import yaml
 from distill import __version__
 from distill.report.table import count, three_digits
 
-SHARES = ("accuracy", "f1", "home", "abroad", "retention")
+SHARES = ("accuracy", "f1", "in_domain", "out_of_domain", "retention")
 
 
 def main() -> None:
