@@ -11,8 +11,9 @@ from typing import Any, TextIO
 from distill.report.names import shown
 from distill.report.terminal import width
 
+
 class Tail:
-    """The new lines of a growing JSONL file; an incomplete last line is read once it is complete."""
+    """The new lines of a growing JSONL file; an incomplete last line is read when complete."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -77,9 +77,8 @@ def comparison(record: Record) -> Markup | None:
         "latency (ms)",
     ]
     caption = "On the test split: experts, mixes, baselines, and the students of the frontier"
-    return table(
-        [*head, *(["in-domain", "out-of-domain"] if has_domain else [])], lines, caption, is_sortable=True
-    )
+    domains = ["in-domain", "out-of-domain"] if has_domain else []
+    return table([*head, *domains], lines, caption, is_sortable=True)
 
 
 LANGUAGE_COLUMNS = {
