@@ -194,7 +194,7 @@ class RunFolder:
 
     def _kept_trials(self) -> list[str]:
         counts: Counter[str] = Counter()
-        for path in self.root.glob("trials/trial-*/trial.json"):
+        for path in sorted(self.root.glob("trials/trial-*/trial.json")):
             status = json.loads(path.read_text("utf-8"))["status"]
             if status != "running":
                 counts[status] += 1
