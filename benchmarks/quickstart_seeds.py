@@ -64,16 +64,8 @@ def one_seed(config: str, seed: int, output: Path, overrides: list[str]) -> dict
     seconds = time.perf_counter() - started
     rows = json.loads((output / "report/table.json").read_text())
     found = {f"{row['role']}: {row['name']}": row["accuracy"] for row in rows}
-    found |= {
-        f"in-domain: {row['name']}": row["in_domain"]
-        for row in rows
-        if row["in_domain"] is not None
-    }
-    found |= {
-        f"out-of-domain: {row['name']}": row["out_of_domain"]
-        for row in rows
-        if row["out_of_domain"] is not None
-    }
+    for field, name in {"in_domain": "in-domain", "out_of_domain": "out-of-domain"}.items():
+        found |= {f"{name}: {row['name']}": row[field] for row in rows if row[field] is not None}
     experiment = load(config, changes)
     folders = {p.name: p / "model" for p in sorted((output / "experts").iterdir()) if p.is_dir()}
     folders.pop("router", None)

@@ -94,12 +94,12 @@ def teacher_rows(
     for name in names:
         row = costed(row_of(test, name, "expert", found[name]), costs[name])
         if parts is not None and name in parts.names:
-            is_home_R = parts.of("test") == parts.names.index(name)
+            is_own_R = parts.of("test") == parts.names.index(name)
             hits_R = found[name] == test.labels_R
             row = replace(
                 row,
-                home=float(hits_R[is_home_R].mean()) if is_home_R.any() else None,
-                abroad=float(hits_R[~is_home_R].mean()) if (~is_home_R).any() else None,
+                in_domain=float(hits_R[is_own_R].mean()) if is_own_R.any() else None,
+                out_of_domain=float(hits_R[~is_own_R].mean()) if (~is_own_R).any() else None,
             )
         rows.append(row)
     router = _teacher_cost(guidance.router, plan) if guidance.router else None

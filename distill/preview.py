@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-WIDTH = 80
-"""Columns where the output is no terminal."""
 BATCH = 64
 """Documents that are tokenised together."""
 TRAINED = "bold underline green"

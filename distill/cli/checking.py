@@ -16,21 +16,19 @@ def check(
 ) -> None:
     """Validate everything that can be known before a process starts, and print the plan."""
     with errors(as_json):
-        from rich.table import Table
-
         from distill.check import about
         from distill.check import check as check_experiment
         from distill.cluster import check_address
+        from distill.report.terminal import grid
         from distill.tracking import check_reachable
 
         experiment = load_experiment(config, overrides, address)
         check_reachable(experiment.tracking)
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
-        table = Table("part", "plan", "size", title=f"{config}: ready to train")
-        for line in plan.lines:
-            table.add_row(line.part, line.what, line.size)
-        show(table)
+        cells = [[line.part, line.what, line.size] for line in plan.lines]
+        heads, text = ["part", "plan", "size"], (0, 1, 2)
+        show(grid(heads, cells, f"{config}: ready to train", left=text, wrap=text))
         if as_json:
             lines = [{"part": x.part, "plan": x.what, "size": x.size} for x in plan.lines]
             print_json({"ok": True, "plan": lines, **about(plan.corpus)})
@@ -45,17 +43,15 @@ def preview(
 ) -> None:
     """Show rows as the student reads them: tokens, those trained on marked, label, domain."""
     with errors(as_json):
-        from rich.console import Console
-
-        from distill.preview import WIDTH, render
         from distill.preview import preview as preview_rows
+        from distill.preview import render
+        from distill.report.terminal import console
 
         found = preview_rows(load_experiment(config, overrides), split, rows)
         if as_json:
             print_json([one.as_json() for one in found.shown])
         else:
-            width = None if Console().is_terminal else WIDTH
-            render(found, Console(width=width, markup=False, emoji=False))
+            render(found, console())
 
 
 def schema() -> None:

@@ -51,7 +51,7 @@ def comparison(record: Record) -> Markup | None:
         return None
     if _are_language(rows):
         return _language_comparison(rows)
-    has_home = any(row.home is not None for row in rows)
+    has_domain = any(row.in_domain is not None for row in rows)
     lines = []
     for row in rows:
         cells = [
@@ -63,8 +63,8 @@ def comparison(record: Record) -> Markup | None:
             metric_cell("student.size_mb", row.size_mb),
             metric_cell("student.latency_ms", row.latency_ms),
         ]
-        if has_home:
-            cells += [metric_cell("accuracy", v) for v in (row.home, row.abroad)]
+        if has_domain:
+            cells += [metric_cell("accuracy", v) for v in (row.in_domain, row.out_of_domain)]
         lines.append((row.name, cells))
     head = [
         "model",
@@ -77,14 +77,13 @@ def comparison(record: Record) -> Markup | None:
         "latency (ms)",
     ]
     caption = "On the test split: experts, mixes, baselines, and the students of the frontier"
-    return table(
-        [*head, *(["home", "abroad"] if has_home else [])], lines, caption, is_sortable=True
-    )
+    domains = ["in-domain", "out-of-domain"] if has_domain else []
+    return table([*head, *domains], lines, caption, is_sortable=True)
 
 
 LANGUAGE_COLUMNS = {
     "perplexity": ("test.perplexity", "perplexity"),
-    "next token": ("test.accuracy", "accuracy"),
+    "next-token accuracy": ("test.accuracy", "accuracy"),
     "agreement": ("fidelity.token_agreement", "agreement"),
     "JSD": ("fidelity.jsd", "jsd"),
     "exact match": ("test.exact_match", "exact_match"),

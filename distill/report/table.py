@@ -1,23 +1,24 @@
-"""The comparison: one row a model, for the terminal, Markdown, CSV and JSON.
+"""The comparison: one row per model, for the terminal, Markdown, CSV and JSON.
 
 Accuracies, F1, retention, agreement, exact match and ROUGE-L are fractions in a :class:`Row` and
-percentages on paper. A table of language models has columns of its own, those that some row fills.
+percentages in a table. A table of language models has columns of its own, those that some row has
+a value for.
 """
 
 import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 Role = Literal["expert", "mix", "baseline", "student"]
 MISSING = "–"
-CLASSIFIERS_ONLY = ("f1", "home", "abroad", "retention")
+CLASSIFIERS_ONLY = ("f1", "in_domain", "out_of_domain", "retention")
 LANGUAGE_ONLY = (
     "perplexity",
     "agreement",
@@ -29,10 +30,12 @@ LANGUAGE_ONLY = (
 )
 """Fields of a row that the files of the other kind of table leave out."""
 MAX_DOMAIN_COLUMNS = 4
-OWN_DOMAIN = ("home", "abroad")
-"""What the metrics of an expert call its own domain, and all others."""
+IN_DOMAIN = ("in_domain", "out_of_domain")
+"""Fields, and ends of the metrics, of an expert's accuracy in its own domain and in the others."""
+IN_DOMAIN_BEFORE = ("home", "abroad")
+"""The same, as versions before 0.2 wrote them."""
 AS_DOMAIN = " (domain)"
-"""Follows there the name of a domain that is called so too."""
+"""Follows, in the metrics of an expert, the name of a domain that is one of these four."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,17 @@ class Row:
     f1: float | None = None
     per_domain: dict[str, float] = field(default_factory=dict)
     """Accuracy in each domain; of language models perplexity."""
-    home: float | None = None
-    """Accuracy in the domain an expert was trained on."""
-    abroad: float | None = None
-    """Accuracy in all the others."""
+    in_domain: float | None = None
+    """Accuracy in the domain that an expert was trained on."""
+    out_of_domain: float | None = None
+    """Accuracy in all the other domains."""
     retention: float | None = None
-    """Accuracy as a fraction of the teachers' mix."""
+    """Accuracy as a fraction of the aggregated teachers'."""
     compression: float | None = None
     """Parameters of the teachers over this model's."""
     note: str = ""
     perplexity: float | None = None
-    """exp of the mean cross-entropy of a token, in nats. Language models alone have it, and the
+    """exp of the mean cross-entropy of a token, in nats. Only language models have it, and the
     fields below."""
     agreement: float | None = None
     """Share of positions where the likeliest token is the teachers'."""
@@ -70,16 +73,16 @@ class Row:
     exact_match: float | None = None
     rouge_l: float | None = None
     tokens_per_s: float | None = None
-    """Written on one CPU thread, one text at a time."""
+    """Generated on one CPU thread, one text at a time."""
     peak_memory_mb: float | None = None
-    """10⁶ bytes of weights and live tensors while it writes."""
+    """10⁶ bytes of weights and live tensors while it generates."""
 
     @property
     def is_language(self) -> bool:
         return self.perplexity is not None
 
     def metrics(self) -> dict[str, float | None]:
-        """Under the stable names, as MLflow has them."""
+        """Under the stable names, as in MLflow."""
         if self.is_language:
             return self._language_metrics()
         metrics: dict[str, float | None] = {
@@ -90,13 +93,13 @@ class Row:
             "test.f1": self.f1,
             "test.retention": self.retention,
             "compression": self.compression,
-            "test.accuracy.home": self.home,
-            "test.accuracy.abroad": self.abroad,
+            "test.accuracy.in_domain": self.in_domain,
+            "test.accuracy.out_of_domain": self.out_of_domain,
         }
         return metrics | self._in_domains("test.accuracy")
 
     def _in_domains(self, metric: str) -> dict[str, float]:
-        taken = OWN_DOMAIN if self.role == "expert" else ()
+        taken = (*IN_DOMAIN, *IN_DOMAIN_BEFORE) if self.role == "expert" else ()
         return {
             f"{metric}.{d}{AS_DOMAIN if d in taken else ''}": value
             for d, value in self.per_domain.items()
@@ -165,76 +168,77 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("model", lambda row: row.name),
-    Column("params", lambda row: count(row.params)),
-    Column("MB", lambda row: three_digits(row.size_mb)),
-    Column("CPU ms", lambda row: three_digits(row.latency_ms)),
+    Column("parameters", lambda row: count(row.params)),
+    Column("size (MB)", lambda row: three_digits(row.size_mb)),
+    Column("latency (ms)", lambda row: three_digits(row.latency_ms)),
     Column("accuracy", lambda row: percent(row.accuracy)),
     Column("F1", lambda row: percent(row.f1)),
-    Column("home", lambda row: percent(row.home)),
-    Column("abroad", lambda row: percent(row.abroad)),
+    Column("in-domain", lambda row: percent(row.in_domain)),
+    Column("out-of-domain", lambda row: percent(row.out_of_domain)),
     Column("retention", lambda row: percent(row.retention)),
 )
+"""The heads are those of the HTML report."""
 
 
 def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Of classifiers COLUMNS; of language models those that some row fills, with the perplexity in
-    each domain (PPL) unless there are more than MAX_DOMAIN_COLUMNS."""
+    """COLUMNS for classifiers; for language models those that some row has a value for, with the
+    perplexity in each domain unless there are more than MAX_DOMAIN_COLUMNS."""
     if not any(row.is_language for row in rows):
         return COLUMNS
     domains = list(dict.fromkeys(name for row in rows for name in row.per_domain))
     columns = (
         *COLUMNS[:3],
-        Column("PPL", lambda row: three_digits(row.perplexity)),
+        Column("perplexity", lambda row: three_digits(row.perplexity)),
         *(_domain_column(d) for d in domains if len(domains) <= MAX_DOMAIN_COLUMNS),
-        Column("next token", lambda row: percent(row.accuracy)),
-        Column("agree", lambda row: percent(row.agreement)),
+        Column("next-token accuracy", lambda row: percent(row.accuracy)),
+        Column("agreement", lambda row: percent(row.agreement)),
         Column("JSD", lambda row: three_digits(row.jsd)),
         Column("exact match", lambda row: percent(row.exact_match)),
         Column("ROUGE-L", lambda row: percent(row.rouge_l)),
-        Column("tok/s", lambda row: three_digits(row.tokens_per_s)),
-        Column("MB peak", lambda row: three_digits(row.peak_memory_mb)),
+        Column("tokens/s", lambda row: three_digits(row.tokens_per_s)),
+        Column("peak memory (MB)", lambda row: three_digits(row.peak_memory_mb)),
     )
     return tuple(c for c in columns if any(c.cell(row) != MISSING for row in rows))
 
 
 def _domain_column(domain: str) -> Column:
-    return Column(f"PPL {domain}", lambda row: three_digits(row.per_domain.get(domain)))
+    return Column(f"perplexity {domain}", lambda row: three_digits(row.per_domain.get(domain)))
 
 
-def render(rows: Sequence[Row], title: str) -> "Table":
-    """A rich table, legible from 100 columns; a line between roles, the best student marked."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def render(rows: Sequence[Row], title: str, columns: int | None = None) -> "Group":
+    """The table as the terminal shows it, within ``columns`` (by default the terminal's): a line
+    between roles, the best student marked. Heads are broken over several lines."""
+    from distill.report.terminal import grid
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
-    columns = columns_of(rows)
-    is_narrow = columns is not COLUMNS  # there are more of them, under heads of two lines
-    if is_narrow:
-        table.padding, table.pad_edge = (0, 1, 0, 0), False
-    for column in columns:
-        is_name = column.head == "model"
-        table.add_column(
-            column.head.replace(" ", "\n") if is_narrow else column.head,
-            justify="left" if is_name else "right",
-            no_wrap=not is_name,
-            overflow="fold",
-        )
+    shown = columns_of(rows)
     best = best_student(rows)
-    for index, row in enumerate(rows):
-        name, *values = (column.cell(row) for column in columns)
-        is_last = index + 1 < len(rows) and rows[index + 1].role != row.role
-        marked = f"★ {name}" if row is best else name  # not by colour alone
-        table.add_row(
-            Text(marked),
-            *values,
-            style="bold green" if row is best else None,
-            end_section=is_last,
-        )
-    notes = [f"{row.name}: {row.note}" for row in rows if row.note]
-    if notes:
-        table.caption = Text("\n".join(notes))
-    return table
+    return grid(
+        [broken(column.head) for column in shown],
+        [[column.cell(row) for column in shown] for row in rows],
+        title,
+        marked=None if best is None else next(i for i, row in enumerate(rows) if row is best),
+        ends=[i for i, row in enumerate(rows[:-1]) if rows[i + 1].role != row.role],
+        notes=[f"{row.name}: {row.note}" for row in rows if row.note],
+        columns=columns,
+    )
+
+
+def fidelity_table(metrics: Mapping[str, float]) -> "Group":
+    """``fidelity.*`` of a training: where the student does not behave like its teachers."""
+    from distill.evaluation.relations import Relations, described
+    from distill.report.terminal import grid
+
+    rows = [
+        [name, meaning, percent(metrics[f"fidelity.{name}"])]
+        for name, meaning in described(Relations()).items()
+    ]
+    title = "fidelity: test rows where the student differs from the aggregated teachers"
+    return grid(["relation", "violated where", "rows"], rows, title, left=(1,), wrap=(1,))
+
+
+def broken(head: str) -> str:
+    """A column's head with a line for each word, so that the column is as narrow as its cells."""
+    return head.replace(" ", "\n").replace("-domain", "-\ndomain")
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
@@ -251,7 +255,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Unrounded numbers, a column for each domain's accuracy (perplexity); missing is empty."""
+    """Unrounded numbers, each domain's accuracy (perplexity) in a column; missing is empty."""
     plain = [_flat(row, values) for row, values in zip(rows, _values(rows), strict=True)]
     names = list(dict.fromkeys(key for values in plain for key in values))
     file = io.StringIO()
@@ -264,6 +268,13 @@ def to_csv(rows: Sequence[Row]) -> str:
 def to_json(rows: Sequence[Row]) -> str:
     """Unrounded numbers; missing, NaN and infinite are null."""
     return json.dumps(_values(rows), indent=2, ensure_ascii=False)
+
+
+def from_json(text: str) -> list[Row]:
+    """What :func:`to_json` wrote, also of versions that called the fields otherwise. A value that
+    was NaN or infinite is missing."""
+    names = dict(zip(IN_DOMAIN_BEFORE, IN_DOMAIN, strict=True))
+    return [Row(**{names.get(k, k): v for k, v in values.items()}) for values in json.loads(text)]
 
 
 def _values(rows: Sequence[Row]) -> list[dict[str, object]]:

@@ -1,13 +1,14 @@
 """Tables that fit the terminal: ``COLUMNS``, else the terminal's width, else 80 columns.
 
 A column whose cells are all empty is left out. Names are never shortened: a table that is too wide
-continues below itself, in blocks that each begin with its first column.
+continues below itself, in blocks that each begin with its first column. Columns of running text may
+wrap instead.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ EMPTY = ("", "–")
 """Cells that hold nothing."""
 GAP = 2
 """Blanks between two columns."""
+MIN_WRAPPED = 16
+"""A column that wraps is at least so wide, if its text is."""
 
 
 def width() -> int:
@@ -38,6 +41,7 @@ def grid(
     *,
     marked: int | None = None,
     left: Collection[int] = (),
+    wrap: Collection[int] = (),
     ends: Collection[int] = (),
     notes: Sequence[str] = (),
     columns: int | None = None,
@@ -45,9 +49,10 @@ def grid(
     """``rows`` of cells under ``heads``, one rich table or several below each other.
 
     The first column and those in ``left`` are aligned left, numbers right. ``marked``: index of the
-    row in bold, with a star (not by colour alone). ``ends``: rows that a line follows. ``columns``:
-    the width to fit, by default the terminal's. The widest cell of a block alone may be folded,
-    where even the first column and one other do not fit.
+    row in bold, with a star (not by colour alone). ``wrap``: columns of running text, whose lines
+    are broken between words where the table would be too wide. ``ends``: rows that a line follows.
+    ``columns``: the width to fit, by default the terminal's. The widest cell of a block alone may
+    be folded, where even the first column and one other do not fit.
     """
     from rich import box
     from rich.console import Group
@@ -64,15 +69,27 @@ def grid(
         if index == 0 or any(row[index] not in EMPTY for row in shown)
     ]
     parts: list[Table | Text] = []
-    for block in _blocks(heads, shown, kept, limit):
-        table = Table(box=box.SIMPLE_HEAD, title_justify="left", padding=(0, GAP, 0, 0))
-        table.pad_edge = False
-        if not parts:
+    wide = {
+        index: max(map(_width, (heads[index], *(row[index] for row in shown)))) for index in kept
+    }
+    for block in _blocks(wide, wrap, limit):
+        used = sum(wide[i] for i in block if i not in wrap) + GAP * (len(block) - 1)
+        shares = _shares({i: wide[i] for i in block if i in wrap}, limit - used)
+        # The box draws one blank between two columns, the padding the others.
+        table = Table(box=box.SIMPLE_HEAD, title_justify="left", padding=(0, GAP - 1, 0, 0))
+        table.pad_edge = table.show_edge = False
+        if parts:
+            parts.append(Text(""))
+        elif title:
             table.title = Text(title, style="italic")
         for index in block:
             is_left = index == 0 or index in left
             table.add_column(
-                Text(heads[index]), justify="left" if is_left else "right", overflow="fold"
+                Text(heads[index]),
+                justify="left" if is_left else "right",
+                overflow="fold",
+                no_wrap=index not in wrap and used <= limit,
+                max_width=shares.get(index),
             )
         for number, row in enumerate(shown):
             cells = [Text(row[index]) for index in block]  # Text: a bracket is no style
@@ -82,22 +99,30 @@ def grid(
     return Group(*parts, *(Text(note) for note in notes))
 
 
-def _blocks(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int], limit: int
-) -> list[list[int]]:
-    """The columns of each table: as many as fit, each time after the first column."""
+def _width(cell: str) -> int:
     from rich.cells import cell_len
 
-    def wide(index: int) -> int:
-        cells = [heads[index], *(row[index] for row in rows)]
-        return max(cell_len(line) for cell in cells for line in cell.split("\n")) + GAP
+    return max(map(cell_len, cell.split("\n")))
 
-    first, *others = kept
-    blocks, used = [[first]], wide(first)
+
+def _blocks(wide: Mapping[int, int], wrap: Collection[int], limit: int) -> list[list[int]]:
+    """The columns of each table: as many as fit, each time after the first column."""
+    first, *others = wide
+    least = {i: min(w, MIN_WRAPPED) if i in wrap else w for i, w in wide.items()}
+    blocks, used = [[first]], least[first]
     for index in others:
-        if used + wide(index) > limit + GAP and len(blocks[-1]) > 1:
+        if used + GAP + least[index] > limit and len(blocks[-1]) > 1:
             blocks.append([first])
-            used = wide(first)
+            used = least[first]
         blocks[-1].append(index)
-        used += wide(index)
+        used += GAP + least[index]
     return blocks
+
+
+def _shares(wide: Mapping[int, int], room: int) -> dict[int, int]:
+    """Of ``room``, what each wrapping column gets: the narrow ones all that they need."""
+    shares: dict[int, int] = {}
+    for index in sorted(wide, key=lambda i: wide[i]):
+        fair = max(room - sum(shares.values()), 0) // (len(wide) - len(shares))
+        shares[index] = max(min(wide[index], fair), 1)
+    return shares

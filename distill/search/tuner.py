@@ -72,7 +72,7 @@ def tune_trials(
     ``first`` is proposed before anything new. Trials already in the ledger are proposed again and
     answer from there, so that searcher and scheduler know of them. A failed trial stops no other.
     """
-    # Our callback writes what is kept, and the driver's own handler hears Ctrl-C.
+    # Our callback writes what is kept, and the driver's own handler receives Ctrl-C.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbosity 0 too
@@ -314,7 +314,7 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
             entry = ledger.find(values_of(trial)) or ledger.begin(values_of(trial))
-            if not entry.is_over:  # it may have been lost after its last word was written
+            if not entry.is_over:  # it may have failed after its result was written
                 reason = reason_of_failure(_error_of(trial))
                 entry = ledger.write(entry, "failed", {}, reason)
             listener.ended(entry)
@@ -342,7 +342,7 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
 
 
 def _error_of(trial: Any) -> BaseException | None:
-    """What Ray Tune has just written beside the trial, in this process."""
+    """What Ray Tune has just written next to the trial, in this process."""
     from ray import cloudpickle
 
     path = trial.pickled_error_file

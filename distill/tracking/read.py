@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
-from distill.report.table import AS_DOMAIN, OWN_DOMAIN, Role, Row
+from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, Role, Row
 from distill.search.trials import Goal, Status, Trial, Value, default_goals
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
@@ -291,8 +291,12 @@ def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
     """A model on the test split, from its stable names."""
     domains = domains_of(metrics)
     is_expert = role == "expert"
-    own = {d: domains.pop(d, None) for d in OWN_DOMAIN} if is_expert else {}
-    domains |= {d: domains.pop(d + AS_DOMAIN) for d in OWN_DOMAIN if d + AS_DOMAIN in domains}
+    own = {d: domains.pop(d, None) for d in (*IN_DOMAIN, *IN_DOMAIN_BEFORE)} if is_expert else {}
+    domains |= {d: domains.pop(d + AS_DOMAIN) for d in own if d + AS_DOMAIN in domains}
+    in_domain, out_of_domain = (
+        own.get(name) if own.get(name) is not None else own.get(before)
+        for name, before in zip(IN_DOMAIN, IN_DOMAIN_BEFORE, strict=True)
+    )
     return Row(
         name=name,
         role=role,
@@ -301,8 +305,8 @@ def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
         latency_ms=metrics.get("student.latency_ms"),
         accuracy=metrics.get("test.accuracy"),
         f1=metrics.get("test.f1"),
-        home=own.get("home"),
-        abroad=own.get("abroad"),
+        in_domain=in_domain,
+        out_of_domain=out_of_domain,
         per_domain=domains,
         retention=metrics.get("test.retention"),
         compression=metrics.get("compression"),

@@ -67,9 +67,9 @@ def test_the_table_has_every_model(outcome: Outcome) -> None:
     mix = outcome.rows[5]
     assert student.retention == pytest.approx(student.accuracy / mix.accuracy)  # type: ignore[operator]
     for expert in outcome.rows[:3]:
-        assert expert.home is not None and expert.abroad is not None
+        assert expert.in_domain is not None and expert.out_of_domain is not None
         # Every domain is a third of the test split.
-        assert (expert.home + 2 * expert.abroad) / 3 == pytest.approx(expert.accuracy)
+        assert (expert.in_domain + 2 * expert.out_of_domain) / 3 == pytest.approx(expert.accuracy)
 
 
 @pytest.mark.e2e

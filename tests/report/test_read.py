@@ -50,10 +50,10 @@ def test_a_curve_is_what_was_evaluated_in_order(record):
     assert steps == sorted(steps) == [12 * i for i in range(1, 9)]
 
 
-def test_rows_know_their_role_home_and_domains(record):
+def test_rows_have_their_role_and_domains_under_the_names_of_old_runs(record):
     rows = {row.name: row for row in record.rows}
     assert [row.role for row in record.rows] == ["expert"] * 4 + ["mix"] + ["baseline"] * 2
-    assert (rows["news"].home, rows["news"].abroad) == (0.83, 0.76)
+    assert (rows["news"].in_domain, rows["news"].out_of_domain) == (0.83, 0.76)
     assert set(rows["news"].per_domain) == {"movies", "news", "products", "tweets"}
     assert rows["labels only"].size_mb == 1.32
 

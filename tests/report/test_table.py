@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from distill.report.table import (
@@ -13,12 +14,14 @@ from distill.report.table import (
     Row,
     best_student,
     count,
+    from_json,
     render,
     three_digits,
     to_csv,
     to_json,
     to_markdown,
 )
+from distill.tracking.read import row_of
 
 ROWS = [
     Row("expert books", "expert", 22_700_000, 90.9, 11.3, 0.79, 0.786, {"books": 0.84}, 0.84, 0.78),
@@ -38,18 +41,29 @@ def test_counts_and_digits():
     ]
 
 
-def test_the_table_fits_100_columns_and_marks_the_best_student():
-    console = Console(width=100, file=io.StringIO(), color_system=None)
-    console.print(render(ROWS, "Test split"))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 100
-    expert = next(line for line in lines if "expert books" in line)
-    assert " ".join(expert.split("expert books")[1].split()) == (
-        "22.7 M 90.9 11.3 79.0 % 78.6 % 84.0 % 78.0 % –"
-    )
-    assert [line.split()[1] for line in lines if "★" in line] == ["distilled"]
-    assert "tf-idf | LR: words" in text
+def printed(rows: list[Row], columns: int) -> list[str]:
+    console = Console(width=columns, file=io.StringIO(), color_system=None)
+    console.print(render(rows, "Test split", columns=columns))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_table_fits_the_terminal_with_names_whole_and_marks_the_best_student(columns):
+    lines = printed([*ROWS, Row("student-without-teachers", "student", 1e3)], columns)
+    assert max(map(len, lines)) <= columns
+    assert any(line.startswith("student-without-teachers ") for line in lines)
+    cells = " ".join(x.removeprefix("expert books") for x in lines if "expert books" in x).split()
+    values = ["22.7", "M", "90.9", "11.3", "79.0", "%", "78.6", "%", "84.0", "%", "78.0", "%", "–"]
+    assert cells == values
+    assert {line.split()[1] for line in lines if "★" in line} == {"distilled"}
+    assert "tf-idf | LR: words" in lines
+
+
+def test_without_domains_there_are_no_columns_of_domains():
+    text = "\n".join(printed(ROWS[1:], 80))
+    assert "domain" not in text
+    assert "retention" in text
+    assert "domain" in "\n".join(printed(ROWS, 80))
 
 
 def test_markdown_escapes_pipes_and_has_equal_columns():
@@ -62,7 +76,7 @@ def test_markdown_escapes_pipes_and_has_equal_columns():
 def test_csv_and_json_are_unrounded_and_missing_stays_missing():
     first, *_, last = csv.DictReader(io.StringIO(to_csv(ROWS)))
     assert float(first["accuracy.books"]) == 0.84
-    assert last["home"] == ""
+    assert last["in_domain"] == ""
     rows = json.loads(to_json(ROWS))
     assert rows[3]["accuracy"] == 0.8206
     assert rows[2]["f1"] is None
@@ -88,12 +102,13 @@ LANGUAGE = [
 def test_language_models_have_columns_of_their_own():
     head, _, expert, *_ = to_markdown(LANGUAGE).splitlines()
     assert head == (
-        "| model | params | MB | PPL | PPL code | PPL prose | next token | agree | JSD |"
+        "| model | parameters | size (MB) | perplexity | perplexity code | perplexity prose "
+        "| next-token accuracy | agreement | JSD |"
     )
     assert expert == "| code | 134 M | 538 | 9.80 | 4.20 | 30.1 | 55.0 % | – | – |"
     many = [replace(LANGUAGE[0], per_domain=dict.fromkeys("abcde", 2.0), rouge_l=0.25)]
     head, _, row = to_markdown(many).splitlines()
-    assert head == "| model | params | MB | PPL | next token | ROUGE-L |"
+    assert head == "| model | parameters | size (MB) | perplexity | next-token accuracy | ROUGE-L |"
     assert row.endswith("| 25.0 % |")
 
 
@@ -105,22 +120,35 @@ def test_of_language_models_the_lowest_perplexity_is_best():
     assert best_student([*LANGUAGE, smaller]) is smaller
 
 
-def test_a_full_language_table_fits_100_columns():
+def test_a_full_language_table_continues_below_itself():
     full = {"exact_match": 1.0, "rouge_l": 1.0, "tokens_per_s": 14.2, "peak_memory_mb": 560.0}
-    rows = [replace(row, per_domain=CODE, **full) for row in LANGUAGE]
-    console = Console(width=100, file=io.StringIO(), color_system=None)
-    console.print(render(rows, "Test split"))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert max(map(len, lines)) <= 100
-    (starred,) = [line.split() for line in lines if "★" in line]
-    assert starred[:4] == ["★", "distilled", "21.0", "M"]
-    assert starred[-2:] == ["14.2", "560"]
+    lines = printed([replace(row, per_domain=CODE, **full) for row in LANGUAGE], 80)
+    assert max(map(len, lines)) <= 80
+    starred = [line.split() for line in lines if "★" in line]
+    assert len(starred) == 2
+    assert starred[0][:4] == ["★", "distilled", "21.0", "M"]
+    assert starred[1][-2:] == ["14.2", "560"]
+
+
+def test_json_is_read_back_as_it_was_also_under_the_names_of_old_runs():
+    for rows in (ROWS[:2], ROWS[3:], LANGUAGE):
+        assert from_json(to_json(rows)) == rows
+    old = to_json(ROWS).replace('"in_domain"', '"home"').replace('"out_of_domain"', '"abroad"')
+    assert from_json(old)[0] == ROWS[0]
+
+
+def test_an_expert_of_a_domain_called_home_does_not_overwrite_its_own():
+    row = Row("home", "expert", per_domain={"home": 0.5, "in_domain": 0.4}, in_domain=0.7)
+    metrics = row.metrics()
+    assert metrics["test.accuracy.in_domain"] == 0.7
+    assert "test.accuracy.home" not in metrics  # which old runs mean their own domain by
+    assert row_of("home", "expert", {k: v for k, v in metrics.items() if v is not None}) == row
 
 
 def test_files_and_metrics_of_language_models():
     first, *_ = csv.DictReader(io.StringIO(to_csv(LANGUAGE)))
     assert (first["perplexity"], first["perplexity.prose"]) == ("9.8", "30.1")
-    assert not {"f1", "home", "abroad", "retention"} & first.keys()
+    assert not {"f1", "in_domain", "out_of_domain", "retention"} & first.keys()
     hopeless = json.loads(to_json([replace(LANGUAGE[1], perplexity=math.inf)]))
     assert hopeless[0]["perplexity"] is None
     metrics = LANGUAGE[0].metrics()

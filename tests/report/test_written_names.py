@@ -18,9 +18,12 @@ from distill.tracking.read import Record, read_experiment
 from distill.tracking.tracker import Tracker
 from distill.tracking.values import safe_name
 
-DOMAINS = {"电影": 0.9, "新闻": 0.8, "C++": 0.7, "C##": 0.6, "Home & Kitchen": 0.5, "home": 0.4}
+DOMAINS = {
+    **{"电影": 0.9, "新闻": 0.8, "C++": 0.7, "C##": 0.6, "Home & Kitchen": 0.5},
+    **{"home": 0.4, "in_domain": 0.3},
+}
 ROWS = [
-    Row("C++", "expert", 1e6, accuracy=0.7, per_domain=DOMAINS, home=0.75, abroad=0.65),
+    Row("C++", "expert", 1e6, accuracy=0.7, per_domain=DOMAINS, in_domain=0.75, out_of_domain=0.65),
     Row("$x^{$", "mix", 2e6, accuracy=0.7, per_domain=DOMAINS),
     Row("_电影 [/b]", "baseline", accuracy=0.6, per_domain=DOMAINS),
 ]
@@ -46,7 +49,7 @@ def test_every_domain_and_model_comes_back_as_it_was_written(record: Record) -> 
     assert [(row.name, row.role) for row in record.rows] == [(r.name, r.role) for r in ROWS]
     for row in record.rows:
         assert row.per_domain == DOMAINS
-    assert (record.rows[0].home, record.rows[0].abroad) == (0.75, 0.65)
+    assert (record.rows[0].in_domain, record.rows[0].out_of_domain) == (0.75, 0.65)
     (trial,) = record.trials
     assert {d: trial.metrics[f"test.accuracy.{d}"] for d in DOMAINS} == DOMAINS
     assert record.params["node.gpu+"] == "1"
@@ -71,7 +74,7 @@ def test_the_page_shows_them(record: Record) -> None:
 
 def test_a_table_on_the_terminal_and_in_files_shows_them() -> None:
     console = Console(width=140, record=True, markup=False, emoji=False)
-    console.print(render(ROWS, "names"))
+    console.print(render(ROWS, "names", columns=140))
     text = console.export_text()
     for name in (row.name for row in ROWS):
         assert name in text
