@@ -359,6 +359,7 @@ def _student_lines(
         training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
         told = (
             f"{_millions(size.num_params)}, {size.size_mb:.1f} MB ({training_mb:.0f} MB to train)"
+            f"{size.unused}"
         )
         lines.append(Line(name, shape, told))
     return lines

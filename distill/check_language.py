@@ -446,7 +446,7 @@ def _line(student: Student, tokenizer: str) -> tuple[str, str]:
         return f"from {folder}{kept}{lora}", _size(num_params, is_whole=student.lora is None)
     size = solve_language(student, num_ids(load_tokenizer(tokenizer)))
     shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
-    return shape, _size(size.num_params)
+    return shape, _size(size.num_params) + size.unused
 
 
 def _left_out(start: InitFrom) -> int:
