@@ -150,6 +150,11 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
         if "features" in found.columns:
             found.open_points.append("teachers")
             return [*lines, "# FILL IN: features need models that are ready (pickles, folders)."]
+        if found.task == "language_model" and "domain" not in found.columns:
+            found.open_points.append("teachers")
+            entry = _flow({"name": "teacher", "path": FILL_IN})
+            told = "# FILL IN: the folder of the language model that the student learns from."
+            return ["", told, "teachers:", f"  - {entry}"]
         return [*lines, *_experts(found, FILL_IN)[1:]]
     lines = ["", "teachers:"]
     for model in models:
@@ -192,10 +197,6 @@ def _experts(found: Choices, base: str) -> list[str]:
         lines.append("  partition: {type: column}")
         smallest = min(found.contents.domains[n] for n in found.contents.domains if n is not None)
         lines.append(f"  batch_size: {batch_size(smallest * found.train_share * 2, 16)}")
-    elif found.task == "language_model":
-        found.open_points.append("data.columns.domain")
-        lines.append("  # FILL IN data.columns.domain: a column by whose values the rows are split")
-        lines[-1] += ", or give teachers"
     else:
         lines.append("  # No column of domains: the rows are clustered. With one: {type: column}")
         lines.append("  partition: {type: kmeans, num_clusters: 4}")

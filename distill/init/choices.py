@@ -72,7 +72,7 @@ def choose(table: Table, models: Sequence[Model]) -> Choices:
     if is_language_model:
         _take_document(found, table)
     else:
-        _take_label(found, table)
+        _take_label(found, table, models)
         _take_input(found, table, models)
     _take_domain(found, table)
     columns = found.columns
@@ -215,9 +215,16 @@ def _take_text(found: Choices, table: Table) -> None:
     ]
 
 
-def _take_label(found: Choices, table: Table) -> None:
+def _take_label(found: Choices, table: Table, models: Sequence[Model]) -> None:
+    """The column whose values are the models' labels, else one that is usually called so."""
     labels = table.usual("label", ("text", "number"), _taken(found))
-    labels = [name for name in labels if is_label(table.columns[name])]
+    named = set().union(*({n.casefold() for n in model.label_names} for model in models))
+    matching = [
+        name
+        for name in (*labels, *table.of_kind("text", "number"))
+        if name not in _taken(found) and _values(table, name) <= named
+    ]
+    labels = [name for name in dict.fromkeys(matching + labels) if is_label(table.columns[name])]
     if labels:
         found.columns["label"] = labels[0]
         found.others["label"] = labels[1:]
@@ -227,6 +234,10 @@ def _take_label(found: Choices, table: Table) -> None:
         "FILL IN: no column with labels was found (strings or whole numbers, named like label, "
         f"target, class, stars); {table.shown}"
     )
+
+
+def _values(table: Table, name: str) -> set[str]:
+    return {value.strip().casefold() for value in table.columns[name].values}
 
 
 def _take_input(found: Choices, table: Table, models: Sequence[Model]) -> None:

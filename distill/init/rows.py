@@ -209,8 +209,8 @@ def _plain(value: Any, kind: str) -> Any:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         value = value.strip()
-        # A list of JSON lines arrives as JSON; of other formats a list of chats may be text.
-        if value[:1] == "[" and (kind == "json" or '"' in value):
+        # What JSON lines hold arrives as JSON; of other formats a list of chats may be text.
+        if value[:1] in ("[", "{") and (kind == "json" or '"' in value):
             try:
                 return json.loads(value)
             except ValueError:
