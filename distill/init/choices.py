@@ -105,9 +105,10 @@ def take_length(found: Choices, models: Sequence[Model], tokenizer: Any) -> None
     limits += [m.max_positions for m in models if m.max_positions is not None]
     found.max_length = max(4, min(wanted, *limits))
     fitting = sum(length <= found.max_length for length in lengths) / len(lengths)
+    limited = "; the models have no more positions" if found.max_length in limits[1:] else ""
     found.notes["max_length"] = (
         f"{fitting:.0%} of {len(lengths):,} rows looked at have at most so many tokens (median "
-        f"{int(np.median(lengths))}, longest {max(lengths)})"
+        f"{int(np.median(lengths))}, longest {max(lengths)}){limited}"
     )
 
 
@@ -246,7 +247,8 @@ def _take_input(found: Choices, table: Table, models: Sequence[Model]) -> None:
     long = [n for n in table.of_kind("text") if n not in _taken(found)]
     lists = table.usual("features", ("numbers",)) or table.of_kind("numbers")
     numbers = [n for n in table.of_kind("number") if n not in _taken(found) and not _is_id(n)]
-    if reads_features or (not texts and (lists or (len(numbers) > 1 and not _is_prose(table, long)))):
+    is_table = bool(lists) or (len(numbers) > 1 and not _is_prose(table, long))
+    if reads_features or (not texts and is_table):
         if not lists and not numbers:
             raise DataError(
                 f"data.path: the models read numbers, and {table.files[0].uri} has no column of "

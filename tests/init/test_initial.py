@@ -133,7 +133,8 @@ def test_splits_are_found_in_other_words(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_column_without_a_validation_split_is_not_used(root: Path, tmp_path: Path) -> None:
-    rows = [row | {"split": "test" if i % 4 == 0 else "train"} for i, row in enumerate(rows_of(root))]
+    splits = ["test", "train", "train", "train"] * 200
+    rows = [row | {"split": split} for row, split in zip(rows_of(root), splits, strict=False)]
     start = initial(str(write_csv(rows, tmp_path / "data.csv")), [str(root / "films")])
     assert "train, validation and test are needed" in start.text
     assert checked(start, tmp_path).experiment.data.columns.split is None
@@ -301,7 +302,8 @@ def test_chats_of_both_conventions(root: Path, tmp_path: Path) -> None:
 
 def test_an_adapter_is_served_on_its_base(root: Path, tmp_path: Path) -> None:
     models = [str(root / "llama-films")]
-    (teacher,) = checked(initial(str(root / "prompts.parquet"), models), tmp_path).experiment.teachers
+    plan = checked(initial(str(root / "prompts.parquet"), models), tmp_path)
+    (teacher,) = plan.experiment.teachers
     assert (teacher.path, teacher.adapter) == (str(root / "llama"), models[0])
     assert teacher.name == "llama-films"
 
