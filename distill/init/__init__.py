@@ -152,9 +152,8 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
             return [*lines, "# FILL IN: features need models that are ready (pickles, folders)."]
         if found.task == "language_model" and "domain" not in found.columns:
             found.open_points.append("teachers")
-            entry = _flow({"name": "teacher", "path": FILL_IN})
             told = "# FILL IN: the folder of the language model that the student learns from."
-            return ["", told, "teachers:", f"  - {entry}"]
+            return ["", told, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
         return [*lines, *_experts(found, FILL_IN)[1:]]
     lines = ["", "teachers:"]
     for model in models:
