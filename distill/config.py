@@ -21,16 +21,18 @@ from pydantic import (
 )
 
 from distill.aggregation import Aggregation, UniformMean
+from distill.config_errors import explain
 from distill.errors import ConfigError
 from distill.models.labels import configured_label, configured_map
 from distill.moe.settings import MoE, OwnRouting
 from distill.names import checked_name, twins
 from distill.objectives import ForwardKL, Objective
+from distill.overrides import assign, parse_override
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
 from distill.variant import Dtype, Section, Variant
-from distill.yaml_text import read_yaml
+from distill.yaml_text import read_yaml, yaml_fault
 
 Device = Literal["auto", "cpu", "cuda"]
 Cut = Literal["head", "tail", "middle"]
@@ -678,16 +680,7 @@ def load(
     ``output`` defaults to ``runs/<stem><output_suffix>`` and ``tracking.experiment`` to the stem.
     """
     path = Path(path)
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration file at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys, got {type(raw).__name__}")
+    raw = _read(path)
     for override in overrides or []:
         assign(raw, *parse_override(override))
     raw.setdefault("output", f"runs/{path.stem.removesuffix(output_suffix)}{output_suffix}")
@@ -697,113 +690,37 @@ def load(
     return parse(raw, source=str(path))
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError for one that cannot be read or is no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}{_files_near(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+    try:
+        raw = read_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {yaml_fault(error, text)}") from None
+    if raw is None:
+        raise ConfigError(f"{path} is empty: it must at least have data.path")
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{path} must hold a mapping of keys, such as data: and teachers:, got "
+            f"{type(raw).__name__}"
+        )
+    return raw
+
+
+def _files_near(path: Path) -> str:
+    """The YAML files that are in the folder instead."""
+    there = sorted(each.name for each in path.parent.glob("*.y*ml"))[:5]
+    return f": {path.parent}/ has {', '.join(there)}" if there else ": check the path"
+
+
 def parse(raw: dict[str, Any], source: str = "configuration") -> Experiment:
     """Validate a mapping; every problem in one ConfigError, a line each."""
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(explain(error, source, Experiment)) from None
-
-
-def parse_override(override: str) -> tuple[str, Any]:
-    """``a.b=c`` as the key and its value, read as YAML."""
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"an override is written key=value, got {override!r}")
-    try:
-        return key, read_yaml(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {key}: {value!r} is not a YAML value") from None
-
-
-def assign(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` of a raw configuration, making the sections above it."""
-    *parents, last = key.split(".")
-    node: Any = raw
-    for depth, parent in enumerate(parents):
-        node = _child(node, parent, ".".join(parents[: depth + 1]))
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
-    else:
-        node[last] = value
-
-
-def _child(node: Any, name: str, key: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, name, key)]
-    child = node.get(name)
-    if child is None:
-        child = node[name] = {}
-    if not isinstance(child, dict | list):
-        raise ConfigError(f"override {key}: {key} is the value {child!r}, not a section")
-    return child
-
-
-def _index(node: list[Any], name: str, key: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
-        raise ConfigError(f"override {key}: the list has {len(node)} entries, got {name!r}")
-    return int(name)
-
-
-def explain(error: ValidationError, source: str, whole: type[Section]) -> str:
-    """A line for each problem of a configuration of type ``whole``."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        value = problem.get("input")
-        kind = problem["type"]
-        if kind == "extra_forbidden":
-            lines.append(f"unknown key {key}{_nearest(whole, problem['loc'])}")
-        elif kind == "missing":
-            lines.append(f"{key} is missing: add it to {source}")
-        elif kind == "value_error":
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(message if not key or key in message else f"{key}: {message}")
-        else:
-            shown = f", got {value!r}" if not isinstance(value, dict | list) else ""
-            if kind == "string_type" and value is not None and shown:
-                shown += ": put it in quotes"  # which YAML reads as a number, a date, yes or no
-            lines.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}")
-    return "\n".join(f"{source}: {line}" for line in lines)
-
-
-def _nearest(whole: type[Section], location: tuple[int | str, ...]) -> str:
-    """``: did you mean …`` from the keys of the section where the unknown key stands."""
-    import difflib
-
-    section: Any = whole
-    for part in location[:-1]:
-        section = _section_of(section, part)
-        if section is None:
-            return ""
-    names = list(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f": did you mean {close[0]}?" if close else f": known keys are {', '.join(names)}"
-
-
-def _section_of(section: Any, part: int | str) -> Any:
-    from typing import get_args
-
-    if isinstance(part, int) or part not in section.model_fields:
-        # A list index, or the tag of a union: pydantic puts both into the location.
-        tagged = [s for s in _all_variants() if s.model_fields["type"].default == part]
-        return tagged[0] if tagged else section
-    annotation = section.model_fields[part].annotation
-    pending = [annotation]
-    while pending:
-        candidate = pending.pop(0)
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            return candidate
-        pending.extend(get_args(candidate))
-    return None
-
-
-def _all_variants() -> list[type[Variant]]:
-    found: list[type[Variant]] = []
-    pending: list[type[Variant]] = [Variant]
-    while pending:
-        for sub in pending.pop().__subclasses__():
-            pending.append(sub)
-            if isinstance(sub.model_fields["type"].default, str):
-                found.append(sub)
-    return found
+        raise ConfigError(explain(error, source, Experiment, raw)) from None

@@ -13,12 +13,13 @@ def train(
 ) -> None:
     """Train experts, serve them, distil the student, evaluate, record. Resumes what exists."""
     with errors(as_json):
+        experiment = load_experiment(config, overrides, address)
+
         from distill import pipeline
         from distill.evaluation.relations import RATES
         from distill.report.progress import Progress
         from distill.report.table import render
 
-        experiment = load_experiment(config, overrides, address)
         with Progress() as progress:
             outcome = pipeline.train(experiment, progress)
         show(render(outcome.rows, title=str(experiment.tracking.experiment)))
@@ -40,10 +41,11 @@ def sweep(
 ) -> None:
     """Search temperature, alpha, size, … with one set of teachers; the frontier. Resumes."""
     with errors(as_json):
+        experiment = load_experiment(config, overrides, address, "-sweep")
+
         from distill.report.progress import Progress
         from distill.search.sweep import sweep as run_sweep
 
-        experiment = load_experiment(config, overrides, address, "-sweep")
         with Progress() as progress:
             outcome = run_sweep(experiment, progress)
         show(outcome.table())
@@ -60,13 +62,15 @@ def experts(
 ) -> None:
     """Train the experts and the router alone, as ordinary Hugging Face folders (or adapters)."""
     with errors(as_json):
-        from distill import pipeline
         from distill.errors import ConfigError
-        from distill.report.progress import Progress
 
         experiment = load_experiment(config, overrides, address)
         if experiment.experts is None:
             raise ConfigError(f"{config} has no section experts: there is nothing to train")
+
+        from distill import pipeline
+        from distill.report.progress import Progress
+
         with Progress() as progress:
             folders = pipeline.train_experts(experiment, progress)
         for name, folder in folders.items():
