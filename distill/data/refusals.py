@@ -7,6 +7,7 @@ from typing import NamedTuple
 from distill.config import Data
 from distill.data.names import INTEGRAL, final_names, is_number
 from distill.data.source import File, column_names, columns_shown, listed
+from distill.data.usual_columns import proposals
 from distill.errors import DataError, UnknownLabelError
 
 
@@ -182,7 +183,10 @@ def _forms(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def absent_column(key: str, name: str, file: File) -> DataError:
-    return DataError(f"{key} {name!r} is not a column of {file.uri}: {columns_shown(file)}")
+    """``key``: what configures the column ``name``."""
+    # Features are as many columns as there are numbers: none of them is usual.
+    meant = "" if key.endswith(".features") else proposals({name: key}, column_names(file))
+    return DataError(f"{key} {name!r} is not a column of {file.uri}: {columns_shown(file)}{meant}")
 
 
 def no_rows(

@@ -34,7 +34,9 @@ from distill.data.formats import (
     format_of,
 )
 from distill.data.strings import as_json, as_strings
+from distill.data.usual_columns import USUAL, proposals
 from distill.errors import DataError
+from distill.hub import download_command, not_found
 
 SIDECARS = {
     "croissant.json",
@@ -102,7 +104,9 @@ def find_files(paths: str | tuple[str, ...]) -> list[File]:
         try:
             found.extend(_find(path))
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"data.path {path!r} cannot be read: {_first_line(error)}") from None
+            raise DataError(
+                f"data.path {path!r} cannot be read: {_first_line(error)}{_download(path)}"
+            ) from None
     if not found:
         raise DataError("data.path is empty: name at least one file, folder, glob or URI")
     return found if len(paths) == 1 else _below_common_folder(found)
@@ -129,7 +133,7 @@ def read_batches(
             if batch.num_rows and not batch.schema.names:
                 raise DataError(
                     f"data.path: {file.uri} has none of the columns {listed(wanted)}: "
-                    f"{columns_shown(file)}"
+                    f"{columns_shown(file)}{_proposed(wanted, file)}"
                 )
             arrays = {
                 name: as_strings(
@@ -174,6 +178,12 @@ def columns_shown(file: File) -> str:
     return f"its columns are {shown}{hint}"
 
 
+def _proposed(wanted: Sequence[str], file: File) -> str:
+    """Columns that may have been meant by names that are those of their keys."""
+    keys = {name: f"data.columns.{name}" for name in wanted if name in USUAL}
+    return proposals(keys, column_names(file))
+
+
 def listed(names: Sequence[str]) -> str:
     """The first of them, in a message."""
     more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
@@ -195,7 +205,7 @@ def _find(path: str) -> list[File]:
     if info.type == pafs.FileType.Directory:
         return _in_folder(filesystem, inner, path)
     if not _has_magic(path):
-        raise DataError(f"data.path: there is no file or folder at {path!r}: check the path")
+        raise DataError(f"data.path: {not_found('file or folder', path, is_data=True)}")
     folder = re.split(r"[*?\[]", inner, maxsplit=1)[0].rpartition("/")[0]
     matches = re.compile(_glob_regex(inner)).fullmatch
     infos = [i for i in _walk(filesystem, folder or "/") if matches(i.path)]
@@ -217,6 +227,12 @@ def _below_common_folder(files: list[File]) -> list[File]:
 
 def _below(folder: str, path: str) -> str:
     return posixpath.relpath(path, folder or "/")
+
+
+def _download(path: str) -> str:
+    """What to type for an address of the Hugging Face Hub."""
+    command = download_command(path, is_data=True) if ":/" in path else None
+    return f"; distill does not contact the Hub, download it first: {command}" if command else ""
 
 
 def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[File]:

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from distill.errors import ModelError
+from distill.hub import not_found
 from distill.models.plain_head import described
 from distill.models.tokenizer import quiet
 from distill.models.weights import brief, safetensors_shapes
@@ -62,7 +63,7 @@ def read_adapter(folder: str | Path, key: str = "adapter") -> AdapterInfo:
     folder = Path(folder)
     told = f"{key} {folder}"
     if not folder.is_dir():
-        raise ModelError(f"{key}: there is no adapter folder {folder}: check the path")
+        raise ModelError(f"{key}: {not_found('adapter folder', folder)}")
     if not (folder / CONFIG).is_file():
         is_model = (folder / "config.json").is_file()
         way_out = "a whole model is given as path alone" if is_model else "check the path"

@@ -30,6 +30,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from distill.errors import ModelError
+from distill.hub import not_found
 from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
 from distill.models.labels import as_label
@@ -267,7 +268,7 @@ def load_base_for_classification(
 def read_config(folder: str | Path) -> PretrainedConfig:
     folder = Path(folder)
     if not folder.is_dir():
-        raise ModelError(f"there is no model folder {folder}: check the path")
+        raise ModelError(not_found("model folder", folder))
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{folder} has no config.json: give a folder written by model.save_pretrained"

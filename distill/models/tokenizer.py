@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from distill.errors import ConfigError, ModelError
+from distill.hub import not_found
 from distill.models.weights import brief
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; ModelError when its files are missing or unreadable."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ModelError(f"there is no tokenizer folder at {folder}: check the path")
+        raise ModelError(not_found("tokenizer folder", folder))
     # Without any file transformers builds an empty tokenizer that maps every word to [UNK].
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
