@@ -11,11 +11,12 @@ from pathlib import Path
 
 from distill.aggregation import Routed
 from distill.config import Experiment, LabelsOnly
-from distill.errors import DataError, InputError, ModelError
+from distill.errors import ConfigError, DataError, InputError, ModelError
+from distill.hub import not_found
 
 
 def check_paths(experiment: Experiment) -> None:
-    """Raise DataError or ModelError, with a line for each path that does not exist."""
+    """Raise DataError, ModelError or ConfigError, with a line for each path that does not exist."""
     faults = [*_faults(experiment)]
     if faults:
         kind = type(faults[0])
@@ -25,14 +26,15 @@ def check_paths(experiment: Experiment) -> None:
 def _faults(experiment: Experiment) -> Iterator[InputError]:
     data = experiment.data
     for path in (data.path,) if isinstance(data.path, str) else data.path:
-        if "://" not in path and not set("*?[") & set(path) and not _exists(path):
-            yield DataError(f"data.path: there is no file or folder at {path!r}{_way_out(path)}")
+        is_local = ":/" not in path and not set("*?[") & set(path)
+        if is_local and not _exists(path):
+            yield DataError(f"data.path: {_missing('file or folder', path, is_data=True)}")
     if data.chat_template is not None and not _exists(data.chat_template):
-        path = data.chat_template
-        yield DataError(f"data.chat_template: there is no file {path!r}{_way_out(path)}")
+        yield ConfigError(f"data.chat_template: {_missing('file', data.chat_template)}")
     for key, path in _models(experiment):
         if not _exists(path):
-            yield ModelError(f"{key}: there is no model folder {path}{_way_out(path)}{_hub(path)}")
+            what = "adapter folder" if key.endswith(".adapter") else "model folder"
+            yield ModelError(f"{key}: {_missing(what, path)}")
 
 
 def _models(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -64,23 +66,11 @@ def _exists(path: str) -> bool:
     return Path(path).expanduser().exists()
 
 
-def _way_out(path: str) -> str:
-    """The nearest name in the folder where it should be, or the first folder that is missing."""
+def _missing(what: str, path: str, is_data: bool = False) -> str:
+    """With the nearest name in the folder where it should be."""
     wanted = Path(path).expanduser()
-    if not wanted.parent.is_dir():
-        missing = next(p for p in [*reversed(wanted.parents), wanted] if not p.is_dir())
-        return f" (no folder {missing} in {missing.parent.absolute()}): check the path"
-    names = sorted(each.name for each in wanted.parent.iterdir())
-    close = difflib.get_close_matches(wanted.name, names, n=1)
-    return f": did you mean {wanted.parent / close[0]}?" if close else ": check the path"
-
-
-def _hub(path: str) -> str:
-    """What to do with ``organisation/model``, which could be a name on the Hugging Face Hub."""
-    parts = path.split("/")
-    if len(parts) != 2 or not all(parts) or path.startswith((".", "~")):
-        return ""
-    return (
-        f". distill reads folders and never queries the Hub: download a model first, hf download "
-        f"{path} --local-dir models/{parts[1]}, and give models/{parts[1]}"
-    )
+    if wanted.parent.is_dir():
+        names = sorted(each.name for each in wanted.parent.iterdir())
+        if close := difflib.get_close_matches(wanted.name, names, n=1):
+            return f"there is no {what} {path}: did you mean {wanted.parent / close[0]}?"
+    return not_found(what, path, is_data)

@@ -16,6 +16,8 @@ def check(
 ) -> None:
     """Validate everything that can be known before a process starts, and print the plan."""
     with errors(as_json):
+        experiment = load_experiment(config, overrides, address)
+
         from rich.table import Table
 
         from distill.check import about
@@ -23,7 +25,6 @@ def check(
         from distill.cluster import check_address
         from distill.tracking import check_reachable
 
-        experiment = load_experiment(config, overrides, address)
         check_reachable(experiment.tracking)
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
@@ -45,12 +46,16 @@ def preview(
 ) -> None:
     """Show rows as the student reads them: tokens, those trained on marked, label, domain."""
     with errors(as_json):
+        from distill.config import load
+
+        experiment = load(config, overrides)  # a preview needs no teacher's folder
+
         from rich.console import Console
 
         from distill.preview import WIDTH, render
         from distill.preview import preview as preview_rows
 
-        found = preview_rows(load_experiment(config, overrides), split, rows)
+        found = preview_rows(experiment, split, rows)
         if as_json:
             print_json([one.as_json() for one in found.shown])
         else:
