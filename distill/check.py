@@ -41,6 +41,7 @@ from distill.check_mixture import (
     teacher_names,
 )
 from distill.check_moe import check_kept
+from distill.check_paths import check_paths
 from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
 from distill.check_tokenizers import check_aligned
@@ -68,6 +69,7 @@ def check(
     experiment: Experiment, say: Say = lambda message: None, command: Command = "train"
 ) -> Plan:
     """Validate all of it; InputError names the key, the value and the way out."""
+    check_paths(experiment)
     check_task(experiment)
     check_sampling(experiment)
     check_transport(experiment)
@@ -100,7 +102,8 @@ def check(
     check_names(experiment, names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
-    num_cpus, num_gpus, resource_lines = check_resources(experiment, len(names), infos, base)
+    resources = check_resources(experiment, len(names), infos, base)
+    experiment = resources.experiment
     described = identity(experiment, corpus.fingerprint)
     search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
@@ -117,7 +120,7 @@ def check(
     lines = (
         *_data_lines(experiment, corpus),
         *label_lines(matches),
-        *resource_lines,
+        *resources.lines,
         *student_lines,
         *(Line(*told) for told in search_lines),
         Line("output", experiment.output, "resumes" if is_resuming else "new"),
@@ -131,8 +134,8 @@ def check(
         None,
         is_resuming,
         described,
-        num_cpus,
-        num_gpus,
+        resources.num_cpus,
+        resources.num_gpus,
         lines,
         columns,
     )
@@ -157,7 +160,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     check_speakers(experiment, languages, tuple(names))
     _check_batches(experiment, blocks, "blocks")
     student_lines = language_lines(experiment, languages.tokenizer)
-    num_cpus, num_gpus, resource_lines = check_resources(
+    resources = check_resources(
         experiment,
         len(names),
         languages.teachers,
@@ -165,6 +168,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         {name: info.num_params for name, info in languages.adapters.items()},
         check_updates(experiment),
     )
+    experiment = resources.experiment
     described = identity(experiment, blocks.fingerprint)
     search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
@@ -180,7 +184,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *block_lines(corpus, blocks),
         *sampling_lines(experiment),
         *cost_lines(experiment, languages, names, blocks),
-        *resource_lines,
+        *resources.lines,
         *gate_lines(experiment, languages),
         *tokenizer_lines(languages),
         *(Line(*told) for told in [*student_lines, *search_lines]),
@@ -195,8 +199,8 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         blocks,
         is_resuming,
         described,
-        num_cpus,
-        num_gpus,
+        resources.num_cpus,
+        resources.num_gpus,
         lines,
     )
 

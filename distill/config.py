@@ -38,6 +38,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Cut = Literal["head", "tail", "middle"]
 Name = Annotated[str, AfterValidator(checked_name)]
 """One line of text: C++, 电影, Home & Kitchen; see names.py."""
+CPUs = Annotated[float, Field(ge=0)] | Literal["auto"]
 SPLITS = ("train", "transfer", "validation", "test")
 RENDERING = frozenset(
     (
@@ -272,8 +273,12 @@ class Serving(Section):
     """How one teacher is served."""
 
     replicas: int = Field(default=1, ge=1)
-    num_cpus: float = Field(default=1.0, ge=0)
-    """CPUs that Ray sets aside for a replica; its threads are this, rounded up."""
+    num_cpus: CPUs = "auto"
+    """CPUs that Ray reserves for each replica, fractions allowed; it computes with as many threads,
+    rounded up. ``auto``: an equal share of what the student's ranks and the replicas with a number
+    leave of this machine's CPUs, between 0.1 and 1 (0 where that does not fit either: the replicas
+    then use the ranks' CPUs); 1 on a cluster (``cluster.address``). Give a number for a teacher
+    that should compute with several threads."""
     num_gpus: float = Field(default=0.0, ge=0)
     """GPUs of a replica; above 0 it computes on the GPU."""
     node_labels: dict[str, str] = {}
@@ -288,6 +293,11 @@ class Serving(Section):
     """Padded tokens in one forward; a larger request is answered in several."""
     allow_pickle: bool = False
     """Load weights that exist only as a pickle (``pytorch_model.bin``). Pickles run code."""
+
+    @property
+    def cpus(self) -> float:
+        """``num_cpus``; 1 where ``auto`` was not resolved (see check_resources.py)."""
+        return 1.0 if self.num_cpus == "auto" else self.num_cpus
 
     @property
     def process(self) -> dict[str, Any]:

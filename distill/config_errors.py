@@ -39,16 +39,23 @@ def explain(
     error: ValidationError, source: str, whole: type[Section], raw: Mapping[str, Any]
 ) -> str:
     """A line for each problem of a configuration of type ``whole``, which was read from ``raw``."""
-    lines: list[str] = []
-    for problem in error.errors():
+    lines: dict[str, list[str]] = {}
+    for problem in sorted(error.errors(), key=_is_about_type):
         location = problem["loc"]
         if problem["type"] == "missing" and isinstance(location[-1], int):
             location = location[:-1]  # a list that is too short: of betas, say
         place = _place(whole, location, raw)
-        line = _line(place, problem, source, whole)
-        if line not in lines:  # each type of a union reports its own
-            lines.append(line)
-    return "\n".join(f"{source}: {line}" for line in lines)
+        same_key = lines.setdefault(place.key, [])
+        # Each type of a union reports its own: the first to say what is wrong is enough.
+        if not (same_key and _is_about_type(problem)):
+            same_key.append(_line(place, problem, source, whole))
+    return "\n".join(f"{source}: {line}" for found in lines.values() for line in found)
+
+
+def _is_about_type(problem: Any) -> bool:
+    """Whether the value is of another type than the key; not out of range, missing or unknown."""
+    known = (*RANGES, "extra_forbidden", "missing", "value_error")
+    return not any(part in problem["type"] for part in known)
 
 
 def _line(place: _Place, problem: Mapping[str, Any], source: str, whole: type[Section]) -> str:

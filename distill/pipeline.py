@@ -85,7 +85,7 @@ def driver(
         StopOnSignal(run.ask_to_stop) as interrupt,  # last: ray.init sets handlers of its own
     ):
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, progress.say)
-        check_labels(experiment, progress.say)
+        check_labels(plan.experiment, progress.say)
         progress.say("Ctrl-C stops with a checkpoint; the same command resumes")
         yield Driver(plan, run, tracker, progress, interrupt)
 

@@ -46,7 +46,7 @@ def wants(experiment: Experiment) -> list[Want]:
             served["experts.router.serving"] = experts.router.serving
     for key, serving in served.items():
         labels = serving.node_labels
-        found.append(Want(f"{key}.node_labels", labels, serving.num_cpus, serving.num_gpus))
+        found.append(Want(f"{key}.node_labels", labels, serving.cpus, serving.num_gpus))
     return [want for want in found if want.labels]
 
 
