@@ -59,6 +59,7 @@ from distill.plan import Line, Plan
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.search.settings import Search
+from distill.student.store import newest
 from distill.teachers.probability import is_pickle
 
 Say = Callable[[str], None]
@@ -123,7 +124,7 @@ def check(
         *resources.lines,
         *student_lines,
         *(Line(*told) for told in search_lines),
-        Line("output", experiment.output, "resumes" if is_resuming else "new"),
+        _output_line(experiment, is_resuming),
     )
     return Plan(
         experiment,
@@ -188,7 +189,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *gate_lines(experiment, languages),
         *tokenizer_lines(languages),
         *(Line(*told) for told in [*student_lines, *search_lines]),
-        Line("output", experiment.output, "resumes" if is_resuming else "new"),
+        _output_line(experiment, is_resuming),
     )
     return Plan(
         experiment,
@@ -203,6 +204,20 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         resources.num_gpus,
         lines,
     )
+
+
+def _output_line(experiment: Experiment, is_resuming: bool) -> Line:
+    """The folder that the run will use, and what it will do there."""
+    run = RunFolder(experiment.output)
+    if not is_resuming:
+        return Line("output", str(run.root), "new")
+    last = newest(run.fit / "checkpoints")
+    state = "resumes; the student has no checkpoint yet"
+    if (run.fit / "done.json").exists():
+        state = "the student is trained"
+    elif last is not None:
+        state = f"resumes from step {int(last.name.removeprefix('step-'))}"
+    return Line("output", str(run.root), state)
 
 
 def about(corpus: Corpus) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class _Processes:
         replicas = "1 replica" if num == 1 else f"{num} replicas"
         each = " each" if self.count > 1 else ""
         what = f"{self.what}{replicas}{each}, {' and '.join(sorted(wires))} wire"
-        weights = f"{self.memory_mb:,.0f} MB of weights" if self.num_params else "predict_proba"
+        mb = f"{self.memory_mb:,.0f}" if self.memory_mb >= 10 else f"{self.memory_mb:.2g}"
+        weights = f"{mb} MB of weights" if self.num_params else "predict_proba"
         return Line(self.name, what, weights if self.num_params is not None else "")
 
     @property

@@ -68,7 +68,7 @@ def test_rows_that_were_appended_are_refused_and_nothing_is_lost(
         plan_of(raw)
     message = str(refused.value)
     assert f"was begun on other data: {what} changed since (data.fingerprint is " in message
-    assert "Nothing in it is lost: put the data back as it was" in message
+    assert "put the data back as it was, at any data.path: nothing in the folder is lost" in message
     assert "start a new run with output=" in message
     assert "\n" not in message and "delete" not in message
     assert (tmp_path / "run/experiment.json").read_bytes() == claimed

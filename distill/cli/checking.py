@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,19 +23,27 @@ def check(
 
         from distill.check import about
         from distill.check import check as check_experiment
+        from distill.check_estimate import estimate
         from distill.cluster import check_address
         from distill.tracking import check_reachable
 
         check_reachable(experiment.tracking)
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
+        expected = estimate(plan)
         table = Table("part", "plan", "size", title=f"{config}: ready to train")
-        for line in plan.lines:
+        for line in (*plan.lines, *expected.lines):
             table.add_row(line.part, line.what, line.size)
         show(table)
         if as_json:
             lines = [{"part": x.part, "plan": x.what, "size": x.size} for x in plan.lines]
-            print_json({"ok": True, "plan": lines, **about(plan.corpus)})
+            found = {
+                "ok": True,
+                "plan": lines,
+                "output": str(Path(plan.experiment.output).absolute()),
+            }
+            resumes = {"is_resuming": plan.is_resuming}
+            print_json(found | resumes | {"estimate": expected.as_json()} | about(plan.corpus))
 
 
 def preview(
