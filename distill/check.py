@@ -31,6 +31,7 @@ from distill.check_language import (
     open_blocks,
     read_languages,
     served_models,
+    template_lines,
     tokenizer_lines,
     trial_check,
 )
@@ -183,6 +184,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     is_resuming = RunFolder(experiment.output).check(described)
     lines = (
         *block_lines(corpus, blocks),
+        *template_lines(experiment, languages),
         *sampling_lines(experiment),
         *cost_lines(experiment, languages, names, blocks),
         *resources.lines,
@@ -376,6 +378,7 @@ def _student_lines(
         training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
         told = (
             f"{_millions(size.num_params)}, {size.size_mb:.1f} MB ({training_mb:.0f} MB to train)"
+            f"{size.unused}"
         )
         lines.append(Line(name, shape, told))
     return lines

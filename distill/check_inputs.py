@@ -138,7 +138,7 @@ def student_line(
         return f"from {student.path}", check_folder(student.path).num_params, None
     size = solve_features(student, space, len(labels))
     return (
-        f"{size.family}, {size.layers} layers, hidden {size.hidden}",
+        f"{size.family}, {size.layers} layers, hidden {size.hidden}{size.unused}",
         size.num_params,
         size.size_mb,
     )

@@ -404,6 +404,22 @@ def gate_lines(experiment: Experiment, languages: Languages) -> list[Line]:
     ]
 
 
+def template_lines(experiment: Experiment, languages: Languages) -> list[Line]:
+    """Warns where teachers with a chat template are shown prompts and completions without it."""
+    data = experiment.data
+    infos = dict(languages.teachers)
+    if languages.base is not None:
+        infos["experts.base"] = languages.base
+    names = [name for name, info in infos.items() if info.has_chat_template]
+    if data.columns.prompt is None or data.prompt_as_chat or not names:
+        return []
+    told = (
+        f"that of {', '.join(names)} is not used: prompts and completions are plain text; "
+        "data.prompt_as_chat=true shows them as turns of user and assistant"
+    )
+    return [Line("chat template", told, "unused")]
+
+
 def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
     counts = ", ".join(f"{split} {len(blocks.rows(split)):,}" for split in SPLITS)
     lines = [Line("data", counts, f"blocks, {blocks.fill:.0%} full"), *source_lines(corpus)]
@@ -430,7 +446,7 @@ def _line(student: Student, tokenizer: str) -> tuple[str, str]:
         return f"from {folder}{kept}{lora}", _size(num_params, is_whole=student.lora is None)
     size = solve_language(student, num_ids(load_tokenizer(tokenizer)))
     shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
-    return shape, _size(size.num_params)
+    return shape, _size(size.num_params) + size.unused
 
 
 def _left_out(start: InitFrom) -> int:

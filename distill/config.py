@@ -245,6 +245,10 @@ class Data(Section):
     chat_template: str | None = None
     """Language models: file with the Jinja template that renders ``columns.messages``; it is
     exported with the student's tokenizer. null: the tokenizer's own."""
+    prompt_as_chat: bool = False
+    """Language models: show ``columns.prompt`` and ``completion`` through the chat template, as a
+    turn of the user and one of the assistant, which is trained on. false: as plain text, one
+    after the other."""
     template_arguments: dict[str, Any] = {}
     """Language models: further variables of the chat template, e.g. {enable_thinking: false}."""
     unlabelled: Literal["error", "transfer", "drop"] = "error"
@@ -284,10 +288,16 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _chats_for_the_template(self) -> Data:
+        if self.prompt_as_chat and self.columns.prompt is None:
+            raise ValueError(
+                "data.prompt_as_chat shows prompts and completions as chats: give "
+                "data.columns.prompt and completion, or remove it"
+            )
         for key in ("chat_template", "template_arguments"):
-            if getattr(self, key) and self.columns.messages is None:
+            if getattr(self, key) and self.columns.messages is None and not self.prompt_as_chat:
                 raise ValueError(
-                    f"data.{key} is for chats: give data.columns.messages, or remove it"
+                    f"data.{key} is for chats: give data.columns.messages, or "
+                    "data.prompt_as_chat: true with data.columns.prompt, or remove it"
                 )
         return self
 

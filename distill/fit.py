@@ -386,12 +386,13 @@ def build_module(job: Job) -> DistillModule | TokenModule:
     """The trainable module, with bit-identical weights on every rank and for every engine."""
     guidance = job.guidance
     shared = guidance.shared if guidance else None
+    model = job.model.in_folder(Path(job.folder))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         if job.is_language_model:
             assert isinstance(job.data, BlocksSpec)
             return TokenModule(
-                job.model.build(job.seed),
+                model.build(job.seed),
                 shared.width if shared else job.data.num_ids,
                 job.objective,
                 guidance.aggregation if guidance else None,
@@ -403,7 +404,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 shared.left_out if shared else (),
             )
         return DistillModule(
-            job.model.build(job.seed),
+            model.build(job.seed),
             job.objective,
             guidance.aggregation if guidance else None,
             [t.name for t in guidance.teachers] if guidance else (),

@@ -64,6 +64,7 @@ NEWER: dict[str, str] = {
     "data.packing": "true",
     "data.max_unlearnable": "0.01",
     "data.template_arguments": "{}",
+    "data.prompt_as_chat": "false",
     "student.init_from.keep": "first",
     "sampling.type": "dataset",
     "sampling.staleness": "0",

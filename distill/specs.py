@@ -5,9 +5,9 @@ The same spec and seed give the same bits on every rank, so specs travel instead
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from transformers import PreTrainedModel
 
@@ -21,9 +21,12 @@ from distill.data.inputs import Inputs, open_inputs
 from distill.models.features import FeatureSpace
 from distill.models.freeze import train_top_layers
 from distill.models.language import load_language_model
+from distill.models.language_sizes import solve_language
 from distill.models.language_student import build_language_student, with_lora
 from distill.models.load import load_base_for_classification, load_tokenizer
 from distill.models.reading import Reading
+from distill.models.shape import fixed
+from distill.models.sizes import Dimensions, FeatureDimensions, solve, solve_features
 from distill.models.student import build_feature_student, build_student
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import speak_alike
@@ -38,6 +41,10 @@ class ModelSpec(Protocol):
         ...
 
     def build(self, seed: int) -> PreTrainedModel: ...
+
+    def in_folder(self, folder: Path) -> ModelSpec:
+        """The spec with what the fit in ``folder`` was begun with; see models/shape.py."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,9 @@ class EncoderSpec:
         train_top_layers(model, self.train_layers)
         return model
 
+    def in_folder(self, folder: Path) -> Self:
+        return self
+
 
 @dataclass(frozen=True)
 class StudentSpec:
@@ -69,6 +79,16 @@ class StudentSpec:
         if self.features is not None:
             return build_feature_student(self.student, self.features, self.label_names, seed)
         return build_student(self.student, self.tokenizer, self.label_names, self.max_length, seed)
+
+    def in_folder(self, folder: Path) -> Self:
+        return replace(self, student=fixed(self.student, folder, self._solved))
+
+    def _solved(self, by_first_rule: bool) -> Dimensions | FeatureDimensions:
+        num_labels = len(self.label_names)
+        if self.features is not None:
+            return solve_features(self.student, self.features, num_labels, by_first_rule)
+        num_tokens = len(load_tokenizer(self.tokenizer))
+        return solve(self.student, num_tokens, num_labels, self.max_length, by_first_rule)
 
 
 @dataclass(frozen=True)
@@ -113,6 +133,12 @@ class LanguageStudentSpec:
             self.student, self.tokenizer, self.max_length, seed, self.gradient_checkpointing
         )
 
+    def in_folder(self, folder: Path) -> Self:
+        return replace(self, student=fixed(self.student, folder, self._solved))
+
+    def _solved(self, by_first_rule: bool) -> Dimensions:
+        return solve_language(self.student, num_ids(load_tokenizer(self.tokenizer)), by_first_rule)
+
 
 @dataclass(frozen=True)
 class LanguageExpertSpec:
@@ -129,6 +155,9 @@ class LanguageExpertSpec:
             return with_lora(model, self.lora, seed)
         train_top_layers(model, self.train_layers)
         return model
+
+    def in_folder(self, folder: Path) -> Self:
+        return self
 
 
 @dataclass(frozen=True)

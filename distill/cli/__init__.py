@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a gate or run failed, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import typer
 
@@ -13,15 +14,25 @@ from distill.cli.checking import check, preview, schema
 from distill.cli.evaluation import evaluate
 from distill.cli.exporting import export
 from distill.cli.reporting import frontier, report
+from distill.cli.starting import init, version
 from distill.cli.training import experts, sweep, train
 
 app = typer.Typer(
-    help="Several large expert teachers in, one small student out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def options(
+    is_version: Annotated[
+        bool,
+        typer.Option("--version", callback=version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Several large expert teachers in, one small student out."""
+
 
 # In the order of `distill --help`.
 for command in (
@@ -34,6 +45,7 @@ for command in (
     export,
     report,
     frontier,
+    init,
     schema,
 ):
     app.command()(command)

@@ -56,6 +56,8 @@ def corpus_key(
     settings.pop("image")
     if settings["unlabelled"] == "error":
         del settings["unlabelled"]
+    if not settings["prompt_as_chat"]:
+        del settings["prompt_as_chat"]
     for name in ("features", "prompt", "completion", "messages", "tools"):
         if settings["columns"][name] is None:
             del settings["columns"][name]

@@ -75,6 +75,15 @@ def tools_in(batch: pa.RecordBatch, name: str, file: File, first_row: int) -> li
     ]
 
 
+def as_chat(prompt: str, completion: str) -> str:
+    """A prompt and its completion as the canonical JSON of a chat of two messages."""
+    messages = [
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "content": completion},
+    ]
+    return _dumped(messages, "a prompt with its completion")
+
+
 def calls_of(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The {name, arguments} of every call in a message; OpenAI's older function_call is one."""
     for call in message.get("tool_calls") or []:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill.config import Data
-from distill.data.chats import chats_in, tools_in
+from distill.data.chats import as_chat, chats_in, tools_in
 from distill.data.columns import texts_in, values_in
 from distill.data.formats import Kept
 from distill.data.numbers import features_in
@@ -127,6 +127,8 @@ class DocumentContent:
         elif names.prompt is not None:
             self.kind, columns = "completion", ("prompt", "completion")
             self.strings = (names.prompt, names.completion)
+            if data.prompt_as_chat:
+                self.kind, columns = "messages", ("messages",)
         self.fields = tuple((name, pa.large_string()) for name in columns)
         self.identity: list[Any] = ["language_model", self.kind]
         if names.tools is not None:
@@ -146,6 +148,9 @@ class DocumentContent:
             prompts = values_in(batch, names.prompt, "data.columns.prompt", file)
             ends = values_in(batch, names.completion, "data.columns.completion", file)
             rows = [(p or "", end or "") for p, end in zip(prompts, ends, strict=True)]
+            if self.kind == "messages":
+                chats = [as_chat(prompt, end) for prompt, end in rows]
+                return [(chat,) for chat in chats], chats
             return rows, [f"{prompt}\0{end}" for prompt, end in rows]
         assert names.text is not None
         texts = texts_in(batch, names.text, "data.columns.text", file, first_row)

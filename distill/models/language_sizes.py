@@ -5,12 +5,20 @@ A student without weights to start from is a LlamaForCausalLM whose head is its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, replace
+from math import ceil, floor
 
 from distill.config import SCALES, Student
 from distill.errors import ConfigError
-from distill.models.sizes import MAX_HIDDEN, Dimensions, ladder, safetensors_bytes
+from distill.models.capped import STEPS, Family, Shape, largest_within
+from distill.models.sizes import (
+    MAX_HIDDEN,
+    Dimensions,
+    ladder,
+    next_mb,
+    safetensors_bytes,
+    too_small,
+)
 
 
 @dataclass(frozen=True)
@@ -31,56 +39,78 @@ def language_params(
     return vocab_size * h + layers * (attention + 3 * h * ffn + 2 * h) + h
 
 
-def solve_language(student: Student, vocab_size: int) -> LanguageDimensions:
+def solve_language(
+    student: Student, vocab_size: int, by_first_rule: bool = False
+) -> LanguageDimensions:
     """The dimensions of a student built from ``scale``, ``size_mb`` or dimensions; tiny by default.
 
-    ``size_mb`` takes the largest that fits on the ladder of :func:`distill.models.sizes.solve`,
-    the tied embeddings counted once, as the file holds them. Heads: the largest divisor of hidden
-    not above hidden / 32 that leaves them an even width (positions turn pairs of numbers).
-    kv_heads: heads. ffn: 8/3 · hidden, up to a multiple of 8, Llama's proportion (its layer has
-    three matrices where BERT's has two). Raises ConfigError when not even the first rung fits.
+    ``size_mb`` is a cap, as in :func:`distill.models.sizes.solve`, the tied embeddings counted
+    once, as the file holds them. Heads: the largest divisor of hidden not above hidden / 32 that
+    leaves them an even width (positions turn pairs of numbers). kv_heads: heads. ffn: 8/3 · hidden,
+    up to a multiple of 8, Llama's proportion (its layer has three matrices where BERT's has two).
+    Raises ConfigError when not even the smallest shape fits. ``by_first_rule``: as there.
     """
 
-    def dimensions(layers: int, hidden: int) -> LanguageDimensions:
-        heads = student.heads or _default_heads(hidden)
-        numbers = {
-            "layers": layers,
-            "hidden": hidden,
+    def numbers(shape: Shape) -> dict[str, int]:
+        heads = student.heads or _default_heads(shape.hidden)
+        return {
+            "layers": shape.layers,
+            "hidden": shape.hidden,
             "heads": heads,
             "kv_heads": student.kv_heads or heads,
-            "ffn": student.ffn or 8 * ceil(hidden / 3),
+            "ffn": shape.ffn,
+            "vocab_size": vocab_size,
         }
-        shapes = language_shapes(**numbers, vocab_size=vocab_size)
-        return LanguageDimensions(
-            **numbers,
-            num_params=language_params(**numbers, vocab_size=vocab_size),
-            size_mb=safetensors_bytes(shapes) / 1e6,
-        )
+
+    def size_of(shape: Shape) -> int:
+        return safetensors_bytes(language_shapes(**numbers(shape)))
+
+    def count_params(shape: Shape) -> int:
+        return language_params(**numbers(shape))
+
+    def dimensions(shape: Shape) -> LanguageDimensions:
+        found = {name: n for name, n in numbers(shape).items() if name != "vocab_size"}
+        size_mb = size_of(shape) / 1e6
+        return LanguageDimensions(**found, num_params=count_params(shape), size_mb=size_mb)
+
+    def default(layers: int, hidden: int) -> Shape:
+        return Shape(layers, hidden, student.ffn or _default_ffn(hidden))
 
     if student.size_mb is None:
         layers, hidden = SCALES[student.scale or "tiny"]
         layers, hidden = student.layers or layers, student.hidden or hidden
         _check_heads(student, hidden)
-        return dimensions(layers, hidden)
+        return dimensions(default(layers, hidden))
 
     if student.hidden is not None:
         _check_heads(student, student.hidden)
-    rungs = [dimensions(*rung) for rung in ladder(student) if _are_even(student, rung[1])]
-    if not rungs:
+
+    def rungs(step: int) -> list[tuple[int, int]]:
+        return [rung for rung in ladder(student, step) if _are_even(student, rung[1])]
+
+    coarse = rungs(STEPS[0])
+    if not coarse:
         raise ConfigError(
             f"student.heads {student.heads} and student.kv_heads {student.kv_heads} suit no hidden "
             f"size up to {MAX_HIDDEN}: use fewer"
         )
-    # Not a bisection: where the heads become more the keys and values become narrower.
-    fitting = [rung for rung in rungs if rung.size_mb <= student.size_mb]
-    if fitting:
-        return max(fitting, key=lambda rung: rung.size_mb)
-    smallest = min(rungs, key=lambda rung: rung.size_mb)
-    raise ConfigError(
-        f"student.size_mb {student.size_mb:g} is too small: with a vocabulary of {vocab_size} "
-        f"tokens the smallest student takes {smallest.size_mb:.3f} MB; raise it, or retrain the "
-        "tokenizer to fewer tokens with student.vocab_size"
-    )
+    if by_first_rule:
+        # Not a bisection: where the heads become more the keys and values become narrower.
+        sizes = [dimensions(default(*rung)) for rung in coarse]
+        fitting = [one for one in sizes if one.size_mb <= student.size_mb]
+        if fitting:
+            return max(fitting, key=lambda one: one.size_mb)
+    else:
+        family = Family(rungs, _default_ffn, student.ffn, count_params, size_of)
+        cap = floor(student.size_mb * 1e6 + 1e-6)
+        if (shape := largest_within(family, cap)) is not None:
+            found = dimensions(shape)
+            return replace(found, next_mb=next_mb(family, found.size_mb, cap))
+    raise too_small(student, vocab_size, min(size_of(default(*rung)) for rung in coarse) / 1e6)
+
+
+def _default_ffn(hidden: int) -> int:
+    return 8 * ceil(hidden / 3)
 
 
 def language_shapes(

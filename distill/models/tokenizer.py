@@ -102,6 +102,11 @@ def retrain(
     return retrained
 
 
+def is_retrainable(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether :func:`retrain` takes a tokenizer of this kind."""
+    return _kind(tokenizer) in ("WordPiece", "BPE")
+
+
 def _kind(tokenizer: Any) -> str:
     if not tokenizer.is_fast:
         return "slow"
