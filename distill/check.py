@@ -1,7 +1,7 @@
-"""Everything that can be known before a process starts: refused here, or shown as the plan.
+"""Checks of everything that is known before a process starts: refused here, or a line of the plan.
 
-Reading the data once (into the cache that training uses) is part of it: labels, empty texts and
-missing splits are known only then.
+The data is read once, into the cache that training uses: labels, empty texts and missing splits are
+known only then.
 """
 
 from __future__ import annotations
@@ -70,16 +70,20 @@ Command = Literal["train", "sweep"]
 def check(
     experiment: Experiment, say: Say = lambda message: None, command: Command = "train"
 ) -> Plan:
-    """Validate all of it; InputError names the key, the value and the way out."""
-    check_paths(experiment)
+    """The plan of a valid experiment; InputError names the key, the value and the way out.
+
+    ``say`` gets a line before each phase that takes long.
+    """
     check_task(experiment)
     check_sampling(experiment)
+    check_paths(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
         raise ConfigError(
-            f"sampling.type {experiment.sampling.type}: a sweep asks its teachers once, about the "
-            "data set's rows, and sampled text is new at every step: run distill train for each "
-            "setting, or take sampling.type dataset"
+            f"sampling.type {experiment.sampling.type} generates new text at every step, and a "
+            "sweep "
+            "queries its teachers once, about the data set's rows: run distill train for each "
+            "setting, or use sampling.type dataset"
         )
     if experiment.is_language_model:
         return _check_language(experiment, say, command)
@@ -144,7 +148,7 @@ def check(
 
 
 def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
-    """As :func:`check`, of language models."""
+    """As :func:`check`, for language models."""
     languages = read_languages(experiment)
     check_languages(experiment, languages)
     say("reading the data")
@@ -223,8 +227,8 @@ def _output_line(experiment: Experiment, is_resuming: bool) -> Line:
 
 
 def about(corpus: Corpus) -> dict[str, Any]:
-    """Of a checked data set, for machines: rows of each split, names of the labels in class order,
-    and where the rows of each split come from."""
+    """A checked data set as JSON: rows of each split, names of the labels in class order, and the
+    source of each split."""
     return {
         "rows": {split: len(corpus.rows(split)) for split in SPLITS},
         "labels": list(corpus.label_names),
@@ -241,7 +245,7 @@ def search_of(plan: Plan) -> Search:
 def _check_parts(
     experiment: Experiment, rows: Corpus | Blocks, base: FolderInfo | LanguageInfo | None
 ) -> None:
-    """Every expert has rows to learn from, and no more layers to train than there are."""
+    """Raise unless every expert has rows, and no more layers to train than there are."""
     experts = experiment.experts
     if experts is None or base is None:
         return
@@ -273,7 +277,7 @@ def _check_parts(
 
 
 def tokenizer_folder(experiment: Experiment) -> str:
-    """Where the student's tokenizer comes from."""
+    """Folder of the student's tokenizer; ConfigError where none is named."""
     student = experiment.student
     if student.tokenizer or student.path:
         return student.tokenizer or student.path or ""
@@ -387,7 +391,7 @@ def _student_lines(
 def _sizes(
     experiment: Experiment, corpus: Corpus, tokenizer: str, space: FeatureSpace | None
 ) -> Callable[[Student], object]:
-    """Refuses a student that cannot be built on this data; for the sizes of a search."""
+    """A check of a student that is built on this data; for the sizes of a search."""
     labels, is_order_given = corpus.label_names, experiment.data.labels is not None
     if space is not None:
         return lambda student: student_line(student, space, labels, is_order_given)

@@ -36,9 +36,9 @@ class _Processes:
     name: str
     what: str
     teachers: list[Serving]
-    """Served there: of one process, so that they differ in their wires at most."""
+    """Served by one process: they differ in ``wire`` and ``moe`` at most."""
     count: int
-    """As many, of each as many replicas as the teachers say."""
+    """Number of such processes, each with the teachers' ``replicas``."""
     num_params: int | None
     """Of all of them together, of one replica each; 0: an object with predict_proba; None: not
     known."""

@@ -146,7 +146,7 @@ def test_a_classifier_has_no_adapter(tmp_path: Path) -> None:
     raw.pop("experts")
     raw["aggregation"] = {"type": "mean"}
     raw["teachers"] = [{"name": "films", "path": "films", "adapter": "adapters/films"}]
-    message = "teachers.films.adapter adapters/films is of language models, .*merge it"
+    message = "teachers.films.adapter adapters/films applies only to language models, .*merge it"
     with pytest.raises(ConfigError, match=message) as caught:
         check(parse(raw))
     assert isinstance(caught.value, InputError)

@@ -57,7 +57,9 @@ def test_teachers_share_what_the_ranks_leave(
     found, plan = planned(experiment(root, cpus, teachers))
     assert found == shares
     replicas = [t.replicas for t in plan.experiment.teachers]
-    assert plan.num_cpus == pytest.approx(1 + sum(n * s for n, s in zip(replicas, shares, strict=True)))
+    assert plan.num_cpus == pytest.approx(
+        1 + sum(n * s for n, s in zip(replicas, shares, strict=True))
+    )
     assert plan.num_cpus <= cpus + 1e-9
 
 

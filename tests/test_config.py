@@ -34,12 +34,15 @@ def test_schema_for_editors_is_current() -> None:
     [
         ({"kd": {"temprature": 2}}, r"unknown key kd\.temprature: did you mean temperature\?"),
         ({"studnet": {}}, r"unknown key studnet: did you mean student\?"),
-        ({"aggregation": {"type": "routed", "kk": 1}}, r"unknown key aggregation\.kk: did you mean k\?"),
-        ({"objective": {"type": "klx"}}, r"objective\.type must be one of forward_kl, reverse_kl, .*got"),
+        (
+            {"aggregation": {"type": "routed", "kk": 1}},
+            r"unknown key aggregation\.kk: did you mean k",
+        ),
+        ({"objective": {"type": "klx"}}, r"objective\.type must be one of forward_kl, reverse"),
         ({"kd": {"temperature": 0}}, r"kd\.temperature must be greater than 0, got 0"),
         ({"kd": {"alpha": 1.5}}, r"kd\.alpha must be less than or equal to 1, got 1\.5"),
         ({"trainer": {"zero_stage": 4}}, r"trainer\.zero_stage must be one of 0, 1, 2, 3, got 4"),
-        ({"trainer": {"batch_size": "many"}}, r"trainer\.batch_size must be a whole number, got 'many'"),
+        ({"trainer": {"batch_size": "many"}}, r"trainer\.batch_size must be a whole number, got"),
         ({"student": {"scale": "tiny", "layers": 2}}, r"student\.scale already fixes the size"),
         ({"student": {"scale": "tiny", "path": "x"}}, r"give one of student\.path and student\.sc"),
         ({"data": {}}, r"data\.path is missing: add it"),
@@ -58,7 +61,7 @@ def test_schema_for_editors_is_current() -> None:
         ({"teachers": [{"name": " ", "path": "x"}]}, r"teachers\.0\.name: the name ' ' is blank"),
         ({"teachers": [{"name": "a\nb", "path": "x"}]}, r"the name 'a\\nb' holds a line break"),
         ({"teachers": [{"name": "a" * 201, "path": "x"}]}, r"has 201 characters, 200 at most"),
-        ({"teachers": [{"name": 1e4, "path": "x"}]}, r"name must be text, got 10000\.0: put it in q"),
+        ({"teachers": [{"name": 1e4, "path": "x"}]}, r"name must be text, got 10000\.0: put it in"),
         ({"baselines": [{"type": "tfidf", "name": "student"}]}, r"'student' names the distilled"),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_key_that_changes_a_language_models_blocks_is_named_itself(tmp_path: P
     raw = language_experiment(tmp_path)
     begun(raw)
     raw["data"] |= {"max_length": 20}
-    with pytest.raises(RunFolderError, match=r"data.max_length is 20 here, 24 there\. Start a new run"):
+    with pytest.raises(RunFolderError, match=r"data.max_length is 20 here, 24 there\. Start a"):
         plan_of(raw)
 
 

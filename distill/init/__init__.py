@@ -91,9 +91,7 @@ def write(start: Start, out: Path | None) -> Path:
     return path
 
 
-def _data(
-    path: str, found: Choices, table: Table, models: Sequence[Model]
-) -> list[str]:
+def _data(path: str, found: Choices, table: Table, models: Sequence[Model]) -> list[str]:
     contents, columns = found.contents, found.columns
     lines = ["", "data:", f"  path: {_scalar(path)}"]
     for key in ("label", "text", "prompt", "messages", "features", "domain", "split"):
@@ -104,7 +102,9 @@ def _data(
         lines.append(f"  # not read: {listed(unread)}")
     lines.append(f"  columns: {_flow(columns)}")
     if "prompt" in columns and any(model.has_chat_template for model in models):
-        lines.append("  # The model has a chat template: prompts and completions are shown as turns")
+        lines.append(
+            "  # The model has a chat template: prompts and completions are shown as turns"
+        )
         lines.append("  # of user and assistant. false: as plain text.")
         lines.append("  prompt_as_chat: true")
     if found.splits:
@@ -154,7 +154,9 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
     lines = ["", "teachers:"]
     for model in models:
         if model.kind == "pickle":
-            lines.append("  # A pickle runs code when it is loaded: allow_pickle permits it. Keep it")
+            lines.append(
+                "  # A pickle runs code when it is loaded: allow_pickle permits it. Keep it"
+            )
             lines.append("  # only for files from a source that you trust.")
         entry: dict[str, Any] = {"name": model.name, "path": model.base or model.path}
         if model.kind == "adapter":
@@ -207,10 +209,14 @@ def _student(found: Choices, models: Sequence[Model], tokenizer: Any) -> list[st
     lines = [""]
     if "features" in found.columns:
         lines.append("# A multi-layer perceptron; family: cnn with data.image for images.")
-        return [*lines, f"student: {_flow(student_of(found, models, None))}"] if models else [
-            *lines,
-            "student: {layers: 2, hidden: 64}",
-        ]
+        return (
+            [*lines, f"student: {_flow(student_of(found, models, None))}"]
+            if models
+            else [
+                *lines,
+                "student: {layers: 2, hidden: 64}",
+            ]
+        )
     if tokenizer is None:
         lines.append("# Also: size_mb (largest file in MB), layers and hidden, or init_from.")
         if models:

@@ -235,7 +235,9 @@ def _take_input(found: Choices, table: Table, models: Sequence[Model]) -> None:
     long = [n for n in table.of_kind("text") if n not in _taken(found)]
     lists = table.usual("features", ("numbers",)) or table.of_kind("numbers")
     numbers = [n for n in table.of_kind("number") if n not in _taken(found) and not _is_id(n)]
-    if reads_features or (not texts and (lists or (len(numbers) > 1 and not _is_prose(table, long)))):
+    if reads_features or (
+        not texts and (lists or (len(numbers) > 1 and not _is_prose(table, long)))
+    ):
         if not lists and not numbers:
             raise DataError(
                 f"data.path: the models read numbers, and {table.files[0].uri} has no column of "

@@ -112,9 +112,7 @@ def _adapter(path: str, name: str) -> Model:
     return _language_model(path, name, "adapter", check_language_folder(base), base)
 
 
-def _language_model(
-    path: str, name: str, kind: Kind, info: LanguageInfo, base: str = ""
-) -> Model:
+def _language_model(path: str, name: str, kind: Kind, info: LanguageInfo, base: str = "") -> Model:
     return Model(
         path,
         kind,
