@@ -1,7 +1,7 @@
-"""Everything that can be known before a process starts: refused here, or shown as the plan.
+"""Checks of everything that is known before a process starts: refused here, or a line of the plan.
 
-Reading the data once (into the cache that training uses) is part of it: labels, empty texts and
-missing splits are known only then.
+The data is read once, into the cache that training uses: labels, empty texts and missing splits are
+known only then.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from distill.check_mixture import (
     teacher_names,
 )
 from distill.check_moe import check_kept
+from distill.check_paths import check_paths
 from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
 from distill.check_tokenizers import check_aligned
@@ -59,6 +60,7 @@ from distill.plan import Line, Plan
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.search.settings import Search
+from distill.student.store import newest
 from distill.teachers.probability import is_pickle
 
 Say = Callable[[str], None]
@@ -68,15 +70,20 @@ Command = Literal["train", "sweep"]
 def check(
     experiment: Experiment, say: Say = lambda message: None, command: Command = "train"
 ) -> Plan:
-    """Validate all of it; InputError names the key, the value and the way out."""
+    """The plan of a valid experiment; InputError names the key, the value and the way out.
+
+    ``say`` gets a line before each phase that takes long.
+    """
     check_task(experiment)
     check_sampling(experiment)
+    check_paths(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
         raise ConfigError(
-            f"sampling.type {experiment.sampling.type}: a sweep asks its teachers once, about the "
-            "data set's rows, and sampled text is new at every step: run distill train for each "
-            "setting, or take sampling.type dataset"
+            f"sampling.type {experiment.sampling.type} generates new text at every step, and a "
+            "sweep "
+            "queries its teachers once, about the data set's rows: run distill train for each "
+            "setting, or use sampling.type dataset"
         )
     if experiment.is_language_model:
         return _check_language(experiment, say, command)
@@ -101,7 +108,8 @@ def check(
     check_names(experiment, names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
-    num_cpus, num_gpus, resource_lines = check_resources(experiment, len(names), infos, base)
+    resources = check_resources(experiment, len(names), infos, base)
+    experiment = resources.experiment
     described = identity(experiment, corpus.fingerprint)
     search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
@@ -118,10 +126,10 @@ def check(
     lines = (
         *_data_lines(experiment, corpus),
         *label_lines(matches),
-        *resource_lines,
+        *resources.lines,
         *student_lines,
         *(Line(*told) for told in search_lines),
-        Line("output", experiment.output, "resumes" if is_resuming else "new"),
+        _output_line(experiment, is_resuming),
     )
     return Plan(
         experiment,
@@ -132,15 +140,15 @@ def check(
         None,
         is_resuming,
         described,
-        num_cpus,
-        num_gpus,
+        resources.num_cpus,
+        resources.num_gpus,
         lines,
         columns,
     )
 
 
 def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
-    """As :func:`check`, of language models."""
+    """As :func:`check`, for language models."""
     languages = read_languages(experiment)
     check_languages(experiment, languages)
     say("reading the data")
@@ -158,7 +166,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     check_speakers(experiment, languages, tuple(names))
     _check_batches(experiment, blocks, "blocks")
     student_lines = language_lines(experiment, languages.tokenizer)
-    num_cpus, num_gpus, resource_lines = check_resources(
+    resources = check_resources(
         experiment,
         len(names),
         languages.teachers,
@@ -166,6 +174,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         {name: info.num_params for name, info in languages.adapters.items()},
         check_updates(experiment),
     )
+    experiment = resources.experiment
     described = identity(experiment, blocks.fingerprint)
     search_lines: list[tuple[str, str, str]] = []
     if command == "sweep" or experiment.search is not None:
@@ -182,11 +191,11 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *template_lines(experiment, languages),
         *sampling_lines(experiment),
         *cost_lines(experiment, languages, names, blocks),
-        *resource_lines,
+        *resources.lines,
         *gate_lines(experiment, languages),
         *tokenizer_lines(languages),
         *(Line(*told) for told in [*student_lines, *search_lines]),
-        Line("output", experiment.output, "resumes" if is_resuming else "new"),
+        _output_line(experiment, is_resuming),
     )
     return Plan(
         experiment,
@@ -197,15 +206,29 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         blocks,
         is_resuming,
         described,
-        num_cpus,
-        num_gpus,
+        resources.num_cpus,
+        resources.num_gpus,
         lines,
     )
 
 
+def _output_line(experiment: Experiment, is_resuming: bool) -> Line:
+    """The folder that the run will use, and what it will do there."""
+    run = RunFolder(experiment.output)
+    if not is_resuming:
+        return Line("output", str(run.root), "new")
+    last = newest(run.fit / "checkpoints")
+    state = "resumes; the student has no checkpoint yet"
+    if (run.fit / "done.json").exists():
+        state = "the student is trained"
+    elif last is not None:
+        state = f"resumes from step {int(last.name.removeprefix('step-'))}"
+    return Line("output", str(run.root), state)
+
+
 def about(corpus: Corpus) -> dict[str, Any]:
-    """Of a checked data set, for machines: rows of each split, names of the labels in class order,
-    and where the rows of each split come from."""
+    """A checked data set as JSON: rows of each split, names of the labels in class order, and the
+    source of each split."""
     return {
         "rows": {split: len(corpus.rows(split)) for split in SPLITS},
         "labels": list(corpus.label_names),
@@ -222,7 +245,7 @@ def search_of(plan: Plan) -> Search:
 def _check_parts(
     experiment: Experiment, rows: Corpus | Blocks, base: FolderInfo | LanguageInfo | None
 ) -> None:
-    """Every expert has rows to learn from, and no more layers to train than there are."""
+    """Raise unless every expert has rows, and no more layers to train than there are."""
     experts = experiment.experts
     if experts is None or base is None:
         return
@@ -254,7 +277,7 @@ def _check_parts(
 
 
 def tokenizer_folder(experiment: Experiment) -> str:
-    """Where the student's tokenizer comes from."""
+    """Folder of the student's tokenizer; ConfigError where none is named."""
     student = experiment.student
     if student.tokenizer or student.path:
         return student.tokenizer or student.path or ""
@@ -368,7 +391,7 @@ def _student_lines(
 def _sizes(
     experiment: Experiment, corpus: Corpus, tokenizer: str, space: FeatureSpace | None
 ) -> Callable[[Student], object]:
-    """Refuses a student that cannot be built on this data; for the sizes of a search."""
+    """A check of a student that is built on this data; for the sizes of a search."""
     labels, is_order_given = corpus.label_names, experiment.data.labels is not None
     if space is not None:
         return lambda student: student_line(student, space, labels, is_order_given)

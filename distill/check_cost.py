@@ -1,8 +1,8 @@
-"""Where a step's time will go, by floating-point operations alone.
+"""How a step's time is divided between student and teachers, by floating-point operations alone.
 
-Of P parameters a forward takes 2 · P operations a token, and training 6 · P; writing reads each
-token of a row once. Every replica and every rank counts as an equal device that is always as fast,
-and a mixture asks all its experts: writing one token at a time takes longer than this says.
+A forward of P parameters takes 2 · P operations a token, and training 6 · P; generating counts each
+token of a row once. Every replica and every rank counts as a device of the same constant speed, and
+all experts of a mixture count: generating one token at a time takes longer than this estimate.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from distill.teachers.serving import groups
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a step, in any one unit of time."""
+    """Times of one step, all in one unit."""
 
-    trains: float
-    writes: float  # the student
-    speaks: Mapping[str, float]  # each teacher: judging, or writing itself
-    answers: Mapping[str, float]  # each teacher
+    trains: float  # the student
+    writes: float  # the student, generating text
+    speaks: Mapping[str, float]  # each teacher, verifying or generating text
+    answers: Mapping[str, float]  # each teacher, answering requests
     asks_ahead: bool  # whether teachers answer while the student trains
     together: Sequence[Sequence[str]] = ()  # teachers on one device: adapters that share a base
 
@@ -52,7 +52,7 @@ class Costs:
         return self.generation + answers + self.trains
 
     def idle(self, teacher: str) -> float:
-        """The share of the time that its device waits."""
+        """The fraction of a step that the teacher's device waits."""
         busy = self._of_device(self.speaks, teacher) + self._of_device(self.answers, teacher)
         return 1 - busy / self.step
 
@@ -67,12 +67,12 @@ class Costs:
 def cost_lines(
     experiment: Experiment, languages: Languages, names: tuple[str, ...], blocks: Blocks
 ) -> list[Line]:
-    """Of a language model with teachers."""
+    """Lines of the plan for a language model with teachers."""
     if not names:
         return []
     costs = costs_of(experiment, languages, names, blocks)
     waits = ", ".join(f"{name} {costs.idle(name):.0%}" for name in names)
-    by = "by FLOPs on equal devices, in the first epoch"
+    by = "if all devices are equally fast; first epoch"
     lines = [Line("teacher idle (estimate)", waits, by)]
     if isinstance(experiment.sampling, Written):
         share = f"{costs.generation / costs.step:.0%} of a step"
@@ -83,7 +83,7 @@ def cost_lines(
 def costs_of(
     experiment: Experiment, languages: Languages, names: tuple[str, ...], blocks: Blocks
 ) -> Costs:
-    """With texts as long as the data set's, cut at ``sampling.max_new_tokens``."""
+    """For texts as long as the data set's, truncated to ``sampling.max_new_tokens``."""
     sampling, trainer = experiment.sampling, experiment.trainer
     rows = blocks.rows("train")
     tokens = trainer.batch_size * _tokens(experiment, blocks)
@@ -119,7 +119,7 @@ def costs_of(
 
 
 def _tokens(experiment: Experiment, blocks: Blocks) -> float:
-    """Of a row that is trained on, the mean."""
+    """Mean tokens of a training row."""
     rows, sampling = blocks.rows("train"), experiment.sampling
     lengths_B = blocks.lengths(rows)
     if isinstance(sampling, Written) and sampling.max_new_tokens is not None:
@@ -128,7 +128,7 @@ def _tokens(experiment: Experiment, blocks: Blocks) -> float:
 
 
 def student_params(student: Student, tokenizer: str) -> int:
-    """Without the low-rank updates of ``lora``."""
+    """Parameters of the student, without the low-rank updates of ``lora``."""
     if student.path is not None:
         return check_language_folder(student.path).num_params
     start = student.init_from

@@ -1,4 +1,4 @@
-"""Whether data, student and teachers are of one kind: text or features, and of one width."""
+"""Checks that data, student and teachers agree: all text, or all features of one width."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRIED_ROWS = 2
 
 
 def space_of(data: Data, corpus: Corpus) -> FeatureSpace | None:
-    """What a student of this corpus must know of its features; None for text.
+    """The features of a corpus as the student needs them; None for text.
 
     Raises DataError for an image of another size than the rows.
     """
@@ -45,7 +45,7 @@ def space_of(data: Data, corpus: Corpus) -> FeatureSpace | None:
 
 
 def check_kind(experiment: Experiment) -> None:
-    """What needs no data to be refused."""
+    """Checks that need no data."""
     students = {"student": experiment.student} | {
         f"baselines.{b.name}.student": b.student
         for b in experiment.baselines
@@ -57,28 +57,28 @@ def check_kind(experiment: Experiment) -> None:
         for key, student in students.items():
             if student.family in ("mlp", "cnn"):
                 raise ConfigError(
-                    f"{key}.family is {student.family}, the data are text: use transformer, or "
+                    f"{key}.family is {student.family}, the data is text: use transformer, or "
                     "give data.columns.features"
                 )
         return
     if experiment.experts is not None:
         raise ConfigError(
-            "experts are fine-tuned from an encoder of text, the data are features: give ready "
+            "experts are fine-tuned from a text encoder, the data is features: give ready "
             "models in teachers (folders, or pickles with predict_proba)"
         )
     if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
         raise ConfigError(
-            "baselines: tfidf reads text, the data are features: remove it, and compare with "
+            "baselines: tfidf reads text, the data is features: remove it, and compare with "
             "labels_only or a teacher"
         )
 
 
 def read_info(path: str, allow_pickle: bool) -> FolderInfo:
-    """What a teacher's folder, or pickled object, says of itself."""
+    """What is known of a teacher from its folder or pickle, without loading weights."""
     if not is_pickle(path):
         info = check_folder(path, allow_pickle)
         if not info.num_features:
-            load_fast_tokenizer(path)  # teachers are asked in their own tokens
+            load_fast_tokenizer(path)  # a teacher reads its own tokens
         return info
     return FolderInfo(
         label_names=label_names(load_pickled(path, allow_pickle), path),
@@ -93,21 +93,22 @@ def read_info(path: str, allow_pickle: bool) -> FolderInfo:
 
 
 def check_teachers(experiment: Experiment, corpus: Corpus, infos: Mapping[str, FolderInfo]) -> None:
-    """Every ready teacher can read the rows."""
+    """Raise unless every ready teacher can read the rows."""
     for teacher in experiment.teachers:
         info = infos[teacher.name]
         check_reader(f"teachers.{teacher.name}", teacher.path, teacher.allow_pickle, info, corpus)
 
 
 def check_reader(key: str, path: str, allow_pickle: bool, info: FolderInfo, corpus: Corpus) -> None:
-    """A ready teacher or router can read the rows; one with predict_proba is tried on two."""
+    """Raise unless a ready teacher or router can read the rows; an object with predict_proba is
+    called with two."""
     wanted = 0 if corpus.features is None else corpus.features.num
     if is_pickle(path):
         _try_out(key, load_pickled(path, allow_pickle), corpus, path)
     elif info.num_features != wanted:
         reads = {n: f"{n} features" if n else "text" for n in (info.num_features, wanted)}
         raise ModelError(
-            f"{key}: {path} reads {reads[info.num_features]}, the data are {reads[wanted]}: give "
+            f"{key}: {path} reads {reads[info.num_features]}, the data is {reads[wanted]}: give "
             "another folder, or other data.columns"
         )
 
@@ -132,7 +133,8 @@ def _try_out(key: str, model: object, corpus: Corpus, path: str) -> None:
 def student_line(
     student: Student, space: FeatureSpace, labels: Sequence[str], is_order_given: bool
 ) -> tuple[str, int, float | None]:
-    """Shape, parameters and MB of a student of features; refuses one that cannot be built."""
+    """Shape, number of parameters and MB of a student of features; raises for one that cannot be
+    built."""
     check_feature_start(student, space, labels, is_order_given)
     if student.path is not None:
         return f"from {student.path}", check_folder(student.path).num_params, None

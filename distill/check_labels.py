@@ -41,7 +41,7 @@ class Match(NamedTuple):
 def teacher_outputs(experiment: Experiment, infos: Mapping[str, FolderInfo]) -> dict[str, Outputs]:
     """Of ready teachers, by name; raises ModelError for one that is no classifier."""
     found = {}
-    for i, teacher in enumerate(experiment.teachers):
+    for teacher in experiment.teachers:
         info = infos[teacher.name]
         if not info.has_classifier_head:
             raise ModelError(
@@ -49,7 +49,7 @@ def teacher_outputs(experiment: Experiment, infos: Mapping[str, FolderInfo]) -> 
                 "it first (section experts), or give another folder"
             )
         description = f"teacher {teacher.name!r} ({teacher.path})"
-        key = f"teachers[{i}].labels"
+        key = f"teachers.{teacher.name}.labels"
         found[teacher.name] = Outputs(description, info.label_names, key, teacher.labels)
     return found
 
@@ -85,7 +85,7 @@ def corpus_in(
 ) -> Corpus:
     """The corpus in the first class order that has all its labels; UnknownLabelError of the last.
 
-    A row with another label ends a build at once, so that the others cost little.
+    A row with another label ends a build at once, so that the others take little time.
     """
     for names in orders[:-1]:
         with suppress(UnknownLabelError):
@@ -101,7 +101,7 @@ def _check_counted_from_zero(corpus: Corpus, first: Outputs) -> None:
     seen = [name for c, name in enumerate(corpus.label_names) if (labels == c).any()]
     raise ModelError(
         f"{first.description} has the labels {shown(first.names)}, and the train split has "
-        f"{shown(seen)} but no 0, so that it may count from 1: {map_them(first, first.names)}"
+        f"{shown(seen)} but no 0: it may count from 1; {map_them(first, first.names)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be known of an experiment with language models before a process starts."""
+"""Checks of an experiment with language models, and its lines of the plan."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from distill.teachers.wires import DenseWire, WireFormat
 
 @dataclass(frozen=True)
 class Languages:
-    """The folders that an experiment names, as they say of themselves."""
+    """What is known of the model folders of an experiment, without loading weights."""
 
     teachers: Mapping[str, LanguageInfo]
     """Of one that is an adapter, its base."""
@@ -63,19 +63,20 @@ class Languages:
 
 
 def check_task(experiment: Experiment) -> None:
-    """What needs no data and no folder to be refused."""
+    """Checks that need no data and no model folder."""
     if experiment.is_language_model:
-        _refuse_what_classifies(experiment)
+        _refuse_classifier_keys(experiment)
     else:
-        _refuse_what_speaks(experiment)
+        _refuse_language_keys(experiment)
 
 
-def _refuse_what_speaks(experiment: Experiment) -> None:
-    """Of classifiers."""
+def _refuse_language_keys(experiment: Experiment) -> None:
+    """Raise for keys that apply only to language models."""
     for teacher in experiment.teachers:
         if teacher.adapter is not None:
             raise ConfigError(
-                f"teachers.{teacher.name}.adapter {teacher.adapter} is of language models, task is "
+                f"teachers.{teacher.name}.adapter {teacher.adapter} applies only to language "
+                "models, task is "
                 "classification: merge it into a model folder (peft's merge_and_unload), and give "
                 "that as path"
             )
@@ -83,8 +84,8 @@ def _refuse_what_speaks(experiment: Experiment) -> None:
     named = [k for k in ("prompt", "messages") if getattr(columns, k) is not None]
     if named:
         raise ConfigError(
-            f"data.columns.{named[0]} is of language models, task is classification: set task "
-            "to language_model, or name data.columns.text"
+            f"data.columns.{named[0]} applies only to language models, task is classification: set "
+            "task to language_model, or name data.columns.text"
         )
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
@@ -93,13 +94,13 @@ def _refuse_what_speaks(experiment: Experiment) -> None:
         )
     if isinstance(experiment.aggregation, LearnedRouter):
         raise ConfigError(
-            "aggregation.type learned weighs teachers of language models, task is classification: "
+            "aggregation.type learned applies only to language models, task is classification: "
             "use attention, which is trained with the student, or routed"
         )
     if trainer.select_by == "eval.perplexity":
         raise ConfigError(
-            "trainer.select_by eval.perplexity is of language models, task is classification: use "
-            "eval.accuracy or eval.f1"
+            "trainer.select_by eval.perplexity applies only to language models, task is "
+            "classification: use eval.accuracy or eval.f1"
         )
     given: dict[str, object] = {
         "trainer.gradient_checkpointing": trainer.gradient_checkpointing or None
@@ -114,18 +115,20 @@ def _refuse_what_speaks(experiment: Experiment) -> None:
             served["experts.router.serving"] = experts.router.serving
     for key, value in given.items():
         if value is not None:
-            raise ConfigError(f"{key} is of language models, task is classification: remove it")
+            raise ConfigError(
+                f"{key} applies only to language models, task is classification: remove it"
+            )
     check_moe_of_classifiers(served)
     for key, serving in served.items():
         if not isinstance(serving.wire, DenseWire):
             raise ConfigError(
-                f"{key}.wire.type {serving.wire.type} is of language models, task is "
+                f"{key}.wire.type {serving.wire.type} applies only to language models, task is "
                 "classification: use dense"
             )
 
 
-def _refuse_what_classifies(experiment: Experiment) -> None:
-    """Of language models."""
+def _refuse_classifier_keys(experiment: Experiment) -> None:
+    """Raise for keys that apply only to classifiers."""
     columns, experts = experiment.data.columns, experiment.experts
     unlabelled = experiment.data.unlabelled
     given: dict[str, object] = {
@@ -135,20 +138,20 @@ def _refuse_what_classifies(experiment: Experiment) -> None:
         "data.unlabelled": None if unlabelled == "error" else unlabelled,
         "data.image": experiment.data.image,
     }
-    given |= {f"teachers[{i}].labels": t.labels for i, t in enumerate(experiment.teachers)}
+    given |= {f"teachers.{t.name}.labels": t.labels for t in experiment.teachers}
     for key, student in _students(experiment).items():
         given[f"{key}.vocab_size"] = student.vocab_size
     for key, value in given.items():
         if value is not None:
             shown = list(value) if isinstance(value, tuple) else value
             raise ConfigError(
-                f"{key} ({shown}) is of classifiers, task is language_model: remove it"
+                f"{key} ({shown}) applies only to classifiers, task is language_model: remove it"
             )
     if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
         raise ConfigError("baselines: tfidf classifies, task is language_model: remove it")
     if isinstance(experiment.aggregation, Routed):
         raise ConfigError(
-            f"aggregation.type {experiment.aggregation.type} weighs rows by a classifier, task is "
+            f"aggregation.type {experiment.aggregation.type} applies only to classifiers, task is "
             "language_model: use mean, weights, uncertainty, learned, single or oracle"
         )
     if experts is not None and isinstance(experts.partition, KMeans):
@@ -159,11 +162,11 @@ def _refuse_what_classifies(experiment: Experiment) -> None:
     if experts is not None and experts.lora is not None and experts.train_layers is not None:
         raise ConfigError(
             f"experts.lora trains updates of all layers, experts.train_layers "
-            f"{experts.train_layers} the top ones whole: remove one of the two"
+            f"{experts.train_layers} the top layers whole: remove one of the two"
         )
     if experiment.trainer.select_by == "eval.f1":
         raise ConfigError(
-            "trainer.select_by eval.f1 is of classifiers, task is language_model: use "
+            "trainer.select_by eval.f1 applies only to classifiers, task is language_model: use "
             "eval.perplexity or eval.accuracy (of the next token)"
         )
 
@@ -178,7 +181,7 @@ def _students(experiment: Experiment) -> dict[str, Student]:
 
 
 def read_languages(experiment: Experiment) -> Languages:
-    """Every folder's own word; ModelError for one that could not be served."""
+    """Reads every model folder; ModelError for one that could not be served."""
     infos = {t.name: check_language_folder(t.path, t.allow_pickle) for t in experiment.teachers}
     adapters = {}
     for teacher in experiment.teachers:
@@ -205,18 +208,18 @@ def open_blocks(experiment: Experiment, corpus: Corpus, tokenizer: str) -> Block
 
 
 def check_languages(experiment: Experiment, languages: Languages) -> None:
-    """Vocabularies, positions and wires fit together."""
+    """Raise unless vocabularies, positions and wires fit together."""
     way_out, sampling = WAY_OUT, experiment.sampling
     if isinstance(sampling, Written):
         way_out = (
-            f"sampling.type {sampling.type} shows the teacher the student's tokens, so use a "
+            f"sampling.type {sampling.type} sends the student's tokens to the teacher: use a "
             "teacher with the student's tokenizer"
         )
     for key, (folder, info, serving) in served_models(experiment, languages).items():
         if not experiment.objective.crosses_tokenizers:
             same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size, way_out)
         # Of one in other tokens its own longest sequence matters: see check_tokenizers.py.
-        # Only an objective that crosses tokenizers shows a teacher tokens of its own.
+        # Only an objective that crosses tokenizers sends a teacher tokens of its own.
         is_shown_ours = not experiment.objective.crosses_tokenizers
         if key == "experts.base" or is_shown_ours or speak_alike(languages.tokenizer, folder):
             _check_positions(experiment.data.max_length, key, info)
@@ -224,7 +227,7 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
         if serving.wire.takes == "hidden" and has_plain_head(model) is False:
             raise ConfigError(
                 f"{key}.wire.type hidden: a {info.model_type} model caps or scales its logits, "
-                "which hidden states do not tell: use dense or topk"
+                "which hidden states do not hold: use dense or topk"
             )
         if experiment.data.packing:
             check_takes_positions(key, model)
@@ -236,7 +239,7 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
 
 
 def _check_wires(experiment: Experiment) -> None:
-    """Objective and temperature can be had from what the teachers send."""
+    """Raise unless the wires carry what objective and temperature need."""
     check_passes(experiment)
     wires = dict(_wires(experiment))
     for key, wire in wires.items():
@@ -374,8 +377,9 @@ def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, st
             check_lora(key, start, student.lora)
         if not is_same_reading(tokenizer, own):
             raise ConfigError(
-                f"{key} reads other tokens ({own}) than the student ({tokenizer}), and the "
-                "perplexities of two tokenizers are not of the same things: give it the student's"
+                f"{key} has other tokens ({own}) than the student ({tokenizer}), and "
+                "perplexities of two "
+                "tokenizers cannot be compared: give it the student's tokenizer"
             )
         name = key.replace("baselines.", "baseline ").removesuffix(".student")
         lines.append((name, *_line(student, own)))
@@ -389,13 +393,13 @@ def is_same_reading(one: str, other: str) -> bool:
 
 
 def tokenizer_lines(languages: Languages) -> list[Line]:
-    """What ``teachers.tokenizer_sha256`` can be set to."""
+    """Values for ``teachers.<name>.tokenizer_sha256``."""
     found = languages.teachers.items()
     return [Line(f"tokenizer {name}", info.tokenizer_sha256, "sha256") for name, info in found]
 
 
 def gate_lines(experiment: Experiment, languages: Languages) -> list[Line]:
-    """How the mixtures of experts among the teachers are asked."""
+    """Which experts answer, of each teacher that is a mixture of experts."""
     served = served_models(experiment, languages)
     return [
         gate_line(key.removeprefix("teachers."), serving.moe, info.gates)
@@ -426,8 +430,8 @@ def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
     if corpus.domain_names:
         lines.append(Line("domains", ", ".join(corpus.domain_names)))
     for what, count in {
-        "cut to data.max_length": blocks.num_truncated,
-        "dropped: no token to learn": blocks.num_unlearnable,
+        "truncated to data.max_length": blocks.num_truncated,
+        "dropped: no token to train on": blocks.num_unlearnable,
         "dropped: empty": corpus.num_dropped,
     }.items():
         if count:

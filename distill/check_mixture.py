@@ -1,4 +1,4 @@
-"""Who teaches, in which order, with which labels; and whether the aggregation can serve them."""
+"""Names and order of the teachers, and whether the aggregation suits them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESERVED = ("router", "student")
 
 
 def check_names(experiment: Experiment, names: tuple[str, ...]) -> None:
-    """Names of teachers become folders, metrics and rows of tables, each with its own."""
+    """Raise unless the names are unique: they become folders, metrics and rows of tables."""
     way_out = "change teachers.name"
     if experiment.experts is not None:
         way_out = (
@@ -32,13 +32,15 @@ def check_names(experiment: Experiment, names: tuple[str, ...]) -> None:
         except ValueError as error:
             raise ConfigError(f"{error}; {way_out}") from None
     baselines = [b.name for b in experiment.baselines]
-    used = [(name, "names another part of a run") for name in RESERVED]
-    used += [(name, "names a row of the comparison") for name in mixture_names(experiment)]
+    used = [(name, "is the name of another part of a run") for name in RESERVED]
+    used += [(name, "is the name of a row of the comparison") for name in mixture_names(experiment)]
     for name, what in used:
         if name in names:
-            raise ConfigError(f"{name!r} cannot name a teacher, it {what}: {way_out}")
+            raise ConfigError(f"{name!r} cannot be the name of a teacher, it {what}: {way_out}")
         if name in baselines:
-            raise ConfigError(f"{name!r} cannot name a baseline, it {what}: change baselines.name")
+            raise ConfigError(
+                f"{name!r} cannot be the name of a baseline, it {what}: change baselines.name"
+            )
     found = twins(names)
     if found is not None:
         raise ConfigError(
@@ -48,12 +50,13 @@ def check_names(experiment: Experiment, names: tuple[str, ...]) -> None:
     both = twins([*names, *baselines])
     if both is not None:
         raise ConfigError(
-            f"baselines: {both[1]!r} is called like the teacher {both[0]!r}: change baselines.name"
+            f"baselines: {both[1]!r} is also the name of the teacher {both[0]!r}: change "
+            "baselines.name"
         )
 
 
 def mixture_names(experiment: Experiment) -> tuple[str, ...]:
-    """Rows of the comparison that stand for several teachers."""
+    """Rows of the comparison that combine several teachers."""
     if not experiment.has_teachers:
         return ()
     aggregation = experiment.aggregation
@@ -79,12 +82,13 @@ def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
 def check_aggregation(
     aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus | Blocks
 ) -> None:
-    """That it can serve these teachers on these rows."""
+    """Raise unless the aggregation can be used with these teachers on these rows."""
     if not names:
         return
     if aggregation.mix == "divergences" and isinstance(corpus, Corpus):
         raise ConfigError(
-            "aggregation.mix divergences is of language models, task is classification: use "
+            "aggregation.mix divergences applies only to language models, task is "
+            "classification: use "
             "probabilities or logits"
         )
     aggregation.check(list(names))
@@ -93,7 +97,7 @@ def check_aggregation(
 
 
 def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
-    """Every row has a teacher named like its domain."""
+    """Raise unless every row has a teacher with the name of its domain."""
     for split in SPLITS:
         rows = corpus.rows(split)
         lost = rows[0] + np.flatnonzero(corpus.homes_of(rows, names) < 0) if len(rows) else []
@@ -104,19 +108,19 @@ def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
         if domain < 0:
             called = "blocks" if isinstance(corpus, Blocks) else "rows"
             raise DataError(
-                f"aggregation.type oracle asks the teacher of a row's domain, and {len(lost)} "
+                f"aggregation.type oracle queries the teacher of a row's domain, and {len(lost)} "
                 f"{called} of the {split} split have no domain, the first from {place}: give "
                 "data.columns.domain, and fill it in"
             )
         raise ConfigError(
-            f"aggregation.type oracle asks the teacher of a row's domain, and none is called "
+            f"aggregation.type oracle queries the teacher of a row's domain, and none is called "
             f"{corpus.domain_names[domain]!r}, the domain of {place}: the teachers are "
             f"{', '.join(names)}"
         )
 
 
 def _place(corpus: Corpus | Blocks, split: str, row: int) -> str:
-    """Where in the data a row is, or a block begins; counted from 1, without dropped rows."""
+    """Position of a row, or of a block's first row, in its split: from 1, without dropped rows."""
     if isinstance(corpus, Blocks):
         row = int(next(corpus.column("rows", [row]))[0])
         corpus = corpus.documents
@@ -124,7 +128,8 @@ def _place(corpus: Corpus | Blocks, split: str, row: int) -> str:
 
 
 def check_router(experiment: Experiment, names: tuple[str, ...], corpus: Corpus) -> Match | None:
-    """A ready router can read the rows, and chooses among the teachers, in any order."""
+    """Raise unless a ready router can read the rows and has the teachers' names as its classes, in
+    any order."""
     aggregation = experiment.aggregation
     if not isinstance(aggregation, Routed) or aggregation.router is None:
         return None
@@ -133,7 +138,7 @@ def check_router(experiment: Experiment, names: tuple[str, ...], corpus: Corpus)
     if not info.has_classifier_head:
         raise ModelError(f"{key}: {path} has no classification head: give a trained router")
     check_reader(key, path, aggregation.allow_pickle, info, corpus)
-    # The names of experts trained here are sorted: nobody gave that order.
+    # The names of experts trained here are sorted: an order that no user chose.
     teachers = Classes("the teachers", names, is_order_given=experiment.experts is None)
     match = Match(Outputs(f"{key} {path}", info.label_names), teachers)
     columns_of(*match)

@@ -1,4 +1,4 @@
-"""Whether mixture-of-experts teachers can be asked as the configuration says."""
+"""Checks of ``moe``: which experts of mixture-of-experts teachers answer."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from distill.sampling import StudentText
 
 
 def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None) -> None:
-    """Raise ConfigError for what this teacher's layers do not have, and for gates that could never
-    learn."""
+    """Raise ConfigError for settings that this teacher's layers do not support, and for gates that
+    could not be trained."""
     moe.check(key, None if gates is None else gates.num_experts)
     if not isinstance(moe, StudentAwareRouter):
         return
     sampling = experiment.sampling
     if not isinstance(sampling, StudentText):
         raise ConfigError(
-            f"{key}.moe.type sar trains the gates on what the student writes, and sampling.type is "
-            f"{sampling.type}: let the student write, or set moe.type: all"
+            f"{key}.moe.type sar trains the gates on text that the student generates, and "
+            f"sampling.type is {sampling.type}: set sampling.type: on_policy, or moe.type: all"
         )
     if sampling.staleness > 0:
         raise ConfigError(
-            f"{key}.moe.type sar trains the gates on a step's text before the teachers are asked "
-            f"about it, and with sampling.staleness {sampling.staleness} they are asked steps "
-            "ahead: set sampling.staleness: 0, or moe.type: all"
+            f"{key}.moe.type sar trains the gates on a step's text before the teachers answer it, "
+            f"and with sampling.staleness {sampling.staleness} they answer steps ahead: set "
+            "sampling.staleness: 0, or moe.type: all"
         )
     if experiment.kd.alpha == 0:
         raise ConfigError(
-            f"{key}.moe.type sar trains the gates on what teacher and student differ in, and with "
-            "kd.alpha 0 nobody is asked: raise kd.alpha, or set moe.type: all"
+            f"{key}.moe.type sar trains the gates on the difference of teacher and student, and "
+            "with "
+            "kd.alpha 0 no teacher is queried: raise kd.alpha, or set moe.type: all"
         )
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
@@ -46,31 +47,30 @@ def check_moe_of_classifiers(served: Mapping[str, Serving]) -> None:
     for key, serving in served.items():
         if not isinstance(serving.moe, OwnRouting):
             raise ConfigError(
-                f"{key}.moe.type {serving.moe.type} is of language models, task is classification: "
-                "remove moe"
+                f"{key}.moe.type {serving.moe.type} applies only to language models, task is "
+                "classification: remove moe"
             )
 
 
 def check_passes(experiment: Experiment) -> None:
-    """Several answers about a position are compared with the student one by one."""
+    """Raise for teachers with several forwards a position whose answers would be averaged."""
     mix = experiment.aggregation.mix
     for key, moe in _moes(experiment):
         if isinstance(moe, KnowledgeAugmentation) and mix != "divergences":
             raise ConfigError(
-                f"aggregation.mix {mix!r} mixes answers before the student is compared with them, "
-                f"and {key}.moe.type ka takes the mean of the divergences of its passes: set "
+                f"aggregation.mix {mix!r} averages answers before the student is compared with them, "
+                f"and {key}.moe.type ka averages the divergences of several forwards: set "
                 "aggregation.mix: divergences"
             )
 
 
 def check_kept(experiment: Experiment) -> None:
-    """A sweep asks every teacher once, and keeps the answers."""
+    """Raise for teachers whose answers change: a sweep queries each once and caches the answers."""
     for key, moe in _moes(experiment):
         if moe.changes:
             raise ConfigError(
-                f"{key}.moe.type {moe.type} answers otherwise at each step, and the trials of a "
-                "sweep share answers that are kept: set moe.type to own or all, or run distill "
-                "train"
+                f"{key}.moe.type {moe.type} answers differently at each step, and the trials of a "
+                "sweep share cached answers: set moe.type to own or all, or run distill train"
             )
 
 
@@ -82,4 +82,4 @@ def _moes(experiment: Experiment) -> Iterator[tuple[str, MoE]]:
 
 
 def gate_line(name: str, moe: MoE, gates: GateInfo) -> Line:
-    return Line(f"mixture {name}", moe.told(gates.own, gates.num_experts), moe.type)
+    return Line(f"experts of {name}", moe.told(gates.own, gates.num_experts), moe.type)

@@ -1,19 +1,25 @@
-"""What teachers and student hold at once, against this machine."""
+"""CPUs, GPUs and weights of teachers and student at once, compared with this machine."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from distill.config import Experiment, Experts, Serving
+from distill.aggregation import Routed
+from distill.config import Cluster, Experiment, Experts, Serving
 from distill.errors import ConfigError
 from distill.plan import Line
 from distill.teachers.serving import are_on_one_base, groups
+
+S = TypeVar("S", bound=Serving)
+MIN_SHARE = 0.1
+"""The least that ``num_cpus: auto`` reserves, in CPUs."""
 
 
 class Sized(Protocol):
@@ -30,11 +36,12 @@ class _Processes:
     name: str
     what: str
     teachers: list[Serving]
-    """Served there: of one process, so that they differ in their wires at most."""
+    """Served by one process: they differ in ``wire`` and ``moe`` at most."""
     count: int
-    """As many, of each as many replicas as the teachers say."""
-    num_params: int
-    """Of all of them together, of one replica each."""
+    """Number of such processes, each with the teachers' ``replicas``."""
+    num_params: int | None
+    """Of all of them together, of one replica each; 0: an object with predict_proba; None: not
+    known."""
     num_updates: int = 0
     """The same of their adapters, which are float32 whatever the base is."""
 
@@ -43,9 +50,38 @@ class _Processes:
         return self.teachers[0]
 
     @property
+    def num_replicas(self) -> int:
+        return self.serving.replicas * self.count
+
+    @property
+    def cpus(self) -> float:
+        return self.num_replicas * self.serving.cpus
+
+    def line(self, is_language_model: bool) -> Line:
+        wires = {t.wire.resolved(is_language_model, t.dtype).name for t in self.teachers}
+        num = self.serving.replicas
+        replicas = "1 replica" if num == 1 else f"{num} replicas"
+        each = " each" if self.count > 1 else ""
+        what = f"{self.what}{replicas}{each}, {' and '.join(sorted(wires))} wire"
+        mb = f"{self.memory_mb:,.0f}" if self.memory_mb >= 10 else f"{self.memory_mb:.2g}"
+        weights = f"{mb} MB of weights" if self.num_params else "predict_proba"
+        return Line(self.name, what, weights if self.num_params is not None else "")
+
+    @property
     def memory_mb(self) -> float:
         width = 4 if self.serving.dtype == "float32" else 2
-        return (self.num_params * width + self.num_updates * 4) * self.serving.replicas / 1e6
+        return ((self.num_params or 0) * width + self.num_updates * 4) * self.serving.replicas / 1e6
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What teachers and student reserve at once."""
+
+    experiment: Experiment
+    """The one that was checked, with a number for every ``num_cpus: auto``."""
+    num_cpus: float
+    num_gpus: float
+    lines: tuple[Line, ...]
 
 
 def check_resources(
@@ -55,46 +91,96 @@ def check_resources(
     base: Sized | None,
     adapters: Mapping[str, int] | None = None,
     expert_updates: int | None = None,
-) -> tuple[float, float, list[Line]]:
-    """CPUs and GPUs of teachers and student together, against this machine.
+) -> Resources:
+    """CPUs and GPUs of teachers and student together, compared with this machine.
 
     ``adapters``: parameters of those teachers that are one; ``expert_updates``: of each expert that
-    is trained as one.
+    is trained as one. Raises ConfigError for more than the machine has.
     """
-    trainer = experiment.trainer
-    served: list[_Processes] = []
-    if experiment.experts and base:
-        served += _experts(experiment.experts, num_teachers, base, expert_updates)
-        if experiment.aggregation.needs_router() and experiment.experts.router:
-            router = experiment.experts.router.serving
-            served.append(_Processes("router", "", [router], 1, base.num_params))
-    served += _teachers(experiment, infos, adapters or {})
-    lines, cpus, gpus = [], 0.0, 0.0
-    for one in served:
-        serving = one.serving
-        cpus += serving.replicas * serving.num_cpus * one.count
-        gpus += serving.replicas * serving.num_gpus * one.count
-        wires = {t.wire.resolved(experiment.is_language_model, t.dtype).name for t in one.teachers}
-        named = " and ".join(sorted(wires))
-        what = f"{one.what}{serving.replicas} replica(s) each, {named} wire"
-        weights = f"{one.memory_mb:,.0f} MB of weights" if one.num_params else "predict_proba"
-        lines.append(Line(one.name, what, weights))
-    cpus += trainer.num_workers * trainer.num_cpus_per_worker
-    gpus += trainer.num_workers * trainer.num_gpus_per_worker
+    trainer, cluster = experiment.trainer, experiment.cluster
+    rank_cpus = trainer.num_workers * trainer.num_cpus_per_worker
+
+    def served(given: Experiment) -> list[_Processes]:
+        return [*_served(given, num_teachers, infos, base, adapters or {}, expert_updates)]
+
+    note, autos = "", [one for one in served(experiment) if one.serving.num_cpus == "auto"]
+    if autos and cluster.address is None:
+        numbers = sum(one.cpus for one in served(experiment) if one not in autos)
+        num_replicas = sum(one.num_replicas for one in autos)
+        share = shared_cpus(machine_cpus(cluster) - rank_cpus - numbers, num_replicas)
+        experiment = with_cpus(experiment, share)
+        note = f"num_cpus auto is {share:g} for each teacher replica"
+    elif autos:
+        note = "num_cpus auto is 1 for each teacher replica on a cluster"
+    lines, cpus, gpus = [], rank_cpus, trainer.num_workers * trainer.num_gpus_per_worker
+    for one in served(experiment):
+        cpus += one.cpus
+        gpus += one.num_replicas * one.serving.num_gpus
+        lines.append(one.line(experiment.is_language_model))
     engine = trainer.engine
     if engine == "deepspeed":
         engine += f" ZeRO-{trainer.zero_stage}"
-    lines.append(Line("trainer", f"{engine}, {trainer.num_workers} rank(s)", trainer.dtype))
-    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs at once"))
-    if experiment.cluster.address is None:
-        have_cpus = experiment.cluster.num_cpus or os.cpu_count() or 1
-        have_gpus = torch.cuda.device_count()
+    ranks = "1 rank" if trainer.num_workers == 1 else f"{trainer.num_workers} ranks"
+    lines.append(Line("trainer", f"{engine}, {ranks}", trainer.dtype))
+    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs at once", note))
+    if cluster.address is None:
+        have_cpus, have_gpus = machine_cpus(cluster), torch.cuda.device_count()
         _refuse_shortage("CPUs", cpus, have_cpus)
         _refuse_shortage("GPUs", gpus, have_gpus)
         if experiment.experts:
             _refuse_shortage("CPUs", experiment.experts.num_cpus, have_cpus)
             _refuse_shortage("GPUs", experiment.experts.num_gpus, have_gpus)
-    return cpus, gpus, lines
+    return Resources(experiment, cpus, gpus, tuple(lines))
+
+
+def machine_cpus(cluster: Cluster) -> float:
+    """Of a local cluster, which has a whole number of them."""
+    return max(1, int(cluster.num_cpus or os.cpu_count() or 1))
+
+
+def shared_cpus(left: float, num_replicas: int) -> float:
+    """Of ``left`` CPUs for each of the replicas: between MIN_SHARE and 1, in hundredths; 0 where
+    that does not fit, so that they use the CPUs of the student's ranks."""
+    share = min(1.0, math.floor(left / num_replicas * 100 + 1e-6) / 100)
+    return share if share >= MIN_SHARE else 0.0
+
+
+def with_cpus(experiment: Experiment, share: float) -> Experiment:
+    """The experiment with this number for every ``num_cpus: auto`` of a teacher."""
+
+    def resolved(serving: S) -> S:
+        return serving.model_copy(update={"num_cpus": share} if serving.num_cpus == "auto" else {})
+
+    changes: dict[str, Any] = {"teachers": tuple(resolved(t) for t in experiment.teachers)}
+    if (experts := experiment.experts) is not None:
+        inner: dict[str, Any] = {"serving": resolved(experts.serving)}
+        if experts.router is not None:
+            router = experts.router
+            inner["router"] = router.model_copy(update={"serving": resolved(router.serving)})
+        changes["experts"] = experts.model_copy(update=inner)
+    return experiment.model_copy(update=changes)
+
+
+def _served(
+    experiment: Experiment,
+    num_teachers: int,
+    infos: Mapping[str, Sized],
+    base: Sized | None,
+    adapters: Mapping[str, int],
+    expert_updates: int | None,
+) -> Iterator[_Processes]:
+    experts, aggregation = experiment.experts, experiment.aggregation
+    ready = aggregation.router if isinstance(aggregation, Routed) else None
+    if experts and base:
+        yield from _experts(experts, num_teachers, base, expert_updates)
+        if aggregation.needs_router():
+            serving = experts.router.serving if experts.router else experts.serving
+            yield _Processes("router", "", [serving], 1, None if ready else base.num_params)
+    yield from _teachers(experiment, infos, adapters)
+    if ready and experiment.teachers:  # served like the first teacher: see pipeline.py
+        first = experiment.teachers[0]
+        serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
+        yield _Processes("router", "", [serving], 1, None)
 
 
 def check_transport(experiment: Experiment) -> None:

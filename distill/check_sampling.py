@@ -1,4 +1,4 @@
-"""What can be known of ``sampling`` before a process starts."""
+"""Checks of ``sampling``, and its lines of the plan."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from distill.sampling.memory import check_reads_on
 
 
 def check_sampling(experiment: Experiment) -> None:
-    """What needs no data and no folder to be refused."""
+    """Checks that need no data and no model folder."""
     sampling = experiment.sampling
     if not isinstance(sampling, Written):
         return
     key = f"sampling.type {sampling.type}"
     if not experiment.is_language_model:
         raise ConfigError(
-            f"{key} writes text, task is classification: set task to language_model, or "
+            f"{key} generates text, task is classification: set task to language_model, or "
             "sampling.type to dataset"
         )
     if not experiment.has_teachers:
@@ -28,21 +28,22 @@ def check_sampling(experiment: Experiment) -> None:
     columns, kd = experiment.data.columns, experiment.kd
     if columns.prompt is None and columns.messages is None:
         raise ConfigError(
-            f"{key} writes on from prompts, and data.columns.text ({columns.text!r}) has none: "
+            f"{key} continues prompts, and data.columns.text ({columns.text!r}) has none: "
             "give data.columns.prompt and completion, or messages"
         )
     if experiment.data.packing:
-        raise ConfigError(f"{key} writes rows of its own length: set data.packing: false")
+        raise ConfigError(f"{key} generates rows of different lengths: set data.packing: false")
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
-            f"{key} shows the student's tokens to the teachers, objective.type "
+            f"{key} sends the student's tokens to the teachers, objective.type "
             f"{experiment.objective.type} is for other tokens: take forward_kl, or sampling.type "
             "dataset"
         )
     if not isinstance(sampling, TeacherText) and kd.alpha < 1:
         raise ConfigError(
-            f"kd.alpha {kd.alpha:g} with {key} would have the student learn its own words by "
-            "heart: set kd.alpha: 1"
+            f"kd.alpha {kd.alpha:g} with {key} would train the student on its own tokens as "
+            "labels: "
+            "set kd.alpha: 1"
         )
     room = experiment.data.max_length - 1
     if sampling.max_new_tokens is not None and sampling.max_new_tokens > room:
@@ -53,7 +54,7 @@ def check_sampling(experiment: Experiment) -> None:
 
 
 def check_speakers(experiment: Experiment, languages: Languages, names: tuple[str, ...]) -> None:
-    """Who judges or writes can do so."""
+    """Raise unless the models that generate or verify text can do so."""
     sampling = experiment.sampling
     if not isinstance(sampling, Written):
         return
@@ -73,25 +74,27 @@ def _check_speaking_teacher(
 ) -> None:
     aggregation = experiment.aggregation
     if sampling.teacher is None and len(names) > 1 and not isinstance(aggregation, OracleDomain):
-        what = "judge the drafts" if isinstance(sampling, Speculative) else "write"
+        what = "verify the drafts" if isinstance(sampling, Speculative) else "generate"
         raise ConfigError(
-            f"sampling.teacher is missing: name one of {', '.join(names)}, the one to {what}, or "
-            f"set aggregation.type ({aggregation.type}) to oracle, by which each row's domain "
-            "names its teacher"
+            f"sampling.teacher is missing: name one of {', '.join(names)} to {what}, or "
+            f"set aggregation.type ({aggregation.type}) to oracle, which takes the "
+            "teacher of each row's domain"
         )
     if sampling.teacher is not None and sampling.teacher not in names:
         raise ConfigError(
-            f"sampling.teacher {sampling.teacher!r} is no teacher: name one of {', '.join(names)}"
+            f"sampling.teacher {sampling.teacher!r} is not a teacher: name one of "
+            f"{', '.join(names)}"
         )
     speaking = [t for t in experiment.teachers if sampling.teacher in (None, t.name)]
     servings = {f"teachers.{t.name}": (t.path, t.moe) for t in speaking}
     if (experts := experiment.experts) is not None:
         servings["experts.serving"] = (experts.base, experts.serving.moe)
+    does = "verifies drafts" if isinstance(sampling, Speculative) else "generates"
     for key, (folder, moe) in servings.items():
         if moe.changes:
             raise ConfigError(
                 f"{key}.moe.type {moe.type}: with sampling.type {sampling.type} this teacher "
-                f"{'judges' if isinstance(sampling, Speculative) else 'writes'}, which it cannot "
+                f"{does}, which it cannot "
                 "do with experts or gates that change from step to step: set moe.type: all or own, "
                 "or sampling.type on_policy"
             )
@@ -111,7 +114,7 @@ def _check_ranks(sampling: Speculative, languages: Languages) -> None:
 
 
 def sampling_lines(experiment: Experiment) -> list[Line]:
-    """What a step of writing costs, at least and at most."""
+    """Lines of the plan: rows, lengths and teacher forwards of a step of generated text."""
     sampling = experiment.sampling
     if not isinstance(sampling, Written):
         return []
@@ -121,20 +124,21 @@ def sampling_lines(experiment: Experiment) -> list[Line]:
     lines = [Line("sampling", sampling.type, told)]
     is_each_its_own = isinstance(experiment.aggregation, OracleDomain)
     if isinstance(sampling, Speculative | TeacherText) and not sampling.teacher and is_each_its_own:
-        does = "judges the drafts" if isinstance(sampling, Speculative) else "writes"
+        does = "verifies the drafts" if isinstance(sampling, Speculative) else "generates"
         lines.append(Line("teacher of the text", "by domain", f"each row's own teacher {does}"))
     if isinstance(sampling, StudentText) and sampling.staleness > 0:
         meaning = "the teachers answer while the student trains on the steps between"
         steps = "step" if sampling.staleness == 1 else "steps"
-        lines.append(Line("staleness", f"written {sampling.staleness} {steps} ahead", meaning))
+        lines.append(Line("staleness", f"generated {sampling.staleness} {steps} ahead", meaning))
     if isinstance(sampling, Speculative):
         fewest = -(-longest // sampling.drafts)
+        accepted = f"the top {sampling.top_k} (K)"
+        if sampling.nucleus is not None:
+            accepted = f"the nucleus {sampling.nucleus:g}"
         lines.append(
             Line(
                 "drafts",
-                f"γ {sampling.drafts}, K {sampling.top_k}"
-                if sampling.nucleus is None
-                else f"γ {sampling.drafts}, nucleus {sampling.nucleus:g}",
+                f"{sampling.drafts} tokens a draft (γ), accepted in {accepted}",
                 f"{fewest} to {longest} teacher forwards a step of rows that long",
             )
         )

@@ -18,20 +18,20 @@ Served = Mapping[str, tuple[str, LanguageInfo, Serving]]
 
 
 def check_one_tokenizer(trial: Experiment, served: Served, tokenizer: str) -> None:
-    """Of a trial that shares its teachers with others, which show them tokens of their own."""
+    """Raise for a trial that cannot share teachers with trials that send each its own tokens."""
     for key, (folder, _, _) in served.items():
         if not speak_alike(tokenizer, folder):
             raise ConfigError(
                 f"search.space.objective.type {trial.objective.type}: the tokenizer of {key} "
                 f"({folder}) has other added tokens than the student's ({tokenizer}), "
-                "and other trials show each teacher its own tokens: search over objectives that "
+                "and other trials send each teacher its own tokens: search over objectives that "
                 "cross tokenizers alone, or over others alone"
             )
 
 
 def check_aligned(experiment: Experiment, served: Served, tokenizer: str, blocks: Blocks) -> None:
-    """Teachers in other tokens can read the same texts; aligns them, once. Those in nearly the same
-    tokens can read the very blocks."""
+    """Raise unless teachers with other tokenizers can read the same texts, which are aligned here,
+    once, and those with nearly the same tokens the same blocks."""
     for key, (folder, info, _) in served.items():
         if not experiment.objective.crosses_tokenizers:
             _check_emitted(key, folder, tokenizer, blocks)
@@ -47,11 +47,11 @@ def check_aligned(experiment: Experiment, served: Served, tokenizer: str, blocks
 
 
 def _check_emitted(key: str, folder: str, tokenizer: str, blocks: Blocks) -> None:
-    """No row holds an added token that student and teacher do not share."""
+    """Raise for rows with an added token that student and teacher do not share."""
     added = differing(load_tokenizer(tokenizer), load_tokenizer(folder))
     if not added:
         return
-    # Only texts can be shown to a teacher in tokens of its own.
+    # Only plain texts can be tokenised again by a teacher.
     way_out = WAY_OUT if blocks.kind == "text" else "use a teacher with the student's tokenizer"
     if blocks.kind == "messages":
         way_out += ", or a chat template without it"

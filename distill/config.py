@@ -1,7 +1,8 @@
-"""One YAML file is one experiment. Every key, its type, default and meaning stands here.
+"""One YAML file is one experiment. This module defines every key: its type, default and meaning.
 
 Load with :func:`load`; unknown keys, wrong types and values out of range are refused with the key,
-the value and the way out. Nothing here touches a data file, a model or a process: see check.py.
+the value and the way out. Nothing here reads a data file or a model, or starts a process: see
+check.py. Nor is torch imported: a configuration is refused at once.
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ from pydantic import (
 )
 
 from distill.aggregation import Aggregation, UniformMean
+from distill.config_errors import explain
 from distill.errors import ConfigError
 from distill.models.labels import configured_label, configured_map
 from distill.moe.settings import MoE, OwnRouting
 from distill.names import checked_name, twins
 from distill.objectives import ForwardKL, Objective
+from distill.overrides import assign, parse_override
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
 from distill.variant import Dtype, Section, Variant
-from distill.yaml_text import read_yaml
+from distill.yaml_text import read_yaml, yaml_fault
 
 Device = Literal["auto", "cpu", "cuda"]
 Cut = Literal["head", "tail", "middle"]
 Name = Annotated[str, AfterValidator(checked_name)]
 """One line of text: C++, 电影, Home & Kitchen; see names.py."""
+CPUs = Annotated[float, Field(ge=0)] | Literal["auto"]
 SPLITS = ("train", "transfer", "validation", "test")
 RENDERING = frozenset(
     (
@@ -57,42 +61,51 @@ RENDERING = frozenset(
         "return_assistant_tokens_mask",
     )
 )
-"""Arguments of transformers' apply_chat_template that are no template's own."""
+"""Arguments of transformers' apply_chat_template that are not variables of a template."""
 Label = Annotated[str, BeforeValidator(configured_label, json_schema_input_type=str | int)]
 
 
 class Columns(Section):
+    """What the columns are called. A row is a text, a pair, numbers, a prompt with its completion,
+    or a chat."""
+
     text: str | None = "text"
-    """Column with the text or source code; null where ``features``, ``prompt`` or ``messages`` is
-    given."""
+    """Column with the text or source code. null where ``features``, ``prompt`` or ``messages`` is
+    given (then it is the default)."""
     prompt: str | None = None
-    """Language models: column with what is given; only ``completion`` is learnt."""
+    """Language models: column with the given text; together with ``completion``. The student is
+    trained on the completion's tokens only."""
     completion: str | None = None
-    """Language models: column with what follows the prompt."""
+    """Language models: column with the text that follows the prompt."""
     messages: str | None = None
-    """Language models: column with chats, lists of {role, content}; only the assistant's tokens are
-    learnt. Needs a chat template: ``data.chat_template``, or that of the student's tokenizer. An
-    assistant's message may have ``tool_calls`` and then no content; a message with ``weight`` 0 is
-    context. ShareGPT's {from, value} is read, and content as a list of parts of text."""
+    """Language models: column with chats, lists of {role, content}; the student is trained on the
+    assistant's tokens only. Needs a chat template: ``data.chat_template``, or that of the student's
+    tokenizer. A message of the assistant may have ``tool_calls`` and then no content; a message
+    with ``weight`` 0 is context only. ShareGPT's {from, value} is read, and content as a list of
+    parts of text."""
     tools: str | None = None
     """Language models: column with the tool schemas that the template shows with a chat: lists of
     objects or of strings of JSON, or such a list as a string; null or empty: none."""
     text_pair: str | None = None
-    """Second text of a pair task (clone detection); null for single texts. Encoders read both as
-    their tokenizer joins pairs, objects with ``predict_proba`` as one string, a newline between."""
+    """Column with the second text of a pair task (clone detection, entailment); null for single
+    texts. Encoders read both as their tokenizer joins pairs, objects with ``predict_proba`` as one
+    string with a newline between."""
     label: str = "label"
-    """Column with the label: a string, an integer or a boolean."""
+    """Column with the label: a string, an integer or a boolean. Language models have none."""
     domain: str | None = None
-    """Column with the domain of a row; experts can be partitioned by it."""
+    """Column with the domain of a row (a product category, a programming language); null: no
+    domains. Experts can be partitioned by it, and results are reported for each of its values."""
     split: str | None = None
-    """Column that says which split a row is in; null: split by ``data.holdout``."""
+    """Column with the name of the split that a row belongs to; null: the names of files and
+    folders, else a hash (``data.holdout``)."""
     features: str | tuple[str, ...] | None = None
-    """Numbers instead of text: one column of lists of equal length, or several of numbers."""
+    """Numbers instead of text: one column of lists of equal length, or a list of several columns of
+    numbers."""
 
     @model_validator(mode="before")
     @classmethod
     def _one_content(cls, raw: Any) -> Any:
-        """The default text column gives way to other contents; one that is named does not."""
+        """The default text column is dropped where another content is named."""
         if not isinstance(raw, dict):
             return raw
         named = [k for k in ("features", "prompt", "messages") if raw.get(k) is not None]
@@ -102,7 +115,7 @@ class Columns(Section):
             if raw.get(key) is not None:
                 raise ValueError(
                     f"give data.columns.{key} ({raw[key]!r}) or data.columns.{named[0]} "
-                    f"({raw[named[0]]!r}), not both: a row is shown in one way"
+                    f"({raw[named[0]]!r}), not both: a row has one content"
                 )
         return raw | {"text": None}
 
@@ -122,88 +135,113 @@ class Columns(Section):
     def _check_tools(self, tools: str) -> None:
         if self.messages is None:
             raise ValueError(
-                f"data.columns.tools ({tools!r}) is shown with chats: give data.columns.messages, "
+                f"data.columns.tools ({tools!r}) belongs to chats: give data.columns.messages, "
                 "or remove it"
             )
         for key in ("messages", "domain", "split"):
             if getattr(self, key) == tools:
                 raise ValueError(
-                    f"data.columns.tools and data.columns.{key} both name {tools!r}: a column is "
-                    "one of them"
+                    f"data.columns.tools and data.columns.{key} both name {tools!r}: name two "
+                    "columns"
                 )
 
 
 class SplitNames(Section):
     """What the splits are called in ``data.columns.split``, or in the names of files and folders.
-
-    Of names these words are looked for first, then the keywords of Hugging Face ``datasets``: see
-    data/split_names.py.
-    """
+    In names of files these words are looked for first, then the keywords of Hugging Face
+    ``datasets``: see data/split_names.py."""
 
     train: str = "train"
+    """Name of the split that students and experts are trained on."""
     transfer: str = "transfer"
+    """Name of the split that only the student is trained on, by the teachers' answers; its labels
+    are not read."""
     validation: str = "validation"
+    """Name of the split that selects the exported weights and that a sweep optimises."""
     test: str = "test"
+    """Name of the split of the final comparison; nothing is selected by it."""
 
 
 class Holdout(Section):
-    """Fractions of the rows, or of the train files' rows, that are cut off by a hash of ``group``
-    or of the text, for splits that neither a column nor a file gives."""
+    """Shares of the rows, or of the train files' rows, that a hash of ``group`` or of the text
+    moves to splits that neither a column nor a file gives. A hash: rows that are added later do not
+    move the others."""
 
     transfer: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the rows without labels: the student is trained on them, experts are not. Raise it
+    (0.3) when experts are trained here: they are almost certain on their own training rows, so that
+    their answers there add little to the labels."""
     validation: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the rows for selection."""
     test: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the rows for the final comparison."""
     group: str | None = None
-    """Column whose values never cross splits (a document, a template); null: the text itself."""
+    """Column whose values never cross splits (a document, an author, a template); null: the text
+    itself, so that equal texts share a split."""
 
 
 class Limit(Section):
-    """Rows kept per domain and split, a seeded sample; null keeps all."""
+    """Rows that are kept of each domain and split, a seeded sample."""
 
     train: int | None = Field(default=None, gt=0)
+    """Rows of each domain; null: all."""
     transfer: int | None = Field(default=None, gt=0)
+    """Rows of each domain; null: all."""
     validation: int | None = Field(default=None, gt=0)
+    """Rows of each domain; null: all."""
     test: int | None = Field(default=None, gt=0)
+    """Rows of each domain; null: all."""
 
 
 class ImageShape(Section):
     """How the numbers of a row make an image: row by row, the channels of a pixel together."""
 
     height: int = Field(ge=1)
+    """Pixels."""
     width: int = Field(ge=1)
+    """Pixels."""
     channels: int = Field(default=1, ge=1)
+    """Numbers of one pixel: 1 for grey, 3 for RGB."""
 
 
 class Data(Section):
     path: str | tuple[str, ...]
-    """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), a list
-    of them, or a folder written by Hugging Face ``datasets``. Where the name of some file in a
-    folder, glob or list says train, all must say their split (see ``splits``)."""
+    """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), a
+    list of them, or a folder written by Hugging Face ``datasets``. Where the name of some file
+    in a folder, glob or list has the word train, all file names must have their split (see
+    ``splits``)."""
     columns: Columns = Columns()
+    """What the columns of the data are called."""
     labels: tuple[Label, ...] | None = None
     """Label names in class order; null: those of the first teacher, else the sorted values of the
-    train split. Integers may stand without quotes."""
+    train split. Integers may be given without quotes."""
     splits: SplitNames = SplitNames()
+    """What the splits of the data are called."""
     holdout: Holdout = Holdout()
+    """Shares of the rows for splits that the data does not name."""
     limit: Limit = Limit()
+    """Fewer rows, for a quick try."""
     max_length: int = Field(default=128, ge=4)
-    """Tokens a row is cut to, special ones included; rows cut are counted and reported. Of language
-    models: tokens of a block. A longer ``text`` is split, nothing of it is lost; a longer prompt
-    with its completion, or chat, is cut."""
+    """Longest row in tokens, special ones included; longer rows are truncated (see ``cut``),
+    counted and reported. Language models: tokens of a block; a longer ``text`` is split into
+    several blocks without loss, a longer prompt with its completion, or chat, is truncated. Time
+    and memory grow with it: take the length that covers most rows."""
     packing: bool = True
-    """Language models: pack sequences of one domain into blocks of ``max_length`` tokens, each with
-    its own attention and positions. false: one sequence a block."""
+    """Language models: true packs sequences of one domain into blocks of ``max_length`` tokens,
+    each with its own attention and positions. false: one sequence a block, as generated text needs
+    (``sampling.type``)."""
     max_unlearnable: float = Field(default=0.01, ge=0, le=1)
-    """Language models: largest share of rows without a token to learn (an empty completion, a chat
-    without an answer, a prompt that fills ``max_length``); they are dropped and counted, and above
-    this share the data is refused."""
+    """Language models: largest share of rows without a token in the loss mask (an empty completion,
+    a chat without an answer, a prompt that fills ``max_length``). Such rows are dropped and
+    counted; above this share the data is refused."""
     cut: Cut = "head"
-    """Which tokens of a longer text stay: ``head`` its first ones, ``tail`` its last ones;
-    ``middle`` its first and last ones, half of those that fit each (an odd one at the front), so
-    that its middle goes. Special tokens stay. Of a pair the longer text is cut first, down to the
-    shorter one's length, then both alike (an odd token stays with the longer); each by the rule."""
+    """Which tokens of a text longer than ``max_length`` are kept: ``head`` its first ones, ``tail``
+    its last ones, ``middle`` its first and last ones, half of them each (an odd one at the front).
+    Special tokens are always kept. Of a pair the longer text is truncated first, down to the
+    shorter one's length, then both alike (an odd token is left to the longer), each by this rule.
+    Take ``tail`` where the end of a text decides."""
     on_empty_text: Literal["error", "drop"] = "error"
-    """A text of 0 characters: refuse the data, or drop and count the row."""
+    """A text of 0 characters: ``error`` refuses the data, ``drop`` drops and counts the row."""
     chat_template: str | None = None
     """Language models: file with the Jinja template that renders ``columns.messages``; it is
     exported with the student's tokenizer. null: the tokenizer's own."""
@@ -212,18 +250,19 @@ class Data(Section):
     turn of the user and one of the assistant, which is trained on. false: as plain text, one
     after the other."""
     template_arguments: dict[str, Any] = {}
-    """Language models: what else the chat template is given, e.g. {enable_thinking: false}."""
+    """Language models: further variables of the chat template, e.g. {enable_thinking: false}."""
     unlabelled: Literal["error", "transfer", "drop"] = "error"
-    """Classifiers: a row without a label that is not in the transfer split. ``error``: refuse the
-    data. ``transfer``: move it there if it is in train or its split is cut by a hash; where
-    validation or test also has its text, or ``holdout.group`` holds it out, it is dropped.
-    ``drop``: drop it. Both count the rows; and a validation or test file without any label (or
-    with -1 alone) then counts as missing. Unlabelled text is where distillation pays: on the rows
+    """Classifiers: what to do with a row without a label outside the transfer split. ``error``:
+    refuse the data. ``transfer``: move it there if it is in train or its split is chosen by a hash;
+    where validation or test also has its text, or ``holdout.group`` holds it out, it is dropped.
+    ``drop``: drop it. Both count the rows, and a validation or test file without any label (or with
+    -1 only) then counts as missing. Unlabelled text is where distillation gains most: on the rows
     that they were trained on, experts know little more than the labels."""
     image: ImageShape | None = None
-    """Shape of ``columns.features``: for ``student.family`` cnn. Scaled as a whole, per channel."""
+    """Shape of ``columns.features`` as an image; needed by ``student.family`` cnn. Pixels are
+    scaled with one mean and deviation for each channel. null: the numbers are no image."""
     cache_dir: str | None = None
-    """Where tokenised data is kept; null: $DISTILL_CACHE or ~/.cache/distill."""
+    """Folder of the tokenised data, which runs share; null: $DISTILL_CACHE or ~/.cache/distill."""
 
     @field_validator("labels")
     @classmethod
@@ -267,59 +306,81 @@ class Optimizer(Section):
     """AdamW with linear warm-up."""
 
     lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate. Try 1e-3 for small new models, 2e-5 to 1e-4 where weights are
+    continued."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Of AdamW, decoupled from the gradient."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's running means of the gradient and of its square."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Fraction of the steps over which the rate rises linearly from 0."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up: ``cosine`` or ``linear`` to 0, or ``constant``."""
     clip_norm: float = Field(default=1.0, gt=0)
-    """Largest global gradient norm."""
+    """Largest norm of the global gradient; a longer one is scaled down to it."""
 
 
 class Serving(Section):
     """How one teacher is served."""
 
     replicas: int = Field(default=1, ge=1)
-    num_cpus: float = Field(default=1.0, ge=0)
-    """CPUs that Ray sets aside for a replica; its threads are this, rounded up."""
+    """Processes that serve this teacher; requests go to the least busy. Raise it where the student
+    waits for answers (``teacher.<name>.wait_s`` in the metrics)."""
+    num_cpus: CPUs = "auto"
+    """CPUs that Ray reserves for each replica, fractions allowed; it computes with as many threads,
+    rounded up. ``auto``: an equal share of what the student's ranks and the replicas with a number
+    leave of this machine's CPUs, between 0.1 and 1 (0 where that does not fit either: the replicas
+    then use the ranks' CPUs); 1 on a cluster (``cluster.address``). Give a number for a teacher
+    that should compute with several threads."""
     num_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of a replica; above 0 it computes on the GPU."""
+    """GPUs of each replica, fractions allowed; above 0 it computes on the GPU."""
     node_labels: dict[str, str] = {}
-    """Ray node labels that a replica needs, e.g. {role: teacher}."""
+    """Ray node labels that a replica needs, e.g. {role: teacher}; {} runs anywhere."""
     dtype: Dtype = "float32"
-    """The teacher's own arithmetic."""
+    """Arithmetic of the teacher: bfloat16 halves its memory."""
     wire: Wire = DenseWire()
-    """How its answers travel and are cached."""
+    """How its answers are encoded on the way to the student and in the cache."""
     moe: MoE = OwnRouting()
-    """Mixtures of experts: which experts are asked."""
+    """For teachers that are mixtures of experts: which of their experts answer."""
     max_batch_tokens: int = Field(default=16384, gt=0)
-    """Padded tokens in one forward; a larger request is answered in several."""
+    """Largest number of padded tokens in one forward; a larger request is answered in several
+    forwards. Lower it where a teacher runs out of memory."""
     allow_pickle: bool = False
-    """Load weights that exist only as a pickle (``pytorch_model.bin``). Pickles run code."""
+    """Load weights that exist only as a pickle (``pytorch_model.bin``, .pkl, .joblib). Pickles run
+    code: set it for files that you trust."""
+
+    @property
+    def cpus(self) -> float:
+        """``num_cpus``; 1 where ``auto`` was not resolved (see check_resources.py)."""
+        return 1.0 if self.num_cpus == "auto" else self.num_cpus
 
     @property
     def process(self) -> dict[str, Any]:
-        """What shapes a process: teachers of one base that differ in it cannot share one."""
+        """Settings of a process: teachers of one base that differ in them cannot share one."""
         named = Serving.model_fields.keys() - {"wire", "moe"}
         return {name: getattr(self, name) for name in sorted(named)}
 
 
 class Teacher(Serving):
+    """One ready model that teaches."""
+
     name: Name
+    """Name in tables, metrics and overrides (``teachers.<name>.path=…``)."""
     tokenizer_sha256: str | None = None
-    """Fingerprint that the folder's tokenizer must have, as ``distill check`` prints it."""
+    """Fingerprint that the folder's tokenizer must have, as ``distill check`` prints it; null:
+    any."""
     path: str
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
     probabilities below 1e-7 are raised to it and counted."""
     labels: dict[str, Label] | None = None
-    """Classifiers: the data's label for each label of this teacher that is called otherwise, such
-    as {LABEL_0: negative, LABEL_1: positive}. Without it labels are matched by name, in any order;
-    where none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
+    """Classifiers: the data's label for each label of this teacher that has another name, such as
+    {LABEL_0: negative, LABEL_1: positive}. null: labels are matched by name, in any order; where
+    none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
     adapter: str | None = None
-    """Language models: the teacher is ``path`` with the LoRA adapter in this folder, as peft's
-    save_pretrained writes it. Adapters on one ``path`` whose serving differs in no more than
-    ``wire`` and ``moe`` are served together, from one copy of it."""
+    """Language models: folder of a LoRA adapter on the model in ``path``, as peft's save_pretrained
+    writes it; null: the model alone. Adapters on one ``path`` whose serving differs in ``wire`` and
+    ``moe`` at most are served together, from one copy of the model."""
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -338,6 +399,7 @@ class KMeans(Variant):
 
     type: Literal["kmeans"] = "kmeans"
     num_clusters: int = Field(default=4, ge=2)
+    """Clusters, each with its own expert."""
 
 
 Partition = Annotated[ByColumn | KMeans, Field(discriminator="type")]
@@ -347,18 +409,22 @@ class Router(Section):
     """A classifier over the partitions, from the same base: softmax(W · enc(x))."""
 
     targets: Literal["partition", "lowest_loss"] = "partition"
-    """What it learns of a training row: its partition, or [ours] the expert with the lowest
-    cross-entropy on its label, of equal ones the partition's. On the rows that it was trained on an
-    expert is near one-hot, so ``lowest_loss`` leans towards the partition; it departs from it where
-    an expert has not fitted its rows and another has."""
+    """Target of a training row: its partition, or [ours] the expert with the lowest cross-entropy
+    on its label; of equal ones the partition's. An expert is almost certain on the rows that it was
+    trained on, so ``lowest_loss`` mostly agrees with the partition; it differs where an expert has
+    not fitted its rows and another has."""
     layers: int | None = Field(default=None, ge=1)
-    """Keep only the base's first layers; null keeps all."""
+    """Number of the base's first layers that are kept; null: all."""
     train_layers: int | None = Field(default=None, ge=0)
-    """Train the top layers only (0: the head alone); null trains all."""
+    """Number of top layers that are trained (0: the head alone); null: all."""
     epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training rows."""
     batch_size: int = Field(default=32, ge=1)
+    """Rows of one optimizer step."""
     optimizer: Optimizer = Optimizer(lr=5e-5, decay="linear")
+    """AdamW of the router."""
     serving: Serving = Serving()
+    """How the router is served while the student is trained."""
 
 
 class Experts(Section):
@@ -368,43 +434,56 @@ class Experts(Section):
     """Hugging Face folder of the encoder, or language model, that every expert starts from."""
     lora: Lora | None = None
     """Language models: each expert is an adapter, low-rank updates trained on the base; all are
-    served together, from one copy of it."""
+    served together, from one copy of it. null: whole models."""
     partition: Partition = ByColumn()
+    """Which training rows each expert is trained on."""
     train_layers: int | None = Field(default=None, ge=0)
-    """Train the top layers only (0: the head alone); null trains all."""
+    """Number of top layers that are trained (0: the head alone); null: all."""
     epochs: float = Field(default=3.0, gt=0)
+    """Passes of each expert over its rows."""
     batch_size: int = Field(default=16, ge=1)
+    """Rows of one optimizer step."""
     optimizer: Optimizer = Optimizer(lr=2e-5, decay="linear")
+    """AdamW of the experts."""
     dtype: Dtype = "float32"
-    """Of products while experts and router are trained; bfloat16: weights and sums stay float32."""
+    """Arithmetic of products while experts and router are trained; with bfloat16 weights and sums
+    stay float32."""
     router: Router | None = Router()
+    """The router, trained where ``aggregation.type`` needs one; null: none."""
     serving: Serving = Serving()
+    """How each expert is served while the student is trained."""
     num_cpus: float = Field(default=1.0, gt=0)
-    """CPUs of one training task; as many run at once as the cluster has room for."""
+    """CPUs of one training task, fractions allowed; as many tasks run at once as the cluster has
+    room for."""
     num_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of one training task, fractions allowed; above 0 it trains on the GPU."""
     node_labels: dict[str, str] = {}
-    """Ray node labels that a training task needs, e.g. {role: teacher}."""
+    """Ray node labels that a training task needs, e.g. {role: teacher}; {} runs anywhere."""
 
 
 class InitFrom(Section):
     """Start from a model's embeddings and some of its layers."""
 
     path: str
+    """Hugging Face folder of the model."""
     layers: int = Field(ge=1)
+    """Number of its layers that are kept."""
     keep: Literal["first", "even"] = "first"
-    """Which layers of a language model stay: the first ones, or some at even distances with the
-    first and the last among them. Of an encoder always the first."""
+    """Language models, which layers are kept: ``first``, or ``even``, at equal distances with the
+    first and the last among them. Encoders always keep the first."""
 
 
 class Lora(Section):
     """Low-rank updates alone are trained (arXiv 2106.09685, by peft); export merges them."""
 
     rank: int = Field(default=16, ge=1)
+    """Rank of each update: more parameters and more capacity."""
     alpha: float = Field(default=32.0, gt=0)
     """Updates are scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of the inputs of each update."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the layers that get an update; all-linear: all but the head."""
+    """Names of the layers that get an update; ``all-linear``: all but the head."""
 
 
 SCALES: dict[str, tuple[int, int]] = {
@@ -421,31 +500,42 @@ class Student(Section):
     """The small model: one of ``path``, ``init_from``, ``scale``, ``size_mb``, or dimensions."""
 
     family: Literal["transformer", "mlp", "cnn"] | None = None
-    """null: transformer for text, mlp for ``data.columns.features``. cnn needs ``data.image``."""
+    """``transformer`` for text, ``mlp`` or ``cnn`` (with ``data.image``) for
+    ``data.columns.features``; null: transformer for text, mlp for features."""
     path: str | None = None
-    """Continue from this Hugging Face folder."""
+    """Hugging Face folder of a model that is trained further."""
     init_from: InitFrom | None = None
+    """Start from some layers of a larger model, such as the teacher."""
     scale: Literal["tiny", "mini", "small", "medium", "base"] | None = None
+    """Layers and hidden width by name: tiny 2 and 128, mini 4 and 256, small 4 and 512, medium 8
+    and 512, base 12 and 768 (the BERT miniatures). null: one of the other keys; where none is
+    given, tiny."""
     size_mb: float | None = Field(default=None, gt=0)
     """Largest exported safetensors in MB (10⁶ bytes, float32); solves for dimensions."""
     layers: int | None = Field(default=None, ge=1)
+    """Number of layers; null: by ``scale`` or ``size_mb``."""
     hidden: int | None = Field(default=None, ge=8)
-    """Width of every layer; channels of a cnn."""
+    """Width of every layer, channels of a cnn; null: by ``scale`` or ``size_mb``."""
     heads: int | None = Field(default=None, ge=1)
-    """null: hidden / 32, at least 1."""
+    """Attention heads, a divisor of ``hidden``; null: hidden / 32, at least 1."""
     kv_heads: int | None = Field(default=None, ge=1)
-    """Language models: heads of keys and values; null: as many as ``heads``."""
+    """Language models: heads of keys and values, a divisor of ``heads``; null: as many as
+    ``heads``."""
     ffn: int | None = Field(default=None, ge=1)
-    """null: 4 · hidden; of language models 8/3 · hidden, up to a multiple of 8."""
+    """Width inside the feed-forward layers; null: 4 · hidden, of language models 8/3 · hidden,
+    rounded up to a multiple of 8."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Language models have none by default, or that of the folder they start from; where it is
-    given it replaces whatever dropout their family has."""
+    """Dropout of encoders while they are trained. Language models have none by default, or that of
+    the folder that they start from; a value that is given replaces it."""
     tokenizer: str | None = None
-    """Folder of the student's tokenizer; null: that of the experts' base or the first teacher."""
+    """Folder of the student's tokenizer; null: that of the folder that the student starts from, of
+    the experts' base or of the first teacher that is a folder."""
     vocab_size: int | None = Field(default=None, ge=64)
-    """Retrain the tokenizer to this many tokens on the train and transfer text; null keeps it."""
+    """Retrain the tokenizer to this many tokens on the train and transfer text, for a smaller table
+    of embeddings; null: keep the tokenizer."""
     lora: Lora | None = None
-    """Language models that start from ``path`` or ``init_from``."""
+    """Language models that start from ``path`` or ``init_from``: train low-rank updates alone.
+    null: train all parameters."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Student:
@@ -475,75 +565,100 @@ class KD(Section):
     """L = α · c(T) · D(p_T, p_S) + (1 − α) · CE(y, z_S)."""
 
     temperature: float = Field(default=2.0, gt=0)
+    """T: teachers' and student's logits are divided by it. Above 1 the classes that a teacher holds
+    second and third likely weigh more."""
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the teachers' soft target."""
+    """Weight of the teachers' answers; 1 − alpha is that of the labels. 0: labels only, 1: teachers
+    only."""
 
 
 class Trainer(Section):
+    """How the student is trained: engine, ranks, batches, intervals."""
+
     engine: Literal["deepspeed", "torch"] = "deepspeed"
+    """``deepspeed``: with ZeRO, for large students. ``torch``: plain PyTorch, which starts
+    faster."""
     zero_stage: Literal[0, 1, 2, 3] = 1
+    """What DeepSpeed divides among the ranks: 0 nothing, 1 the optimizer's state, 2 gradients too,
+    3 weights too."""
     num_workers: int = Field(default=1, ge=1)
     """Data-parallel ranks of the student."""
     num_cpus_per_worker: float = Field(default=1.0, gt=0)
+    """CPUs of one rank, fractions allowed; it computes with as many threads, rounded down, at least
+    1. Other numbers of threads change sums in the last digits."""
     num_gpus_per_worker: float = Field(default=0.0, ge=0)
+    """GPUs of one rank; above 0 it trains on the GPU."""
     node_labels: dict[str, str] = {}
-    """Ray node labels that a rank needs, e.g. {role: student}."""
+    """Ray node labels that a rank needs, e.g. {role: student}; {} runs anywhere."""
     device: Device = "auto"
     """auto: the GPU where num_gpus_per_worker is above 0, else the CPU."""
     dtype: Dtype = "float32"
+    """Arithmetic of the student's products; bfloat16 is faster on GPUs, and the optimizer's weights
+    stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     loss_chunk_mb: float = Field(default=340, gt=0)
     """Language models: MB of float32 logits, the student's and the teachers' together, that the
-    loss holds at once (a few copies of it are alive for a moment)."""
+    loss computes at once (a few copies of them exist for a moment). Lower it where the student runs
+    out of memory."""
     epochs: float = Field(default=3.0, gt=0)
+    """Passes over the train and transfer rows; fractions are allowed."""
     batch_size: int = Field(default=32, ge=1)
     """Rows of one optimizer step, over all ranks and micro-batches; of language models, blocks."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Rows of one forward on one rank; null: batch_size / num_workers. Sets the accumulation."""
+    """Rows of one forward on one rank: gradients of several are accumulated. Lower it where the
+    student runs out of memory. null: batch_size / num_workers."""
     eval_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on the validation split; null: once an epoch."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
     keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints that are kept; older ones are deleted."""
     log_every: int = Field(default=10, ge=1)
+    """Steps between rows of training metrics."""
     select_by: Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None = None
-    """The metric (on validation) that picks the exported weights; null: eval.accuracy, of language
-    models eval.perplexity (the lowest)."""
+    """The metric on the validation split that selects the exported weights; null: eval.accuracy, of
+    language models eval.perplexity (the lowest)."""
     max_failures: int = Field(default=1, ge=0)
-    """Times a lost worker group is restarted from the last checkpoint."""
+    """How often a failed worker group is restarted from the last checkpoint."""
 
 
 class Generation(Section):
-    """Language models: what is written, greedily, and compared with the test completions."""
+    """Language models: text that is generated greedily and compared with the test completions."""
 
     num_prompts: int = Field(default=50, ge=0)
-    """Test rows that have a prompt, or a chat before its last answer; 0 leaves it out."""
+    """Test rows that have a prompt, or a chat before its last answer; 0: nothing is generated."""
     max_new_tokens: int = Field(default=64, ge=1)
+    """Longest generated text, in tokens."""
 
 
 Transport = Literal["object_store", "nixl"]
 
 
 class Stream(Section):
-    """Between the teachers and one student rank."""
+    """Requests between the teachers and one rank of the student."""
 
     in_flight: int = Field(default=4, ge=1)
-    """Steps asked ahead of the student (W)."""
+    """Steps requested ahead of the student (W)."""
     deadline_s: float = Field(default=120.0, gt=0)
-    """Longest wait for one answer before another replica is asked."""
+    """Longest wait for one answer, in seconds, before the request goes to another replica."""
     retries: int = Field(default=3, ge=0)
-    """Times a request is sent again after a lost replica or a missed deadline."""
+    """How often a request is sent again after a failed replica or a missed deadline."""
     transport: Transport = "object_store"
-    """How answers travel. nixl: Ray Direct Transport, from the teacher's memory (of its GPU, where
-    it has one) into the rank's host's, without the object store; wants the package nixl."""
+    """How answers travel. ``object_store``: Ray's shared memory. ``nixl``: Ray Direct Transport,
+    from the teacher's memory (of its GPU, where it has one) into the rank's host memory; needs the
+    package nixl."""
 
 
 class Cache(Section):
+    """Where teachers' answers are kept."""
+
     type: Literal["arrow", "memory", "none"] = "arrow"
-    """arrow: on disk, kept between runs. memory: gone when the run ends. none: always ask."""
+    """``arrow``: on disk, for later epochs, runs and sweeps. ``memory``: until the run ends.
+    ``none``: every answer is computed anew."""
     path: str | None = None
-    """Folder of the Arrow cache; null: ``<output>/cache``. Share one folder to share answers."""
+    """Folder of the Arrow cache; null: ``<output>/cache``. Runs with one folder share the
+    answers."""
 
 
 class LabelsOnly(Variant):
@@ -551,14 +666,15 @@ class LabelsOnly(Variant):
 
     type: Literal["labels_only"] = "labels_only"
     name: Name
+    """Name in tables and metrics."""
     student: Student | None = None
-    """null: the same student as the distilled one."""
+    """Its model; null: the same as the distilled student's."""
     optimizer: Optimizer | None = None
-    """null: the distilled student's."""
+    """Its AdamW; null: the distilled student's."""
     epochs: float | None = Field(default=None, gt=0)
-    """Epochs over the labelled rows; null: as many steps as the distilled student takes."""
+    """Passes over the labelled rows; null: as many steps as the distilled student's."""
     batch_size: int | None = Field(default=None, ge=1)
-    """null: the distilled student's."""
+    """Rows of one optimizer step; null: the distilled student's."""
 
 
 class TfidfBaseline(Variant):
@@ -566,30 +682,38 @@ class TfidfBaseline(Variant):
 
     type: Literal["tfidf"] = "tfidf"
     name: Name = "tf-idf"
+    """Name in tables and metrics."""
 
 
 Baseline = Annotated[LabelsOnly | TfidfBaseline, Field(discriminator="type")]
 
 
 class Tracking(Section):
+    """What is logged to MLflow, and where."""
+
     experiment: str | None = None
     """MLflow experiment; null: the name of the configuration file."""
     run_name: str | None = None
+    """Name of the run in MLflow; null: MLflow chooses one."""
     uri: str | None = None
-    """null: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder."""
+    """MLflow's store; null: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working
+    folder."""
     system_metrics: bool = True
+    """Log use of CPU, memory, disk and network."""
     log_model: bool = True
     """Log the exported student as an MLflow model."""
 
 
 class Cluster(Section):
+    """Where Ray runs."""
+
     address: str | None = None
     """A running Ray cluster that this machine is part of: ``auto`` or ``host:port``; null starts a
-    local one."""
+    local one. ``--address`` sets it."""
     num_cpus: float | None = Field(default=None, gt=0)
-    """CPUs of a local cluster; null: all."""
+    """CPUs of a local cluster, rounded down; null: all of the machine."""
     start_deadline_s: float = Field(default=900.0, gt=0)
-    """Longest wait for all teachers to be up; a cluster may have to start machines for them."""
+    """Longest wait for all teachers, in seconds; a cluster may have to start machines for them."""
 
     @field_validator("address")
     @classmethod
@@ -607,31 +731,47 @@ class Experiment(Section):
     """The whole configuration file."""
 
     task: Literal["classification", "language_model"] = "classification"
-    """What teachers and student are: classifiers, or causal language models."""
+    """What teachers and student are: text or feature classifiers, or causal language models."""
     data: Data
+    """The data and how it is read."""
     output: str
-    """Folder of the run: checkpoints, metrics, cache, and the exported student in ``student/``."""
+    """Folder of the run: checkpoints, metrics, cache, and the exported student in ``student/``.
+    Default: ``runs/`` and the name of the configuration file. The same command with the same folder
+    resumes."""
     experts: Experts | None = None
+    """Experts that are trained here, as teachers; null: ``teachers`` names ready models."""
     teachers: tuple[Teacher, ...] = ()
-    """Ready experts; empty: those that ``experts`` trains."""
+    """Ready teachers; (): those that ``experts`` trains, or none at all."""
     aggregation: Aggregation = UniformMean()
+    """How several teachers' answers become one target; which teacher answers which row."""
     objective: Objective = ForwardKL()
+    """The divergence between the target and the student."""
     kd: KD = KD()
+    """The loss."""
     student: Student = Student()
+    """The student: its family, size and start."""
     sampling: Sampling = DatasetSampling()
-    """Language models: where the text comes from that the student learns on."""
+    """Language models: where the text comes from that the student is trained on."""
     optimizer: Optimizer = Optimizer()
+    """AdamW of the student."""
     trainer: Trainer = Trainer()
+    """How the student is trained."""
     generation: Generation = Generation()
+    """Language models: generated text in the evaluation."""
     stream: Stream = Stream()
+    """Requests between the student and its teachers."""
     cache: Cache = Cache()
+    """Where teachers' answers are kept."""
     baselines: tuple[Baseline, ...] = ()
-    """What the distilled student is compared with in the final table."""
+    """Models that the distilled student is compared with in the final table."""
     search: Search | None = None
-    """What ``distill sweep`` varies; ``distill train`` passes it over."""
+    """What ``distill sweep`` varies; ``distill train`` ignores it."""
     tracking: Tracking = Tracking()
+    """What is logged to MLflow."""
     cluster: Cluster = Cluster()
+    """Where Ray runs."""
     seed: int = Field(default=0, ge=0)
+    """Of weights, batches, splits by hash and samples: the same seed gives the same run."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -688,16 +828,7 @@ def load(
     ``output`` defaults to ``runs/<stem><output_suffix>`` and ``tracking.experiment`` to the stem.
     """
     path = Path(path)
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration file at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys, got {type(raw).__name__}")
+    raw = _read(path)
     for override in overrides or []:
         assign(raw, *parse_override(override))
     raw.setdefault("output", f"runs/{path.stem.removesuffix(output_suffix)}{output_suffix}")
@@ -707,113 +838,37 @@ def load(
     return parse(raw, source=str(path))
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError for one that cannot be read or is no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at {path}{_files_near(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+    try:
+        raw = read_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {yaml_fault(error, text)}") from None
+    if raw is None:
+        raise ConfigError(f"{path} is empty: it must at least have data.path")
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"{path} must hold a mapping of keys, such as data: and teachers:, got "
+            f"{type(raw).__name__}"
+        )
+    return raw
+
+
+def _files_near(path: Path) -> str:
+    """The YAML files that are in the folder instead."""
+    there = sorted(each.name for each in path.parent.glob("*.y*ml"))[:5]
+    return f": {path.parent}/ has {', '.join(there)}" if there else ": check the path"
+
+
 def parse(raw: dict[str, Any], source: str = "configuration") -> Experiment:
     """Validate a mapping; every problem in one ConfigError, a line each."""
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(explain(error, source, Experiment)) from None
-
-
-def parse_override(override: str) -> tuple[str, Any]:
-    """``a.b=c`` as the key and its value, read as YAML."""
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"an override is written key=value, got {override!r}")
-    try:
-        return key, read_yaml(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {key}: {value!r} is not a YAML value") from None
-
-
-def assign(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` of a raw configuration, making the sections above it."""
-    *parents, last = key.split(".")
-    node: Any = raw
-    for depth, parent in enumerate(parents):
-        node = _child(node, parent, ".".join(parents[: depth + 1]))
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
-    else:
-        node[last] = value
-
-
-def _child(node: Any, name: str, key: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, name, key)]
-    child = node.get(name)
-    if child is None:
-        child = node[name] = {}
-    if not isinstance(child, dict | list):
-        raise ConfigError(f"override {key}: {key} is the value {child!r}, not a section")
-    return child
-
-
-def _index(node: list[Any], name: str, key: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
-        raise ConfigError(f"override {key}: the list has {len(node)} entries, got {name!r}")
-    return int(name)
-
-
-def explain(error: ValidationError, source: str, whole: type[Section]) -> str:
-    """A line for each problem of a configuration of type ``whole``."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        value = problem.get("input")
-        kind = problem["type"]
-        if kind == "extra_forbidden":
-            lines.append(f"unknown key {key}{_nearest(whole, problem['loc'])}")
-        elif kind == "missing":
-            lines.append(f"{key} is missing: add it to {source}")
-        elif kind == "value_error":
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(message if not key or key in message else f"{key}: {message}")
-        else:
-            shown = f", got {value!r}" if not isinstance(value, dict | list) else ""
-            if kind == "string_type" and value is not None and shown:
-                shown += ": put it in quotes"  # which YAML reads as a number, a date, yes or no
-            lines.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}")
-    return "\n".join(f"{source}: {line}" for line in lines)
-
-
-def _nearest(whole: type[Section], location: tuple[int | str, ...]) -> str:
-    """``: did you mean …`` from the keys of the section where the unknown key stands."""
-    import difflib
-
-    section: Any = whole
-    for part in location[:-1]:
-        section = _section_of(section, part)
-        if section is None:
-            return ""
-    names = list(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f": did you mean {close[0]}?" if close else f": known keys are {', '.join(names)}"
-
-
-def _section_of(section: Any, part: int | str) -> Any:
-    from typing import get_args
-
-    if isinstance(part, int) or part not in section.model_fields:
-        # A list index, or the tag of a union: pydantic puts both into the location.
-        tagged = [s for s in _all_variants() if s.model_fields["type"].default == part]
-        return tagged[0] if tagged else section
-    annotation = section.model_fields[part].annotation
-    pending = [annotation]
-    while pending:
-        candidate = pending.pop(0)
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            return candidate
-        pending.extend(get_args(candidate))
-    return None
-
-
-def _all_variants() -> list[type[Variant]]:
-    found: list[type[Variant]] = []
-    pending: list[type[Variant]] = [Variant]
-    while pending:
-        for sub in pending.pop().__subclasses__():
-            pending.append(sub)
-            if isinstance(sub.model_fields["type"].default, str):
-                found.append(sub)
-    return found
+        raise ConfigError(explain(error, source, Experiment, raw)) from None

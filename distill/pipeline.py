@@ -126,7 +126,7 @@ def driver(work: Work) -> Iterator[Driver]:
         StopOnSignal(run.ask_to_stop, lambda: say(STOPPING)) as interrupt,
     ):
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, say)
-        check_labels(experiment, say)
+        check_labels(plan.experiment, say)
         say("Ctrl-C stops after a checkpoint; the same command resumes")
         yield Driver(plan, run, work.progress, tracker, interrupt)
 

@@ -1,4 +1,4 @@
-"""Where each part may run: node labels of the configuration against the nodes of a cluster."""
+"""Node labels of the configuration, compared with the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNPACKED = "working_dir_files"
 
 @dataclass(frozen=True)
 class Want:
-    """What one process must find on a single node."""
+    """What one process needs on a single node."""
 
     key: str
     """The configuration's key that names the labels."""
@@ -32,7 +32,7 @@ class Node:
 
 
 def wants(experiment: Experiment) -> list[Want]:
-    """Every part that asks for labels."""
+    """Every part that has node labels."""
     trainer, experts = experiment.trainer, experiment.experts
     cpus, gpus = trainer.num_cpus_per_worker, trainer.num_gpus_per_worker
     found = [Want("trainer.node_labels", trainer.node_labels, cpus, gpus)]
@@ -46,7 +46,7 @@ def wants(experiment: Experiment) -> list[Want]:
             served["experts.router.serving"] = experts.router.serving
     for key, serving in served.items():
         labels = serving.node_labels
-        found.append(Want(f"{key}.node_labels", labels, serving.num_cpus, serving.num_gpus))
+        found.append(Want(f"{key}.node_labels", labels, serving.cpus, serving.num_gpus))
     return [want for want in found if want.labels]
 
 
@@ -64,7 +64,7 @@ def admits(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 
 
 def unmet(wanted: Sequence[Want], nodes: Sequence[Node]) -> list[str]:
-    """One line for each want that no node can meet, even when it is idle."""
+    """One line for each need that no node meets, even when it is idle."""
     told = []
     for want in wanted:
         labelled = [node for node in nodes if admits(want.labels, node.labels)]
@@ -74,7 +74,7 @@ def unmet(wanted: Sequence[Want], nodes: Sequence[Node]) -> list[str]:
         lack = f"of the {len(labelled)} nodes with them none has {size}" if labelled else ""
         named = [{k: v for k, v in n.labels.items() if not k.startswith("ray.io/")} for n in nodes]
         lack = lack or f"no node has them (node labels: {named})"
-        told.append(f"{want.key} wants {dict(want.labels)}, and {lack}")
+        told.append(f"{want.key} needs a node with {dict(want.labels)}: {lack}")
     return told
 
 
@@ -84,9 +84,9 @@ def _is_large_enough(node: Node, want: Want) -> bool:
 
 
 def check_labels(experiment: Experiment, say: Callable[[str], None], only: str = "") -> None:
-    """Say which labels no node of the running Ray has; ``only`` looks at keys that start so.
+    """Report labels that no node of the running Ray has; ``only``: of keys with this beginning.
 
-    A joined cluster may grow, so there it is only said. Raises ConfigError on a local one.
+    A joined cluster may grow: there it is a message. Raises ConfigError on a local one.
     """
     import ray
 
@@ -94,9 +94,9 @@ def check_labels(experiment: Experiment, say: Callable[[str], None], only: str =
     for told in unmet([w for w in wants(experiment) if w.key.startswith(only)], nodes):
         if experiment.cluster.address is None:
             raise ConfigError(
-                f"{told}: remove the key, or name a cluster with such nodes in cluster.address"
+                f"{told}; remove the key, or name a cluster with such nodes in cluster.address"
             )
-        say(f"{told}: waiting for such a node to join (`ray start --labels`, or the autoscaler)")
+        say(f"{told}; waiting for such a node to join (`ray start --labels`, or the autoscaler)")
 
 
 def check_kept(experiment: Experiment, folder: Path | None = None) -> None:

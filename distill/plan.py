@@ -1,4 +1,4 @@
-"""What will run where: the outcome of the check, which everything after it goes by."""
+"""The result of the checks: the experiment, its data, and what will run where."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Plan:
     tokenizer: str
     """Folder of the tokenizer that the student starts from; empty for features."""
     features: FeatureSpace | None
-    """What a student of features must know of the data; None for text."""
+    """The features of the data as the student needs them; None for text."""
     blocks: Blocks | None
     """The packed rows of a language model; None for classifiers."""
     is_resuming: bool
     identity: dict[str, Any]
     num_cpus: float
-    """What teachers and student hold at once."""
+    """CPUs that teachers and student reserve at once."""
     num_gpus: float
     lines: tuple[Line, ...]
     columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -46,5 +46,5 @@ class Plan:
 
     @property
     def rows(self) -> Corpus | Blocks:
-        """What rows are numbered by: a classifier's are the corpus's own."""
+        """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
         return self.corpus if self.blocks is None else self.blocks

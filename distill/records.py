@@ -15,11 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
+    import torch
+
     from distill.moe.settings import MoE
     from distill.moe.state import ExpertUsage, GateState
+else:
+    from distill.lazy_torch import torch
 
 MAX_NLL = 700.0
 """exp of more is infinite."""

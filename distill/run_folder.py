@@ -17,7 +17,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,6 +73,9 @@ NEWER: dict[str, str] = {
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 
+SHOWN_KEYS = 3
+"""Of an experiment that differs from the folder's, in a message."""
+
 OPERATIONAL_SERVING = ("replicas", "num_cpus", "num_gpus", "node_labels", "max_batch_tokens")
 
 
@@ -99,19 +102,25 @@ class RunFolder:
         """
         existing = next(p for p in [self.root, *self.root.parents] if p.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise RunFolderError(f"output {self.root} cannot be written ({existing}): give another")
+            raise RunFolderError(
+                f"output {self.root} cannot be written ({existing}): give a folder that you may "
+                f"write, as in output=runs/{self.root.name}"
+            )
         claim = self.root / "experiment.json"
         if not claim.exists():
             if self.root.exists() and any(self.root.iterdir()):
                 raise RunFolderError(
-                    f"output {self.root} is a folder with other files in it: give a new folder"
+                    f"output {self.root} is a folder with other files in it: give a new folder, as "
+                    f"in output={self._free()}"
                 )
             return False
         try:
             claimed = json.loads(claim.read_text())
         except (OSError, ValueError) as error:
-            raise RunFolderError(f"{claim} is unreadable ({error}): give another output") from None
-        # A key that an older version did not have is null: what it does unless it is asked to.
+            raise RunFolderError(
+                f"{claim} is unreadable ({error}): give a new folder, as in output={self._free()}"
+            ) from None
+        # A key that an older version did not have is null: what it does where it is not given.
         changed = sorted(
             k
             for k in identity.keys() | claimed
@@ -121,12 +130,16 @@ class RunFolder:
             raise RunFolderError(self._other_data(identity, claimed))
         if changed:
             # Of a language model max_length and the like change the data's fingerprint too.
-            key = next(k for k in changed if k != DATA)
-            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            named = [k for k in changed if k != DATA]
+            pairs = [
+                f"{k} is {identity.get(k)!r} here, {claimed.get(k)!r} there"
+                for k in named[:SHOWN_KEYS]
+            ]
+            if len(named) > SHOWN_KEYS:
+                pairs.append(f"and {len(named) - SHOWN_KEYS} more")
             raise RunFolderError(
-                f"output {self.root} belongs to another experiment: {key} is "
-                f"{identity.get(key)!r} here, {claimed.get(key)!r} there{more}: give another "
-                "output, or delete that folder"
+                f"output {self.root} belongs to another experiment: {'; '.join(pairs)}. Start a "
+                f"new run with output={self._free()}, or put the values back to resume that one"
             )
         return True
 
@@ -135,10 +148,23 @@ class RunFolder:
         what = "the rows or the tokenizer" if is_language_model else "the rows"
         return (
             f"output {self.root} was begun on other data: {what} changed since ({DATA} is "
-            f"{identity[DATA][:12]} here, {claimed.get(DATA, 'null')[:12]} there). Nothing in it "
-            "is lost: put the data back as it was, at any data.path, to resume; or give another "
-            "output to train on the data as it is now"
+            f"{identity[DATA][:12]} here, {claimed.get(DATA, 'null')[:12]} there). To train on the "
+            f"data as it is now, start a new run with output={self._free()}. To resume this one, "
+            "put the data back as it was, at any data.path: nothing in the folder is lost"
         )
+
+    def _free(self) -> str:
+        """The next folder that is not there yet: ``runs/mine-2`` after ``runs/mine``."""
+        stem, dash, number = self.root.name.rpartition("-")
+        if not (dash and number.isdigit()):
+            stem, number = self.root.name, "1"
+        folder = next(
+            path
+            for path in (self.root.with_name(f"{stem}-{n}") for n in count(int(number) + 1))
+            if not path.exists()
+        )
+        here = Path.cwd()
+        return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
     def claim(self, experiment: Experiment, identity: dict[str, Any]) -> None:
         try:

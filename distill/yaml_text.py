@@ -1,5 +1,6 @@
 """YAML as every configuration is read and written here: PyYAML's safe YAML 1.1, with the numbers of
-YAML 1.2. PyYAML alone takes ``1e-4`` for a word, for want of a dot and of the exponent's sign."""
+YAML 1.2. PyYAML alone reads ``1e-4`` as text, because it has no dot and no sign in the exponent.
+A key that a mapping has twice is an error, as YAML 1.2 demands; PyYAML alone takes the last."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ _NUMBER = re.compile(
 
 
 class _Loader(yaml.SafeLoader):
-    pass
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:  # before ``<<`` adds the keys of another mapping
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value!r} stands there twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        super().flatten_mapping(node)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -32,6 +41,31 @@ for _each in (_Loader, _Dumper):
 def read_yaml(text: str) -> Any:
     """Raises yaml.YAMLError."""
     return yaml.load(text, _Loader)
+
+
+def yaml_fault(error: yaml.YAMLError, text: str) -> str:
+    """What is wrong with ``text``, and where, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    place, line = "", ""
+    if mark is not None:
+        place = f"line {mark.line + 1}, column {mark.column + 1}: "
+        line = "".join(text.splitlines()[mark.line : mark.line + 1])
+    told = error.problem or error.context or "not YAML"
+    if mark is not None and "\t" in line[: mark.column + 1] and "character" in told:
+        told = "a tab: indent with spaces"
+    elif told.startswith("mapping values are not allowed"):
+        told = "a second colon in a line: put a value with a colon in quotes, or check the indent"
+    elif told.startswith(("found character", "found undefined alias")):
+        told += ": put the value in quotes"
+    elif told.startswith("found unexpected end of stream"):
+        told = "the file ends within quotes: close them"
+    elif told.startswith(("expected <block end>", "did not find expected")):
+        told = "the indent differs from that of the keys above: align it"
+    elif told.startswith(("expected ',' or", "expected the node content")):
+        told = "a bracket [ or { is not closed, or a comma is missing"
+    return f"{place}{told}"
 
 
 def write_yaml(value: Any, **options: Any) -> str:

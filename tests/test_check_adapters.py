@@ -146,7 +146,7 @@ def test_a_classifier_has_no_adapter(tmp_path: Path) -> None:
     raw.pop("experts")
     raw["aggregation"] = {"type": "mean"}
     raw["teachers"] = [{"name": "films", "path": "films", "adapter": "adapters/films"}]
-    message = "teachers.films.adapter adapters/films is of language models, .*merge it"
+    message = "teachers.films.adapter adapters/films applies only to language models, .*merge it"
     with pytest.raises(ConfigError, match=message) as caught:
         check(parse(raw))
     assert isinstance(caught.value, InputError)
@@ -181,7 +181,7 @@ def test_memory_is_that_of_one_base_and_its_updates(root: Path) -> None:
     experiment = parse(language_experiment(root, teachers=teachers))
     infos = {"good": Big(), "other": Big()}
     updates = {"good": 1_000_000, "other": 4_000_000}
-    _, _, lines = check_resources(experiment, 2, infos, None, updates)
+    lines = check_resources(experiment, 2, infos, None, updates).lines
     assert lines[0].size == f"{2 * (2000 + 5 * 4):,} MB of weights"
 
 

@@ -178,7 +178,7 @@ REFUSED: list[tuple[list[Any], str, dict[str, Any], type[InputError], str]] = [
         "data",
         {},
         InputError,
-        r"map them with teachers\[0\]\.labels: {LABEL_0: …, LABEL_1",
+        r"map them with teachers\.\w+\.labels: {LABEL_0: …, LABEL_1",
     ),
     (
         ["b-plain"],
@@ -188,8 +188,8 @@ REFUSED: list[tuple[list[Any], str, dict[str, Any], type[InputError], str]] = [
         r"the data has 1, 2: map them .*{LABEL_0: …, LABEL_1: …}; or list data.labels in th",
     ),
     (["words.pkl"], "stars", {}, InputError, r"the label '2' in row .*\.labels: {'0': …, '1': …}"),
-    (["a"], "integers", {}, InputError, r"teachers\[0\]\.labels: {'no': …, 'yes': …}; or correct"),
-    (["a", "b-plain"], "data", {}, ModelError, r"teachers\[1\]\.labels: {LABEL_0: …, LABEL_1: …}$"),
+    (["a"], "integers", {}, InputError, r"teachers\.\w+\.labels: {'no': …, 'yes': …}; or correct"),
+    (["a", "b-plain"], "data", {}, ModelError, r"teachers\.t1\.labels: {LABEL_0: …, LABEL_1: …}$"),
     (
         ["a", "b-words"],
         "data",
@@ -217,7 +217,7 @@ REFUSED: list[tuple[list[Any], str, dict[str, Any], type[InputError], str]] = [
         "data",
         {"labels": ["no", "yes"]},
         ConfigError,
-        r"teachers\[0\]\.labels maps 'LABEL_1' to 'yess', which is no label of data\.labels",
+        r"teachers\.\w+\.labels maps 'LABEL_1' to 'yess', which is no label of data\.labels",
     ),
     (
         [{"path": "b-plain", "labels": {"LABEL_0": "no", "LABEL_1": "yess"}}],
@@ -257,7 +257,7 @@ def test_an_unknown_label_crosses_processes() -> None:
 def test_data_may_lack_a_class_but_not_the_first(root: Path) -> None:
     write_named(root / "three", root / "three-plain", ["LABEL_0", "LABEL_1", "LABEL_2"])
     assert plan_of(root, "three-plain", data="integers").corpus.label_names == ("0", "1", "2")
-    message = r"train split has 1, 2 but no 0, so .*{LABEL_0: …, LABEL_1: …, LABEL_2: …}"
+    message = r"train split has 1, 2 but no 0: .*{LABEL_0: …, LABEL_1: …, LABEL_2: …}"
     with pytest.raises(ModelError, match=message):
         plan_of(root, "three-plain", data="stars")
 
@@ -265,7 +265,7 @@ def test_data_may_lack_a_class_but_not_the_first(root: Path) -> None:
 def test_labels_of_a_language_model_are_refused(root: Path) -> None:
     teacher = {"path": "a", "labels": {"LABEL_0": "no"}}
     with pytest.raises(
-        ConfigError, match=r"teachers\[0\]\.labels .* is of classifiers, task is lang"
+        ConfigError, match=r"teachers\.\w+\.labels .* applies only to classifiers, task is lang"
     ):
         plan_of(root, teacher, task="language_model")
 
@@ -286,7 +286,7 @@ def test_labels_that_yaml_misread(change: dict[str, Any], message: str) -> None:
 
 def test_a_map_that_yaml_misread() -> None:
     teacher = {"name": "a", "path": "x", "labels": {False: "no"}}
-    with pytest.raises(ConfigError, match=r"teachers\.0\.labels: YAML reads no, off and false"):
+    with pytest.raises(ConfigError, match=r"teachers\.a\.labels: YAML reads no, off and false"):
         parse({"data": {"path": "x"}, "output": "out", "teachers": [teacher]})
 
 
@@ -340,7 +340,7 @@ def test_a_file_of_transfer_rows_does_not_hide_which_labels_the_data_has(
     pq.write_table(table, tmp_path / "train.parquet")
     pq.write_table(table.drop_columns(["label"]), tmp_path / "transfer.parquet")
     keys = {"path": str(tmp_path), "columns": {"text": "text", "label": "label", "split": None}}
-    with pytest.raises(InputError, match=r"the data has 1, 2: map them with teachers\[0\]"):
+    with pytest.raises(InputError, match=r"the data has 1, 2: map them with teachers\.t0\."):
         plan_of(root, "b-plain", data_keys=keys)
 
 

@@ -31,21 +31,28 @@ def test_the_plan_tells_what_a_step_of_drafts_costs(tmp_path: Path) -> None:
     told = lines_of(experiment_of(tmp_path, SKD | {"max_new_tokens": 12, "top_k": 9}))
     assert told["sampling"][0] == "skd"
     assert "8 rows a step, up to 12 tokens each" in told["sampling"][1]
-    assert told["drafts"] == ("γ 5, K 9", "3 to 12 teacher forwards a step of rows that long")
+    assert told["drafts"] == (
+        "5 tokens a draft (γ), accepted in the top 9 (K)",
+        "3 to 12 teacher forwards a step of rows that long",
+    )
 
 
 @pytest.mark.parametrize(
     ("sampling", "changes", "message"),
     [
         ({"type": "on_policy"}, {"kd": {"alpha": 0.5}}, "kd.alpha 0.5 .* set kd.alpha: 1"),
-        (SKD | {"drafts": 0}, {}, "sampling.skd.drafts: .*greater than or equal to 1, got 0"),
-        (SKD | {"top_k": 0}, {}, "sampling.skd.top_k: .*greater than or equal to 1, got 0"),
+        (SKD | {"drafts": 0}, {}, "sampling.drafts must be greater than or equal to 1, got 0"),
+        (SKD | {"top_k": 0}, {}, "sampling.top_k must be greater than or equal to 1, got 0"),
         (
             SKD | {"top_k": NUM_TOKENS + 7},
             {},
             f"sampling.top_k {NUM_TOKENS + 7} is more than the {NUM_TOKENS} tokens",
         ),
-        (SKD | {"teacher": "plays"}, {}, "sampling.teacher 'plays' is no teacher: .*films, meals"),
+        (
+            SKD | {"teacher": "plays"},
+            {},
+            "sampling.teacher 'plays' is not a teacher: .*films, meals",
+        ),
         (SKD | {"max_new_tokens": 24}, {}, "sampling.max_new_tokens 24 is more than"),
         (SKD, {"teachers": []}, "sampling.type skd needs a teacher"),
         (SKD, {"objective": {"type": "uld"}}, "objective.type uld is for other tokens"),
@@ -61,10 +68,10 @@ def test_bad_sampling_is_refused(
 @pytest.mark.parametrize(
     ("sampling", "moe", "message"),
     [
-        (SKD | {"teacher": "t0"}, "ka", "this teacher judges, which it cannot do with experts or"),
-        (SKD | {"teacher": "t0"}, "sar", "this teacher judges, which it cannot do with experts or"),
-        ({"type": "teacher"}, "ka", "this teacher writes, which it cannot do with experts or"),
-        ({"type": "teacher"}, "sar", "what the student writes, and sampling.type is teacher"),
+        (SKD | {"teacher": "t0"}, "ka", "this teacher verifies drafts, which it cannot do with"),
+        (SKD | {"teacher": "t0"}, "sar", "this teacher verifies drafts, which it cannot do with"),
+        ({"type": "teacher"}, "ka", "this teacher generates, which it cannot do with experts"),
+        ({"type": "teacher"}, "sar", "the student generates, and sampling.type is teacher"),
     ],
 )
 def test_a_mixture_that_would_speak_otherwise_than_it_teaches_is_refused(
@@ -88,14 +95,14 @@ def test_packed_rows_and_text_without_prompts_are_refused(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"set data\.packing: false"):
         check(parse(packed))
     bare = {**raw, "data": raw["data"] | {"columns": {"domain": "domain", "split": "split"}}}
-    with pytest.raises(InputError, match=r"writes on from prompts, and data.columns.text .'text'."):
+    with pytest.raises(InputError, match=r"continues prompts, and data.columns.text .'text'."):
         check(parse(bare))
 
 
 def test_a_sweep_over_sampled_text_is_refused(tmp_path: Path) -> None:
     space = {"space": {"kd.temperature": {"type": "grid", "values": [1.0, 2.0]}}}
     raw = experiment_of(tmp_path, SKD, search=space)
-    with pytest.raises(InputError, match="sampled text is new at every step"):
+    with pytest.raises(InputError, match="generates new text at every step"):
         check(parse(raw), command="sweep")
 
 
@@ -127,7 +134,7 @@ def test_a_teacher_of_other_tokens_is_refused(tmp_path: Path, sampling: dict[str
 
     raw = experiment_of(tmp_path, sampling)
     write_tokenizer(tmp_path / "meals", extra=("xyz",))
-    with pytest.raises(InputError, match=r"'xyz' to the teacher: sampling.type .* so use a"):
+    with pytest.raises(InputError, match=r"'xyz' to the teacher: sampling.type .*: use a"):
         check(parse(raw))
 
 

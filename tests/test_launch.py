@@ -308,7 +308,7 @@ def test_what_no_node_can_meet_is_named(tmp_path: Path) -> None:
     wanted = wants(labelled(tmp_path))
     assert unmet(wanted, [teacher, student]) == []
     (told,) = unmet(wanted, [teacher])
-    assert "trainer.node_labels wants {'role': 'student'}" in told
+    assert "trainer.node_labels needs a node with {'role': 'student'}" in told
     assert "no node has them (node labels: [{'role': 'teacher'}])" in told
     (told,) = unmet(wants(labelled(tmp_path, num_cpus_per_worker=4)), [teacher, student])
     assert "of the 1 nodes with them none has 4 CPUs and 0 GPUs" in told

@@ -64,7 +64,7 @@ def test_a_word_that_reads_as_a_number_must_be_quoted(tmp_path: Path) -> None:
     path = tmp_path / "e.yaml"
     path.write_text("data: {path: x}")
     with pytest.raises(
-        ConfigError, match=r"tracking\.run_name: .*string, got 10000\.0: put it in q"
+        ConfigError, match=r"tracking\.run_name must be text, got 10000\.0: put it in quotes"
     ):
         load(path, ["tracking.run_name=1e4"])
     assert load(path, ["tracking.run_name='1e4'"]).tracking.run_name == "1e4"

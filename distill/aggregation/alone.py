@@ -1,14 +1,19 @@
 """One teacher a row: what a mixture is compared with. Nobody else is asked."""
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from distill.aggregation.fixed import UniformMean
 from distill.aggregation.mixture import Mixture, Weights, only_asked
 from distill.errors import ConfigError
 from distill.records import RoutingInputs, TeacherAnswers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    from distill.lazy_torch import torch
 
 
 class _Alone(Mixture):

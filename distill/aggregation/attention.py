@@ -1,13 +1,19 @@
 """HPM-KD component 3: attention over teachers, trained with the student (arXiv 2512.09886)."""
 
-from typing import ClassVar, Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, ClassVar, Literal
+
 from pydantic import Field
-from torch import Tensor, nn
 
 from distill.aggregation.mixture import Mixture, Space, Weights
 from distill.records import TeacherAnswers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    from distill.lazy_torch import torch
 
 
 class Attention(Mixture):
@@ -29,11 +35,11 @@ class Attention(Mixture):
     """β: keeps the attention from collapsing onto one teacher [ours: 0.01]."""
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(num_features + num_teachers * num_classes, self.hidden),
-            nn.ReLU(),
-            nn.Dropout(self.dropout),
-            nn.Linear(self.hidden, num_teachers),
+        return torch.nn.Sequential(
+            torch.nn.Linear(num_features + num_teachers * num_classes, self.hidden),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(self.dropout),
+            torch.nn.Linear(self.hidden, num_teachers),
         )
 
     def weigh(

@@ -1,14 +1,20 @@
 """Weights that do not look at the row: the uniform mean, and weights from the configuration."""
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Literal
+
 from pydantic import field_validator
-from torch import Tensor, nn
 
 from distill.aggregation.mixture import Mixture, Weights, only_asked
 from distill.errors import ConfigError
 from distill.records import TeacherAnswers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    from distill.lazy_torch import torch
 
 
 class UniformMean(Mixture):

@@ -5,14 +5,17 @@ Shape suffixes: K teachers, N positions, S sequences, H the student's hidden sta
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from distill.aggregation.mixture import Mixture, Space, Weights, only_asked
 from distill.errors import ConfigError
 from distill.records import TeacherAnswers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    from distill.lazy_torch import torch
 
 
 class LearnedRouter(Mixture):
@@ -42,10 +45,11 @@ class LearnedRouter(Mixture):
             )
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:
-        score = nn.Linear(num_features, num_teachers)
-        nn.init.zeros_(score.weight)
-        nn.init.zeros_(score.bias)
-        return nn.Sequential(nn.LayerNorm(num_features, elementwise_affine=False), score)
+        score = torch.nn.Linear(num_features, num_teachers)
+        torch.nn.init.zeros_(score.weight)
+        torch.nn.init.zeros_(score.bias)
+        norm = torch.nn.LayerNorm(num_features, elementwise_affine=False)
+        return torch.nn.Sequential(norm, score)
 
     def log_weights(self, module: nn.Module, hidden_NH: Tensor, sequences_N: Tensor) -> Tensor:
         """float32 [K, N]. ``sequences_N``: which of the packed sequences a position is of."""

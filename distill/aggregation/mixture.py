@@ -3,14 +3,19 @@
 Shape suffixes: K teachers, B rows, V classes or vocabulary, H student features.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from distill.records import RoutingInputs, Target, TeacherAnswers
 from distill.tempered import log_softmax_at
 from distill.variant import Variant
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    from distill.lazy_torch import torch
 
 Space = Literal["logits", "probabilities", "divergences"]
 
@@ -44,7 +49,7 @@ class Mixture(Variant):
         """Which teachers each row is routed to: bool [K, B]. Only these are queried."""
         return torch.ones(len(inputs.names), len(inputs.homes_B), dtype=torch.bool)
 
-    def asking_all(self) -> "Mixture":
+    def asking_all(self) -> Mixture:
         """One that queries every teacher for every row, and the router if this one does."""
         return self
 

@@ -3,15 +3,21 @@
 arXiv 2603.13213; no method section was available, so steps 3–4 are our reading.
 """
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Literal
+
 from pydantic import Field
-from torch import Tensor, nn
 
 from distill.aggregation.mixture import Mixture, Weights, only_asked
 from distill.errors import ConfigError
 from distill.records import RoutingInputs, TeacherAnswers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    from distill.lazy_torch import torch
 
 
 class Routed(Mixture):

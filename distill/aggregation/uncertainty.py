@@ -1,16 +1,21 @@
 """MUKI: trust the teacher that is sure of its answer (Li et al. 2022, "Mutual knowledge
 integration"; the entropy estimate, not Monte-Carlo dropout)."""
 
-import math
-from typing import ClassVar, Literal
+from __future__ import annotations
 
-import torch
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import log_softmax, one_hot
 
 from distill.aggregation.mixture import Mixture, Space, Weights, only_asked
 from distill.records import TeacherAnswers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    from distill.lazy_torch import torch
 
 
 class Uncertainty(Mixture):
@@ -28,13 +33,13 @@ class Uncertainty(Mixture):
     def weigh(
         self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
     ) -> Weights:
-        logp_KBV = log_softmax(answers.logits_KBV, dim=-1)
+        logp_KBV = torch.nn.functional.log_softmax(answers.logits_KBV, dim=-1)
         entropy_KB = -(logp_KBV.exp() * logp_KBV).sum(-1)
         sureness_KB = 1 - entropy_KB / math.log(logp_KBV.shape[-1])
         sureness_KB = sureness_KB.masked_fill(~answers.asked_KB, -torch.inf)
         if self.is_hard:
             num_teachers = sureness_KB.shape[0]
-            weights_KB = one_hot(sureness_KB.argmax(0), num_teachers).T.float()
+            weights_KB = torch.nn.functional.one_hot(sureness_KB.argmax(0), num_teachers).T.float()
         else:
             weights_KB = (sureness_KB / self.tau).softmax(0)
         return Weights(only_asked(weights_KB, answers.asked_KB))

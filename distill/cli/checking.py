@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,22 +17,32 @@ def check(
 ) -> None:
     """Validate everything that can be known before a process starts, and print the plan."""
     with errors(as_json):
+        experiment = load_experiment(config, overrides, address)
+
         from distill.check import about
         from distill.check import check as check_experiment
+        from distill.check_estimate import estimate
         from distill.cluster import check_address
         from distill.report.terminal import grid
         from distill.tracking import check_reachable
 
-        experiment = load_experiment(config, overrides, address)
         check_reachable(experiment.tracking)
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
-        cells = [[line.part, line.what, line.size] for line in plan.lines]
+        expected = estimate(plan)
+        lines = (*plan.lines, *expected.lines)
+        cells = [[line.part, line.what, line.size] for line in lines]
         heads, text = ["part", "plan", "size"], (0, 1, 2)
         show(grid(heads, cells, f"{config}: ready to train", left=text, wrap=text))
         if as_json:
-            lines = [{"part": x.part, "plan": x.what, "size": x.size} for x in plan.lines]
-            print_json({"ok": True, "plan": lines, **about(plan.corpus)})
+            shown = [{"part": x.part, "plan": x.what, "size": x.size} for x in lines]
+            found = {
+                "ok": True,
+                "plan": shown,
+                "output": str(Path(plan.experiment.output).absolute()),
+            }
+            resumes = {"is_resuming": plan.is_resuming}
+            print_json(found | resumes | {"estimate": expected.as_json()} | about(plan.corpus))
 
 
 def preview(
@@ -43,11 +54,15 @@ def preview(
 ) -> None:
     """Show rows as the student reads them: tokens, those trained on marked, label, domain."""
     with errors(as_json):
+        from distill.config import load
+
+        experiment = load(config, overrides)  # a preview needs no teacher's folder
+
         from distill.preview import preview as preview_rows
         from distill.preview import render
         from distill.report.terminal import console
 
-        found = preview_rows(load_experiment(config, overrides), split, rows)
+        found = preview_rows(experiment, split, rows)
         if as_json:
             print_json([one.as_json() for one in found.shown])
         else:

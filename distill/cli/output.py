@@ -16,9 +16,14 @@ import typer
 def load_experiment(
     config: Path, overrides: list[str] | None, address: str | None = None, output_suffix: str = ""
 ) -> Any:
+    """The settings, valid and with every file and folder that they name: without importing torch,
+    so that a bad configuration is refused at once. Commands call this before they import more."""
+    from distill.check_paths import check_paths
     from distill.config import load
 
-    return load(config, [*(overrides or []), *_joining(address)], output_suffix)
+    experiment = load(config, [*(overrides or []), *_joining(address)], output_suffix)
+    check_paths(experiment)
+    return experiment
 
 
 def _joining(address: str | None) -> list[str]:

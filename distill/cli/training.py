@@ -21,11 +21,12 @@ def train(
 ) -> None:
     """Train experts, serve them, distil the student, evaluate, record. Resumes what exists."""
     with errors(as_json, command_line("train", config, overrides, address)):
+        experiment = load_experiment(config, overrides, address)
+
         from distill import pipeline
         from distill.report.progress import Progress
         from distill.report.table import fidelity_table, render
 
-        experiment = load_experiment(config, overrides, address)
         with Progress() as progress:
             outcome = pipeline.train(experiment, progress)
         show(render(outcome.rows, title=str(experiment.tracking.experiment)))
@@ -45,10 +46,11 @@ def sweep(
 ) -> None:
     """Search temperature, alpha, size, … with one set of teachers; the frontier. Resumes."""
     with errors(as_json, command_line("sweep", config, overrides, address)):
+        experiment = load_experiment(config, overrides, address, "-sweep")
+
         from distill.report.progress import Progress
         from distill.search.sweep import sweep as run_sweep
 
-        experiment = load_experiment(config, overrides, address, "-sweep")
         with Progress() as progress:
             outcome = run_sweep(experiment, progress)
         show(outcome.table())
@@ -65,15 +67,17 @@ def experts(
 ) -> None:
     """Train the experts and the router alone, as ordinary Hugging Face folders (or adapters)."""
     with errors(as_json, command_line("experts", config, overrides, address)):
-        from distill import pipeline
         from distill.errors import ConfigError
-        from distill.outcome import best_evaluation_in
-        from distill.report.progress import Progress, format_metrics
-        from distill.report.terminal import grid
 
         experiment = load_experiment(config, overrides, address)
         if experiment.experts is None:
             raise ConfigError(f"{config} has no section experts: there is nothing to train")
+
+        from distill import pipeline
+        from distill.outcome import best_evaluation_in
+        from distill.report.progress import Progress, format_metrics
+        from distill.report.terminal import grid
+
         with Progress() as progress:
             folders = pipeline.train_experts(experiment, progress)
         rows = [

@@ -7,11 +7,13 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from distill.config import Device, assign, explain, parse_override
+from distill.config import Device
+from distill.config_errors import explain
 from distill.errors import ConfigError
 from distill.evaluation.attacks import METHODS, Method
 from distill.evaluation.relations import Relations
 from distill.models.labels import configured_map
+from distill.overrides import assign, parse_override
 from distill.transform import LANGUAGES, TRANSFORMATIONS
 from distill.transform.text import TEXT_TRANSFORMATIONS
 from distill.variant import Section
@@ -113,7 +115,7 @@ def parse_settings(overrides: list[str]) -> Evaluation:
     try:
         return Evaluation.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(explain(error, "evaluate", Evaluation)) from None
+        raise ConfigError(explain(error, "evaluate", Evaluation, raw)) from None
 
 
 def parse_labels(text: str) -> dict[str, str]:

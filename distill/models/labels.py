@@ -74,7 +74,7 @@ class Outputs:
     """What messages call the model."""
     names: tuple[str, ...]
     key: str | None = None
-    """Where its labels can be renamed, such as ``teachers[0].labels``; None: nowhere."""
+    """Where its labels can be renamed, such as ``teachers.reviews.labels``; None: nowhere."""
     labels: Mapping[str, str] | None = None
     """Renames them, as ``key`` has it."""
 

@@ -5,16 +5,22 @@ Each returns D_N in nats; ``scale(T)`` is the c(T) that keeps the gradient's siz
 Each is a sum over V of terms of its own, so it can be taken over any part of the vocabulary.
 """
 
-import math
-from typing import ClassVar, Literal
+from __future__ import annotations
 
-import torch
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
 from pydantic import Field
-from torch import Tensor
 
 from distill.records import Target
 from distill.tempered import log_softmax_at
 from distill.variant import Variant
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from distill.lazy_torch import torch
 
 
 def kl_terms(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:

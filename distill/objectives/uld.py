@@ -3,15 +3,19 @@
 Shape suffixes: N positions, V the student's vocabulary or the teacher's, each its own.
 """
 
-from typing import ClassVar, Literal
+from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from distill.objectives.divergence import Divergence
 from distill.records import Target
 from distill.tempered import log_softmax_at
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from distill.lazy_torch import torch
 
 
 class UniversalLogits(Divergence):
@@ -40,4 +44,4 @@ class UniversalLogits(Divergence):
 
 def _sorted(p_NV: Tensor, width: int) -> Tensor:
     falling_NV = torch.sort(p_NV, dim=-1, descending=True).values
-    return pad(falling_NV, (0, width - p_NV.shape[-1]))
+    return torch.nn.functional.pad(falling_NV, (0, width - p_NV.shape[-1]))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from distill.comparison_language import cost_of
-from distill.config import Experiment, assign, parse
+from distill.config import Experiment, parse
 from distill.data.corpus import Corpus
 from distill.data.rows import published
 from distill.errors import Interrupted
@@ -29,6 +29,7 @@ from distill.fit import Guidance, Job, build_module, fit, load_best
 from distill.jobs import job_of_blocks, student_job, write_tokenizer
 from distill.loop import Report
 from distill.models.language_student import merged
+from distill.overrides import assign
 from distill.records import Cursor
 from distill.search.ledger import Entry, Ledger, identity_of, searched
 from distill.search.settings import COSTS, REPORTED

@@ -35,7 +35,7 @@ class TeacherActor:
             if transport == "nixl":
                 check_installed(told(teachers))
                 prepare()
-            num_threads = max(1, math.ceil(teachers[0].serving.num_cpus))
+            num_threads = max(1, math.ceil(teachers[0].serving.cpus))
             self._engines = engines(teachers, num_threads)
         except DistillError as error:
             self._failure = error

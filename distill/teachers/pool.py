@@ -124,7 +124,7 @@ def _start(group: Sequence[Servable], transport: Transport) -> Any:
     is_direct = transport == "nixl"
     remote: Any = ray.remote  # whose types lack the last of these, and options() does not heed it
     actor = remote(
-        num_cpus=serving.num_cpus,
+        num_cpus=serving.cpus,
         num_gpus=serving.num_gpus,
         label_selector=serving.node_labels or None,
         max_restarts=-1,
@@ -153,7 +153,7 @@ def _wants(group: Sequence[Servable]) -> str:
     has_labels = f", node labels {nodes}" if serving.node_labels else ""
     wants = "needs" if len(group) == 1 else "need"
     return (
-        f"{told(group)} {wants} {serving.replicas} × ({serving.num_cpus:g} CPU and "
+        f"{told(group)} {wants} {serving.replicas} × ({serving.cpus:g} CPU and "
         f"{serving.num_gpus:g} GPU{labels}); the cluster of {len(nodes)} nodes has "
         f"{amounts(ray.cluster_resources())}, {amounts(ray.available_resources())} free"
         f"{has_labels}"

@@ -41,7 +41,7 @@ def test_each_is_kept_as_an_adapter_and_all_are_served_from_one_base(tmp_path: P
     experiment = parse(raw)
     plan = check(experiment)
     shown = {line.part: line.what for line in plan.lines}
-    assert "2 adapters on one base, 1 replica(s) each" in shown["2 experts"]
+    assert "2 adapters on one base, 1 replica, " in shown["2 experts"]
     assert plan.num_cpus == pytest.approx(1.1), "one actor for both"
 
     assert experiment.experts is not None and plan.blocks is not None

@@ -155,7 +155,7 @@ def test_what_fails_at_one_judge_is_raised_as_itself() -> None:
         judge(drafted)
 
 
-@pytest.mark.parametrize(("sampling", "what"), [(SKD, "judge the drafts"), (WRITES, "write")])
+@pytest.mark.parametrize(("sampling", "what"), [(SKD, "verify the drafts"), (WRITES, "generate")])
 def test_without_domains_that_choose_the_one_teacher_must_be_named(
     tmp_path: Path, sampling: dict[str, Any], what: str
 ) -> None:
@@ -165,7 +165,7 @@ def test_without_domains_that_choose_the_one_teacher_must_be_named(
         experiment_of(tmp_path, sampling | {"teacher": "films"})
     )
     message = (
-        rf"sampling\.teacher is missing: name one of films, meals, the one to {what}, or set "
+        rf"sampling\.teacher is missing: name one of films, meals to {what}, or set "
         r"aggregation\.type \(mean\) to oracle"
     )
     with pytest.raises(ConfigError, match=message):

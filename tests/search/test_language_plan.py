@@ -86,7 +86,7 @@ def test_a_topk_wire_serves_a_range_of_its_temperatures_in_steps(root: Path) -> 
             {"trainer.select_by": GRID | {"values": ["eval.f1"]}},
             TOPK,
             {},
-            "eval.f1 is of classifiers",
+            "eval.f1 applies only to classifiers",
         ),
     ],
 )

@@ -1,16 +1,20 @@
 """How a teacher's outputs are sent and cached: one codec interface, chosen for each teacher."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
 from distill.teachers.wires.base import WireFormat, as_tensor
 from distill.teachers.wires.dense import DenseWire
 from distill.teachers.wires.hidden import HiddenWire
 from distill.teachers.wires.sampled import SampledWire
 from distill.teachers.wires.topk import TopKWire
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Wire = Annotated[DenseWire | HiddenWire | TopKWire | SampledWire, Field(discriminator="type")]
 

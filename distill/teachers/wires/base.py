@@ -13,15 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from distill.objectives import Objective
 from distill.records import DeviceOutput, Head, TeacherOutput
 from distill.variant import Dtype, Variant
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from distill.lazy_torch import torch
 
 
 class WireFormat(Variant):

@@ -5,15 +5,19 @@ Shape suffixes: P, N positions, V classes or vocabulary.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from distill.records import Head
 from distill.teachers.wires.base import WireFormat, array_fault, bits_of
 from distill.variant import Dtype
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from distill.lazy_torch import torch
 
 
 class DenseWire(WireFormat):

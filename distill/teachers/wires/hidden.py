@@ -5,16 +5,19 @@ Shape suffixes: P, N positions, X a position's payload, H hidden.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import linear
 
 from distill.records import Head
 from distill.teachers.wires.base import WireFormat, array_fault, bits_of
 from distill.variant import Dtype
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from distill.lazy_torch import torch
 
 
 class HiddenWire(WireFormat):
@@ -47,4 +50,4 @@ class HiddenWire(WireFormat):
         hidden_NH = payload_NX.view(torch.bfloat16) if self.dtype == "bfloat16" else payload_NX
         bias_V = None if head.bias_V is None else head.bias_V[columns]
         weight_VH = head.weight_VH[columns]
-        return linear(hidden_NH.to(weight_VH.dtype), weight_VH, bias_V).float()
+        return torch.nn.functional.linear(hidden_NH.to(weight_VH.dtype), weight_VH, bias_V).float()

@@ -6,16 +6,20 @@ Shape suffixes: P, N positions, X a position's bytes, V vocabulary, S samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from distill.errors import ConfigError
 from distill.objectives import Objective
 from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from distill.lazy_torch import torch
 
 ROWS_AT_ONCE = 8
 """Positions encoded together: the copies of their logits stay within a CPU's caches."""
