@@ -61,5 +61,5 @@ def test_a_runs_experts_come_in_the_order_of_its_weights(
         "experts": {"base": "encoder", "partition": partition},
         "student": {"layers": 1, "hidden": 8},
     }
-    found = _models_of_run(tmp_path, parse(raw), allow_pickle=False)
+    found = _models_of_run(tmp_path, parse(raw))
     assert [name for name, _, _ in found] == names
