@@ -252,7 +252,9 @@ def _ensemble_of_run(run: Path, allow_pickle: bool) -> Subject:
         chooses = Outputs(f"the router {folder}", router.label_names)
         columns = columns_of(chooses, teachers)
         router = replace(router, label_names=teachers.names, columns=columns)
-    return Subject(f"{run.name}'s {aggregation.type} teachers", tuple(parts), aggregation, router)
+    return Subject(
+        f"the teachers of {run.name} ({aggregation.type})", tuple(parts), aggregation, router
+    )
 
 
 def _in_run(part: Part, experiment: Experiment) -> Part:
