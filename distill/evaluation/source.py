@@ -51,7 +51,7 @@ OPTIONS = {
     "split": "--split-column",
 }
 """Of each column of ``data.columns`` the option that names it."""
-CAN_BE_LEFT_OUT = ("domain", "split")
+KINDS = {"text": "text", "text_pair": "second text", "label": "label", "domain": "domain"}
 
 
 def check_split(source: Source, run: Experiment | None) -> None:
@@ -74,10 +74,17 @@ def reading_of(
     the file, or cannot be combined with the student.
     """
     files = find_files(source.path)
+    if not column_names(files[0]):
+        raise DataError(f"{source.path} holds no data: name a file with labelled rows")
     own = None if run is None else run.data.columns
     notes: list[str] = []
     split = _either(source.split_column, own and own.split)
     if source.split_column is None and split is not None and split not in column_names(files[0]):
+        if source.split is not None:
+            raise DataError(
+                f"--split {source.split}: {source.path} has no split column {split!r}: "
+                f"{columns_shown(files[0])}: name it by --split-column, or leave --split out"
+            )
         notes.append(f"all rows of {source.path} are measured: it has no split column {split!r}")
         split = None
     names: dict[str, str | None] = {
@@ -126,7 +133,7 @@ def _either(given: str | None, own: str | None) -> str | None:
 def _check_columns_of_run(
     source: Source, names: dict[str, str | None], file: File, run_path: str
 ) -> None:
-    """A column that no option names, and that the file does not have."""
+    """Raises DataError for columns that no option names, and that the file does not have."""
     given = {
         "text": source.text_column,
         "text_pair": source.pair_column,
@@ -134,16 +141,20 @@ def _check_columns_of_run(
         "domain": source.domain_column,
     }
     there = column_names(file)
-    for key, option in given.items():
-        name = names.get(key)
-        if option is None and name is not None and name not in there:
-            way_out = f"name another one by {OPTIONS[key]}"
-            if key in CAN_BE_LEFT_OUT:
-                way_out += f", or leave it out by {OPTIONS[key]} ''"
-            raise DataError(
-                f"{source.path} has no column {name!r}, the data.columns.{key} of {run_path}: "
-                f"{columns_shown(file)}: {way_out}"
-            )
+    absent = [
+        key
+        for key, option in given.items()
+        if option is None and names.get(key) is not None and names[key] not in there
+    ]
+    if not absent:
+        return
+    shown = ", ".join(f"{names[key]!r} ({KINDS[key]})" for key in absent)
+    way_out = f"name its own by {', '.join(OPTIONS[key] for key in absent)}"
+    if "domain" in absent:
+        way_out += f"; {OPTIONS['domain']} '' leaves the domains out"
+    raise DataError(
+        f"{source.path} lacks columns of {run_path}: {shown}; {columns_shown(file)}: {way_out}"
+    )
 
 
 def _features(source: Source, student: str, own: Columns | None) -> tuple[str, ...]:

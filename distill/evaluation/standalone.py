@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.aggregation import OracleDomain
-from distill.check_labels import corpus_in
+from distill.check_labels import corpus_in, labels_in
 from distill.check_mixture import check_aggregation
 from distill.config import Data
 from distill.data.corpus import Corpus, build_corpus
@@ -41,7 +41,7 @@ from distill.evaluation.subjects import (
     student_of,
     teacher_of,
 )
-from distill.models.labels import Outputs, class_orders
+from distill.models.labels import Outputs, class_orders, shown
 from distill.models.load import check_folder, load_classifier, read_config
 from distill.report.table import percent
 from distill.teachers.probability import is_pickle
@@ -281,8 +281,10 @@ def _labelled(data: Data, part: Part) -> Corpus:
     try:
         return corpus_in(orders, lambda names: build_corpus(data, labels=names, only="test"))
     except UnknownLabelError as error:
-        way_out = "correct it, or remove the row"
-        raise UnknownLabelError(f"{error.fault} of {description}: {way_out}") from None
+        raise UnknownLabelError(
+            f"{error.fault} of {description}; the data has {shown(labels_in(data))}: correct the "
+            "label, or remove the row"
+        ) from None
 
 
 @contextmanager
