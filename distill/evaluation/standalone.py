@@ -104,11 +104,11 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
         parse_kind(request.source.language)
     gates = [parse_gate(text) for text in request.fail_if]
     request = replace(request, settings=_with_attacks(request, gates))
-    check_student(request.student)
-    _refuse_language_models(request)
     folder = run_of(request.student)
     run = None if folder is None else experiment_of(folder)
     check_split(request.source, run)
+    _refuse_language_models(request)
+    check_student(request.student)
     listener.say("loading the student and its teacher")
     student = student_of(request.student, request.max_length)
     teacher = _teacher(request)
