@@ -28,17 +28,17 @@ SHOWN_CHARS = 400
 PLOTS = ("reliability.png", "violations.png", "attacks.png")
 
 
-def render(evaluated: Evaluated) -> Group:
-    """The tables in the width of the terminal; notes and warnings below them."""
+def render(evaluated: Evaluated, columns: int | None = None) -> Group:
+    """The tables in ``columns``, by default the terminal's; notes and warnings below them."""
     from rich.console import Group
     from rich.text import Text
 
-    limit = width()
+    limit = columns or width()
     parts: list[Group | Text] = [Text(_folded(title(evaluated), limit), style="bold")]
     for block in map(shortened, blocks(evaluated)):
         rows = [[row.name, *row.cells] for row in block.rows]
         notes = [_folded(note, limit) for note in block.notes]
-        table = grid(block.heads, rows, block.title, notes=notes)
+        table = grid(block.heads, rows, block.title, notes=notes, columns=limit)
         parts += [Text(""), table]
     parts.append(Text(""))
     parts += [Text(_folded(f"· {note}", limit)) for note in notes_of(evaluated)]
