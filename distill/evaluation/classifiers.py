@@ -1,6 +1,6 @@
-"""Models that answer for samples as they stand in a file: one alone, or a mixture of experts.
+"""Classifiers of samples as they are in a file: one model, or an ensemble of several.
 
-The model itself is asked through a TeacherClient, so it may be in this process or on Ray.
+The model itself is queried through a TeacherClient, so it may be in this process or on Ray.
 
 Shape suffixes: B samples, T tokens, C classes, K experts.
 """
@@ -28,7 +28,7 @@ BLOCK = 64
 
 
 class Classifier(Protocol):
-    """Answers any samples; the same ones always with the same numbers, up to rounding."""
+    """Logits of any samples; of the same ones always the same numbers, up to rounding."""
 
     @property
     def name(self) -> str: ...
@@ -51,7 +51,7 @@ Encode = Callable[[Sequence[Sample]], dict[str, Any]]
 
 
 class TokenEncoder:
-    """Samples in one model's tokens, cut to its length by its rule; counts what was cut."""
+    """Samples in one model's tokens, truncated to its length by its rule; counts the truncated."""
 
     def __init__(self, folder: str, max_length: int, cut: Cut = "head") -> None:
         self.max_length = max_length
