@@ -78,7 +78,10 @@ def comparison(record: Record) -> Markup | None:
     ]
     caption = "On the test split: experts, mixes, baselines, and the students of the frontier"
     return table(
-        [*head, *(["in-domain", "out-of-domain"] if has_domain else [])], lines, caption, is_sortable=True
+        [*head, *(["in-domain", "out-of-domain"] if has_domain else [])],
+        lines,
+        caption,
+        is_sortable=True,
     )
 
 

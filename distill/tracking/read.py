@@ -19,6 +19,8 @@ from distill.tracking.store import resolve_uri
 from distill.tracking.values import masked, written_name
 
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
+MAJORITY = "data.majority_rate"
+"""Metric: share of the most frequent class of the test split; ``.validation``: of that split."""
 CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")
 """Metrics whose history is read; others are known by their last value."""
 ROLES = ("expert", "mix", "baseline")
@@ -70,6 +72,27 @@ class Record:
     def teacher_accuracy(self) -> float | None:
         known = [t.metrics["eval.teacher_accuracy"] for t in self.trials if _has_teacher(t)]
         return max(known, default=None)
+
+    def below_majority(self, trial: Trial) -> str:
+        """ "" for a student that is better than the most frequent class; else what it is below.
+
+        Measured on the test split, on validation where the trial was not tested. "" also where
+        MLflow has no share of the most frequent class: runs before 0.2, language models.
+        """
+        for split, metric in (("test", MAJORITY), ("eval", f"{MAJORITY}.validation")):
+            accuracy = trial.metrics.get(f"{split}.accuracy")
+            share = trial.metrics.get(metric, self.totals.get(metric))
+            if accuracy is not None and share is not None:
+                return majority_note(accuracy, share)
+        return ""
+
+
+def majority_note(accuracy: float, share: float) -> str:
+    """``below the majority class (58.2 %)``; "" for an accuracy above ``share``."""
+    if accuracy > share:
+        return ""
+    how = "below" if accuracy < share else "no better than"
+    return f"{how} the majority class ({share * 100:.1f} %)"
 
 
 def read_experiment(

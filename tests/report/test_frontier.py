@@ -110,7 +110,7 @@ def test_frontier_names_and_copies_the_best_under_limits(store_uri, record, stud
 
 def test_frontier_refuses_with_one_message(store_uri, demo, tmp_path):
     cases = {
-        ("--max-mb", "0.01"): "no student of sentiment has size (MB) ≤ 0.01: the least is",
+        ("--max-mb", "0.01"): "no student of sentiment has size (MB) ≤ 0.01: the smallest is",
         ("--max-mb", "9", "--out", str(tmp_path / "s")): "student is gone",
     }
     for options, message in cases.items():
