@@ -135,6 +135,7 @@ def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]
 
 
 def record_inputs(d: Driver) -> None:
+    d.tracker.describe(d.experiment)
     d.tracker.params(d.experiment.model_dump(mode="json"))
     rows = d.plan.rows
     for split in ("train", "transfer", "validation", "test"):

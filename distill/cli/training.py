@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.cli.options import Address, AsJson, Config, Overrides
-from distill.cli.output import errors, load_experiment, near, print_json, say, show
+from distill.cli.output import errors, load_experiment, near, print_json, say, say_mlflow, show
 
 
 def train(
@@ -28,7 +28,7 @@ def train(
             say(f"fidelity  test rows that violate a relation to the teachers: {told}")
         say(f"student   {near(outcome.student)}")
         say(f"report    {near(outcome.report)}")
-        say(f"MLflow    {outcome.open_command}")
+        say_mlflow(outcome.open_command)
         if as_json:
             print_json(
                 outcome.metrics | {"student": str(outcome.student), "report": str(outcome.report)}
@@ -50,7 +50,7 @@ def sweep(
         if outcome.champion is not None:
             say(f"champion  {near(Path(outcome.champion.student))}")
         say(f"report    {near(outcome.report)}")
-        say(f"MLflow    {outcome.open_command}")
+        say_mlflow(outcome.open_command)
         if as_json:
             print_json(outcome.as_json())
 

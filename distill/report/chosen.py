@@ -42,7 +42,8 @@ def chosen(record: Record, limits: Mapping[str, float]) -> tuple[list[Trial], Tr
         )
     if not allowed:
         raise RecordError(
-            f"no student of {record.experiment} meets all limits at once: raise one, or run more trials"
+            f"no student of {record.experiment} meets all limits at once: raise one, or run more "
+            "trials"
         )
     needed = ", ".join(goal.metric for goal in record.goals)
     raise RecordError(f"no finished trial of {record.experiment} has logged all goals: {needed}")
