@@ -96,11 +96,12 @@ def test_the_lines_that_open_the_runs():
         "mlflow server --backend-store-uri 'sqlite:////runs/my runs/mlflow.db' "
         "--host 127.0.0.1 --port 5017"
     )
-    assert runs == "http://127.0.0.1:5017/#/experiments/7/runs?viewStateShareKey=distill"
+    page = "/#/experiments/7/runs?viewStateShareKey=distill&workflowType=machine_learning"
+    assert runs == f"http://127.0.0.1:5017{page}"
     assert charts == f"{runs}&compareRunsMode=CHART"
     # a server that runs already: links that open, without its password
     runs, charts = open_command("https://me:pw@host/", "7").splitlines()
-    assert runs == "https://host/#/experiments/7/runs?viewStateShareKey=distill"
+    assert runs == f"https://host{page}"
 
 
 def test_the_command_names_a_port_that_is_free():

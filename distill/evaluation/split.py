@@ -41,3 +41,9 @@ class Split:
             for d, domain in enumerate(self.domain_names)
             if (self.domains_R == d).any()
         }
+
+    def majority_rate(self) -> float | None:
+        """Share of the most frequent class: the accuracy of a model that always predicts it. None
+        for a split without labelled rows."""
+        counts = np.bincount(self.labels_R[self.labels_R >= 0], minlength=1)
+        return float(counts.max() / counts.sum()) if counts.sum() else None

@@ -38,6 +38,10 @@ AS_DOMAIN = " (domain)"
 """Follows, in the metrics of an expert, the name of a domain that is one of these four."""
 
 
+MAJORITY = "data.majority_rate"
+"""Metric: share of the most frequent class of the test split; ``.validation``: of that split."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One model as measured on the test split."""
@@ -242,7 +246,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Unrounded numbers, a column for each domain's accuracy (perplexity); a missing value is empty."""
+    """Unrounded numbers, a column for each domain's accuracy (perplexity); a missing value is
+    empty."""
     plain = [_flat(row, values) for row, values in zip(rows, _values(rows), strict=True)]
     names = list(dict.fromkeys(key for values in plain for key in values))
     file = io.StringIO()

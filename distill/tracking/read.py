@@ -12,15 +12,13 @@ from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
-from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, Role, Row
+from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
 from distill.search.trials import Goal, Status, Trial, Value, default_goals
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
 from distill.tracking.values import masked, written_name
 
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
-MAJORITY = "data.majority_rate"
-"""Metric: share of the most frequent class of the test split; ``.validation``: of that split."""
 CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")
 """Metrics whose history is read; others are known by their last value."""
 ROLES = ("expert", "mix", "baseline")

@@ -27,7 +27,8 @@ ROLES = {
 
 def runs_link(server: str, experiment_id: str) -> str:
     """The table of the experiment's runs, with the columns of :func:`view_state`."""
-    return f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}"
+    page = f"{server}/#/experiments/{experiment_id}/runs"
+    return f"{page}?viewStateShareKey={VIEW}&workflowType=machine_learning"
 
 
 def compare_link(server: str, experiment_id: str) -> str:
@@ -60,11 +61,14 @@ def view_state(is_language_model: bool) -> str:
         "isReordered": True,
         "deleted": False,
         "isGenerated": False,
+        "columns": 2,
+        "cardHeight": 360,
     }
     state = {
         "orderByKey": _column("metrics", f"eval.{quality}"),
         "orderByAsc": is_language_model,
         "selectedColumns": columns,
+        "columnOrder": columns,
         "runsHiddenMode": "SHOW_ALL",
         "compareRunSections": [section],
         "compareRunCharts": charts,

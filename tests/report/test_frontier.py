@@ -66,7 +66,10 @@ def test_no_trial_under_a_limit_beats_its_winner(record, written):
 def test_hostile_values_stay_text(tmp_path):
     hostile = "</script><script>alert(1)</script>|x"
     metrics = {"eval.accuracy": 0.8, "student.size_mb": 1.0}
-    trials = [Trial("a", "finished", {"objective.type": hostile}, metrics)]
+    trials = [
+        Trial(name, "finished", {"objective.type": value}, metrics)
+        for name, value in (("a", hostile), ("b", "jsd"))
+    ]
     write_frontier(tmp_path, trials, GOALS, ["objective.type"])
     page = (tmp_path / "frontier.html").read_text()
     assert "<script>alert(1)" not in page
