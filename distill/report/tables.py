@@ -109,7 +109,7 @@ def scroll(inner: Markup, name: str, is_tall: bool = False) -> Markup:
     """
     style = "scroll tall" if is_tall else "scroll"
     box = tag("div", inner, class_=style, tabindex=0, role="region", aria_label=name)
-    hint = tag("span", " More columns to the right: scroll →", class_="hint screen", hidden=True)
+    hint = tag("span", "More columns to the right: scroll →", class_="hint screen", hidden=True)
     return join([tag("p", name, hint, class_="soft caption"), tag("div", box, class_="scrollbox")])
 
 
