@@ -1,6 +1,6 @@
 """How long a user waits for a refusal: each command line in a fresh process, the median of five.
 
-    python benchmarks/refusal_time.py --out benchmarks/results/refusal_time.json
+python benchmarks/refusal_time.py --out benchmarks/results/refusal_time.json
 """
 
 from __future__ import annotations

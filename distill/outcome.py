@@ -21,6 +21,7 @@ from distill.comparison import (
     tfidf_row,
 )
 from distill.config import TfidfBaseline
+from distill.data.corpus import Corpus
 from distill.evaluation.calibration import calibration
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.leakage import ADVICE, suspicious
@@ -36,7 +37,7 @@ from distill.plan import Plan
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.progress import Tail
 from distill.report.router_plot import router
-from distill.report.table import Row, percent, to_csv, to_json, to_markdown
+from distill.report.table import MAJORITY, Row, percent, to_csv, to_json, to_markdown
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.tracking import Tracker
@@ -232,6 +233,12 @@ def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> Mo
 def history(job: Job) -> list[dict[str, Any]]:
     """The lines of a fit's metrics.jsonl."""
     return Tail(Path(job.folder) / "metrics.jsonl").read()
+
+
+def majority_rates(corpus: Corpus) -> dict[str, float | None]:
+    """What accuracy must exceed: the share of the most frequent class of test and validation."""
+    rates = {name: Split(corpus, name).majority_rate() for name in ("test", "validation")}
+    return {MAJORITY: rates["test"], f"{MAJORITY}.validation": rates["validation"]}
 
 
 def best_evaluation(job: Job) -> dict[str, float]:

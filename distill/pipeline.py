@@ -33,7 +33,7 @@ from distill.models.load import load_tokenizer, was_read_at_padding, weights_fin
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.names import folder_name
-from distill.outcome import Outcome, best_evaluation, evaluate
+from distill.outcome import Outcome, best_evaluation, evaluate, majority_rates
 from distill.outcome_language import evaluate_language
 from distill.placement import check_kept, check_labels
 from distill.plan import Plan
@@ -211,6 +211,7 @@ def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]
 
 
 def record_inputs(d: Driver) -> None:
+    d.tracker.describe(d.experiment)
     d.tracker.params(d.experiment.model_dump(mode="json"))
     rows = d.plan.rows
     for split in ("train", "transfer", "validation", "test"):
@@ -218,6 +219,8 @@ def record_inputs(d: Driver) -> None:
         if num_rows:
             source = str(d.experiment.data.path)
             d.tracker.dataset(Path(source).stem, rows.fingerprint, source, split, num_rows=num_rows)
+    if d.plan.blocks is None:
+        d.tracker.metrics(majority_rates(d.plan.corpus), 0)
     d.tracker.artifact(d.run.root / "config.yaml")
 
 

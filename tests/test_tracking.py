@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import Tracking
+from distill.config import Tracking, parse
 from distill.errors import Interrupted
 from distill.tracking import Tracker
 from distill.tracking.store import import_mlflow
 from distill.tracking.values import safe_name
+from distill.tracking.view import NOTE, view_state
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +80,46 @@ def test_a_run_holds_what_was_said_to_it(tracking, client, tmp_path):
     database = Path(tracking.uri.removeprefix("sqlite:///"))
     assert (database.parent / "mlartifacts" / tracker.run_id).is_dir()
     assert not (tmp_path / "run" / "untracked.jsonl").exists()
+
+
+def test_mlflow_opens_the_runs_and_says_how_to_read_them(uri, client, tmp_path):
+    tracking = Tracking(uri=uri, experiment="notes", system_metrics=False)
+    experiment = parse(
+        {
+            "data": {"path": "reviews.parquet"},
+            "output": "runs/reviews",
+            "teachers": [{"name": "bert", "path": "p1"}, {"name": "svm", "path": "p2"}],
+        }
+    )
+    with Tracker(tracking, tmp_path) as tracker:
+        tracker.describe(experiment)
+        trial = tracker.child("trial-001", {"kd.alpha": 0.5}, {}, {"role": "trial"})
+    tags = client.get_experiment(tracker.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"  # not the page of traces
+    assert "distill frontier notes" in tags[NOTE]
+    view = json.loads(tags["mlflow.sharedViewState.distill"])
+    assert view["orderByKey"] in view["selectedColumns"]
+    axes = {(chart["yaxis"]["key"], chart["xaxis"]["key"]) for chart in view["compareRunCharts"]}
+    assert ("eval.accuracy", "student.size_mb") in axes
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == {
+        section["uuid"] for section in view["compareRunSections"]
+    }
+    note = client.get_run(tracker.run_id).data.tags[NOTE]
+    assert "Teachers: `bert`, `svm`." in note
+    assert "`kd.alpha` 0.5" in client.get_run(trial).data.tags[NOTE]
+    client.set_experiment_tag(tracker.experiment_id, NOTE, "my own words")
+    client.set_tag(tracker.run_id, NOTE, "mine too")
+    with Tracker(tracking, tmp_path) as tracker:
+        tracker.describe(experiment)
+    assert client.get_experiment(tracker.experiment_id).tags[NOTE] == "my own words"
+    assert client.get_run(tracker.run_id).data.tags[NOTE] == "mine too"
+
+
+def test_of_language_models_the_view_compares_perplexity():
+    view = json.loads(view_state(is_language_model=True))
+    assert view["orderByKey"] == "metrics.`eval.perplexity`"
+    assert view["orderByAsc"] is True
+    assert "accuracy" not in {c["yaxis"]["key"].split(".")[1] for c in view["compareRunCharts"]}
 
 
 def test_children_are_found_under_their_run(tracking, client, tmp_path):

@@ -1,15 +1,18 @@
 """Where runs go and what is said there: URIs, what cannot answer, flat and masked values."""
 
 import contextlib
+import shlex
 import socket
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
 from distill.config import Tracking, parse
 from distill.errors import UnreachableError
 from distill.tracking import check_reachable, flatten, masked, open_command, resolve_uri
+from distill.tracking.store import environment, free_port
 
 
 def closed_port() -> int:
@@ -85,12 +88,34 @@ def test_the_uri_is_the_key_then_the_variable_then_sqlite(tmp_path, monkeypatch)
     assert resolve_uri(Tracking(uri="sqlite:///a/b.db")) == f"sqlite:///{tmp_path}/a/b.db"
 
 
-def test_the_line_that_opens_the_ui():
-    line = open_command("sqlite:////runs/my runs/mlflow.db")
-    assert line == (
-        "mlflow ui --backend-store-uri 'sqlite:////runs/my runs/mlflow.db' --host 127.0.0.1"
+def test_the_lines_that_open_the_runs():
+    command, runs, charts = open_command(
+        "sqlite:////runs/my runs/mlflow.db", "7", 5017
+    ).splitlines()
+    assert command.endswith(
+        "mlflow server --backend-store-uri 'sqlite:////runs/my runs/mlflow.db' "
+        "--host 127.0.0.1 --port 5017"
     )
-    assert open_command("https://me:pw@host") == "https://***@host"
+    page = "/#/experiments/7/runs?viewStateShareKey=distill&workflowType=machine_learning"
+    assert runs == f"http://127.0.0.1:5017{page}"
+    assert charts == f"{runs}&compareRunsMode=CHART"
+    # a server that runs already: links that open, without its password
+    runs, charts = open_command("https://me:pw@host/", "7").splitlines()
+    assert runs == f"https://host{page}"
+
+
+def test_the_command_names_a_port_that_is_free():
+    first = closed_port()
+    with socket.create_server(("127.0.0.1", first)):
+        assert free_port(first) > first
+    assert free_port(first) == first
+
+
+def test_the_command_is_that_of_this_environment(tmp_path):
+    """Copied into another shell, where the environment may not be active."""
+    with environment({"PATH": str(tmp_path)}):
+        command = open_command("sqlite:////x.db", "1", 5000).split(" server ")[0]
+    assert Path(shlex.split(command)[0]).is_absolute()
 
 
 def test_an_experiment_becomes_flat_parameters():

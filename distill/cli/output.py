@@ -84,5 +84,10 @@ def say(line: str) -> None:
     print(line)
 
 
+def say_mlflow(command: str) -> None:
+    """The lines of :func:`distill.tracking.open_command`, below each other."""
+    say(f"MLflow    {command}".replace("\n", "\n          "))
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value))

@@ -12,6 +12,7 @@ from distill.cli.output import (
     near,
     print_json,
     say,
+    say_mlflow,
     show,
 )
 
@@ -34,7 +35,7 @@ def train(
             show(fidelity_table(outcome.metrics))
         say(f"student   {near(outcome.student)}")
         say(f"report    {near(outcome.report)}")
-        say(f"MLflow    {outcome.open_command}")
+        say_mlflow(outcome.open_command)
         if as_json:
             print_json(
                 outcome.metrics | {"student": str(outcome.student), "report": str(outcome.report)}
@@ -57,7 +58,7 @@ def sweep(
         if outcome.champion is not None:
             say(f"champion  {near(Path(outcome.champion.student))}")
         say(f"report    {near(outcome.report)}")
-        say(f"MLflow    {outcome.open_command}")
+        say_mlflow(outcome.open_command)
         if as_json:
             print_json(outcome.as_json())
 

@@ -19,10 +19,15 @@ class Majority(NamedTuple):
 
     def note(self, accuracy: float) -> str:
         """``below the majority class (58.2 %)`` for a model that is no better than it; else ""."""
-        if accuracy > self.share:
-            return ""
-        how = "below" if accuracy < self.share else "no better than"
-        return f"{how} the majority class ({self.share * 100:.1f} %)"
+        return below_majority(accuracy, self.share)
+
+
+def below_majority(accuracy: float, share: float) -> str:
+    """``below the majority class (58.2 %)``; "" for an accuracy above its ``share``."""
+    if accuracy > share:
+        return ""
+    how = "below" if accuracy < share else "no better than"
+    return f"{how} the majority class ({share * 100:.1f} %)"
 
 
 def majority(labels_R: np.ndarray, names: Sequence[str]) -> Majority:

@@ -10,6 +10,7 @@ import numpy as np
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs
+from distill.evaluation.majority import majority
 from distill.evaluation.predict import confusion
 from distill.evaluation.quality import Confusion
 
@@ -41,3 +42,9 @@ class Split:
             for d, domain in enumerate(self.domain_names)
             if (self.domains_R == d).any()
         }
+
+    def majority_rate(self) -> float | None:
+        """Share of the most frequent class: the accuracy of a model that always predicts it. None
+        for a split without labelled rows."""
+        labelled = self.labels_R[self.labels_R >= 0]
+        return majority(labelled, [""] * self.num_classes).share if labelled.size else None

@@ -1,4 +1,4 @@
-"""What ``distill frontier`` answers: the frontier under limits, and the student to take."""
+"""``distill frontier``: the frontier under limits, and the best student."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import RecordError
+from distill.report.keys import common, differing
 from distill.report.names import TEST, label, shown, shown_value
+from distill.report.terminal import grid
 from distill.search.choice import SIZE, best, within
 from distill.search.trials import Trial, frontier
 from distill.tracking.read import Record
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 def chosen(record: Record, limits: Mapping[str, float]) -> tuple[list[Trial], Trial]:
-    """The frontier of the trials within ``limits`` (metric → most), and the best among them.
+    """The frontier of the trials within ``limits`` (metric → largest value), and the best of it.
 
-    Raises RecordError where no student meets them, and says how near the nearest comes.
+    Raises RecordError where no student is within them; it names the smallest value there is.
     """
     allowed = within(record.trials, limits)
     members = frontier(allowed, record.goals)
@@ -36,40 +38,56 @@ def chosen(record: Record, limits: Mapping[str, float]) -> tuple[list[Trial], Tr
         least = shown(metric, nearest.metrics[metric])
         raise RecordError(
             f"no student of {record.experiment} has {label(metric)} ≤ {limit:g}: "
-            f"the least is {least} ({nearest.name})"
+            f"the smallest is {least} ({nearest.name})"
         )
     if not allowed:
         raise RecordError(
-            f"no student of {record.experiment} meets all limits at once: raise one, or search more"
+            f"no student of {record.experiment} meets all limits at once: raise one, or run more "
+            "trials"
         )
     needed = ", ".join(goal.metric for goal in record.goals)
     raise RecordError(f"no finished trial of {record.experiment} has logged all goals: {needed}")
 
 
-def render_frontier(record: Record, members: Sequence[Trial], top: Trial) -> Table:
-    """A rich table, smallest first; the best student marked, not by colour alone."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def render_frontier(record: Record, members: Sequence[Trial], top: Trial) -> Group:
+    """The frontier for the terminal, smallest first; the best student is marked."""
     metrics = [goal.metric for goal in record.goals]
     metrics += [m for m in (*TEST, SIZE) if m not in metrics]
-    metrics = [m for m in metrics if any(m in t.metrics for t in members)]
-    title = Text(f"{record.experiment}: frontier")
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for index, name in enumerate(["student", *map(label, metrics), *record.searched]):
-        table.add_column(Text(name), justify="right" if index else "left")
-    for trial in members:
-        cells = [f"★ {trial.name}" if trial is top else trial.name]
-        cells += [shown(m, trial.metrics.get(m)) for m in metrics]
-        cells += [shown_value(trial.values.get(key)) for key in record.searched]
-        # Text: a value in square brackets is no style.
-        table.add_row(*map(Text, cells), style="bold green" if trial is top else None)
-    return table
+    finished = sum(trial.status == "finished" for trial in record.trials)
+    title = f"{record.experiment}: frontier, {len(members)} of {finished} finished students"
+    notes = [f"{t.name}: {why}" for t in members if (why := record.below_majority(t))]
+    return frontier_table(title, members, top, metrics, record.searched, notes)
+
+
+def frontier_table(
+    title: str,
+    members: Sequence[Trial],
+    top: Trial | None,
+    metrics: Sequence[str],
+    keys: Sequence[str],
+    notes: Sequence[str] = (),
+) -> Group:
+    """A row per student: its metrics, and the ``keys`` in which the students differ.
+
+    Keys with one value in all rows are a line below the table.
+    """
+    shown_keys = differing(members, keys)
+    heads = ["student", *(label(m).replace(" (", "\n(") for m in metrics), *shown_keys]
+    rows = [
+        [trial.name]
+        + [shown(m, trial.metrics.get(m)) for m in metrics]
+        + [shown_value(trial.values.get(key)) for key in shown_keys]
+        for trial in members
+    ]
+    same = [f"{key} {shown_value(value)}" for key, value in common(members, keys).items()]
+    if same and len(members) > 1:
+        notes = [f"in all rows: {', '.join(same)}", *notes]
+    marked = next((i for i, trial in enumerate(members) if trial is top), None)
+    return grid(heads, rows, title, marked=marked, notes=notes)
 
 
 def copy_student(trial: Trial, out: str | Path) -> None:
-    """The trial's exported student into ``out``. Raises RecordError where its folder is gone."""
+    """Copy the trial's exported student to ``out``. RecordError where its folder is gone."""
     if not trial.student or not (Path(trial.student) / "model.safetensors").is_file():
         where = trial.student or "not recorded"
         raise RecordError(

@@ -1,4 +1,4 @@
-"""What a sweep leaves for its readers: its frontier as table, picture, page and winners."""
+"""Files of a sweep: its frontier as a table, a plot and a page, and the best under each size."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 from distill.report.axes import axis
 from distill.report.frontier_plots import frontier_png, heat_map_png
 from distill.report.heat import heat_grid
+from distill.report.keys import differing
 from distill.report.names import is_fraction, label, shown, shown_value
 from distill.report.plots import BLACK, BLUE, ORANGE, VERMILION
 from distill.report.table import Row
-from distill.search.choice import SIZE, best, plane, size_limits, within
+from distill.search.choice import SIZE, plane, winners
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Goal, Trial, frontier
 
@@ -22,7 +23,7 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )
-"""plotly.js writes styles and code of its own; the network stays shut."""
+"""plotly.js writes styles and code of its own; nothing may be fetched."""
 _CONFIG = {
     "displaylogo": False,
     "responsive": True,
@@ -67,7 +68,7 @@ def write_frontier(
 
 
 def _importance_markdown(trials: Sequence[Trial], goal: Goal, searched: Sequence[str]) -> str:
-    """How much each key matters, beside how far that can be trusted."""
+    """How much each key matters, and how reliable that is."""
     found = importance(trials, searched, goal.metric)
     if found.reason or found.r2 is None:
         return f"Not measured: {found.reason}.\n"
@@ -111,17 +112,17 @@ def winners_markdown(
 ) -> str:
     """The best trial under each limit of size, with its configuration; "" without sizes."""
     quality = goals[0]
-    head = ["at most", "trial", label(quality.metric), label(SIZE), *searched]
+    won_at = winners(trials, goals)
+    keys = differing(trials, searched)
+    head = ["at most", "trial", label(quality.metric), label(SIZE), *keys]
     lines = []
-    for limit in size_limits(trials):
-        won = best(within(trials, {SIZE: limit}), [quality, Goal(SIZE, "min")])
-        if won is not None:
-            cells = [f"{limit:g} MB", won.name]
-            cells += [shown(name, won.metrics.get(name)) for name in (quality.metric, SIZE)]
-            lines.append(cells + [shown_value(won.values.get(key)) for key in searched])
+    for limit, won in won_at:
+        cells = [f"{limit:g} MB", won.name]
+        cells += [shown(name, won.metrics.get(name)) for name in (quality.metric, SIZE)]
+        lines.append(cells + [shown_value(won.values.get(key)) for key in keys])
     if not lines:
         return ""
-    rules = ["---", "---", "---:", "---:"] + ["---:"] * len(searched)
+    rules = ["---", "---", "---:", "---:"] + ["---:"] * len(keys)
     return "".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
         for cells in [head, rules, *lines]

@@ -12,8 +12,10 @@ from distill.report.table import three_digits
 from distill.search.trials import Trial, Value
 
 MAX_VALUES = 7
-"""More distinct numbers than these are binned."""
-NUM_BINS = 5
+"""More distinct numbers than these are binned, and so are numbers drawn from a range."""
+MIN_BINS, MAX_BINS = 2, 5
+LOG_RATIO = 5
+"""Bins are even on a log scale where the largest value is so many times the smallest."""
 TEMPERATURE, ALPHA = "kd.temperature", "kd.alpha"
 
 
@@ -57,11 +59,19 @@ def _cells(values: Sequence[Value]) -> tuple[list[str], np.ndarray]:
         names = sorted({str(v) for v in values})
         return names, np.array([names.index(str(v)) for v in values], np.int64)
     distinct = sorted(set(numbers))
-    if len(distinct) <= MAX_VALUES:
+    if len(distinct) <= MAX_VALUES and not _are_drawn(distinct):
         labels = [f"{v:g}" for v in distinct]
         return labels, np.searchsorted(distinct, numbers)
+    if len(distinct) < 2:
+        return [f"{three_digits(v)}" for v in distinct], np.zeros(len(numbers), np.int64)
     low, high = distinct[0], distinct[-1]
-    is_wide = low > 0 and high / low >= 10  # such a key was searched on a log scale
-    edges = (np.geomspace if is_wide else np.linspace)(low, high, NUM_BINS + 1)
+    is_log = low > 0 and high / low >= LOG_RATIO
+    num_bins = min(max(int(len(numbers) ** 0.5), MIN_BINS), MAX_BINS)
+    edges = (np.geomspace if is_log else np.linspace)(low, high, num_bins + 1)
     labels = [f"{three_digits(a)} – {three_digits(b)}" for a, b in pairwise(edges.tolist())]
-    return labels, np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, NUM_BINS - 1)
+    return labels, np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, num_bins - 1)
+
+
+def _are_drawn(values: Sequence[float]) -> bool:
+    """Whether they come from a range (uniform, loguniform): values of a list have few digits."""
+    return any(float(f"{value:.3g}") != value for value in values)

@@ -1,4 +1,4 @@
-"""Metrics as a person reads them: their names, units, definitions and digits."""
+"""Metrics as people read them: names, units, definitions and digits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from distill.report.table import MISSING, count, percent, three_digits
 from distill.search.trials import Value
 
 MEANINGS = {
-    "eval.accuracy": "share of rows of the validation split whose largest logit is the label (of "
-    "language models: of tokens that are foretold); selection, schedules and sweeps read it",
+    "data.majority_rate": "share of the most frequent class of the test split: the accuracy of a "
+    "model that always predicts it",
+    "data.majority_rate.validation": "the same on the validation split",
+    "eval.accuracy": "share of rows of the validation split whose largest logit is the label "
+    "(language models: next-token accuracy); selection, schedules and sweeps use it",
     "test.accuracy": "the same on the test split, measured once for the exported weights of the "
     "trials on the frontier",
     "eval.perplexity": "exp of the mean cross-entropy of a token of the validation split, in nats; "
@@ -22,12 +25,12 @@ MEANINGS = {
     "eval.teacher_accuracy": "accuracy of the aggregated teachers on validation, at temperature 1",
     "eval.retention": "the student's accuracy over the aggregated teachers', on validation",
     "test.retention": "the same on test",
-    "fidelity.token_agreement": "share of test tokens where the student's likeliest next token is "
-    "that of the aggregated teachers",
+    "fidelity.token_agreement": "share of test tokens where the student's most likely next token "
+    "is that of the aggregated teachers",
     "fidelity.jsd": "mean Jensen-Shannon divergence from the aggregated teachers on test, in nats",
-    "test.exact_match": "share of answers to test prompts that are the reference",
-    "test.rouge_l": "mean ROUGE-L (F1 of the longest common subsequence) of these answers",
-    "student.tokens_per_s": "tokens written a second, one text at a time, on one CPU thread",
+    "test.exact_match": "share of texts generated for test prompts that equal the reference",
+    "test.rouge_l": "mean ROUGE-L (F1 of the longest common subsequence) of these texts",
+    "student.tokens_per_s": "tokens generated a second, one text at a time, on one CPU thread",
     "compression": "parameters of the largest teacher over parameters of the student",
     "student.params": "parameters, embeddings included",
     "student.size_mb": "exported float32 safetensors, MB = 10⁶ bytes",
@@ -35,11 +38,13 @@ MEANINGS = {
     "at most), batch 1, on one CPU thread",
     "student.gflops": "10⁹ floating-point operations of that forward; a multiply-add is 2",
     "router.confidence": "mean of the largest router probability, on test",
-    "router.accuracy": "share of test rows whose most probable expert is that of their own part",
-    "kd.temperature": "T: softens teachers and student in the soft loss",
+    "router.accuracy": "share of test rows that are routed to the expert of their own part of the "
+    "data",
+    "kd.temperature": "T: divides the logits of teachers and student in the soft loss",
     "kd.alpha": "α: weight of the soft target against the hard label",
     "loss": "training loss, mean over the steps since the last record",
-    "teacher.passes": "times that the teachers answered the whole training set",
+    "teacher.passes": "teacher forwards over rows: 1 where each teacher computed every row once, 0 "
+    "where all outputs came from the cache",
     "time.total_s": "seconds of the whole trial",
 }
 _SHOWN = {
@@ -63,7 +68,7 @@ _SHOWN = {
     "time.total_s": "time (s)",
 }
 TEST = ("test.perplexity", "test.accuracy")
-"""What is shown of the test split, as far as a task has it."""
+"""Metrics of the test split that tables show, if the task has them."""
 _FRACTIONS = re.compile(
     r"(^|\.)(accuracy|f1|retention|teacher_accuracy|token_agreement|exact_match|rouge_l)(\.|$)"
 )
@@ -75,7 +80,7 @@ def label(metric: str) -> str:
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether it is stored as 0.81 and read as 81 %."""
+    """Whether it is stored as 0.81 and shown as 81 %."""
     return bool(_FRACTIONS.search(metric))
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it adds selecting, sorting, copying and the hints on points.
+// The page is complete without this: it adds selection, sorting, copying and hints.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const tip = document.getElementById("tip");
@@ -99,6 +99,19 @@
       }
     });
   }
+
+  const boxes = all(".scrollbox");
+  function showMore() { // a shadow and a hint where columns are hidden to the right
+    for (const box of boxes) {
+      const inner = box.firstElementChild;
+      box.classList.toggle("more", inner.scrollWidth - inner.clientWidth - inner.scrollLeft > 2);
+      const hint = box.previousElementSibling?.querySelector(".hint");
+      if (hint) hint.hidden = inner.scrollWidth <= inner.clientWidth + 2;
+    }
+  }
+  for (const box of boxes) box.firstElementChild.addEventListener("scroll", showMore, { passive: true });
+  addEventListener("resize", showMore);
+  showMore();
 
   addEventListener("beforeprint", () => { for (const one of all("details")) one.open = true; });
   const first = document.querySelector(".configuration[data-first]");

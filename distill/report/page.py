@@ -56,19 +56,19 @@ def _head(record: Record) -> Markup:
     counts = {"finished": 0, "stopped": 0, "failed": 0}
     for trial in record.trials:
         counts[trial.status] += 1
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    ended = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     if record.num_running:
-        said += f", {record.num_running} not ended"
+        ended += f", {record.num_running} not ended"
     what = "sweep of" if record.is_sweep else "trainings:"
     notes = list(record.notes)
     if record.is_partial:
-        notes.append("not ended when this was written: what is here may still be beaten")
+        notes.append("not ended when this was written: better trials may follow")
     return join(
         [
             tag("h1", record.experiment),
             tag(
                 "p",
-                f"{what} {len(record.trials)} students ({said}), {record.started}",
+                f"{what} {len(record.trials)} students ({ended}), {record.started}",
                 class_="soft",
             ),
             (tag("p", note, class_="note") for note in notes),
@@ -93,16 +93,16 @@ def _facts(record: Record) -> Markup:
     room = NEAR * top.metrics[quality.metric] if is_share and top is not None else NEAR
     near = cheapest_near(record.trials, record.goals, room)
     if near is not None and near is not top and quality.metric.startswith("eval."):
-        student(f"Cheapest within 1 {'%' if is_share else 'point'} of it", near)
+        student(f"Cheapest within 1 {'%' if is_share else 'percentage point'} of it", near)
     if record.teacher_accuracy is not None:
         text = "aggregated, on validation"
         facts.append(("Teachers", shown("accuracy", record.teacher_accuracy), text))
     if "teacher.passes" in record.totals:
         passes = record.totals["teacher.passes"]
-        text = f"for {len(record.trials)} trials"
+        text = f"of the whole data set, for {len(record.trials)} trials"
         if "time.total_s" in record.totals:
-            text += f", {record.totals['time.total_s'] / 60:.0f} min in all"
-        facts.append(("Teacher passes", f"{passes:g}", text))
+            text += f", {record.totals['time.total_s'] / 60:.0f} min in total"
+        facts.append(("Teacher forwards", f"{passes:g} ×", text))
     return tag(
         "dl",
         (
@@ -137,8 +137,8 @@ def _frontier(record: Record) -> Markup:
     )
     hint = tag(
         "p",
-        "Choose a point for its configuration: click, or Tab and the arrow keys, then Enter. "
-        "Filled marks are measured on validation, by which a sweep chooses; hollow ones on test.",
+        "Select a point for its configuration: click, or Tab and the arrow keys, then Enter. "
+        "Filled marks are measured on validation, which a sweep selects by; hollow ones on test.",
         class_="soft screen",
     )
     chart = tag("div", choices if len(costs) > 1 else None, figures, legend(), hint)
@@ -161,6 +161,7 @@ def _configurations(record: Record) -> Markup:
 
 def _configuration(record: Record, trial: Trial, is_member: bool, is_first: bool) -> Markup:
     what = "on the frontier" if is_member else trial.status
+    below = record.below_majority(trial)
     metrics = [*(g.metric for g in record.goals), *TEST]
     figures = [
         (tag("dt", label(m)), tag("dd", shown(m, trial.metrics[m])))
@@ -171,6 +172,7 @@ def _configuration(record: Record, trial: Trial, is_member: bool, is_first: bool
         "article",
         tag("h3", f"★ {trial.name}" if is_member else trial.name),
         tag("p", trial.reason or what, class_="soft"),
+        tag("p", below, class_="note") if below else None,
         tag("dl", figures, class_="pairs") if figures else None,
         tag("pre", configuration_yaml(trial, record.shapes.get(trial.name, {})), tabindex=0),
         tag("button", "Copy", type="button", class_="copy"),

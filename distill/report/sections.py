@@ -1,4 +1,4 @@
-"""Sections of the page, one function each; None where an experiment has nothing to say."""
+"""Sections of the page, one function each; None where an experiment has no data for it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from distill.report.charts import bar, curve_style, curves_chart, key_line
 from distill.report.heat import heat_grid
+from distill.report.keys import common, differing
 from distill.report.markup import Markup, join, tag
-from distill.report.names import MEANINGS, label, shown
+from distill.report.names import MEANINGS, label, shown, shown_value
 from distill.report.table import Row
-from distill.report.tables import Cell, heat_table, metric_cell, table, value_cell
+from distill.report.tables import Cell, heat_table, metric_cell, scroll, table, value_cell
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier
 from distill.tracking.read import Record, row_of
@@ -20,67 +21,46 @@ METRICS = (
     *("student.gflops", "student.params", "compression", "time.total_s"),
 )
 MAX_BARS = 5
-"""Students of the frontier that the domains show."""
+"""Students that the section of domains shows."""
 
 
 def trials(record: Record) -> Markup:
-    """Every trial that has metrics; sorted by a click on a column's head."""
+    """Every trial that has metrics; a click on a column's head sorts."""
     members = {t.name for t in frontier(record.trials, record.goals)}
     some = [t for t in record.trials if t.status != "failed"]
     some.sort(key=lambda t: (t.name not in members, record.goals[0].cost(t.metrics)))
     known = {name for t in some for name in t.metrics}
     goals = [g.metric for g in record.goals if g.metric in known]
     rest = [m for m in METRICS if m in known and m not in goals]
+    keys = differing(some, record.searched)
     rows = []
     for trial in some:
         cells = [Cell(trial.status, is_text=True)]
         cells += [metric_cell(m, trial.metrics.get(m)) for m in goals]
-        cells += [value_cell(trial.values.get(k)) for k in record.searched]
+        cells += [value_cell(trial.values.get(k)) for k in keys]
         cells += [metric_cell(m, trial.metrics.get(m)) for m in rest]
-        rows.append((trial.name, cells))
-    head = ["trial", "status", *map(label, goals), *record.searched, *map(label, rest)]
+        rows.append((trial.name, [*cells, Cell(record.below_majority(trial), is_text=True)]))
+    head = ["trial", "status", *map(label, goals), *keys, *map(label, rest), "note"]
     names = [(t.name, t.name in members) for t in some]
-    caption = "All trials; ★ on the frontier; a column's head sorts"
-    return table(head, rows, caption, is_sortable=True, trials=names)
+    caption = "All trials; ★ on the frontier; a click on a column's head sorts"
+    whole = table(head, rows, caption, is_sortable=True, trials=names)
+    same = [f"{key} {shown_value(v)}" for key, v in common(some, record.searched).items()]
+    if not same or len(some) < 2:
+        return whole
+    return join([whole, tag("p", f"In all trials: {', '.join(same)}.", class_="soft")])
 
 
-def comparison(record: Record) -> Markup | None:
-    """Models on the test split."""
-    rows = [*record.rows, *student_rows(record)]
-    if not rows:
-        return None
-    if _are_language(rows):
-        return _language_comparison(rows)
-    has_domain = any(row.in_domain is not None for row in rows)
-    lines = []
-    for row in rows:
-        cells = [
-            Cell(row.role, is_text=True),
-            metric_cell("accuracy", row.accuracy),
-            metric_cell("f1", row.f1),
-            metric_cell("retention", row.retention),
-            metric_cell("student.params", row.params),
-            metric_cell("student.size_mb", row.size_mb),
-            metric_cell("student.latency_ms", row.latency_ms),
-        ]
-        if has_domain:
-            cells += [metric_cell("accuracy", v) for v in (row.in_domain, row.out_of_domain)]
-        lines.append((row.name, cells))
-    head = [
-        "model",
-        "role",
-        "accuracy",
-        "F1",
-        "retention",
-        "parameters",
-        "size (MB)",
-        "latency (ms)",
-    ]
-    caption = "On the test split: experts, mixes, baselines, and the students of the frontier"
-    domains = ["in-domain", "out-of-domain"] if has_domain else []
-    return table([*head, *domains], lines, caption, is_sortable=True)
-
-
+COLUMNS = {
+    "accuracy": ("accuracy", "accuracy"),
+    "F1": ("f1", "f1"),
+    "retention": ("retention", "retention"),
+    "in-domain": ("accuracy", "in_domain"),
+    "out-of-domain": ("accuracy", "out_of_domain"),
+    "parameters": ("student.params", "params"),
+    "size (MB)": ("student.size_mb", "size_mb"),
+    "latency (ms)": ("student.latency_ms", "latency_ms"),
+}
+"""Of classifiers: a metric, which names the format of the values, and the field of a row."""
 LANGUAGE_COLUMNS = {
     "perplexity": ("test.perplexity", "perplexity"),
     "next-token accuracy": ("test.accuracy", "accuracy"),
@@ -93,41 +73,48 @@ LANGUAGE_COLUMNS = {
     "latency (ms)": ("student.latency_ms", "latency_ms"),
     "tokens/s": ("student.tokens_per_s", "tokens_per_s"),
 }
-"""Of language models: a metric, which says how to write it, and the field of a row."""
+"""The same of language models."""
+
+
+def comparison(record: Record) -> Markup | None:
+    """Models on the test split: all that were tested, on the frontier or not."""
+    students = tested(record)
+    rows = [*record.rows, *(row_of(t.name, "student", t.metrics) for t in students)]
+    if not rows:
+        return None
+    columns = LANGUAGE_COLUMNS if _are_language(rows) else COLUMNS
+    members = {t.name for t in frontier(record.trials, record.goals)}
+    notes = [row.note for row in record.rows] + [record.below_majority(t) for t in students]
+    names = [("", False)] * len(record.rows) + [(t.name, t.name in members) for t in students]
+    lines = []
+    for row, note in zip(rows, notes, strict=True):
+        cells = [metric_cell(metric, getattr(row, field)) for metric, field in columns.values()]
+        cells = [Cell(row.role, is_text=True), *cells, Cell(note, is_text=True)]
+        lines.append((row.name, cells))
+    caption = (
+        "On the test split: teachers, ensembles (mix), baselines, students (★ on the frontier)"
+    )
+    head = ["model", "role", *columns, "note"]
+    return table(head, lines, caption, is_sortable=True, trials=names)
 
 
 def _are_language(rows: Sequence[Row]) -> bool:
     return any(row.perplexity is not None for row in rows)
 
 
-def _language_comparison(rows: Sequence[Row]) -> Markup:
-    columns = {
-        head: column
-        for head, column in LANGUAGE_COLUMNS.items()
-        if any(getattr(row, column[1]) is not None for row in rows)
-    }
-    lines = []
-    for row in rows:
-        cells = [metric_cell(metric, getattr(row, name)) for metric, name in columns.values()]
-        lines.append((row.name, [Cell(row.role, is_text=True), *cells]))
-    caption = "On the test split: teachers, mixes, baselines, and the students of the frontier"
-    return table(["model", "role", *columns], lines, caption, is_sortable=True)
-
-
-def student_rows(record: Record) -> list[Row]:
-    """The frontier on the test split, cheapest first."""
-    return [
-        row_of(t.name, "student", t.metrics)
-        for t in frontier(record.trials, record.goals)
-        if "test.accuracy" in t.metrics
-    ]
+def tested(record: Record) -> list[Trial]:
+    """Trials that were measured on the test split, cheapest first. A sweep tests its frontier."""
+    some = [t for t in record.trials if t.status == "finished" and "test.accuracy" in t.metrics]
+    return sorted(some, key=lambda t: [goal.cost(t.metrics) for goal in reversed(record.goals)])
 
 
 def heat_map(record: Record) -> Markup | None:
     grid = heat_grid(record.trials, record.goals[0].metric)
     if grid is None:
         return None
-    hint = "n counts the trials in a cell: a mean of few says little. Darker is better."
+    hint = "n: trials in a cell; a mean of few is uncertain. Darker is better."
+    if any(" – " in text for text in (*grid.x_labels, *grid.y_labels)):
+        hint += " A range of values is one cell: its edges are named."
     return join([heat_table(grid, record.goals[0]), tag("p", hint, class_="soft")])
 
 
@@ -135,7 +122,8 @@ def importances(record: Record) -> Markup | None:
     if not record.searched:
         return None
     metric = record.goals[0].metric
-    found = importance(record.trials, record.searched, metric)
+    finished = [t for t in record.trials if t.status == "finished"]
+    found = importance(record.trials, differing(finished, record.searched), metric)
     if found.reason or found.r2 is None:
         return tag("p", f"Not measured: {found.reason}.")
     most = max(max(mean, 0.0) for mean, _ in found.keys.values()) or 1.0
@@ -147,11 +135,9 @@ def importances(record: Record) -> Markup | None:
         ]
         for key, (mean, spread) in found.keys.items()
     )
-    trust = (
-        f"R² on trials that the model has not seen: {found.r2:.2f}, from {found.num_trials} trials."
-    )
+    trust = f"R² on held-out trials: {found.r2:.2f}, from {found.num_trials} trials."
     if found.r2 < HAS_NO_SKILL:
-        trust += " That is too low: take the bars for noise."
+        trust += " That is too low: the bars are noise."
     what = (
         f"By how much R² for {label(metric)} falls when a key's values are shuffled among held-out "
         "trials (mean ± standard deviation over folds; permutation importance of extremely "
@@ -161,7 +147,7 @@ def importances(record: Record) -> Markup | None:
 
 
 def curves(record: Record) -> Markup | None:
-    """The quality and the loss over steps; the frontier in colours and dashes."""
+    """Quality and loss over steps; the trials on the frontier in colours and dashes."""
     members = [t.name for t in frontier(record.trials, record.goals)]
     others = [t for t in record.trials if t.name not in members]
     by_name = {t.name: t for t in record.trials}
@@ -194,7 +180,11 @@ def _curve(trial: Trial, metric: str) -> list[tuple[int, float]]:
 def domains(record: Record) -> Markup | None:
     """Accuracy on test in each domain, a bar a model, from 0 to 100 %; of language models
     perplexity, from 0 to the largest."""
-    students = [row for row in student_rows(record) if row.per_domain]
+    some = tested(record)
+    if record.is_sweep:
+        members = frontier(record.trials, record.goals)
+        some = [trial for trial in some if trial in members]
+    students = [r for t in some if (r := row_of(t.name, "student", t.metrics)).per_domain]
     rows = [row for row in record.rows if row.per_domain] + _spread(students)
     names = list(dict.fromkeys(name for row in rows for name in row.per_domain))
     if not names:
@@ -208,7 +198,8 @@ def domains(record: Record) -> Markup | None:
     what = "Perplexity (lower is better)" if is_language else "Accuracy"
     hint = f"{what} on the test split. Bars start at 0."
     if len(students) > MAX_BARS:
-        hint += f" Of the frontier, {MAX_BARS} students from the smallest to the largest."
+        of = "students of the frontier" if record.is_sweep else "students"
+        hint += f" {MAX_BARS} of {len(students)} {of}, from the smallest to the largest."
     return join([tag("p", hint, class_="soft"), tag("div", groups, class_="domains")])
 
 
@@ -250,7 +241,7 @@ def failures(record: Record) -> Markup | None:
         "tr", (tag("th", n, scope="col", class_="text") for n in ("trial", "reason", "with"))
     )
     inner = tag("table", tag("thead", head), tag("tbody", rows))
-    return tag("div", inner, class_="scroll", tabindex=0, role="region", aria_label="Failures")
+    return scroll(inner, "Failed trials, their reasons and values")
 
 
 def environment(record: Record) -> Markup:

@@ -38,6 +38,10 @@ AS_DOMAIN = " (domain)"
 """Follows, in the metrics of an expert, the name of a domain that is one of these four."""
 
 
+MAJORITY = "data.majority_rate"
+"""Metric: share of the most frequent class of the test split; ``.validation``: of that split."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One model as measured on the test split."""

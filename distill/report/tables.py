@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.report.heat import Grid
+from distill.report.keys import differing
 from distill.report.markup import Markup, join, tag
 from distill.report.names import label, shown, shown_value
-from distill.search.choice import SIZE, best, size_limits, within
+from distill.report.terminal import EMPTY
+from distill.search.choice import SIZE, winners
 from distill.search.trials import Goal, Trial, Value
 
 NUM_SHADES = 6
@@ -18,7 +20,7 @@ MAX_PRINTED = 11
 
 @dataclass(frozen=True)
 class Cell:
-    """What is read, and the number by which it sorts."""
+    """The text shown, and the number by which the column sorts."""
 
     text: str
     number: float | None = None
@@ -43,8 +45,12 @@ def table(
 ) -> Markup:
     """A table that scrolls inside its own box. ``rows``: the name and the other cells.
 
-    ``trials``: for each row the trial it speaks of, and whether it is on the frontier.
+    A column without any value is left out. ``trials``: for each row its trial ("": none), and
+    whether that is on the frontier.
     """
+    kept = [i for i in range(len(head) - 1) if any(c[i].text not in EMPTY for _, c in rows)]
+    head = [head[0], *(head[i + 1] for i in kept)]
+    rows = [(name, [cells[i] for i in kept]) for name, cells in rows]
     texts = [any(c[i].is_text for _, c in rows) for i in range(len(head) - 1)]
     heads = (
         tag(
@@ -85,22 +91,26 @@ def table(
 
 
 def _style(is_text: bool, column: int) -> str | None:
-    """Columns that A4 has no room for stay off paper; frontier.csv has them."""
+    """Columns that do not fit on A4 are not printed; frontier.csv has them."""
     names = (["text"] if is_text else []) + (["screen"] if column >= MAX_PRINTED else [])
     return " ".join(names) or None
 
 
 def _breakable(name: str) -> Markup:
-    """A dotted key may go on in the next line after a dot or an underscore."""
+    """A dotted key may wrap after a dot or an underscore."""
     parts = re.split(r"(?<=[._])", name)
     return join([part if part == parts[-1] else join([part, Markup("<wbr/>")]) for part in parts])
 
 
 def scroll(inner: Markup, name: str, is_tall: bool = False) -> Markup:
-    """The name stands outside, where it does not scroll away."""
+    """A box that scrolls. Where columns are hidden to the right, a hint and a shadow show it.
+
+    The name is outside the box, where it does not scroll away.
+    """
     style = "scroll tall" if is_tall else "scroll"
     box = tag("div", inner, class_=style, tabindex=0, role="region", aria_label=name)
-    return join([tag("p", name, class_="soft caption"), box])
+    hint = tag("span", "More columns to the right: scroll →", class_="hint screen", hidden=True)
+    return join([tag("p", name, hint, class_="soft caption"), tag("div", box, class_="scrollbox")])
 
 
 def _sorting(cell: Cell) -> str | None:
@@ -114,18 +124,17 @@ def winners_table(
 ) -> Markup | None:
     """The best trial under each limit of size; None where no size is known."""
     quality = goals[0].metric
+    won_at = winners(trials, goals)
+    keys = differing(trials, searched)
     rows, names = [], []
-    for limit in size_limits(trials):
-        won = best(within(trials, {SIZE: limit}), [goals[0], Goal(SIZE, "min")])
-        if won is None:
-            continue
+    for limit, won in won_at:
         cells = [Cell(won.name, is_text=True)]
         cells += [metric_cell(m, won.metrics.get(m)) for m in (quality, SIZE)]
-        rows.append((f"{limit:g} MB", cells + [value_cell(won.values.get(k)) for k in searched]))
+        rows.append((f"{limit:g} MB", cells + [value_cell(won.values.get(k)) for k in keys]))
         names.append((won.name, False))
     if not rows:
         return None
-    head = ["at most", "trial", label(quality), label(SIZE), *searched]
+    head = ["at most", "trial", label(quality), label(SIZE), *keys]
     return table(
         head, rows, "The best student under each limit of size, and its configuration", trials=names
     )

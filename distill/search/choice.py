@@ -1,4 +1,4 @@
-"""The student to take: limits on size and latency, and the best of what is left."""
+"""The student to use: limits on size and latency, and the best within them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ SIZE = "student.size_mb"
 
 
 def within(trials: Sequence[Trial], limits: Mapping[str, float]) -> list[Trial]:
-    """Finished trials whose metrics lie at or below every limit; a missing metric is no pass."""
+    """Finished trials whose metrics lie at or below every limit; a trial without the metric
+    is left out."""
     return [
         trial
         for trial in trials
@@ -30,7 +31,7 @@ def best(trials: Sequence[Trial], goals: Sequence[Goal]) -> Trial | None:
 
 
 def plane(goals: Sequence[Goal], metric: str = "") -> tuple[Goal, Goal]:
-    """The two goals a plot has room for: the quality, and ``metric`` (else the first cost)."""
+    """The two goals of a plot: the quality, and ``metric`` (else the first cost)."""
     quality, *costs = goals
     if metric:
         return quality, next((g for g in costs if g.metric == metric), Goal(metric, "min"))
@@ -56,3 +57,13 @@ def size_limits(trials: Sequence[Trial]) -> list[float]:
         return []
     last = next((i for i, step in enumerate(steps) if step >= max(sizes)), len(steps) - 1)
     return [step for step in steps[: last + 1] if step >= min(sizes)]
+
+
+def winners(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[tuple[float, Trial]]:
+    """Under each of :func:`size_limits` (MB) the best trial; of equals the smallest."""
+    found = []
+    for limit in size_limits(trials):
+        won = best(within(trials, {SIZE: limit}), [goals[0], Goal(SIZE, "min")])
+        if won is not None:
+            found.append((limit, won))
+    return found

@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
-from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, Role, Row
+from distill.evaluation.majority import below_majority
+from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
 from distill.search.trials import Goal, Status, Trial, Value, default_goals
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
@@ -70,6 +71,19 @@ class Record:
     def teacher_accuracy(self) -> float | None:
         known = [t.metrics["eval.teacher_accuracy"] for t in self.trials if _has_teacher(t)]
         return max(known, default=None)
+
+    def below_majority(self, trial: Trial) -> str:
+        """ "" for a student that is better than the most frequent class; else what it is below.
+
+        Measured on the test split, on validation where the trial was not tested. "" also where
+        MLflow has no share of the most frequent class: runs before 0.2, language models.
+        """
+        for split, metric in (("test", MAJORITY), ("eval", f"{MAJORITY}.validation")):
+            accuracy = trial.metrics.get(f"{split}.accuracy")
+            share = trial.metrics.get(metric, self.totals.get(metric))
+            if accuracy is not None and share is not None:
+                return below_majority(accuracy, share)
+        return ""
 
 
 def read_experiment(

@@ -7,6 +7,7 @@ from typing import Any
 from distill.config import Tracking
 from distill.tracking.store import sqlite_path
 
+DEFAULT_EXPERIMENT = "distill"
 ENDED = "distill.ended"
 """Tag that says why a run ended."""
 logger = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ def start_run(client: Any, uri: str, tracking: Tracking, output: Path) -> Any:
     """A new run, with MLflow's usual tags: user, source, git commit."""
     from mlflow.tracking.context.registry import resolve_tags
 
-    experiment_id = _experiment(client, uri, tracking.experiment or "distill")
+    experiment_id = _experiment(client, uri, tracking.experiment or DEFAULT_EXPERIMENT)
     run_name = tracking.run_name or output.absolute().name
     return client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
 

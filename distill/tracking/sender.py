@@ -9,6 +9,7 @@ from distill.tracking.model import log_model, register_model
 from distill.tracking.outbox import Record
 from distill.tracking.runs import ENDED
 from distill.tracking.values import cut, masked, safe_name, written_tag
+from distill.tracking.view import NOTE
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
@@ -34,6 +35,11 @@ class Sender:
             self._send_metrics(self.run_id, record["rows"])
         elif kind == "tags":
             self._send_tags(self.run_id, record["values"])
+        elif kind == "experiment":
+            self._send_experiment(record["new"], record["values"])
+        elif kind == "note":
+            if NOTE not in self.client.get_run(self.run_id).data.tags:
+                self._send_tags(self.run_id, {NOTE: record["text"]})
         elif kind == "dataset":
             self._send_dataset(record)
         elif kind == "artifact":
@@ -87,6 +93,12 @@ class Sender:
         tags = [RunTag(safe_name(k), cut(masked(v), MAX_TAG_CHARS)) for k, v in values.items()]
         for start in range(0, len(tags), PARAMS_PER_BATCH):
             self.client.log_batch(run_id, tags=tags[start : start + PARAMS_PER_BATCH])
+
+    def _send_experiment(self, new: Mapping[str, str], values: Mapping[str, str]) -> None:
+        """Tags of the experiment: ``new`` where there is none of that name, ``values`` always."""
+        there = self.client.get_experiment(self.experiment_id).tags
+        for key, value in ({k: v for k, v in new.items() if k not in there} | dict(values)).items():
+            self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def _send_dataset(self, record: Record) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

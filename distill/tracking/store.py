@@ -5,7 +5,10 @@ import logging
 import os
 import re
 import shlex
+import shutil
+import socket
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +16,17 @@ from typing import Any
 
 from distill.config import Tracking
 from distill.errors import UnreachableError
-from distill.tracking.values import cut, masked
+from distill.tracking.values import cut, masked, without_user
+from distill.tracking.view import compare_link, runs_link
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 CHECK_S = 10.0
 """Longest wait for a server in :func:`check_reachable`."""
 
+HOST = "127.0.0.1"
+FIRST_PORT = 5000
+PORTS = 100
+"""How many ports are tried."""
 _SQLITE = "sqlite:///"
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 # MLflow's own 7 retries with back-off hold the driver for minutes; the outbox retries anyway.
@@ -56,11 +64,45 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(path).absolute() if path and path != ":memory:" else None
 
 
-def open_command(uri: str) -> str:
-    """The line that opens the UI, or the address of a server that already serves one."""
+def open_command(uri: str, experiment_id: str = "", port: int | None = None) -> str:
+    """How to open MLflow, a line each: the command that starts a server for a database, then the
+    links to the experiment's runs, as a table and as charts.
+
+    ``port``: of the server to start; None: the first free one from FIRST_PORT.
+    """
+    lines = []
     if uri.startswith(("http://", "https://")):
-        return masked(uri)
-    return f"mlflow ui --backend-store-uri {shlex.quote(masked(uri))} --host 127.0.0.1"
+        server = without_user(uri).rstrip("/")
+    else:
+        port = free_port() if port is None else port
+        server = f"http://{HOST}:{port}"
+        store = shlex.quote(masked(uri))
+        lines = [f"{_mlflow()} server --backend-store-uri {store} --host {HOST} --port {port}"]
+    if not experiment_id:
+        return "\n".join([*lines, server])
+    return "\n".join(
+        [*lines, runs_link(server, experiment_id), compare_link(server, experiment_id)]
+    )
+
+
+def _mlflow() -> str:
+    """The command ``mlflow`` of this environment, whether or not it is active."""
+    found = shutil.which("mlflow")
+    own = Path(sys.executable).with_name("mlflow")
+    if found is not None and (Path(found).samefile(own) if own.exists() else True):
+        return "mlflow"
+    return shlex.quote(str(own)) if own.exists() else f"{shlex.quote(sys.executable)} -m mlflow"
+
+
+def free_port(first: int = FIRST_PORT) -> int:
+    """The first port of this machine, from ``first``, on which nothing listens."""
+    for port in range(first, first + PORTS):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                listener.bind((HOST, port))
+                return port
+    return first
 
 
 def reason_of(error: BaseException) -> str:

@@ -8,13 +8,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from distill.config import Tracking
+from distill.config import Experiment, Tracking
 from distill.errors import Interrupted, UnreachableError
 from distill.tracking.outbox import Outbox
-from distill.tracking.runs import resume_run, start_run
+from distill.tracking.runs import DEFAULT_EXPERIMENT, resume_run, start_run
 from distill.tracking.sender import Sender
 from distill.tracking.store import import_mlflow, open_command, reason_of, resolve_uri
 from distill.tracking.values import flatten, masked
+from distill.tracking.view import (
+    KIND,
+    NOTE,
+    VIEW_TAG,
+    child_note,
+    experiment_note,
+    run_note,
+    view_state,
+)
 
 MAX_DIGEST_CHARS = 36
 logger = logging.getLogger(__name__)
@@ -44,7 +53,8 @@ class Tracker:
 
     @property
     def open_command(self) -> str:
-        return open_command(self.uri)
+        """The command that starts MLflow's server, and the links to the runs, a line each."""
+        return open_command(self.uri, self.experiment_id)
 
     def __enter__(self) -> "Tracker":
         self.output.mkdir(parents=True, exist_ok=True)
@@ -83,6 +93,19 @@ class Tracker:
                 self.num_kept,
                 self._outbox.path,
             )
+
+    def describe(self, experiment: Experiment) -> None:
+        """Notes on the experiment and the run, and the columns and charts that MLflow opens with.
+
+        A note that is there already is kept: a person may have edited it.
+        """
+        name = self.tracking.experiment or DEFAULT_EXPERIMENT
+        is_language_model = experiment.is_language_model
+        notes = KIND | {NOTE: masked(experiment_note(name, is_language_model))}
+        view = {VIEW_TAG: view_state(is_language_model)}
+        self._outbox.post({"kind": "experiment", "new": notes, "values": view})
+        note = masked(run_note(experiment, str(self.output)))
+        self._outbox.post({"kind": "note", "text": note})
 
     def params(self, values: Mapping[str, Any]) -> None:
         """A configuration, nested or flat. A value that differs on resuming becomes a tag."""
@@ -140,13 +163,16 @@ class Tracker:
 
         ``step``: of ``metrics``. MLflow shows the value with the highest step.
         """
+        flat = flatten(params)
+        note = child_note(str((tags or {}).get("role", "")), flat)
+        all_tags = {NOTE: note} | dict(tags or {}) if note else dict(tags or {})
         return self._outbox.post(
             {
                 "kind": "child",
                 "name": name,
-                "params": flatten(params),
+                "params": flat,
                 "rows": _rows([*history, {"step": step, "time": None, "metrics": metrics}]),
-                "tags": {k: str(v) for k, v in (tags or {}).items()},
+                "tags": {k: str(v) for k, v in all_tags.items()},
                 "status": status,
             }
         )

@@ -37,6 +37,11 @@ def masked(text: str) -> str:
     return _KNOWN_TOKENS.sub(MASK, text)
 
 
+def without_user(uri: str) -> str:
+    """``uri`` without ``user:password@``, masked: a link that can be opened."""
+    return masked(_USER_IN_URI.sub("", uri))
+
+
 def is_secret_name(key: str) -> bool:
     """Whether a dotted key names a secret: ``api_key``, ``s3.token``; not ``tokenizer``, nor a
     label in a map of labels (``teachers.0.labels.secret``)."""

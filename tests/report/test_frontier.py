@@ -66,7 +66,10 @@ def test_no_trial_under_a_limit_beats_its_winner(record, written):
 def test_hostile_values_stay_text(tmp_path):
     hostile = "</script><script>alert(1)</script>|x"
     metrics = {"eval.accuracy": 0.8, "student.size_mb": 1.0}
-    trials = [Trial("a", "finished", {"objective.type": hostile}, metrics)]
+    trials = [
+        Trial(name, "finished", {"objective.type": value}, metrics)
+        for name, value in (("a", hostile), ("b", "jsd"))
+    ]
     write_frontier(tmp_path, trials, GOALS, ["objective.type"])
     page = (tmp_path / "frontier.html").read_text()
     assert "<script>alert(1)" not in page
@@ -110,7 +113,7 @@ def test_frontier_names_and_copies_the_best_under_limits(store_uri, record, stud
 
 def test_frontier_refuses_with_one_message(store_uri, demo, tmp_path):
     cases = {
-        ("--max-mb", "0.01"): "no student of sentiment has size (MB) ≤ 0.01: the least is",
+        ("--max-mb", "0.01"): "no student of sentiment has size (MB) ≤ 0.01: the smallest is",
         ("--max-mb", "9", "--out", str(tmp_path / "s")): "student is gone",
     }
     for options, message in cases.items():

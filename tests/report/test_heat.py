@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.report.heat import NUM_BINS, heat_grid
+from distill.report.heat import MAX_BINS, MIN_BINS, heat_grid
 from distill.search.trials import Trial
 
 
@@ -45,4 +45,24 @@ def test_continuous_values_are_binned_and_none_is_lost(points):
         total = np.nansum(grid.mean_YX * grid.count_YX)
         np.testing.assert_allclose(total, sum(a for _, a in points))
         if len({t for t, _ in points}) > 7:
-            assert len(grid.x_labels) == NUM_BINS
+            assert MIN_BINS < len(grid.x_labels) <= MAX_BINS
+
+
+def test_few_values_from_a_range_are_binned_and_the_edges_named():
+    drawn = [1.0183, 2.2471, 4.0952, 9.1306]
+    grid = heat_grid(
+        [trial(t, a, 0.5) for t, a in zip(drawn, (0.3, 0.6) * 2, strict=True)], "eval.accuracy"
+    )
+    assert grid is not None
+    assert grid.x_labels == ["1.02 – 3.05", "3.05 – 9.13"]  # even on a log scale
+    assert grid.y_labels == ["0.3", "0.6"]  # a list of values stays one
+    assert grid.count_YX.tolist() == [[1, 1], [1, 1]]
+
+
+def test_a_narrow_range_has_even_bins():
+    drawn = [0.1234, 0.2345, 0.4321, 0.5234]
+    grid = heat_grid(
+        [trial(t, a, 0.5) for t, a in zip((1, 2) * 2, drawn, strict=True)], "eval.accuracy"
+    )
+    assert grid is not None
+    assert grid.y_labels == ["0.123 – 0.323", "0.323 – 0.523"]
