@@ -12,6 +12,7 @@ import typer
 from distill.cli.checking import check, preview, schema
 from distill.cli.evaluation import evaluate
 from distill.cli.exporting import export
+from distill.cli.predicting import predict
 from distill.cli.reporting import frontier, report
 from distill.cli.training import experts, sweep, train
 
@@ -31,6 +32,7 @@ for command in (
     preview,
     experts,
     evaluate,
+    predict,
     export,
     report,
     frontier,
