@@ -375,6 +375,8 @@ class Classifier:
         trained = reading.max_length if reading else min(positions, LONGEST)
         self.max_length = max_length or trained
         self.cut = reading.cut if reading else "head"
+        self.is_pair = reading is not None and reading.is_pair
+        self.can_pad = self._tokenizer.pad_token_id is not None
         if self.max_length > positions:
             raise ConfigError(
                 f"--max-length {self.max_length} is longer than the {positions} positions of "
@@ -382,9 +384,17 @@ class Classifier:
             )
 
     def probs(
-        self, rows: Any, batch_size: int = BATCH, report: Callable[[int], None] = lambda done: None
+        self,
+        rows: Any,
+        batch_size: int = BATCH,
+        report: Callable[[int], None] = lambda done: None,
+        forward: Callable[[dict[str, torch.Tensor]], np.ndarray] | None = None,
     ) -> np.ndarray:
-        """float64 [R, C] of texts (text, pair or None), or of features float32 [R, D]."""
+        """float64 [R, C] of texts (text, pair or None), or of features float32 [R, D].
+
+        ``forward``: logits [B, C] of what :meth:`inputs` gives, of the same model in another form;
+        None: the model itself.
+        """
         order = np.arange(len(rows))
         if self._tokenizer is not None:  # rows of like length share a batch: less padding
             sizes = [len(text) + len(pair or "") for text, pair in rows]
@@ -392,7 +402,8 @@ class Classifier:
         found = np.empty((len(rows), len(self.model.config.id2label)), np.float64)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            found[places] = self._probs(self.inputs(rows, places))
+            logits_BC = (forward or self.logits)(self.inputs(rows, places))
+            found[places] = softmax(logits_BC.astype(np.float64))
             report(start + len(places))
         return found
 
@@ -416,9 +427,15 @@ class Classifier:
         return {name: torch.from_numpy(values) for name, values in inputs.items()}
 
     @torch.inference_mode()
-    def _probs(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    def logits(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+        """float32 [B, C]."""
         on_device = {name: values.to(self.model.device) for name, values in inputs.items()}
-        return self.model(**on_device).logits.double().softmax(-1).cpu().numpy()
+        return self.model(**on_device).logits.float().cpu().numpy()
+
+
+def softmax(logits_BC: np.ndarray) -> np.ndarray:
+    odds_BC = np.exp(logits_BC - logits_BC.max(1, keepdims=True))
+    return odds_BC / odds_BC.sum(1, keepdims=True)
 
 
 # ---- language models -----------------------------------------------------------------------------
