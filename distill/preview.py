@@ -13,7 +13,8 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill import check, check_language
+from distill import check_language
+from distill.check import tokenizer_folder
 from distill.check_inputs import check_kind, read_info, space_of
 from distill.check_labels import read_data, teacher_outputs
 from distill.config import SPLITS, Experiment
@@ -117,8 +118,8 @@ def _corpus(experiment: Experiment) -> Corpus:
 @contextmanager
 def _tokenizer(experiment: Experiment, corpus: Corpus) -> Iterator[Any]:
     """The student's; one that a run would retrain is trained here too, on the same texts."""
-    ring = check_language if experiment.is_language_model else check
-    folder = ring.tokenizer_folder(experiment)
+    find = check_language.tokenizer_folder if experiment.is_language_model else tokenizer_folder
+    folder = find(experiment)
     if experiment.student.vocab_size is None:
         yield load_tokenizer(folder)
         return

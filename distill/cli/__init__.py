@@ -13,6 +13,7 @@ import typer
 from distill.cli.checking import check, preview, schema
 from distill.cli.evaluation import evaluate
 from distill.cli.exporting import export
+from distill.cli.predicting import predict
 from distill.cli.reporting import frontier, report
 from distill.cli.starting import init, version
 from distill.cli.training import experts, sweep, train
@@ -42,6 +43,7 @@ for command in (
     preview,
     experts,
     evaluate,
+    predict,
     export,
     report,
     frontier,

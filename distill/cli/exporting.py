@@ -3,24 +3,100 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distill.cli.options import AsJson
-from distill.cli.output import errors, print_json, say
+from distill.cli.output import errors, near, print_json, say, show
+
+if TYPE_CHECKING:
+    from distill.student.onnx import Exported
+
+FORMATS = ("hf", "onnx")
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder (the output of train).")],
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder, a sweep's trial, or an exported student.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the student into.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format", help="hf: the Hugging Face folder. onnx: a classifier as an ONNX file."
+        ),
+    ] = "hf",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="onnx: also a file with weights of 8 bits.")
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="onnx: labelled rows that check the file; default: the run's test split.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a run's student, as exported at its best evaluation, into another folder."""
+    """Write a run's student, as exported at its best evaluation, into another folder."""
     with errors(as_json):
-        from distill.student.export import copy_export
+        from distill.report.progress import Progress
 
-        copy_export(run / "student", out)
-        say(f"student   {out}")
+        with Progress() as progress:
+            written = export_student(run, out, kind, int8, data, progress)
+        if written is not None:
+            show(render(written))
+        say(f"student   {near(out.absolute())}")
         if as_json:
-            print_json({"student": str(out)})
+            print_json({"student": str(out), "models": _models(written)})
+
+
+def export_student(
+    run: Path, out: Path, kind: str, int8: bool, data: str | None, listener: Any
+) -> Exported | None:
+    """What an ONNX export measured; None for a copy of the Hugging Face folder."""
+    from distill.errors import ConfigError
+    from distill.student.export import copy_export
+    from distill.student.locate import locate
+
+    if kind not in FORMATS:
+        raise ConfigError(f"--format {kind}: use one of {', '.join(FORMATS)}")
+    if kind == "onnx":
+        from distill.student.onnx import export_onnx
+
+        return export_onnx(locate(run), out, int8, data, listener)
+    for option, is_given in (("--int8", int8), ("--data", data is not None)):
+        if is_given:
+            raise ConfigError(f"{option} goes with --format onnx: add it, or remove {option}")
+    copy_export(locate(run).folder, out)
+    return None
+
+
+def render(exported: Exported) -> Any:
+    """Quality, size and latency of each file compared with the float model's."""
+    from distill.report.table import percent, three_digits
+    from distill.report.terminal import grid
+
+    heads = ("model", "accuracy", "agreement", "MB", "CPU ms")
+    rows = [
+        (
+            row.file,
+            percent(row.accuracy),
+            percent(row.agreement),
+            three_digits(row.size_mb),
+            three_digits(row.latency_ms),
+        )
+        for row in exported.rows
+    ]
+    notes = (
+        f"agreement: test rows ({exported.num_rows:,}) with the label of the float model in torch",
+        f"CPU ms: median of {exported.sequence} on one CPU thread",
+    )
+    return grid(heads, rows, f"{exported.folder}: the student as ONNX", notes=notes)
+
+
+def _models(exported: Exported | None) -> list[dict[str, object]]:
+    from dataclasses import asdict
+
+    return [] if exported is None else [asdict(row) for row in exported.rows]

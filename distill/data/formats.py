@@ -204,6 +204,12 @@ def read_json(
             first_row += len(block)
 
 
+def json_objects(filesystem: pafs.FileSystem, path: str, uri: str) -> list[dict[str, Any]]:
+    """Every row of a JSON file as it is, all fields kept."""
+    with _text(filesystem, path) as stream:
+        return list(_json_rows(stream, uri))
+
+
 def parquet_header(filesystem: pafs.FileSystem, path: str, uri: str, columns: Columns) -> Header:
     with filesystem.open_input_file(path) as stream:
         return _schema_header(parquet.read_schema(stream))

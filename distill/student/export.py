@@ -112,7 +112,7 @@ def export(
     that is not a model's.
     """
     out = Path(out)
-    _refuse_other_files(out)
+    refuse_other_files(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a crash
     partial.mkdir(parents=True)
@@ -143,7 +143,7 @@ def export(
         _sync(file)  # or a power cut could leave the new name on empty files
     _sync(partial)
 
-    _swap_in(partial, out)
+    swap_in(partial, out)
 
 
 def _end_with_answers(model: Any, tokenizer: Any, turn_ends: Sequence[int]) -> None:
@@ -164,7 +164,7 @@ def export_adapter(model: Any, out: str | Path) -> None:
     for file in partial.iterdir():
         _sync(file)
     _sync(partial)
-    _swap_in(partial, out)
+    swap_in(partial, out)
 
 
 def copy_export(source: str | Path, out: str | Path) -> None:
@@ -174,19 +174,21 @@ def copy_export(source: str | Path, out: str | Path) -> None:
         raise RunFolderError(
             f"{source} holds no exported student: give the output folder of a finished train"
         )
-    _refuse_other_files(out)
+    refuse_other_files(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
-    _swap_in(partial, out)
+    swap_in(partial, out)
 
 
-def _refuse_other_files(out: Path) -> None:
+def refuse_other_files(out: Path) -> None:
+    """RunFolderError for a folder that holds something else, which would be replaced."""
     if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
         raise RunFolderError(f"{out} holds other files than an exported model: use another folder")
 
 
-def _swap_in(partial: Path, out: Path) -> None:
+def swap_in(partial: Path, out: Path) -> None:
+    """Rename a finished folder to ``out``, and only then delete what was there."""
     previous = out.with_name(f".{out.name}.previous")
     shutil.rmtree(previous, ignore_errors=True)
     if out.exists():

@@ -134,7 +134,7 @@ def test_distill_train_takes_fitted_objects(
     raw = settings(tmp_path)
     raw["trainer"] |= {"epochs": 10, "checkpoint_every": 1000}
     outcome = distill.train(raw, teachers=forests)
-    table = {row.name: row for row in outcome.rows}
+    table = {row.name: row for row in outcome.table}
     assert list(table) == ["forest", "extra", "uniform mean", "alone", "student"]
     points, label, split = rows()
     tested = points[split == "test"].astype(np.float32)
@@ -145,12 +145,12 @@ def test_distill_train_takes_fitted_objects(
     student = table["student"]
     assert student.accuracy is not None and student.accuracy > 0.85
     assert "compression" not in outcome.metrics and "test.retention" in outcome.metrics
-    again = measured(outcome.student, tmp_path / "rings.parquet", split_column="")
+    again = measured(outcome.paths.student, tmp_path / "rings.parquet", split_column="")
     assert again["test.rows"] == NUM_ROWS and again["student.params"] == student.params
     pickled = tmp_path / "forest.pkl"
     pickled.write_bytes(pickle.dumps(forests["forest"]))
     request = Request(
-        outcome.student,
+        outcome.paths.student,
         Source(str(tmp_path / "rings.parquet"), split_column=""),
         (str(pickled),),
         allow_pickle=True,
@@ -167,7 +167,7 @@ def test_distill_train_takes_fitted_objects(
     assert {"test.accuracy", "test.ece", "teacher.test.accuracy", "fidelity.any"} <= {*compared}
     assert {n: shared[n] for n in compared} == pytest.approx({n: beside[n] for n in compared})
     with pytest.raises(ConfigError, match="reads features: leave it out"):
-        measured(outcome.student, tmp_path / "rings.parquet", text_column="width")
+        measured(outcome.paths.student, tmp_path / "rings.parquet", text_column="width")
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
@@ -179,7 +179,7 @@ def test_distill_train_takes_fitted_objects(
     best = tmp_path / "run/fit/best.safetensors"
     before = best.stat().st_mtime_ns
     repeated = distill.train(raw, teachers=forests)
-    assert [row.accuracy for row in repeated.rows] == [row.accuracy for row in outcome.rows]
+    assert [row.accuracy for row in repeated.table] == [row.accuracy for row in outcome.table]
     assert best.stat().st_mtime_ns == before
 
 

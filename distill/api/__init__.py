@@ -1,0 +1,338 @@
+"""distill from Python: what the command line does, with data and teachers that are objects.
+
+Every function takes what its command takes; results are the typed objects of
+:mod:`distill.api.results`. Errors are those of :mod:`distill.errors`: InputError for anything that
+cannot be used, Interrupted on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.api.configuration import Config, Overrides, experiment_of, override_strings
+from distill.api.results import (
+    CheckResult,
+    EvaluateResult,
+    ExportResult,
+    FrontierResult,
+    PredictResult,
+    PreviewResult,
+    ReportResult,
+    SweepResult,
+    TrainPaths,
+    TrainResult,
+)
+from distill.errors import ConfigError
+
+__all__ = [
+    "CheckResult",
+    "EvaluateResult",
+    "ExportResult",
+    "FrontierResult",
+    "PredictResult",
+    "PreviewResult",
+    "ReportResult",
+    "SweepResult",
+    "TrainPaths",
+    "TrainResult",
+    "check",
+    "evaluate",
+    "experiment_of",
+    "experts",
+    "export",
+    "frontier",
+    "predict",
+    "preview",
+    "report",
+    "sweep",
+    "train",
+]
+
+
+def train(
+    config: Config,
+    teachers: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    overrides: Overrides = None,
+) -> TrainResult:
+    """``distill train``: trains, tests and exports a student; the same call resumes.
+
+    ``config``: a YAML file, its content, or an Experiment.
+
+    ``teachers``: objects by name, after those that the configuration names: ``(model, tokenizer)``
+    of transformers, a torch module of features with an attribute ``classes``, an object with
+    ``predict_proba`` and ``classes_``, or a path. A dict has other keys of a teacher as well:
+    ``{"model": (model, tokenizer), "labels": {"LABEL_0": "no"}}``. They are kept in the data cache
+    under their fingerprint and served like folders, each by a Ray actor of its own; another model
+    (a refitted one) makes another experiment. An object may be a pickle; a path of one needs
+    ``allow_pickle``.
+
+    ``data`` replaces ``data.path``: a path, a pandas, pyarrow or ``datasets`` table, a dict of
+    columns, or a dict of tables by split (a DatasetDict).
+
+    ``overrides``: ``{"kd.temperature": 4}`` or ``["kd.temperature=4"]``.
+    """
+    from distill import pipeline
+    from distill.report.progress import Progress
+
+    experiment = experiment_of(config, teachers, overrides, data)
+    with Progress() as progress:
+        outcome = pipeline.train(experiment, progress)
+    return TrainResult(
+        tuple(outcome.rows),
+        outcome.metrics,
+        TrainPaths(Path(experiment.output).absolute(), outcome.student, outcome.report),
+        outcome.histories,
+        outcome.open_command,
+    )
+
+
+def sweep(
+    config: Config,
+    teachers: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    overrides: Overrides = None,
+) -> SweepResult:
+    """``distill sweep``: searches the keys of ``search.space`` with one set of teachers.
+
+    Arguments as those of :func:`train`; the same call resumes.
+    """
+    from distill.report.progress import Progress
+    from distill.search.sweep import sweep as run_sweep
+
+    experiment = experiment_of(config, teachers, overrides, data, "-sweep")
+    with Progress() as progress:
+        outcome = run_sweep(experiment, progress)
+    return SweepResult(
+        tuple(outcome.trials),
+        tuple(outcome.best),
+        outcome.champion,
+        tuple(outcome.rows),
+        outcome.metrics,
+        outcome.report,
+        outcome.open_command,
+    )
+
+
+def experts(config: Config, *, data: Any = None, overrides: Overrides = None) -> dict[str, Path]:
+    """``distill experts``: trains the experts and the router alone; their folders by name."""
+    from distill import pipeline
+    from distill.report.progress import Progress
+
+    experiment = experiment_of(config, None, overrides, data)
+    if experiment.experts is None:
+        raise ConfigError("the configuration has no section experts: there is nothing to train")
+    with Progress() as progress:
+        return pipeline.train_experts(experiment, progress)
+
+
+def check(
+    config: Config,
+    teachers: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    overrides: Overrides = None,
+) -> CheckResult:
+    """``distill check``: everything that can be known before a process starts, as the plan.
+
+    Arguments as those of :func:`train`. Raises InputError that names the key, the value and the way
+    out.
+    """
+    from distill.check import about
+    from distill.check import check as check_experiment
+    from distill.cluster import check_address
+    from distill.tracking import check_reachable
+
+    experiment = experiment_of(config, teachers, overrides, data)
+    check_reachable(experiment.tracking)
+    check_address(experiment.cluster)
+    plan = check_experiment(experiment)
+    lines = tuple((line.part, line.what, line.size) for line in plan.lines)
+    return CheckResult(lines, about(plan.corpus), experiment.output)
+
+
+def preview(
+    config: Config,
+    split: str = "train",
+    rows: int = 3,
+    teachers: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    overrides: Overrides = None,
+) -> PreviewResult:
+    """``distill preview``: the first rows of a split as the student reads them."""
+    from distill.preview import preview as preview_rows
+
+    found = preview_rows(experiment_of(config, teachers, overrides, data), split, rows)
+    return PreviewResult(tuple(found.shown), found.num_masked)
+
+
+def evaluate(
+    student: str | Path | TrainResult | SweepResult,
+    data: Any,
+    *,
+    teachers: Sequence[str | Path] = (),
+    teacher_labels: Sequence[Mapping[str, str]] = (),
+    overrides: Overrides = None,
+    attacks: bool = False,
+    fail_if: Sequence[str] = (),
+    out: str | Path | None = None,
+    allow_pickle: bool = False,
+    max_length: int | None = None,
+    **columns: str | None,
+) -> EvaluateResult:
+    """``distill evaluate``: quality, latency, robustness and fidelity on labelled rows.
+
+    ``student``: a run's folder, an exported student, or a result of :func:`train`. ``data``: as of
+    :func:`train`. ``teachers``: model folders, pickles or a run; of a run its own. ``overrides``:
+    settings, such as ``{"attack.budget": 100}``. ``fail_if``: gates; those that hold are in
+    ``failures``. ``columns``: ``text_column``, ``pair_column``, ``label_column``,
+    ``domain_column``, ``split_column``, ``split`` and ``language``, as the command's options.
+    """
+    from distill.api.rows import as_file
+    from distill.evaluation import standalone
+    from distill.evaluation.settings import parse_settings
+    from distill.report import evaluation
+    from distill.report.progress import Progress
+
+    known = set(standalone.Source.__dataclass_fields__) - {"path"}
+    if unknown := sorted(columns.keys() - known):
+        raise ConfigError(f"{unknown[0]} is no option: use one of {', '.join(sorted(known))}")
+    with as_file(data) as path:
+        named: dict[str, Any] = {k: v for k, v in columns.items() if v is not None}
+        request = standalone.Request(
+            _folder_of(student),
+            standalone.Source(path, **named),
+            tuple(map(str, teachers)),
+            tuple(teacher_labels),
+            allow_pickle,
+            max_length,
+            tuple(fail_if),
+            parse_settings(override_strings(overrides)),
+            **({"attacks": True} if attacks else {}),  # type: ignore[arg-type]
+        )
+        folder = Path(out or evaluation.default_folder(request.student, path))
+        evaluation.check_folder(folder)
+        with Progress() as progress:
+            evaluated = standalone.evaluate(request, progress)
+        paths = evaluation.write(evaluated, folder)
+    return EvaluateResult(
+        evaluated.metrics,
+        tuple(evaluated.failures),
+        tuple(evaluated.assessment.notes),
+        tuple(path.absolute() for path in paths),
+    )
+
+
+def predict(
+    student: str | Path | TrainResult | SweepResult,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    prompt_column: str | None = None,
+    messages_column: str | None = None,
+    tools_column: str | None = None,
+    max_length: int | None = None,
+    max_new_tokens: int = 64,
+    batch_size: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> PredictResult:
+    """``distill predict``: labels and probabilities, or generated text, for every row of ``data``.
+
+    ``student``: a run's folder, an exported student, or a result of :func:`train`. ``data``: as of
+    :func:`train`, or a list: of texts, of pairs of texts, of chats, or of rows of numbers (also a
+    numpy array). Columns are the run's unless they are named. ``out``: a file to write as well.
+    """
+    from distill.api.rows import as_file, columns_of, table_of_list
+    from distill.prediction import ColumnOptions, Request, check_out
+    from distill.prediction import predict as predict_rows
+    from distill.report.progress import Progress
+    from distill.student.locate import locate
+
+    folder = _folder_of(student)
+    if out is not None:
+        check_out(out, overwrite)
+    named = ColumnOptions(text_column, pair_column, prompt_column, messages_column, tools_column)
+    table = table_of_list(data, locate(folder))
+    if table is not None:
+        named, data = columns_of(table, named), table
+    with as_file(data) as path, Progress() as progress:
+        request = Request(folder, path, named, max_length, max_new_tokens, batch_size, device)
+        predicted = predict_rows(request, progress)
+    written = None if out is None else predicted.write(out)
+    return PredictResult(predicted.table, tuple(predicted.added), predicted.notes, written)
+
+
+def report(
+    experiment: str,
+    out: str | Path | None = None,
+    *,
+    tracking_uri: str | None = None,
+    partial: bool = False,
+) -> ReportResult:
+    """``distill report``: the page, table and plots of an MLflow experiment."""
+    from distill.report.files import write_report
+    from distill.tracking.read import read_experiment
+
+    files = write_report(read_experiment(tracking_uri, experiment, partial), out)
+    return ReportResult(files[0].absolute(), tuple(path.absolute() for path in files))
+
+
+def frontier(
+    experiment: str,
+    *,
+    max_mb: float | None = None,
+    max_latency_ms: float | None = None,
+    out: str | Path | None = None,
+    tracking_uri: str | None = None,
+    partial: bool = False,
+) -> FrontierResult:
+    """``distill frontier``: the students that nothing beats, and the best under limits.
+
+    ``out``: a folder to copy the best one into.
+    """
+    from distill.report.chosen import chosen, copy_student
+    from distill.tracking.read import read_experiment
+
+    record = read_experiment(tracking_uri, experiment, partial, with_history=False)
+    limits = {"student.size_mb": max_mb, "student.latency_ms": max_latency_ms}
+    members, top = chosen(record, {k: v for k, v in limits.items() if v is not None})
+    if out is not None:
+        copy_student(top, out)
+    return FrontierResult(experiment, tuple(members), top, None if out is None else Path(out))
+
+
+def export(
+    run: str | Path | TrainResult | SweepResult,
+    out: str | Path,
+    *,
+    format: Literal["hf", "onnx"] = "hf",
+    int8: bool = False,
+    data: Any = None,
+) -> ExportResult:
+    """``distill export``: a run's student in another folder, as it is or as an ONNX file.
+
+    ``data``: labelled rows that check the ONNX file instead of the run's test split.
+    """
+    from distill.api.rows import as_file
+    from distill.cli.exporting import export_student
+    from distill.report.progress import Progress
+
+    with as_file(data) as path, Progress() as progress:
+        written = export_student(_folder_of(run), Path(out), format, int8, path, progress)
+    return ExportResult(Path(out).absolute(), () if written is None else written.rows)
+
+
+def _folder_of(student: str | Path | TrainResult | SweepResult) -> Path:
+    if isinstance(student, TrainResult):
+        return student.paths.run
+    if isinstance(student, SweepResult):
+        return student._student_folder()
+    return Path(student)

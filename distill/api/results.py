@@ -1,0 +1,440 @@
+"""What the functions of :mod:`distill` return: one line in a terminal, tables in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.api import html
+from distill.report.names import label, shown, shown_value
+from distill.report.table import MISSING, Row, percent, three_digits
+from distill.search.trials import Trial
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from distill.preview import Shown
+    from distill.student.onnx import Measured
+
+NUM_SHOWN = 10
+"""Rows of predictions in a notebook."""
+
+
+class _WithStudent:
+    """A result that has a student's folder."""
+
+    def _student_folder(self) -> Path:
+        raise NotImplementedError
+
+    @cached_property
+    def student(self) -> PreTrainedModel:
+        """The exported student on the CPU, in evaluation mode; loaded at the first access."""
+        from distill.models.language import load_language_model
+        from distill.models.load import load_classifier
+        from distill.student.locate import locate
+
+        found = locate(self._student_folder())
+        load = load_language_model if found.is_language_model else load_classifier
+        return load(found.folder)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The student's tokenizer; None for a student of features."""
+        from distill.models.load import load_tokenizer, read_config
+
+        folder = self._student_folder()
+        if read_config(folder).model_type == "distill_features":
+            return None
+        return load_tokenizer(folder)
+
+    def predict(self, data: Any, **options: Any) -> PredictResult:
+        """:func:`distill.predict` of this student."""
+        from distill.api import predict
+
+        return predict(self._student_folder(), data, **options)
+
+
+@dataclass(frozen=True)
+class TrainPaths:
+    """What a run leaves on disk."""
+
+    run: Path
+    """The run's folder, which ``evaluate``, ``predict`` and ``export`` take."""
+    student: Path
+    """The exported student: a Hugging Face folder."""
+    report: Path
+    """Table and plots."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainResult(_WithStudent):
+    """A trained, tested and exported student; also of :func:`distill.train` on a finished run."""
+
+    table: tuple[Row, ...]
+    """Teachers, their ensemble, baselines and the student on the test split."""
+    metrics: Mapping[str, float]
+    """The student's, under the stable names: ``test.accuracy``, ``student.size_mb``, …"""
+    paths: TrainPaths
+    histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Of the student and the baselines: ``{"step": …, "metrics": {…}}`` of each log line."""
+    mlflow: str = ""
+    """The command, or the address, that opens MLflow."""
+
+    def _student_folder(self) -> Path:
+        return self.paths.student
+
+    def to_pandas(self) -> Any:
+        """The table as a DataFrame, unrounded; missing values are NaN."""
+        return _rows_to_pandas(self.table)
+
+    def __repr__(self) -> str:
+        return f"TrainResult({_quality(self.metrics)}, {self.paths.run})"
+
+    def _repr_html_(self) -> str:
+        report = self.paths.report
+        names = ("trade_off.png", "learning_curves.png")
+        named = {
+            "run": self.paths.run,
+            "student": self.paths.student,
+            "report": report,
+        }
+        return html.block(
+            "Models on the test split",
+            html.comparison(self.table),
+            html.plots([report / name for name in names]),
+            html.paths(named),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SweepResult(_WithStudent):
+    """A search: its frontier, and the student to use."""
+
+    trials: tuple[Trial, ...]
+    frontier: tuple[Trial, ...]
+    """The trials that no other beats, smallest first."""
+    champion: Trial | None
+    """The best under ``search.champion.max_mb``; None where none is small enough."""
+    table: tuple[Row, ...]
+    """Teachers, their ensemble and baselines on the test split."""
+    metrics: Mapping[str, float]
+    report: Path
+    mlflow: str = ""
+
+    def _student_folder(self) -> Path:
+        if self.champion is None or not self.champion.student:
+            from distill.errors import RunFolderError
+
+            raise RunFolderError(
+                "no student of the frontier is small enough (search.champion.max_mb): take one "
+                "from .frontier, or raise the limit"
+            )
+        return Path(self.champion.student)
+
+    def to_pandas(self) -> Any:
+        """The frontier as a DataFrame: a row for each student."""
+        return _trials_to_pandas(self.frontier)
+
+    def __repr__(self) -> str:
+        best = "none" if self.champion is None else self.champion.name
+        return (
+            f"SweepResult({len(self.frontier)} of {len(self.trials)} trials on the frontier, "
+            f"champion {best})"
+        )
+
+    def _repr_html_(self) -> str:
+        named = {"report": self.report}
+        if self.champion is not None and self.champion.student:
+            named = {"champion": Path(self.champion.student)} | named
+        return html.block(
+            f"Frontier: {len(self.frontier)} of {len(self.trials)} trials",
+            _trial_table(self.frontier, self.champion),
+            html.comparison(self.table) if self.table else None,
+            html.plots([self.report / "frontier.png"]),
+            html.paths(named),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FrontierResult(_WithStudent):
+    """The frontier of an MLflow experiment under limits."""
+
+    experiment: str
+    frontier: tuple[Trial, ...]
+    best: Trial
+    path: Path | None = None
+    """The copy of the best student."""
+
+    def _student_folder(self) -> Path:
+        return self.path or Path(self.best.student)
+
+    def to_pandas(self) -> Any:
+        """A row for each student."""
+        return _trials_to_pandas(self.frontier)
+
+    def __repr__(self) -> str:
+        return (
+            f"FrontierResult({len(self.frontier)} students of {self.experiment}, {self.best.name})"
+        )
+
+    def _repr_html_(self) -> str:
+        return html.block(
+            f"{self.experiment}: frontier",
+            _trial_table(self.frontier, self.best),
+            html.paths({"best": self._student_folder()}),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CheckResult:
+    """A configuration that can be trained, and what will run where."""
+
+    lines: tuple[tuple[str, str, str], ...]
+    """Part, plan, size."""
+    about: Mapping[str, Any]
+    """Labels, domains and rows of the data."""
+    output: str
+
+    def __repr__(self) -> str:
+        return f"CheckResult(ready to train, output {self.output})"
+
+    def _repr_html_(self) -> str:
+        heads = ["part", "plan", "size"]
+        return html.block("Ready to train", html.table(heads, self.lines, left=(0, 1, 2)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PreviewResult:
+    """The first rows of a split as the student reads them."""
+
+    rows: tuple[Shown, ...]
+    num_masked: int = 0
+    """Rows between them without a token to train on, which are dropped."""
+
+    def __repr__(self) -> str:
+        return f"PreviewResult({len(self.rows)} rows)"
+
+    def _repr_html_(self) -> str:
+        from distill.report.markup import tag
+
+        parts = []
+        for one in self.rows:
+            facts = [f"{one.split} row {one.row}"]
+            facts += [f"label {one.label}"] if one.label is not None else []
+            facts += [f"domain {one.domain}"] if one.domain is not None else []
+            facts += [f"{len(one.tokens)} tokens", *one.notes]
+            pieces = (
+                tag("mark" if is_trained else "span", token)
+                for token, is_trained in zip(one.tokens, one.learned, strict=True)
+            )
+            between = "" if "".join(one.tokens) == one.text else " "
+            text = html.join(pieces, between)
+            parts += [
+                tag("div", " · ".join(facts), style="font-weight:bold"),
+                tag("pre", text, style="white-space:pre-wrap"),
+            ]
+        is_marked = any(any(one.learned) for one in self.rows)
+        title = "Rows as the student reads them"
+        return html.block(f"{title}; tokens trained on are marked" if is_marked else title, *parts)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EvaluateResult:
+    """A student's measures on labelled rows, compared with its teacher's."""
+
+    metrics: Mapping[str, float | None]
+    """Under the stable names; the teacher's begin with ``teacher.``."""
+    failures: tuple[str, ...]
+    """Gates of ``fail_if`` that hold."""
+    notes: tuple[str, ...]
+    paths: tuple[Path, ...]
+    """The files of the report."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no gate holds."""
+        return not self.failures
+
+    def __repr__(self) -> str:
+        gates = f", {len(self.failures)} gates failed" if self.failures else ""
+        return f"EvaluateResult({_quality(self.metrics)}{gates}, {self.paths[0].parent})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (label(name), shown(name, value), shown(name, self.metrics.get(f"teacher.{name}")))
+            for name, value in self.metrics.items()
+            if _is_main(name) and value is not None
+        ]
+        from distill.report.markup import tag
+
+        gates = (tag("div", f"gate: {failure}") for failure in self.failures)
+        notes = (tag("div", f"· {note}") for note in self.notes)
+        pictures = [path for path in self.paths if path.suffix == ".png"]
+        files = {path.suffix[1:]: path for path in self.paths if path.suffix != ".png"}
+        return html.block(
+            "Evaluation",
+            html.table(["measure", "student", "teacher"], rows),
+            *gates,
+            *notes,
+            html.plots(pictures),
+            html.paths(files),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictResult:
+    """A student's answers behind the columns of the data."""
+
+    table: Any
+    """A pyarrow table."""
+    columns: tuple[str, ...]
+    """The new ones."""
+    notes: tuple[str, ...] = ()
+    """Counted decisions, such as truncated rows."""
+    path: Path | None = None
+    """The file that was written."""
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def predictions(self) -> list[str]:
+        """Labels, or generated texts, in the order of the rows."""
+        return self.table.column(self.columns[0]).to_pylist()
+
+    def to_pandas(self) -> Any:
+        return self.table.to_pandas()
+
+    def __repr__(self) -> str:
+        return f"PredictResult({len(self):,} rows, {', '.join(self.columns)})"
+
+    def _repr_html_(self) -> str:
+        from distill.report.markup import tag
+
+        heads = self.table.column_names
+        first = self.table.slice(0, NUM_SHOWN).to_pylist()
+        rows = [[_cell(row[name]) for name in heads] for row in first]
+        left = [i for i, name in enumerate(heads) if any(isinstance(r[name], str) for r in first)]
+        more = len(self) - len(rows)
+        notes = [f"… and {more:,} more rows"] if more > 0 else []
+        return html.block(
+            f"Predictions for {len(self):,} rows",
+            html.table(heads, rows, left=left),
+            *(tag("div", note) for note in (*notes, *self.notes)),
+            html.paths({"file": self.path}),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReportResult:
+    """The files of an experiment's report."""
+
+    page: Path
+    files: tuple[Path, ...]
+
+    def __repr__(self) -> str:
+        return f"ReportResult({self.page})"
+
+    def _repr_html_(self) -> str:
+        pictures = [path for path in self.files if path.suffix == ".png"]
+        files = {path.name: path for path in self.files}
+        return html.block("Report", html.plots(pictures), html.paths(files))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExportResult:
+    """A student in another folder."""
+
+    path: Path
+    models: tuple[Measured, ...] = ()
+    """ONNX: the float model in torch, and each file."""
+
+    def __repr__(self) -> str:
+        return f"ExportResult({self.path})"
+
+    def _repr_html_(self) -> str:
+        heads = ["model", "accuracy", "agreement", "MB", "CPU ms"]
+        rows = [
+            (
+                row.file,
+                percent(row.accuracy),
+                percent(row.agreement),
+                three_digits(row.size_mb),
+                three_digits(row.latency_ms),
+            )
+            for row in self.models
+        ]
+        table = html.table(heads, rows) if rows else None
+        return html.block("Exported student", table, html.paths({"folder": self.path}))
+
+
+MAIN = ("test.accuracy", "test.f1", "test.precision", "test.recall", "test.ece", "test.retention")
+"""Measures of an evaluation in a notebook, with all of ``student.`` and the rates of the rest."""
+
+
+def _is_main(name: str) -> bool:
+    is_rate = name.startswith(("fidelity.", "robustness.")) and name.count(".") == 1
+    return name in MAIN or is_rate or name.startswith("student.")
+
+
+def _quality(metrics: Mapping[str, float | None]) -> str:
+    """``test accuracy 87.5 %, 0.42 MB``, as far as it is known."""
+    parts = {
+        "test.perplexity": lambda value: f"test perplexity {three_digits(value)}",
+        "test.accuracy": lambda value: f"test accuracy {percent(value)}",
+        "student.size_mb": lambda value: f"{three_digits(value)} MB",
+    }
+    found = [show(metrics[n]) for n, show in parts.items() if metrics.get(n) is not None]
+    return ", ".join(found)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _trial_table(trials: Sequence[Trial], best: Trial | None) -> Any:
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
+    metrics = [
+        name
+        for name in ("eval.perplexity", "eval.accuracy", "test.perplexity", "test.accuracy")
+        if any(name in trial.metrics for trial in trials)
+    ]
+    costs = ["student.size_mb", "student.latency_ms"]
+    names = [*metrics, *costs]
+    rows = [
+        [
+            trial.name,
+            *(shown_value(trial.values.get(key)) for key in keys),
+            *(shown(name, trial.metrics.get(name)) for name in names),
+        ]
+        for trial in trials
+    ]
+    marked = next((i for i, trial in enumerate(trials) if trial is best), None)
+    return html.table(["trial", *keys, *map(label, names)], rows, marked)
+
+
+def _rows_to_pandas(rows: Sequence[Row]) -> Any:
+    import pandas  # comes with MLflow
+
+    found = [
+        {"model": row.name, "role": row.role}
+        | {name: value for name, value in row.metrics().items() if value is not None}
+        for row in rows
+    ]
+    return pandas.DataFrame(found)
+
+
+def _trials_to_pandas(trials: Sequence[Trial]) -> Any:
+    import pandas
+
+    return pandas.DataFrame(
+        [{"trial": t.name, **t.values, **t.metrics, "student": t.student} for t in trials]
+    )

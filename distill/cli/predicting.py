@@ -1,0 +1,105 @@
+"""``distill predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill.cli.options import AsJson
+from distill.cli.output import errors, near, print_json, say
+
+
+def predict(
+    student: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_OR_STUDENT", help="A run's folder, or an exported student."),
+    ],
+    data: Annotated[str, typer.Option(help="Parquet, Arrow, JSONL or CSV; needs no label column.")],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, .arrow, .jsonl or .csv.")],
+    text_column: Annotated[
+        str | None, typer.Option(help="Default: the run's, else text or code.", show_default=False)
+    ] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(help="Second text of a pair task.", show_default=False)
+    ] = None,
+    prompt_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Language models: default: the run's, else prompt or text.", show_default=False
+        ),
+    ] = None,
+    messages_column: Annotated[
+        str | None,
+        typer.Option(help="Language models: chats; an answer at the end is left out."),
+    ] = None,
+    tools_column: Annotated[
+        str | None,
+        typer.Option(help="Language models: tool schemas of the chats.", show_default=False),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=4, help="Classifiers: tokens kept of a row; default: as in training."),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Language models: tokens generated for a row at most.")
+    ] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Rows at once; default: 64, of language models 8.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
+    ] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a student's predictions for every row of a file, behind the file's own columns.
+
+    Classifiers: prediction, probability and probability.LABEL for each label. Language models:
+    generated, the greedy continuation.
+    """
+    with errors(as_json):
+        from typing import get_args
+
+        from distill.config import Device
+        from distill.errors import ConfigError
+        from distill.prediction import ColumnOptions, Request, check_out
+        from distill.prediction import predict as predict_rows
+        from distill.report.progress import Progress
+
+        if device not in get_args(Device):
+            raise ConfigError(f"--device {device}: use one of {', '.join(get_args(Device))}")
+        check_out(out, overwrite)
+        columns = ColumnOptions(
+            text_column, pair_column, prompt_column, messages_column, tools_column
+        )
+        request = Request(
+            student,
+            data,
+            columns,
+            max_length,
+            max_new_tokens,
+            batch_size,
+            device,  # type: ignore[arg-type]  (checked above)
+        )
+        with Progress() as progress:
+            predicted = predict_rows(request, progress)
+        predicted.write(out)
+        say(f"rows      {predicted.num_rows:,}")
+        say(f"columns   {', '.join(predicted.added)}")
+        say(f"written   {near(out.absolute())}")
+        if as_json:
+            print_json(
+                {
+                    "rows": predicted.num_rows,
+                    "columns": list(predicted.added),
+                    "out": str(out),
+                    "notes": list(predicted.notes),
+                }
+            )
