@@ -35,7 +35,7 @@ FAMILIES = (
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_pages_are_current(name: str):
     committed = (REFERENCE / name).read_text(encoding="utf-8")
-    assert committed == PAGES[name], "run: python docs/generate.py"
+    assert committed == PAGES[name], "run: make reference"
 
 
 @pytest.mark.parametrize(
