@@ -115,7 +115,7 @@ types: $(DEV) ## Static types (basedpyright, pyright's standard mode)
 docs: $(DEV) ## The documentation as a site in .cache/site
 	@echo "==> mkdocs (seconds)"
 	@NO_MKDOCS_2_WARNING=1 $(WITH_VENV) mkdocs build --strict --quiet
-	@echo "    open $(CURDIR)/.cache/site/index.html"
+	@echo "    $(CURDIR)/.cache/site/index.html (with search: python -m http.server -d .cache/site)"
 
 .PHONY: reference
 reference: $(DEV) ## Write docs/reference anew from settings and commands
