@@ -203,7 +203,7 @@ def item(key: Key, link: str) -> str:
     facts = [in_words(key.field.annotation), limits(key.field), default(key.field)]
     doc = prose(key.field.description)
     lines = [f'- <a id="{key.anchor}"></a>**`{key.path}`** — {"; ".join(filter(None, facts))}']
-    lines += [f"  {line}" if line else "" for line in f"{doc}\n\n{link}".strip().splitlines()]
+    lines += [f"    {line}" if line else "" for line in f"{doc}\n\n{link}".strip().splitlines()]
     if len(lines) > 1:
         lines.insert(1, "")
     return "\n".join(lines)

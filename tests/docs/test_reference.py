@@ -47,7 +47,7 @@ def test_every_key_is_in_the_reference(root: type, name: str):
     listed = set(re.findall(r"\*\*`([^`]+)`\*\*", page)) | set(
         re.findall(r"^#+ `(.+)`$", page, re.M)
     )
-    linked = set(re.findall(r"\*\*`([^`]+)`\*\* — [^\n]*\n(?:\n  [^\n]*\n)*\n  As \[", page))
+    linked = set(re.findall(r"\*\*`([^`]+)`\*\* — [^\n]*\n(?:\n    [^\n]*\n)*\n    As \[", page))
     keys = [key for _, _, key in walk("", root)]
     below = tuple(path_below(key) + "." for key in keys if key.path in linked)
     assert len(keys) > 20
@@ -73,7 +73,9 @@ def test_each_type_of_a_union_has_an_anchor(variant: str):
 
 
 def test_a_key_shows_type_constraint_default_and_meaning():
-    found = re.search(r"\*\*`data.max_unlearnable`\*\* — (.*)\n\n  (.*)", PAGES["configuration.md"])
+    found = re.search(
+        r"\*\*`data.max_unlearnable`\*\* — (.*)\n\n    (.*)", PAGES["configuration.md"]
+    )
     assert found is not None
     assert found[1] == "number; ≥ 0 and ≤ 1; default `0.01`"
     assert "largest share of rows without a" in found[2]
