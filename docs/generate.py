@@ -120,13 +120,18 @@ def in_words(annotation: Any) -> str:
         return ", or ".join(dict.fromkeys(map(in_words, arguments)))
     if origin is tuple:
         if arguments[-1] is Ellipsis:
-            return f"list of {'sections' if sections_of(annotation) else in_words(arguments[0])}"
+            return f"list of {'sections' if sections_of(annotation) else many(arguments[0])}"
         return f"list of {len(arguments)}: {', '.join(map(in_words, arguments))}"
     if origin is dict:
         of = "sections" if sections_of(annotation) else in_words(arguments[1])
         return f"map of {in_words(arguments[0])} to {of}"
     assert inspect.isclass(annotation) and issubclass(annotation, Section), annotation
     return "section"
+
+
+def many(annotation: Any) -> str:
+    word = in_words(annotation)
+    return f"{word}s" if word in ("number", "integer") else word
 
 
 def limits(field: FieldInfo) -> str:
@@ -221,11 +226,26 @@ def keys_page(root: type[Section], title: str, lead: str) -> str:
     for key in top:
         if key.sections:
             parts += _family(key, home, depth=2)
+    parts = _without_repeats(parts)
     return _with_unique_anchors(re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n")
 
 
+def _without_repeats(items: list[str]) -> list[str]:
+    """Types of one union may share a key: what it means is written once."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for text in items:
+        head, _, doc = text.partition("\n")
+        key = re.search(r"\*\*`([^`]+)`\*\*", head)
+        is_repeat = key is not None and doc.strip() and (key[1], doc) in seen
+        if key is not None:
+            seen.add((key[1], doc))
+        found.append(f"{head}\n\n    As above.\n" if is_repeat else text)
+    return found
+
+
 def _with_unique_anchors(page: str) -> str:
-    """Types of one union may share a key: the anchors of the later ones get a number."""
+    """The anchors of the later ones get a number."""
     seen: Counter[str] = Counter()
 
     def numbered(match: re.Match[str]) -> str:
