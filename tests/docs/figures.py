@@ -3,9 +3,9 @@
 A comment names the file, on the line above a table or paragraph:
 ``<!-- figures: benchmarks/results/quickstart_seeds.md -->`` (several files: separated by blanks).
 Of a table each row (but for its first column, the label) must agree with one *record* of the file:
-a table row of Markdown, a line of CSV, an object of JSON. Of a paragraph each decimal number and
-each percentage must be somewhere in the file. A figure agrees with one of the file that rounds to
-it; a share of the file may be shown in per cent.
+a table row of Markdown or a line of CSV, in the same order, or an object of JSON. Of a paragraph
+each decimal number and each percentage must be somewhere in the file. A figure agrees with one of
+the file that rounds to it; a share of the file may be shown in per cent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from typing import Any
 
 NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])")
 MARK = re.compile(r"<!-- figures: ([^>]+?) -->\n+((?:[^\n]+\n?)+)")
-Record = list[Decimal]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Numbers that belong together; ``is_ordered``: as the columns of a table."""
+
+    values: list[Decimal]
+    is_ordered: bool
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def unmatched(claim: Claim, root: Path) -> list[str]:
             if figures and not any(_agree(figures, record) for record in records):
                 wrong.append(" | ".join(row))
         return wrong
-    everything = [value for record in records for value in record]
+    everything = Record([value for record in records for value in record.values], False)
     text = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", claim.text)
     shown = [m[0] for m in NUMBER.finditer(text) if "." in m[0] or text[m.end() :][:2] == " %"]
     return [figure for figure in shown if not _agree([figure], everything)]
@@ -72,18 +79,16 @@ def read(path: Path) -> list[Record]:
     if path.suffix == ".json":
         return list(_objects(json.loads(text)))
     if path.suffix == ".csv":
-        return [_values(" ".join(line.values())) for line in csv.DictReader(text.splitlines())]
-    return [_values(line) for line in text.splitlines() if numbers(line)]
-
-
-def _values(text: str) -> Record:
-    return [_value(figure) for figure in numbers(text)]
+        lines = [" ".join(line.values()) for line in csv.DictReader(text.splitlines())]
+    else:
+        lines = text.splitlines()
+    return [Record([_value(figure) for figure in numbers(line)], True) for line in lines]
 
 
 def _objects(tree: Any) -> Iterator[Record]:
     """A record for each object: its numbers, those in lists, and those of the objects in it."""
     if isinstance(tree, dict):
-        yield list(_leaves(tree))
+        yield Record(list(_leaves(tree)), False)
         tree = list(tree.values())
     if isinstance(tree, list):
         for item in tree:
@@ -107,7 +112,10 @@ def _value(figure: str) -> Decimal:
 
 
 def _agree(figures: list[str], record: Record) -> bool:
-    return all(any(_rounds_to(figure, value) for value in record) for figure in figures)
+    if not record.is_ordered:
+        return all(any(_rounds_to(figure, value) for value in record.values) for figure in figures)
+    left = iter(record.values)  # what `any` has gone past is used up
+    return all(any(_rounds_to(figure, value) for value in left) for figure in figures)
 
 
 def _rounds_to(figure: str, value: Decimal) -> bool:
