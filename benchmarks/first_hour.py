@@ -2,11 +2,11 @@
 
     python -m distill.samples.sentiment --out data/sentiment
     python benchmarks/first_hour.py --sample data/sentiment --out first-hour
-    cd first-hour && distill train mine.yaml
+    cd first-hour && distill train reviews.yaml
 
 writes ``reviews.csv`` (columns body, sentiment, shop; 1,200 of 3,400 rows with a label),
 ``held-out.csv`` (779 rows), ``models/movies`` and ``models/products`` (two epochs of the sample's
-encoder on 450 other rows each), ``tfidf.pkl`` and ``mine.yaml``. What the commands printed is in
+encoder on 450 other rows each), ``tfidf.pkl`` and ``reviews.yaml``. What the commands printed is in
 ``results/first_hour.txt``.
 """
 
@@ -41,7 +41,7 @@ EXPERTS = {
     },
 }
 
-MINE = """\
+REVIEWS = """\
 data:
   path: reviews.csv
   columns: {text: body, label: sentiment, domain: shop}
@@ -111,7 +111,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     train = write_data(arguments.sample, arguments.out)
     write_teachers(arguments.sample, arguments.out, train)
-    (arguments.out / "mine.yaml").write_text(MINE)
+    (arguments.out / "reviews.yaml").write_text(REVIEWS)
 
 
 if __name__ == "__main__":
