@@ -256,7 +256,7 @@ def _with_unique_anchors(page: str) -> str:
 
 
 def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
-    """The heading of a key with sections below it, and all of these that are at home here."""
+    """The heading of a key with sections below it, and all of these that are documented here."""
     parts = [f'<a id="{key.anchor}"></a>\n', f"{'#' * depth} `{key.path}`\n"]
     described = prose(key.field.description)
     facts = [in_words(key.field.annotation), limits(key.field), default(key.field)]
