@@ -116,7 +116,9 @@ def is_documented(name: str) -> bool:
     """``name`` may have ``<x>`` where the code fills something in, and so may the reference."""
     name = name.removeprefix("teacher.") if name.startswith(TEACHERS) else name
     own = _pattern(name)
-    return any(own.fullmatch(m) or _pattern(m).fullmatch(name) for m in METRICS)
+    return any(
+        own.fullmatch(m) or _pattern(m).fullmatch(name) or m.startswith(f"{name}.") for m in METRICS
+    )
 
 
 TEACHERS = ("teacher.test.", "teacher.robustness.", "teacher.interval.")
