@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -110,7 +110,7 @@ def in_words(annotation: Any) -> str:
     if annotation is type(None):
         return "`null`"
     if origin is Annotated:
-        return in_words(arguments[0])
+        return " ".join(filter(None, (in_words(arguments[0]), limits(arguments[1:]))))
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
@@ -134,10 +134,10 @@ def many(annotation: Any) -> str:
     return f"{word}s" if word in ("number", "integer") else word
 
 
-def limits(field: FieldInfo) -> str:
+def limits(metadata: Iterable[Any]) -> str:
     """The constraints: ``≥ 1``, ``> 0 and < 1``."""
     found = []
-    for item in field.metadata:
+    for item in metadata:
         for kind, sign, value in (
             (annotated_types.Ge, "≥", "ge"),
             (annotated_types.Gt, ">", "gt"),
@@ -205,7 +205,7 @@ def _escaped(text: str) -> str:
 
 def item(key: Key, link: str) -> str:
     """One key as an item of a list."""
-    facts = [in_words(key.field.annotation), limits(key.field), default(key.field)]
+    facts = [in_words(key.field.annotation), limits(key.field.metadata), default(key.field)]
     doc = prose(key.field.description)
     lines = [f'- <a id="{key.anchor}"></a>**`{key.path}`** — {"; ".join(filter(None, facts))}']
     lines += [f"    {line}" if line else "" for line in f"{doc}\n\n{link}".strip().splitlines()]
@@ -259,7 +259,7 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
     """The heading of a key with sections below it, and all of these that are documented here."""
     parts = [f'<a id="{key.anchor}"></a>\n', f"{'#' * depth} `{key.path}`\n"]
     described = prose(key.field.description)
-    facts = [in_words(key.field.annotation), limits(key.field), default(key.field)]
+    facts = [in_words(key.field.annotation), limits(key.field.metadata), default(key.field)]
     shown = "; ".join(filter(None, facts))
     if shown != "section":
         parts.append(f"{shown[0].upper()}{shown[1:]}.\n")
@@ -322,8 +322,9 @@ def pages() -> dict[str, str]:
     }
 
 
-COMMANDS = """Generated from the program: `distill COMMAND --help` prints the same. `python -m
-distill` is the same program as `distill`.
+COMMANDS = """Generated from the program: `distill COMMAND --help` prints the same.
+`python -m distill` is the same program. `distill --install-completion` installs completion for your
+shell.
 
 With `--json` the last line of the output is one JSON object: results, paths, or `{"error": …}`.
 
