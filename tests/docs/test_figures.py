@@ -1,0 +1,75 @@
+"""Every figure in a document comes from a committed result."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.figures import Claim, claims, rows, unmatched
+from tests.docs.pages import PAGES, ROOT, name, without_code
+
+RESULTS = [page for page in PAGES if (ROOT / "docs/results") in page.parents]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_figures_are_those_of_the_named_result(page: Path):
+    for claim in claims(page.read_text(encoding="utf-8")):
+        assert unmatched(claim, ROOT) == [], f"not in {claim.sources}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_tables_of_measurements_name_their_result(page: Path):
+    """On the pages of results all tables; elsewhere those with a mean and a deviation."""
+    text = page.read_text(encoding="utf-8")
+    named = [claim.text.strip() for claim in claims(text)]
+    tables = [t.strip() for t in without_comments(text) if t.lstrip().startswith("|")]
+    for table in tables:
+        if table not in named and "±" in without_code(table):
+            raise AssertionError(f"no <!-- figures: … --> above: {table.splitlines()[0]}")
+        if page in RESULTS and page.stem != "index" and table not in named:
+            has_figures = any(c.isdigit() for row in rows(table)[1:] for c in "".join(row[1:]))
+            assert not has_figures, f"no <!-- figures: … --> above: {table.splitlines()[0]}"
+
+
+def without_comments(text: str) -> list[str]:
+    lines = [line if not line.startswith("<!--") else "" for line in text.splitlines()]
+    return "\n".join(lines).split("\n\n")
+
+
+def table(row: str) -> str:
+    return f"| model | accuracy |\n|---|---:|\n{row}\n"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "a.md").write_text("| x | 75.43 ± 1.10 % | 2.7 |\n| y | 60.0 ± 2.0 % | 9.9 |\n")
+    (tmp_path / "b.json").write_text('{"runs": [{"loss": 0.8437, "s": {"p": 12}}, {"loss": 3}]}')
+    (tmp_path / "c.csv").write_text("trial,acc\none,0.6875\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "is_right"),
+    [
+        ("a.md", "| x | 75.4 ± 1.1 % |", True),
+        ("a.md", "| x | 75.5 ± 1.1 % |", False),
+        ("a.md", "| x | 75.4 ± 2.0 % |", False),  # the deviation of another row
+        ("a.md", "| x | 75.4 % |", True),
+        ("b.json", "| first | 84.4 % | 12 |", True),
+        ("b.json", "| first | 84.4 % | 3 |", False),  # of another object
+        ("b.json", "| first | 0.85 |", False),
+        ("c.csv", "| one | 68.8 % |", True),
+        ("c.csv", "| one | 68.6 % |", False),
+    ],
+)
+def test_a_row_agrees_with_one_record(source: Path, file: str, row: str, is_right: bool):
+    assert (unmatched(Claim([file], table(row)), source) == []) == is_right
+
+
+def test_a_paragraph_agrees_with_the_file(source: Path):
+    assert unmatched(Claim(["a.md"], "From 60.0 % to 75.4 % in 2 of 3 seeds.\n"), source) == []
+    assert unmatched(Claim(["a.md"], "It gains 15.5 pp.\n"), source) == ["15.5"]
+
+
+def test_a_mark_is_found_above_a_table():
+    page = f"Text.\n\n<!-- figures: a.md b.md -->\n{table('| x | 1.0 |')}\nMore.\n"
+    assert [(c.sources, c.is_table) for c in claims(page)] == [(["a.md", "b.md"], True)]
