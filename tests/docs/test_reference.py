@@ -17,6 +17,7 @@ from distill.report.names import MEANINGS
 from distill.search.settings import TRIAL_METRICS
 from docs.generate import pages, path_below, walk
 from tests.docs.pages import ROOT
+from tests.test_loop import run
 
 REFERENCE = ROOT / "docs/reference"
 PAGES = pages()
@@ -101,6 +102,13 @@ def test_metrics_of_an_evaluation_are_in_the_reference():
 
 def test_metrics_of_reports_and_sweeps_are_in_the_reference():
     assert [m for m in (*MEANINGS, *TRIAL_METRICS) if not is_documented(m)] == []
+
+
+def test_metrics_of_a_fit_are_in_the_reference(tmp_path: Path):
+    _, _, lines = run(tmp_path, num_steps=2)
+    names = {name for _, metrics in lines for name in metrics}
+    assert {"loss", "grad_norm", "teacher.a.kl"} <= names
+    assert sorted(name for name in names if not is_documented(name)) == []
 
 
 def test_metric_names_in_the_code_are_in_the_reference():
