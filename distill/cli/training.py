@@ -21,16 +21,18 @@ def train(
 ) -> None:
     """Train experts, serve them, distil the student, evaluate, record. Resumes what exists."""
     with errors(as_json, command_line("train", config, overrides, address)):
+        experiment = load_experiment(config, overrides, address)
+
         from distill import pipeline
         from distill.report.progress import Progress
         from distill.report.table import fidelity_table, render
 
-        experiment = load_experiment(config, overrides, address)
         with Progress() as progress:
             outcome = pipeline.train(experiment, progress)
         show(render(outcome.rows, title=str(experiment.tracking.experiment)))
         if "fidelity.any" in outcome.metrics:
             show(fidelity_table(outcome.metrics))
+        say("")
         say(f"student   {near(outcome.student)}")
         say(f"report    {near(outcome.report)}")
         say(f"MLflow    {outcome.open_command}")
@@ -45,13 +47,15 @@ def sweep(
 ) -> None:
     """Search temperature, alpha, size, … with one set of teachers; the frontier. Resumes."""
     with errors(as_json, command_line("sweep", config, overrides, address)):
+        experiment = load_experiment(config, overrides, address, "-sweep")
+
         from distill.report.progress import Progress
         from distill.search.sweep import sweep as run_sweep
 
-        experiment = load_experiment(config, overrides, address, "-sweep")
         with Progress() as progress:
             outcome = run_sweep(experiment, progress)
         show(outcome.table())
+        say("")
         if outcome.champion is not None:
             say(f"champion  {near(Path(outcome.champion.student))}")
         say(f"report    {near(outcome.report)}")
