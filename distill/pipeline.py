@@ -341,7 +341,7 @@ def _claim_baseline(folder: Path, baseline: LabelsOnly) -> None:
 class Watch:
     """Follows the metrics that fits write, into progress bars and (the student's) into MLflow."""
 
-    def __init__(self, d: Driver, jobs: list[Job], tracker: Tracker | None = None) -> None:
+    def __init__(self, d: Work, jobs: list[Job], tracker: Tracker | None = None) -> None:
         self._progress = d.progress
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
@@ -506,6 +506,7 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
     d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
     wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
     with RayTeacherPool(served, wait_s, transport) as pool:
+        d.interrupt.check()
         yield Guidance(
             client=pool.client(experiment.stream),
             teachers=tuple(teachers),

@@ -33,6 +33,7 @@ def train(
         show(render(outcome.rows, title=str(experiment.tracking.experiment)))
         if "fidelity.any" in outcome.metrics:
             show(fidelity_table(outcome.metrics))
+        say("")
         say(f"student   {near(outcome.student)}")
         say(f"report    {near(outcome.report)}")
         say_mlflow(outcome.open_command)
@@ -55,6 +56,7 @@ def sweep(
         with Progress() as progress:
             outcome = run_sweep(experiment, progress)
         show(outcome.table())
+        say("")
         if outcome.champion is not None:
             say(f"champion  {near(Path(outcome.champion.student))}")
         say(f"report    {near(outcome.report)}")

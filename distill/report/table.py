@@ -242,7 +242,10 @@ def fidelity_table(metrics: Mapping[str, float]) -> "Group":
 
 def broken(head: str) -> str:
     """A column's head with a line for each word, so that the column is as narrow as its cells."""
-    return head.replace(" ", "\n").replace("-domain", "-\ndomain")
+    parts = {" ": "\n", "-domain": "-\ndomain", "parameters": "para-\nmeters"}
+    for part, lines in parts.items():
+        head = head.replace(part, lines)
+    return head
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
