@@ -58,7 +58,7 @@ def check_passes(experiment: Experiment) -> None:
     for key, moe in _moes(experiment):
         if isinstance(moe, KnowledgeAugmentation) and mix != "divergences":
             raise ConfigError(
-                f"aggregation.mix {mix!r} averages answers before the student is compared with them, "
+                f"aggregation.mix {mix!r} averages answers before the comparison with the student, "
                 f"and {key}.moe.type ka averages the divergences of several forwards: set "
                 "aggregation.mix: divergences"
             )
