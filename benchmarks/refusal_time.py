@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 LIMIT_S = 2.0
 RUNS = 5
@@ -41,35 +42,48 @@ CASES = {
 }
 
 
-def seconds(arguments: list[str], folder: Path) -> tuple[float, int]:
-    """Of one process, and its exit code."""
-    started = time.perf_counter()
+class Timed(NamedTuple):
+    seconds: float
+    cpu_s: float
+    """Of the processor, user and system: what a machine without other work would take."""
+    exit_code: int
+
+
+def timed(arguments: list[str], folder: Path) -> Timed:
+    """One process, from its start to its end."""
+    started, before = time.perf_counter(), os.times()
     done = subprocess.run(
         [sys.executable, "-m", "distill", *arguments], cwd=folder, capture_output=True, check=False
     )
-    return time.perf_counter() - started, done.returncode
+    took, after = time.perf_counter() - started, os.times()
+    cpu_s = after.children_user - before.children_user
+    cpu_s += after.children_system - before.children_system
+    return Timed(took, cpu_s, done.returncode)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    medians, codes = {}, {}
+    medians, cpu, codes = {}, {}, {}
     with tempfile.TemporaryDirectory() as name:
         for file, content in FILES.items():
             (Path(name) / file).write_text(content)
         for case, arguments in CASES.items():
-            seconds(arguments, Path(name))  # reads the files of the modules into memory
-            runs = [seconds(arguments, Path(name)) for _ in range(RUNS)]
-            medians[case] = round(statistics.median(took for took, _ in runs), 3)
-            codes[case] = runs[0][1]
-            print(f"{medians[case]:6.2f} s  exit {codes[case]}  {case}")
+            timed(arguments, Path(name))  # reads the files of the modules into memory
+            runs = [timed(arguments, Path(name)) for _ in range(RUNS)]
+            medians[case] = round(statistics.median(run.seconds for run in runs), 3)
+            cpu[case] = round(statistics.median(run.cpu_s for run in runs), 3)
+            codes[case] = runs[0].exit_code
+            print(f"{medians[case]:6.2f} s ({cpu[case]:.2f} s of CPU)  exit {codes[case]}  {case}")
     slowest = max(medians.values())
     result = {
         "runs": RUNS,
         "limit_s": LIMIT_S,
         "slowest_s": slowest,
         "median_s": medians,
+        "median_cpu_s": cpu,
+        "load": round(os.getloadavg()[0], 1),
         "exit_codes": codes,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
