@@ -7,6 +7,8 @@ import os
 import select
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +115,31 @@ def test_mlflow_opens_the_runs_and_says_how_to_read_them(uri, client, tmp_path):
         tracker.describe(experiment)
     assert client.get_experiment(tracker.experiment_id).tags[NOTE] == "my own words"
     assert client.get_run(tracker.run_id).data.tags[NOTE] == "mine too"
+
+
+QUIET = """
+import json, sys
+from pathlib import Path
+from distill.config import Tracking
+from distill.tracking import Tracker
+root = Path(sys.argv[1])
+(root / "config.json").write_text(json.dumps({"num_features": 2}))
+with Tracker(Tracking(uri=f"sqlite:///{root}/new.db", experiment="x"), root / "run") as tracker:
+    tracker.metrics({"loss": 0.5}, 1)
+    tracker.model(root, "student")
+    tracker.child("trial-001", {}, {}, {"role": "trial"})
+    tracker.register("trial-001", root, "a name", "champion")
+    assert tracker.num_kept == 0
+"""
+
+
+@pytest.mark.slow  # a new process and a new database: seconds
+def test_mlflow_and_its_migrations_write_nothing_on_the_screen(tmp_path):
+    command = [sys.executable, "-c", QUIET, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ours = "real_accelerator"  # a line of DeepSpeed, which transformers imports
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if ours not in line]
+    assert lines == []
 
 
 def test_of_language_models_the_view_compares_perplexity():

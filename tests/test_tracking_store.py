@@ -57,7 +57,7 @@ def test_a_server_that_fails_is_asked_once():
 def test_a_silent_server_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as listener:  # connects, never answers
         server = Tracking(uri=f"http://127.0.0.1:{listener.getsockname()[1]}")
-        with pytest.raises(UnreachableError, match=r"no answer in 0\.5 s"):
+        with pytest.raises(UnreachableError, match=r"no response in 0\.5 s"):
             check_reachable(server, timeout_s=0.5)
 
 
@@ -140,7 +140,7 @@ def test_long_values_are_cut_visibly():
     value = flatten({"note": "x" * 10_000})["note"]
     assert isinstance(value, str)
     assert len(value) == 6000
-    assert value.endswith("… (cut)")
+    assert value.endswith("… (truncated)")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``distill report`` and ``frontier``: what MLflow holds of an experiment."""
+"""``distill report`` and ``frontier``: an experiment's students, read from MLflow."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def frontier(
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the students that nothing beats, and name (or copy) the best under limits."""
+    """Print the frontier: students to which no smaller one is equal; name or copy the best."""
     with errors(as_json):
         from distill.report.chosen import chosen, copy_student, render_frontier
         from distill.tracking.read import read_experiment

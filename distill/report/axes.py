@@ -1,4 +1,4 @@
-"""Axes of the page's charts: from data to pixels, and where the ticks stand."""
+"""Axes of the page's charts: from data to pixels, and the positions of the ticks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Axis:
         return self.start + (at - low) / (high - low) * (self.stop - self.start)
 
     def ticks(self, most: int) -> list[float]:
-        """At most about ``most`` round numbers inside."""
+        """At most about ``most`` round numbers on the axis."""
         if not self.is_log:
             return [t for t in _even(self.low, self.high, most) if self.low <= t <= self.high]
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
@@ -43,7 +43,7 @@ def axis(
     wants_log: bool = False,
     margin: float = 0.06,
 ) -> Axis:
-    """An axis that holds all values, with a margin on both sides."""
+    """An axis that contains all values, with a margin on both sides."""
     low, high = min(values), max(values)
     if wants_log and low > 0:
         if low == high:

@@ -13,7 +13,7 @@ from distill.search.choice import plane
 from distill.search.trials import Goal, Trial, frontier
 
 WIDE, NARROW = 760, 340
-"""Two drawings of each chart, so that letters are as large on a phone as on a desk."""
+"""Two drawings of each chart, so that text has one size on phones and wide screens."""
 STAR = (
     "M0 -9 L2.6 -3.2 L8.6 -2.8 L4.1 1.4 L5.5 7.5 L0 4.3 L-5.5 7.5 L-4.1 1.4 L-8.6 -2.8 L-2.6 -3.2 Z"
 )
@@ -40,7 +40,7 @@ def frontier_chart(
     rows: Sequence[Row],
     teacher_accuracy: float | None,
 ) -> Markup:
-    """Quality against one cost (log). Filled on validation, hollow on test."""
+    """Quality against one cost (size, latency …; log). Filled: validation; hollow: test."""
     quality, cost = plane(goals, cost_metric)
     known = [t for t in trials if _has(t, quality.metric, cost.metric)]
     steps = frontier(known, (quality, cost))
@@ -72,7 +72,7 @@ def frontier_chart(
             if trial.name in members and test != quality.metric and test in trial.metrics:
                 at = {"cx": x(trial.metrics[cost.metric]), "cy": y(trial.metrics[test])}
                 parts.append(tag("circle", **at, r=4, class_="hollow"))
-        # The frontier last: it lies above what it beats, and can be clicked there.
+        # The frontier last, so that it is drawn on top and can be clicked.
         ordered = sorted(known, key=lambda t: (t.name in members, t.metrics[cost.metric]))
         for trial in ordered:
             at = (x(trial.metrics[cost.metric]), y(trial.metrics[quality.metric]))
@@ -86,7 +86,7 @@ def frontier_chart(
 def curves_chart(
     lines: Sequence[tuple[str, bool, Sequence[tuple[int, float]]]], metric: str, x_label: str
 ) -> Markup:
-    """Lines (trial, is on the frontier, (step, value) …); those on the frontier told apart."""
+    """Lines (trial, is on the frontier, (step, value) …); frontier lines have styles."""
     mode = Goal(metric, "max")
 
     def draw(width: int) -> Markup:
@@ -123,16 +123,19 @@ def bar(share: float, style: str = "") -> Markup:
 
 
 def key_line(style: str, dash: str) -> Markup:
-    """The sample of a line that stands in a legend."""
+    """The sample of a line in a legend."""
     line = tag("path", d="M0 5 L34 5", class_=style, stroke_dasharray=dash or None)
     return tag("svg", line, viewBox="0 0 34 10", class_="key", aria_hidden="true")
 
 
 def legend() -> Markup:
-    """What the marks of the frontier chart mean."""
+    """The marks of the frontier chart and their meanings."""
     samples = (
-        (tag("path", d=STAR, class_="mark star"), "on the frontier: nothing beats it in all goals"),
-        (tag("path", d="M-10 4 L0 4 L0 -4 L10 -4", class_="step"), "best at each cost"),
+        (
+            tag("path", d=STAR, class_="mark star"),
+            "on the frontier: no trial is better in one goal and as good in the others",
+        ),
+        (tag("path", d="M-10 4 L0 4 L0 -4 L10 -4", class_="step"), "best up to each size (cost)"),
         (tag("circle", r=5, class_="mark dot"), "finished"),
         (tag("path", d=CROSS, class_="mark cross"), "stopped early"),
         (tag("circle", r=4, class_="hollow"), "frontier, on test"),

@@ -12,7 +12,7 @@ from distill.tracking.read import Record
 
 
 def write_report(record: Record, out: str | Path | None = None) -> list[Path]:
-    """``report.html``, and beside it what a sweep leaves. Returns the files, the page first.
+    """``report.html``, and next to it the files of a sweep. Returns the files, the page first.
 
     Raises RecordError where ``out`` is a file.
     """

@@ -24,7 +24,7 @@ TEST_OF = {
     "eval.retention": "retention",
     "eval.perplexity": "perplexity",
 }
-"""The field of a :class:`Row` that says the same of the test split."""
+"""The field of a :class:`Row` that is the same metric on the test split."""
 COST_OF = {
     "student.size_mb": "size_mb",
     "student.latency_ms": "latency_ms",
@@ -41,8 +41,8 @@ def frontier_png(
 ) -> Path:
     """Quality against the first cost (log): every trial, and the best at each cost as a step line.
 
-    Stars are on the frontier of all goals; with more than two, some lie below the line.
-    Filled marks are on validation, by which a sweep chooses; hollow ones on test, where the
+    Stars are on the frontier of all goals; with more than two goals, some are below the line.
+    Filled marks are on validation, which a sweep selects by; hollow ones on test, where the
     baselines were measured.
     """
     quality, cost = plane(goals)
@@ -94,9 +94,9 @@ def frontier_png(
 
 
 def _name_steps(axes: Axes, names: Sequence[tuple[str, float, float]], is_up: bool) -> None:
-    """Names on the better and cheaper side of each step, where no trial can be.
+    """Names above and to the left of each step, where no trial can be.
 
-    One that would cover another is left out: the table and the page have it.
+    A name that would cover another is left out: the table and the page have it.
     """
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     taken: list[Any] = []

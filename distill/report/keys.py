@@ -16,8 +16,8 @@ NAMING = ("type", "name", "path", "base")
 
 
 def differing(trials: Sequence[Trial], keys: Sequence[str]) -> list[str]:
-    """The ``keys`` that tell ``trials`` apart, in their order; none for a single trial."""
-    return [key for key in keys if _tells_apart(key, trials, set(keys))]
+    """The ``keys`` whose values differ between ``trials``, in their order."""
+    return [key for key in keys if _differs(key, trials, set(keys))]
 
 
 def common(trials: Sequence[Trial], keys: Sequence[str]) -> dict[str, Value]:
@@ -32,7 +32,7 @@ def common(trials: Sequence[Trial], keys: Sequence[str]) -> dict[str, Value]:
     }
 
 
-def _tells_apart(key: str, trials: Sequence[Trial], keys: set[str]) -> bool:
+def _differs(key: str, trials: Sequence[Trial], keys: set[str]) -> bool:
     having = [t for t in trials if key in t.values]
     lacking = [t for t in trials if key not in t.values]
     values = {t.values[key] for t in having}
@@ -40,7 +40,7 @@ def _tells_apart(key: str, trials: Sequence[Trial], keys: set[str]) -> bool:
         return len(values) > 1
     inside = f"{key}."
     if any(name.startswith(inside) for t in lacking for name in t.values):
-        # ``sampling: null`` here, a section there: the section's name says so, if it has one.
+        # ``sampling: null`` here, a section there: the key that names the section shows it.
         return not any(f"{key}.{name}" in keys for name in NAMING)
     parts = key.split(".")
     for length in range(1, len(parts)):

@@ -1,4 +1,4 @@
-"""Labels that stand beside their points without covering each other."""
+"""Labels next to their points, placed without covering each other."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ _LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.7, "shrinkA": 1, "s
 
 
 def plain(name: str) -> str:
-    """``name`` for matplotlib, which reads what stands between two $ as mathematics, and leaves a
+    """``name`` for matplotlib, which reads text between two $ as mathematics, and leaves a
     label that begins with _ out of a legend."""
     name = name.replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name
@@ -83,7 +83,7 @@ def place_labels(
 
 
 def _candidates(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Offsets in points of a label's left middle: beside the point, then ever further away."""
+    """Offsets in points of a label's left middle: next to the point, then further away."""
     near = 2.0 * GAP
     yield near, 0
     yield -width - near, 0

@@ -1,6 +1,6 @@
 """The report as one HTML file: no network, no library, every text escaped.
 
-Charts are SVG written here and not plotly's: the page is 100 kB instead of 5 MB, its letters stay
+Charts are SVG written here and not plotly's: the page is 100 kB instead of 5 MB, its text stays
 legible on a phone and on paper, its points are reached by keyboard, and its content-security
 policy can name the one script by its hash (plotly needs 'unsafe-eval'). ``frontier.html`` is
 plotly's, for zooming.

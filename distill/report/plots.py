@@ -14,7 +14,7 @@ from distill.report.table import Role, Row, count, three_digits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with every kind of colour blindness.
+# Okabe and Ito's palette: distinguishable with every kind of colour blindness.
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW = (
     *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
     *("#CC79A7", "#56B4E9", "#000000", "#F0E442"),
@@ -22,7 +22,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW = (
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 STYLES: dict[Role, tuple[str, str, str]] = {
     "expert": ("o", BLUE, "expert"),
-    "mix": ("D", PURPLE, "mix of experts"),
+    "mix": ("D", PURPLE, "ensemble of teachers"),
     "baseline": ("s", ORANGE, "baseline"),
     "student": ("*", VERMILION, "student"),
 }
@@ -41,7 +41,7 @@ FONTS = (
 
 def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
     """Parameters (log) against accuracy, of language models perplexity (log); a model without
-    parameters is a line across."""
+    parameters is a horizontal line."""
     figure, axes = new_figure(8.0, 5.4)
     is_language = any(row.is_language for row in rows)
     values = [(row, row.perplexity if is_language else row.accuracy) for row in rows]
@@ -181,7 +181,7 @@ def new_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Of which there would be one a character: _warn_of_boxes is one for all.
+    # matplotlib warns once per character; _warn_of_boxes warns once.
     warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)

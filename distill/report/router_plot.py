@@ -1,4 +1,4 @@
-"""The router at a glance: whom it loads, with which domains, and how sure it is."""
+"""Plot of the router: the load of each expert by domain, and the router's confidence."""
 
 from pathlib import Path
 

@@ -22,19 +22,19 @@ HAS_NO_SKILL = 0.3
 
 @dataclass(frozen=True)
 class Importance:
-    """What the searched keys say about ``metric``, as far as the trials can tell."""
+    """Importances of the searched keys for ``metric``, estimated from the trials."""
 
     metric: str
     num_trials: int
     """Finished trials that have the metric."""
     r2: float | None = None
-    """Share of the metric's variance that the model explains on trials it has not seen: at or
-    below 0 it knows nothing, and then the importances are noise."""
+    """Share of the metric's variance that the model explains on held-out trials: at or
+    below 0 it has no skill, and then the importances are noise."""
     keys: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Key → (mean, standard deviation over folds and repeats), the most important first: by how
     much R² falls on held-out trials when this key's values are shuffled among them."""
     reason: str = ""
-    """Why there is no answer."""
+    """Why it was not measured."""
 
 
 def importance(
@@ -53,9 +53,9 @@ def importance(
     target_N = np.array([t.metrics[metric] for t in known], np.float64)
     columns = {key: [t.values.get(key) for t in known] for key in searched}
     varied = {key: values for key, values in columns.items() if len(set(values)) > 1}
-    answer = Importance(metric, len(known), reason=_refusal(target_N, varied, metric))
-    if answer.reason:
-        return answer
+    result = Importance(metric, len(known), reason=_refusal(target_N, varied, metric))
+    if result.reason:
+        return result
     blocks = {key: _encoded(values) for key, values in varied.items()}
     rng = np.random.default_rng(seed)
     predicted: list[tuple[np.ndarray, np.ndarray]] = []
@@ -103,18 +103,18 @@ def _fold_falls(
     features = np.concatenate(list(blocks.values()), axis=1)
     forest = ExtraTreesRegressor(NUM_TREES, min_samples_leaf=2, random_state=0)
     forest.fit(features[train], target_N[train])
-    questions = [features[held_out]]
+    inputs = [features[held_out]]
     start = 0
     for block in blocks.values():
         stop = start + block.shape[1]
         shuffled = np.tile(features[held_out], (NUM_SHUFFLES, 1))
         # From all trials, not only the few held out: a fold may hold one value alone.
         shuffled[:, start:stop] = block[rng.integers(len(block), size=len(shuffled))]
-        questions.append(shuffled)
+        inputs.append(shuffled)
         start = stop
     # One call for all: a forest's overhead is per call.
     predicted, *shuffled_guesses = np.split(
-        forest.predict(np.concatenate(questions)), np.cumsum([len(q) for q in questions])[:-1]
+        forest.predict(np.concatenate(inputs)), np.cumsum([len(q) for q in inputs])[:-1]
     )
     truth = target_N[held_out]
     error = float(((predicted - truth) ** 2).mean())

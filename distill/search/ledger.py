@@ -1,10 +1,10 @@
-"""The trials of a sweep on disk: what was begun, and how it ended. Resuming reads nothing else.
+"""The trials of a sweep on disk: started ones, and how they ended. Resuming reads nothing else.
 
     <output>/trials/trial-001/trial.json   values, status, metrics
     <output>/trials/trial-001/fit/         checkpoints, metrics.jsonl, best.safetensors
     <output>/trials/trial-001/student/     the exported student
 
-A trial *is* its values: the same values are the same trial, whoever proposes them again.
+A trial is identified by its values: the same values, proposed again, are the same trial.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Ledger:
         elif entry.is_over or (entry.status == "running" and MEMBER not in values):
             return entry  # proposed again
         if MEMBER in values and entry.folder.exists():
-            # It changes its values, and what it did before may still be ending in its folder.
+            # It changes its values, and its earlier fit may still be ending in its folder.
             entry = replace(entry, values=dict(values), starts=entry.starts + 1)
         return self.write(entry, "running", {})
 
@@ -110,12 +110,12 @@ class Ledger:
         reason: str = "",
         dimensions: Mapping[str, int] | None = None,
     ) -> Entry:
-        """Whole or not at all."""
+        """Atomic: a file of its own, then renamed."""
         dimensions = dict(dimensions) if dimensions is not None else entry.dimensions
         new = replace(
             entry, status=status, metrics=dict(metrics), reason=reason, dimensions=dimensions
         )
-        told = {
+        record = {
             "values": new.values,
             "status": status,
             "metrics": new.metrics,
@@ -125,7 +125,7 @@ class Ledger:
         }
         entry.folder.mkdir(parents=True, exist_ok=True)
         partial = entry.folder / "trial.partial"
-        partial.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
         os.replace(partial, entry.folder / "trial.json")
         return new
 
@@ -135,8 +135,8 @@ MEMBER = "member"
 
 
 def identity_of(values: Mapping[str, Value]) -> str:
-    told = {MEMBER: values[MEMBER]} if MEMBER in values else dict(values)
-    return json.dumps(told, sort_keys=True)
+    identity = {MEMBER: values[MEMBER]} if MEMBER in values else dict(values)
+    return json.dumps(identity, sort_keys=True)
 
 
 def searched(values: Mapping[str, Value]) -> dict[str, Value]:
@@ -150,15 +150,15 @@ def _number(folder: Path) -> int:
 
 def _read(path: Path) -> Entry:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
         return Entry(
             path.parent,
-            told["values"],
-            told["status"],
-            told["metrics"],
-            told["reason"],
-            told["dimensions"],
-            told["starts"],
+            record["values"],
+            record["status"],
+            record["metrics"],
+            record["reason"],
+            record["dimensions"],
+            record["starts"],
         )
     except (ValueError, KeyError) as error:
         raise CheckpointError(

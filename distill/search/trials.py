@@ -1,4 +1,4 @@
-"""What a sweep knows of its trials, and which of them nothing beats."""
+"""Trials of a sweep, its goals, and the frontier."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Goal:
 
 @dataclass(frozen=True)
 class Trial:
-    """One student of a sweep, as its folder and its MLflow run tell of it."""
+    """One student of a sweep, read from its folder or its MLflow run."""
 
     name: str
     """``trial-007``: its run in MLflow, its folder below ``<output>/trials``."""
     status: Status
     """``stopped``: ended early by the scheduler, at its last evaluation."""
     values: dict[str, Value]
-    """Searched keys of the experiment and what this trial has there."""
+    """Searched keys of the experiment and this trial's values."""
     metrics: dict[str, float]
     """Stable names: ``eval.accuracy``, ``student.size_mb``, …; ``test.*`` on the frontier alone."""
     reason: str = ""
@@ -47,14 +47,14 @@ class Trial:
 
 
 def default_goals(is_language_model: bool) -> tuple[Goal, ...]:
-    """Quality against size, where nobody names goals."""
+    """Quality against size: the goals of a sweep that names none."""
     if is_language_model:
         return Goal("eval.perplexity", "min"), Goal("student.size_mb", "min")
     return Goal("eval.accuracy", "max"), Goal("student.size_mb", "min")
 
 
 def frontier(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
-    """The trials that no other beats: at least as good in every goal and better in one.
+    """Trials such that no other is at least as good in every goal and better in one.
 
     Failed and stopped trials, and those that lack a goal's metric, are left out. Of equals the
     first is kept. Sorted by the last goal's metric, best first (so: smallest first).

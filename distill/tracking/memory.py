@@ -54,14 +54,14 @@ def experiences(
             refused["not finished"] += 1
             continue
         if run.data.tags.get(KIND, "train") not in ("train", "trial"):
-            continue  # a sweep's parent has no student of its own
+            continue  # a sweep's parent has no student itself
         experience = _experience(run, parents.get(run.data.tags.get(PARENT, ""), {}), keys, goal)
         if isinstance(experience, str):
             refused[experience] += 1
         else:
             found.append(experience)
-    told = "".join(f"; {num} left out: {why}" for why, num in sorted(refused.items()))
-    logger.info("configuration memory: %d past runs%s", len(found), told)
+    left_out = "".join(f"; {num} left out: {why}" for why, num in sorted(refused.items()))
+    logger.info("configuration memory: %d past runs%s", len(found), left_out)
     return found
 
 
@@ -96,24 +96,24 @@ def _experience(
         return f"without a finite {goal.metric}"
     values = {}
     for key in keys:
-        told = data.params.get(key, data.metrics.get(key))
-        value = _number(parent.get(key) if told is None else told)
+        logged = data.params.get(key, data.metrics.get(key))
+        value = _number(parent.get(key) if logged is None else logged)
         if value is None:
             return f"without a finite {key}"
         values[key] = value
     return Experience(data.tags[TASK], meta, values, quality)
 
 
-def _number(told: str | float | None) -> float | None:
+def _number(logged: str | float | None) -> float | None:
     try:
-        value = float(told) if told is not None else math.nan
+        value = float(logged) if logged is not None else math.nan
     except ValueError:
         return None
     return value if math.isfinite(value) else None
 
 
 def _params_of(client: Any, run_id: str) -> Mapping[str, str]:
-    """Of a run; nothing where it is gone for good."""
+    """Parameters of a run; empty where it was deleted for good."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,5 +1,5 @@
 """The exported student as an MLflow model, for ``mlflow.transformers`` and as a pyfunc: labels of
-texts, of a language model what it writes after them.
+texts, or the text that a language model generates after them.
 
 A student of features is no transformers pipeline: its folder is logged as artifacts, and is loaded
 from there with ``AutoModelForSequenceClassification`` (see the README.md in it).
@@ -18,7 +18,8 @@ from distill.tracking.store import import_mlflow
 
 _RUNS = "runs:/"
 NEW_TOKENS = 64
-"""What a language model writes as a pyfunc; a caller's ``params`` may say otherwise."""
+"""Tokens that a language model generates as a pyfunc, unless a caller's ``params`` set another
+number."""
 
 
 def log_model(
@@ -26,7 +27,7 @@ def log_model(
 ) -> str:
     """The model's URI (of a student of features: of its artifacts).
 
-    Offline: nothing is asked of the hub, no requirements are inferred.
+    Offline: nothing is requested from the hub, no requirements are inferred.
     """
     mlflow = import_mlflow()
     import transformers
@@ -44,18 +45,18 @@ def log_model(
     task = "text-generation" if writes else "text-classification"
     with _no_bars():
         pipeline: Any = transformers.pipeline(task, model=str(folder), device="cpu")
-    # MLflow asks the hub for the card and licence of name_or_path: this is no valid repository
-    # name, so a folder called "student" is not taken for a stranger's model of that name.
+    # MLflow requests from the hub the card and licence of name_or_path: this is no valid repository
+    # name, so a folder called "student" is not taken for a public model of that name.
     pipeline.model.name_or_path = f"distill:{name}"
     label = ColSpec(DataType.string, "label")
-    answer = Schema(
+    output = Schema(
         [ColSpec(DataType.string)] if writes else [label, ColSpec(DataType.double, "score")]
     )
     is_pair = config.get("distill", {}).get("is_pair", False)
     names = ("text", "text_pair") if is_pair else (None,)
     signature = ModelSignature(
         Schema([ColSpec(DataType.string, name) for name in names]),
-        answer,
+        output,
     )
     model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
     # Linked here: given the run, log_model would read its whole history, metric by metric.
@@ -77,7 +78,7 @@ def register_model(client: Any, uri: str, model_uri: str, name: str) -> str:
     mlflow = import_mlflow()
     if model_uri.startswith(_RUNS):  # of features: mlflow.register_model takes its own models alone
         return _register_artifacts(client, model_uri, name)
-    # It says on stderr what the table will say.
+    # It writes to stderr what the table will show.
     with _tracking_uri(mlflow, uri), contextlib.redirect_stderr(io.StringIO()):
         created = mlflow.register_model(model_uri, name, await_registration_for=0)
     return str(created.version)
@@ -99,7 +100,7 @@ def _register_artifacts(client: Any, model_uri: str, name: str) -> str:
 
 @contextlib.contextmanager
 def _tracking_uri(mlflow: Any, uri: str) -> Iterator[None]:
-    """MLflow's process-wide URI for a block: log_model knows no other way to be told.
+    """MLflow's process-wide URI for a block: log_model reads it from nowhere else.
 
     set_tracking_uri also writes the environment variable, and Ray workers started later would
     inherit it.
@@ -116,7 +117,7 @@ def _tracking_uri(mlflow: Any, uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
-    """transformers' own progress bars would tear distill's apart."""
+    """transformers' own progress bars would break distill's."""
     from transformers.utils import logging
 
     had_bars = logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Records on their way to a store that may fail: none is lost, and none stops the training."""
+"""Records for a store that may fail: none is lost, and none stops the training."""
 
 import contextlib
 import json
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class Outbox:
     """Sends records in order; while the store fails they wait in memory and in a JSONL file.
 
-    A record that the store *refuses* (it would refuse it again) stays in the file and does not hold
-    up the others. What an earlier process left in the file is sent first.
+    A record that the store *refuses* (it would refuse it again) stays in the file and does not
+    delay the others. What an earlier process left in the file is sent first.
     """
 
     def __init__(self, path: Path, send: Callable[[Record], Any], retry_s: float) -> None:
@@ -35,7 +35,7 @@ class Outbox:
         return len(self._waiting) + len(self._refused)
 
     def post(self, record: Record) -> Any:
-        """What sending returned, or None for a record that had to be kept."""
+        """The result of sending, or None for a record that had to be kept."""
         if self._waiting:
             if time.monotonic() >= self._next_try:
                 self.flush()
@@ -65,7 +65,7 @@ class Outbox:
             self._waiting.pop(0)
         self._rewrite()
         if num_sent:
-            logger.info("MLflow answers: sent %d kept records", num_sent)
+            logger.info("MLflow is reachable again: %d kept records were sent", num_sent)
 
     def _fail(self) -> list[Record]:
         self._next_try = time.monotonic() + self.retry_s

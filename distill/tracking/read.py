@@ -1,4 +1,4 @@
-"""An experiment back from MLflow: its newest sweep, or its trainings, as trials and rows."""
+"""An experiment read from MLflow: its newest sweep, or its trainings, as trials and rows."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Record:
-    """What MLflow knows of an experiment's newest sweep, or of its single trainings."""
+    """An experiment's newest sweep, or its single trainings, as logged to MLflow."""
 
     is_sweep: bool
     is_partial: bool
-    """The sweep still ran, or its driver was lost, when this was read."""
+    """The sweep was still running, or its driver had stopped, when this was read."""
     run_id: str
     started: str
     goals: tuple[Goal, ...]
@@ -62,7 +62,7 @@ class Record:
     num_running: int = 0
     """Trials without an end: not among ``trials``."""
     notes: list[str] = field(default_factory=list)
-    """What makes the comparison less than fair, or less than whole."""
+    """Why the comparison may be unfair or incomplete."""
     experiment: str = ""
     uri: str = ""
     """Of the store, masked."""
@@ -92,7 +92,7 @@ def read_experiment(
     """``uri``: None for $MLFLOW_TRACKING_URI, else SQLite in the working folder.
 
     Raises RecordError where the experiment does not exist, has no runs or no finished trial, or
-    still runs (unless ``allow_partial``), and UnreachableError where MLflow does not answer.
+    still runs (unless ``allow_partial``), and UnreachableError where MLflow is not reachable.
     """
     resolved = resolve_uri(Tracking(uri=uri))
     client = connect(resolved)
@@ -123,7 +123,7 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
     if record.is_partial and not allow_partial:
         raise RecordError(
             f"the {what} of experiment {record.experiment} has not ended ({there}): wait for it, "
-            "resume it if its driver is gone, or give --partial to show what is there"
+            "resume it if its driver stopped, or give --partial to show the trials so far"
         )
     if not counts["finished"]:
         reason = next((f"; first reason: {t.reason}" for t in record.trials if t.reason), "")
@@ -143,8 +143,8 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
         if status is None:
             num_running += 1
             continue
-        told = _params_of(run)
-        values = {k: value_of(told[k]) for k in searched if k in told}
+        params = _params_of(run)
+        values = {k: value_of(params[k]) for k in searched if k in params}
         trials.append(_trial(client, run, run.info.run_name, status, values, with_history))
         shape = {k: v for k, v in run.data.params.items() if k.startswith("student.")}
         shapes[run.info.run_name] = {k: value_of(v) for k, v in shape.items() if k not in values}
@@ -168,12 +168,12 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
 
 
 def _base_of(run: Any) -> dict[str, str]:
-    """Parameters as they were first told, by their names as they were written."""
+    """Parameters as first logged, under their original names."""
     return {written_name(k, run.data.tags): v for k, v in run.data.params.items()}
 
 
 def _params_of(run: Any) -> dict[str, str]:
-    """Parameters, as they were last told: MLflow changes none, so changes stand in tags."""
+    """Parameters as last logged: MLflow never changes one, so changes are in tags."""
     changed = {
         key.removeprefix("resumed."): value
         for key, value in run.data.tags.items()
@@ -183,7 +183,7 @@ def _params_of(run: Any) -> dict[str, str]:
 
 
 def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:
-    """Every training is a point. The newest run of a row speaks for it, and for the record."""
+    """Every training is a point. Rows and the record are those of the newest run."""
     newest = parents[0]
     ended: list[tuple[Any, Status]] = []
     for run in reversed(parents):
@@ -203,7 +203,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         for row in _rows(_children(parent, runs)):
             rows.setdefault((row.role, row.name), row)
     tests = {d.digest for run, _ in ended for d in _datasets(run) if d.context == "test"}
-    notes = ["the trainings were tested on different data: compare them with care"]
+    notes = ["the trainings were tested on different data: their metrics are not comparable"]
     return Record(
         is_sweep=False,
         is_partial=not ended,
@@ -223,7 +223,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
 
 
 def _goals_of(trials: list[Trial]) -> tuple[Goal, ...]:
-    """Of runs that named none."""
+    """For runs that set none."""
     return default_goals(any("eval.perplexity" in trial.metrics for trial in trials))
 
 
@@ -240,9 +240,9 @@ def _children(parent: Any, runs: list[Any]) -> list[Any]:
 
 def _status(run: Any) -> Status | None:
     """None: the run has not ended."""
-    said = run.data.tags.get("distill.status")
+    logged = run.data.tags.get("distill.status")
     for status in get_args(Status):
-        if said == status:
+        if logged == status:
             return status
     if run.info.status == "FINISHED":
         return "finished"
@@ -277,7 +277,7 @@ def _student_of(run: Any) -> str:
 
 
 def _history(client: Any, run: Any) -> list[dict[str, Any]]:
-    """Lines as in metrics.jsonl, by step. The final value, recorded last, is no part of it."""
+    """Lines as in metrics.jsonl, by step. The final value, recorded last, is not part of it."""
     lines: dict[int, dict[str, float]] = {}
     for name in CURVES:
         if name in run.data.metrics:
@@ -297,7 +297,7 @@ def _row(run: Any) -> Row:
 
 
 def _metrics_of(run: Any) -> dict[str, float]:
-    """Last values, by their names as they were written."""
+    """Last values, under their original names."""
     return {written_name(k, run.data.tags): v for k, v in run.data.metrics.items()}
 
 
@@ -340,7 +340,7 @@ def domains_of(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def value_of(text: str) -> Value:
-    """A parameter as it was before MLflow made a string of it."""
+    """A parameter with its type; MLflow stores strings."""
     if text in ("true", "false", "True", "False"):
         return text.lower() == "true"
     for kind in (int, float):

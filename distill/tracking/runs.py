@@ -34,10 +34,12 @@ def resume_run(client: Any, id_file: Path) -> Any | None:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        logger.warning("the MLflow run named in %s is gone: starting another one", id_file)
+        logger.warning(
+            "the MLflow run named in %s does not exist any more: starting a new one", id_file
+        )
         return None
     if run.info.lifecycle_stage == "deleted":
-        logger.warning("the MLflow run %s was deleted: starting another one", run_id)
+        logger.warning("the MLflow run %s was deleted: starting a new one", run_id)
         return None
     client.update_run(run_id, status="RUNNING")
     if ENDED in run.data.tags:
@@ -51,7 +53,7 @@ def _experiment(client: Any, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         path = sqlite_path(uri)
-        # Beside the database, wherever the command was started.
+        # Next to the database, wherever the command was started.
         location = (path.parent / "mlartifacts").as_uri() if path else None
         try:
             return client.create_experiment(name, artifact_location=location)
@@ -61,7 +63,7 @@ def _experiment(client: Any, uri: str, name: str) -> str:
                 raise
     if found.lifecycle_stage == "deleted":
         raise ValueError(
-            f"tracking.experiment {name!r} was deleted: name another one, or bring it back "
+            f"tracking.experiment {name!r} was deleted: choose another name, or restore it "
             f"with mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return found.experiment_id

@@ -1,4 +1,4 @@
-"""One record, as the outbox keeps it, to the calls that MLflow wants."""
+"""One record, as the outbox keeps it, to calls of MLflow."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ PARENT = "mlflow.parentRunId"
 
 
 class Sender:
-    """Writes records to one run and its children; raises whatever MLflow raises."""
+    """Writes records to one run and its children; raises what MLflow raises."""
 
     def __init__(self, client: Any, uri: str, experiment_id: str, run_id: str) -> None:
         self.client = client
@@ -67,7 +67,7 @@ class Sender:
         new = [Param(key, value) for key, value in named.items() if key not in before]
         for start in range(0, len(new), PARAMS_PER_BATCH):
             self.client.log_batch(run_id, params=new[start : start + PARAMS_PER_BATCH])
-        # MLflow never changes a parameter, so what differs on resuming stands beside it.
+        # MLflow never changes a parameter, so a value that differs on resuming is a tag.
         changed = {k: v for k, v in named.items() if before.get(k, v) != v}
         self._send_tags(run_id, {f"resumed.{key}": value for key, value in changed.items()})
 
@@ -81,7 +81,7 @@ class Sender:
             self.client.log_batch(run_id, metrics=batch)
 
     def _send_names(self, run_id: str, names: Iterable[str]) -> None:
-        """Names that MLflow does not take, as tags: a report shows them as they were written."""
+        """Names that MLflow does not accept, as tags: a report shows the original names."""
         new = {name for name in names if (run_id, name) not in self._named}
         replaced = {name: safe_name(name) for name in new if safe_name(name) != name}
         self._send_tags(run_id, {written_tag(safe): name for name, safe in replaced.items()})
@@ -144,7 +144,7 @@ class Sender:
         return str(version)
 
     def _find_child(self, name: str, role: str | None = None) -> str | None:
-        """``role``: of that one alone, so that an expert is not a mixture of its name."""
+        """``role``: of that one alone, so that an expert is not the ensemble of its name."""
         children = self.client.search_runs(
             [self.experiment_id], f"tags.`{PARENT}` = '{self.run_id}'"
         )

@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs: the URI, whether it answers, and how to open it."""
+"""The MLflow store: its URI, whether it is reachable, and how to open it."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ PORTS = 100
 """How many ports are tried."""
 _SQLITE = "sqlite:///"
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-# MLflow's own 7 retries with back-off hold the driver for minutes; the outbox retries anyway.
+# MLflow's own 7 retries with back-off block the driver for minutes; the outbox retries anyway.
 
 
 def import_mlflow() -> Any:
@@ -143,19 +143,19 @@ def _check_sqlite(path: Path, timeout_s: float) -> None:
 def _check_store(uri: str, timeout_s: float) -> None:
     failures: list[Exception] = []
 
-    def ask() -> None:
+    def connect() -> None:
         try:
             with _impatient():
                 import_mlflow().MlflowClient(uri).search_experiments(max_results=1)
         except Exception as error:
             failures.append(error)
 
-    # A thread, because a name server or a proxy may sit out every timeout that requests knows of.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(timeout_s)
-    if asking.is_alive():
-        raise _unreachable(uri, f"no answer in {timeout_s:g} s")
+    # A thread, because a name server or a proxy may block longer than every timeout of requests.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise _unreachable(uri, f"no response in {timeout_s:g} s")
     if failures:
         raise _unreachable(uri, reason_of(failures[0]))
 

@@ -33,7 +33,8 @@ class Tracker:
     """Records a run in MLflow; a store that fails later never stops the training.
 
     A resumed training continues its run (``<output>/mlflow_run_id``). What cannot be recorded waits
-    in ``<output>/untracked.jsonl`` and is sent when the store answers, or by the resumed run.
+    in ``<output>/untracked.jsonl`` and is sent when the store is reachable again, or by the
+    resumed run.
     """
 
     def __init__(self, tracking: Tracking, output: str | Path, retry_s: float = 30.0) -> None:
@@ -130,7 +131,7 @@ class Tracker:
     ) -> None:
         """One split as an input of the run; ``context`` is train, transfer, validation or test."""
         profile = {"num_rows": num_rows, "fingerprint": fingerprint}
-        # MLflow joins inputs of one name and digest, so the split stands in the name.
+        # MLflow joins inputs of one name and digest, so the split is in the name.
         self._outbox.post(
             {
                 "kind": "dataset",

@@ -1,4 +1,4 @@
-"""What is said to MLflow: configurations as flat parameters, names it accepts, secrets masked."""
+"""What is logged to MLflow: configurations as flat parameters, accepted names, masked secrets."""
 
 import posixpath
 import re
@@ -11,11 +11,11 @@ from distill.names import HASH_CHARS, hash_of
 
 MASK = "***"
 MAX_PARAM_CHARS = 6000
-"""MLflow's own limit; a longer value is cut and says so."""
+"""MLflow's own limit; a longer value is truncated, with a mark."""
 MAX_NAME_CHARS = 250
 WRITTEN = "distill.name."
 
-_CUT = " … (cut)"
+_CUT = " … (truncated)"
 _USER_IN_URI = re.compile(r"(?<=://)(?:[^/\s]+|[^/\s:@]+:(?!\d+/)[^\s@]+)@")
 """user:secret@, whose secret may hold slashes; not the @ of a path."""
 _KEY_IN_TEXT = re.compile(
@@ -89,12 +89,12 @@ def cut(text: str, limit: int) -> str:
 
 
 def safe_name(name: str) -> str:
-    """``name`` as MLflow takes it for a key of a metric, a parameter or a tag.
+    """``name`` as MLflow accepts it as a key of a metric, a parameter or a tag.
 
-    Unchanged where MLflow 3.17 takes it as it is: letters and digits of any script and ``_-./ :``,
+    Unchanged where MLflow 3.17 accepts it: letters and digits of any script and ``_-./ :``,
     no path that would resolve to another, at most MAX_NAME_CHARS. Elsewhere these characters are
     replaced and a hash of the whole name follows, so that two names never share a key;
-    :func:`written_tag` names the tag that keeps the name as it was written.
+    :func:`written_tag` names the tag that keeps the original name.
     """
     if re.fullmatch(r"[\w\-./ :]*", name) and is_own_path(name) and len(name) <= MAX_NAME_CHARS:
         return name
@@ -111,7 +111,7 @@ def is_own_path(name: str) -> bool:
 
 
 def written_tag(safe: str) -> str:
-    """The tag that keeps what was written for a name that :func:`safe_name` had to change."""
+    """The tag that keeps the original of a name that :func:`safe_name` had to change."""
     return f"{WRITTEN}{safe[-HASH_CHARS:]}"
 
 

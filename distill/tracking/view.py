@@ -115,8 +115,8 @@ def experiment_note(name: str, is_language_model: bool) -> str:
         compare = "`eval.accuracy`"
     return (
         "Students distilled by *distill*: one run per training, or one per sweep with its trials "
-        "as child runs. The tag `role` tells teachers (`expert`), aggregated teachers (`mix`), "
-        "`baseline` and `trial` apart.\n\n"
+        "as child runs. The tag `role` is `expert` (a teacher), `mix` (the aggregated teachers), "
+        "`baseline` or `trial`.\n\n"
         f"{quality}"
         "- `student.size_mb`: exported float32 weights, 10⁶ bytes. `student.latency_ms`: one "
         "input on one CPU thread. `compression`: parameters of the largest teacher over the "

@@ -64,6 +64,28 @@ def test_a_click_on_a_point_selects_its_trial(browser, written, width):
     assert browser.value("document.getElementById('status').textContent") == expected
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_table_with_hidden_columns_shows_that_it_scrolls(browser, written, width):
+    browser.open(written / "report.html", width)
+    state = """(() => {
+        const box = document.querySelector('#trials .scroll');
+        const hint = document.querySelector('#trials .hint');
+        return [box.scrollWidth > box.clientWidth, !hint.hidden,
+                box.parentNode.classList.contains('more')];
+    })()"""
+    assert browser.value(state) == [True, True, True]
+    browser.value("""new Promise(done => {
+        const box = document.querySelector('#trials .scroll');
+        box.addEventListener('scroll', () => setTimeout(done, 0), {once: true});
+        box.scrollLeft = box.scrollWidth;
+    })""")
+    assert browser.value(state) == [True, True, False]  # at the end there is no shadow
+    narrow = (
+        "document.querySelector('#temperature-and-alpha .scrollbox').classList.contains('more')"
+    )
+    assert browser.value(narrow) is False
+
+
 def test_points_are_chosen_by_keyboard(browser, written):
     browser.open(written / "report.html", 1280)
     browser.value(f"{VISIBLE_POINTS}.find(point => point.tabIndex === 0).focus()")
