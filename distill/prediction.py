@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from distill.config import Columns, Device
+from distill.config import Columns, Cut, Device
 from distill.data.chat_template import ChatTemplate
 from distill.data.chat_tokens import ChatTokens
 from distill.data.chats import chats_in, tools_in
@@ -291,7 +291,7 @@ def _classified(
     content: Content,
     listener: Listener,
 ) -> Answered:
-    model = load_classifier(student.folder)
+    model: Any = load_classifier(student.folder)
     labels = [str(model.config.id2label[i]) for i in range(len(model.config.id2label))]
     columns_added = [LABEL, PROBABILITY, *(f"{PROBABILITY}.{label}" for label in labels)]
     _refuse_clashes(columns_added, content, request.data)
@@ -374,7 +374,7 @@ class Classifier:
         positions = usable_positions(model.config.get_text_config())
         trained = reading.max_length if reading else min(positions, LONGEST)
         self.max_length = max_length or trained
-        self.cut = reading.cut if reading else "head"
+        self.cut: Cut = reading.cut if reading else "head"
         self.is_pair = reading is not None and reading.is_pair
         self.can_pad = self._tokenizer.pad_token_id is not None
         if self.max_length > positions:
@@ -448,7 +448,8 @@ def _generated(
     request: Request,
     listener: Listener,
 ) -> Answered:
-    model: Any = load_language_model(student.folder).to(device_of(request.device))
+    model: Any = load_language_model(student.folder)
+    model.to(device_of(request.device))
     tokenizer: Any = load_tokenizer(student.folder)
     experiment = student.experiment
     template = ChatTemplate()

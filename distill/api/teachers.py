@@ -45,11 +45,11 @@ def _saved(name: str, model: Any, folder: Path) -> dict[str, Any]:
     from torch import nn
     from transformers import PreTrainedModel
 
-    tokenizer = None
+    tokenizer: Any = None
     if isinstance(model, tuple) and len(model) == 2:
         model, tokenizer = model
-    elif isinstance(getattr(model, "model", None), PreTrainedModel):  # a transformers pipeline
-        model, tokenizer = model.model, getattr(model, "tokenizer", None)
+    elif isinstance(inner := getattr(model, "model", None), PreTrainedModel):  # a pipeline
+        model, tokenizer = inner, getattr(model, "tokenizer", None)
     if isinstance(model, PreTrainedModel):
         return {"path": str(_model_folder(name, model, tokenizer, folder))}
     if isinstance(model, nn.Module) and not hasattr(model, "predict_proba"):

@@ -65,9 +65,9 @@ def _decoded(table: pa.Table, file: File) -> pa.Table:
 
 def names_in(content: Content) -> list[str]:
     """The columns, in order of their first occurrence."""
-    if isinstance(content, pa.Table):
-        return content.column_names
-    return list(dict.fromkeys(key for row in content for key in row))
+    if isinstance(content, list):
+        return list(dict.fromkeys(key for row in content for key in row))
+    return content.column_names
 
 
 def joined(contents: Sequence[Content]) -> Content:
@@ -143,7 +143,7 @@ def with_columns(content: Content, added: Mapping[str, Sequence[Any]]) -> pa.Tab
 
 
 def _write_json(content: Content, added: Mapping[str, Sequence[Any]], path: Path) -> None:
-    rows = content.to_pylist() if isinstance(content, pa.Table) else content
+    rows = content if isinstance(content, list) else content.to_pylist()
     with path.open("w", encoding="utf-8") as file:
         for index, row in enumerate(rows):
             whole = row | {name: values[index] for name, values in added.items()}

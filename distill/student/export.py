@@ -72,9 +72,9 @@ The numbers are given raw: the standardisation is a part of the model.
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the card says of a model's origin; size and labels are read from the model itself.
+    """The origin of a model on its card; size and labels are read from the model itself.
 
-    None and (): does not apply (an expert has no teachers), and is left out.
+    None and () do not apply (an expert has no teachers) and are left out.
     """
 
     name: str
@@ -99,17 +99,17 @@ def export(
 ) -> None:
     """Write float32 safetensors, config, tokenizer and README.md into ``out``, replacing it.
 
-    Of a language model also how it generates; low-rank updates (a peft model's) are merged, and a
-    head that is the embeddings is stored once.
+    A language model's generation settings are written too. Low-rank updates (of a peft model) are
+    merged; a head that is tied to the embeddings is stored once.
 
-    A model of features has no tokenizer: ``tokenizer_folder`` is not read. ``reading``: how one of
-    text was shown its rows, which ``distill evaluate`` then repeats. ``chat``: how one of chats was
-    shown them: its template is the tokenizer's, and generation ends where an answer ends.
+    A model of features has no tokenizer: ``tokenizer_folder`` is not read. ``reading``: length,
+    truncation and pairs of a text classifier's rows, by which ``distill evaluate`` and ``predict``
+    read theirs. ``chat``: the format of a chat model's rows: its template is written into the
+    tokenizer, and generation ends where an answer ends.
 
-    Everything is written beside ``out`` and renamed, so a crash leaves the old export, the new one,
-    or (between two renames) the old one as ``.<name>.previous``: never a half-written folder.
-    The tokenizer's model_max_length becomes the model's. Raises RunFolderError for a folder
-    that is not a model's.
+    Written atomically: into a folder next to ``out``, which is then renamed. A crash between two
+    renames leaves the old export as ``.<name>.previous``. The tokenizer's model_max_length becomes
+    the model's. Raises RunFolderError for a folder that holds no model.
     """
     out = Path(out)
     refuse_other_files(out)
@@ -119,7 +119,7 @@ def export(
 
     exported: Any = merged(model)
     if exported is model:
-        exported = copy.deepcopy(model)  # the one in training keeps its device and arithmetic
+        exported = copy.deepcopy(model)  # the one in training keeps its device and dtype
     exported.to(device="cpu", dtype=torch.float32).eval()
     if reading is not None:
         remember(exported.config, reading)
@@ -132,7 +132,7 @@ def export(
             chat.template.put_into(tokenizer)
         tokenizer.model_max_length = usable_positions(exported.config)
         if reading is not None and reading.cut == "tail":
-            tokenizer.truncation_side = "left"  # for who truncates with transformers alone
+            tokenizer.truncation_side = "left"  # for truncation by transformers alone
         tokenizer.save_pretrained(partial)
     with quiet():
         exported.save_pretrained(partial, max_shard_size="100GB")
@@ -155,11 +155,12 @@ def _end_with_answers(model: Any, tokenizer: Any, turn_ends: Sequence[int]) -> N
 
 
 def export_adapter(model: Any, out: str | Path) -> None:
-    """A peft model's low-rank updates alone, as its save_pretrained writes them; ``out`` is new."""
+    """A peft model's low-rank updates alone, as its save_pretrained writes them; ``out`` must not
+    exist."""
     out = Path(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    # Without embeddings, which no update touches: peft would ask the hub whether they were resized.
+    # Without embeddings, which no update changes: peft would query the hub for their size.
     model.save_pretrained(str(partial), save_embedding_layers=False)
     for file in partial.iterdir():
         _sync(file)
@@ -168,7 +169,7 @@ def export_adapter(model: Any, out: str | Path) -> None:
 
 
 def copy_export(source: str | Path, out: str | Path) -> None:
-    """An exported folder, whole, somewhere else. Raises RunFolderError where there is none."""
+    """A copy of an exported folder, written atomically. RunFolderError where there is none."""
     source, out = Path(source), Path(out)
     if not (source / "model.safetensors").is_file():
         raise RunFolderError(
@@ -250,7 +251,7 @@ A {what}, {origin} with distill.
 
 
 def _shows(model: PreTrainedModel) -> dict[str, object]:
-    """What its outputs are about."""
+    """Vocabulary and positions of a language model, labels of a classifier."""
     if is_causal(model):
         return {
             "Vocabulary": f"{head_of(model).out_features:,} tokens",
@@ -263,13 +264,13 @@ def _shows(model: PreTrainedModel) -> dict[str, object]:
 def _kind(
     model: PreTrainedModel, folder: Path, reading: Reading | None, arguments: Mapping[str, Any]
 ) -> tuple[str, str, str]:
-    """The pipeline's name, what the model is, and how it is used."""
+    """The pipeline's name, a description of the model, and code that uses it."""
     if isinstance(model, FeatureClassifier):
         use = USE_FEATURES.format(columns=_columns(model.config))
         return "tabular-classification", "classifier of numbers", use
     if is_causal(model):
         is_chat = bool(load_tokenizer(folder).chat_template)
-        given = f",\n    **{dict(arguments)!r},  # as it was trained" if arguments else ""
+        given = f",\n    **{dict(arguments)!r},  # as in training" if arguments else ""
         chat_inputs = CHAT_INPUTS.replace("{arguments}", given)
         use = USE_LANGUAGE.format(inputs=chat_inputs if is_chat else TEXT_INPUTS)
         return "text-generation", "language model", use

@@ -225,7 +225,10 @@ def _strip(model: Any) -> None:
 
 
 def _quantise(source: Path, path: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import (  # type: ignore[import-not-found]  (optional)
+        QuantType,
+        quantize_dynamic,
+    )
 
     with _quiet():
         quantize_dynamic(
@@ -251,7 +254,7 @@ def _quiet() -> Iterator[None]:
 
 def session_of(path: str | Path, num_threads: int = 1) -> Forward:
     """The file as a function of the inputs to its logits, on the CPU."""
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-not-found]  (optional)
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
