@@ -115,12 +115,12 @@ types: $(DEV) ## Static types (basedpyright, pyright's standard mode)
 .PHONY: docs
 docs: $(DEV) ## The documentation as a site in .cache/site
 	@echo "==> mkdocs (seconds)"
-	@NO_MKDOCS_2_WARNING=1 $(WITH_VENV) mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(WITH_VENV) mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 	@echo "    $(CURDIR)/.cache/site/index.html (with search: python -m http.server -d .cache/site)"
 
 .PHONY: reference
 reference: $(DEV) ## Write docs/reference anew from settings and commands
-	@$(WITH_VENV) python docs/generate.py
+	@$(WITH_VENV) python docs/site/generate.py
 
 .PHONY: lock
 lock: ## Write requirements.lock anew from pyproject.toml and requirements.in

@@ -21,7 +21,7 @@ import distill
 from distill.cli import app
 from distill.config import Experiment, parse
 from distill.evaluation.settings import Evaluation
-from docs.generate import path_below, walk
+from docs.site.generate import path_below, walk
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name
 
 YAML = [b for page in PAGES for b in blocks(page, "yaml") if b.mark != "not a configuration"]

@@ -15,7 +15,7 @@ from distill.evaluation.names import metric_names
 from distill.evaluation.settings import Evaluation
 from distill.report.names import MEANINGS
 from distill.search.settings import TRIAL_METRICS
-from docs.generate import pages, path_below, walk
+from docs.site.generate import pages, path_below, walk
 from tests.docs.pages import ROOT
 from tests.test_loop import run
 

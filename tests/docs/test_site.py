@@ -17,7 +17,7 @@ class Loader(yaml.SafeLoader):
 
 
 Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
-SETTINGS: dict[str, Any] = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
+SETTINGS: dict[str, Any] = yaml.load((ROOT / "docs/site/mkdocs.yml").read_text(encoding="utf-8"), Loader)
 
 
 def test_every_page_is_in_the_navigation():
@@ -32,7 +32,7 @@ def test_the_site_builds_and_is_whole(tmp_path: Path, monkeypatch: pytest.Monkey
     from mkdocs.config import load_config
 
     monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
-    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True))
+    build(load_config(str(ROOT / "docs/site/mkdocs.yml"), site_dir=str(tmp_path), strict=True))
     html = {p: p.read_text(encoding="utf-8") for p in tmp_path.rglob("*.html")}
     assert len(html) > len(PAGES)
     loads = r"<(?:script|img|iframe)[^>]+src=\"?https?:|<link[^>]+stylesheet[^>]+https?:"
