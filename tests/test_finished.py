@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from distill import pipeline
 from distill.check import check
 from distill.config import parse
 from distill.finished import Result, finished, keep
 from distill.plan import Plan
+from distill.report.progress import Progress
 from distill.report.table import Row, to_json
 from distill.run_folder import RunFolder
 from tests.toys import toy_experiment, write_encoder
@@ -57,6 +60,17 @@ def test_the_same_run_gives_its_result_bit_by_bit(raw: dict[str, Any]) -> None:
     assert finished(run, plan_of(raw), "train") == RESULT
     faster = raw | {"trainer": raw["trainer"] | {"log_every": 3}, "cluster": {"num_cpus": 2}}
     assert finished(run, plan_of(faster), "train") == RESULT
+
+
+def test_a_finished_run_starts_nothing(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    stream = io.StringIO()
+    outcome = pipeline.train(parse(raw), Progress(stream))
+    assert outcome.rows == RESULT.rows and outcome.metrics == RESULT.metrics
+    assert (outcome.student, outcome.report) == (run.student, run.report)
+    assert outcome.open_command == RESULT.open_command
+    assert stream.getvalue().splitlines()[-1] == f"{raw['output']} is finished; nothing to do"
+    assert not (run.root / "mlflow_run_id").exists()
 
 
 def touch_teacher(raw: dict[str, Any]) -> None:

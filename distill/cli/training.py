@@ -32,6 +32,7 @@ def train(
             outcome = pipeline.train(experiment, progress)
         show(render(outcome.rows, title=str(experiment.tracking.experiment)))
         if "fidelity.any" in outcome.metrics:
+            say("")
             show(fidelity_table(outcome.metrics))
         say("")
         say(f"student   {near(outcome.student)}")
