@@ -43,6 +43,7 @@ from distill.check_mixture import (
     teacher_names,
 )
 from distill.check_moe import check_kept
+from distill.check_paths import check_paths
 from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
 from distill.check_tokenizers import check_aligned
@@ -72,6 +73,7 @@ def check(
 ) -> Plan:
     """Validate all of it; InputError names the key, the value and the way out."""
     check_task(experiment)
+    check_paths(experiment)
     check_sampling(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
