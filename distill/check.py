@@ -77,15 +77,14 @@ def check(
     ``say`` gets a line before each phase that takes long.
     """
     check_task(experiment)
-    check_sampling(experiment)
     check_paths(experiment)
+    check_sampling(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
         raise ConfigError(
             f"sampling.type {experiment.sampling.type} generates new text at every step, and a "
-            "sweep "
-            "queries its teachers once, about the data set's rows: run distill train for each "
-            "setting, or use sampling.type dataset"
+            "sweep queries its teachers once, about the data set's rows: run distill train for "
+            "each setting, or use sampling.type dataset"
         )
     if experiment.is_language_model:
         return _check_language(experiment, say, command)

@@ -17,7 +17,9 @@ class Loader(yaml.SafeLoader):
 
 
 Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
-SETTINGS: dict[str, Any] = yaml.load((ROOT / "docs/site/mkdocs.yml").read_text(encoding="utf-8"), Loader)
+SETTINGS: dict[str, Any] = yaml.load(
+    (ROOT / "docs/site/mkdocs.yml").read_text(encoding="utf-8"), Loader
+)
 
 
 def test_every_page_is_in_the_navigation():
