@@ -122,6 +122,7 @@ def evaluate(
         measured = parse_settings(settings or [])
         labels = tuple(parse_labels(text) for text in teacher_labels or ())
 
+        print(f"loading {student}", file=sys.stderr)  # the imports take seconds
         from distill.evaluation import standalone
         from distill.report import evaluation
         from distill.report.progress import Progress

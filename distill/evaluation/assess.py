@@ -102,7 +102,7 @@ def assess(
     settings: Evaluation,
     listener: Listener,
 ) -> Assessment:
-    """All that ``settings`` ask for. Raises DataError where too many sources do not parse."""
+    """All measures of ``settings``. Raises DataError where too many sources do not parse."""
     if task.kind is not None or task.sd_D is not None:
         listener.say("transforming rows")
     variants = variants_of(task, settings)  # first: it may refuse the data

@@ -101,7 +101,7 @@ class Asked:
         self.label_names = label_names
         self._client, self._encode = client, encode
         self._columns = None if columns is None else list(columns)
-        self._threads = ThreadPoolExecutor(num_parallel, thread_name_prefix=f"ask-{name}")
+        self._threads = ThreadPoolExecutor(num_parallel, thread_name_prefix=f"query-{name}")
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
         logits_BC = np.empty((len(samples), len(self.label_names)), np.float32)
@@ -123,7 +123,7 @@ class Asked:
 
 
 class Mixture:
-    """Experts under an aggregation that has no weights of its own; asks only whom it needs."""
+    """Experts under an aggregation without trained weights; queries only those that it needs."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Mixture:
         self._aggregation = aggregation
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Log-probabilities of the mixture at T = 1."""
+        """Log-probabilities of the ensemble at T = 1."""
         num, names = len(samples), tuple(self.experts)
         router_BK = None
         if self.router is not None:
@@ -152,8 +152,8 @@ class Mixture:
         for k, expert in enumerate(self.experts.values()):
             wanted = torch.nonzero(asked_KB[k])[:, 0]
             if len(wanted):
-                said = expert.logits([samples[i] for i in wanted.tolist()])
-                logits_KBC[k, wanted] = torch.from_numpy(said)
+                own_BC = expert.logits([samples[i] for i in wanted.tolist()])
+                logits_KBC[k, wanted] = torch.from_numpy(own_BC)
         answers = TeacherAnswers(logits_KBC, asked_KB, router_BK)
         weights_KB = self._aggregation.weigh(answers, None, None).weights_KB
         return self._aggregation.target(answers, weights_KB, 1.0).logp_NV.numpy()

@@ -40,7 +40,7 @@ class Attack(Section):
     """Black-box attacks on the student, and on its teacher; see evaluation/attacks/search.py.
 
     They take most of an evaluation's time and run only where ``--attacks``, a key of this section
-    or a gate on one of their metrics asks for them.
+    or a gate on one of their metrics needs them.
     """
 
     methods: tuple[Method, ...] = ()

@@ -228,7 +228,7 @@ def _trained_on(files: Sequence[File], run: Experiment) -> str | None:
 
 
 def _named_splits(files: Sequence[File]) -> Iterator[tuple[str, str | None]]:
-    """Of each file its address, and the split that its name or folder says."""
+    """Of each file its address, and the split that its name or folder gives."""
     for file in files:
         with suppress(DataError):  # a name with two splits
             yield file.uri, split_in(file.split or file.below, SplitNames(), file)

@@ -109,7 +109,6 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     check_split(request.source, run)
     _refuse_language_models(request)
     check_student(request.student)
-    listener.say("loading the student and its teacher")
     student = student_of(request.student, request.max_length)
     teacher = _teacher(request)
     if teacher is not None:
@@ -311,8 +310,8 @@ def _task(source: Source, data: Data, corpus: Corpus, student: Subject, listener
         kind = "text"
     else:
         listener.say(
-            "transformations and attacks are left out: name the language of the column "
-            f"{CODE} by --language"
+            f"transformations and attacks are left out: name the language of the column {CODE} by "
+            "--language"
         )
     return Task(samples, corpus.label_names, corpus.domain_names, kind, sd_D)
 
