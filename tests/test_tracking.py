@@ -123,12 +123,14 @@ from pathlib import Path
 from distill.config import Tracking
 from distill.tracking import Tracker
 root = Path(sys.argv[1])
-(root / "config.json").write_text(json.dumps({"num_features": 2}))
+student = root / "student"
+student.mkdir()
+(student / "config.json").write_text(json.dumps({"num_features": 2}))
 with Tracker(Tracking(uri=f"sqlite:///{root}/new.db", experiment="x"), root / "run") as tracker:
     tracker.metrics({"loss": 0.5}, 1)
-    tracker.model(root, "student")
+    tracker.model(student, "student")
     tracker.child("trial-001", {}, {}, {"role": "trial"})
-    tracker.register("trial-001", root, "a name", "champion")
+    tracker.register("trial-001", student, "a name", "champion")
     assert tracker.num_kept == 0
 """
 

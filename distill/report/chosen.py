@@ -69,9 +69,10 @@ def frontier_table(
 ) -> Group:
     """A row per student: its metrics, and the ``keys`` in which the students differ.
 
-    Keys with one value in all rows are a line below the table.
+    Keys with one value in all rows are a line below the table; a single student has all keys.
     """
-    shown_keys = differing(members, keys)
+    is_one = len(members) == 1
+    shown_keys = [k for k in keys if k in members[0].values] if is_one else differing(members, keys)
     heads = ["student", *(label(m).replace(" (", "\n(") for m in metrics), *shown_keys]
     rows = [
         [trial.name]
@@ -80,7 +81,7 @@ def frontier_table(
         for trial in members
     ]
     same = [f"{key} {shown_value(value)}" for key, value in common(members, keys).items()]
-    if same and len(members) > 1:
+    if same and not is_one:
         notes = [f"in all rows: {', '.join(same)}", *notes]
     marked = next((i for i, trial in enumerate(members) if trial is top), None)
     return grid(heads, rows, title, marked=marked, notes=notes)

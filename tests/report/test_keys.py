@@ -82,6 +82,14 @@ def test_the_table_names_each_column_once_and_fits(monkeypatch):
     assert [line.strip() for line in lines[-2:]] == ["in all rows: kd.alpha 0.9", "a note"]
 
 
+def test_a_single_student_has_all_its_keys():
+    (one,) = trials({"kd.alpha": 0.9})
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(frontier_table("title", [one], one, ["eval.accuracy"], ["kd.alpha", "seed"]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "kd.alpha" in text and "0.9" in text and "seed" not in text
+
+
 def test_the_most_frequent_class_is_the_least_a_student_must_reach():
     assert below_majority(0.6, 0.582) == ""
     assert below_majority(0.5, 0.582) == "below the majority class (58.2 %)"
