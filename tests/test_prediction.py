@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,12 @@ def test_chats_are_answered_at_their_end(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"prompt": words}), tmp_path / "words.parquet")
     plain = Request(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
     assert predict(plain, Listener()).added["generated"] == [first, third]
+
+
+def test_it_works_without_ray() -> None:
+    absent = "; ".join(f"sys.modules[{name!r}] = None" for name in ("ray", "deepspeed", "mlflow"))
+    code = f"import sys; {absent}; import distill.prediction, distill.student.onnx"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_command_writes_and_refuses(tmp_path: Path, student: Path) -> None:

@@ -193,7 +193,8 @@ def evaluate(
     ``failures``. ``columns``: ``text_column``, ``pair_column``, ``label_column``,
     ``domain_column``, ``split_column``, ``split`` and ``language``, as the command's options.
     """
-    from distill.api.rows import as_file
+    from distill.api.tables import path_of
+    from distill.data.corpus import cache_root
     from distill.evaluation import standalone
     from distill.evaluation.settings import parse_settings
     from distill.report import evaluation
@@ -202,24 +203,26 @@ def evaluate(
     known = set(standalone.Source.__dataclass_fields__) - {"path"}
     if unknown := sorted(columns.keys() - known):
         raise ConfigError(f"{unknown[0]} is no option: use one of {', '.join(sorted(known))}")
-    with as_file(data) as path:
-        named: dict[str, Any] = {k: v for k, v in columns.items() if v is not None}
-        request = standalone.Request(
-            _folder_of(student),
-            standalone.Source(path, **named),
-            tuple(map(str, teachers)),
-            tuple(teacher_labels),
-            allow_pickle,
-            max_length,
-            tuple(fail_if),
-            parse_settings(override_strings(overrides)),
-            **({"attacks": True} if attacks else {}),  # type: ignore[arg-type]
-        )
-        folder = Path(out or evaluation.default_folder(request.student, path))
-        evaluation.check_folder(folder)
-        with Progress() as progress:
-            evaluated = standalone.evaluate(request, progress)
-        paths = evaluation.write(evaluated, folder)
+    path = path_of(data, cache_root(None))
+    if not isinstance(path, str):
+        raise ConfigError("data is a list of paths: give one path, or a glob")
+    named: dict[str, Any] = {k: v for k, v in columns.items() if v is not None}
+    request = standalone.Request(
+        _folder_of(student),
+        standalone.Source(path, **named),
+        tuple(map(str, teachers)),
+        tuple(teacher_labels),
+        allow_pickle,
+        max_length,
+        tuple(fail_if),
+        parse_settings(override_strings(overrides)),
+        **({"attacks": True} if attacks else {}),  # type: ignore[arg-type]
+    )
+    folder = Path(out or evaluation.default_folder(request.student, path))
+    evaluation.check_folder(folder)
+    with Progress() as progress:
+        evaluated = standalone.evaluate(request, progress)
+    paths = evaluation.write(evaluated, folder)
     return EvaluateResult(
         evaluated.metrics,
         tuple(evaluated.failures),

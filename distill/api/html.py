@@ -74,5 +74,9 @@ def paths(named: Mapping[str, Path | None]) -> Markup:
     return table(["", "path"], rows, left=(0, 1)) if rows else Markup("")
 
 
+def command(name: str, text: str) -> Markup | None:
+    return tag("div", f"{name}: ", tag("code", text)) if text else None
+
+
 def block(title: str, *parts: Markup | None) -> str:
     return str(tag("div", tag("h4", title), *parts))

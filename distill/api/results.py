@@ -106,6 +106,7 @@ class TrainResult(_WithStudent):
             html.comparison(self.table),
             html.plots([report / name for name in names]),
             html.paths(named),
+            html.command("MLflow", self.mlflow),
         )
 
 
@@ -155,6 +156,7 @@ class SweepResult(_WithStudent):
             html.comparison(self.table) if self.table else None,
             html.plots([self.report / "frontier.png"]),
             html.paths(named),
+            html.command("MLflow", self.mlflow),
         )
 
 

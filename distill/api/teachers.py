@@ -6,6 +6,7 @@ Who passes an object trusts it. A path is no object: a pickle in one needs ``all
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import shutil
 import tempfile
@@ -88,7 +89,8 @@ def _of_module(name: str, module: Any) -> Any:
             f"the teacher {name!r} is a {type(module).__name__}, a torch module without classes: "
             "set its attribute classes to the label names in the order of its logits"
         )
-    return ModuleClassifier(module, classes)
+    # A copy: evaluation mode and the CPU, where it is unpickled, are not the caller's module's.
+    return ModuleClassifier(copy.deepcopy(module).cpu(), classes)
 
 
 def _pickle(name: str, model: Any, folder: Path) -> Path:

@@ -32,7 +32,11 @@ def predict(
     ] = None,
     messages_column: Annotated[
         str | None,
-        typer.Option(help="Language models: chats; an answer at the end is left out."),
+        typer.Option(
+            help="Language models: chats, of which a last answer is left out; default: the run's, "
+            "else messages.",
+            show_default=False,
+        ),
     ] = None,
     tools_column: Annotated[
         str | None,
@@ -40,7 +44,11 @@ def predict(
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=4, help="Classifiers: tokens kept of a row; default: as in training."),
+        typer.Option(
+            min=4,
+            help="Classifiers: tokens kept of a row; default: as in training.",
+            show_default=False,
+        ),
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Language models: tokens generated for a row at most.")
@@ -59,10 +67,10 @@ def predict(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a student's predictions for every row of a file, behind the file's own columns.
+    """Write labels and probabilities, or generated text, for every row of a file.
 
-    Classifiers: prediction, probability and probability.LABEL for each label. Language models:
-    generated, the greedy continuation.
+    New columns follow the file's own: of classifiers prediction, probability and
+    probability.LABEL for each label; of language models generated.
     """
     with errors(as_json):
         from typing import get_args
@@ -92,7 +100,7 @@ def predict(
             predicted = predict_rows(request, progress)
         predicted.write(out)
         say(f"rows      {predicted.num_rows:,}")
-        say(f"columns   {', '.join(predicted.added)}")
+        say(f"columns   {_listed(list(predicted.added))}")
         say(f"written   {near(out.absolute())}")
         if as_json:
             print_json(
@@ -103,3 +111,9 @@ def predict(
                     "notes": list(predicted.notes),
                 }
             )
+
+
+def _listed(columns: list[str]) -> str:
+    """The first four of them: there is one for each label."""
+    more = f" and {len(columns) - 4} more" if len(columns) > 4 else ""
+    return ", ".join(columns[:4]) + more

@@ -391,7 +391,8 @@ def _readme(classifier: Classifier, file: str, exported: Exported) -> str:
     reading = reading_of(config, exported.folder)
     reads = "" if reading is None else f"\nReads {reading}.\n"
     return f"""\
-# {config.model_type} classifier as ONNX
+# {config.family if isinstance(classifier.model, FeatureClassifier) else config.model_type} \
+classifier as ONNX
 
 Labels: {labels}
 {reads}

@@ -227,9 +227,13 @@ def test_torch_modules_of_features(tmp_path: Path) -> None:
         hidden=8,
         dropout=0,
     )
-    teachers = {"by hand": Thresholds(), "mlp": {"model": own, "num_cpus": 0.5}}
+    teachers: dict[str, Any] = {
+        "by hand": Thresholds().train(),
+        "mlp": {"model": own, "num_cpus": 0.5},
+    }
     experiment = experiment_of(raw, teachers, data=data)
     by_hand, mlp = experiment.teachers
+    assert teachers["by hand"].training  # left in the mode that it was in
     assert by_hand.allow_pickle and not mlp.allow_pickle
     served = load_pickled(by_hand.path, True)
     want = torch.from_numpy(points).double()[:, :1] * torch.tensor([[-1.0, 1.0]])

@@ -40,7 +40,8 @@ def result(tmp_path: Path) -> TrainResult:
         Row("student", "student", params=1e4, size_mb=0.04, accuracy=0.875, retention=0.97),
     )
     metrics = {"test.accuracy": 0.875, "student.size_mb": 0.04}
-    return TrainResult(rows, metrics, TrainPaths(run, run / "student", run / "report"))
+    paths = TrainPaths(run, run / "student", run / "report")
+    return TrainResult(rows, metrics, paths, mlflow="mlflow ui --port 1")
 
 
 def test_a_training_is_a_line_or_a_table(result: TrainResult) -> None:
@@ -50,6 +51,7 @@ def test_a_training_is_a_line_or_a_table(result: TrainResult) -> None:
     assert "★ student" in shown and "97.0 %" in shown
     assert "data:image/png;base64,iVBORw0KGgo=" in shown  # what is there, inline
     assert shown.count("<img") == 1 and str(result.paths.run / "report") in shown
+    assert "MLflow: <code>mlflow ui --port 1</code>" in shown
     heads = re.findall(r"<th[^>]*>([^<]*)</th>", shown)
     assert "F1" not in heads and "accuracy" in heads  # empty columns are left out
     table = result.to_pandas()
@@ -138,7 +140,8 @@ def test_a_sweep_has_a_champion_or_none(result: TrainResult) -> None:
         _ = none.student
 
 
-def test_an_evaluation_of_a_table(tmp_path: Path) -> None:
+def test_an_evaluation_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     student = write_encoder(tmp_path / "student", num_labels=2)
     rows = parquet.read_table(write_data(tmp_path / "data.parquet", 60))
     plain = {"attack.methods": [], "transform.names": [], "intervals.num_draws": 0}
