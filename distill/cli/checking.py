@@ -25,6 +25,7 @@ def check(
         from distill.check import check as check_experiment
         from distill.check_estimate import estimate
         from distill.cluster import check_address
+        from distill.plan import Line
         from distill.tracking import check_reachable
 
         check_reachable(experiment.tracking)
@@ -32,14 +33,17 @@ def check(
         plan = check_experiment(experiment)
         expected = estimate(plan)
         table = Table("part", "plan", "size", title=f"{config}: ready to train")
-        for line in (*plan.lines, *expected.lines):
+        lines = [*plan.lines, *expected.lines]
+        if experiment.search is not None:
+            swept = load_experiment(config, overrides, address, "-sweep")
+            lines.append(Line("output of a sweep", str(Path(swept.output).absolute())))
+        for line in lines:
             table.add_row(line.part, line.what, line.size)
         show(table)
         if as_json:
-            lines = [{"part": x.part, "plan": x.what, "size": x.size} for x in plan.lines]
             found = {
                 "ok": True,
-                "plan": lines,
+                "plan": [{"part": x.part, "plan": x.what, "size": x.size} for x in lines],
                 "output": str(Path(plan.experiment.output).absolute()),
             }
             resumes = {"is_resuming": plan.is_resuming}
