@@ -290,11 +290,11 @@ def measured_rate(num_rows: int, width: int, device: str) -> float:
     try:
         left = torch.randn(max(1, min(num_rows, 4096)), width, device=device)
         right = torch.randn(width, 4 * width, device=device)
-        left @ right  # the first one allocates
+        torch.matmul(left, right)  # the first one allocates
         best, started = math.inf, time.perf_counter()
         while (before := time.perf_counter()) < started + RATE_S:
             for _ in range(REPEATS):
-                left @ right
+                torch.matmul(left, right)
             if device == "cuda":
                 torch.cuda.synchronize()
             best = min(best, (time.perf_counter() - before) / REPEATS)  # others use this CPU too

@@ -117,8 +117,8 @@ def _place(whole: type[Section], location: tuple[int | str, ...], raw: Mapping[s
             found = _element(annotation, tuple, list)
             node = node[part] if isinstance(node, list | tuple) and part < len(node) else None
             name = node.get("name") if isinstance(node, Mapping) else None
-            is_name_known = isinstance(name, str) and name.strip() and location[-1] != "name"
-            parts.append(name.strip() if is_name_known else str(part))
+            has_name = isinstance(name, str) and bool(name.strip()) and location[-1] != "name"
+            parts.append(str(name).strip() if has_name else str(part))
         elif tagged := [s for s in _sections(annotation) if part in _types(s)]:
             annotation = tagged[0]
             continue

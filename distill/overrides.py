@@ -31,6 +31,8 @@ def assign(raw: dict[str, Any], key: str, value: Any) -> None:
     ``teachers.reviews.path``. Digits are an index; of names with dots the longest that matches is
     taken. Raises ConfigError for an entry that is not there and for a value that has no keys.
     """
+    if not all(key.split(".")):
+        raise ConfigError(f"override {key}: a key is missing before or after a dot")
     node: Any = raw
     done, rest = "", key
     while True:
@@ -39,11 +41,17 @@ def assign(raw: dict[str, Any], key: str, value: Any) -> None:
             node[entry] = value
             return
         done = f"{done}.{entry}" if done else str(entry)
-        if isinstance(node, dict) and node.get(entry) is None:
-            node[entry] = {}
-        node = node[entry]
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"override {key}: {done} is the value {node!r}, not a section")
+        node = _section(node, entry, done, key)
+
+
+def _section(node: Any, entry: str | int, done: str, key: str) -> Any:
+    """The mapping or list at an entry, made where a mapping has none."""
+    if isinstance(node, dict) and node.get(entry) is None:
+        node[entry] = {}
+    child: Any = node[entry]
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"override {key}: {done} is the value {child!r}, not a section")
+    return child
 
 
 def _next(node: Any, done: str, rest: str, key: str) -> tuple[str | int, str]:

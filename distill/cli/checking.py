@@ -23,6 +23,7 @@ def check(
         from distill.check import check as check_experiment
         from distill.check_estimate import estimate
         from distill.cluster import check_address
+        from distill.plan import Line
         from distill.report.terminal import grid
         from distill.tracking import check_reachable
 
@@ -30,15 +31,17 @@ def check(
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
         expected = estimate(plan)
-        lines = (*plan.lines, *expected.lines)
+        lines = [*plan.lines, *expected.lines]
+        if experiment.search is not None:
+            swept = load_experiment(config, overrides, address, "-sweep")
+            lines.append(Line("output of a sweep", str(Path(swept.output).absolute())))
         cells = [[line.part, line.what, line.size] for line in lines]
         heads, text = ["part", "plan", "size"], (0, 1, 2)
         show(grid(heads, cells, f"{config}: ready to train", left=text, wrap=text))
         if as_json:
-            shown = [{"part": x.part, "plan": x.what, "size": x.size} for x in lines]
             found = {
                 "ok": True,
-                "plan": shown,
+                "plan": [{"part": x.part, "plan": x.what, "size": x.size} for x in lines],
                 "output": str(Path(plan.experiment.output).absolute()),
             }
             resumes = {"is_resuming": plan.is_resuming}
