@@ -405,7 +405,7 @@ def tokenizer_lines(languages: Languages) -> list[Line]:
 
 
 def gate_lines(experiment: Experiment, languages: Languages) -> list[Line]:
-    """Which experts answer, of each teacher that is a mixture of experts."""
+    """Which experts run, of each teacher that is a mixture of experts."""
     served = served_models(experiment, languages)
     return [
         gate_line(key.removeprefix("teachers."), serving.moe, info.gates)

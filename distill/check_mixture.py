@@ -60,8 +60,12 @@ def mixture_names(experiment: Experiment) -> tuple[str, ...]:
     if not experiment.has_teachers:
         return ()
     aggregation = experiment.aggregation
-    own = f"routed mix, k={aggregation.k}" if isinstance(aggregation, Routed) else "oracle domain"
-    return "uniform mean", "oracle domain", f"{aggregation.type} mix", own
+    own = (
+        f"routed ensemble, k={aggregation.k}"
+        if isinstance(aggregation, Routed)
+        else "oracle domain"
+    )
+    return "uniform mean", "oracle domain", f"{aggregation.type} ensemble", own
 
 
 def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Checks of ``moe``: which experts of mixture-of-experts teachers answer."""
+"""Checks of ``moe``: which experts of mixture-of-experts teachers run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None
         )
     if sampling.staleness > 0:
         raise ConfigError(
-            f"{key}.moe.type sar trains the gates on a step's text before the teachers answer it, "
+            f"{key}.moe.type sar trains the gates on a step's text before the teachers compute it, "
             f"and with sampling.staleness {sampling.staleness} they answer steps ahead: set "
             "sampling.staleness: 0, or moe.type: all"
         )

@@ -141,7 +141,7 @@ def check_room(
 ) -> None:
     """Compare what runs at once with what Ray has: waiting for what never comes helps nobody.
 
-    A cluster that is joined may grow, so there it is only said. Raises ConfigError otherwise.
+    A cluster that is joined may grow, so there a message suffices. Raises ConfigError otherwise.
     """
     import ray
 

@@ -1,4 +1,4 @@
-"""The rows of the comparison: every model on the test split once, and what it costs."""
+"""The rows of the comparison: every model on the test split once, with size and latency."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def row_name(aggregation: Aggregation) -> str | None:
     if isinstance(aggregation, OracleDomain):
         return "oracle domain"
     if isinstance(aggregation, Routed):
-        return f"routed mix, k={aggregation.k}"
-    return f"{aggregation.type} mix" if aggregation.build(1, 1, 1) is None else None
+        return f"routed ensemble, k={aggregation.k}"
+    return f"{aggregation.type} ensemble" if aggregation.build(1, 1, 1) is None else None
 
 
 def _mixtures(aggregation: Aggregation, corpus: Corpus, names: list[str]) -> dict[str, Aggregation]:
-    """By name: the uniform mean, the oracle where it knows whom to ask, and the run's own."""
+    """By name: the uniform mean, the oracle where rows have a domain, and the run's own."""
     mixtures: dict[str, Aggregation] = {"uniform mean": UniformMean()}
     if (corpus.homes_of(corpus.rows("test"), names) >= 0).all():
         mixtures["oracle domain"] = OracleDomain()

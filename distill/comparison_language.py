@@ -1,4 +1,4 @@
-"""Language models on the test split: every teacher, their aggregate, and each student beside it.
+"""Language models on the test split: every teacher, their aggregate, and each student.
 
 Shape suffixes: B rows (blocks) of a batch, P its positions, n those of a chunk, K teachers, V the
 vocabulary, H hidden.
@@ -36,9 +36,9 @@ from distill.teachers.wires import DenseWire, HiddenWire
 from distill.token_module import TokenModule, labels_at
 
 BATCH = 4
-"""Blocks asked about together."""
+"""Blocks requested together."""
 LATENCY_TOKENS = 128
-"""Tokens of the one forward whose time is told: a whole block of a large model takes seconds."""
+"""Tokens of the one forward that is timed: a whole block of a large model takes seconds."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Teachers:
-    """Whom the test split is shown to: all teachers, in wires that bring their logits back."""
+    """The teachers that read the test split: all, in wires that return their logits."""
 
     guidance: Guidance
 
@@ -101,7 +101,7 @@ def _in_exact_wire(teacher: TeacherSpec) -> TeacherSpec:
 
 
 def score(module: TokenModule, blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Scores:
-    """A student on the test split, nobody beside it."""
+    """A student on the test split, without teachers."""
     scores = Scores()
     with torch.inference_mode():
         for batch in _batches(blocks, is_asked_to_stop):
@@ -121,7 +121,7 @@ class Compared:
     aggregate: Scores
     """Nothing under a learned router of which there is none: of no student, or a baseline."""
     routing: TokenRouting | None = None
-    """Whom a learned router trusts."""
+    """The weights of a learned router."""
 
 
 def compare(
@@ -134,7 +134,7 @@ def compare(
     chunk_mb: float,
     routed_by: TokenModule | None = None,
 ) -> Compared:
-    """A student on the test split beside its teachers and their aggregate, at temperature 1.
+    """A student, its teachers and their aggregate on the test split, at temperature 1.
 
     Without a ``module`` teachers and aggregate alone. ``chunk_mb``: logits at once, of all models.
     ``routed_by``: whose learned router weighs the teachers, by default the module's own. Of a

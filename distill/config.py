@@ -154,7 +154,7 @@ class SplitNames(Section):
     train: str = "train"
     """Name of the split that students and experts are trained on."""
     transfer: str = "transfer"
-    """Name of the split that only the student is trained on, by the teachers' answers; its labels
+    """Name of the split that only the student is trained on, by the teachers' outputs; its labels
     are not read."""
     validation: str = "validation"
     """Name of the split that selects the exported weights and that a sweep optimises."""
@@ -341,7 +341,7 @@ class Serving(Section):
     wire: Wire = DenseWire()
     """How its answers are encoded on the way to the student and in the cache."""
     moe: MoE = OwnRouting()
-    """For teachers that are mixtures of experts: which of their experts answer."""
+    """For teachers that are mixtures of experts: which of their experts run."""
     max_batch_tokens: int = Field(default=16384, gt=0)
     """Largest number of padded tokens in one forward; a larger request is answered in several
     forwards. Lower it where a teacher runs out of memory."""
@@ -568,7 +568,7 @@ class KD(Section):
     """T: teachers' and student's logits are divided by it. Above 1 the classes that a teacher holds
     second and third likely weigh more."""
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the teachers' answers; 1 − alpha is that of the labels. 0: labels only, 1: teachers
+    """Weight of the teachers' outputs; 1 − alpha is that of the labels. 0: labels only, 1: teachers
     only."""
 
 
@@ -651,7 +651,7 @@ class Stream(Section):
 
 
 class Cache(Section):
-    """Where teachers' answers are kept."""
+    """Where teachers' outputs are cached."""
 
     type: Literal["arrow", "memory", "none"] = "arrow"
     """``arrow``: on disk, for later epochs, runs and sweeps. ``memory``: until the run ends.
@@ -743,7 +743,7 @@ class Experiment(Section):
     teachers: tuple[Teacher, ...] = ()
     """Ready teachers; (): those that ``experts`` trains, or none at all."""
     aggregation: Aggregation = UniformMean()
-    """How several teachers' answers become one target; which teacher answers which row."""
+    """How several teachers' outputs become one target; which teachers each row is routed to."""
     objective: Objective = ForwardKL()
     """The divergence between the target and the student."""
     kd: KD = KD()
@@ -761,7 +761,7 @@ class Experiment(Section):
     stream: Stream = Stream()
     """Requests between the student and its teachers."""
     cache: Cache = Cache()
-    """Where teachers' answers are kept."""
+    """Where teachers' outputs are cached."""
     baselines: tuple[Baseline, ...] = ()
     """Models that the distilled student is compared with in the final table."""
     search: Search | None = None

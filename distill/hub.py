@@ -16,7 +16,7 @@ _FILE = re.compile(
 
 
 def not_found(what: str, path: str | Path, is_data: bool = False) -> str:
-    """Says that there is no ``what`` at ``path``, and how to download it if it is a Hub name."""
+    """A message: there is no ``what`` at ``path``, and how to download it if it is a Hub name."""
     command = download_command(path, is_data)
     if command is None:
         return f"there is no {what} {path}: check the path"

@@ -133,7 +133,9 @@ class Tables:
             bases, updates = zip(*map(_sizes, group), strict=True)
             together += bases[0] + sum(updates)
         if len(rows) > 1 and compared.aggregate.by_domain:
-            mix = self._row(f"{self._guidance.aggregation.type} mix", "mix", compared.aggregate)
+            mix = self._row(
+                f"{self._guidance.aggregation.type} ensemble", "mix", compared.aggregate
+            )
             rows.append(replace(mix, params=together, size_mb=together * 4 / 1e6))
         return rows
 

@@ -195,7 +195,7 @@ class RunFolder:
             self._lock = None
 
     def keep_expert_names(self, names: Iterable[str]) -> None:
-        """Beside the experts' folders, those of ``names`` that a folder cannot have."""
+        """Writes next to the experts' folders those of ``names`` that a folder cannot have."""
         replaced = {folder_name(name): name for name in names if folder_name(name) != name}
         if replaced:
             self.experts.mkdir(parents=True, exist_ok=True)

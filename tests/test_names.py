@@ -133,7 +133,7 @@ def test_experts_may_be_called_as_their_domains_are(tmp_path: Path) -> None:
             ("a", "uniform mean"),
             r"'uniform mean' cannot name a teacher, it names a row of the comp",
         ),
-        (("a", "routed mix, k=2"), r"'routed mix, k=2' cannot name a teacher"),
+        (("a", "routed ensemble, k=2"), r"'routed ensemble, k=2' cannot name a teacher"),
         (("a", "a\nb"), r"the name 'a\\nb' holds a line break.*values of data\.columns\.domain"),
         (("Java", "java"), r"teachers 'Java' and 'java' read alike"),
         (

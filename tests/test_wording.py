@@ -75,6 +75,7 @@ def literals(path: Path) -> list[tuple[int, str]]:
         (node.lineno, node.value)
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if not node.value.isidentifier()
     ]
 
 

@@ -24,7 +24,7 @@ class Uncertainty(Mixture):
     sees_logits: ClassVar[bool] = True
     type: Literal["uncertainty"] = "uncertainty"
     mix: Space = "probabilities"
-    """Space that the teachers are mixed in [ours: the source mixes over a union of labels]."""
+    """Space of the average over teachers [ours: the source averages over a union of labels]."""
     tau: float = Field(default=0.2, gt=0)
     """Temperature of the softmax over teachers."""
     is_hard: bool = False

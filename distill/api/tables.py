@@ -109,7 +109,7 @@ def _of_datasets(data: Any) -> pa.Table:
 
 
 def kept(tables: Mapping[str, pa.Table], cache: Path) -> Path:
-    """The folder with a Parquet file for each table; written beside it and renamed."""
+    """The folder with a Parquet file for each table; written next to it and renamed."""
     root = cache.absolute() / "tables"
     root.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=root, prefix=".tmp-"))

@@ -170,7 +170,7 @@ class Labels:
         if is_given:
             return DataError(f"{fault}or set data.unlabelled=drop to leave such rows out")
         return DataError(
-            f"{fault}or set data.unlabelled=transfer to train on such rows' teacher answers "
+            f"{fault}or set data.unlabelled=transfer to train on the teachers' outputs for them "
             "alone, or data.unlabelled=drop"
         )
 

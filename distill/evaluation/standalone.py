@@ -97,8 +97,8 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
 
     Columns that ``request.source`` does not name are those of the student's run; labels of data and
     teachers are matched by name with the student's. Texts are truncated as in training where the
-    export says so. Raises InputError for a folder, column, label, language, gate or setting that
-    cannot be used.
+    export declares it. Raises InputError for a folder, column, label, language, gate or setting
+    that cannot be used.
     """
     if request.source.language is not None:
         parse_kind(request.source.language)

@@ -119,7 +119,7 @@ def run_of(path: str | Path) -> Path | None:
 
 
 def check_student(path: Path) -> None:
-    """Raises ModelError for a path without a student; the message says what is there."""
+    """Raises ModelError for a path without a student; the message lists what is there."""
     if not path.exists():
         raise ModelError(
             f"there is no folder {path}: give a run (the output of distill train) or an exported "

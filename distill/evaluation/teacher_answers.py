@@ -49,12 +49,12 @@ def score_teacher(
     allow_pickle: bool = False,
     is_asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> GenerationScores | None:
-    """Exact match and ROUGE-L of one teacher's answers; None without prompts.
+    """Exact match and ROUGE-L of one teacher's text; None without prompts.
 
     ``prompts``: in tokens of ``tokenizer``, which teacher and student share. An answer stops as the
     student's: at an end of text (by the tokenizer or the teacher's own settings), at an end of a
     turn, after ``max_new_tokens`` or at the teacher's last position. Raises TeacherError where no
-    replica answers, and Interrupted.
+    replica responds, and Interrupted.
     """
     if not prompts:
         return None

@@ -1,6 +1,6 @@
 """``distill init``: a commented configuration from a data file and model folders.
 
-Nothing is asked. What the files and folders do not say stands in the configuration as a comment
+Nothing is asked. What the files and folders do not show is in the configuration as a comment
 with the alternatives, or as FILL IN where nothing runs without it.
 """
 
@@ -111,7 +111,7 @@ def _data(path: str, found: Choices, table: Table, models: Sequence[Model]) -> l
         names = {split: value for value, split in found.splits.items()}
         lines.append(f"  splits: {_flow(names)}")
     if found.split_source == "cut":
-        lines.append("  # No column or file says which rows are for validation and test:")
+        lines.append("  # No column or file name assigns rows to validation and test:")
         lines.append("  # both are cut off by a hash of the text, so that they stay the same.")
         lines.append("  holdout: {validation: 0.1, test: 0.1}")
     elif found.split_source == "files":
@@ -123,7 +123,7 @@ def _data(path: str, found: Choices, table: Table, models: Sequence[Model]) -> l
         if contents.num_unlabelled and names:
             lines += [
                 f"  # {contents.num_unlabelled:,} rows have no label: the student learns from the",
-                "  # teachers' answers to them. drop: leave them out; error: refuse them.",
+                "  # teachers' outputs for them. drop: leave them out; error: refuse them.",
                 "  unlabelled: transfer",
             ]
     if contents.num_empty and found.task == "classification":
@@ -241,7 +241,7 @@ def _training(found: Choices, models: Sequence[Model], name: str) -> list[str]:
     rows = num_train(found)
     is_language_model = found.task == "language_model"
     size = batch_size(rows, 8 if is_language_model else 32)
-    lines = ["", "# temperature softens both; alpha is the weight of the teachers' answers."]
+    lines = ["", "# temperature softens both; alpha is the weight of the teachers' outputs."]
     lines.append("kd: {temperature: 2.0, alpha: 0.7}")
     if is_language_model and models and models[0].num_layers > 1:
         lines.append("optimizer: {lr: 2.0e-4}")

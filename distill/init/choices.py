@@ -52,7 +52,7 @@ class Choices:
     others: dict[str, list[str]] = field(default_factory=dict)
     """By key: other columns that it could be."""
     notes: dict[str, str] = field(default_factory=dict)
-    """By key: a comment that stands above it."""
+    """By key: the comment above it."""
     open_points: list[str] = field(default_factory=list)
     """Keys that a person has to fill in."""
 

@@ -68,7 +68,7 @@ def check_mixing(
         raise ConfigError(
             f"aggregation.type {aggregation.type!r} weighs teachers by their logits side by side, "
             "but aggregation.mix divergences compares the student with each teacher alone: take "
-            "mean, weights, oracle or single, or another mix"
+            "mean, weights, oracle or single, or another aggregation.mix"
         )
     if aggregation.mix == "divergences" and aggregation.type == "learned":
         raise ConfigError(

@@ -67,7 +67,7 @@ def tune_trials(
     seed: int,
     listener: Listener,
 ) -> None:
-    """Run trials until ``search.total_trials`` were proposed, or the listener wants to stop.
+    """Run trials until ``search.total_trials`` were proposed, or the listener requests a stop.
 
     ``first`` is proposed before anything new. Trials already in the ledger are proposed again and
     answer from there, so that searcher and scheduler know of them. A failed trial stops no other.
@@ -275,7 +275,7 @@ def _inside(space: Space, config: dict[str, Any]) -> dict[str, Any]:
 def _callback(sweep: Sweep, listener: Listener) -> Any:
     """A Ray Tune callback that keeps the ledger; built here, because its base is Ray's.
 
-    The tuner pickles its settings beside its own state, which nobody reads here: these two stay
+    The tuner pickles its settings with its own state, which is not read here: these two stay
     in this process.
     """
     from ray.tune import Callback, Stopper

@@ -113,7 +113,7 @@ def _number(logged: str | float | None) -> float | None:
 
 
 def _params_of(client: Any, run_id: str) -> Mapping[str, str]:
-    """Parameters of a run; empty where it was deleted for good."""
+    """Parameters of a run; empty where it was deleted permanently."""
     from mlflow.exceptions import MlflowException
 
     try:

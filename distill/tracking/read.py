@@ -52,7 +52,7 @@ class Record:
     shapes: dict[str, dict[str, Value]] = field(default_factory=dict)
     """Trial → its student's dimensions, as far as they were not searched."""
     rows: list[Row] = field(default_factory=list)
-    """Experts, mixes and baselines on the test split."""
+    """Experts, ensembles and baselines on the test split."""
     params: dict[str, str] = field(default_factory=dict)
     """The base configuration, flattened."""
     totals: dict[str, float] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from distill.tracking.store import sqlite_path
 
 DEFAULT_EXPERIMENT = "distill"
 ENDED = "distill.ended"
-"""Tag that says why a run ended."""
+"""Tag with the reason why a run ended."""
 logger = logging.getLogger(__name__)
 
 

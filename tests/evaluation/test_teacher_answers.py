@@ -78,7 +78,7 @@ def test_rows_of_teachers_have_the_scores_of_their_models(root: Path) -> None:
     for name, model in models.items():
         assert (rows[name].exact_match, rows[name].rouge_l) == expected(plan, model, 12)
     assert len({rows[name].rouge_l for name in models}) > 1, "they answer differently"
-    assert rows["mean mix"].exact_match is None
+    assert rows["mean ensemble"].exact_match is None
 
 
 def test_all_experts_of_a_mixture_answer_where_they_are_served_so(root: Path) -> None:

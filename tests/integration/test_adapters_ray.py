@@ -112,7 +112,7 @@ def test_experts_are_tuned_and_served_as_adapters(ray_cluster: None, tmp_path: P
         outcome = pipeline.train(parse(raw), progress)
     rows = {row.name: row for row in outcome.rows}
     sizes = [rows[name].params or 0 for name in DOMAINS]
-    mixed = rows["oracle mix"].params or 0
+    mixed = rows["oracle ensemble"].params or 0
     base = 2 * max(sizes) - mixed  # the base once, and the updates of both
     assert base < sizes[0] == sizes[1] < mixed < 2 * base
     for name in DOMAINS:

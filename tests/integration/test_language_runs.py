@@ -53,7 +53,7 @@ def test_the_table_has_experts_mix_baseline_and_student(outcome: Outcome) -> Non
     assert list(rows) == [
         "films",
         "meals",
-        "oracle mix",
+        "oracle ensemble",
         "student, untrained",
         "alone",
         "student",
@@ -62,7 +62,7 @@ def test_the_table_has_experts_mix_baseline_and_student(outcome: Outcome) -> Non
         away = {"films": "meals", "meals": "films"}[home]
         assert rows[name].per_domain[home] < rows[name].per_domain[away]
     for domain in ("films", "meals"):  # the oracle asks the expert of the domain
-        assert rows["oracle mix"].per_domain[domain] == pytest.approx(
+        assert rows["oracle ensemble"].per_domain[domain] == pytest.approx(
             rows[domain].per_domain[domain], rel=1e-5
         )
     student = rows["student"]

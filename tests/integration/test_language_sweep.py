@@ -71,7 +71,7 @@ def test_the_frontier_is_of_low_perplexity_and_small_size(outcome: SweepOutcome)
         assert ("test.perplexity" in trial.metrics) == (trial in outcome.best)
     assert {t.values["student.layers"] for t in outcome.best} >= {1}
     rows = {row.name: row for row in outcome.rows}
-    assert list(rows) == ["films", "meals", "oracle mix", "alone"]
+    assert list(rows) == ["films", "meals", "oracle ensemble", "alone"]
     assert all(row.perplexity is not None for row in rows.values())
 
 

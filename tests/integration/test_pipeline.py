@@ -57,7 +57,7 @@ def test_the_table_has_every_model(outcome: Outcome) -> None:
         *((name, "expert") for name in DOMAINS),
         ("uniform mean", "mix"),
         ("oracle domain", "mix"),
-        ("routed mix, k=2", "mix"),
+        ("routed ensemble, k=2", "mix"),
         ("alone", "baseline"),
         ("tf-idf", "baseline"),
         ("student", "student"),

@@ -222,7 +222,7 @@ def _comparison(client: Any, experiment_id: str, parent: str) -> None:
         "test.f1": 0.836,
     }
     mix |= {f"test.accuracy.{d}": 0.837 + x for d, x in DOMAINS.items()}
-    add_row(client, experiment_id, parent, "routed mix, k=2", "mix", mix)
+    add_row(client, experiment_id, parent, "routed ensemble, k=2", "mix", mix)
     plain = {"student.params": 330e3, "student.size_mb": 1.32, "student.latency_ms": 0.9}
     plain |= {"test.accuracy": 0.689, "test.f1": 0.68, "test.retention": 0.82, "compression": 69}
     plain |= {f"test.accuracy.{d}": 0.689 + x for d, x in DOMAINS.items()}

@@ -25,7 +25,7 @@ from distill.tracking.read import row_of
 
 ROWS = [
     Row("expert books", "expert", 22_700_000, 90.9, 11.3, 0.79, 0.786, {"books": 0.84}, 0.84, 0.78),
-    Row("routed mix", "mix", 95_800_000, 390, 47, 0.852, 0.851, retention=1.0),
+    Row("routed ensemble", "mix", 95_800_000, 390, 47, 0.852, 0.851, retention=1.0),
     Row("tf-idf | LR", "baseline", accuracy=0.774, f1=math.nan, note="words"),
     Row("distilled", "student", 3_500_000, 14, 2.1, 0.8206, 0.82, retention=0.9636),
     Row("tiny", "student", 310_000, 1.25, 0.31, 0.797, 0.795, retention=0.935),
