@@ -149,7 +149,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {**MIXTURE, "teachers.0.moe": {"type": "ka"}},
         ConfigError,
-        "aggregation.mix 'logits' averages answers .* teachers.films.moe.type ka .*mix: diverg",
+        "aggregation.mix 'logits' averages outputs .* teachers.films.moe.type ka .*mix: diverg",
     ),
     (
         {**MIXTURE, "teachers.0.moe": {"type": "sar"}},
@@ -193,7 +193,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"teachers.1.tokenizer_sha256": "abc"},
         ModelError,
-        "teachers.meals: the tokenizer .* tokenizer_sha256 says abc: give the folder",
+        "teachers.meals: the tokenizer .* tokenizer_sha256 is abc: give the folder",
     ),
     (
         {

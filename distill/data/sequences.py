@@ -87,7 +87,7 @@ class Sequencer:
         self.ending: list[int] = [] if eos is None else [eos]
         if max_length <= len(self.prefix):
             raise ConfigError(
-                f"data.max_length {max_length} leaves no room after the {len(self.prefix)} tokens |"
+                f"data.max_length {max_length} leaves no room after the {len(self.prefix)} tokens "
                 "that the tokenizer puts in front: raise it"
             )
         self.chat_tokens = ChatTokens(tokenizer, template) if kind == "messages" else None
@@ -252,6 +252,6 @@ def refuse_cut(kind: Kind, cut: Cut) -> None:
     if kind != "text" and cut == "middle":
         name = "prompt" if kind == "completion" else "messages"
         raise ConfigError(
-            f"data.cut is middle, which would leave a hole before the tokens trained on in |"
+            f"data.cut is middle, which would leave a hole before the tokens trained on in "
             f"data.columns.{name}: use head or tail"
         )

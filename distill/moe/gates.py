@@ -316,8 +316,8 @@ def _probed(model: nn.Module, found: list[tuple[nn.Module, str]]) -> tuple[Tenso
             return hidden_BTH, rule
     raise ModelError(
         f"the router of a {base_of(model).config.model_type} model weighs its experts in a way "
-        "that is not known here (not by a softmax of its logits): remove moe, which asks the "
-        "experts of its own choice"
+        "that is not known here (not by a softmax of its logits): remove moe, so that the "
+        "model uses the experts of its own choice"
     )
 
 

@@ -49,7 +49,7 @@ def test_kept_layers_give_the_hidden_state_of_that_depth():
 def test_too_many_layers_and_unknown_families_are_refused():
     model = BertForSequenceClassification(tiny_config())
     for change in (train_top_layers, keep_first_layers):
-        with pytest.raises(ModelError, match="3 layers asked of a model that has 2"):
+        with pytest.raises(ModelError, match="3 layers requested of a model that has 2"):
             change(model, 3)
     other = DistilBert(DistilBertConfig(vocab_size=30, dim=16, n_layers=1, n_heads=2, hidden_dim=8))
     with pytest.raises(ModelError, match="'distilbert'"):

@@ -149,7 +149,7 @@ def test_a_declared_tokenizer_is_held_to_its_fingerprint(tmp_path):
     found = check_language_folder(tmp_path).tokenizer_sha256
     check_tokenizer_sha256("code", tmp_path, None)
     check_tokenizer_sha256("code", tmp_path, found)
-    with pytest.raises(ModelError, match=f"teachers.code: .* fingerprint {found}.*says 00ff"):
+    with pytest.raises(ModelError, match=f"teachers.code: .* fingerprint {found}.*is 00ff"):
         check_tokenizer_sha256("code", tmp_path, "00ff")
 
 

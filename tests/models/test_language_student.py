@@ -214,7 +214,7 @@ def test_top_layers_train_and_a_tied_head_stays(family):
     assert trained_names(model, 0) == norm | head
     assert trained_names(model, 1) == norm | head | top
     assert trained_names(model, None) == {n for n, _ in model.named_parameters()}
-    with pytest.raises(ModelError, match="5 layers asked of a model that has 4"):
+    with pytest.raises(ModelError, match="5 layers requested of a model that has 4"):
         train_top_layers(model, 5)
 
 
