@@ -110,7 +110,7 @@ class RunFolder:
             claimed = json.loads(claim.read_text())
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{claim} is unreadable ({error}): give another output") from None
-        # A key that an older version did not have is null: what it does unless it is asked to.
+        # A key that an older version did not have is null: its default.
         changed = sorted(
             k
             for k in identity.keys() | claimed
