@@ -359,7 +359,7 @@ class Watch:
             rewind_log(Path(job.folder), step)  # what is not to be done again
             if step:
                 d.progress.say(f"{job.name}: resuming at step {step:,} of {total:,}")
-            d.progress.update(job.name, step, total)
+            d.progress.update(job.name, step if step < total else None, total)
 
     def poll(self) -> None:
         for name, tail in self._tails.items():
