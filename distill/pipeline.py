@@ -54,7 +54,7 @@ from distill.wording import counted
 
 POLL_S = 0.5
 STOP_PATIENCE_S = 60.0
-"""How long a worker group may take to start once the user asked to stop."""
+"""How long a worker group may take to start after Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -362,7 +362,7 @@ class Watch:
             rewind_log(Path(job.folder), step)  # what is not to be done again
             if step:
                 d.progress.say(f"{job.name}: resuming at step {step:,} of {total:,}")
-            d.progress.update(job.name, step, total)
+            d.progress.update(job.name, step if step < total else None, total)
 
     def poll(self) -> None:
         for name, tail in self._tails.items():
@@ -572,9 +572,9 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
             name, folder, serving, num_outputs, key, is_language_model, adapter, columns, tokens
         )
 
-    experts, mixture = experiment.experts, experiment.aggregation
+    experts, aggregation = experiment.experts, experiment.aggregation
     are_compared = is_language_model and not experiment.objective.crosses_tokenizers
-    given = mixture.router if isinstance(mixture, Routed) else None
+    given = aggregation.router if isinstance(aggregation, Routed) else None
     if experts is not None:
         folders = {job.name: str(job.model_folder) for job in jobs}
         router = given or folders.pop(ROUTER, None)
@@ -597,6 +597,6 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
         serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
     if router is None:
         return teachers, None
-    if isinstance(mixture, Routed) and given is not None:
-        serving = serving.model_copy(update={"allow_pickle": mixture.allow_pickle})
+    if isinstance(aggregation, Routed) and given is not None:
+        serving = serving.model_copy(update={"allow_pickle": aggregation.allow_pickle})
     return teachers, spec(ROUTER, router, serving, len(teachers))

@@ -117,10 +117,8 @@ class RunFolder:
         try:
             claimed = json.loads(claim.read_text())
         except (OSError, ValueError) as error:
-            raise RunFolderError(
-                f"{claim} is unreadable ({error}): give a new folder, as in output={self._free()}"
-            ) from None
-        # A key that an older version did not have is null: what it does where it is not given.
+            raise RunFolderError(f"{claim} is unreadable ({error}): give another output") from None
+        # A key that an older version did not have is null: its default.
         changed = sorted(
             k
             for k in identity.keys() | claimed

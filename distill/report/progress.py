@@ -51,7 +51,7 @@ class Progress:
     """Named bars: ``update(label, done, total, {"loss": …})``.
 
     On a terminal the bars are live; elsewhere each label gets a plain line at intervals. A label
-    that is done leaves one plain line, so that later lines are below it. Everything goes to
+    that is done leaves one plain line, so that what follows is printed below it. Everything goes to
     stderr, so that stdout stays machine-readable.
     """
 
