@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from distill.check_cost import cost_lines
@@ -54,6 +55,7 @@ from distill.experts.jobs import ROUTER
 from distill.models.features import FeatureSpace
 from distill.models.language import LanguageInfo
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
+from distill.models.shape import as_begun
 from distill.models.sizes import solve
 from distill.models.student import check_start
 from distill.plan import Line, Plan
@@ -75,8 +77,8 @@ def check(
     ``say`` gets a line before each phase that takes long.
     """
     check_task(experiment)
-    check_sampling(experiment)
     check_paths(experiment)
+    check_sampling(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
         raise ConfigError(
@@ -372,12 +374,11 @@ def _student_lines(
             info = check_folder(folder)
             lines.append(Line(name, f"from {folder}", _millions(info.num_params)))
             continue
-        size = solve(
-            student,
-            student.vocab_size or vocab_size,
-            len(corpus.label_names),
-            experiment.data.max_length,
-        )
+        num_tokens, length = student.vocab_size or vocab_size, experiment.data.max_length
+        solved = partial(solve, student, num_tokens, len(corpus.label_names), length)
+        fit = RunFolder(experiment.output).fit
+        begun = as_begun(student, fit, solved) if name == "student" else student
+        size = solve(begun, num_tokens, len(corpus.label_names), length)
         shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
         training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
         told = (

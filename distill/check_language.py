@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from distill.models.language_sizes import solve_language
 from distill.models.language_student import check_language_start, kept_layers, with_lora
 from distill.models.packed import check_takes_positions
 from distill.models.plain_head import described, has_plain_head
+from distill.models.shape import as_begun
 from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.models.vocabulary import (
     WAY_OUT,
@@ -44,6 +46,7 @@ from distill.models.vocabulary import (
 )
 from distill.objectives.tokens import check_mixing
 from distill.plan import Line
+from distill.run_folder import RunFolder
 from distill.sampling import Written
 from distill.search.space import Choice, Grid, Quantised
 from distill.teachers.wires import DenseWire, WireFormat
@@ -382,6 +385,9 @@ def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, st
                 "tokenizers cannot be compared: give it the student's tokenizer"
             )
         name = key.replace("baselines.", "baseline ").removesuffix(".student")
+        if key == "student":
+            solved = partial(solve_language, student, num_ids(load_tokenizer(own)))
+            student = as_begun(student, RunFolder(experiment.output).fit, solved)
         lines.append((name, *_line(student, own)))
     return lines
 

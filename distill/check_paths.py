@@ -14,6 +14,8 @@ from distill.config import Experiment, LabelsOnly
 from distill.errors import ConfigError, DataError, InputError, ModelError
 from distill.hub import not_found
 
+PICKLES = (".pkl", ".pickle", ".joblib")
+
 
 def check_paths(experiment: Experiment) -> None:
     """Raise DataError, ModelError or ConfigError, with a line for each path that does not exist."""
@@ -33,8 +35,7 @@ def _faults(experiment: Experiment) -> Iterator[InputError]:
         yield ConfigError(f"data.chat_template: {_missing('file', data.chat_template)}")
     for key, path in _models(experiment):
         if not _exists(path):
-            what = "adapter folder" if key.endswith(".adapter") else "model folder"
-            yield ModelError(f"{key}: {_missing(what, path)}")
+            yield ModelError(f"{key}: {_missing(_what(key, path), path)}")
 
 
 def _models(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -60,6 +61,13 @@ def _models(experiment: Experiment) -> Iterator[tuple[str, str]]:
     for key, path in named.items():
         if path is not None:
             yield key, path
+
+
+def _what(key: str, path: str) -> str:
+    if path.endswith(PICKLES):
+        return "file"
+    kind = key.rpartition(".")[2]
+    return f"{kind} folder" if kind in ("adapter", "tokenizer") else "model folder"
 
 
 def _exists(path: str) -> bool:

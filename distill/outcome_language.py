@@ -12,6 +12,7 @@ from distill.config import Generation
 from distill.data.blocks import Blocks
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
+from distill.evaluation.teacher_answers import score_teacher
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, TeacherSpec, build_module, load_best
 from distill.interrupt import StopOnSignal
@@ -120,7 +121,11 @@ class Tables:
         for spec in self._guidance.teachers:
             row = self._row(spec.name, "expert", compared.teachers[spec.name])
             num_params = sum(_sizes(spec))
-            rows.append(replace(row, params=num_params, size_mb=num_params * 4 / 1e6))
+            row = replace(row, params=num_params, size_mb=num_params * 4 / 1e6)
+            answered = self._answered(spec)
+            if answered is not None:
+                row = replace(row, exact_match=answered.exact_match, rouge_l=answered.rouge_l)
+            rows.append(row)
         for group in groups(self._guidance.teachers):
             bases, updates = zip(*map(_sizes, group), strict=True)
             together += bases[0] + sum(updates)
@@ -182,6 +187,23 @@ class Tables:
             turn_ends=self._blocks.turn_ends,
         )
         return score_answers(answers, [prompt.reference for prompt in prompts])
+
+    def _answered(self, teacher: TeacherSpec) -> GenerationScores | None:
+        """What a served teacher generates for the prompts that the student is given."""
+        generation = self._plan.experiment.generation
+        if self._blocks.kind == "text" or generation.num_prompts == 0:
+            return None
+        assert self._guidance is not None
+        return score_teacher(
+            self._guidance.client,
+            teacher,
+            self._blocks.prompts_of("test", generation.num_prompts),
+            load_tokenizer(self._blocks.tokenizer_folder),
+            generation.max_new_tokens,
+            self._blocks.turn_ends,
+            teacher.serving.allow_pickle,
+            self._stop,
+        )
 
     def _row(self, name: str, role: Role, scores: Scores) -> Row:
         total = scores.total

@@ -69,7 +69,7 @@ def test_data_named_like_the_hub_prints_the_download(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(DataError, match="data.path") as caught:
+    with pytest.raises(DataError, match=r"data\.path") as caught:
         build_corpus(Data(path=path))
     assert "does not contact the H" in str(caught.value)
     assert f"hf download {hub_id(path)} --repo-type dataset --local-dir data/" in str(caught.value)

@@ -35,6 +35,7 @@ def init(
     with errors(as_json):
         from distill.init import initial, write
 
+        say(f"reading   {', '.join([data, *(models or [])])}")
         started = initial(data, models or [])
         written = write(started, out)
         for line in started.findings:

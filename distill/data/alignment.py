@@ -1,6 +1,6 @@
 """The same blocks in another tokenizer's tokens, and the positions that both tokenizers share.
 
-[ours] Student and teacher are compared where they stand at the same place of the same text: a
+[ours] Student and teacher are compared where they have read the same text up to the same place: a
 position of one and a position of the other are aligned if both have consumed the same characters of
 the sequence, no character in part, and both are to predict a further token. What they predict
 may be tokens of different lengths; the objective must allow for that (Boizard et al. 2024, ULD,
@@ -30,13 +30,13 @@ from distill.errors import ConfigError, DataError
 
 FORMAT = 1  # raise it when the files or their meaning change
 MAX_DOCUMENTS = 64  # whose student tokens are remembered while their sequences pass
-INSIDE = -1  # consumed by a position that stands inside a character, or behind the text
+INSIDE = -1  # consumed by a position inside a character, or past the text
 
 
 def for_teacher(blocks: Blocks, tokenizer_folder: str | Path) -> TeacherBlocks:
     """The blocks in the tokens of the teacher's tokenizer, each sequence's text by itself.
 
-    Written once beside them, a few blocks in memory at a time. Raises ConfigError for prompts and
+    Written once next to them, a few blocks in memory at a time. Raises ConfigError for prompts and
     chats, ModelError for a folder without a usable tokenizer.
     """
     if blocks.kind != "text":
@@ -91,7 +91,7 @@ class TeacherBlocks(BlockFile):
 
 
 class Positions(NamedTuple):
-    """What a sequence's positions have consumed of its text, and which predict a learnt token."""
+    """What a sequence's positions have consumed of its text, and which predict trained tokens."""
 
     consumed_T: np.ndarray  # int64 characters, or INSIDE
     targets_T: np.ndarray  # bool
@@ -116,7 +116,7 @@ def consumed(offsets: np.ndarray, num_before: int, num_after: int) -> np.ndarray
     """int64[T] characters consumed after each token of a text, INSIDE in the midst of one.
 
     ``offsets`` [N, 2]: places of the text's own tokens. Of ``num_before`` special ones in front the
-    last stands at 0, and the ``num_after`` behind are past all text.
+    last has consumed 0 of it, and the ``num_after`` behind are past all text.
     """
     # The last of several tokens with one end: bytes of a character share its place.
     ends = np.maximum.accumulate(offsets[:, 1]) if len(offsets) else np.empty(0, np.int64)
@@ -167,7 +167,7 @@ def _write(blocks: Blocks, tokenizer: Any, fingerprint: str, folder: Path) -> No
 
 
 class _Place(NamedTuple):
-    """One sequence of the student and where its text stands."""
+    """One sequence of the student and the place of its text."""
 
     row: int
     text: str

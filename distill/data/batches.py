@@ -21,7 +21,7 @@ class Batches:
     rows (the short end of an epoch) becomes one filler row, not valid and without a label, so every
     rank always runs as many forwards. Counts in a Batch are those of the global batch.
 
-    ``labels``, aligned with ``rows``, stand in for the corpus labels (the router: partitions).
+    ``labels``, aligned with ``rows``, replace the corpus labels (the router: partitions).
     Of blocks the counts are those of target positions; a filler row has none.
     With ``shuffle=False`` rows come in order, in one short batch if there are few (evaluation).
     Raises DataError for no rows, or for shuffled batches larger than the rows.

@@ -1,4 +1,4 @@
-"""Blocks of packed sequences on disk: written as a stream, memory-mapped, padded when asked for.
+"""Blocks of packed sequences on disk: written as a stream, memory-mapped, padded on request.
 
 Shape suffixes: B blocks, T tokens.
 """

@@ -74,7 +74,7 @@ def corpus_key(
     if is_language_model:
         identity["task"] = "language_model"
     if any(file.split is not None for file in files):
-        # Refused beside a file for the split, which an earlier build without them was not.
+        # Refused together with a file for the split; an earlier build without them was not.
         identity["fractions"] = given_fractions(data.holdout)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 

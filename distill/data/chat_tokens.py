@@ -59,8 +59,8 @@ class ChatTokens:
         if not template.put_into(tokenizer).chat_template:
             raise ModelError(
                 f"the tokenizer in {tokenizer.name_or_path} has no chat template, which "
-                "data.columns.messages (or data.prompt_as_chat) needs: name a file with one in data.chat_template, or a "
-                "tokenizer that has one in student.tokenizer"
+                "data.columns.messages (or data.prompt_as_chat) needs: name a file with one in "
+                "data.chat_template, or a tokenizer that has one in student.tokenizer"
             )
         self._tokenizer = tokenizer
         self._arguments = template.values

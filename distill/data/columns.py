@@ -41,7 +41,7 @@ def values_in(
 
 
 class Splitter:
-    """Says which split a row is in: by column, by the file's name, or by ``data.holdout``."""
+    """Finds which split a row is in: by column, by the file's name, or by ``data.holdout``."""
 
     def __init__(self, data: Data, only: str | None = None, files: Sequence[File] = ()) -> None:
         """``only``: every row is in this split; where there is a column of splits, those that
@@ -63,7 +63,7 @@ class Splitter:
 
     @property
     def columns(self) -> list[str | None]:
-        """What it reads beside the texts."""
+        """What it reads besides the texts."""
         split = self._data.columns.split
         return [split] if self._only is not None else [split, self._data.holdout.group]
 

@@ -1,4 +1,4 @@
-"""What a corpus keeps of a row beside label and domain: its text, features, or document.
+"""What a corpus keeps of a row besides label and domain: its text, features, or document.
 
 Shape suffixes: B rows, D features.
 """
@@ -104,7 +104,7 @@ class FeatureContent:
 
 
 class DocumentContent:
-    """What a language model learns of a row: a text, a prompt and its completion, or a chat."""
+    """What a language model is trained on: a text, a prompt with its completion, or a chat."""
 
     def __init__(self, data: Data) -> None:
         names = data.columns

@@ -133,7 +133,7 @@ class Corpus:
     def document_batches(self, split: str) -> Iterator[pa.RecordBatch]:
         """Documents (see ``documents``) and domain of a split, in memory of one batch.
 
-        Read, not mapped: mapped pages stay in the process's memory as long as nobody wants it.
+        Read, not mapped: mapped pages stay in the process's memory until it is needed.
         """
         assert self.kind is not None
         yield from streamed(self.folder / f"{split}.arrow")

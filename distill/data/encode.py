@@ -22,12 +22,12 @@ class PaddedTokens(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Token ids of each row, special ones included, none longer than asked."""
+    """Token ids of each row, special ones included, none longer than the limit."""
 
     ids: list[list[int]]
     types: list[list[int]] | None
     """0 for the first text and 1 for the second; None for single texts, and for models that are
-    not told them apart this way."""
+    not distinguished them in this way."""
     num_truncated: int
     """Rows that lost tokens."""
 
@@ -38,7 +38,7 @@ def encode(
     max_length: int,
     cut: Cut = "head",
 ) -> Encoded:
-    """Every row as at most ``max_length`` tokens, special ones included, cut as ``data.cut`` says.
+    """Every row as at most ``max_length`` tokens, special ones included, truncated by ``data.cut``.
 
     ``tokenizer``: as ``distill.data.tokens.load_tokenizer`` gives it. ``texts``: all pairs, or all
     with None. Special tokens are never cut; those written out in a text are its own tokens.

@@ -2,9 +2,9 @@
 
 A reader yields those of ``columns`` that the file has, in file order, in batches that bound memory.
 Values keep their type; see strings.py, numbers.py and chats.py for what becomes of them. ``kept``
-are the columns that are no strings, which JSON itself does not say. A batch of rows that have
-none of ``columns`` has no columns, but rows. What a file says of its columns before its rows are
-read is its ``Header``.
+are the columns that are no strings, which JSON itself does not record. A batch of rows that have
+none of ``columns`` has no columns, but rows. What a file declares about its columns, before its
+rows are read, is its ``Header``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its columns."""
+    """What a file declares about its columns."""
 
     names: list[str]
     nested: dict[str, list[str]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Header:
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """ClassLabel columns, as Hugging Face ``datasets`` declares them in a schema's metadata."""
     separator: str | None = None
-    """Of CSV: what stands between two columns."""
+    """Of CSV: what separates two columns."""
 
 
 Columns = tuple[str, ...]
@@ -75,7 +75,7 @@ UTF32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 
 
 def format_of(path: str) -> str | None:
-    """The format that a file's ending stands for; None if it is not known."""
+    """The format that a file's ending names; None if it is not known."""
     plain, compression = _uncompressed(path.lower())
     for kind, endings in ENDINGS.items():
         if plain.endswith(endings) and (compression is None or kind in TEXT):
@@ -314,7 +314,7 @@ def _end_of_record(head: bytes) -> int:
 def _separated(first: bytes, path: str, uri: str, columns: Columns) -> tuple[list[str], str]:
     """A CSV header's names, and the separator that gives most of ``columns``.
 
-    Of equal ones that which gives most names, then the one that the file's ending stands for.
+    Of equal ones that which gives most names, then the one that the file's ending names.
     """
     first = first.rstrip(b"\r\n") + b"\n"
     is_tab = _uncompressed(path.lower())[0].endswith(".tsv")

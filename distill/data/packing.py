@@ -15,7 +15,7 @@ from distill.data.sequences import Sequence
 
 WINDOW_BLOCKS = 256
 MAX_HELD = 1 << 22  # cost of all windows together: 4 bytes and a mask a token
-_OVERHEAD = 64  # tokens that a held sequence costs beside its own
+_OVERHEAD = 64  # tokens of memory that a held sequence takes besides its own
 
 Block = list[Sequence]
 

@@ -1,4 +1,4 @@
-"""What is refused in a data set, in words: the key or file, the value, and the way out."""
+"""Error messages about a data set: the key or file, the value, and the way out."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def no_rows(
     lost = [f"{num_empty} rows with empty text were dropped"] if num_empty else []
     if num_unlabelled:
         did = "dropped" if data.unlabelled == "drop" else "moved or dropped"
-        lost.append(f"{num_unlabelled} rows without a label were {did}, as data.unlabelled says")
+        lost.append(f"{num_unlabelled} rows without a label were {did} (data.unlabelled)")
     dropped = f" ({'; '.join(lost)})" if lost else ""
     where = files[0].uri + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     if split is None:

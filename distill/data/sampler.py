@@ -1,6 +1,6 @@
 """Which rows make the batch of a step: a pure function of (seed, epoch, step).
 
-No state means nothing to save: a resumed run, another world size or a teacher asked ahead of time
+No state means nothing to save: a resumed run, another world size or a teacher queried ahead of time
 computes the same batch. Nothing grows with the data: a step costs one window.
 """
 

@@ -45,7 +45,7 @@ SIDECARS = {
     "dataset_infos.json",
     "state.json",
 }
-"""Files about the data beside it, in clones of the Hugging Face Hub and in saved datasets."""
+"""Files about the data next to it, in clones of the Hugging Face Hub and in saved datasets."""
 NUM_LISTED = 30  # columns or labels in a message
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -62,7 +62,7 @@ class File:
     mtime_ns: int | None  # None where the file system keeps none
     split: str | None = None  # subfolder of a saved DatasetDict; once assigned, one of SPLITS
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of a saved folder
-    below: str = ""  # its path below data.path, which may say its split; "" of a lone file
+    below: str = ""  # its path below data.path, which may name its split; "" of a lone file
 
     def identity(self) -> tuple[str, int, str, str | None]:
         """What changes when the file does: place, size and time, or the bytes without a time."""

@@ -116,7 +116,7 @@ def _check_held_out(name: str, folder: str, trained: str, file: File) -> None:
 def remaining_holdout(data: Data, files: Iterable[File]) -> Holdout:
     """What is still cut from train: the fractions of the splits that no file gives.
 
-    Raises DataError for a fraction that the configuration gives beside a file for its split.
+    Raises DataError for a fraction that the configuration gives together with a file for its split.
     """
     given: dict[str, File] = {}
     for file in files:

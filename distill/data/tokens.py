@@ -1,4 +1,4 @@
-"""Token ids of a whole corpus, written once, memory-mapped, padded when a batch asks for them.
+"""Token ids of a whole corpus, written once, memory-mapped, padded when a batch needs them.
 
 Shape suffixes: B rows, T tokens.
 """
@@ -31,7 +31,7 @@ def tokenise(
 ) -> Tokens:
     """Tokens of every row, at most ``max_length`` with the special ones; see :func:`encode`.
 
-    Stored beside the corpus under its fingerprint and the tokenizer's, so a second call opens it.
+    Stored next to the corpus under its fingerprint and the tokenizer's, so a second call opens it.
     Raises ModelError for a folder without a usable fast tokenizer.
     """
     tokenizer = load_tokenizer(tokenizer_folder)

@@ -138,7 +138,7 @@ class Turns:
         return turn
 
     def header(self, answered: str) -> int:
-        """Characters of a first message, which nobody asks for, before the assistant's own."""
+        """Characters of a first message, which follows no prompt, before the assistant's own."""
         text = self._rendered([ANSWER]) or ""
         return num_common(text[: max(text.rfind(PROBE), 0)], answered)
 
@@ -160,7 +160,7 @@ class Turns:
         return found[0] if found else self._next(chat, text, QUESTION)
 
     def _call_end(self) -> End | None:
-        """The last added token, unless it stands between two calls too: then it is the call's."""
+        """The last added token, unless it is between two calls too: then it is the call's."""
         chat = calling(call(self._arguments))
         text = self._rendered(chat)
         place = text.rfind(CALLED) if text else -1

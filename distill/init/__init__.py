@@ -103,9 +103,9 @@ def _data(path: str, found: Choices, table: Table, models: Sequence[Model]) -> l
     lines.append(f"  columns: {_flow(columns)}")
     if "prompt" in columns and any(model.has_chat_template for model in models):
         lines.append(
-            "  # The model has a chat template: prompts and completions are shown as turns"
+            "  # The model has a chat template, so that prompts and completions are shown as"
         )
-        lines.append("  # of user and assistant. false: as plain text.")
+        lines.append("  # turns of user and assistant. false: as plain text.")
         lines.append("  prompt_as_chat: true")
     if found.splits:
         names = {split: value for value, split in found.splits.items()}
@@ -150,14 +150,16 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
         if "features" in found.columns:
             found.open_points.append("teachers")
             return [*lines, "# FILL IN: features need models that are ready (pickles, folders)."]
+        if found.task == "language_model" and "domain" not in found.columns:
+            found.open_points.append("teachers")
+            told = "# FILL IN: the folder of the language model that the student learns from."
+            return ["", told, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
         return [*lines, *_experts(found, FILL_IN)[1:]]
     lines = ["", "teachers:"]
     for model in models:
         if model.kind == "pickle":
-            lines.append(
-                "  # A pickle runs code when it is loaded: allow_pickle permits it. Keep it"
-            )
-            lines.append("  # only for files from a source that you trust.")
+            lines.append("  # A pickle runs code when it is loaded: allow_pickle permits it. Keep")
+            lines.append("  # it only for files from a source that you trust.")
         entry: dict[str, Any] = {"name": model.name, "path": model.base or model.path}
         if model.kind == "adapter":
             entry["adapter"] = model.path
@@ -194,10 +196,6 @@ def _experts(found: Choices, base: str) -> list[str]:
         lines.append("  partition: {type: column}")
         smallest = min(found.contents.domains[n] for n in found.contents.domains if n is not None)
         lines.append(f"  batch_size: {batch_size(smallest * found.train_share * 2, 16)}")
-    elif found.task == "language_model":
-        found.open_points.append("data.columns.domain")
-        lines.append("  # FILL IN data.columns.domain: a column by whose values the rows are split")
-        lines[-1] += ", or give teachers"
     else:
         lines.append("  # No column of domains: the rows are clustered. With one: {type: column}")
         lines.append("  partition: {type: kmeans, num_clusters: 4}")

@@ -72,7 +72,7 @@ def choose(table: Table, models: Sequence[Model]) -> Choices:
     if is_language_model:
         _take_document(found, table)
     else:
-        _take_label(found, table)
+        _take_label(found, table, models)
         _take_input(found, table, models)
     _take_domain(found, table)
     columns = found.columns
@@ -105,9 +105,10 @@ def take_length(found: Choices, models: Sequence[Model], tokenizer: Any) -> None
     limits += [m.max_positions for m in models if m.max_positions is not None]
     found.max_length = max(4, min(wanted, *limits))
     fitting = sum(length <= found.max_length for length in lengths) / len(lengths)
+    limited = "; the models have no more positions" if found.max_length in limits[1:] else ""
     found.notes["max_length"] = (
         f"{fitting:.0%} of {len(lengths):,} rows looked at have at most so many tokens (median "
-        f"{int(np.median(lengths))}, longest {max(lengths)})"
+        f"{int(np.median(lengths))}, longest {max(lengths)}){limited}"
     )
 
 
@@ -215,9 +216,16 @@ def _take_text(found: Choices, table: Table) -> None:
     ]
 
 
-def _take_label(found: Choices, table: Table) -> None:
+def _take_label(found: Choices, table: Table, models: Sequence[Model]) -> None:
+    """The column whose values are the models' labels, else one that is usually called so."""
     labels = table.usual("label", ("text", "number"), _taken(found))
-    labels = [name for name in labels if is_label(table.columns[name])]
+    named = set().union(*({n.casefold() for n in model.label_names} for model in models))
+    matching = [
+        name
+        for name in (*labels, *table.of_kind("text", "number"))
+        if name not in _taken(found) and _values(table, name) <= named
+    ]
+    labels = [name for name in dict.fromkeys(matching + labels) if is_label(table.columns[name])]
     if labels:
         found.columns["label"] = labels[0]
         found.others["label"] = labels[1:]
@@ -229,15 +237,18 @@ def _take_label(found: Choices, table: Table) -> None:
     )
 
 
+def _values(table: Table, name: str) -> set[str]:
+    return {value.strip().casefold() for value in table.columns[name].values}
+
+
 def _take_input(found: Choices, table: Table, models: Sequence[Model]) -> None:
     reads_features = any(model.num_features for model in models)
     texts = table.usual("text", ("text",), _taken(found))
     long = [n for n in table.of_kind("text") if n not in _taken(found)]
     lists = table.usual("features", ("numbers",)) or table.of_kind("numbers")
     numbers = [n for n in table.of_kind("number") if n not in _taken(found) and not _is_id(n)]
-    if reads_features or (
-        not texts and (lists or (len(numbers) > 1 and not _is_prose(table, long)))
-    ):
+    is_table = bool(lists) or (len(numbers) > 1 and not _is_prose(table, long))
+    if reads_features or (not texts and is_table):
         if not lists and not numbers:
             raise DataError(
                 f"data.path: the models read numbers, and {table.files[0].uri} has no column of "

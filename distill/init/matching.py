@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -62,7 +62,8 @@ def _answers(model: Model, texts: Sequence[tuple[str, ...]], max_length: int) ->
     from distill.models.load import load_classifier
     from distill.models.tokenizer import load_tokenizer
 
-    classifier, tokenizer = load_classifier(model.path), load_tokenizer(model.path)
+    classifier = load_classifier(model.path)
+    tokenizer: Any = load_tokenizer(model.path)
     answers: list[str] = []
     with torch.inference_mode():
         for start in range(0, len(texts), 16):

@@ -7,8 +7,10 @@ all rows, and so do the texts, of which every batch gives a few.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
@@ -86,10 +88,8 @@ class Contents:
 def open_table(path: str) -> Table:
     """Raises DataError for a path without readable rows."""
     files = find_files(path)
-    try:
+    with suppress(DataError):  # a column may give the splits; else ``distill check`` refuses
         files = assign_splits(files, Data(path=path))
-    except DataError:  # a column may give the splits; else ``distill check`` refuses the names
-        pass
     names = column_names(files[0])
     if not names:
         raise DataError(f"data.path: {files[0].uri} has no columns that can be read")
@@ -209,14 +209,15 @@ def _plain(value: Any, kind: str) -> Any:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         value = value.strip()
-        # A list of JSON lines arrives as JSON; of other formats a list of chats may be text.
-        if value[:1] == "[" and (kind == "json" or '"' in value):
+        # What JSON lines hold arrives as JSON; of other formats a list of chats may be text.
+        if value[:1] in ("[", "{") and (kind == "json" or '"' in value):
             try:
                 return json.loads(value)
             except ValueError:
                 return value
         return value or None
-    return value
+    is_nan = isinstance(value, float) and math.isnan(value)  # pandas' missing number
+    return None if is_nan else value
 
 
 def _column(name: str, values: list[Any]) -> Column:

@@ -51,18 +51,17 @@ def largest_within(family: Family, cap: int) -> Shape | None:
     if family.size(_default(family, *smallest)) > cap:
         return None
     found: dict[Shape, int] = {}
+    good: list[Shape] = []
     for step in STEPS:
         for layers, hidden in family.rungs(step):
             shape = _filled(family, layers, hidden, cap)
             if shape is not None and shape not in found:
                 found[shape] = family.size(shape)
         good = [shape for shape, size in found.items() if size >= USED * cap]
-        best = min(good, key=lambda shape: _distance(family, shape), default=None)
-        if best is not None and _distance(family, best) <= log2(NEAR):
-            return best
-    if good:
-        return best
-    return max(found, key=lambda shape: found[shape])
+        good.sort(key=lambda shape: _distance(family, shape))
+        if good and _distance(family, good[0]) <= log2(NEAR):
+            return good[0]
+    return good[0] if good else max(found, key=lambda shape: found[shape])
 
 
 def next_above(family: Family, cap: int) -> int | None:

@@ -46,6 +46,13 @@ def fixed(student: Student, folder: Path, solve: Solve, is_kept: bool = True) ->
     return student.model_copy(update={"size_mb": None, **shape})
 
 
+def as_begun(student: Student, folder: Path, solve: Solve) -> Student:
+    """For messages: ``student`` with the dimensions of the fit in ``folder``, if one was begun."""
+    if is_begun(folder) or (folder / FILE).exists():
+        return fixed(student, folder, solve, is_kept=False)
+    return student
+
+
 def is_begun(folder: Path) -> bool:
     """Whether a fit has left weights in its folder."""
     checkpoints = folder / "checkpoints"

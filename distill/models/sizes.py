@@ -82,8 +82,8 @@ def solve(
     else 4 · hidden, from a quarter of that to four times that under a cap. Raises ConfigError when
     not even the smallest shape fits.
 
-    ``by_first_rule``: ffn is 4 · hidden under a cap too, and hidden a multiple of 8, as in runs that
-    were begun before ffn filled the cap; see shape.py.
+    ``by_first_rule``: ffn is 4 · hidden under a cap too, and hidden a multiple of 8, as in runs
+    that were begun before ffn filled the cap; see shape.py.
     """
 
     def shapes(layers: int, hidden: int, ffn: int) -> dict[str, tuple[int, ...]]:

@@ -66,8 +66,8 @@ def test_only_the_answer_and_its_end_are_trained_on(
     plain = write(rows, tmp_path / "prompts.jsonl")
     settings = data(plain, columns=PROMPT, prompt_as_chat=True)
     blocks = build_blocks(build_corpus(settings, is_language_model=True), tokenizer, 128)
-    ids = np.array(list(blocks.column("input_ids", [0]))[0])
-    targets = np.array(list(blocks.column("targets", [0]))[0], bool)
+    ids = np.array(next(iter(blocks.column("input_ids", [0]))))
+    targets = np.array(next(iter(blocks.column("targets", [0]))), bool)
     learnt = ids[np.flatnonzero(targets) + 1]
     decode = load_tokenizer(tokenizer).decode
     assert f"<|user|>\n{rows[0]['prompt']}<eos>\n<|assistant|>\n so 0 is good<eos>" in decode(ids)
@@ -94,9 +94,7 @@ def test_it_needs_prompts_and_a_template(tmp_path: Path, data: Make) -> None:
     with pytest.raises(ValidationError, match="template_arguments is for chats"):
         data(tmp_path, columns=PROMPT, template_arguments={"a": 1})
     path = write(completion_rows(), tmp_path / "prompts.jsonl")
-    corpus = build_corpus(
-        data(path, columns=PROMPT, prompt_as_chat=True), is_language_model=True
-    )
+    corpus = build_corpus(data(path, columns=PROMPT, prompt_as_chat=True), is_language_model=True)
     bare = save_causal_tokenizer(tmp_path / "bare")
     with pytest.raises(ModelError, match=r"data\.prompt_as_chat\) needs"):
         build_blocks(corpus, bare, 48)

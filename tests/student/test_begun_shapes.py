@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from distill.check import check
 from distill.config import Student, parse
 from distill.data.corpus import build_corpus
 from distill.fit import Job, fit, load_best
@@ -16,7 +17,7 @@ from distill.jobs import student_job
 from distill.models.load import load_tokenizer
 from distill.models.shape import FILE
 from distill.models.sizes import solve
-from distill.run_folder import identity
+from distill.run_folder import RunFolder, identity
 from tests.toys import toy_experiment
 
 CAP = 0.05
@@ -83,6 +84,24 @@ def test_a_new_fit_uses_the_cap_and_records_it(tmp_path: Path) -> None:
     # Whoever looks from elsewhere, such as the evaluation, builds the same.
     other = replace(job, name="other")
     assert load_best(other).student.config.hidden_size == new["hidden"]
+
+
+def test_check_shows_the_shape_of_a_begun_fit(tmp_path: Path) -> None:
+    raw = toy_experiment(tmp_path, student={"size_mb": CAP}, output=str(tmp_path / "run"))
+    raw |= {"cluster": {"num_cpus": 16}}
+    experiment = parse(raw)
+
+    def shown() -> str:
+        return next(line.what for line in check(experiment).lines if line.part == "student")
+
+    new, first = (dimensions(tmp_path, by_first_rule) for by_first_rule in (False, True))
+    assert shown().endswith(f"hidden {new['hidden']}, {new['heads']} heads, ffn {new['ffn']}")
+    run = RunFolder(experiment.output)
+    run.claim(experiment, check(experiment).identity)
+    (run.fit / "checkpoints" / "step-00000001").mkdir(parents=True)
+    assert shown().endswith(f"hidden {first['hidden']}, {first['heads']} heads, ffn {first['ffn']}")
+    assert not (run.fit / FILE).exists(), "a check leaves nothing behind"
+    run.close()
 
 
 def test_the_identity_of_a_run_is_the_cap(tmp_path: Path) -> None:
