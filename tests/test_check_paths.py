@@ -16,7 +16,7 @@ HUB = "distilbert/distilbert-base-uncased"
 DATA = {
     "path": "s3://bucket/rows.csv",
     "columns": {"domain": "d"},
-}  # only local paths are looked at
+}  # not looked for: remote
 RAW: dict[str, Any] = {"data": DATA, "output": "run"}
 ADAPTER = {"name": "a", "path": "folder", "adapter": HUB}
 BASELINE = {"type": "labels_only", "name": "own", "student": {"path": HUB}}
