@@ -77,7 +77,6 @@ def check(
     ``say`` gets a line before each phase that takes long.
     """
     check_task(experiment)
-    check_paths(experiment)
     check_sampling(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
@@ -87,8 +86,10 @@ def check(
             "each setting, or use sampling.type dataset"
         )
     if experiment.is_language_model:
+        check_paths(experiment)
         return _check_language(experiment, say, command)
     check_kind(experiment)
+    check_paths(experiment)
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
     outputs = teacher_outputs(experiment, infos)
     base = read_info(experiment.experts.base, False) if experiment.experts else None

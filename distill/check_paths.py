@@ -38,13 +38,6 @@ def _faults(experiment: Experiment) -> Iterator[InputError]:
             yield ModelError(f"{key}: {_missing(_what(key, path), path)}")
 
 
-def _what(key: str, path: str) -> str:
-    if path.endswith(PICKLES):
-        return "file"
-    kind = key.rpartition(".")[2]
-    return f"{kind} folder" if kind in ("adapter", "tokenizer") else "model folder"
-
-
 def _models(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Every folder or file of a model, by key."""
     named: dict[str, str | None] = {}
@@ -68,6 +61,13 @@ def _models(experiment: Experiment) -> Iterator[tuple[str, str]]:
     for key, path in named.items():
         if path is not None:
             yield key, path
+
+
+def _what(key: str, path: str) -> str:
+    if path.endswith(PICKLES):
+        return "file"
+    kind = key.rpartition(".")[2]
+    return f"{kind} folder" if kind in ("adapter", "tokenizer") else "model folder"
 
 
 def _exists(path: str) -> bool:

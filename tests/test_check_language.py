@@ -343,9 +343,7 @@ def test_a_plan_tells_how_the_experts_of_a_mixture_are_asked(root: Path, tmp_pat
     assert told[0].what == expected
     space = {"optimizer.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
     swept = parse(raw | {"search": {"space": space}})
-    with pytest.raises(
-        ConfigError, match=r"moe.type ka answers differently .* or run distill train"
-    ):
+    with pytest.raises(ConfigError, match=r"moe.type ka answers differently .* or run distill"):
         check(swept, command="sweep")
 
 

@@ -10,10 +10,14 @@ import pytest
 from distill.check import check
 from distill.check_paths import check_paths
 from distill.config import parse
-from distill.errors import ModelError
+from distill.errors import DataError, ModelError
 
 HUB = "distilbert/distilbert-base-uncased"
-RAW: dict[str, Any] = {"data": {"path": "rows.csv", "columns": {"domain": "d"}}, "output": "run"}
+DATA = {
+    "path": "s3://bucket/rows.csv",
+    "columns": {"domain": "d"},
+}  # not looked for: remote
+RAW: dict[str, Any] = {"data": DATA, "output": "run"}
 ADAPTER = {"name": "a", "path": "folder", "adapter": HUB}
 BASELINE = {"type": "labels_only", "name": "own", "student": {"path": HUB}}
 
@@ -36,7 +40,6 @@ def test_the_key_and_the_download_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    Path("rows.csv").touch()
     with pytest.raises(ModelError) as caught:
         check(parse(RAW | changes))
     kind = key.rpartition(".")[2]
@@ -45,18 +48,26 @@ def test_the_key_and_the_download_are_named(
     assert f"hf download {HUB} --local-dir models/distilbert-base-uncased" in str(caught.value)
 
 
-def test_a_pickle_that_is_absent_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("rows.csv").touch()
+def test_a_pickle_that_is_absent_is_a_file(tmp_path: Path) -> None:
     path = str(tmp_path / "forest.pkl")
     teacher = {"name": "forest", "path": path, "allow_pickle": True}
     with pytest.raises(ModelError, match=r"^teachers\.forest\.path: there is no file .*path$"):
         check_paths(parse(RAW | {"teachers": [teacher]}))
 
 
-def test_what_is_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("rows.csv").touch()
+def test_every_path_has_a_line_and_the_nearest_name_is_proposed(tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").touch()
+    data = {"path": [str(tmp_path / "review.csv"), str(tmp_path / "*.parquet")]}
+    teacher = {"name": "a", "path": str(tmp_path / "nothing")}
+    with pytest.raises(DataError) as caught:
+        check_paths(parse(RAW | {"data": data, "teachers": [teacher]}))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("data.path: there is no file or folder")
+    assert first.endswith(f"review.csv: did you mean {tmp_path}/reviews.csv?")
+    assert second == f"teachers.a.path: there is no model folder {tmp_path}/nothing: check the path"
+
+
+def test_what_is_there_passes(tmp_path: Path) -> None:
     (tmp_path / "forest.pkl").touch()
     teachers = [{"name": "forest", "path": str(tmp_path / "forest.pkl")}]
     check_paths(parse(RAW | {"teachers": teachers, "student": {"tokenizer": str(tmp_path)}}))

@@ -126,19 +126,19 @@ def test_experts_may_be_called_as_their_domains_are(tmp_path: Path) -> None:
     [
         (
             ("a", "router"),
-            r"'router' cannot be the name of a teacher, .* another part.*'domain': change",
+            r"'router' cannot be the name of a teacher, it is .*'domain': change",
         ),
-        (("a", "student"), r"'student' cannot be the name of a teacher.*partition\.type 'kmeans'$"),
+        (("a", "student"), r"'student' cannot be the name of a.*partition\.type 'kmeans'$"),
         (
             ("a", "uniform mean"),
-            r"'uniform mean' cannot be the name of a teacher, it is the name of a row of the comp",
+            r"'uniform mean' cannot be .* it is the name of a row of the comp",
         ),
-        (("a", "routed ensemble, k=2"), r"'routed ensemble, k=2' cannot be the name of a teacher"),
+        (("a", "routed ensemble, k=2"), r"'routed ensemble, k=2' cannot be the name of"),
         (("a", "a\nb"), r"the name 'a\\nb' holds a line break.*values of data\.columns\.domain"),
         (("Java", "java"), r"teachers 'Java' and 'java' read alike"),
         (
             ("a", "Alone"),
-            r"baselines: 'alone' is also the name of the teacher 'Alone': change baselines",
+            r"baselines: 'alone' is also the name of the teacher 'Alone': change base",
         ),
     ],
 )

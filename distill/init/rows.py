@@ -7,6 +7,7 @@ all rows, and so do the texts, of which every batch gives a few.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -215,7 +216,8 @@ def _plain(value: Any, kind: str) -> Any:
             except ValueError:
                 return value
         return value or None
-    return value
+    is_nan = isinstance(value, float) and math.isnan(value)  # pandas' missing number
+    return None if is_nan else value
 
 
 def _column(name: str, values: list[Any]) -> Column:

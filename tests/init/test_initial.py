@@ -178,6 +178,24 @@ def test_whole_numbers_need_no_map(root: Path, tmp_path: Path) -> None:
     assert checked(start, tmp_path).experiment.teachers[0].labels is None
 
 
+def test_labels_of_pandas_with_missing_numbers(root: Path, tmp_path: Path) -> None:
+    """1.0, 0.0 and NaN, as pandas writes integers of which some are missing."""
+    rows = rows_of(root)
+    labels = [None if i % 4 == 0 else float(row["label"] == "yes") for i, row in enumerate(rows)]
+    table = pa.table(
+        {
+            "text": [row["text"] for row in rows],
+            "label": pa.array([np.nan if x is None else x for x in labels], pa.float64()),
+        }
+    )
+    pq.write_table(table, tmp_path / "data.parquet")
+    write_named(root / "meals", tmp_path / "unknown", None)
+    start = initial(str(tmp_path / "data.parquet"), [str(tmp_path / "unknown")])
+    plan = checked(start, tmp_path)
+    assert plan.experiment.data.unlabelled == "transfer"
+    assert plan.corpus.label_names == ("0", "1")
+
+
 def test_pairs_of_texts(root: Path, tmp_path: Path) -> None:
     rows = [
         {"premise": row["text"], "hypothesis": row["text"], "label": row["label"]}
