@@ -1,4 +1,4 @@
-"""Several `distill evaluate` side by side: which of students as accurate as each other to ship?
+"""Several evaluations compared: which of students of equal accuracy should be used?
 
     python benchmarks/compare_evaluations.py "no KD=reports/a" "MoEKD=reports/b" --out FILE.md
 
@@ -47,15 +47,19 @@ def main() -> None:
                 sys.exit(f"{name} was evaluated with other {key} than the first: evaluate it again")
     head = ["", *found, "teacher"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for told, metric in ROWS.items():
+    for title, metric in ROWS.items():
         cells = [shown(one["metrics"].get(metric), metric) for one in found.values()]
         teacher = [one["metrics"].get(f"teacher.{metric}") for one in found.values()]
-        lines.append([told, *cells, shown(teacher[0], metric) if teacher[0] is not None else ""])
+        lines.append([title, *cells, shown(teacher[0], metric) if teacher[0] is not None else ""])
     attack, rows = first["settings"]["attack"], first["metrics"]["test.rows"]
     about = (
         f"{rows:.0f} rows; {first['settings']['transform']['num_samples']} of them transformed; "
-        f"{attack['num_samples']} attacked ({', '.join(attack['methods'])}, "
-        f"{attack['budget']} queries)."
+        + (
+            f"{attack['num_samples']} attacked ({', '.join(attack['methods'])}, "
+            f"{attack['budget']} queries)."
+            if attack["methods"]
+            else "not attacked."
+        )
     )
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     text = f"# {args.title}\n\n{about}\n\n{table}\n"

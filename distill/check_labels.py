@@ -116,7 +116,7 @@ def _orders(experiment: Experiment, outputs: Mapping[str, Outputs]) -> list[Clas
 
 def _foreign(error: UnknownLabelError, first: Outputs, data: Data) -> UnknownLabelError:
     """The message for a label of the data that the first teacher, which names them, has not."""
-    seen = _labels_in(data)
+    seen = labels_in(data)
     renamed = first.renamed()
     alone = [own for own, name in zip(first.names, renamed, strict=True) if name not in seen]
     way_out = "correct it, or remove the row"
@@ -128,7 +128,7 @@ def _foreign(error: UnknownLabelError, first: Outputs, data: Data) -> UnknownLab
     )
 
 
-def _labels_in(data: Data) -> list[str]:
+def labels_in(data: Data) -> list[str]:
     """Different labels of the first rows, sorted."""
     column = data.columns.label
     found: set[str] = set()

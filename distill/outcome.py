@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from distill.config import TfidfBaseline
 from distill.data.corpus import Corpus
 from distill.evaluation.calibration import calibration
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
+from distill.evaluation.leakage import ADVICE, suspicious
+from distill.evaluation.majority import majority
 from distill.evaluation.predict import Predicted, predict
 from distill.evaluation.relations import Relations, ece_gap, violations
 from distill.evaluation.routing import Routing, routing_of
@@ -35,7 +37,7 @@ from distill.plan import Plan
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.progress import Tail
 from distill.report.router_plot import router
-from distill.report.table import MAJORITY, Row, to_csv, to_json, to_markdown
+from distill.report.table import MAJORITY, Row, percent, to_csv, to_json, to_markdown
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.tracking import Tracker
@@ -115,7 +117,10 @@ def evaluate(
     cost = measure_on_cpu(module.student, plan.experiment.data.max_length)
     student_row = costed(row_of(test, "student", "student", predicted.student_R), cost)
     rows += [*baseline_rows, student_row]
-    rows = relative(rows, teacher_row)
+    rows = noted(relative(rows, teacher_row), test, {t.name for t in plan.experiment.teachers})
+    for row in rows:
+        if row.note.endswith(ADVICE):
+            say(f"warning: {row.name} ({percent(row.accuracy)}) {row.note}")
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
     metrics |= _trust(predicted, test)
     if routing is not None:
@@ -181,6 +186,27 @@ def _trust(predicted: Predicted, test: Split) -> dict[str, float]:
     metrics |= {f"fidelity.{name}": rate for name, rate in rates.items()}
     gap = ece_gap(predicted.teacher_RC, predicted.student_RC, test.labels_R, relations.num_bins)
     return metrics | {"fidelity.ece_gap": gap}
+
+
+def noted(rows: list[Row], test: Split, ready: set[str]) -> list[Row]:
+    """The rows, with a note on students and baselines that are no better than the largest class,
+    and on those of the ``ready`` teachers that may have been trained on test rows."""
+    largest = majority(test.labels_R, [str(c) for c in range(test.num_classes)])
+    own: dict[str, float] = {}
+    others: dict[str, float] = {}
+    for row in rows:
+        if row.accuracy is not None and row.role != "mix":
+            is_ready = row.role == "expert" and row.name in ready
+            (own if is_ready else others)[f"{row.role} {row.name}"] = row.accuracy
+    found = suspicious(own, others)
+
+    def note(row: Row) -> str:
+        if f"{row.role} {row.name}" in found:
+            return ADVICE
+        is_trained = row.role in ("student", "baseline") and row.accuracy is not None
+        return largest.note(row.accuracy) if is_trained else ""  # type: ignore[arg-type]
+
+    return [replace(row, note=note(row) or row.note) for row in rows]
 
 
 def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> ModelCard:

@@ -157,6 +157,6 @@ def test_a_run_knows_its_experts_by_their_names(tmp_path: Path) -> None:
     run.keep_expert_names(names)
     for name in names:
         (run.experts / folder_name(name) / "model").mkdir(parents=True)
-    found = _models_of_run(run.root, given, False)
+    found = _models_of_run(run.root, given)
     assert [name for name, _, _ in found] == sorted(names)
     assert [Path(path).parent.name for _, path, _ in found] == [*map(folder_name, sorted(names))]

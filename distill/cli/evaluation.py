@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from distill.cli.options import AsJson, Uri
-from distill.cli.output import errors, near, print_json, say, show
+from distill.cli.output import errors, near, print_json, say, say_mlflow, show
 
 
 def evaluate(
-    student: Annotated[Path, typer.Argument(help="An exported student, or a run's folder.")],
+    student: Annotated[Path, typer.Argument(help="A run's folder, or an exported student.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(help="What to measure, as attack.budget=100.", show_default=False),
@@ -21,10 +21,14 @@ def evaluate(
     data: Annotated[
         str, typer.Option(help="Parquet, Arrow, JSONL or CSV with the student's columns.")
     ] = "",
+    attacks: Annotated[
+        bool,
+        typer.Option("--attacks", help="Attack the models as well: most of the time."),
+    ] = False,
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model folder, a pickle, or a run (its mixture); several: their uniform mean. "
+            help="A model folder, a pickle, or a run (its ensemble); several: their uniform mean. "
             "Default: of a run, its own.",
             show_default=False,
         ),
@@ -32,7 +36,7 @@ def evaluate(
     teacher_labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="The student's label for labels of --teacher that are called otherwise, as "
+            help="The student's label for labels of --teacher that have other names, as "
             "'{LABEL_0: negative, LABEL_1: positive}'; once for each --teacher.",
             show_default=False,
         ),
@@ -47,21 +51,37 @@ def evaluate(
     ] = None,
     text_column: Annotated[
         str | None,
-        typer.Option(help="Default: text, else code; features are known.", show_default=False),
+        typer.Option(help="Default: the run's; without a run text, else code.", show_default=False),
     ] = None,
     pair_column: Annotated[
-        str | None, typer.Option(help="Second text of a pair task.", show_default=False)
+        str | None,
+        typer.Option(help="Second text of a pair. Default: the run's.", show_default=False),
     ] = None,
-    label_column: Annotated[str, typer.Option()] = "label",
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Default: the run's; without a run label.", show_default=False),
+    ] = None,
     domain_column: Annotated[
-        str | None, typer.Option(help="Accuracy for each of its values.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Accuracy for each of its values. Default: the run's; '' leaves it out.",
+            show_default=False,
+        ),
     ] = None,
     split_column: Annotated[
-        str | None, typer.Option(help="Read the rows of one split alone.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Read the rows of one split alone. Default: the run's, where the file has it; '' "
+            "reads all rows.",
+            show_default=False,
+        ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Which, in --split-column; default: test.", show_default=False),
+        typer.Option(
+            help="Which one, in --split-column. Default: the run's test split, else test.",
+            show_default=False,
+        ),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens kept; default: as in training.")
@@ -78,30 +98,36 @@ def evaluate(
         typer.Option(help="Folder; default: reports/evaluation-NAME-on-DATA.", show_default=False),
     ] = None,
     experiment: Annotated[
-        str | None, typer.Option(help="Record it in this MLflow experiment.", show_default=False)
+        str | None, typer.Option(help="Log it to this MLflow experiment.", show_default=False)
     ] = None,
     tracking_uri: Uri = None,
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Load teachers that are pickles: they run code.")
+        bool,
+        typer.Option(
+            "--allow-pickle",
+            help="Load pickles given as --teacher: they run code. A run's own teachers have the "
+            "permission of its configuration.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Quality, efficiency, robustness and fidelity of a student, beside its teacher."""
+    """Measure a student on labelled rows, compared with its teacher: quality, fidelity,
+    robustness, latency and memory. Writes evaluation.html."""
     with errors(as_json):
         from distill.errors import ConfigError
-        from distill.evaluation import standalone
         from distill.evaluation.settings import parse_labels, parse_settings
+
+        if not data:
+            raise ConfigError("--data is missing: name a file with labelled rows")
+        measured = parse_settings(settings or [])
+        labels = tuple(parse_labels(text) for text in teacher_labels or ())
+
+        print(f"loading {student}", file=sys.stderr)  # the imports take seconds
+        from distill.evaluation import standalone
         from distill.report import evaluation
         from distill.report.progress import Progress
         from distill.tracking.evaluated import check_store, record
 
-        if not data:
-            raise ConfigError("--data is missing: name a file with labelled rows")
-        if split is not None and split_column is None:
-            raise ConfigError(
-                f"--split {split} needs --split-column, the column that says it: name it, or name "
-                "the files of that split in --data"
-            )
         source = standalone.Source(
             data,
             text_column,
@@ -109,18 +135,19 @@ def evaluate(
             label_column,
             domain_column,
             split_column,
-            split or "test",
+            split,
             language,
         )
         request = standalone.Request(
             student,
             source,
             tuple(teacher or ()),
-            tuple(parse_labels(text) for text in teacher_labels or ()),
+            labels,
             allow_pickle,
             max_length,
             tuple(fail_if or ()),
-            parse_settings(settings or []),
+            measured,
+            attacks,
         )
         folder = out or evaluation.default_folder(student, data)
         evaluation.check_folder(folder)
@@ -130,12 +157,13 @@ def evaluate(
             evaluated = standalone.evaluate(request, progress)
         paths = evaluation.write(evaluated, folder)
         show(evaluation.render(evaluated))
-        say(f"report    {near(paths[1].absolute())}")
+        page = near(paths[0].absolute())
+        say(f"report    {page}")
         if experiment is not None:
-            say(f"MLflow    {record(evaluated, paths, folder, experiment, tracking_uri)}")
+            say_mlflow(record(evaluated, paths, folder, experiment, tracking_uri))
         for failure in evaluated.failures:
             print(f"gate: {failure}", file=sys.stderr)
         if as_json:
-            print_json({**evaluated.metrics, "gates": evaluated.failures, "report": str(paths[1])})
+            print_json({**evaluated.metrics, "gates": evaluated.failures, "report": str(paths[0])})
         if evaluated.failures:
             raise typer.Exit(1)

@@ -1,1 +1,1 @@
-"""What a model is worth: quality, and what it costs."""
+"""Quality, efficiency, robustness and fidelity of models."""

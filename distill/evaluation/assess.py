@@ -1,4 +1,4 @@
-"""Quality, fidelity and robustness of one classifier, with or without a teacher beside it.
+"""Quality, fidelity and robustness of one classifier, with or without a teacher to compare with.
 
 Shape suffixes: R rows, C classes.
 """
@@ -6,7 +6,7 @@ Shape suffixes: R rows, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from distill.evaluation.variants import Variants, make_variants, pick
 
 
 class Listener(Protocol):
-    """Whoever watches: lines for people, and bars by label."""
+    """Receives lines for people, and the state of bars by label."""
 
     def say(self, message: str) -> None: ...
     def update(self, label: str, done: float | None = None, total: float | None = None) -> None: ...
@@ -32,7 +32,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is evaluated on."""
+    """The rows that models are evaluated on."""
 
     samples: Sequence[Sample]
     label_names: tuple[str, ...]
@@ -54,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Difference:
-    """A sample on which student and teacher differ, as it was shown or transformed."""
+    """A sample on which student and teacher differ, original or transformed."""
 
     row: int
     variant: str
@@ -72,7 +72,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One model's answers, and what it came to under attack."""
+    """One model's predictions, and the results of the attacks on it."""
 
     probs_RC: np.ndarray
     calibration: Calibration
@@ -83,7 +83,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """Everything measured; ``metrics`` holds the stable names."""
+    """All measures; ``metrics`` has the stable names."""
 
     metrics: dict[str, float | None]
     student: Seen
@@ -91,6 +91,8 @@ class Assessment:
     differences: list[Difference]
     notes: list[str]
     """What was left out, counted or not defined: for people."""
+    changed: dict[str, int] = field(default_factory=dict)
+    """By transformation, the number of rows that it changed."""
 
 
 def assess(
@@ -100,11 +102,13 @@ def assess(
     settings: Evaluation,
     listener: Listener,
 ) -> Assessment:
-    """All that ``settings`` ask for. Raises DataError where too many sources do not parse."""
+    """All measures of ``settings``. Raises DataError where too many sources do not parse."""
+    if task.kind is not None or task.sd_D is not None:
+        listener.say("transforming rows")
     variants = variants_of(task, settings)  # first: it may refuse the data
-    seen = examine(student, task, variants, settings, listener)
-    beside = None if teacher is None else examine(teacher, task, variants, settings, listener)
-    return compare(seen, beside, task, variants, settings)
+    own = examine(student, task, variants, settings, listener)
+    others = None if teacher is None else examine(teacher, task, variants, settings, listener)
+    return compare(own, others, task, variants, settings)
 
 
 def variants_of(task: Task, settings: Evaluation) -> Variants:
@@ -118,8 +122,11 @@ def variants_of(task: Task, settings: Evaluation) -> Variants:
 def examine(
     model: Classifier, task: Task, variants: Variants, settings: Evaluation, listener: Listener
 ) -> Seen:
-    """One model's answers to all rows, transformed ones included, and the attacks on it."""
-    listener.say(f"asking {model.name}")
+    """One model's predictions for all rows, transformed ones included, and the attacks on it."""
+    rows = f"{len(task.samples):,} rows"
+    if variants:
+        rows += f" and {sum(len(c.places) for c in variants.values()):,} transformed ones"
+    listener.say(f"predicting {rows}: {model.name}")
     probs_RC = probs_of(model, task.samples)
     found = {name: probs_of(model, changed.samples) for name, changed in variants.items()}
     attacks = None
@@ -145,7 +152,8 @@ def compare(
     if teacher is not None:
         metrics |= _fidelity(student, teacher, task, variants, settings, notes)
         differences = _worst(student, teacher, task, variants, settings)
-    return Assessment(metrics, student, teacher, differences, notes)
+    counts = {name: len(changed.places) for name, changed in variants.items()}
+    return Assessment(metrics, student, teacher, differences, notes, counts)
 
 
 def _quality(seen: Seen, task: Task, settings: Evaluation) -> dict[str, float | None]:
@@ -159,10 +167,10 @@ def _quality(seen: Seen, task: Task, settings: Evaluation) -> dict[str, float | 
         if (domains_R == domain).any():
             metrics[f"test.accuracy.{domain}"] = float(hits_R[domains_R == domain].mean())
     for c, name in enumerate(task.label_names):
-        is_true_R, is_said_R = labels_R == c, predicted_R == c
+        is_true_R, is_predicted_R = labels_R == c, predicted_R == c
         if is_true_R.any():
-            recall = float(is_said_R[is_true_R].mean())
-            precision = float(is_true_R[is_said_R].mean()) if is_said_R.any() else 0.0
+            recall = float(is_predicted_R[is_true_R].mean())
+            precision = float(is_true_R[is_predicted_R].mean()) if is_predicted_R.any() else 0.0
             metrics[f"test.precision.{name}"] = precision
             metrics[f"test.recall.{name}"] = recall
             total = precision + recall
@@ -209,7 +217,10 @@ def _fidelity(
     gap = ece_gap(teacher.probs_RC, student.probs_RC, task.labels_R, relations.num_bins)
     metrics["fidelity.ece_gap"] = gap
     if gap > relations.delta:
-        notes.append(f"the ECEs differ by {gap:.3f}, more than relations.delta {relations.delta:g}")
+        notes.append(
+            f"the calibration errors (ECE) differ by {gap:.3f}, more than relations.delta "
+            f"{relations.delta:g}"
+        )
     if variants:
         pairs = {n: (teacher.variant_probs[n], student.variant_probs[n]) for n in variants}
         for name, pair in pairs.items():
@@ -221,12 +232,18 @@ def _fidelity(
         drop = relative_drop(_lost(teacher, task, variants), _lost(student, task, variants))
         metrics["fidelity.transformed.relative_drop"] = drop
         if drop is None:
-            notes.append("the teacher lost nothing on transformed inputs: no relative drop there")
+            notes.append(
+                "the teacher's accuracy is not lower on transformed inputs: "
+                "fidelity.transformed.relative_drop is not defined"
+            )
     if teacher.attacks is not None and student.attacks is not None:
         under = relative_drop(teacher.attacks.lost, student.attacks.lost)
         metrics["fidelity.relative_drop"] = under
         if under is None:
-            notes.append("the teacher lost nothing under attack: fidelity.relative_drop is null")
+            notes.append(
+                "the teacher's accuracy is not lower under attack: fidelity.relative_drop is not "
+                "defined"
+            )
     return metrics
 
 
@@ -251,10 +268,10 @@ def _worst(
     ]
     found: list[tuple[bool, float, str, Sample, np.ndarray, np.ndarray]] = []
     for variant, samples, teacher_RC, student_RC in blocks:
-        said = violations(teacher_RC, student_RC, settings.relations)
-        for i in np.flatnonzero(said.any_R).tolist():
-            far = float(said.divergence_R[i])
-            differs = bool(said.agreement_R[i])
+        violated = violations(teacher_RC, student_RC, settings.relations)
+        for i in np.flatnonzero(violated.any_R).tolist():
+            far = float(violated.divergence_R[i])
+            differs = bool(violated.agreement_R[i])
             found.append((differs, far, variant, samples[i], teacher_RC[i], student_RC[i]))
     found.sort(key=lambda one: one[:2], reverse=True)
     kept: dict[int, Difference] = {}
@@ -289,8 +306,8 @@ def _notes(task: Task) -> list[str]:
     empty = [name for c, name in enumerate(task.label_names) if c not in present]
     if not empty:
         return []
-    told = ", ".join(map(repr, empty))
+    names = ", ".join(map(repr, empty))
     return [
-        f"no row has the class {told}: it has no recall, and macro means are over the classes "
+        f"no row has the class {names}: it has no recall, and macro means are over the classes "
         "that occur in labels or predictions; add rows of it for a fair figure"
     ]

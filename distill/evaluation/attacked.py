@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class UnderAttack:
-    """What the attacks on one model came to."""
+    """The results of the attacks on one model."""
 
     places: np.ndarray
     """int64: the attacked samples' positions in the task's."""
     num_correct: int
-    """Of them, right before any attack."""
+    """Those of them that the model predicts correctly before any attack."""
     by_method: dict[str, list[Attacked]]
     curves: dict[str, np.ndarray]
     """Accuracy over the samples after 0 … budget queries each, by method, and of all (worst)."""
@@ -51,33 +51,33 @@ class UnderAttack:
         return len(self.flipped) / len(self.places)
 
     def notes(self, task: Task) -> list[str]:
-        """Rows that no attack could change, for they do not parse or have nothing to change."""
+        """Rows that no attack could change: they do not parse, or have nothing to change."""
         skipped = self.num_correct - len(self.attacked)
         if not skipped:
             return []
         return [
-            f"{skipped} of the {self.num_correct} rows that the student has right were not "
-            f"attacked: nothing can be changed there, or they do not parse as {task.kind}"
+            f"{skipped} of the {self.num_correct} rows that the student predicts correctly were "
+            f"not attacked: they have nothing to change, or do not parse as {task.kind}"
         ]
 
     def metrics(self) -> dict[str, float | None]:
-        """ASR: flipped / attacked and right before; accuracy: over all samples.
+        """ASR: flipped / attacked and correct before; accuracy: over all samples.
 
-        Without a method's name: a sample falls if any of the methods makes it fall.
+        Without a method's name: a sample is flipped if any of the methods flips it.
         """
         num = len(self.places)
-        told: dict[str, float | None] = {}
+        metrics: dict[str, float | None] = {}
         for method, attacked in self.by_method.items():
             flips = sum(a.is_flipped for a in attacked)
-            told[f"robustness.{method}.asr"] = flips / len(attacked) if attacked else None
-            told[f"robustness.{method}.accuracy"] = (self.num_correct - flips) / num
+            metrics[f"robustness.{method}.asr"] = flips / len(attacked) if attacked else None
+            metrics[f"robustness.{method}.accuracy"] = (self.num_correct - flips) / num
             queries = [a.queries for a in attacked]
-            told[f"robustness.{method}.queries"] = float(np.mean(queries)) if queries else None
-        told["robustness.attacked"] = float(len(self.attacked))
-        fallen = len(self.flipped)
-        told["robustness.asr"] = fallen / len(self.attacked) if self.attacked else None
-        told["robustness.accuracy"] = (self.num_correct - fallen) / num
-        return told
+            metrics[f"robustness.{method}.queries"] = float(np.mean(queries)) if queries else None
+        metrics["robustness.attacked"] = float(len(self.attacked))
+        flipped = len(self.flipped)
+        metrics["robustness.asr"] = flipped / len(self.attacked) if self.attacked else None
+        metrics["robustness.accuracy"] = (self.num_correct - flipped) / num
+        return metrics
 
 
 def attack_model(
@@ -91,18 +91,18 @@ def attack_model(
     spaces = _spaces(samples, kind)
     labels = [sample.label for sample in samples]
 
-    def ask(asked: Sequence[tuple[int, str]]) -> np.ndarray:
-        return probs_of(model, [samples[i].with_text(text) for i, text in asked])
+    def query(texts: Sequence[tuple[int, str]]) -> np.ndarray:
+        return probs_of(model, [samples[i].with_text(text) for i, text in texts])
 
     by_method: dict[str, list[Attacked]] = {}
     for method in settings.attack.methods:
-        bar = f"{method} attack on {model.name}"
+        bar = f"attacking {model.name} ({method})"
         by_method[method] = attack(
             method,
             spaces,
             labels,
             probs_RC[places],
-            ask,
+            query,
             budget,
             settings.seed,
             lambda done, total, bar=bar: listener.update(bar, done, total),

@@ -1,6 +1,6 @@
-"""Models that answer for samples as they stand in a file: one alone, or a mixture of experts.
+"""Classifiers of samples as they are in a file: one model, or an ensemble of several.
 
-The model itself is asked through a TeacherClient, so it may be in this process or on Ray.
+The model itself is queried through a TeacherClient, so it may be in this process or on Ray.
 
 Shape suffixes: B samples, T tokens, C classes, K experts.
 """
@@ -28,7 +28,7 @@ BLOCK = 64
 
 
 class Classifier(Protocol):
-    """Answers any samples; the same ones always with the same numbers, up to rounding."""
+    """Logits of any samples; of the same ones always the same numbers, up to rounding."""
 
     @property
     def name(self) -> str: ...
@@ -51,7 +51,7 @@ Encode = Callable[[Sequence[Sample]], dict[str, Any]]
 
 
 class TokenEncoder:
-    """Samples in one model's tokens, cut to its length by its rule; counts what was cut."""
+    """Samples in one model's tokens, truncated to its length by its rule; counts the truncated."""
 
     def __init__(self, folder: str, max_length: int, cut: Cut = "head") -> None:
         self.max_length = max_length
@@ -101,7 +101,7 @@ class Asked:
         self.label_names = label_names
         self._client, self._encode = client, encode
         self._columns = None if columns is None else list(columns)
-        self._threads = ThreadPoolExecutor(num_parallel, thread_name_prefix=f"ask-{name}")
+        self._threads = ThreadPoolExecutor(num_parallel, thread_name_prefix=f"query-{name}")
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
         logits_BC = np.empty((len(samples), len(self.label_names)), np.float32)
@@ -123,7 +123,7 @@ class Asked:
 
 
 class Mixture:
-    """Experts under an aggregation that has no weights of its own; asks only whom it needs."""
+    """Experts under an aggregation without trained weights; queries only those that it needs."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Mixture:
         self._aggregation = aggregation
 
     def logits(self, samples: Sequence[Sample]) -> np.ndarray:
-        """Log-probabilities of the mixture at T = 1."""
+        """Log-probabilities of the ensemble at T = 1."""
         num, names = len(samples), tuple(self.experts)
         router_BK = None
         if self.router is not None:
@@ -152,8 +152,8 @@ class Mixture:
         for k, expert in enumerate(self.experts.values()):
             wanted = torch.nonzero(asked_KB[k])[:, 0]
             if len(wanted):
-                said = expert.logits([samples[i] for i in wanted.tolist()])
-                logits_KBC[k, wanted] = torch.from_numpy(said)
+                own_BC = expert.logits([samples[i] for i in wanted.tolist()])
+                logits_KBC[k, wanted] = torch.from_numpy(own_BC)
         answers = TeacherAnswers(logits_KBC, asked_KB, router_BK)
         weights_KB = self._aggregation.weigh(answers, None, None).weights_KB
         return self._aggregation.target(answers, weights_KB, 1.0).logp_NV.numpy()

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, megabytes, operations, milliseconds."""
+"""Parameters, size, operations, latency and memory of a model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Efficiency:
     generating, its keys and values among them."""
     device: str  # where latency and memory were measured
     tokens_per_s: float | None = None
-    """Language models: tokens written a second (batch 1), the reading of a short prompt within."""
+    """Language models: tokens generated a second (batch 1), a short prompt's forward included."""
 
 
 NUM_READ = 32
@@ -49,8 +49,8 @@ NUM_WRITTEN = 32
 def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Efficiency:
     """One forward of one sequence of ``seq_length`` tokens, on the device where the model is.
 
-    A model of features is shown one row, of whatever length. A language model also writes, and one
-    with low-rank updates is measured as ``merged``.
+    A model of features gets one row, of any length. A language model also generates; one with
+    low-rank updates is measured as ``merged``.
 
     The model is measured in eval mode and left in the mode it was in.
     """
@@ -115,9 +115,9 @@ def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:
 
 
 class LiveTensors(TorchDispatchMode):
-    """The most bytes that tensors made inside hold at once, on any device.
+    """The largest number of bytes of live tensors made inside, on any device.
 
-    What an operation allocates and frees within itself is not seen.
+    Memory that an operation allocates and frees itself is not counted.
     """
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
 
 
 def latency_ms(forward: Callable[[], Any], num_runs: int = 30) -> float:
-    """Median of a call on the CPU, of whatever it calls."""
+    """Median duration of a call on the CPU."""
     return quantiles(_times_ms(forward, num_runs, torch.device("cpu")), n=2, method="inclusive")[0]
 
 
@@ -179,7 +179,7 @@ def _gflops(forward: Callable[[], Any]) -> float:
 
 
 def _grouped_products() -> dict[Any, Any]:
-    """The products of a mixture's experts, which the counter does not know."""
+    """The products of a mixture of experts, which the counter does not know."""
     import transformers.integrations.moe  # noqa: F401 (it registers one)
 
     def flops(rows: Any, weights: Any, *args: Any, **kwargs: Any) -> int:

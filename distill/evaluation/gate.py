@@ -1,4 +1,4 @@
-"""Gates for continuous integration: ``fidelity.any > 0.2`` fails the evaluation."""
+"""Gates for continuous integration: ``fidelity.any > 0.2`` fails the evaluation where it holds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITTEN = re.compile(r"\s*(\S.*?)\s*(>=|<=|>|<)\s*(\S+)\s*")  # a domain may hol
 
 @dataclass(frozen=True)
 class Gate:
-    """What must not be true."""
+    """A condition that must not hold."""
 
     metric: str
     comparison: str
@@ -32,7 +32,7 @@ class Gate:
         return f"{self.metric} {self.comparison} {self.bound:g}"
 
     def failure(self, metrics: Mapping[str, float | None]) -> str | None:
-        """Why it fails, or None. A metric that is not defined here fails: nobody looked."""
+        """Why it fails, or None. A metric that is not defined here fails: it was not measured."""
         value = metrics[self.metric]
         if value is None:
             return f"--fail-if {self}: {self.metric} is not defined on this data"
@@ -41,8 +41,8 @@ class Gate:
         return None
 
 
-def parse_gate(text: str, known: Iterable[str]) -> Gate:
-    """ConfigError for a gate that cannot be read, or on a metric that will not be measured."""
+def parse_gate(text: str) -> Gate:
+    """ConfigError for a gate that cannot be read."""
     match = WRITTEN.fullmatch(text)
     if match is None:
         raise ConfigError(
@@ -56,18 +56,22 @@ def parse_gate(text: str, known: Iterable[str]) -> Gate:
         raise ConfigError(f"--fail-if {text!r}: {bound!r} is not a number") from None
     if not math.isfinite(value):
         raise ConfigError(f"--fail-if {text!r}: nothing compares with {bound}: give a number")
-    names = sorted(known)
-    if metric not in names:
-        raise ConfigError(f"--fail-if {text!r}: {_unknown(metric, names)}")
     return Gate(metric, comparison, value)
 
 
+def check_metric(gate: Gate, known: Iterable[str]) -> None:
+    """ConfigError for a metric that will not be measured."""
+    names = sorted(known)
+    if gate.metric not in names:
+        raise ConfigError(f"--fail-if '{gate}': {_unknown(gate.metric, names)}")
+
+
 def _unknown(metric: str, names: list[str]) -> str:
-    """What to say of a metric that is not among those measured."""
+    """The reason why a metric is not measured, or the nearest name."""
     if metric.startswith("fidelity.") and not any(n.startswith("fidelity.") for n in names):
         return f"{metric} needs a teacher to compare with: give --teacher"
     if metric.startswith("robustness.") and not any(n.startswith("robustness.") for n in names):
         return f"{metric} needs inputs to transform or attack: give --language"
     close = difflib.get_close_matches(metric, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"measured are {', '.join(names)}"
+    hint = f"did you mean {close[0]}?" if close else f"the metrics are {', '.join(names)}"
     return f"there is no metric {metric}: {hint}"

@@ -1,4 +1,4 @@
-"""What a language model writes, greedily, beside what was to be written."""
+"""Texts that a language model generates greedily, compared with references."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distill.evaluation.greedy import end_ids, generate
 
 @dataclass(frozen=True)
 class GenerationScores:
-    """Of answers beside their references; sums add."""
+    """Sums over generated answers and their references; they add."""
 
     num: float = 0.0
     num_exact: float = 0.0
@@ -27,7 +27,7 @@ class GenerationScores:
 
     @property
     def exact_match(self) -> float:
-        """Share of answers that are the reference, however their blanks differ."""
+        """Share of answers that equal the reference, white space aside."""
         assert self.num > 0, "exact match of no answers"
         return self.num_exact / self.num
 
@@ -40,7 +40,7 @@ class GenerationScores:
 
 def score_answers(answers: Sequence[str], references: Sequence[str]) -> GenerationScores:
     """ROUGE-L is rouge_score's (without stemming): words are runs of a–z and 0–9 in lower case, so
-    of text in other scripts it says nothing."""
+    it is not defined for text in other scripts."""
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:

@@ -1,4 +1,4 @@
-"""How sure a measure is that was taken on so many rows: the bootstrap.
+"""Confidence intervals of measures on a sample of rows: the bootstrap.
 
 Shape suffixes: R rows, C classes, M bins.
 """
@@ -31,9 +31,9 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """The percentile interval of each of :data:`MEASURES` over ``num_draws`` resamples of the rows.
 
-    Efron 1979. It says how much another sample of as many rows would differ, not how much another
-    training would: seeds say that. ECE's is of the resampled rows, which are less calibrated than
-    the sample: a small one may lie above the measure itself.
+    Efron 1979. It is how much the measure would differ on another sample of as many rows, not how
+    much it would after another training (other seeds). That of the ECE is of the resampled rows,
+    which are less calibrated than the sample: a small ECE may lie below its own interval.
     """
     num, num_classes = probs_RC.shape
     predicted_R = probs_RC.argmax(1)

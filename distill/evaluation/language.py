@@ -18,7 +18,7 @@ from torch.nn.functional import log_softmax
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Over positions: those with a label, and those that teachers answered."""
+    """Sums over positions with a label, and over positions with teacher outputs."""
 
     num_labelled: float = 0.0
     nll: float = 0.0  # nats: the sum of -log p(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from distill.evaluation.assess import Task
@@ -11,12 +12,13 @@ from distill.evaluation.settings import Evaluation, transformations_of
 
 GPU_COSTS = ("latency_ms", "latency_p95_ms", "peak_memory_mb")
 COSTS = ("params", "size_mb", "latency_ms", "latency_p95_ms", "gflops", "peak_memory_mb")
+_OF_ATTACKS = re.compile(r"(teacher\.)?robustness\.(?!transformed\.).+|fidelity\.relative_drop")
 
 
 def metric_names(task: Task, settings: Evaluation, has_teacher: bool) -> set[str]:
-    """As distill/evaluation/assess.py names them, and ``student.*`` costs.
+    """As distill/evaluation/assess.py names them, and size, latency and memory as ``student.*``.
 
-    A transformation that turns out to apply to no row is named here all the same.
+    A transformation that turns out to apply to no row is listed here all the same.
     """
     own = set(_of_one_model(task, settings))
     names = own | {f"student.{cost}" for cost in COSTS} | {"test.rows", "test.truncated_rows"}
@@ -26,6 +28,11 @@ def metric_names(task: Task, settings: Evaluation, has_teacher: bool) -> set[str
         names |= {f"teacher.{name}" for name in own}
         names |= set(_of_two(task, settings))
     return names
+
+
+def needs_attacks(metric: str) -> bool:
+    """Whether it is measured by attacks alone."""
+    return _OF_ATTACKS.fullmatch(metric) is not None
 
 
 def _of_one_model(task: Task, settings: Evaluation) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Predictions row by row, in one process: of a student, of each teacher, of any mixture of them.
+"""Predictions row by row, in one process: of a student, of each teacher, of ensembles of them.
 
 Shape suffixes: B rows of a batch, R all rows, K teachers, C classes.
 """
@@ -39,7 +39,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class PredictedTeachers:
-    """Class indices, int64 [R], of each teacher and mixture by name."""
+    """Class indices, int64 [R], of each teacher and ensemble by name."""
 
     classes_R: dict[str, np.ndarray]
     router_logits_RK: np.ndarray | None
@@ -53,7 +53,7 @@ def predict(
     source: TargetSource | None = None,
     is_asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Predicted:
-    """What the module, in evaluation mode and on its device, makes of every row in order."""
+    """The outputs of the module, in evaluation mode and on its device, for every row in order."""
     device = next(module.parameters()).device
     student, teacher = [], []
     for step in (source or NoTeachers()).feed(batches, 0, batches.steps_per_epoch):
@@ -77,9 +77,9 @@ def predict_teachers(
     homes_of: Callable[[np.ndarray], np.ndarray],
     is_asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> PredictedTeachers:
-    """Of each teacher alone and of each mixture without trained weights.
+    """Of each teacher alone and of each ensemble without trained weights.
 
-    ``source`` must ask all teachers for every row (and the router, if a mixture is routed).
+    ``source`` must query all teachers for every row (and the router, if an ensemble is routed).
     ``homes_of``: of row ids, the index of the teacher named like the row's domain, or -1.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in (*names, *mixtures)}
@@ -96,7 +96,7 @@ def predict_teachers(
             for k, name in enumerate(names):
                 found[name].append(answers.logits_KBV[k].argmax(-1)[batch.valid_B])
             for name, aggregation in mixtures.items():
-                # Cut to those that this aggregation would have asked.
+                # Only those that this aggregation queries.
                 chosen = replace(answers, asked_KB=aggregation.choose(known))
                 weights_KB = aggregation.weigh(chosen, None, None).weights_KB
                 logp_BV = aggregation.target(chosen, weights_KB, 1.0).logp_NV

@@ -26,9 +26,9 @@ class Relations(Section):
     divergence: Literal["jsd", "kl", "tv"] = "jsd"
     """Between p_T and p_S: Jensen–Shannon (nats), KL(p_T ‖ p_S) (nats), or total variation."""
     epsilon: float = Field(default=0.1, gt=0)
-    """distribution: the largest divergence that is still similar."""
+    """distribution: the largest divergence that counts as similar."""
     tau: float = Field(default=0.9, gt=0, le=1)
-    """confidence: from here a teacher is sure, and its student must be sure of the same label."""
+    """confidence: a teacher at or above it is sure; its student must be sure of the same label."""
     delta: float = Field(default=0.05, gt=0)
     """calibration: the largest |max p_T − max p_S| of a row; also of the two ECEs."""
     num_bins: int = Field(default=NUM_BINS, ge=2)
@@ -105,7 +105,7 @@ def ece_gap(
 
 
 def relative_drop(teacher_drop: float, student_drop: float) -> float | None:
-    """(ΔAcc_S − ΔAcc_T) / ΔAcc_T: 2.85 is the paper's 285 %. None where the teacher lost nothing.
+    """(ΔAcc_S − ΔAcc_T) / ΔAcc_T: 2.85 is the paper's 285 %. None where ΔAcc_T ≤ 0.
 
     ΔAcc is an accuracy before minus the accuracy after: under attack, or on transformed inputs.
     """

@@ -1,4 +1,4 @@
-"""Whom a router chose, how evenly it loads the experts, and how sure it was.
+"""Which experts a router chose, how evenly it loads them, and its confidence.
 
 Shape suffixes: R rows of a split, P positions of a batch, K experts.
 """
@@ -79,7 +79,7 @@ def routing_of(
 
 
 class TokenRouting:
-    """The weights that a learned router gave the teachers of language models; sums over positions.
+    """The weights of a learned router for teachers of language models; sums over positions.
 
     The names are those of :meth:`Routing.metrics`, where a load is a share of the weight.
     """

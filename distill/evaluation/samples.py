@@ -1,4 +1,4 @@
-"""Rows of a data file as classifiers are shown them, and as attacks change them."""
+"""Rows of a data file as classifiers read them, and as attacks change them."""
 
 from __future__ import annotations
 

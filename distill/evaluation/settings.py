@@ -1,11 +1,11 @@
-"""What ``distill evaluate`` measures beside quality; ``section.key=value`` on its command line."""
+"""What ``distill evaluate`` measures besides quality; ``section.key=value`` on its command line."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distill.config import Device, assign, explain, parse_override
 from distill.errors import ConfigError
@@ -24,25 +24,35 @@ class Transform(Section):
     """Behaviour-preserving changes of the inputs, each applied to the same rows."""
 
     names: tuple[str, ...] | None = None
-    """Which; null: all for this kind of input. () leaves them out."""
+    """Which ones; null: all for this kind of input. [] leaves them out."""
     num_samples: int = Field(default=500, ge=1)
     """Rows that are transformed, a seeded sample."""
     max_unparsed: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of source texts that may fail to parse: they are counted, and stay as they
-    are. Above it the language is probably another one, and the data is refused."""
+    """Largest share of source texts that may fail to parse; they are counted and not transformed.
+    Above it the language is probably wrong, and the data is refused."""
     noise: float = Field(default=0.1, gt=0)
     """Features: the bound of the uniform noise, in standard deviations of each feature."""
 
 
 class Attack(Section):
-    """Black-box attacks on the student, and on its teacher; see evaluation/attacks/search.py."""
+    """Black-box attacks on the student, and on its teacher; see evaluation/attacks/search.py.
 
-    methods: tuple[Method, ...] = tuple(METHODS)
-    """() leaves them out."""
+    They take most of an evaluation's time and run only where ``--attacks``, a key of this section
+    or a gate on one of their metrics needs them.
+    """
+
+    methods: tuple[Method, ...] = ()
+    """[] leaves them out; with another key of this section the default is all of them."""
     budget: int = 50
     """Queries for each sample and method."""
     num_samples: int = Field(default=200, ge=1)
     """Rows that are attacked, a seeded sample."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_by_default(cls, raw: Any) -> Any:
+        is_some = isinstance(raw, dict) and raw and "methods" not in raw
+        return raw | {"methods": tuple(METHODS)} if is_some else raw
 
     @field_validator("methods", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ import numpy as np
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs
+from distill.evaluation.majority import majority
 from distill.evaluation.predict import confusion
 from distill.evaluation.quality import Confusion
 
@@ -45,5 +46,7 @@ class Split:
     def majority_rate(self) -> float | None:
         """Share of the most frequent class: the accuracy of a model that always predicts it. None
         for a split without labelled rows."""
-        counts = np.bincount(self.labels_R[self.labels_R >= 0], minlength=1)
-        return float(counts.max() / counts.sum()) if counts.sum() else None
+        labelled_R = self.labels_R[self.labels_R >= 0]
+        if not len(labelled_R):
+            return None
+        return majority(labelled_R, [str(c) for c in range(self.num_classes)]).share

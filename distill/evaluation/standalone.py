@@ -1,69 +1,56 @@
-"""An exported student on any labelled file, beside its teacher: what ``distill evaluate`` does."""
+"""``distill evaluate``: an exported student on any labelled file, compared with its teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from distill.aggregation import OracleDomain
-from distill.check_labels import corpus_in
+from distill.check_labels import corpus_in, labels_in
 from distill.check_mixture import check_aggregation
-from distill.config import SPLITS, Columns, Data, SplitNames
+from distill.config import Data
 from distill.data.corpus import Corpus, build_corpus
-from distill.data.source import column_names, find_files
-from distill.data.split_names import split_in
 from distill.errors import ConfigError, DataError, InputError, UnknownLabelError
 from distill.evaluation.assess import Assessment, Listener, Task, assess
+from distill.evaluation.attacks import METHODS
 from distill.evaluation.classifiers import TokenEncoder
 from distill.evaluation.efficiency import Efficiency, folder_size_mb, measure, measure_on_cpu
-from distill.evaluation.gate import Gate, parse_gate
-from distill.evaluation.names import metric_names
+from distill.evaluation.gate import Gate, check_metric, parse_gate
+from distill.evaluation.leakage import ADVICE, Accuracies, fell, suspicious
+from distill.evaluation.majority import Majority, majority
+from distill.evaluation.names import metric_names, needs_attacks
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind
+from distill.evaluation.source import CODE, Source, as_options, check_split, reading_of
 from distill.evaluation.subjects import (
     LABELS_OPTION,
     PREFIX,
     Part,
     Subject,
-    beside,
-    had_teachers,
+    check_student,
+    experiment_of,
     is_run,
+    matched,
+    run_of,
     served,
     student_of,
     teacher_of,
 )
-from distill.models.labels import Outputs, class_orders
+from distill.models.labels import Outputs, class_orders, shown
 from distill.models.load import check_folder, load_classifier, read_config
+from distill.report.table import percent
 from distill.teachers.probability import is_pickle
-
-TEXT_COLUMNS = ("text", "code")
-CODE = "code"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Labelled rows in a file."""
-
-    path: str
-    text_column: str | None = None
-    """None: ``text``, else ``code``; a student of features knows its own."""
-    pair_column: str | None = None
-    label_column: str = "label"
-    domain_column: str | None = None
-    split_column: str | None = None
-    split: str = "test"
-    """The value of ``split_column`` that is read."""
-    language: str | None = None
-    """c, cpp, java, python or text; None: text, unless the column is called code."""
+from distill.tracking.values import masked
 
 
 @dataclass(frozen=True)
 class Request:
-    """What ``distill evaluate`` was asked for."""
+    """The arguments of ``distill evaluate``."""
 
     student: Path
     """An exported folder, or a run."""
@@ -73,16 +60,21 @@ class Request:
     teacher_labels: tuple[Mapping[str, str], ...] = ()
     """For each teacher, the student's label for labels of its own; (): matched by name."""
     allow_pickle: bool = False
+    """Of ``teachers``; those of a run have the permission of its configuration."""
     max_length: int | None = None
     fail_if: tuple[str, ...] = ()
     settings: Evaluation = field(default_factory=Evaluation)
+    attacks: bool = False
+    """Attack as well, by all methods unless the settings name them; a gate on a metric of attacks
+    does so too."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """Everything that there is to show."""
+    """All results of an evaluation."""
 
     request: Request
+    """With the attacks of ``--attacks`` and of gates in its settings."""
     task: Task
     assessment: Assessment
     metrics: dict[str, float | None]
@@ -90,31 +82,50 @@ class Evaluated:
     """By role, where the model has weights."""
     failures: list[str]
     """Of the gates."""
+    data: Data
+    """The columns and the split that were read."""
+    warnings: tuple[str, ...] = ()
+    """What makes the figures doubtful: see leakage.py, majority.py and source.py."""
+
+    @property
+    def majority(self) -> Majority:
+        return majority(self.task.labels_R, self.task.label_names)
 
 
 def evaluate(request: Request, listener: Listener) -> Evaluated:
-    """All measures; gates are checked before anything is computed, and judged at the end.
+    """All measures; gates are checked before anything is computed, and compared at the end.
 
-    Labels of data and teachers are matched by name with the student's, and a student of features
-    names its columns itself. Texts are cut as in training where the export says so. Raises
-    InputError for a folder, column, label, language, gate or setting that cannot be used.
+    Columns that ``request.source`` does not name are those of the student's run; labels of data and
+    teachers are matched by name with the student's. Texts are truncated as in training where the
+    export says so. Raises InputError for a folder, column, label, language, gate or setting that
+    cannot be used.
     """
     if request.source.language is not None:
         parse_kind(request.source.language)
+    gates = [parse_gate(text) for text in request.fail_if]
+    request = replace(request, settings=_with_attacks(request, gates))
+    folder = run_of(request.student)
+    run = None if folder is None else experiment_of(folder)
+    check_split(request.source, run)
     _refuse_language_models(request)
+    check_student(request.student)
     student = student_of(request.student, request.max_length)
     teacher = _teacher(request)
     if teacher is not None:
-        teacher = beside(student, teacher)
-    listener.say("reading the data")
-    corpus = _corpus(request, student.parts[0])
-    if warning := pooled_splits(request.source):
-        listener.say(warning)
-    task = _task(request.source, corpus, student, listener)
+        teacher = matched(student, teacher)
+    listener.say(f"reading {masked(request.source.path)}")
+    part = student.parts[0]
+    with _as_options():
+        read = reading_of(request.source, part.folder, part.num_features, run, str(folder))
+        corpus = _corpus(read.data, part)
+    for note in read.notes:
+        listener.say(note)
+    task = _task(request.source, read.data, corpus, student, listener)
     if teacher is not None:
-        _check_oracle(teacher, corpus, request.source)
+        _check_oracle(teacher, corpus, read.data)
     known = metric_names(task, request.settings, teacher is not None)
-    gates = [parse_gate(text, known) for text in request.fail_if]
+    for gate in gates:
+        check_metric(gate, known)
     subjects = [student] if teacher is None else [student, teacher]
     with served(subjects, request.settings) as classifiers:
         found = assess(
@@ -124,12 +135,75 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
             request.settings,
             listener,
         )
-    listener.say("measuring size and latency")
+    listener.say("measuring size, latency and memory")
     costs = {s.name: cost for s in subjects if (cost := _cost(s)) is not None}
     metrics = found.metrics | _cost_metrics(student, teacher, costs, request.settings)
     metrics |= _relative(found)
     metrics |= _counts(task, student.parts[0], found.notes)
-    return Evaluated(request, task, found, metrics, costs, _judge(gates, metrics))
+    found.notes[:0] = read.notes
+    warnings = _warnings(task, metrics, request, folder)
+    failures = _failures(gates, metrics)
+    return Evaluated(request, task, found, metrics, costs, failures, read.data, warnings)
+
+
+def _with_attacks(request: Request, gates: Sequence[Gate]) -> Evaluation:
+    """The settings, with all attacks where ``attacks`` or a gate needs some and none is named.
+
+    Raises ConfigError where the settings leave them out.
+    """
+    settings = request.settings
+    reasons = ["--attacks"] if request.attacks else []
+    reasons += [f"--fail-if '{gate}'" for gate in gates if needs_attacks(gate.metric)]
+    if not reasons or settings.attack.methods:
+        return settings
+    if "methods" in settings.attack.model_fields_set:
+        raise ConfigError(
+            f"{reasons[0]} needs attacks, attack.methods=[] leaves them out: remove one of the two"
+        )
+    attack = settings.attack.model_copy(update={"methods": tuple(METHODS)})
+    return settings.model_copy(update={"attack": attack})
+
+
+def _warnings(
+    task: Task, metrics: Mapping[str, float | None], request: Request, run: Path | None
+) -> tuple[str, ...]:
+    """On a student without skill, and a teacher that may have been trained on test rows."""
+    accuracy, teacher = metrics["test.accuracy"], metrics.get("teacher.test.accuracy")
+    assert accuracy is not None
+    found = []
+    if note := majority(task.labels_R, task.label_names).note(accuracy):
+        found.append(f"the student ({percent(accuracy)}) is {note}")
+    if teacher is None or not _has_ready_teachers(request):
+        return tuple(found)
+    if suspicious({"teacher": teacher}, {"student": accuracy}):
+        found.append(
+            f"the teacher has {percent(teacher)}, the student {percent(accuracy)}: the teacher "
+            f"{ADVICE}"
+        )
+    before = None if request.teachers or run is None else _on_test_split(run)
+    if before is not None and fell(before, Accuracies(accuracy, teacher), len(task.samples)):
+        found.append(
+            f"the teacher fell from {percent(before.teacher)} on the run's test split to "
+            f"{percent(teacher)} here, the student from {percent(before.student)} to "
+            f"{percent(accuracy)}: the teacher may have been trained on that test split, whose "
+            "rows must not be in its training data"
+        )
+    return tuple(found)
+
+
+def _has_ready_teachers(request: Request) -> bool:
+    """Whether some teacher was trained elsewhere; experts of a run read its train split alone."""
+    paths = request.teachers or (str(request.student),)
+    return any(not is_run(path) or experiment_of(path).teachers for path in paths)
+
+
+def _on_test_split(run: Path) -> Accuracies | None:
+    """What the run's own report has; None for one without teachers or report."""
+    try:
+        metrics = json.loads((run / "report" / "metrics.json").read_text("utf-8"))
+        return Accuracies(float(metrics["test.accuracy"]), float(metrics["test.teacher_accuracy"]))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _refuse_language_models(request: Request) -> None:
@@ -149,7 +223,7 @@ def _refuse_language_models(request: Request) -> None:
 
 
 def _teacher(request: Request) -> Subject | None:
-    """As asked for; of a run without more words its own, where it had any."""
+    """The one that is given; of a run by default its own, where it had any."""
     if request.teachers:
         return teacher_of(
             request.teachers, request.allow_pickle, request.max_length, request.teacher_labels
@@ -157,7 +231,7 @@ def _teacher(request: Request) -> Subject | None:
     if request.teacher_labels:
         raise ConfigError(f"{LABELS_OPTION} needs --teacher: name the model whose labels it maps")
     run = request.student
-    if not is_run(run) or not had_teachers(run):
+    if not is_run(run) or not experiment_of(run).has_teachers:
         return None
     try:
         return teacher_of((str(run),), request.allow_pickle, request.max_length)
@@ -167,11 +241,11 @@ def _teacher(request: Request) -> Subject | None:
         ) from None
 
 
-def _check_oracle(teacher: Subject, corpus: Corpus, source: Source) -> None:
+def _check_oracle(teacher: Subject, corpus: Corpus, data: Data) -> None:
     """Teachers chosen by a row's domain: every row needs one that is called so."""
     if not isinstance(teacher.aggregation, OracleDomain):
         return
-    if source.domain_column is None:
+    if data.columns.domain is None:
         raise ConfigError(
             f"{teacher.name} are chosen by a row's domain: name its column by --domain-column"
         )
@@ -179,7 +253,7 @@ def _check_oracle(teacher: Subject, corpus: Corpus, source: Source) -> None:
     check_aggregation(teacher.aggregation, names, corpus)
 
 
-def _judge(gates: Sequence[Gate], metrics: dict[str, float | None]) -> list[str]:
+def _failures(gates: Sequence[Gate], metrics: dict[str, float | None]) -> list[str]:
     # A transformation that applied to no row has no metrics.
     whole = {gate.metric: metrics.get(gate.metric) for gate in gates}
     return [failure for gate in gates if (failure := gate.failure(whole)) is not None]
@@ -188,48 +262,15 @@ def _judge(gates: Sequence[Gate], metrics: dict[str, float | None]) -> list[str]
 # ---- the data --------------------------------------------------------------------------------
 
 
-def _corpus(request: Request, part: Part) -> Corpus:
-    source, student = request.source, part.folder
-    if part.num_features:
-        columns = _feature_columns(student, source)
-    else:
-        _check_pair(student, source.pair_column)
-        columns = Columns(
-            text=source.text_column or _text_column(source.path),
-            text_pair=source.pair_column,
-            label=source.label_column,
-            domain=source.domain_column,
-            split=source.split_column,
-        )
-    data = Data(path=source.path, columns=columns, splits=SplitNames(test=source.split))
-    try:
-        corpus = _labelled(data, part)
-    except InputError as error:
-        raise type(error)(_as_options(str(error))) from None
+def _corpus(data: Data, part: Part) -> Corpus:
+    corpus = _labelled(data, part)
     if corpus.features is not None and corpus.features.num != part.num_features:
         raise DataError(
-            f"{source.path} has {corpus.features.num} features in "
-            f"{', '.join(corpus.features.columns)}, {student} was trained on {part.num_features}: "
-            "give data of the same kind"
+            f"{data.path} has {corpus.features.num} features in "
+            f"{', '.join(corpus.features.columns)}, {part.folder} was trained on "
+            f"{part.num_features}: give data of the same kind"
         )
     return corpus
-
-
-def pooled_splits(source: Source) -> str | None:
-    """A message where files named as several splits are measured as one; else None."""
-    if source.split_column is not None:
-        return None
-    named: set[str | None] = set()
-    for file in find_files(source.path):
-        with suppress(DataError):  # a name with two splits
-            named.add(split_in(file.split or file.below, SplitNames(), file))
-    splits = [split for split in SPLITS if split in named]
-    if len(splits) < 2:
-        return None
-    return (
-        f"the rows of all files are measured, those of {' and '.join(splits)}: to measure one "
-        "split, give its files in --data"
-    )
 
 
 def _labelled(data: Data, part: Part) -> Corpus:
@@ -239,72 +280,22 @@ def _labelled(data: Data, part: Part) -> Corpus:
     try:
         return corpus_in(orders, lambda names: build_corpus(data, labels=names, only="test"))
     except UnknownLabelError as error:
-        way_out = "correct it, or remove the row"
-        raise UnknownLabelError(f"{error.fault} of {description}: {way_out}") from None
+        raise UnknownLabelError(
+            f"{error.fault} of {description}; the data has {shown(labels_in(data))}: correct the "
+            "label, or remove the row"
+        ) from None
 
 
-OPTIONS = {
-    "data.columns.text_pair": "--pair-column",
-    "data.columns.text": "--text-column",
-    "data.columns.label": "--label-column",
-    "data.columns.domain": "--domain-column",
-    "data.columns.split": "--split-column",
-    "data.splits.test": "--split",
-    "data.path": "--data",
-}
-"""Keys of an experiment, as this command calls them."""
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Messages name the options of this command, not the keys of an experiment."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(as_options(str(error))) from None
 
 
-def _as_options(message: str) -> str:
-    for key, option in OPTIONS.items():
-        message = message.replace(key, option)
-    return message
-
-
-def _feature_columns(student: str, source: Source) -> Columns:
-    if named := source.text_column or source.pair_column:
-        raise ConfigError(
-            f"a column with text is named ({named}), {student} reads features: leave it out"
-        )
-    names: list[str] = list(getattr(read_config(student), "columns", ()))
-    features = names[0] if len(names) == 1 else tuple(names)
-    return Columns.model_validate(
-        {
-            "features": features,
-            "label": source.label_column,
-            "domain": source.domain_column,
-            "split": source.split_column,
-        }
-    )
-
-
-def _check_pair(student: str, pair_column: str | None) -> None:
-    """One that was trained on pairs answers about single texts too, but nonsense."""
-    reading = check_folder(student).reading
-    if reading is None or reading.is_pair == (pair_column is not None):
-        return
-    if reading.is_pair:
-        raise ConfigError(
-            f"{student} was trained on pairs of texts: name the column with the second one by "
-            "--pair-column"
-        )
-    raise ConfigError(
-        f"--pair-column {pair_column}: {student} was trained on single texts: leave it out"
-    )
-
-
-def _text_column(data: str) -> str:
-    names = column_names(find_files(data)[0])
-    for name in TEXT_COLUMNS:
-        if name in names:
-            return name
-    raise DataError(
-        f"{data} has no column {' or '.join(TEXT_COLUMNS)}, it has {', '.join(names)}: name the "
-        "one with the text by --text-column"
-    )
-
-
-def _task(source: Source, corpus: Corpus, student: Subject, listener: Listener) -> Task:
+def _task(source: Source, data: Data, corpus: Corpus, student: Subject, listener: Listener) -> Task:
     samples = read_samples(corpus, corpus.rows("test"))
     sd_D = None
     kind = None
@@ -315,17 +306,17 @@ def _task(source: Source, corpus: Corpus, student: Subject, listener: Listener) 
         sd_D = np.stack([sample.features_D for sample in samples]).std(0, dtype=np.float64)  # type: ignore[arg-type]
     elif source.language is not None:
         kind = parse_kind(source.language)
-    elif (source.text_column or _text_column(source.path)) != CODE:
+    elif data.columns.text != CODE:
         kind = "text"
     else:
         listener.say(
-            "transformations and attacks are left out: name the language of the column "
-            f"{CODE} by --language"
+            f"transformations and attacks are left out: name the language of the column {CODE} by "
+            "--language"
         )
     return Task(samples, corpus.label_names, corpus.domain_names, kind, sd_D)
 
 
-# ---- what it costs ---------------------------------------------------------------------------
+# ---- efficiency -------------------------------------------------------------------------------
 
 
 def _cost(subject: Subject) -> Efficiency | None:
@@ -382,14 +373,14 @@ def _relative(found: Assessment) -> dict[str, float | None]:
 
 
 def _counts(task: Task, part: Part, notes: list[str]) -> dict[str, float | None]:
-    """Rows, and rows that the student's length cuts."""
+    """Rows, and rows that are longer than the student's length."""
     num_cut = 0
     encode = part.encode()
     if isinstance(encode, TokenEncoder):
         num_cut = encode.num_cut(task.samples)
     if num_cut:
         notes.append(
-            f"{num_cut} of {len(task.samples)} rows are cut to {part.max_length} tokens "
-            f"({part.cut})"
+            f"{num_cut} of {len(task.samples)} rows are truncated to {part.max_length} tokens "
+            f"(data.cut: {part.cut})"
         )
     return {"test.rows": float(len(task.samples)), "test.truncated_rows": float(num_cut)}

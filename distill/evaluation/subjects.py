@@ -1,4 +1,4 @@
-"""What is evaluated, from paths: an exported student, a model folder, a pickle, or a whole run."""
+"""Models by their paths: an exported student, a model folder, a pickle, or a run's ensemble."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ from distill.yaml_text import read_yaml
 LABELS_OPTION = "--teacher-labels"
 PREFIX = "teacher/"
 """Of the names under which a run's experts are served."""
+MAX_DEPTH = 3
+"""Folders between a run and a student in it."""
 LONGEST = 512
-"""Tokens that a model reads where nothing says otherwise."""
+"""Tokens of a model whose config.json does not have the length of its training."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier that is one part, or a mixture of several."""
+    """A classifier that is one part, or an ensemble of several."""
 
     name: str
     parts: tuple[Part, ...]
@@ -106,12 +108,46 @@ def is_run(path: str | Path) -> bool:
     return (Path(path) / "experiment.json").is_file()
 
 
-def had_teachers(run: Path) -> bool:
-    return _experiment(run).has_teachers
+def run_of(path: str | Path) -> Path | None:
+    """The run that a student is of: the folder itself, or one that holds its export.
+
+    ``RUN``, ``RUN/student`` and ``RUN/trials/NAME/student`` are of RUN.
+    """
+    path = Path(path)
+    around = [path, *path.absolute().parents[:MAX_DEPTH]]
+    return next((f for f in around if is_run(f) and (f / "config.yaml").is_file()), None)
+
+
+def check_student(path: Path) -> None:
+    """Raises ModelError for a path without a student; the message says what is there."""
+    if not path.exists():
+        raise ModelError(
+            f"there is no folder {path}: give a run (the output of distill train) or an exported "
+            "student; models are read from this machine alone"
+        )
+    if not path.is_dir():
+        raise ModelError(f"{path} is a file: give a run or an exported student, which are folders")
+    if not is_run(path):
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"{path} is no run (it has no experiment.json) and no exported student (it has no "
+                "config.json): give the output of distill train, or a folder of distill export"
+            )
+    elif not (path / "student").is_dir():
+        trials = sorted((path / "trials").glob("*/student"))
+        if trials:
+            raise ModelError(
+                f"{path} is a sweep of {len(trials)} students: give one of them, such as "
+                f"{trials[0]}; distill frontier names the best"
+            )
+        raise ModelError(
+            f"{path} has no student yet, its training has not finished: give the same distill "
+            "train again, it resumes"
+        )
 
 
 def student_of(path: str | Path, max_length: int | None) -> Subject:
-    """``path``: an exported folder, or a run, whose student is meant."""
+    """``path``: an exported folder, or a run, which stands for its student."""
     folder = Path(path) / "student" if is_run(path) else Path(path)
     part = _part("student", str(folder), False, max_length)
     return Subject("student", (part,))
@@ -123,21 +159,22 @@ def teacher_of(
     max_length: int | None,
     labels: Sequence[Mapping[str, str]] = (),
 ) -> Subject:
-    """One model, a run's own mixture, or the uniform mean of several models.
+    """One model, a run's own ensemble, or the uniform mean of several models.
 
+    ``allow_pickle``: of models; a run's teachers have the permission of its configuration.
     ``labels``: the student's label for labels of each model that are called otherwise; (): none.
-    Raises InputError for what cannot be loaded, or cannot stand for a teacher.
+    Raises InputError for what cannot be loaded, or cannot be a teacher.
     """
     if len(paths) == 1 and is_run(paths[0]):
         if labels:
             raise ConfigError(
                 f"{LABELS_OPTION}: {paths[0]} is a run, whose teachers[].labels hold: leave it out"
             )
-        return _mixture_of_run(Path(paths[0]), allow_pickle)
+        return _ensemble_of_run(Path(paths[0]), allow_pickle)
     runs = [path for path in paths if is_run(path)]
     if runs:
         raise ConfigError(
-            f"--teacher {runs[0]}: a run is a mixture already: give it alone, or give models"
+            f"--teacher {runs[0]}: a run is an ensemble already: give it alone, or give models"
         )
     if labels and len(labels) != len(paths):
         raise ConfigError(
@@ -152,14 +189,14 @@ def teacher_of(
     return Subject("teacher", tuple(parts), UniformMean() if len(parts) > 1 else None)
 
 
-def beside(student: Subject, teacher: Subject) -> Subject:
-    """The teacher, its pickles reading what the student reads (they do not say what they read).
+def matched(student: Subject, teacher: Subject) -> Subject:
+    """The teacher as it is compared with the student; a pickle reads what the student reads.
 
     Its outputs are brought into the order of the student's classes, by their names. Raises
     ModelError unless both have the same labels, and read the same.
     """
     own = student.parts[0]
-    teacher = replace(teacher, parts=tuple(_matched(part, own) for part in teacher.parts))
+    teacher = replace(teacher, parts=tuple(_in_order(part, own) for part in teacher.parts))
     reads = {0: "text"}.get(own.num_features, f"{own.num_features} features")
     for part in teacher.served:
         if not is_pickle(part.folder) and part.num_features != own.num_features:
@@ -181,15 +218,15 @@ def _outputs(part: Part, labels: Mapping[str, str] | None = None) -> Outputs:
     return Outputs(f"the teacher {part.folder}", part.label_names, key, labels)
 
 
-def _matched(part: Part, student: Part) -> Part:
+def _in_order(part: Part, student: Part) -> Part:
     """With its output of each of the student's classes."""
     classes = Classes(f"the student {student.folder}", student.label_names)
     columns = columns_of(_outputs(part), classes)
     return replace(part, label_names=student.label_names, columns=columns)
 
 
-def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
-    experiment = _experiment(run)
+def _ensemble_of_run(run: Path, allow_pickle: bool) -> Subject:
+    experiment = experiment_of(run)
     aggregation = experiment.aggregation
     if not experiment.has_teachers:
         raise ConfigError(f"--teacher {run}: that run had no teachers: name a model folder")
@@ -199,13 +236,14 @@ def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
             "with the student and not exported: give its teachers one by one"
         )
     read_as = {"max_length": experiment.data.max_length, "cut": experiment.data.cut}
-    found = _models_of_run(run, experiment, allow_pickle)
+    found = _models_of_run(run, experiment)
     parts = [replace(_part(f"{PREFIX}{n}", path, pickles), **read_as) for n, path, pickles in found]
     parts = [_in_run(part, experiment) for part in parts]
     router = None
     if aggregation.needs_router():
         folder = getattr(aggregation, "router", None) or str(run / "experts" / ROUTER / "model")
-        router = replace(_part(f"{PREFIX}router", folder, allow_pickle), **read_as)
+        pickles = allow_pickle or getattr(aggregation, "allow_pickle", False)
+        router = replace(_part(f"{PREFIX}router", folder, pickles), **read_as)
         teachers = Classes(
             f"the run {run}",
             tuple(name for name, _, _ in found),
@@ -214,11 +252,13 @@ def _mixture_of_run(run: Path, allow_pickle: bool) -> Subject:
         chooses = Outputs(f"the router {folder}", router.label_names)
         columns = columns_of(chooses, teachers)
         router = replace(router, label_names=teachers.names, columns=columns)
-    return Subject(f"{run.name}'s {aggregation.type} teachers", tuple(parts), aggregation, router)
+    return Subject(
+        f"the teachers of {run.name} ({aggregation.type})", tuple(parts), aggregation, router
+    )
 
 
 def _in_run(part: Part, experiment: Experiment) -> Part:
-    """Its outputs under the labels of the run's data, as far as its configuration tells."""
+    """Its outputs under the labels of the run's data, as far as its configuration has them."""
     own = [t.labels for t in experiment.teachers if f"{PREFIX}{t.name}" == part.name]
     outputs = _outputs(part, own[0] if own else None)
     order = experiment.data.labels
@@ -230,17 +270,16 @@ def _in_run(part: Part, experiment: Experiment) -> Part:
     return replace(part, label_names=tuple(order[columns.index(j)] for j in range(len(order))))
 
 
-def _experiment(run: Path) -> Experiment:
-    path = run / "config.yaml"
+def experiment_of(run: str | Path) -> Experiment:
+    """The configuration of a run, as of its last start."""
+    path = Path(run) / "config.yaml"
     return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
 
 
-def _models_of_run(
-    run: Path, experiment: Experiment, allow_pickle: bool
-) -> list[tuple[str, str, bool]]:
+def _models_of_run(run: Path, experiment: Experiment) -> list[tuple[str, str, bool]]:
     """Name, path and whether it may be a pickle, of each teacher; in the order of the training."""
     if experiment.teachers:
-        return [(t.name, t.path, t.allow_pickle and allow_pickle) for t in experiment.teachers]
+        return [(t.name, t.path, t.allow_pickle) for t in experiment.teachers]
     folders = [p for p in (run / "experts").iterdir() if p.is_dir() and p.name != ROUTER]
     written = RunFolder(run).expert_names()
     names = {written.get(p.name, p.name): str(p / "model") for p in folders}

@@ -1,4 +1,4 @@
-"""The same rows under each transformation, with what could not be transformed counted."""
+"""The same rows under each transformation; rows that cannot be transformed are counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Changed:
     places: np.ndarray
     """int64: positions in the task's samples."""
     samples: Sequence[Sample]
-    """As they are shown now."""
+    """As transformed."""
 
 
 class Variants(dict[str, Changed]):

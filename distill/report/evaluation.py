@@ -1,171 +1,83 @@
-"""An evaluation for people and machines: one table, one JSON, plots, the samples that differ."""
+"""An evaluation for people and machines: tables, one page, one JSON, plots, differing samples."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from distill.errors import RunFolderError
-from distill.evaluation.relations import RATES
+from distill.evaluation.assess import Seen
 from distill.evaluation.standalone import Evaluated
+from distill.report.evaluation_blocks import Block, blocks, notes_of, shortened
+from distill.report.evaluation_page import page
 from distill.report.evaluation_plots import accuracy_under_attack, reliability, violation_bars
-from distill.report.table import MISSING, count, percent, three_digits
+from distill.report.terminal import grid, width
 from distill.tracking.values import masked
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 SHOWN_CHARS = 400
 """Of a text in the list of differences."""
+PLOTS = ("reliability.png", "violations.png", "attacks.png")
 
 
-class Line(NamedTuple):
-    """One measure; ``teacher`` is empty where it is about both, or of the student alone."""
-
-    section: str
-    measure: str
-    student: str
-    teacher: str = ""
-
-
-def lines(evaluated: Evaluated) -> list[Line]:
-    """The table: quality, fidelity, robustness, efficiency."""
-    return [
-        *_quality(evaluated),
-        *_fidelity(evaluated),
-        *_robustness(evaluated),
-        *_efficiency(evaluated),
-    ]
-
-
-def _both(evaluated: Evaluated, section: str, measure: str, name: str) -> Line:
-    metrics = evaluated.metrics
-    teacher = ""
-    if f"teacher.{name}" in metrics:
-        teacher = percent(metrics[f"teacher.{name}"])
-    return Line(section, measure, percent(metrics.get(name)), teacher)
-
-
-def _quality(evaluated: Evaluated) -> Iterator[Line]:
-    metrics = evaluated.metrics
-    rows = [("accuracy", "accuracy"), ("f1", "macro F1"), ("precision", "macro precision")]
-    for name, told in [*rows, ("recall", "macro recall"), ("ece", "ECE")]:
-        line = _both(evaluated, "quality", told, f"test.{name}")
-        spans = [
-            _spanned(text, metrics, f"{prefix}interval.{name}")
-            for prefix, text in (("", line.student), ("teacher.", line.teacher))
-        ]
-        yield Line("quality", told, *spans)
-    for domain in evaluated.task.domain_names:
-        if f"test.accuracy.{domain}" in metrics:
-            yield _both(evaluated, "quality", f"accuracy in {domain}", f"test.accuracy.{domain}")
-    for label in evaluated.task.label_names:
-        if f"test.recall.{label}" in metrics:
-            yield _both(evaluated, "quality", f"F1 of class {label}", f"test.f1.{label}")
-    if "test.retention" in metrics:
-        yield Line("quality", "retention", percent(metrics["test.retention"]))
-
-
-def _spanned(text: str, metrics: Mapping[str, float | None], interval: str) -> str:
-    """``81.2 % [79.0, 83.4]`` where the interval was measured."""
-    low, high = metrics.get(f"{interval}.low"), metrics.get(f"{interval}.high")
-    return text if low is None or high is None else f"{text} [{low * 100:.1f}, {high * 100:.1f}]"
-
-
-def _fidelity(evaluated: Evaluated) -> Iterator[Line]:
-    metrics = evaluated.metrics
-    if "fidelity.any" not in metrics:
-        return
-    for name in RATES:
-        text = percent(metrics[f"fidelity.{name}"])
-        changed = metrics.get(f"fidelity.transformed.{name}")
-        if changed is not None:
-            text += f" → {percent(changed)} transformed"
-        yield Line("fidelity", f"violates {name}", text)
-    yield Line("fidelity", "ECE gap", percent(metrics["fidelity.ece_gap"]))
-    if "fidelity.relative_drop" in metrics:
-        drop = metrics["fidelity.relative_drop"]
-        told = MISSING if drop is None else f"{drop * 100:+.0f} %"
-        yield Line("fidelity", "relative drop", told)
-
-
-def _robustness(evaluated: Evaluated) -> Iterator[Line]:
-    metrics = evaluated.metrics
-    for name, told in (
-        ("transformed.accuracy", "accuracy, transformed"),
-        ("transformed.drop", "accuracy lost, transformed"),
-        ("transformed.flips", "predictions that change"),
-        ("asr", "attack success (any attack)"),
-        ("accuracy", "accuracy under attack"),
-    ):
-        if f"robustness.{name}" in metrics:
-            yield _both(evaluated, "robustness", told, f"robustness.{name}")
-    for method in evaluated.request.settings.attack.methods:
-        if f"robustness.{method}.asr" in metrics:
-            name = f"robustness.{method}.asr"
-            yield _both(evaluated, "robustness", f"success of {method}", name)
-
-
-def _efficiency(evaluated: Evaluated) -> Iterator[Line]:
-    student = evaluated.costs["student"]
-    teacher = evaluated.costs.get("teacher")
-    for told, shown in (
-        ("parameters", lambda cost: count(cost.params)),
-        ("MB (float32)", lambda cost: three_digits(cost.size_mb)),
-        ("GFLOPs", lambda cost: three_digits(cost.gflops)),
-        ("ms on one CPU thread, p50", lambda cost: three_digits(cost.latency_ms)),
-        ("ms on one CPU thread, p95", lambda cost: three_digits(cost.latency_p95_ms)),
-        ("peak memory, MB", lambda cost: three_digits(cost.peak_memory_mb)),
-    ):
-        yield Line("efficiency", told, shown(student), shown(teacher) if teacher else "")
-    on_gpu = evaluated.metrics.get("student.gpu_latency_ms")
-    if on_gpu is not None:
-        yield Line("efficiency", "ms on the GPU, p50", three_digits(on_gpu))
-
-
-def render(evaluated: Evaluated) -> Table:
-    from rich import box
-    from rich.table import Table
+def render(evaluated: Evaluated, columns: int | None = None) -> Group:
+    """The tables in ``columns``, by default the terminal's; notes and warnings below them."""
+    from rich.console import Group
     from rich.text import Text
 
-    has_teacher = evaluated.assessment.teacher is not None
-    title = Text(_title(evaluated))
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
-    heads = ["", "measure", "student", *(["teacher"] if has_teacher else [])]
-    for head in heads:
-        table.add_column(head, justify="right" if head in ("student", "teacher") else "left")
-    for section, group in groupby(lines(evaluated), key=lambda line: line.section):
-        for index, line in enumerate(group):
-            cells = [section if index == 0 else "", line.measure, line.student]
-            if has_teacher:
-                cells.append(line.teacher)
-            table.add_row(*map(Text, cells))  # a label may look like markup
-        table.add_section()
-    if evaluated.assessment.notes:
-        table.caption = Text("\n".join(f"· {note}" for note in evaluated.assessment.notes))
-    return table
+    limit = columns or width()
+    parts: list[Group | Text] = [Text(_folded(title(evaluated), limit), style="bold")]
+    for block in map(shortened, blocks(evaluated)):
+        rows = [[row.name, *row.cells] for row in block.rows]
+        notes = [_folded(note, limit) for note in block.notes]
+        table = grid(block.heads, rows, block.title, notes=notes, columns=limit)
+        parts += [Text(""), table]
+    parts.append(Text(""))
+    parts += [Text(_folded(f"· {note}", limit)) for note in notes_of(evaluated)]
+    parts += [
+        Text(_folded(f"warning: {text}", limit), style="bold yellow") for text in evaluated.warnings
+    ]
+    return Group(*parts)
+
+
+def _folded(text: str, columns: int) -> str:
+    return textwrap.fill(text, columns, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def title(evaluated: Evaluated) -> str:
+    request = evaluated.request
+    return masked(
+        f"{request.student} on {request.source.path}: {len(evaluated.task.samples):,} rows"
+    )
 
 
 def to_markdown(evaluated: Evaluated) -> str:
-    has_teacher = evaluated.assessment.teacher is not None
-    heads = ["", "measure", "student", *(["teacher"] if has_teacher else [])]
-    rows = [_pipes(heads), _pipes(["---", "---", *["---:"] * (len(heads) - 2)])]
-    for line in lines(evaluated):
-        rows.append(_pipes(list(line) if has_teacher else list(line[:3])))
-    notes = [f"- {note}" for note in evaluated.assessment.notes]
-    parts = [f"# {_title(evaluated)}", "\n".join(rows), "\n".join(notes), _differences(evaluated)]
+    parts = [f"# {title(evaluated)}"]
+    parts += [f"**Warning:** {text}" for text in evaluated.warnings]
+    parts += map(_block, blocks(evaluated))
+    parts += ["\n".join(f"- {note}" for note in notes_of(evaluated)), _differences(evaluated)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _title(evaluated: Evaluated) -> str:
-    request = evaluated.request
-    return masked(f"{request.student} on {request.source.path}")
+def _block(block: Block) -> str:
+    has_glosses = any(row.gloss for row in block.rows)
+    more = ["meaning"] if has_glosses else []
+    lines = [
+        f"## {block.title}\n",
+        _pipes([*block.heads, *more]),
+        _pipes(["---", *["---:"] * (len(block.heads) - 1), *["---"] * len(more)]),
+    ]
+    lines += [_pipes([row.name, *row.cells, *([row.gloss] * len(more))]) for row in block.rows]
+    notes = [] if has_glosses else block.notes
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def _pipes(cells: Sequence[str]) -> str:
@@ -189,9 +101,6 @@ def _differences(evaluated: Evaluated) -> str:
     return "\n\n".join(parts)
 
 
-PLOTS = ("reliability.png", "violations.png", "attacks.png")
-
-
 def default_folder(student: Path, data: str) -> Path:
     """``reports/evaluation-NAME-on-DATA``; a run's own student is called like its run."""
     path = student.absolute()
@@ -208,18 +117,32 @@ def check_folder(folder: Path) -> None:
 
 
 def write(evaluated: Evaluated, folder: Path) -> list[Path]:
-    """evaluation.json, evaluation.md and the plots; returns their paths, the JSON first."""
+    """evaluation.html, evaluation.json, evaluation.md and the plots; returns their paths, in this
+    order."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in PLOTS:  # of an earlier evaluation, which may have had a teacher
         (folder / name).unlink(missing_ok=True)
-    found, settings = evaluated.assessment, evaluated.request.settings
-    told = {
-        "student": str(evaluated.request.student),
-        "teachers": [masked(path) for path in evaluated.request.teachers],
-        "teacher_labels": [dict(labels) for labels in evaluated.request.teacher_labels],
-        "data": masked(evaluated.request.source.path),
-        "settings": settings.model_dump(mode="json"),
+    plots = _plots(evaluated, folder)
+    paths = [folder / f"evaluation.{ending}" for ending in ("html", "json", "md")]
+    texts = (page(evaluated, title(evaluated), plots), to_json(evaluated), to_markdown(evaluated))
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths + plots
+
+
+def to_json(evaluated: Evaluated) -> str:
+    """Everything measured, under stable names."""
+    request, found = evaluated.request, evaluated.assessment
+    values = {
+        "student": str(request.student),
+        "teachers": [masked(path) for path in request.teachers],
+        "teacher_labels": [dict(labels) for labels in request.teacher_labels],
+        "data": masked(request.source.path),
+        "columns": evaluated.data.columns.model_dump(mode="json", exclude_none=True),
+        "settings": request.settings.model_dump(mode="json"),
         "metrics": evaluated.metrics,
+        "majority": evaluated.majority._asdict(),
+        "warnings": list(evaluated.warnings),
         "notes": found.notes,
         "gates": evaluated.failures,
         "differences": [asdict(one) for one in found.differences],
@@ -229,13 +152,14 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
             if seen.attacks is not None
         },
     }
-    paths = [folder / "evaluation.json", folder / "evaluation.md"]
-    paths[0].write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    paths[1].write_text(to_markdown(evaluated), encoding="utf-8")
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def _plots(evaluated: Evaluated, folder: Path) -> list[Path]:
     seen = _seen(evaluated)
     calibrations = {role: one.calibration for role, one in seen.items()}
-    paths.append(reliability(calibrations, folder / "reliability.png"))
-    if found.teacher is not None:
+    paths = [reliability(calibrations, folder / "reliability.png")]
+    if evaluated.assessment.teacher is not None:
         paths.append(violation_bars(evaluated.metrics, folder / "violations.png"))
     curves = {role: one.attacks.curves for role, one in seen.items() if one.attacks is not None}
     if curves:
@@ -243,6 +167,6 @@ def write(evaluated: Evaluated, folder: Path) -> list[Path]:
     return paths
 
 
-def _seen(evaluated: Evaluated) -> dict:
+def _seen(evaluated: Evaluated) -> dict[str, Seen]:
     found = evaluated.assessment
     return {"student": found.student} | ({"teacher": found.teacher} if found.teacher else {})

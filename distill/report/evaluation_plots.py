@@ -62,26 +62,26 @@ def reliability(calibrations: Mapping[str, Calibration], path: str | Path) -> Pa
 
 
 def violation_bars(metrics: Mapping[str, float | None], path: str | Path) -> Path:
-    """Violation rate of each relation, as shown and transformed; below, any, per change."""
+    """Violation rate of each relation, on original and transformed rows; below, any, by change."""
     changes = [
         name.split(".")[2]
         for name in metrics
         if re.fullmatch(r"fidelity\.transformed\.\w+\.any", name)
     ]
     figure, axes = new_figure(8.0, 3.2 + 0.3 * len(changes))
-    rows = [(f"{name}", metrics[f"fidelity.{name}"], BLUE, "as shown") for name in RATES]
+    rows = [(f"{name}", metrics[f"fidelity.{name}"], BLUE, "original") for name in RATES]
     transformed = [
         (name, metrics.get(f"fidelity.transformed.{name}"), SKY, "transformed") for name in RATES
     ]
     ticks, labels = [], []
     y = 0.0
-    for (name, clean, colour, told), (_, changed, light, told_changed) in zip(
+    for (name, clean, colour, name_of), (_, changed, light, name_of_changed) in zip(
         rows, transformed, strict=True
     ):
         has_both = changed is not None
-        _bar(axes, y, clean, colour, told, 0.38 if has_both else 0.7)
+        _bar(axes, y, clean, colour, name_of, 0.38 if has_both else 0.7)
         if has_both:
-            _bar(axes, y + 0.4, changed, light, told_changed, 0.38)
+            _bar(axes, y + 0.4, changed, light, name_of_changed, 0.38)
         ticks.append(y + (0.2 if has_both else 0))
         labels.append("any of the four" if name == "any" else name)
         y += 1.1
@@ -99,8 +99,8 @@ def violation_bars(metrics: Mapping[str, float | None], path: str | Path) -> Pat
     axes.xaxis.set_major_formatter(as_percent)
     axes.grid(axis="x", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
-    handles, told = axes.get_legend_handles_labels()
-    once = dict(zip(told, handles, strict=True))
+    handles, names = axes.get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))
     axes.legend(
         once.values(),
         once.keys(),

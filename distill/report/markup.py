@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable
 from typing import TypeAlias
 
-_VOID = {"meta", "link", "br", "input", "line", "rect", "circle", "path", "use", "polyline"}
+_VOID = {"meta", "link", "img", "br", "input", "line", "rect", "circle", "path", "use", "polyline"}
 
 
 class Markup(str):

@@ -8,14 +8,12 @@ plotly's, for zooming.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from distill import __version__
 from distill.report import sections
 from distill.report.charts import frontier_chart, legend
+from distill.report.document import document
 from distill.report.markup import Markup, join, tag
 from distill.report.names import TEST, is_fraction, label, shown
 from distill.report.tables import winners_table
@@ -51,51 +49,7 @@ def page(record: Record) -> str:
         "Environment": sections.environment(record),
         "Metrics": sections.meanings(record),
     }
-    there = {name: part for name, part in parts.items() if part is not None}
-    slugs = {name: name.lower().replace(" ", "-") for name in there}
-    links = (tag("li", tag("a", name, href=f"#{slugs[name]}")) for name in there)
-    body = [
-        tag("header", _head(record), tag("nav", tag("ul", links), aria_label="Sections")),
-        tag(
-            "main",
-            (
-                tag("section", tag("h2", name, id=f"{slugs[name]}-title"), part, id=slugs[name])
-                for name, part in there.items()
-            ),
-        ),
-        tag("footer", tag("p", f"Written by distill {__version__}. Nothing here is fetched.")),
-        tag("div", id="tip", hidden=True, aria_hidden="true"),
-        tag("div", id="status", role="status", class_="screen unseen"),
-    ]
-    return _document(f"{record.experiment}: distill report", body)
-
-
-def _document(title: str, body: list[Markup]) -> str:
-    """Script and style are named by their hashes: nothing else runs, whatever the texts contain."""
-    folder = Path(__file__).parent
-    style = (folder / "page.css").read_text(encoding="utf-8")
-    script = (folder / "page.js").read_text(encoding="utf-8")
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", title),
-        tag("style", Markup(style)),
-    ]
-    root = tag(
-        "html", tag("head", head), tag("body", body, tag("script", Markup(script))), lang="en"
-    )
-    return f"<!doctype html>\n{root}\n"
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    return document(f"{record.experiment}: distill report", _head(record), parts)
 
 
 def _head(record: Record) -> Markup:

@@ -20,16 +20,16 @@ def check_store(folder: Path, experiment: str, uri: str | None) -> None:
 def record(
     evaluated: Evaluated, files: Sequence[Path], folder: Path, experiment: str, uri: str | None
 ) -> str:
-    """A new run with metrics, settings and ``files``; returns the command that opens MLflow."""
-    (folder / "mlflow_run_id").unlink(missing_ok=True)  # an earlier evaluation's is not continued
+    """Logs metrics, settings and ``files`` as a new run; returns the command that opens MLflow."""
+    (folder / "mlflow_run_id").unlink(missing_ok=True)  # that of an earlier evaluation ended
     request = evaluated.request
     with Tracker(_tracking(folder, experiment, uri), folder) as tracker:
-        told = {
+        inputs = {
             "student": str(request.student),
             "teachers": masked(", ".join(request.teachers)),
             "data": masked(request.source.path),
         }
-        tracker.params(told | request.settings.model_dump(mode="json"))
+        tracker.params(inputs | request.settings.model_dump(mode="json"))
         tracker.metrics(evaluated.metrics, 0)
         for file in files:
             tracker.artifact(file, "evaluation")

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from distill.config import Tracking
 from distill.errors import RecordError
+from distill.evaluation.majority import Majority
 from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
 from distill.search.trials import Goal, Status, Trial, Value, default_goals
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
@@ -81,16 +82,8 @@ class Record:
             accuracy = trial.metrics.get(f"{split}.accuracy")
             share = trial.metrics.get(metric, self.totals.get(metric))
             if accuracy is not None and share is not None:
-                return majority_note(accuracy, share)
+                return Majority("", share).note(accuracy)
         return ""
-
-
-def majority_note(accuracy: float, share: float) -> str:
-    """``below the majority class (58.2 %)``; "" for an accuracy above ``share``."""
-    if accuracy > share:
-        return ""
-    how = "below" if accuracy < share else "no better than"
-    return f"{how} the majority class ({share * 100:.1f} %)"
 
 
 def read_experiment(

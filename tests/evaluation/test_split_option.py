@@ -1,11 +1,11 @@
-"""``distill evaluate --split``: of nothing but a column of splits."""
+"""``distill evaluate --split``: a value of the column of splits."""
 
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from distill.cli import app
-from distill.evaluation.standalone import Source, pooled_splits
+from distill.evaluation.source import Source, pooled_splits
 
 
 def test_a_split_without_its_column_is_refused(tmp_path: Path) -> None:
@@ -17,11 +17,11 @@ def test_a_split_without_its_column_is_refused(tmp_path: Path) -> None:
         assert "needs" not in CliRunner().invoke(app, [*arguments, *more]).output
 
 
-def test_files_of_several_splits_are_told(tmp_path: Path) -> None:
+def test_files_of_several_splits_are_reported(tmp_path: Path) -> None:
     for name in ("train", "test"):
         (tmp_path / f"{name}.csv").write_text("text,label\na,b\n")
-    told = pooled_splits(Source(str(tmp_path)))
-    assert told is not None
-    assert "those of train and test: to measure one split, give its files in --data" in told
+    message = pooled_splits(Source(str(tmp_path)))
+    assert message is not None
+    assert "those of train and test: to measure one split, give its files in --data" in message
     assert pooled_splits(Source(str(tmp_path), split_column="split")) is None
     assert pooled_splits(Source(str(tmp_path / "test.csv"))) is None

@@ -35,7 +35,7 @@ def test_noise_on_features_is_in_the_standard_deviations_of_the_rows(tmp_path: P
     )
     corpus = build_corpus(data, labels=NAMES, only="test")
     student = Subject("student", (Part("student", "nowhere", NAMES, 0, num_features=2),))
-    task = _task(Source(str(path)), corpus, student, Silent())
+    task = _task(Source(str(path)), data, corpus, student, Silent())
     (changed,) = variants_of(task, parse_settings(["transform.noise=0.1"])).values()
     moved = np.stack([sample.features_D for sample in changed.samples]) - rows  # type: ignore[arg-type]
     bounds = 0.1 * rows.std(0)
@@ -61,5 +61,5 @@ def test_a_runs_experts_come_in_the_order_of_its_weights(
         "experts": {"base": "encoder", "partition": partition},
         "student": {"layers": 1, "hidden": 8},
     }
-    found = _models_of_run(tmp_path, parse(raw), allow_pickle=False)
+    found = _models_of_run(tmp_path, parse(raw))
     assert [name for name, _, _ in found] == names

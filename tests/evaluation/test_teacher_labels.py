@@ -47,7 +47,7 @@ def evaluated(
     root: Path, *teachers: str, student: str = "student", data: str = "words", **labels: Any
 ) -> Evaluated:
     paths = tuple(str(root / teacher) for teacher in teachers)
-    source = Source(str(root / f"{data}.parquet"))
+    source = Source(str(root / f"{data}.parquet"), split_column="")
     return evaluate(Request(root / student, source, paths, settings=PLAIN, **labels), Progress())
 
 
@@ -87,7 +87,8 @@ def test_models_without_names_are_of_the_integers(root: Path) -> None:
     for name in ("test.accuracy", "teacher.test.accuracy", "fidelity.any"):
         assert found.metrics[name] == named.metrics[name]
     with pytest.raises(
-        InputError, match=r"'(no|yes)' in row 1 .* LABEL_0, LABEL_1 of the student .*ct it"
+        InputError,
+        match=r"'(no|yes)' in row 1 .* LABEL_0, LABEL_1 of the student .*; the data has no, yes: ",
     ):
         evaluated(root, student="plain-student")
 

@@ -1,4 +1,4 @@
-"""Classifiers whose answers are known by heart."""
+"""Classifiers whose outputs are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distill.evaluation.samples import Sample
 
 
 class Words:
-    """Logit of class 1: the sum of the weights of the words that occur; keeps what it is asked."""
+    """Logit of class 1: the sum of the weights of the words in a text; keeps its texts."""
 
     name = "words"
     label_names = ("safe", "vulnerable")

@@ -145,13 +145,13 @@ def test_distill_train_takes_fitted_objects(
     student = table["student"]
     assert student.accuracy is not None and student.accuracy > 0.85
     assert "compression" not in outcome.metrics and "test.retention" in outcome.metrics
-    again = measured(outcome.student, tmp_path / "rings.parquet")
+    again = measured(outcome.student, tmp_path / "rings.parquet", split_column="")
     assert again["test.rows"] == NUM_ROWS and again["student.params"] == student.params
     pickled = tmp_path / "forest.pkl"
     pickled.write_bytes(pickle.dumps(forests["forest"]))
     request = Request(
         outcome.student,
-        Source(str(tmp_path / "rings.parquet")),
+        Source(str(tmp_path / "rings.parquet"), split_column=""),
         (str(pickled),),
         allow_pickle=True,
         settings=parse_settings(["intervals.num_draws=0"]),

@@ -9,7 +9,6 @@ from rich.console import Console
 from distill.report.chosen import frontier_table
 from distill.report.keys import common, differing
 from distill.search.trials import Trial, Value
-from distill.tracking.read import majority_note
 
 
 def trials(*values: dict[str, Value]) -> list[Trial]:
@@ -88,9 +87,3 @@ def test_a_single_student_has_all_its_keys():
     console.print(frontier_table("title", [one], one, ["eval.accuracy"], ["kd.alpha", "seed"]))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "kd.alpha" in text and "0.9" in text and "seed" not in text
-
-
-def test_the_most_frequent_class_is_the_least_a_student_must_reach():
-    assert majority_note(0.6, 0.582) == ""
-    assert majority_note(0.5, 0.582) == "below the majority class (58.2 %)"
-    assert majority_note(0.582, 0.582) == "no better than the majority class (58.2 %)"

@@ -1,6 +1,6 @@
-"""Attacks on many samples at once: counts queries, asks in batches, stops each at its success.
+"""Attacks on many samples at once: counts queries, sends them in batches, stops each at success.
 
-Shape suffixes: B texts asked about, C classes.
+Shape suffixes: B queried texts, C classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Ask = Callable[[Sequence[tuple[int, str]]], np.ndarray]
 
 @dataclass(frozen=True)
 class Attacked:
-    """One sample that the model had right, after the attack."""
+    """One sample that the model classified correctly, after the attack."""
 
     sample: int
     text: str
@@ -28,7 +28,7 @@ class Attacked:
     queries: int
     is_flipped: bool
     predicted: int
-    """The class that the model now says."""
+    """The class that the model predicts now."""
 
 
 @dataclass
@@ -49,11 +49,11 @@ def attack(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Attacked]:
-    """Attack every sample that has something to change and that ``probs_BC`` has right.
+    """Attack every sample that has something to change and whose prediction is correct.
 
-    ``budget``: queries a sample, at least 1; what the model said before is known and costs
-    nothing. A sample's attack depends on ``seed``, its place and the model's answers alone, not on
-    which others run beside it. In the order of the samples.
+    ``probs_BC``: of the original samples; they are no queries. ``budget``: queries a sample, at
+    least 1. A sample's attack depends on ``seed``, its place and the model's outputs alone, not on
+    the other attacks. In the order of the samples.
     """
     assert budget >= 1
     done: list[Attacked] = []
@@ -74,9 +74,11 @@ def attack(
         still: list[_Running] = []
         start = 0
         for one in running:
-            said_BC = answers_BC[start : start + len(one.texts)]
+            probs_of_one_BC = answers_BC[start : start + len(one.texts)]
             start += len(one.texts)
-            ended = _judge(one, said_BC, labels[one.sample], spaces[one.sample].text, budget)
+            ended = _ended(
+                one, probs_of_one_BC, labels[one.sample], spaces[one.sample].text, budget
+            )
             if ended is None:
                 still.append(one)
             else:
@@ -86,11 +88,11 @@ def attack(
     return sorted(done, key=lambda attacked: attacked.sample)
 
 
-def _judge(
-    one: _Running, said_BC: np.ndarray, label: int, original: str, budget: int
+def _ended(
+    one: _Running, probs_of_one_BC: np.ndarray, label: int, original: str, budget: int
 ) -> Attacked | None:
-    """How this attack ended, or None: it has new texts to ask about."""
-    guesses = said_BC.argmax(1)
+    """How this attack ended, or None: it has new texts to query."""
+    guesses = probs_of_one_BC.argmax(1)
     flips = np.flatnonzero(guesses != label)
     if len(flips):
         first = int(flips[0])
@@ -98,7 +100,7 @@ def _judge(
         one.search.close()
         return Attacked(one.sample, one.texts[first], queries, True, int(guesses[first]))
     one.queries += len(one.texts)
-    if one.queries >= budget or not _advance(one, said_BC[:, label], budget):
+    if one.queries >= budget or not _advance(one, probs_of_one_BC[:, label], budget):
         one.search.close()
         return Attacked(one.sample, original, one.queries, False, label)
     return None

@@ -1,9 +1,9 @@
-"""How attacks look for a text that the model gets wrong.
+"""Searches for a text that the model classifies wrongly.
 
-Each is a generator: it yields texts to ask about and is sent the probability of the true label for
-each; whoever drives it (budget.py) counts queries, stops it at a success, and asks about the texts
-of many attacks in one batch. Every text that is asked about preserves behaviour, so that any of
-them may be the success; the published ones also ask about masked texts [ours].
+Each is a generator: it yields texts to query and is sent the probability of the true label for
+each. budget.py counts the queries, stops a search at its success, and queries the texts of many
+searches in one batch. Every queried text preserves behaviour, so that any of them may be the
+success; the published attacks also query masked texts [ours].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distill.evaluation.attacks.spaces import Space
 
 Method = Literal["random", "greedy", "style", "combined"]
 Search = Generator[list[str], np.ndarray, str]
-"""Yields texts, is sent p(true label) of each (float64), returns the best text so far."""
+"""Yields texts, is sent p(true label) of each (float64), returns the best text."""
 
 NUM_SUBSTITUTES = 4
 """Names tried for each identifier in turn."""

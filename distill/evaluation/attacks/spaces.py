@@ -1,4 +1,4 @@
-"""What an attack may do to one text without changing what it means or does."""
+"""The changes of one text that keep its meaning or behaviour."""
 
 from __future__ import annotations
 
