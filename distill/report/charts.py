@@ -185,7 +185,7 @@ def _grid(
 def _line_across(x: Axis, y: Axis, at: float, name: str) -> list[Markup]:
     return [
         tag("line", x1=x.start, x2=x.stop, y1=y(at), y2=y(at), class_="teachers"),
-        tag("text", name, x=x.stop, y=y(at) - 5, class_="tick end halo"),
+        tag("text", name, x=x.start + 4, y=y(at) - 5, class_="tick halo"),
     ]
 
 
