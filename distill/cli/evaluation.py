@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from distill.cli.options import AsJson, Uri
-from distill.cli.output import errors, near, print_json, say, show
+from distill.cli.output import errors, near, print_json, say, say_mlflow, show
 
 
 def evaluate(
@@ -160,7 +160,7 @@ def evaluate(
         page = near(paths[0].absolute())
         say(f"report    {page}")
         if experiment is not None:
-            say(f"MLflow    {record(evaluated, paths, folder, experiment, tracking_uri)}")
+            say_mlflow(record(evaluated, paths, folder, experiment, tracking_uri))
         for failure in evaluated.failures:
             print(f"gate: {failure}", file=sys.stderr)
         if as_json:

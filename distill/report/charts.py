@@ -185,7 +185,7 @@ def _grid(
 def _line_across(x: Axis, y: Axis, at: float, name: str) -> list[Markup]:
     return [
         tag("line", x1=x.start, x2=x.stop, y1=y(at), y2=y(at), class_="teachers"),
-        tag("text", name, x=x.stop, y=y(at) - 5, class_="tick end halo"),
+        tag("text", name, x=x.start + 4, y=y(at) - 5, class_="tick halo"),
     ]
 
 
@@ -197,15 +197,23 @@ def _corners(points: Sequence[tuple[float, float]]) -> str:
     return path + "".join(f" H{x:.1f} V{y:.1f}" for x, y in points[1:])
 
 
+LETTER = 6.7
+"""Pixels of an average letter of a tick label."""
+
+
 def _baseline(x: float, y: float, name: str, right: float) -> Markup:
-    is_left = x + 8 * len(name) > right
-    place = (
-        {"x": x - 9, "class_": "tick end halo"} if is_left else {"x": x + 9, "class_": "tick halo"}
-    )
+    """A square and its name: to the right, else to the left, else above it."""
+    wide = 9 + LETTER * len(name)
+    if x + wide <= right:
+        place = {"x": x + 9, "y": y + 4, "class_": "tick halo"}
+    elif x - wide >= 0:
+        place = {"x": x - 9, "y": y + 4, "class_": "tick end halo"}
+    else:
+        place = {"x": right, "y": y - 8, "class_": "tick end halo"}
     return tag(
         "g",
         tag("rect", x=x - 4, y=y - 4, width=8, height=8, class_="baseline"),
-        tag("text", name, y=y + 4, **place),
+        tag("text", name, **place),
     )
 
 

@@ -14,8 +14,6 @@ from distill.search.trials import Trial, Value
 MAX_VALUES = 7
 """More distinct numbers than these are binned, and so are numbers drawn from a range."""
 MIN_BINS, MAX_BINS = 2, 5
-LOG_RATIO = 5
-"""Bins are even on a log scale where the largest value is so many times the smallest."""
 TEMPERATURE, ALPHA = "kd.temperature", "kd.alpha"
 
 
@@ -65,7 +63,7 @@ def _cells(values: Sequence[Value]) -> tuple[list[str], np.ndarray]:
     if len(distinct) < 2:
         return [f"{three_digits(v)}" for v in distinct], np.zeros(len(numbers), np.int64)
     low, high = distinct[0], distinct[-1]
-    is_log = low > 0 and high / low >= LOG_RATIO
+    is_log = low > 0 and _are_logarithmic(numbers)
     num_bins = min(max(int(len(numbers) ** 0.5), MIN_BINS), MAX_BINS)
     edges = (np.geomspace if is_log else np.linspace)(low, high, num_bins + 1)
     labels = [f"{three_digits(a)} – {three_digits(b)}" for a, b in pairwise(edges.tolist())]
@@ -75,3 +73,12 @@ def _cells(values: Sequence[Value]) -> tuple[list[str], np.ndarray]:
 def _are_drawn(values: Sequence[float]) -> bool:
     """Whether they come from a range (uniform, loguniform): values of a list have few digits."""
     return any(float(f"{value:.3g}") != value for value in values)
+
+
+def _are_logarithmic(values: Sequence[float]) -> bool:
+    """Whether positive ``values`` are spread evenly on a log scale rather than on a linear one:
+    their median is nearer to the geometric mean of both ends."""
+    low, high, median = min(values), max(values), float(np.median(values))
+    share = (median - low) / (high - low)
+    log_share = np.log(median / low) / np.log(high / low)
+    return bool(abs(log_share - 0.5) < abs(share - 0.5))

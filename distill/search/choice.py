@@ -50,9 +50,9 @@ def cheapest_near(trials: Sequence[Trial], goals: Sequence[Goal], within: float)
 
 
 def size_limits(trials: Sequence[Trial]) -> list[float]:
-    """0.25, 0.5, 1, 2.5, … MB: from the first that a trial meets to the first that all meet."""
+    """0.1, 0.25, 0.5, 1, … MB: from the first that a trial meets to the first that all meet."""
     sizes = [t.metrics[SIZE] for t in trials if t.status == "finished" and SIZE in t.metrics]
-    steps = [0.25, 0.5] + [digit * 10.0**power for power in range(7) for digit in (1.0, 2.5, 5.0)]
+    steps = [float(f"{digit}e{power}") for power in range(-3, 7) for digit in (1, 2.5, 5)]
     if not sizes:
         return []
     last = next((i for i, step in enumerate(steps) if step >= max(sizes)), len(steps) - 1)

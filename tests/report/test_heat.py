@@ -60,9 +60,18 @@ def test_few_values_from_a_range_are_binned_and_the_edges_named():
 
 
 def test_a_narrow_range_has_even_bins():
-    drawn = [0.1234, 0.2345, 0.4321, 0.5234]
+    drawn = [0.1234, 0.3115, 0.4321, 0.5234]
     grid = heat_grid(
         [trial(t, a, 0.5) for t, a in zip((1, 2) * 2, drawn, strict=True)], "eval.accuracy"
     )
     assert grid is not None
     assert grid.y_labels == ["0.123 – 0.323", "0.323 – 0.523"]
+
+
+def test_a_uniform_range_is_not_binned_on_a_log_scale():
+    """Though the largest alpha is a hundred times the smallest."""
+    drawn = [0.00812, 0.3115, 0.5321, 0.9234]
+    pairs = zip((1, 2) * 2, drawn, strict=True)
+    grid = heat_grid([trial(t, a, 0.5) for t, a in pairs], "eval.accuracy")
+    assert grid is not None
+    assert grid.y_labels == ["0.008 – 0.466", "0.466 – 0.923"]

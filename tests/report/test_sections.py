@@ -6,10 +6,12 @@ import re
 from html import unescape
 
 import numpy as np
+import pytest
 
 from distill.data.corpus import Corpus
 from distill.evaluation.split import Split
 from distill.report import sections
+from distill.report.charts import _baseline
 from distill.report.page import page
 from distill.report.tables import Cell, table
 from distill.search.trials import Goal, Trial
@@ -84,6 +86,14 @@ def test_only_keys_that_differ_are_columns_and_the_others_a_line():
     head = text_of(shown)[0]
     assert head == ["trial", "status", "accuracy (validation)", "size (MB)", "kd.alpha"]
     assert "In all trials: seed 3." in unescape(shown)
+
+
+@pytest.mark.parametrize(("x", "name"), [(20, "tfidf"), (300, "tfidf"), (160, "x" * 40)])
+def test_the_name_of_a_baseline_lies_inside_the_chart(x, name):
+    shown = _baseline(x, 50.0, name, 328.0)
+    at, style = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="([a-z ]+)"', shown)[0]
+    start = float(at) - (6.7 * len(name) if "end" in style else 0)
+    assert 0 <= start <= start + 6.7 * len(name) <= 328
 
 
 def test_an_empty_column_is_left_out():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from distill.search.choice import SIZE, best, cheapest_near, size_limits, within
 from distill.search.trials import Goal, Trial
 
@@ -35,3 +37,5 @@ def test_nearly_as_good_and_much_smaller():
 def test_limits_reach_from_the_smallest_to_the_largest():
     assert size_limits(TRIALS) == [0.5, 1, 2.5, 5, 10, 25]
     assert size_limits([]) == []
+    small = [replace(TRIALS[0], metrics={SIZE: size}) for size in (0.0034, 0.0202)]
+    assert size_limits(small) == [0.005, 0.01, 0.025]  # perceptrons of a few kilobytes
