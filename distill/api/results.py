@@ -260,17 +260,13 @@ class EvaluateResult:
         """Whether no gate holds."""
         return not self.failures
 
-    def _of_teacher(self, name: str) -> float | None:
-        """``teacher.test.accuracy``, ``teacher.params``."""
-        return self.metrics.get(f"teacher.{name.removeprefix('student.')}")
-
     def __repr__(self) -> str:
         gates = f", {len(self.failures)} gates failed" if self.failures else ""
         return f"EvaluateResult({_quality(self.metrics)}{gates}, {self.paths[0].parent})"
 
     def _repr_html_(self) -> str:
         rows = [
-            (title, show(self.metrics[name]), show(self._of_teacher(name)))
+            (title, show(self.metrics[name]), show(self.metrics.get(f"teacher.{name}")))
             for name, title, show in MEASURES
             if self.metrics.get(name) is not None
         ]
