@@ -9,8 +9,8 @@ from pathlib import Path
 from distill.report.markup import Markup, join, tag
 from distill.report.table import MISSING, Row, best_student, columns_of
 
-LEFT = "text-align:left"
-RIGHT = "text-align:right"
+LEFT = "text-align:left;padding:0.15em 0.6em"
+RIGHT = "text-align:right;padding:0.15em 0.6em"
 
 
 def table(

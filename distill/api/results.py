@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.api import html
 from distill.report.names import label, shown, shown_value
-from distill.report.table import MISSING, Row, percent, three_digits
+from distill.report.table import MISSING, Row, count, percent, three_digits
 from distill.search.trials import Trial
 
 if TYPE_CHECKING:
@@ -266,9 +266,9 @@ class EvaluateResult:
 
     def _repr_html_(self) -> str:
         rows = [
-            (label(name), shown(name, value), shown(name, self.metrics.get(f"teacher.{name}")))
-            for name, value in self.metrics.items()
-            if _is_main(name) and value is not None
+            (title, show(self.metrics[name]), show(self.metrics.get(f"teacher.{name}")))
+            for name, title, show in MEASURES
+            if self.metrics.get(name) is not None
         ]
         from distill.report.markup import tag
 
@@ -373,13 +373,23 @@ class ExportResult:
         return html.block("Exported student", table, html.paths({"folder": self.path}))
 
 
-MAIN = ("test.accuracy", "test.f1", "test.precision", "test.recall", "test.ece", "test.retention")
-"""Measures of an evaluation in a notebook, with all of ``student.`` and the rates of the rest."""
-
-
-def _is_main(name: str) -> bool:
-    is_rate = name.startswith(("fidelity.", "robustness.")) and name.count(".") == 1
-    return name in MAIN or is_rate or name.startswith("student.")
+MEASURES: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
+    ("test.accuracy", "accuracy", percent),
+    ("test.f1", "macro F1", percent),
+    ("test.precision", "macro precision", percent),
+    ("test.recall", "macro recall", percent),
+    ("test.ece", "expected calibration error", percent),
+    ("test.retention", "accuracy as a share of the teacher's", percent),
+    ("fidelity.any", "rows that differ from the teacher beyond a limit", percent),
+    ("robustness.transformed.accuracy", "accuracy on transformed rows", percent),
+    ("robustness.accuracy", "accuracy under attack", percent),
+    ("robustness.asr", "attacks that succeed", percent),
+    ("student.params", "parameters", count),
+    ("student.size_mb", "size (MB)", three_digits),
+    ("student.latency_ms", "latency (ms, one CPU thread)", three_digits),
+    ("student.peak_memory_mb", "peak memory (MB)", three_digits),
+)
+"""Of an evaluation, in a notebook; the others are in ``metrics``."""
 
 
 def _quality(metrics: Mapping[str, float | None]) -> str:
