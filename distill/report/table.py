@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -276,8 +276,9 @@ def to_json(rows: Sequence[Row]) -> str:
 def from_json(text: str) -> list[Row]:
     """What :func:`to_json` wrote, also of versions that called the fields otherwise. A value that
     was NaN or infinite is missing."""
-    names = dict(zip(IN_DOMAIN_BEFORE, IN_DOMAIN, strict=True))
-    return [Row(**{names.get(k, k): v for k, v in values.items()}) for values in json.loads(text)]
+    names: dict[str, str] = dict(zip(IN_DOMAIN_BEFORE, IN_DOMAIN, strict=True))
+    found: list[dict[str, Any]] = json.loads(text)
+    return [Row(**{names.get(key, key): row[key] for key in row}) for row in found]
 
 
 def _values(rows: Sequence[Row]) -> list[dict[str, object]]:
