@@ -13,6 +13,7 @@ import pytest
 from distill import pipeline
 from distill.check import check
 from distill.config import parse
+from distill.errors import Interrupted
 from distill.finished import Result, finished, keep
 from distill.plan import Plan
 from distill.report.progress import Progress
@@ -71,6 +72,23 @@ def test_a_finished_run_starts_nothing(raw: dict[str, Any]) -> None:
     assert outcome.open_command == RESULT.open_command
     assert stream.getvalue().splitlines()[-1] == f"{raw['output']} is finished; nothing to do"
     assert not (run.root / "mlflow_run_id").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [(Interrupted("stopped between two phases"), "stopped"), (KeyboardInterrupt(), "stopped at")],
+)
+def test_a_run_that_is_stopped_says_what_its_folder_keeps(
+    raw: dict[str, Any], error: BaseException, how: str
+) -> None:
+    with (
+        pytest.raises(Interrupted, match=rf"^{how}.* keeps student \(step 7\)$"),
+        pipeline.opened(parse(raw), Progress(io.StringIO())) as work,
+    ):
+        (work.run.fit / "checkpoints/step-00000007").mkdir(parents=True)
+        raise error
+    with pipeline.opened(parse(raw), Progress(io.StringIO())) as work:  # the lock is free again
+        assert work.plan.is_resuming
 
 
 def touch_teacher(raw: dict[str, Any]) -> None:

@@ -281,8 +281,8 @@ def from_json(text: str) -> list[Row]:
     """What :func:`to_json` wrote, also of versions that called the fields otherwise. A value that
     was NaN or infinite is missing."""
     names: dict[str, str] = dict(zip(IN_DOMAIN_BEFORE, IN_DOMAIN, strict=True))
-    parsed: list[dict[str, Any]] = json.loads(text)
-    return [Row(**{names.get(k, k): v for k, v in values.items()}) for values in parsed]
+    found: list[dict[str, Any]] = json.loads(text)
+    return [Row(**{names.get(key, key): row[key] for key in row}) for row in found]
 
 
 def _values(rows: Sequence[Row]) -> list[dict[str, object]]:
