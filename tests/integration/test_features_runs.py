@@ -184,7 +184,7 @@ def test_distill_train_takes_fitted_objects(
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"experts": {"base": "x", "partition": {"type": "kmeans"}}}, "experts are fine-tuned from a text"),
+    ({"experts": {"base": "x", "partition": {"type": "kmeans"}}}, "experts are fine-tuned from a"),
     ({"baselines": [{"type": "tfidf"}]}, "baselines: tfidf reads text"),
     ({"student": {"family": "cnn"}}, r"family is cnn: say in data\.image"),
     ({"student": {"vocab_size": 100}}, r"student\.vocab_size is of students that read text"),
