@@ -25,11 +25,11 @@ LOCAL_ENVIRONMENT = {
 
 @contextmanager
 def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
-    """Ray, for as long as the block runs; raises UnreachableError when the address is silent,
+    """Ray, for as long as the block runs; UnreachableError when the address does not answer,
     or when a local cluster does not start.
 
     A Ray that this process already has is used, and left running. A local cluster listens on
-    127.0.0.1 alone, asks for a token that lives in this process and its children, and writes
+    127.0.0.1 alone, requires a token that only this process and its children have, and writes
     nothing into the home folder. ``log_to_driver`` prints what the workers print.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -139,16 +139,16 @@ def _probe(address: str) -> None:
 def check_room(
     cluster: Cluster, num_cpus: float, num_gpus: float, say: Callable[[str], None]
 ) -> None:
-    """Compare what runs at once with what Ray has: waiting for what never comes helps nobody.
+    """Compare the resources that run at once with those that Ray has.
 
-    A cluster that is joined may grow, so there it is only said. Raises ConfigError otherwise.
+    A cluster that is joined may grow, so there it is only printed. Raises ConfigError otherwise.
     """
     import ray
 
     have = ray.cluster_resources()
     for kind, wanted in (("CPU", num_cpus), ("GPU", num_gpus)):
         if wanted > have.get(kind, 0.0) + 1e-6:
-            told = f"teachers and student need {wanted:g} {kind}s, Ray has {have.get(kind, 0.0):g}"
+            need = f"teachers and student need {wanted:g} {kind}s, Ray has {have.get(kind, 0.0):g}"
             if cluster.address is None:
-                raise ConfigError(f"{told}: lower num_cpus, num_gpus, replicas or num_workers")
-            say(f"{told}: waiting for the cluster to grow")
+                raise ConfigError(f"{need}: lower num_cpus, num_gpus, replicas or num_workers")
+            say(f"{need}: waiting for the cluster to grow")

@@ -1,4 +1,4 @@
-"""The rows of the comparison: every model on the test split once, and what it costs."""
+"""The rows of the comparison: every model on the test split once, with its size and latency."""
 
 from __future__ import annotations
 
@@ -48,15 +48,17 @@ def row_name(aggregation: Aggregation) -> str | None:
     return f"{aggregation.type} mix" if aggregation.build(1, 1, 1) is None else None
 
 
-def _mixtures(aggregation: Aggregation, corpus: Corpus, names: list[str]) -> dict[str, Aggregation]:
-    """By name: the uniform mean, the oracle where it knows whom to ask, and the run's own."""
-    mixtures: dict[str, Aggregation] = {"uniform mean": UniformMean()}
+def _ensembles(
+    aggregation: Aggregation, corpus: Corpus, names: list[str]
+) -> dict[str, Aggregation]:
+    """By name: the uniform mean, the oracle where every row has a teacher, and the run's own."""
+    ensembles: dict[str, Aggregation] = {"uniform mean": UniformMean()}
     if (corpus.homes_of(corpus.rows("test"), names) >= 0).all():
-        mixtures["oracle domain"] = OracleDomain()
+        ensembles["oracle domain"] = OracleDomain()
     own = row_name(aggregation)
     if own is not None and own not in names:
-        mixtures.setdefault(own, aggregation)
-    return mixtures
+        ensembles.setdefault(own, aggregation)
+    return ensembles
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ def teacher_rows(
     test: Split,
     interrupt: StopOnSignal,
 ) -> TeacherComparison:
-    """Every teacher on every test row, and the mixtures that need no trained weights."""
+    """Every teacher on every test row, and the ensembles that need no trained weights."""
     names = [t.name for t in guidance.teachers]
-    mixtures = _mixtures(guidance.aggregation, plan.corpus, names)
+    ensembles = _ensembles(guidance.aggregation, plan.corpus, names)
     everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
     with everyone.open(data, "driver-test", test.num_classes) as stream:
         batches = test.batches(data.open())
@@ -84,7 +86,7 @@ def teacher_rows(
             stream,
             batches,
             names,
-            mixtures,
+            ensembles,
             lambda rows: plan.corpus.homes_of(rows, names),
             interrupt.is_set,
         )
@@ -103,8 +105,8 @@ def teacher_rows(
             )
         rows.append(row)
     router = _teacher_cost(guidance.router, plan) if guidance.router else None
-    for name, mixture in mixtures.items():
-        used = [*costs.values(), *([router] if router and mixture.needs_router() else [])]
+    for name, ensemble in ensembles.items():
+        used = [*costs.values(), *([router] if router and ensemble.needs_router() else [])]
         row = row_of(test, name, "mix", found[name])
         params, sizes = [c.params for c in used], [c.size_mb for c in used]
         rows.append(replace(row, params=_sum(params), size_mb=_sum(sizes)))

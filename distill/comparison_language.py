@@ -1,4 +1,4 @@
-"""Language models on the test split: every teacher, their aggregate, and each student beside it.
+"""Language models on the test split: every teacher, their aggregate, and each student.
 
 Shape suffixes: B rows (blocks) of a batch, P its positions, n those of a chunk, K teachers, V the
 vocabulary, H hidden.
@@ -36,9 +36,9 @@ from distill.teachers.wires import DenseWire, HiddenWire
 from distill.token_module import TokenModule, labels_at
 
 BATCH = 4
-"""Blocks asked about together."""
+"""Blocks of one request."""
 LATENCY_TOKENS = 128
-"""Tokens of the one forward whose time is told: a whole block of a large model takes seconds."""
+"""Tokens of the forward that is timed: a whole block of a large model takes seconds."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Teachers:
-    """Whom the test split is shown to: all teachers, in wires that bring their logits back."""
+    """All teachers, in wires from which their logits can be computed."""
 
     guidance: Guidance
 
@@ -77,7 +77,7 @@ class Teachers:
 
     @property
     def num_tokens(self) -> int:
-        """That they share with the student: one vocabulary, else they would not be compared."""
+        """Shared with the student: one vocabulary, else they would not be compared."""
         return self.guidance.teachers[0].num_labels
 
     def open(self, data: Data) -> TeacherStream:
@@ -85,9 +85,9 @@ class Teachers:
 
 
 def _in_exact_wire(teacher: TeacherSpec) -> TeacherSpec:
-    """The same teacher with answers from which its logits come back: small ones where they are.
+    """The same teacher with outputs from which its logits can be computed, small where they can be.
 
-    One whose answers change from step to step is asked as the model is.
+    One whose outputs change from step to step is queried with its own routing.
     """
     if teacher.serving.moe.changes:
         serving = teacher.serving.model_copy(update={"moe": OwnRouting()})
@@ -101,7 +101,7 @@ def _in_exact_wire(teacher: TeacherSpec) -> TeacherSpec:
 
 
 def score(module: TokenModule, blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Scores:
-    """A student on the test split, nobody beside it."""
+    """A student on the test split, alone."""
     scores = Scores()
     with torch.inference_mode():
         for batch in _batches(blocks, is_asked_to_stop):
@@ -116,12 +116,12 @@ def score(module: TokenModule, blocks: Blocks, is_asked_to_stop: Callable[[], bo
 @dataclass
 class Compared:
     student: Scores
-    """Nothing where only teachers were compared."""
+    """Empty where only teachers were compared."""
     teachers: dict[str, Scores]
     aggregate: Scores
-    """Nothing under a learned router of which there is none: of no student, or a baseline."""
+    """Empty under a learned router where there is none: without a student, or of a baseline."""
     routing: TokenRouting | None = None
-    """Whom a learned router trusts."""
+    """The weights of a learned router."""
 
 
 def compare(
@@ -134,7 +134,7 @@ def compare(
     chunk_mb: float,
     routed_by: TokenModule | None = None,
 ) -> Compared:
-    """A student on the test split beside its teachers and their aggregate, at temperature 1.
+    """A student, its teachers and their aggregate on the test split, at temperature 1.
 
     Without a ``module`` teachers and aggregate alone. ``chunk_mb``: logits at once, of all models.
     ``routed_by``: whose learned router weighs the teachers, by default the module's own. Of a
@@ -153,7 +153,7 @@ def compare(
     batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
     with torch.inference_mode():
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
-            _obey(is_asked_to_stop)
+            _check_stop(is_asked_to_stop)
             for batch, answers in step.parts:
                 assert isinstance(answers, TokenAnswers)
                 labels_P = labels_at(batch)
@@ -161,15 +161,15 @@ def compare(
                 mixing.turn_to(batch, None if mixing.module is not module else hidden_PH)
                 for domain, b, chunk in _chunks(size, blocks, batch):
                     labels_n = labels_P[chunk]
-                    said_KnV = torch.stack(
+                    logits_KnV = torch.stack(
                         [
                             reader.logits(payload[chunk], slice(0, num_tokens))
                             for reader, payload in zip(readers, answers.payloads, strict=True)
                         ]
                     )
-                    for name, said_nV in zip(names, said_KnV, strict=True):
-                        found.teachers[name].add(domain, score_chunk(said_nV, labels_n, None))
-                    logp_nV = mixing.logp(said_KnV, b, chunk)
+                    for name, teacher_nV in zip(names, logits_KnV, strict=True):
+                        found.teachers[name].add(domain, score_chunk(teacher_nV, labels_n, None))
+                    logp_nV = mixing.logp(logits_KnV, b, chunk)
                     if logp_nV is not None:
                         found.aggregate.add(domain, score_chunk(logp_nV, labels_n, None))
                     if module is not None and hidden_PH is not None:
@@ -211,10 +211,10 @@ class _Mixing:
         domains_P = batch.domains_B[batch.targets_BT.nonzero()[:, 0]]
         self.routing.add(self._weights_KP, routes.homes_N, domains_P)
 
-    def logp(self, said_KnV: Tensor, b: int, chunk: slice) -> Tensor | None:
+    def logp(self, logits_KnV: Tensor, b: int, chunk: slice) -> Tensor | None:
         """Log-probabilities [n, V] at positions of row b; None under a router that is not there."""
-        asked_Kn = self._chosen_KB[:, b : b + 1].expand(-1, said_KnV.shape[1])
-        answers = TeacherAnswers(said_KnV, asked_Kn)
+        asked_Kn = self._chosen_KB[:, b : b + 1].expand(-1, logits_KnV.shape[1])
+        answers = TeacherAnswers(logits_KnV, asked_Kn)
         if self._weights_KP is not None:
             weights_Kn = self._weights_KP[:, chunk]
         elif self._is_learned:
@@ -232,7 +232,7 @@ def _logits(module: TokenModule, hidden_nH: Tensor) -> Tensor:
 def _batches(blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Iterator[Any]:
     batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
     for step in range(batches.steps_per_epoch):
-        _obey(is_asked_to_stop)
+        _check_stop(is_asked_to_stop)
         yield from batches.at(step)
 
 
@@ -255,6 +255,6 @@ def _chunks(size: int, blocks: Blocks, batch: Any) -> Iterator[tuple[int, int, s
             yield domains[b], b, slice(first, min(first + size, stop))
 
 
-def _obey(is_asked_to_stop: Callable[[], bool]) -> None:
+def _check_stop(is_asked_to_stop: Callable[[], bool]) -> None:
     if is_asked_to_stop():
         raise Interrupted("stopped during the evaluation; the student's training is kept")

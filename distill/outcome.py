@@ -1,4 +1,4 @@
-"""The end of a run: every model on the test split once; table, plots, MLflow, export."""
+"""The end of a run: every model on the test split once; export, table, plots, MLflow."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ from distill.report.table import MAJORITY, Row, percent, to_csv, to_json, to_mar
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.tracking import Tracker
+from distill.wording import counted
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the run came to."""
+    """The result of a run."""
 
     rows: list[Row]
     metrics: dict[str, float]
@@ -60,7 +61,7 @@ class Outcome:
     """Opens MLflow."""
 
     def record(self, tracker: Tracker, seconds: float) -> None:
-        """Everything into MLflow: the student in the main run, the other rows as its children."""
+        """Log everything to MLflow: the student in the main run, other rows as its children."""
         metrics = self.metrics | {"time.total_s": seconds}
         step = max((int(h[-1]["step"]) for h in self.histories.values() if h), default=0)
         tracker.metrics(metrics, step)
@@ -83,7 +84,8 @@ def evaluate(
     interrupt: StopOnSignal,
     say: Say,
 ) -> Outcome:
-    """Test once: experts at home and abroad, mixtures, baselines, the student; then export it."""
+    """Test once: experts in and out of their domain, ensembles, baselines, the student; then
+    export it."""
     test = Split(plan.corpus, "test")
     tokens = student.data.open()
     rows: list[Row] = []
@@ -93,9 +95,10 @@ def evaluate(
     eval_metrics = best_evaluation(student)
     teacher_row: Row | None = None
     if guidance is None:
+        say("evaluating the student on the test split")
         predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
     else:
-        say("asking the teachers about validation and test rows")
+        say("evaluating teachers and student on the validation and test splits")
         compared = teacher_rows(plan, student.data, guidance, parts, test, interrupt)
         rows += compared.rows
         routing = _routing(guidance, compared, test)
@@ -109,11 +112,14 @@ def evaluate(
         if teacher_accuracy > 0:
             eval_metrics["eval.retention"] = eval_metrics["eval.accuracy"] / teacher_accuracy
         teacher_row = row_of(test, guidance.aggregation.type, "mix", predicted.teacher_R)
-    say("evaluating baselines")
+    if plan.experiment.baselines:
+        num = counted(len(plan.experiment.baselines), "baseline")
+        say(f"evaluating {num} on the test split")
     baseline_rows = [fit_row(job, test, "baseline", interrupt) for job in baselines]
     for baseline in plan.experiment.baselines:
         if isinstance(baseline, TfidfBaseline):
             baseline_rows.append(tfidf_row(baseline.name, plan, test))
+    say("measuring the student's latency on one CPU thread")
     cost = measure_on_cpu(module.student, plan.experiment.data.max_length)
     student_row = costed(row_of(test, "student", "student", predicted.student_R), cost)
     rows += [*baseline_rows, student_row]
@@ -124,17 +130,18 @@ def evaluate(
     metrics = _metrics(plan, rows[-1], cost, eval_metrics, teacher_row)
     metrics |= _trust(predicted, test)
     if routing is not None:
-        metrics |= routing.metrics(_homes(parts, routing))
+        metrics |= routing.metrics(_own_experts(parts, routing))
         router(routing, run.report / "router.png")
-    told = card(plan, guidance, metrics)
-    export(module.student, student.data.tokenizer, run.student, told, student.data.reading)
+    say("exporting the student and writing the report")
+    model_card = card(plan, guidance, metrics)
+    export(module.student, student.data.tokenizer, run.student, model_card, student.data.reading)
     histories = {job.name: history(job) for job in [student, *baselines]}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
 
 
 def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Routing | None:
-    """Whom the router chose on the test split; None where the run's aggregation has none."""
+    """The router's choices on the test split; None where the run's aggregation has none."""
     if not isinstance(guidance.aggregation, Routed) or compared.router_logits_RK is None:
         return None
     names = [t.name for t in guidance.teachers]
@@ -142,7 +149,7 @@ def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Ro
     return routing_of(guidance.aggregation, names, logits_RK, test.domains_R, test.domain_names)
 
 
-def _homes(parts: Parts | None, routing: Routing) -> np.ndarray | None:
+def _own_experts(parts: Parts | None, routing: Routing) -> np.ndarray | None:
     """The expert of each test row's part, -1 where it has none; None without known parts."""
     if parts is None:
         return None
@@ -236,9 +243,14 @@ def majority_rates(corpus: Corpus) -> dict[str, float | None]:
 
 def best_evaluation(job: Job) -> dict[str, float]:
     """The validation metrics of the weights that are exported."""
-    best_step = json.loads((Path(job.folder) / "done.json").read_text())["best_step"]
+    return best_evaluation_in(Path(job.folder))
+
+
+def best_evaluation_in(fit: Path) -> dict[str, float]:
+    """The same, from the folder of the fit."""
+    best_step = json.loads((fit / "done.json").read_text())["best_step"]
     metrics: dict[str, float] = {}
-    for line in history(job):
+    for line in Tail(fit / "metrics.jsonl").read():
         if line["step"] == best_step:
             metrics |= {n: v for n, v in line["metrics"].items() if n.startswith("eval.")}
     return metrics

@@ -40,19 +40,21 @@ def evaluate_language(
 ) -> Outcome:
     """Test once: teachers and their aggregate, baselines, the student; then export it."""
     assert plan.blocks is not None
-    say("evaluating on the test split")
     rows = []
     module = load_best(student)
-    told = Tables(plan, student.guidance, interrupt.is_set, module)
+    tables = Tables(plan, student.guidance, interrupt.is_set, module)
     compared: Compared | None = None
-    if told.can_compare:
-        compared = told.compared(student.data, module)
-        rows += told.teacher_rows(compared)
+    if tables.can_compare:
+        say("evaluating teachers and student on the test split")
+        compared = tables.compared(student.data, module)
+        rows += tables.teacher_rows(compared)
     elif student.guidance is not None:
-        say("teachers are left out of the table: other tokens' perplexities are of other things")
-    rows.append(told.untrained_row(student))
-    rows += [told.student_row(job, "baseline") for job in baselines]
-    row, cost = told.row_and_cost(student, "student", module, compared)
+        say("teachers are left out of the table: perplexities of other tokens do not compare")
+    say("evaluating the untrained student and the baselines on the test split")
+    rows.append(tables.untrained_row(student))
+    rows += [tables.student_row(job, "baseline") for job in baselines]
+    say("generating answers to test prompts, and measuring the student on one CPU thread")
+    row, cost = tables.row_and_cost(student, "student", module, compared)
     rows.append(row)
     rows = compressed(rows)
     row = rows[-1]
@@ -64,6 +66,7 @@ def evaluate_language(
         metrics |= compared.routing.metrics()
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
+    say("exporting the student and writing the report")
     exported = merged(module.student)
     model_card = card(plan, student.guidance, metrics)
     export(exported, student.data.tokenizer, run.student, model_card, chat=student.data.chat)
@@ -82,8 +85,8 @@ class Tables:
         is_asked_to_stop: Callable[[], bool],
         routed_by: TokenModule | None = None,
     ) -> None:
-        """``routed_by``: whose learned router, if it is one, weighs the teachers for all students;
-        None: each one's own."""
+        """``routed_by``: the model whose learned router, if it has one, weighs the teachers for all
+        students; None: each one's own."""
         assert plan.blocks is not None
         self._routed_by = routed_by
         self._plan = plan
@@ -98,7 +101,7 @@ class Tables:
         return self._guidance is not None and not crosses
 
     def compared(self, data: Data, module: TokenModule | None = None) -> Compared:
-        """Teachers, and a student beside them; answers come from the cache a second time."""
+        """Teachers and, if given, a student; a second time the outputs come from the cache."""
         assert self._guidance is not None
         teachers = Teachers.of(self._guidance)
         with teachers.open(data) as stream:
@@ -130,7 +133,7 @@ class Tables:
         return rows
 
     def untrained_row(self, job: Job) -> Row:
-        """The student as it started: what training has made of it shows beside this."""
+        """The student before training, for comparison."""
         module = build_module(job).eval()
         assert isinstance(module, TokenModule)
         row = self._row("student, untrained", "baseline", score(module, self._blocks, self._stop))
@@ -142,7 +145,7 @@ class Tables:
     def quality_row(
         self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
     ) -> Row:
-        """How well a trained student predicts, and writes; what it costs is left open."""
+        """How well a trained student predicts and generates, without its latency and memory."""
         if compared is None and self.can_compare:
             compared = self.compared(job.data, module)
         scores = compared.student if compared else score(module, self._blocks, self._stop)

@@ -1,12 +1,12 @@
-"""The output folder: one experiment each, claimed before anything starts.
+"""The output folder: one experiment each, locked before anything starts.
 
-<output>/experiment.json   what the folder belongs to
+<output>/experiment.json   the experiment that the folder belongs to
 <output>/config.yaml       the configuration of the last start
 <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
 <output>/experts/names.json   folder → name, of experts that no folder can be called like
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
-<output>/cache/            teacher answers                 <output>/student/   the export
-<output>/report/           table and plots
+<output>/cache/            teacher outputs                 <output>/student/   the export
+<output>/report/           table and plots                 <output>/finished.json   see finished.py
 <output>/trials/<name>/    of a sweep, instead of fit/ and student/: see search/ledger.py
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from distill.config import Experiment
 from distill.errors import RunFolderError
 from distill.names import folder_name
 from distill.tracking.values import flatten, masked
+from distill.wording import counted
 from distill.yaml_text import write_yaml
 
 OPERATIONAL: tuple[str, ...] = (
@@ -84,8 +86,9 @@ class RunFolder:
         self.tokenizer = self.root / "tokenizer"
         self.student = self.root / "student"
         self.report = self.root / "report"
+        self.finished = self.root / "finished.json"
         self.stop = self.root / "stop-requested"
-        """Exists once the user asked to stop; every fit looks for it."""
+        """Exists once the user pressed Ctrl-C; every fit looks for it."""
         self._lock: IO[str] | None = None
 
     def check(self, identity: dict[str, Any]) -> bool:
@@ -107,7 +110,7 @@ class RunFolder:
             claimed = json.loads(claim.read_text())
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{claim} is unreadable ({error}): give another output") from None
-        # A key that an older version did not have is null: what it does unless it is asked to.
+        # A key that an older version did not have is null: its default.
         changed = sorted(
             k
             for k in identity.keys() | claimed
@@ -178,9 +181,38 @@ class RunFolder:
         path = self.experts / "names.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
+    def kept(self) -> list[str]:
+        """What a run that is stopped leaves to resume from: ``films (trained)``, ``student (step
+        120)``, ``4 trials (finished)``."""
+        names = self.expert_names()
+        folders = [*sorted(self.experts.glob("*/")), *sorted(self.baselines.glob("*/"))]
+        fits = {names.get(folder.name, folder.name): folder for folder in folders}
+        found = [f"{name} ({_state(fit)})" for name, fit in fits.items() if _state(fit)]
+        if state := _state(self.fit):
+            found.append(f"student ({state})")
+        return found + self._kept_trials()
+
+    def _kept_trials(self) -> list[str]:
+        counts: Counter[str] = Counter()
+        for path in sorted(self.root.glob("trials/trial-*/trial.json")):
+            status = json.loads(path.read_text("utf-8"))["status"]
+            if status != "running":
+                counts[status] += 1
+            elif any(_state(fit) for fit in path.parent.glob("fit*/")):
+                counts["with a checkpoint"] += 1
+        return [f"{counted(number, 'trial')} ({status})" for status, number in counts.items()]
+
     def ask_to_stop(self) -> None:
         """Every fit that runs, or would start, checkpoints and ends."""
         self.stop.touch()
+
+
+def _state(fit: Path) -> str:
+    """``trained``, ``step 120``, or nothing where not even a checkpoint is."""
+    if (fit / "done.json").exists():
+        return "trained"
+    checkpoints = sorted((fit / "checkpoints").glob("step-*"))
+    return f"step {int(checkpoints[-1].name.removeprefix('step-'))}" if checkpoints else ""
 
 
 def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:

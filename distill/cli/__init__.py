@@ -14,6 +14,7 @@ from distill.cli.evaluation import evaluate
 from distill.cli.exporting import export
 from distill.cli.reporting import frontier, report
 from distill.cli.training import experts, sweep, train
+from distill.quiet import silence
 
 app = typer.Typer(
     help="Several large expert teachers in, one small student out.",
@@ -40,7 +41,9 @@ for command in (
 
 
 def main() -> None:
-    """Entry point; keeps libraries' chatter off the terminal."""
+    """Entry point; keeps messages of libraries that say nothing about the run off the terminal."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # folders only: no hub is ever asked
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # folders only: no hub is ever queried
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of loading and saving weights
+    silence()
     app()

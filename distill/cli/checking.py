@@ -27,10 +27,8 @@ def check(
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
         cells = [[line.part, line.what, line.size] for line in plan.lines]
-        text = (0, 1, 2)
-        show(
-            grid(["part", "plan", "size"], cells, f"{config}: ready to train", left=text, wrap=text)
-        )
+        heads, text = ["part", "plan", "size"], (0, 1, 2)
+        show(grid(heads, cells, f"{config}: ready to train", left=text, wrap=text))
         if as_json:
             lines = [{"part": x.part, "plan": x.what, "size": x.size} for x in plan.lines]
             print_json({"ok": True, "plan": lines, **about(plan.corpus)})

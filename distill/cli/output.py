@@ -1,8 +1,9 @@
-"""What every command does alike: read the configuration, print, end with an error."""
+"""What all commands share: reading the configuration, printing, ending with an error."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,17 +22,37 @@ def load_experiment(
 
 
 def _joining(address: str | None) -> list[str]:
-    """The override that ``--address`` stands for."""
+    """``--address`` as an override."""
     return [] if address is None else [f"cluster.address={json.dumps(address)}"]
 
 
+def command_line(
+    command: str, config: Path, overrides: list[str] | None, address: str | None
+) -> str:
+    """What resumes a run, for a shell."""
+    options = [] if address is None else ["--address", address]
+    return shlex.join(["distill", command, str(config), *(overrides or []), *options])
+
+
 @contextmanager
-def errors(as_json: bool) -> Iterator[None]:
-    """Ours become one message and their exit code; others keep their traceback."""
-    from distill.errors import DistillError
+def errors(as_json: bool, resume: str | None = None) -> Iterator[None]:
+    """Errors of distill become one message and their exit code; others keep their traceback.
+
+    ``resume``: the command that continues after Ctrl-C, which is no error.
+    """
+    from distill.errors import DistillError, Interrupted
 
     try:
         yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        message = str(error) or "stopped before anything was started"
+        print(message, file=sys.stderr)
+        if resume is not None:
+            print(f"resume with: {resume}", file=sys.stderr)
+        if as_json:
+            command = {} if resume is None else {"resume": resume}
+            print_json({"stopped": message, "kind": "Interrupted", **command})
+        raise typer.Exit(130) from None
     except (DistillError, OSError) as error:
         from distill.tracking.values import masked
 
@@ -40,9 +61,6 @@ def errors(as_json: bool) -> Iterator[None]:
         if as_json:
             print_json({"error": message, "kind": type(error).__name__})
         raise typer.Exit(getattr(error, "exit_code", 1)) from None
-    except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def show(table: Any) -> None:

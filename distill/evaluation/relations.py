@@ -35,6 +35,21 @@ class Relations(Section):
     """Bins of the ECE."""
 
 
+def described(relations: Relations) -> dict[str, str]:
+    """Of each relation, and of ``any``, the rows that violate it, for a reader of a table."""
+    divergence = {"jsd": "JSD", "kl": "KL divergence", "tv": "total variation"}
+    return {
+        "agreement": "the predicted classes differ",
+        "distribution": f"{divergence[relations.divergence]} of the probabilities is more than "
+        f"{relations.epsilon:g}",
+        "confidence": f"the teachers are at least {relations.tau:.0%} sure, the student is less "
+        "sure or predicts another class",
+        "calibration": f"the largest probabilities differ by more than {relations.delta * 100:g} "
+        "percentage points",
+        "any": "at least one of these",
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Violations:
     """Which relation each row violates, bool [R]."""

@@ -9,23 +9,16 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from distill.report.names import shown
-
-SHOWN = {
-    "loss": "loss",
-    "eval.perplexity": "perplexity",
-    "eval.accuracy": "accuracy",
-    "eval.f1": "F1",
-}
-"""Metrics worth a place beside a bar, and what they are called there."""
+from distill.report.terminal import width
 
 
 class Tail:
-    """The new lines of a growing JSONL file; a half-written last line waits for its end."""
+    """The new lines of a growing JSONL file; an incomplete last line is read when complete."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.num_broken = 0
-        """Whole lines that are not JSON objects: torn by a killed writer."""
+        """Complete lines that are not JSON objects: torn by a killed writer."""
         self._offset = 0
         self._partial = b""
 
@@ -33,7 +26,7 @@ class Tail:
         """Records since the last call; none while the file is not there yet."""
         try:
             with self.path.open("rb") as file:
-                if file.seek(0, 2) < self._offset:  # written anew
+                if file.seek(0, 2) < self._offset:  # rewritten
                     self._offset, self._partial = 0, b""
                 file.seek(self._offset)
                 new = file.read()
@@ -57,8 +50,9 @@ class Tail:
 class Progress:
     """Named bars: ``update(label, done, total, {"loss": …})``.
 
-    On a terminal the bars are live; elsewhere each label gets a plain line now and then. Everything
-    goes to stderr, so that stdout stays machine-readable.
+    On a terminal the bars are live; elsewhere each label gets a plain line at intervals. A label
+    that is done leaves one plain line, so that what follows is printed below it. Everything goes to
+    stderr, so that stdout stays machine-readable.
     """
 
     def __init__(self, stream: TextIO | None = None, every_s: float = 15.0) -> None:
@@ -90,19 +84,28 @@ class Progress:
         total: float | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """What is None stays as it was; the first call adds the bar."""
+        """What is None stays as it was; the first call adds the bar, the one in which ``done``
+        reaches ``total`` ends it."""
+        line = self._lines.setdefault(label, _Line(label))
+        was_finished = line.is_finished
+        is_due = line.update(done, total, metrics or {}, self.every_s)
         if self._bars is None:
-            line = self._lines.setdefault(label, _Line(label))
-            if line.update(done, total, metrics or {}, self.every_s):
-                print(line.text(), file=self.stream, flush=True)
+            if is_due:
+                self.say(line.text())
+            return
+        if line.is_finished:
+            if not was_finished:
+                self._remove(label)
+                self.say(line.text())
             return
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=None, metrics="")
-        task = self._tasks[label]
-        changed: dict[str, Any] = {"completed": done, "total": total}
-        if shown := format_metrics(metrics or {}):
-            changed["metrics"] = shown
-        self._bars.update(task, **{k: v for k, v in changed.items() if v is not None})
+        self._bars.update(
+            self._tasks[label],
+            completed=line.done,
+            total=line.total,
+            metrics=format_metrics(line.metrics, self._room()),
+        )
 
     def say(self, message: str) -> None:
         """A line above the bars."""
@@ -111,9 +114,26 @@ class Progress:
         else:
             self._bars.console.print(message, markup=False, highlight=False)
 
+    def _remove(self, label: str) -> None:
+        if self._bars is not None and label in self._tasks:
+            self._bars.remove_task(self._tasks.pop(label))
+
+    def _room(self) -> int:
+        """Columns that a bar leaves to its metrics."""
+        assert self._bars is not None
+        from rich.cells import cell_len
+
+        labels = max(map(cell_len, self._tasks))
+        counts = max(len(f"{line.done:g}/{line.total or 0:g}") for line in self._lines.values())
+        return self._bars.console.width - labels - counts - BESIDE_METRICS
+
+
+BESIDE_METRICS = 6 + 12 + 5
+"""Of a bar's columns: the shortest bar, the time, and a blank between two of them."""
+
 
 class _Line:
-    """One label without a terminal: when it last spoke, and what it would say."""
+    """One label: how far it is, its last metrics, and when its last line was printed."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -122,7 +142,7 @@ class _Line:
         self.metrics: dict[str, float] = {}
         self.started = time.monotonic()
         self.started_at: float | None = None  # steps already done then, on resuming
-        self.spoke = float("-inf")
+        self.printed = float("-inf")
         self.is_finished = False
 
     def update(
@@ -132,7 +152,7 @@ class _Line:
         metrics: Mapping[str, float],
         every_s: float,
     ) -> bool:
-        """Whether it is time for a line: at first, every ``every_s``, and at the end."""
+        """Whether a line is due: at first, every ``every_s``, and at the end."""
         self.done = self.done if done is None else done
         self.total = self.total if total is None else total
         self.metrics |= metrics
@@ -140,12 +160,12 @@ class _Line:
             self.started_at = done
         is_finished = self.total is not None and self.done >= self.total
         now = time.monotonic()
-        is_due = is_finished if is_finished != self.is_finished else now - self.spoke >= every_s
+        is_due = is_finished if is_finished != self.is_finished else now - self.printed >= every_s
         if self.is_finished and is_finished:
             is_due = False
         self.is_finished = is_finished
         if is_due:
-            self.spoke = now
+            self.printed = now
         return is_due
 
     def text(self) -> str:
@@ -153,22 +173,33 @@ class _Line:
         parts = [f"{self.label} {self.done:g}"]
         if self.total:
             parts = [f"{self.label} {self.done:g}/{self.total:g} ({self.done / self.total:.0%})"]
-        parts += filter(None, [format_metrics(self.metrics), duration(elapsed)])
+        metrics = format_metrics(_evaluation(self.metrics) if self.is_finished else self.metrics)
+        parts += filter(None, [metrics, duration(elapsed)])
         gained = self.done - (self.started_at or 0)
         if self.total and gained > 0 and not self.is_finished:
             parts.append(f"{duration(elapsed * (self.total - self.done) / gained)} left")
         return " · ".join(parts)
 
 
-def format_metrics(metrics: Mapping[str, float]) -> str:
-    """``loss 0.312 accuracy 81.2 %`` from the metrics that are shown."""
-    parts = []
-    for key, name in SHOWN.items():
-        if key in metrics:
-            value = metrics[key]
-            text = f"{value:.3f}" if key == "loss" else shown(key, value)
-            parts.append(f"{name} {text}")
-    return "  ".join(parts)
+def _evaluation(metrics: dict[str, float]) -> dict[str, float]:
+    """Those of the evaluation where there was one: the loss is of the steps before it."""
+    return {k: v for k, v in metrics.items() if k.startswith("eval.")} or metrics
+
+
+def format_metrics(metrics: Mapping[str, float], room: int | None = None) -> str:
+    """``loss 0.312  validation accuracy 81.2 %, F1 80.9 %``: as much of it as ``room`` has columns
+    for, the first metric of the evaluation first."""
+    loss = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
+    names = {"eval.accuracy": "accuracy", "eval.f1": "F1"}
+    if "eval.perplexity" in metrics:
+        names = {"eval.perplexity": "perplexity", "eval.accuracy": "next-token accuracy"}
+    found = [f"{name} {shown(key, metrics[key])}" for key, name in names.items() if key in metrics]
+    evaluation, first = ([f"validation {', '.join(x)}"] if x else [] for x in (found, found[:1]))
+    for parts in (loss + evaluation, loss + first, first, loss):
+        text = "  ".join(parts)
+        if parts and (room is None or len(text) <= room):
+            return text
+    return ""
 
 
 def duration(seconds: float) -> str:
@@ -179,21 +210,38 @@ def duration(seconds: float) -> str:
 
 def _bars(stream: TextIO) -> Any:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, ProgressColumn, TextColumn
     from rich.progress import Progress as RichProgress
+    from rich.progress import Task as RichTask
+    from rich.table import Column
+    from rich.text import Text
+
+    class Count(ProgressColumn):
+        def render(self, task: RichTask) -> Text:
+            total = "?" if task.total is None else f"{task.total:g}"
+            return Text(f"{task.completed:g}/{total}")
+
+    class Time(ProgressColumn):
+        """The time left, as soon as it can be estimated; until then the time since the start."""
+
+        max_refresh = 0.5
+
+        def render(self, task: RichTask) -> Text:
+            left = task.time_remaining
+            if left is None or not task.completed:
+                return Text(duration(task.elapsed or 0))
+            return Text(f"{duration(left)} left")
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
 
     return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[metrics]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=stream),
+        TextColumn("{task.description}", markup=False, table_column=whole()),
+        BarColumn(bar_width=24),  # the one column that may shrink
+        Count(table_column=whole()),
+        TextColumn("{task.fields[metrics]}", markup=False, table_column=whole()),
+        Time(table_column=whole()),
+        console=Console(file=stream, width=width()),
+        # stdout has results and is not ours to wrap; libraries keep what they find there.
+        redirect_stdout=False,
     )

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -227,9 +227,25 @@ def render(rows: Sequence[Row], title: str, columns: int | None = None) -> "Grou
     )
 
 
+def fidelity_table(metrics: Mapping[str, float]) -> "Group":
+    """``fidelity.*`` of a training: where the student does not behave like its teachers."""
+    from distill.evaluation.relations import Relations, described
+    from distill.report.terminal import grid
+
+    rows = [
+        [name, meaning, percent(metrics[f"fidelity.{name}"])]
+        for name, meaning in described(Relations()).items()
+    ]
+    title = "fidelity: test rows where the student differs from the aggregated teachers"
+    return grid(["relation", "violated where", "rows"], rows, title, left=(1,), wrap=(1,))
+
+
 def broken(head: str) -> str:
     """A column's head with a line for each word, so that the column is as narrow as its cells."""
-    return head.replace(" ", "\n").replace("-domain", "-\ndomain")
+    parts = {" ": "\n", "-domain": "-\ndomain", "parameters": "para-\nmeters"}
+    for part, lines in parts.items():
+        head = head.replace(part, lines)
+    return head
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
@@ -246,8 +262,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Unrounded numbers, a column for each domain's accuracy (perplexity); a missing value is
-    empty."""
+    """Unrounded numbers, each domain's accuracy (perplexity) in a column; missing is empty."""
     plain = [_flat(row, values) for row, values in zip(rows, _values(rows), strict=True)]
     names = list(dict.fromkeys(key for values in plain for key in values))
     file = io.StringIO()

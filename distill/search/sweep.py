@@ -1,4 +1,5 @@
-"""``distill sweep``: teachers asked once, trials that read their answers, the frontier."""
+"""``distill sweep``: one pass of the teachers, trials that read their outputs from the cache, the
+frontier."""
 
 from __future__ import annotations
 
@@ -14,13 +15,17 @@ from distill.config import Experiment, TfidfBaseline
 from distill.errors import TrainingError
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
+from distill.finished import Result, keep
 from distill.fit import Guidance, Job
 from distill.outcome_language import Tables, compressed
 from distill.pipeline import (
     Driver,
+    Work,
     driver,
+    finished_before,
     jobs_of_baselines,
     jobs_of_experts,
+    opened,
     own_job,
     record_inputs,
     report_losses,
@@ -29,10 +34,10 @@ from distill.pipeline import (
 )
 from distill.placement import admits
 from distill.report.frontier import write_frontier
-from distill.report.names import shown_value
+from distill.report.names import label, shown, shown_value
 from distill.report.progress import Progress, duration
 from distill.report.table import Row
-from distill.search.ledger import Entry
+from distill.search.ledger import Entry, Ledger
 from distill.search.outcome import SweepOutcome, champion_of
 from distill.search.plan import concurrency, raw_of
 from distill.search.settings import Search
@@ -44,6 +49,7 @@ from distill.search.warm import warm_start
 from distill.specs import Data
 from distill.task import meta_of, task_of
 from distill.teachers.client import SilentTeachers
+from distill.wording import counted
 
 BLOCK = 2048
 """Rows that the cache is filled with between two looks at the progress."""
@@ -53,44 +59,74 @@ SPLITS = ("train", "transfer", "validation", "test")
 def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
     """From a configuration with a ``search`` section to the frontier of its students."""
     started = time.perf_counter()
-    with driver(experiment, progress, "sweep") as d:
-        search = search_of(d.plan)
-        record_inputs(d)
-        _record_search(d, search)
-        student = own_job(d)
-        report_losses(d, student)
-        experts, parts = jobs_of_experts(d)
-        baselines = jobs_of_baselines(d, student)
-        experts = run_experts(d, experts, parts, baselines)
-        asked = _ask_once(d, experts, student.data, parts)
-        rows = _compared(d, asked, baselines)
-        trials = Sweep(
-            raw=raw_of(experiment),
-            folder=d.run.root,
-            corpus=d.plan.corpus.folder,
-            tokenizer=d.plan.tokenizer,
-            guidance=asked.guidance,
-            teacher_params=asked.teacher_params,
-            stop=d.run.stop,
-            exchanges=search.is_population,
-        )
-        first = warm_start(d, search, trials) if search.warm_start else []
-        watch = Watch(d, search, trials)
-        tune_trials(
-            trials,
-            search,
-            Room(_at_once(experiment, search), experiment.trainer),
-            first,
-            experiment.seed,
-            watch,
-        )
-        d.interrupt.check()
-        outcome = _conclude(d, search, trials, rows)
-        metrics = outcome.metrics | asked.metrics
-        metrics["time.total_s"] = time.perf_counter() - started
-        d.tracker.metrics(metrics, 0)
-        title = experiment.tracking.experiment or d.run.root.name
-        return replace(outcome, metrics=metrics, open_command=d.tracker.open_command, title=title)
+    with opened(experiment, progress, "sweep") as work:
+        search = search_of(work.plan)
+        if (outcome := _finished_before(work, search)) is not None:
+            return outcome
+        with driver(work) as d:
+            outcome, outputs = _sweep(d, search)
+            metrics = outcome.metrics | outputs.metrics
+            metrics["time.total_s"] = time.perf_counter() - started
+            d.tracker.metrics(metrics, 0)
+            outcome = replace(outcome, metrics=metrics, open_command=d.tracker.open_command)
+        result = Result(outcome.rows, outcome.metrics, outcome.open_command)
+        keep(work.run, work.plan, "sweep", result)
+        return outcome
+
+
+def _sweep(d: Driver, search: Search) -> tuple[SweepOutcome, Outputs]:
+    experiment = d.experiment
+    record_inputs(d)
+    _record_search(d, search)
+    student = own_job(d)
+    report_losses(d, student)
+    experts, parts = jobs_of_experts(d)
+    baselines = jobs_of_baselines(d, student)
+    experts = run_experts(d, experts, parts, baselines)
+    outputs = _query_once(d, experts, student.data, parts)
+    rows = _compared(d, outputs, baselines)
+    trials = Sweep(
+        raw=raw_of(experiment),
+        folder=d.run.root,
+        corpus=d.plan.corpus.folder,
+        tokenizer=d.plan.tokenizer,
+        guidance=outputs.guidance,
+        teacher_params=outputs.teacher_params,
+        stop=d.run.stop,
+        exchanges=search.is_population,
+    )
+    first = warm_start(d, search, trials) if search.warm_start else []
+    watch = Watch(d, search, trials)
+    room = Room(_at_once(experiment, search), experiment.trainer)
+    tune_trials(trials, search, room, first, experiment.seed, watch)
+    d.interrupt.check()
+    return _conclude(d, search, trials, rows), outputs
+
+
+def _finished_before(work: Work, search: Search) -> SweepOutcome | None:
+    """The result of a sweep that has nothing left to do: a failed trial would be tried again."""
+    entries = Ledger(work.run.root / "trials").entries()
+    if not entries or not all(entry.is_over for entry in entries):
+        return None
+    result = finished_before(work, "sweep")
+    if result is None:
+        return None
+    trials = [entry.trial() for entry in entries]
+    best = frontier(trials, search.ordered_goals)
+    return SweepOutcome(
+        trials,
+        best,
+        champion_of(best, search),
+        result.rows,
+        result.metrics,
+        work.run.report,
+        result.open_command,
+        _title(work),
+    )
+
+
+def _title(work: Work) -> str:
+    return work.experiment.tracking.experiment or work.run.root.name
 
 
 def _record_search(d: Driver, search: Search) -> None:
@@ -109,8 +145,8 @@ def _record_search(d: Driver, search: Search) -> None:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the one pass of the teachers left behind."""
+class Outputs:
+    """What the one pass of the teachers leaves."""
 
     guidance: Guidance | None
     rows: list[Row]
@@ -118,11 +154,11 @@ class Asked:
     metrics: dict[str, float]
 
 
-def _ask_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) -> Asked:
-    """Serve the teachers, fill the cache with all that any trial could need, let them go."""
+def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) -> Outputs:
+    """Serve the teachers, fill the cache with all that any trial could need, stop them."""
     with serve_teachers(d, experts) as guidance:
         if guidance is None:
-            return Asked(None, [], None, {})
+            return Outputs(None, [], None, {})
         metrics = _fill(d, guidance, data)
         d.progress.say("evaluating the teachers on the test split")
         rows = _teacher_rows(d, guidance, data, parts)
@@ -130,9 +166,9 @@ def _ask_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) ->
         known = [params for params in sizes if params is not None]
         # Objects with predict_proba have no weights to count.
         params = max(known) if known == sizes else None
-    # From here on whoever asks finds an error, not a teacher.
+    # From here on a query is an error.
     silent = SilentTeachers(tuple(s.name for s in guidance.served))
-    return Asked(replace(guidance, client=silent), rows, params, metrics)
+    return Outputs(replace(guidance, client=silent), rows, params, metrics)
 
 
 def _teacher_rows(d: Driver, guidance: Guidance, data: Data, parts: Parts | None) -> list[Row]:
@@ -145,14 +181,14 @@ def _teacher_rows(d: Driver, guidance: Guidance, data: Data, parts: Parts | None
 
 
 def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
-    """Every row of every split, through the routes that trials will take; what it took."""
-    asks = _whom(d.experiment, guidance)
+    """Every row of every split, through the routes that trials will take; returns metrics."""
+    routed = _routed(d.experiment, guidance)
     total, done = d.plan.rows.num_rows, 0
     at_once, size = BLOCK, 64
     if d.plan.blocks is not None:  # whose rows are a thousand times larger
         size = d.experiment.trainer.batch_size
         at_once = 8 * size
-    with asks.open(data, "sweep", len(d.plan.rows.label_names)) as stream:
+    with routed.open(data, "sweep", len(d.plan.rows.label_names)) as stream:
         stream.timings()
         stream.heads()
         for start in range(0, total, at_once):
@@ -160,22 +196,22 @@ def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
             block = np.arange(start, min(start + at_once, total))
             stream.fill(block, size)
             done += len(block)
-            d.progress.update("asking the teachers, once", done, total)
-        told = stream.timings()
+            d.progress.update("querying the teachers", done, total)
+        timings = stream.timings()
     served = [spec.name for spec in guidance.served]
-    metrics = {f"teacher.{n}.{m}": told[f"teacher.{n}.{m}"] for n in served for m in COUNTED}
-    asked = {n: told[f"teacher.{n}.rows"] for n in served}
-    known = {n: told[f"teacher.{n}.rows"] + told[f"teacher.{n}.cached_rows"] for n in served}
-    # 1: every row was computed once; 0: a resumed sweep, or a shared cache, knew them all.
-    metrics["teacher.passes"] = max(asked[n] / known[n] for n in served if known[n])
+    metrics = {f"teacher.{n}.{m}": timings[f"teacher.{n}.{m}"] for n in served for m in COUNTED}
+    computed = {n: timings[f"teacher.{n}.rows"] for n in served}
+    known = {n: computed[n] + timings[f"teacher.{n}.cached_rows"] for n in served}
+    # 1: every row was computed once; 0: a resumed sweep, or a shared cache, had them all.
+    metrics["teacher.passes"] = max(computed[n] / known[n] for n in served if known[n])
     return metrics
 
 
 COUNTED = ("rows", "cached_rows", "compute_s", "requests", "retries")
 
 
-def _whom(experiment: Experiment, guidance: Guidance) -> Guidance:
-    """All teachers for all rows, where trials may differ in whom they ask."""
+def _routed(experiment: Experiment, guidance: Guidance) -> Guidance:
+    """All teachers for all rows, where trials may differ in their routing."""
     search = experiment.search
     is_searched = search is not None and any(k.startswith("aggregation") for k in search.space)
     if not is_searched:
@@ -183,15 +219,16 @@ def _whom(experiment: Experiment, guidance: Guidance) -> Guidance:
     return replace(guidance, aggregation=guidance.aggregation.asking_all())
 
 
-def _compared(d: Driver, asked: Asked, baselines: list[Job]) -> list[Row]:
-    """Baselines beside the mixture that the trials learn from, where that needs no training."""
+def _compared(d: Driver, outputs: Outputs, baselines: list[Job]) -> list[Row]:
+    """Baselines compared with the ensemble that the trials are distilled from, where that needs no
+    training."""
     if d.plan.blocks is not None:
-        tables = Tables(d.plan, asked.guidance, d.interrupt.is_set)
+        tables = Tables(d.plan, outputs.guidance, d.interrupt.is_set)
         rows = [tables.student_row(job, "baseline") for job in baselines]
-        return compressed([*asked.rows, *rows])
+        return compressed([*outputs.rows, *rows])
     own = row_name(d.experiment.aggregation)
-    target = next((row for row in asked.rows if row.name == own), None)
-    return relative([*asked.rows, *_baseline_rows(d, baselines)], target)
+    target = next((row for row in outputs.rows if row.name == own), None)
+    return relative([*outputs.rows, *_baseline_rows(d, baselines)], target)
 
 
 def _baseline_rows(d: Driver, baselines: list[Job]) -> list[Row]:
@@ -204,7 +241,8 @@ def _baseline_rows(d: Driver, baselines: list[Job]) -> list[Row]:
 
 
 def _at_once(experiment: Experiment, search: Search) -> int:
-    """As many trials as the nodes for students have room for; a crowd teaches a searcher little."""
+    """As many trials as the nodes for students have room for; of many at once a searcher learns
+    little."""
     import ray
 
     labels = experiment.trainer.node_labels
@@ -219,7 +257,7 @@ def _at_once(experiment: Experiment, search: Search) -> int:
 
 
 class Watch:
-    """Hears of trials as they end: a line, a bar, a run in MLflow."""
+    """What happens as trials end: a line, a bar, a run in MLflow."""
 
     def __init__(self, d: Driver, search: Search, trials: Sweep) -> None:
         self._d = d
@@ -245,14 +283,14 @@ def _line(entry: Entry, search: Search) -> str:
     values = " ".join(f"{k.rpartition('.')[2]}={shown_value(v)}" for k, v in entry.values.items())
     if entry.status == "failed":
         return f"{entry.name} {values}: failed: {entry.reason}"
-    told = [
-        f"{goal.metric} {shown_value(entry.metrics[goal.metric])}"
+    reached = [
+        f"{label(goal.metric)} {shown(goal.metric, entry.metrics[goal.metric])}"
         for goal in search.ordered_goals
         if goal.metric in entry.metrics
     ]
     seconds = entry.metrics.get("time.total_s")
     took = f", {duration(seconds)}" if seconds is not None else ", stopped early"
-    return f"{entry.name} {values}: {', '.join(told)}{took}"
+    return f"{entry.name} {values}: {', '.join(reached)}{took}"
 
 
 def record_trial(
@@ -291,22 +329,25 @@ def record_trial(
 
 
 def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> SweepOutcome:
-    """Test what is on the frontier, write it down, register the champion."""
+    """Test the frontier, write the report, register the champion."""
     entries = [entry for entry in sweep.ledger.entries() if entry.status != "running"]
     if not any(entry.status == "finished" for entry in entries):
         reasons = [f"{entry.name}: {entry.reason}" for entry in entries if entry.reason]
-        told = f", {reasons[0]}" if reasons else ""
-        raise TrainingError(f"none of {len(entries)} trials finished{told}")
+        reason = f", {reasons[0]}" if reasons else ""
+        raise TrainingError(f"none of {counted(len(entries), 'trial')} finished{reason}")
     goals = search.ordered_goals
+    d.progress.say("measuring the students' latency on one CPU thread")
     entries = [timed_alone(d, sweep, e) if e.status == "finished" else e for e in entries]
     chosen = {trial.name for trial in frontier([e.trial() for e in entries], goals)}
-    d.progress.say(f"testing the {len(chosen)} students of the frontier")
+    num_students = counted(len(chosen), "student")
+    d.progress.say(f"evaluating the {num_students} of the frontier on the test split")
     entries = [tested(d, sweep, e) if e.name in chosen else e for e in entries]
     for entry in entries:
         record_trial(d, sweep, entry, entry.name in chosen, with_history=False)
     trials = [entry.trial() for entry in entries]
     best = frontier(trials, goals)
     teacher = next((t.metrics.get("eval.teacher_accuracy") for t in best), None)
+    d.progress.say("writing the report and recording the results in MLflow")
     write_frontier(d.run.report, trials, goals, list(search.space), rows, teacher)
     for row in rows:
         d.tracker.child(row.name, {"role": row.role}, row.metrics(), {"role": row.role})
@@ -322,7 +363,7 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
         name = search.champion.name or d.experiment.tracking.experiment or d.run.root.name
         d.tracker.register(champion.name, champion.student, name, search.champion.alias)
         d.tracker.tags({"distill.champion": champion.name})
-    return SweepOutcome(trials, best, champion, rows, metrics, d.run.report)
+    return SweepOutcome(trials, best, champion, rows, metrics, d.run.report, title=_title(d))
 
 
 STATUSES = ("finished", "stopped", "failed")

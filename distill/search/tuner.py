@@ -72,7 +72,7 @@ def tune_trials(
     ``first`` is proposed before anything new. Trials already in the ledger are proposed again and
     answer from there, so that searcher and scheduler know of them. A failed trial stops no other.
     """
-    # Our callback writes what is kept, and the driver's own handler hears Ctrl-C.
+    # Our callback writes what is kept, and the driver's own handler receives Ctrl-C.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints at verbosity 0 too
@@ -132,17 +132,17 @@ def _trial(config: dict[str, Any], sweep: Sweep, trainer: Trainer | None) -> Non
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-    def tell(metrics: Metrics, folder: Path | None) -> None:
+    def report(metrics: Metrics, folder: Path | None) -> None:
         checkpoint = None if folder is None else tune.Checkpoint.from_directory(str(folder))
         tune.report(dict(metrics), checkpoint=checkpoint)
 
     values = _values(sweep, config, str(tune.get_context().get_trial_id()))
     taken = tune.get_checkpoint()
     if taken is None or not sweep.exchanges:
-        run_trial(sweep, values, tell, None if trainer is None else partial(_group, trainer))
+        run_trial(sweep, values, report, None if trainer is None else partial(_group, trainer))
         return
     with taken.as_directory() as folder:
-        run_trial(sweep, values, tell, start_from=Path(folder))
+        run_trial(sweep, values, report, start_from=Path(folder))
 
 
 def _values(sweep: Sweep, config: Mapping[str, Any], trial_id: str) -> dict[str, Value]:
@@ -275,7 +275,7 @@ def _inside(space: Space, config: dict[str, Any]) -> dict[str, Any]:
 def _callback(sweep: Sweep, listener: Listener) -> Any:
     """A Ray Tune callback that keeps the ledger; built here, because its base is Ray's.
 
-    The tuner pickles its settings beside its own state, which nobody reads here: these two stay
+    The tuner pickles its settings with its own state, which nobody reads here: these two stay
     in this process.
     """
     from ray.tune import Callback, Stopper
@@ -307,14 +307,14 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
             if entry is None or (not entry.is_over and listener.is_asked_to_stop()):
                 return
             if not entry.is_over:  # the scheduler ended it
-                told = {k: v for k, v in trial.last_result.items() if "." in k or k == "step"}
-                entry = ledger.write(entry, "stopped", {k: float(v) for k, v in told.items()})
+                last = {k: v for k, v in trial.last_result.items() if "." in k or k == "step"}
+                entry = ledger.write(entry, "stopped", {k: float(v) for k, v in last.items()})
             listener.ended(entry)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
             entry = ledger.find(values_of(trial)) or ledger.begin(values_of(trial))
-            if not entry.is_over:  # it may have been lost after its last word was written
+            if not entry.is_over:  # it may have failed after its result was written
                 reason = reason_of_failure(_error_of(trial))
                 entry = ledger.write(entry, "failed", {}, reason)
             listener.ended(entry)
@@ -342,7 +342,7 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
 
 
 def _error_of(trial: Any) -> BaseException | None:
-    """What Ray Tune has just written beside the trial, in this process."""
+    """What Ray Tune has just written next to the trial, in this process."""
     from ray import cloudpickle
 
     path = trial.pickled_error_file

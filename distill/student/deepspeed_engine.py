@@ -24,6 +24,15 @@ from distill.student.engines import parameter_groups
 TAG = "deepspeed"
 
 
+def is_compiled() -> bool:
+    """Whether this machine has the operator that DeepSpeed compiles when a rank first trains on
+    CPUs."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
+    return any(Path(root).rglob("deepspeed_shm_comm.so"))
+
+
 class DeepSpeedEngine:
     """One rank of a DeepSpeed engine. ``torch.distributed`` is set up by Ray Train or torchrun,
     or here for a process on its own.

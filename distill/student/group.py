@@ -14,7 +14,7 @@ from distill.fit import Job, fit, is_done
 from distill.loop import Report
 
 REFUSED = "refused.txt"
-"""Why a rank gave up for good, in the fit's folder."""
+"""Why a rank refused its input, in the fit's folder: a restart would not help."""
 
 
 def run_group(
@@ -22,7 +22,7 @@ def run_group(
 ) -> None:
     """Train ``job`` on ``trainer.num_workers`` ranks; blocks until done.
 
-    Inside a trial of a sweep, ``costs`` are what it tells Ray Tune with every evaluation.
+    Inside a trial of a sweep, ``costs`` are reported to Ray Tune with every evaluation.
     Ray Train's own checkpoints are not used: a restarted group finds the fit's folder, which must
     be on storage that every rank sees. Raises the rank's own DistillError where it was one,
     TrainingError otherwise.
@@ -63,7 +63,7 @@ def run_group(
     except TrainingFailedError as error:
         raise TrainingError(f"the student's worker group failed: {error}") from error
     if not is_done(job):
-        raise Interrupted("the student was stopped; its checkpoint is kept")
+        raise Interrupted(f"{job.name} was stopped")
 
 
 def _rank(config: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ def _meet(folder: Path, backend: str) -> None:
 
 
 def _to_tune() -> Any:
-    """Passes what ranks report on to the trial that the group is in."""
+    """Forwards what ranks report to the trial that the group is in."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
     return TuneReportCallback()

@@ -134,17 +134,27 @@ class FolderStore:
             file.write(line + "\n")
 
     def _rewind_log(self, step: int) -> None:
-        """Drop the lines after ``step``: those steps are run again."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= step]
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(kept))
-            os.replace(partial, path)
+        rewind_log(self.folder, step)
 
     def is_asked_to_stop(self) -> bool:
         return self._stop is not None and self._stop.exists()
+
+
+def rewind_log(folder: Path, step: int) -> None:
+    """Drop the lines of a fit's metrics.jsonl after ``step``: those steps are run again."""
+    path = folder / "metrics.jsonl"
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _step_of(line) <= step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, path)
+
+
+def resumed_step(folder: Path) -> int:
+    """The step that a fit in ``folder`` would go on from; 0: it would start."""
+    checkpoint = newest(folder / "checkpoints")
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
 
 
 def _step_of(line: str) -> float:

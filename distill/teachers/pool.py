@@ -17,6 +17,7 @@ from distill.teachers.actor import TeacherActor
 from distill.teachers.engine import Model
 from distill.teachers.replicas import RayTeacherClient, Served, own_error
 from distill.teachers.serving import Servable, groups, told
+from distill.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ def _wants(group: Sequence[Servable]) -> str:
     wants = "wants" if len(group) == 1 else "want"
     return (
         f"{told(group)} {wants} {serving.replicas} × ({serving.num_cpus:g} CPU and "
-        f"{serving.num_gpus:g} GPU{labels}); the cluster of {len(nodes)} nodes has "
+        f"{serving.num_gpus:g} GPU{labels}); the cluster of {counted(len(nodes), 'node')} has "
         f"{amounts(ray.cluster_resources())}, {amounts(ray.available_resources())} free"
         f"{has_labels}"
     )

@@ -2,8 +2,11 @@
 
 import io
 import json
+import re
 
-from distill.report.progress import Progress, Tail
+import pytest
+
+from distill.report.progress import Progress, Tail, format_metrics
 
 
 def test_a_tail_reads_each_line_once(tmp_path):
@@ -64,10 +67,61 @@ def test_on_a_terminal_bars_are_live(monkeypatch):
     with Progress(stream) as progress:
         progress.update("expert [a]", 3, 10, {"loss": 0.5})
         progress.update("student", total=20)
-        progress.update("student", 20, metrics={"eval.accuracy": 0.8125})
+        progress.update("student", 20, metrics={"eval.accuracy": 0.8125, "loss": 0.3})
     shown = stream.getvalue()
     assert "expert [a]" in shown  # no markup
     assert "3/10" in shown
     assert "loss 0.500" in shown
-    assert "20/20" in shown
-    assert "accuracy 81.2 %" in shown
+    # What is done is a plain line, of the last evaluation and its split.
+    assert "student 20/20 (100%) · validation accuracy 81.2 % · 0:00" in shown
+
+
+def test_a_bar_shows_label_count_and_split_whole_in_80_columns(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    with Progress(stream) as progress:
+        metrics = {"loss": 0.15, "eval.accuracy": 0.9521, "eval.f1": 0.95}
+        progress.update("student-without-teachers", 12, 408, metrics)
+    lines = [line for line in plain(stream.getvalue()) if "student" in line]
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith("student-without-teachers ") for line in lines)
+    assert " 12/408 validation accuracy 95.2 % " in lines[-1]
+
+
+def test_a_label_that_is_done_leaves_one_line_and_no_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    with Progress(stream) as progress:
+        progress.update("student", 20, 20, {"eval.accuracy": 0.5})
+        progress.update("student", 20, metrics={"eval.accuracy": 0.75})
+        progress.say("evaluating")
+    lines = [x.strip() for x in plain(stream.getvalue()) if x.strip()]
+    assert [x.split(" · ")[0] for x in lines] == ["student 20/20 (100%)", "evaluating"]
+
+
+def plain(text: str) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n").splitlines()
+
+
+METRICS = {"loss": 0.15, "eval.accuracy": 0.8125, "eval.f1": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        (None, "loss 0.150  validation accuracy 81.2 %, F1 80.0 %"),
+        (49, "loss 0.150  validation accuracy 81.2 %, F1 80.0 %"),
+        (48, "loss 0.150  validation accuracy 81.2 %"),
+        (37, "validation accuracy 81.2 %"),
+        (25, "loss 0.150"),
+        (9, ""),
+    ],
+)
+def test_metrics_are_what_there_is_room_for(room, text):
+    assert format_metrics(METRICS, room) == text
+
+
+def test_of_language_models_the_perplexity_comes_first():
+    metrics = {"eval.accuracy": 0.45, "eval.perplexity": 9.8}
+    assert format_metrics(metrics) == "validation perplexity 9.80, next-token accuracy 45.0 %"

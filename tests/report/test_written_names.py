@@ -19,13 +19,8 @@ from distill.tracking.tracker import Tracker
 from distill.tracking.values import safe_name
 
 DOMAINS = {
-    "电影": 0.9,
-    "新闻": 0.8,
-    "C++": 0.7,
-    "C##": 0.6,
-    "Home & Kitchen": 0.5,
-    "home": 0.4,
-    "in_domain": 0.3,
+    **{"电影": 0.9, "新闻": 0.8, "C++": 0.7, "C##": 0.6, "Home & Kitchen": 0.5},
+    **{"home": 0.4, "in_domain": 0.3},
 }
 ROWS = [
     Row("C++", "expert", 1e6, accuracy=0.7, per_domain=DOMAINS, in_domain=0.75, out_of_domain=0.65),

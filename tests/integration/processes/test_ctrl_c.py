@@ -40,10 +40,14 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_resumes(tmp_path: Path) 
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130, err
-    assert json.loads(out.splitlines()[-1])["kind"] == "Interrupted"
+    stopped = json.loads(out.splitlines()[-1])
+    assert stopped["kind"] == "Interrupted"
+    assert stopped["resume"] == f"distill train {config}"
+    assert "error" not in err
     (checkpoint,) = sorted((tmp_path / "run/fit/checkpoints").iterdir())[-1:]
     step = json.loads((checkpoint / "cursor.json").read_text())["cursor"]["step"]
     assert 0 < step < 30 * 21
+    assert stopped["stopped"].endswith(f"keeps student (step {step})")
     left = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True).stdout
     alive = [x for x in left.splitlines() if "defunct" not in x]
     assert not [x for x in alive if x.split()[1] == str(process.pid)], "actors are left"
@@ -55,9 +59,15 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_resumes(tmp_path: Path) 
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert f"student: resuming at step {step} of 630" in done.stderr
     metrics = json.loads(done.stdout.splitlines()[-1])
     assert np.isfinite(metrics["eval.retention"]) and Path(metrics["student"]).is_dir()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     steps = [line["step"] for line in lines if "loss" in line["metrics"]]
     assert steps == list(range(1, 30 * 21 + 1)), "every step once, as if never interrupted"
     assert client.get_run(run_id).info.status == "FINISHED"
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "is finished; nothing to do" in again.stderr
+    assert "starting" not in again.stderr
+    assert json.loads(again.stdout.splitlines()[-1]) == metrics

@@ -1,0 +1,113 @@
+"""A run that is finished is recognised, and anything left to do is done."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill import pipeline
+from distill.check import check
+from distill.config import parse
+from distill.finished import Result, finished, keep
+from distill.plan import Plan
+from distill.report.progress import Progress
+from distill.report.table import Row, to_json
+from distill.run_folder import RunFolder
+from tests.toys import toy_experiment, write_encoder
+
+RESULT = Result(
+    [
+        Row("one", "expert", 4160.0, accuracy=0.9, per_domain={"films": 0.875}, in_domain=0.75),
+        Row("student", "student", 96.0, 0.1, 0.3, 1 / 3, 0.3, retention=0.37, note="tiny"),
+    ],
+    {"test.accuracy": 1 / 3, "test.f1": 0.3},
+    "mlflow ui --backend-store-uri sqlite:////mlflow.db",
+)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> dict[str, Any]:
+    teacher = write_encoder(tmp_path / "one", num_labels=2)
+    raw = toy_experiment(tmp_path) | {"teachers": [{"name": "one", "path": str(teacher)}]}
+    del raw["experts"]
+    return raw | {"aggregation": {"type": "mean"}}
+
+
+def plan_of(raw: dict[str, Any]) -> Plan:
+    return check(parse(raw))
+
+
+def run_of(raw: dict[str, Any]) -> RunFolder:
+    """The folder of a run that has ended."""
+    plan = plan_of(raw)
+    run = RunFolder(plan.experiment.output)
+    run.claim(plan.experiment, plan.identity)
+    run.close()
+    run.student.mkdir()
+    run.report.mkdir()
+    (run.report / "table.json").write_text(to_json(RESULT.rows), "utf-8")
+    keep(run, plan, "train", RESULT)
+    return run
+
+
+def test_the_same_run_gives_its_result_bit_by_bit(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    assert finished(run, plan_of(raw), "train") == RESULT
+    faster = raw | {"trainer": raw["trainer"] | {"log_every": 3}, "cluster": {"num_cpus": 2}}
+    assert finished(run, plan_of(faster), "train") == RESULT
+
+
+def test_a_finished_run_starts_nothing(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    stream = io.StringIO()
+    outcome = pipeline.train(parse(raw), Progress(stream))
+    assert outcome.rows == RESULT.rows and outcome.metrics == RESULT.metrics
+    assert (outcome.student, outcome.report) == (run.student, run.report)
+    assert outcome.open_command == RESULT.open_command
+    assert stream.getvalue().splitlines()[-1] == f"{raw['output']} is finished; nothing to do"
+    assert not (run.root / "mlflow_run_id").exists()
+
+
+def touch_teacher(raw: dict[str, Any]) -> None:
+    os.utime(Path(raw["teachers"][0]["path"]) / "model.safetensors", ns=(1, 1))
+
+
+def add_baseline(raw: dict[str, Any]) -> None:
+    raw["baselines"] = [*raw["baselines"], {"type": "labels_only", "name": "longer", "epochs": 9}]
+
+
+def name_store(raw: dict[str, Any]) -> None:
+    raw["tracking"] = raw["tracking"] | {"uri": f"{raw['tracking']['uri']}-other"}
+
+
+def generate_more(raw: dict[str, Any]) -> None:
+    raw["generation"] = {"num_prompts": 7}
+
+
+@pytest.mark.parametrize("change", [touch_teacher, add_baseline, name_store, generate_more])
+def test_what_was_added_or_changed_since_is_done(
+    raw: dict[str, Any], change: Callable[[dict[str, Any]], None]
+) -> None:
+    run = run_of(raw)
+    change(raw)
+    assert finished(run, plan_of(raw), "train") is None
+
+
+@pytest.mark.parametrize("lost", ["student", "report/table.json", "finished.json"])
+def test_what_was_deleted_is_made_again(raw: dict[str, Any], lost: str) -> None:
+    run = run_of(raw)
+    path = run.root / lost
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert finished(run, plan_of(raw), "train") is None
+
+
+def test_a_damaged_file_counts_as_not_finished(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    for content in ("", "[]", '{"of": {}}'):
+        run.finished.write_text(content)
+        assert finished(run, plan_of(raw), "train") is None
