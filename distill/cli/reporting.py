@@ -48,7 +48,7 @@ def frontier(
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the frontier: students to which no smaller one is equal; name or copy the best."""
+    """Print the frontier: no other student is both better and smaller; name or copy the best."""
     with errors(as_json):
         from distill.report.chosen import chosen, copy_student, render_frontier
         from distill.tracking.read import read_experiment
