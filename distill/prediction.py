@@ -457,7 +457,7 @@ def _generated(
     if experiment is not None:
         arguments = json.dumps(experiment.data.template_arguments, sort_keys=True)
         template = ChatTemplate(arguments=arguments)
-        as_chat = bool(getattr(experiment.data, "prompt_as_chat", False))
+        as_chat = experiment.data.prompt_as_chat
     notes: tuple[str, ...] = ()
     ends: tuple[int, ...] = ()
     if columns.messages is not None or as_chat:

@@ -216,7 +216,7 @@ def evaluate(
         max_length,
         tuple(fail_if),
         parse_settings(override_strings(overrides)),
-        **({"attacks": True} if attacks else {}),  # type: ignore[arg-type]
+        attacks=attacks,
     )
     folder = Path(out or evaluation.default_folder(request.student, path))
     evaluation.check_folder(folder)
@@ -226,7 +226,7 @@ def evaluate(
     return EvaluateResult(
         evaluated.metrics,
         tuple(evaluated.failures),
-        tuple(evaluated.assessment.notes),
+        (*evaluated.warnings, *evaluated.assessment.notes),
         tuple(path.absolute() for path in paths),
     )
 

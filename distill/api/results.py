@@ -252,6 +252,7 @@ class EvaluateResult:
     failures: tuple[str, ...]
     """Gates of ``fail_if`` that hold."""
     notes: tuple[str, ...]
+    """Warnings first, such as a student below the majority class."""
     paths: tuple[Path, ...]
     """The files of the report."""
 

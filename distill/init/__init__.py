@@ -70,7 +70,7 @@ def initial(data: str, models: Sequence[str] = ()) -> Start:
     lines += _data(data, found, table, known)
     lines += _teachers(found, known)
     lines += _student(found, known, tokenizer)
-    lines += _training(found, known, name)
+    lines += _training(found, known)
     text = "\n".join(lines) + "\n"
     # Whatever the rows hold, the file can be read again.
     parse({"output": f"runs/{name}"} | read_yaml(text), source="distill init")
@@ -237,7 +237,7 @@ def _student(found: Choices, models: Sequence[Model], tokenizer: Any) -> list[st
     return lines
 
 
-def _training(found: Choices, models: Sequence[Model], name: str) -> list[str]:
+def _training(found: Choices, models: Sequence[Model]) -> list[str]:
     rows = num_train(found)
     is_language_model = found.task == "language_model"
     size = batch_size(rows, 8 if is_language_model else 32)
@@ -253,7 +253,7 @@ def _training(found: Choices, models: Sequence[Model], name: str) -> list[str]:
             "baselines:",
             "  - {type: labels_only, name: without-teachers}",
         ]
-    return [*lines, "", f"tracking: {{experiment: {_scalar(name)}}}"]
+    return lines
 
 
 def _findings(found: Choices, models: Sequence[Model]) -> list[str]:
