@@ -92,7 +92,7 @@ def test_classifiers_and_a_table(root: Path, tmp_path: Path) -> None:
     assert experiment.data.max_length == 16, "the longest has 10 tokens"
     assert experiment.student.size_mb is not None
     assert experiment.student.size_mb < 0.5 * 0.08, "of the 0.08 MB of a teacher"
-    assert experiment.tracking.experiment == "data"
+    assert experiment.tracking.experiment == "mine", "the file's name"
     assert experiment.data.unlabelled == "error"
 
 
