@@ -13,13 +13,13 @@ import pytest
 from distill import pipeline
 from distill.check import check
 from distill.config import parse
-from distill.errors import Interrupted
+from distill.errors import Interrupted, RunFolderError
 from distill.finished import Result, finished, keep
 from distill.plan import Plan
 from distill.report.progress import Progress
 from distill.report.table import Row, to_json
 from distill.run_folder import RunFolder
-from tests.toys import toy_experiment, write_encoder
+from tests.toys import toy_experiment, write_data, write_encoder
 
 RESULT = Result(
     [
@@ -52,6 +52,7 @@ def run_of(raw: dict[str, Any]) -> RunFolder:
     run.student.mkdir()
     run.report.mkdir()
     (run.report / "table.json").write_text(to_json(RESULT.rows), "utf-8")
+    (run.root.parent / "mlflow.db").touch()
     keep(run, plan, "train", RESULT)
     return run
 
@@ -116,12 +117,33 @@ def test_what_was_added_or_changed_since_is_done(
     assert finished(run, plan_of(raw), "train") is None
 
 
-@pytest.mark.parametrize("lost", ["student", "report/table.json", "finished.json"])
+@pytest.mark.parametrize("lost", ["student", "report/table.json", "finished.json", "../mlflow.db"])
 def test_what_was_deleted_is_made_again(raw: dict[str, Any], lost: str) -> None:
     run = run_of(raw)
     path = run.root / lost
     path.rmdir() if path.is_dir() else path.unlink()
     assert finished(run, plan_of(raw), "train") is None
+
+
+def test_a_sweep_is_not_the_training_of_its_folder(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    (run.report / "frontier.csv").touch()
+    assert finished(run, plan_of(raw), "sweep") is None
+
+
+def test_other_rows_at_the_same_path_are_another_experiment(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    write_data(Path(raw["data"]["path"]), 54)
+    with pytest.raises(RunFolderError, match="was begun on other data"):
+        plan_of(raw)
+    assert run.finished.exists()
+
+
+def test_a_password_of_the_store_is_not_written(raw: dict[str, Any]) -> None:
+    raw["tracking"]["uri"] = "http://me:hunter2@localhost:5000"
+    run = run_of(raw)
+    assert "hunter2" not in run.finished.read_text("utf-8")
+    assert finished(run, plan_of(raw), "train") == RESULT
 
 
 def test_a_damaged_file_counts_as_not_finished(raw: dict[str, Any]) -> None:
