@@ -189,8 +189,8 @@ def check_transport(experiment: Experiment) -> None:
         return
     if find_spec("nixl") is None:
         raise ConfigError(
-            "stream.transport nixl needs the package nixl, which is not installed here: "
-            "pip install nixl (on every node), or take object_store"
+            "stream.transport nixl needs the package nixl, which is not installed here: pip "
+            "install nixl (on every node), or use object_store"
         )
 
 

@@ -36,8 +36,8 @@ def check_sampling(experiment: Experiment) -> None:
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
             f"{key} sends the student's tokens to the teachers, objective.type "
-            f"{experiment.objective.type} is for other tokens: take forward_kl, or sampling.type "
-            "dataset"
+            f"{experiment.objective.type} is for different tokenizers: use forward_kl, or "
+            "sampling.type dataset"
         )
     if not isinstance(sampling, TeacherText) and kd.alpha < 1:
         raise ConfigError(
@@ -76,9 +76,9 @@ def _check_speaking_teacher(
     if sampling.teacher is None and len(names) > 1 and not isinstance(aggregation, OracleDomain):
         what = "verify the drafts" if isinstance(sampling, Speculative) else "generate"
         raise ConfigError(
-            f"sampling.teacher is missing: name one of {', '.join(names)} to {what}, or "
-            f"set aggregation.type ({aggregation.type}) to oracle, which takes the "
-            "teacher of each row's domain"
+            f"sampling.teacher is missing: name one of {', '.join(names)} to {what}, or set "
+            f"aggregation.type ({aggregation.type}) to oracle, which uses the teacher of each "
+            "row's domain"
         )
     if sampling.teacher is not None and sampling.teacher not in names:
         raise ConfigError(
@@ -109,7 +109,7 @@ def _check_ranks(sampling: Speculative, languages: Languages) -> None:
         if value is not None and value > min(sizes):
             raise ConfigError(
                 f"sampling.{name} {value} is more than the {min(sizes)} tokens of the vocabulary: "
-                "lower it, or take sampling.type on_policy, which keeps every draft"
+                "lower it, or use sampling.type on_policy, which keeps every draft"
             )
 
 

@@ -122,7 +122,9 @@ class Columns(Section):
     @model_validator(mode="after")
     def _some_input(self) -> Columns:
         if (self.prompt is None) != (self.completion is None):
-            raise ValueError("data.columns.prompt and data.columns.completion go together")
+            raise ValueError(
+                "data.columns.prompt and data.columns.completion must be given together"
+            )
         if {self.text, self.features, self.prompt, self.messages} == {None}:
             raise ValueError("data.columns.text is null: name a column, or data.columns.features")
         if self.tools is not None:
@@ -135,8 +137,8 @@ class Columns(Section):
     def _check_tools(self, tools: str) -> None:
         if self.messages is None:
             raise ValueError(
-                f"data.columns.tools ({tools!r}) belongs to chats: give data.columns.messages, "
-                "or remove it"
+                f"data.columns.tools ({tools!r}) applies only to chats: give "
+                "data.columns.messages, or remove it"
             )
         for key in ("messages", "domain", "split"):
             if getattr(self, key) == tools:
@@ -282,7 +284,8 @@ class Data(Section):
             json.dumps(arguments, allow_nan=False)
         except (TypeError, ValueError):
             raise ValueError(
-                f"data.template_arguments {arguments} must be values of JSON: put others in quotes"
+                f"data.template_arguments {arguments} must be JSON values: put other values in "
+                "quotes"
             ) from None
         return arguments
 
@@ -290,13 +293,13 @@ class Data(Section):
     def _chats_for_the_template(self) -> Data:
         if self.prompt_as_chat and self.columns.prompt is None:
             raise ValueError(
-                "data.prompt_as_chat shows prompts and completions as chats: give "
+                "data.prompt_as_chat renders prompts and completions as chats: give "
                 "data.columns.prompt and completion, or remove it"
             )
         for key in ("chat_template", "template_arguments"):
             if getattr(self, key) and self.columns.messages is None and not self.prompt_as_chat:
                 raise ValueError(
-                    f"data.{key} is for chats: give data.columns.messages, or "
+                    f"data.{key} applies only to chats: give data.columns.messages, or "
                     "data.prompt_as_chat: true with data.columns.prompt, or remove it"
                 )
         return self
@@ -793,7 +796,9 @@ class Experiment(Section):
                 )
         baseline_names = [b.name for b in self.baselines]
         if "student" in baseline_names:
-            raise ValueError("baselines: 'student' names the distilled student: take another name")
+            raise ValueError(
+                "baselines: 'student' is the name of the distilled student: use another name"
+            )
         _refuse_twins("baselines", baseline_names)
         if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
             raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
@@ -814,10 +819,10 @@ def _refuse_twins(key: str, names: list[str]) -> None:
     found = twins(names)
     if found is not None:
         one, other = map(repr, found)
-        both = f"two {key} are named {one}" if one == other else f"{one} and {other} read alike"
-        raise ValueError(
-            f"{key}: {both}: names must differ in more than upper and lower case and blanks"
+        both = (
+            f"two {key} are named {one}" if one == other else f"{one} and {other} are too similar"
         )
+        raise ValueError(f"{key}: {both}: names must differ in more than case and spaces")
 
 
 def load(

@@ -41,7 +41,7 @@ class Single(_Alone):
     def check(self, teacher_names: list[str]) -> None:
         if self.teacher not in teacher_names:
             raise ConfigError(
-                f"aggregation.teacher {self.teacher!r} is none of the teachers: give one of "
+                f"aggregation.teacher {self.teacher!r} is not a teacher: use one of "
                 f"{', '.join(teacher_names)}"
             )
 

@@ -40,8 +40,8 @@ class LearnedRouter(Mixture):
     def check(self, teacher_names: list[str]) -> None:
         if len(teacher_names) < 2:
             raise ConfigError(
-                f"aggregation.type learned chooses between teachers, and there is only "
-                f"{teacher_names[0]}: use aggregation.type mean, or give another teacher"
+                "aggregation.type learned chooses between teachers, and there is only "
+                f"{teacher_names[0]}: use aggregation.type mean, or add another teacher"
             )
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:

@@ -57,7 +57,9 @@ def override_strings(overrides: Overrides) -> list[str]:
     if overrides is None:
         return []
     if isinstance(overrides, str):
-        raise ConfigError(f"overrides is the text {overrides!r}: give a list of them, or a dict")
+        raise ConfigError(
+            f"overrides is the string {overrides!r}: give a list of strings, or a dict"
+        )
     if isinstance(overrides, Mapping):
         return [_override(key, value) for key, value in overrides.items()]
     return list(overrides)
@@ -67,7 +69,7 @@ def _override(key: str, value: Any) -> str:
     try:
         return f"{key}={json.dumps(value, default=_plain)}"
     except TypeError:
-        raise ConfigError(f"override {key}: {value!r} is no value of a configuration") from None
+        raise ConfigError(f"override {key}: {value!r} is not a valid configuration value") from None
 
 
 def _plain(value: Any) -> Any:

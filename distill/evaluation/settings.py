@@ -63,7 +63,7 @@ class Attack(Section):
         if not isinstance(wanted, list | tuple):
             raise ValueError(
                 f"attack.methods must be a list, got {methods!r}: choose from "
-                f"{', '.join(get_args(Method))}, or leave the attacks out by []"
+                f"{', '.join(get_args(Method))}, or set [] to run none"
             )
         unknown = [m for m in wanted if m not in get_args(Method)]
         if unknown:
@@ -78,8 +78,8 @@ class Attack(Section):
     def _some(cls, budget: int) -> int:
         if budget < 1:
             raise ValueError(
-                f"attack.budget must be at least 1 query a sample, got {budget}: to leave the "
-                "attacks out, set attack.methods=[]"
+                f"attack.budget must be at least 1 query a sample, got {budget}: to run no "
+                "attacks, set attack.methods=[]"
             )
         return budget
 

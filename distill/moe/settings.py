@@ -49,7 +49,7 @@ class OwnRouting(_Routing):
         pass
 
     def told(self, own: int, num_experts: int) -> str:
-        return f"{own} of {num_experts} experts a token, its own choice"
+        return f"{own} of {num_experts} experts per token, selected by its router"
 
 
 class AllExperts(_Routing):

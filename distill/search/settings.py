@@ -140,8 +140,8 @@ class Search(Section):
             )
         if not self.uses_grid and grids:
             raise ValueError(
-                f"search.space.{grids[0]} is a grid, which only search.sampler grid goes through: "
-                "make it a choice, or make every key a grid"
+                f"search.space.{grids[0]} is a grid, which only search.sampler grid supports: make "
+                "it a choice, or make every key a grid"
             )
         if self.uses_grid and self.num_trials not in (None, self.num_combinations):
             raise ValueError(
@@ -163,16 +163,17 @@ class Search(Section):
         quality = next(iter(goals))
         if self.scheduler is not None and quality not in REPORTED:
             raise ValueError(
-                f"search.scheduler {self.scheduler.type!r} goes by the first of search.goals, and "
-                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} first"
+                f"search.scheduler {self.scheduler.type!r} uses the first of search.goals, but "
+                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} "
+                "first"
             )
 
     def _check_pbt(self) -> None:
         fixed = [k for k in self.space if not k.startswith(("kd.", "optimizer."))]
         if fixed:
             raise ValueError(
-                f"search.scheduler pbt changes values while a student trains, and {fixed[0]} "
-                "cannot be: search kd.* and optimizer.* alone, or use asha"
+                f"search.scheduler pbt changes values while a student trains, but {fixed[0]} "
+                "cannot change: search only kd.* and optimizer.*, or use asha"
             )
         if not isinstance(self.sampling, RandomSampler):
             raise ValueError("search.scheduler pbt needs search.sampler random: set it")

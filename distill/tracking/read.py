@@ -123,7 +123,7 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
     if record.is_partial and not allow_partial:
         raise RecordError(
             f"the {what} of experiment {record.experiment} has not ended ({there}): wait for it, "
-            "resume it if its driver stopped, or give --partial to show the trials so far"
+            "resume it if its driver stopped, or add --partial to report the trials so far"
         )
     if not counts["finished"]:
         reason = next((f"; first reason: {t.reason}" for t in record.trials if t.reason), "")

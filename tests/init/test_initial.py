@@ -157,7 +157,7 @@ def test_labels_that_a_model_numbers_are_found_by_its_answers(root: Path, tmp_pa
     start = initial(str(root / "data.parquet"), [str(teacher)])
     (found,) = checked(start, tmp_path).experiment.teachers
     assert found.labels == {"LABEL_0": "yes", "LABEL_1": "no"}
-    assert "which is which by the model's own answers" in start.text
+    assert "mapped by the model's own predictions" in start.text
 
 
 def test_labels_that_nothing_tells_are_left_open(root: Path, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_features_and_pickles(tmp_path: Path) -> None:
     assert experiment.data.columns.label == "class"
     (teacher,) = experiment.teachers
     assert (teacher.name, teacher.allow_pickle) == ("linear", True)
-    assert "A pickle runs code when it is loaded" in start.text
+    assert "A pickle can run code when it is loaded" in start.text
 
 
 def test_pickles_over_text_leave_the_tokenizer_open(root: Path, tmp_path: Path) -> None:

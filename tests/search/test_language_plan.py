@@ -55,7 +55,7 @@ def test_a_topk_wire_serves_a_range_of_its_temperatures_in_steps(root: Path) -> 
             {"kd.temperature": {"type": "uniform", "low": 1, "high": 4}},
             TOPK,
             {},
-            "may be anything from 1 to 4, and the answers of teachers.films.wire topk/8/1,2,4",
+            "may be anything from 1 to 4, but the outputs of teachers.films.wire topk/8/1,2,4",
         ),
         (
             {"kd.temperature": GRID},
@@ -107,7 +107,7 @@ def test_goals_that_a_language_model_does_not_log_are_refused(root: Path) -> Non
     for goal in ("eval.f1", "eval.retention"):
         with pytest.raises(ConfigError, match=rf"{goal} is of classifiers.*use eval.accuracy, "):
             plan_of(root, {"kd.temperature": GRID}, {}, goals={goal: "max"})
-    with pytest.raises(ConfigError, match="warm_start remembers past runs of classifiers"):
+    with pytest.raises(ConfigError, match="warm_start applies only to classifiers"):
         plan_of(root, {"kd.temperature": GRID}, {}, warm_start=True)
 
 

@@ -102,13 +102,13 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
             {"aggregation": GRID | {"values": [{"type": "single", "teacher": "cars"}]}},
             {},
             {},
-            "'cars' is none of the teachers: give one of films, meals, tools",
+            "'cars' is not a teacher: use one of films, meals, tools",
         ),
         (
             {"aggregation.teacher": GRID | {"values": ["films", "cars"]}},
             {},
             {"aggregation": {"type": "single", "teacher": "films"}},
-            "aggregation.teacher 'cars' is none of the teachers",
+            "aggregation.teacher 'cars' is not a teacher",
         ),
         (
             {"aggregation.type": GRID | {"values": ["mean", "routed"]}},
