@@ -122,7 +122,7 @@ def check_resources(
         engine += f" ZeRO-{trainer.zero_stage}"
     ranks = "1 rank" if trainer.num_workers == 1 else f"{trainer.num_workers} ranks"
     lines.append(Line("trainer", f"{engine}, {ranks}", trainer.dtype))
-    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs at once", note))
+    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs in total", note))
     if cluster.address is None:
         have_cpus, have_gpus = machine_cpus(cluster), torch.cuda.device_count()
         _refuse_shortage("CPUs", cpus, have_cpus)

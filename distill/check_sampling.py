@@ -120,14 +120,16 @@ def sampling_lines(experiment: Experiment) -> list[Line]:
         return []
     rows = experiment.trainer.batch_size
     longest = sampling.max_new_tokens or experiment.data.max_length - 1
-    told = f"{rows} rows a step, up to {longest} tokens each; the teachers' outputs are not cached"
+    told = (
+        f"{rows} rows per step, up to {longest} tokens each; the teachers' outputs are not cached"
+    )
     lines = [Line("sampling", sampling.type, told)]
     is_each_its_own = isinstance(experiment.aggregation, OracleDomain)
     if isinstance(sampling, Speculative | TeacherText) and not sampling.teacher and is_each_its_own:
         does = "verifies the drafts" if isinstance(sampling, Speculative) else "generates"
         lines.append(Line("teacher of the text", "by domain", f"each row's own teacher {does}"))
     if isinstance(sampling, StudentText) and sampling.staleness > 0:
-        meaning = "the teachers compute while the student trains on the steps between"
+        meaning = "the teachers compute while the student trains on the steps in between"
         steps = "step" if sampling.staleness == 1 else "steps"
         lines.append(Line("staleness", f"generated {sampling.staleness} {steps} ahead", meaning))
     if isinstance(sampling, Speculative):
@@ -138,8 +140,8 @@ def sampling_lines(experiment: Experiment) -> list[Line]:
         lines.append(
             Line(
                 "drafts",
-                f"{sampling.drafts} tokens a draft (γ), accepted in {accepted}",
-                f"{fewest} to {longest} teacher forwards a step of rows that long",
+                f"{sampling.drafts} tokens per draft (γ), accepted in {accepted}",
+                f"{fewest} to {longest} teacher forwards per step with rows of this length",
             )
         )
     return lines

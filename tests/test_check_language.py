@@ -343,7 +343,10 @@ def test_a_plan_tells_how_the_experts_of_a_mixture_are_asked(root: Path, tmp_pat
     raw = changed(raw, root, {**MIXTURE, "teachers.0.moe": {"type": "ka"}})
     told = [line for line in check(parse(raw)).lines if line.part.startswith("experts of")]
     assert [(line.part, line.size) for line in told] == [("experts of films", "ka")]
-    expected = "2 passes of 3 of 4 experts a token, drawn for 5% of them (2 of its own choice)"
+    expected = (
+        "2 forwards with 3 of 4 experts per token, drawn at random for 5% of the tokens "
+        "(its router selects 2)"
+    )
     assert told[0].what == expected
     space = {"optimizer.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
     swept = parse(raw | {"search": {"space": space}})

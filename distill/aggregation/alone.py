@@ -52,7 +52,8 @@ class Single(_Alone):
 
 
 class OracleDomain(_Alone):
-    """The teacher named like the row's domain: a router that is always right about the domain."""
+    """The teacher with the name of the row's domain: a router that always selects the right
+    domain."""
 
     type: Literal["oracle"] = "oracle"
 

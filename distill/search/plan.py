@@ -177,7 +177,7 @@ def _refuse_word_for_number(changed: Experiment, key: str, value: Value) -> None
         node = getattr(node, part, None)
     if isinstance(value, str) and isinstance(node, int | float):
         raise ConfigError(
-            f"search.space.{key}: {value!r} is text, and {key} takes {node!r}: remove the quotes"
+            f"search.space.{key}: {value!r} is text, but {key} must be a number: remove the quotes"
         )
 
 
@@ -211,7 +211,7 @@ def concurrency(experiment: Experiment, search: Search, have: Mapping[str, float
 
 def _lines(search: Search, max_concurrent: int | None) -> Iterator[tuple[str, str, str]]:
     scheduler = "to the end" if search.scheduler is None else search.scheduler.type
-    at_once = f"{max_concurrent} at once" if max_concurrent else "as many at once as fit"
+    at_once = f"{max_concurrent} in parallel" if max_concurrent else "as many in parallel as fit"
     yield (
         "search",
         f"{search.sampling.type}, {scheduler}, {at_once}",

@@ -339,7 +339,7 @@ def test_without_models_messages_mean_a_language_model(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give models of one task"):
+    with pytest.raises(ConfigError, match="give models for one task"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "llama")])
     with pytest.raises(ConfigError, match="give it alone"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "encoder")])

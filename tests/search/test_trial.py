@@ -192,5 +192,5 @@ def test_a_damaged_entry_says_how_to_go_on(tmp_path: Path) -> None:
 def test_whoever_asks_a_silent_teacher_hears_why(root: Path) -> None:
     ids = np.array([[5]])
     request = TeacherRequest("films/0/0", np.array([7]), ids, np.ones_like(ids))
-    with pytest.raises(TeacherError, match=r"lacks 1 answers of teacher 'films' \(row 7"):
+    with pytest.raises(TeacherError, match=r"lacks 1 outputs of teacher 'films' \(row 7"):
         SilentTeachers(("films",)).ask("films", request)

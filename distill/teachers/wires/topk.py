@@ -38,9 +38,9 @@ class TopKWire(WireFormat):
     is_exact: ClassVar[bool] = False
     type: Literal["topk"] = "topk"
     k: int = Field(default=64, ge=1)
-    """Logits kept of each position."""
+    """Number of logits sent for each position."""
     temperatures: tuple[float, ...] = (1.0, 2.0, 4.0)
-    """The only temperatures that the answers can be used at."""
+    """The temperatures at which the outputs can be used."""
 
     @field_validator("temperatures")
     @classmethod
