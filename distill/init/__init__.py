@@ -71,7 +71,7 @@ def initial(data: str, models: Sequence[str] = ()) -> Start:
     lines += _teachers(found, known)
     lines += _student(found, known, tokenizer)
     lines += _training(found, known)
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(map(_one_line, lines)) + "\n"
     # Whatever the rows hold, the file can be read again.
     parse({"output": f"runs/{name}"} | read_yaml(text), source="distill init")
     return Start(name, text, _findings(found, known), found.open_points)
@@ -291,6 +291,13 @@ def _stem(path: str) -> str:
     while name.lower().endswith(known) and "." in name:
         name = name.rpartition(".")[0]
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
+
+
+def _one_line(line: str) -> str:
+    """A comment without the ends of line that names in the data hold: the rest would be keys."""
+    if not line.lstrip().startswith("#"):
+        return line
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _flow(value: Any) -> str:

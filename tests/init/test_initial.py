@@ -96,6 +96,20 @@ def test_classifiers_and_a_table(root: Path, tmp_path: Path) -> None:
     assert experiment.data.unlabelled == "error"
 
 
+def test_texts_of_the_data_stay_in_their_comments(root: Path, tmp_path: Path) -> None:
+    """A label, a domain and a column that would be keys of the configuration on a line of their own."""
+    rows = [
+        row
+        | {"label": f"{row['label']}\n  cache_dir: /elsewhere", "domain": f"{row['domain']}\n#"}
+        | {"note\n  on_empty_text: drop": f"{i}"}
+        for i, row in enumerate(rows_of(root))
+    ]
+    start = initial(str(write_csv(rows, tmp_path / "lines.csv")), [str(root / "encoder")])
+    data = load(write(start, tmp_path / "mine.yaml"), []).data
+    assert (data.cache_dir, data.on_empty_text) == (None, "error")
+    assert "# labels: no   cache_dir: /elsewhere" in start.text
+
+
 def test_columns_are_found_by_their_usual_names(root: Path, tmp_path: Path) -> None:
     """And a third of the rows has no label, and there is no column of splits."""
     rows = [
