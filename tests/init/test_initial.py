@@ -97,7 +97,7 @@ def test_classifiers_and_a_table(root: Path, tmp_path: Path) -> None:
 
 
 def test_texts_of_the_data_stay_in_their_comments(root: Path, tmp_path: Path) -> None:
-    """A label, a domain and a column that would be keys of the configuration on a line of their own."""
+    """Names with an end of line, of which the rest would be keys of the configuration."""
     rows = [
         row
         | {"label": f"{row['label']}\n  cache_dir: /elsewhere", "domain": f"{row['domain']}\n#"}
