@@ -20,6 +20,8 @@ from distill.report.progress import Progress
 from distill.report.table import Row, to_json
 from distill.run_folder import RunFolder
 from tests.toys import toy_experiment, write_data, write_encoder
+from tests.toys_adapters import write_adapter
+from tests.toys_language import language_experiment
 
 RESULT = Result(
     [
@@ -104,16 +106,49 @@ def name_store(raw: dict[str, Any]) -> None:
     raw["tracking"] = raw["tracking"] | {"uri": f"{raw['tracking']['uri']}-other"}
 
 
+def name_run(raw: dict[str, Any]) -> None:
+    raw["tracking"] = raw["tracking"] | {"run_name": "another"}
+
+
 def generate_more(raw: dict[str, Any]) -> None:
     raw["generation"] = {"num_prompts": 7}
 
 
-@pytest.mark.parametrize("change", [touch_teacher, add_baseline, name_store, generate_more])
+@pytest.mark.parametrize(
+    "change", [touch_teacher, add_baseline, name_store, name_run, generate_more]
+)
 def test_what_was_added_or_changed_since_is_done(
     raw: dict[str, Any], change: Callable[[dict[str, Any]], None]
 ) -> None:
     run = run_of(raw)
     change(raw)
+    assert finished(run, plan_of(raw), "train") is None
+
+
+def test_files_of_the_router_and_of_the_experts_base_count(tmp_path: Path) -> None:
+    raw = toy_experiment(tmp_path)
+    router = write_encoder(tmp_path / "router", num_labels=3)
+    config = (router / "config.json").read_text("utf-8")
+    for label, name in (("no", "films"), ("yes", "meals"), ("maybe", "tools")):
+        config = config.replace(f'"{label}"', f'"{name}"')
+    (router / "config.json").write_text(config, "utf-8")
+    raw["aggregation"] = {"type": "routed", "k": 1, "router": str(router)}
+    run = run_of(raw)
+    for folder in (router, Path(raw["experts"]["base"])):
+        assert finished(run, plan_of(raw), "train") == RESULT
+        os.utime(folder / "model.safetensors", ns=(1, 1))
+        assert finished(run, plan_of(raw), "train") is None
+        keep(run, plan_of(raw), "train", RESULT)
+
+
+def test_files_of_an_adapter_count(tmp_path: Path) -> None:
+    raw = language_experiment(tmp_path) | {"aggregation": {"type": "mean"}}
+    base = tmp_path / "films"
+    adapter = write_adapter(tmp_path / "adapter", base, 0)
+    raw["teachers"] = [{"name": "one", "path": str(base), "adapter": str(adapter)}]
+    run = run_of(raw)
+    assert finished(run, plan_of(raw), "train") == RESULT
+    os.utime(adapter / "adapter_model.safetensors", ns=(1, 1))
     assert finished(run, plan_of(raw), "train") is None
 
 

@@ -107,8 +107,8 @@ def take_length(found: Choices, models: Sequence[Model], tokenizer: Any) -> None
     fitting = sum(length <= found.max_length for length in lengths) / len(lengths)
     limited = "; the models have no more positions" if found.max_length in limits[1:] else ""
     found.notes["max_length"] = (
-        f"{fitting:.0%} of {len(lengths):,} rows looked at have at most so many tokens (median "
-        f"{int(np.median(lengths))}, longest {max(lengths)}){limited}"
+        f"{fitting:.0%} of {len(lengths):,} rows that were read have at most this many tokens "
+        f"(median {int(np.median(lengths))}, longest {max(lengths)}){limited}"
     )
 
 
@@ -251,12 +251,12 @@ def _take_input(found: Choices, table: Table, models: Sequence[Model]) -> None:
     if reads_features or (not texts and is_table):
         if not lists and not numbers:
             raise DataError(
-                f"data.path: the models read numbers, and {table.files[0].uri} has no column of "
-                f"them: {table.shown}"
+                f"data.path: the models read numbers, but {table.files[0].uri} has no column of "
+                f"numbers: {table.shown}"
             )
         found.columns["features"] = lists[0] if lists else numbers
         if not lists:
-            found.notes["features"] = "all columns of numbers; remove those that are no features"
+            found.notes["features"] = "all columns of numbers; remove those that are not features"
         return
     _take_text(found, table)
     pairs = table.usual("text_pair", ("text",), _taken(found))
@@ -303,9 +303,10 @@ def _take_split_names(found: Choices, table: Table) -> None:
     name = found.columns.pop("split")
     found.split_source = "cut"
     found.notes["split"] = (
-        f"the column {name!r} has the values {', '.join(map(repr, values[:6]))}, and train, "
-        "validation and test are needed: the splits are cut by a hash instead. To use it give each "
-        f"of the three a value, then split: {name}, and data.splits where they are called otherwise"
+        f"the column {name!r} has the values {', '.join(map(repr, values[:6]))}, but train, "
+        "validation and test are needed: the splits are chosen by a hash instead. To use the "
+        f"column, give it a value for each of the three, set split: {name}, and set data.splits if "
+        "the values have other names"
     )
 
 

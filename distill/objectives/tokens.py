@@ -61,8 +61,9 @@ def check_mixing(
     """Raise ConfigError for an aggregation that cannot be had of language models' teachers."""
     if aggregation.type == "attention":
         raise ConfigError(
-            "aggregation.type 'attention' reads the logits of all teachers, which of language "
-            "models are never whole: take mean, weights, oracle, single, uncertainty or learned"
+            "aggregation.type 'attention' reads the logits of all teachers, which are never "
+            "complete for language models: use mean, weights, oracle, single, uncertainty or "
+            "learned"
         )
     if aggregation.mix == "divergences" and aggregation.sees_logits:
         raise ConfigError(
@@ -78,7 +79,7 @@ def check_mixing(
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
     if inexact:
-        reason = f"the wire {inexact} does not bring the teachers' logits back whole"
+        reason = f"the wire {inexact} does not send the teachers' full logits"
     elif not objective.is_elementwise:
         reason = f"objective.type {objective.type!r} compares the student with each teacher alone"
     else:
@@ -100,9 +101,9 @@ def check_mixing(
     if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix == "logits":
         raise ConfigError(
             f"aggregation.mix {aggregation.mix!r} mixes teachers before the student is compared "
-            f"with them, but {reason}: only Σ w_k KL(p_k ‖ p_S) can be had, the gradient of a "
-            "mixture of probabilities: set aggregation.mix: probabilities, or take the wire hidden "
-            "or dense for every teacher"
+            f"with them, but {reason}: only Σ w_k KL(p_k ‖ p_S) can be computed, the gradient of a "
+            "mean of probabilities: set aggregation.mix: probabilities, or use the wire hidden or "
+            "dense for every teacher"
         )
 
 

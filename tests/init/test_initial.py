@@ -96,6 +96,20 @@ def test_classifiers_and_a_table(root: Path, tmp_path: Path) -> None:
     assert experiment.data.unlabelled == "error"
 
 
+def test_texts_of_the_data_stay_in_their_comments(root: Path, tmp_path: Path) -> None:
+    """Names with an end of line, of which the rest would be keys of the configuration."""
+    rows = [
+        row
+        | {"label": f"{row['label']}\n  cache_dir: /elsewhere", "domain": f"{row['domain']}\n#"}
+        | {"note\n  on_empty_text: drop": f"{i}"}
+        for i, row in enumerate(rows_of(root))
+    ]
+    start = initial(str(write_csv(rows, tmp_path / "lines.csv")), [str(root / "encoder")])
+    data = load(write(start, tmp_path / "mine.yaml"), []).data
+    assert (data.cache_dir, data.on_empty_text) == (None, "error")
+    assert "# labels: no   cache_dir: /elsewhere" in start.text
+
+
 def test_columns_are_found_by_their_usual_names(root: Path, tmp_path: Path) -> None:
     """And a third of the rows has no label, and there is no column of splits."""
     rows = [
@@ -157,7 +171,7 @@ def test_labels_that_a_model_numbers_are_found_by_its_answers(root: Path, tmp_pa
     start = initial(str(root / "data.parquet"), [str(teacher)])
     (found,) = checked(start, tmp_path).experiment.teachers
     assert found.labels == {"LABEL_0": "yes", "LABEL_1": "no"}
-    assert "which is which by the model's own answers" in start.text
+    assert "mapped by the model's own predictions" in start.text
 
 
 def test_labels_that_nothing_tells_are_left_open(root: Path, tmp_path: Path) -> None:
@@ -248,7 +262,7 @@ def test_features_and_pickles(tmp_path: Path) -> None:
     assert experiment.data.columns.label == "class"
     (teacher,) = experiment.teachers
     assert (teacher.name, teacher.allow_pickle) == ("linear", True)
-    assert "A pickle runs code when it is loaded" in start.text
+    assert "A pickle can run code when it is loaded" in start.text
 
 
 def test_pickles_over_text_leave_the_tokenizer_open(root: Path, tmp_path: Path) -> None:
@@ -339,7 +353,7 @@ def test_without_models_messages_mean_a_language_model(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give models of one task"):
+    with pytest.raises(ConfigError, match="give models for one task"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "llama")])
     with pytest.raises(ConfigError, match="give it alone"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "encoder")])
