@@ -220,6 +220,8 @@ def no_rows(
 
 
 def no_labels(files: list[File], data: Data) -> DataError:
+    if all(data.columns.label not in column_names(file) for file in files):
+        return absent_column("data.columns.label", data.columns.label, files[0])
     return DataError(
         f"no row for the train split has a label in column {data.columns.label!r}, and "
         f"data.unlabelled is {data.unlabelled}: correct data.columns.label, or label some rows; "

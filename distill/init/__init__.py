@@ -43,6 +43,8 @@ class Start:
     """What was found, in lines for the screen."""
     open_points: list[str]
     """Keys that a person has to fill in before ``distill check`` can pass."""
+    guesses: list[str]
+    """Keys whose value is a guess that ``distill check`` cannot verify."""
 
 
 def initial(data: str, models: Sequence[str] = ()) -> Start:
@@ -74,7 +76,7 @@ def initial(data: str, models: Sequence[str] = ()) -> Start:
     text = "\n".join(map(_one_line, lines)) + "\n"
     # Whatever the rows hold, the file can be read again.
     parse({"output": f"runs/{name}"} | read_yaml(text), source="distill init")
-    return Start(name, text, _findings(found, known), found.open_points)
+    return Start(name, text, _findings(found, known), found.open_points, found.guesses)
 
 
 def write(start: Start, out: Path | None) -> Path:
@@ -176,7 +178,7 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
         if mapped is not None:
             entry["labels"] = mapped.labels
             if mapped.agreement is None:
-                found.open_points.append(f"teachers.{model.name}.labels")
+                found.guesses.append(f"teachers.{model.name}.labels")
                 lines.append(
                     "  # CHECK labels: the model's label names differ from those of the data, and"
                 )
@@ -286,6 +288,7 @@ def _findings(found: Choices, models: Sequence[Model]) -> list[str]:
     lines.append(f"splits    {splits[found.split_source]}")
     lines += [f"model     {m.name}: {m.kind.replace('_', ' ')}, {m.path}" for m in models]
     lines += [f"FILL IN   {key}" for key in found.open_points]
+    lines += [f"CHECK     {key}: a guess" for key in found.guesses]
     return lines
 
 

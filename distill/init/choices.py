@@ -55,6 +55,8 @@ class Choices:
     """By key: the comment above it."""
     open_points: list[str] = field(default_factory=list)
     """Keys that a person has to fill in."""
+    guesses: list[str] = field(default_factory=list)
+    """Keys that have a value which a person has to check."""
 
     @property
     def train_share(self) -> float:
@@ -74,7 +76,7 @@ def choose(table: Table, models: Sequence[Model]) -> Choices:
     else:
         _take_label(found, table, models)
         _take_input(found, table, models)
-    _take_domain(found, table)
+    _take_domain(found, table, [model.name for model in models])
     columns = found.columns
     texts = [columns[k] for k in ("text", "text_pair", "prompt", "completion") if columns.get(k)]
     found.contents = read_contents(
@@ -272,8 +274,14 @@ def _is_id(name: str) -> bool:
     return name.casefold() in ("id", "index", "idx", "row", "__index_level_0__", "unnamed: 0")
 
 
-def _take_domain(found: Choices, table: Table) -> None:
-    for name in table.usual("domain", ("text", "number"), _taken(found)):
+def _take_domain(found: Choices, table: Table, models: Sequence[str]) -> None:
+    """A column with a usual name, or one that has the models' names as values."""
+    named = [
+        name
+        for name in table.of_kind("text")
+        if name not in _taken(found) and set(models) & set(table.columns[name].values)
+    ]
+    for name in [*table.usual("domain", ("text", "number"), _taken(found)), *named]:
         if 1 < len(table.columns[name].values) <= MAX_DOMAINS and not _is_features(found, name):
             found.columns["domain"] = name
             return

@@ -178,7 +178,8 @@ def test_labels_that_nothing_tells_are_left_open(root: Path, tmp_path: Path) -> 
     """An untrained model agrees with no map."""
     write_named(root / "meals", tmp_path / "unknown", None)
     start = initial(str(root / "data.parquet"), [str(tmp_path / "unknown")])
-    assert start.open_points == ["teachers.unknown.labels"]
+    assert (start.open_points, start.guesses) == ([], ["teachers.unknown.labels"])
+    assert "CHECK     teachers.unknown.labels: a guess" in start.findings
     assert "# CHECK labels" in start.text
     (found,) = written(start, tmp_path).teachers
     assert found.labels == {"LABEL_0": "no", "LABEL_1": "yes"}
@@ -218,6 +219,17 @@ def test_pairs_of_texts(root: Path, tmp_path: Path) -> None:
     path = write_csv(rows, tmp_path / "data.csv")
     columns = checked(initial(str(path), [str(root / "films")]), tmp_path).experiment.data.columns
     assert (columns.text, columns.text_pair) == ("premise", "hypothesis")
+
+
+def test_a_column_of_the_models_names_is_the_domain(root: Path, tmp_path: Path) -> None:
+    rows = [
+        {"text": row["text"], "label": row["label"], "project": row["domain"]}
+        for row in rows_of(root)
+    ]
+    path = str(write_csv(rows, tmp_path / "data.csv"))
+    named = initial(path, [str(root / "films"), str(root / "meals")])
+    assert checked(named, tmp_path).experiment.data.columns.domain == "project"
+    assert "not read: project" in initial(path).text
 
 
 # ---- experts, no models, pickles -------------------------------------------------------------
