@@ -156,6 +156,11 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
             return ["", told, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
         return [*lines, *_experts(found, FILL_IN)[1:]]
     lines = ["", "teachers:"]
+    if any(model.has_small_hidden for model in models):
+        lines.append(
+            "  # wire hidden: the last hidden states are sent, from which the student's side"
+        )
+        lines.append("  # computes the same logits; much smaller.")
     for model in models:
         if model.kind == "pickle":
             lines.append("  # A pickle runs code when it is loaded: allow_pickle permits it. Keep")
@@ -165,6 +170,8 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
             entry["adapter"] = model.path
         if model.kind == "pickle":
             entry["allow_pickle"] = True
+        if model.has_small_hidden:
+            entry["wire"] = {"type": "hidden"}
         mapped = label_map(
             model, found.contents.label_names, found.contents.texts, found.max_length or 128
         )
@@ -179,7 +186,10 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
                 lines.append(f"  # rows' labels in {mapped.agreement:.0%} of the rows looked at.")
         lines.append(f"  - {_flow(entry)}")
     if len(models) > 1:
-        lines.append("# How the teachers are combined; also: weights, uncertainty, attention, …")
+        others = "weights, uncertainty, attention, …"
+        if found.task == "language_model":
+            others = "weights, oracle, uncertainty, learned, …"
+        lines.append(f"# How the teachers are combined; also: {others}")
         lines.append("aggregation: {type: mean}")
     return lines
 
@@ -226,7 +236,7 @@ def _student(found: Choices, models: Sequence[Model], tokenizer: Any) -> list[st
     largest = max(model.num_params for model in models) * 4e-6
     if "init_from" in student:
         lines.append(f"# The largest model has {largest:,.1f} MB (float32) and twice the layers.")
-        lines.append("# Also: size_mb, for a student that starts from nothing.")
+        lines.append("# Also: size_mb, for a randomly initialised student.")
     elif "size_mb" in student:
         ratio = largest / student["size_mb"]
         lines.append(f"# The largest model has {largest:,.3g} MB (float32): {ratio:.3g} times.")
