@@ -186,7 +186,8 @@ def absent_column(key: str, name: str, file: File) -> DataError:
     """``key``: what configures the column ``name``."""
     # Features are as many columns as there are numbers: none of them is usual.
     meant = "" if key.endswith(".features") else proposals({name: key}, column_names(file))
-    return DataError(f"{key} {name!r} is not a column of {file.uri}: {columns_shown(file)}{meant}")
+    shown = columns_shown(file, is_hinting=not meant)
+    return DataError(f"{key} {name!r} is not a column of {file.uri}: {shown}{meant}")
 
 
 def no_rows(

@@ -216,10 +216,10 @@ def _refuse_language_models(request: Request) -> None:
         saved_as = getattr(read_config(folder), "architectures", None) or [""]
         if saved_as[0].endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
             raise ConfigError(
-                f"{path} is a language model, distill evaluate measures classifiers: its run's "
-                "table (report/ in the run's folder, and MLflow) has perplexity, agreement with "
-                "the teachers and exact match on the test split; for other texts, train with them "
-                "as the test split of a new run, student.path this folder"
+                f"{path} is a language model, and distill evaluate measures classifiers only. "
+                "Perplexity, agreement with the teachers and exact match on the test split are in "
+                "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
+                "them the test split of a new run with this folder as student.path"
             )
 
 

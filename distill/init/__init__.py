@@ -161,6 +161,11 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
             return ["", told, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
         return [*lines, *_experts(found, FILL_IN)[1:]]
     lines = ["", "teachers:"]
+    if any(model.has_small_hidden for model in models):
+        lines.append(
+            "  # wire hidden: the last hidden states are sent, from which the student's side"
+        )
+        lines.append("  # computes the same logits; much smaller.")
     for model in models:
         if model.kind == "pickle":
             lines.append(
@@ -172,6 +177,8 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
             entry["adapter"] = model.path
         if model.kind == "pickle":
             entry["allow_pickle"] = True
+        if model.has_small_hidden:
+            entry["wire"] = {"type": "hidden"}
         mapped = label_map(
             model, found.contents.label_names, found.contents.texts, found.max_length or 128
         )
@@ -190,7 +197,10 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
                 lines.append(f"  # labels of {mapped.agreement:.0%} of the rows that were read.")
         lines.append(f"  - {_flow(entry)}")
     if len(models) > 1:
-        lines.append("# How the teachers are combined; also: weights, uncertainty, attention, …")
+        others = "weights, uncertainty, attention, …"
+        if found.task == "language_model":
+            others = "weights, oracle, uncertainty, learned, …"
+        lines.append(f"# How the teachers are combined; also: {others}")
         lines.append("aggregation: {type: mean}")
     return lines
 

@@ -27,7 +27,7 @@ from distill.models.tokenizer import load_tokenizer
 from distill.plan import Plan
 from tests.toys import BAD, GOOD, WORDS, write_data, write_encoder, write_named
 from tests.toys_adapters import write_adapter
-from tests.toys_language import write_llama, write_texts
+from tests.toys_language import llama, write_llama, write_texts
 
 CHATML = (
     "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + '<eos>' }}{% endfor %}"
@@ -302,6 +302,14 @@ def test_a_language_model_and_prompts(root: Path, tmp_path: Path) -> None:
     assert experiment.is_language_model and experiment.data.columns.prompt == "prompt"
     assert experiment.student.init_from is not None and experiment.student.init_from.layers == 1
     assert not experiment.data.prompt_as_chat
+    assert experiment.teachers[0].wire.type == "dense", "as small as a hidden state"
+
+
+def test_a_large_vocabulary_is_sent_as_hidden_states(root: Path, tmp_path: Path) -> None:
+    wide = shutil.copytree(root / "llama", tmp_path / "wide")
+    llama(0, 500).save_pretrained(wide)
+    plan = checked(initial(str(root / "prompts.parquet"), [str(wide)]), tmp_path)
+    assert plan.experiment.teachers[0].wire.type == "hidden"
 
 
 def test_prompts_and_a_chat_template(root: Path, tmp_path: Path) -> None:
@@ -344,11 +352,38 @@ def test_chats_of_both_conventions(root: Path, tmp_path: Path) -> None:
         assert (columns.messages, columns.domain) == (name, "source")
 
 
+def test_calls_and_tools_count_for_the_length(root: Path, tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "the " * 40}}}
+    chat = [
+        {"role": "user", "content": "the film"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    short = [chat[0], {"role": "assistant", "content": "good"}]
+    # Every second row, of more rows than are sampled.
+    chats = [{"messages": chat if i % 2 else short, "n": i} for i in range(600)]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    start = initial(str(tmp_path / "chats.jsonl"), [str(chatty_with_calls(root, tmp_path))])
+    assert written(start, tmp_path).data.max_length >= 48
+
+
+def chatty_with_calls(root: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(root / "chatty", tmp_path / "chatty")
+    template = (
+        "{% for m in messages %}{{ m.role }} {{ m.content }}"
+        "{% for c in m.tool_calls or [] %} {{ c.function | tojson }}{% endfor %}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
 def test_an_adapter_is_served_on_its_base(root: Path, tmp_path: Path) -> None:
     models = [str(root / "llama-films")]
     plan = checked(initial(str(root / "prompts.parquet"), models), tmp_path)
     (teacher,) = plan.experiment.teachers
     assert (teacher.path, teacher.adapter) == (str(root / "llama"), models[0])
+    two = initial(str(root / "prompts.parquet"), [str(root / "llama"), *models]).text
+    assert "also: weights, oracle, uncertainty, learned" in two, "attention is of classifiers"
     assert teacher.name == "llama-films"
 
 
