@@ -168,6 +168,8 @@ def evaluate(
         say(f"report    {page}")
         if experiment is not None:
             say_mlflow(record(evaluated, paths, folder, experiment, tracking_uri))
+        for passed in evaluated.passed:
+            say(f"gate      {passed}")
         for failure in evaluated.failures:
             print(f"gate: {failure}", file=sys.stderr)
         if as_json:

@@ -31,6 +31,13 @@ class Gate:
     def __str__(self) -> str:
         return f"{self.metric} {self.comparison} {self.bound:g}"
 
+    def passed(self, metrics: Mapping[str, float | None]) -> str | None:
+        """That it does not hold, and the value; None where it fails."""
+        value = metrics.get(self.metric)
+        if value is None or COMPARISONS[self.comparison](value, self.bound):
+            return None
+        return f"passed: {self.metric} is {value:.4g}, not {self.comparison} {self.bound:g}"
+
     def failure(self, metrics: Mapping[str, float | None]) -> str | None:
         """Why it fails, or None. A metric that is not defined here fails: it was not measured."""
         value = metrics[self.metric]

@@ -88,6 +88,12 @@ class Evaluated:
     """What makes the figures doubtful: see leakage.py, majority.py and source.py."""
 
     @property
+    def passed(self) -> list[str]:
+        """Of the gates that do not fail: a line each."""
+        gates = [parse_gate(text) for text in self.request.fail_if]
+        return [line for gate in gates if (line := gate.passed(self.metrics)) is not None]
+
+    @property
     def majority(self) -> Majority:
         return majority(self.task.labels_R, self.task.label_names)
 

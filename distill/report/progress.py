@@ -142,6 +142,8 @@ class _Line:
         self.metrics: dict[str, float] = {}
         self.started = time.monotonic()
         self.started_at: float | None = None  # steps already done then, on resuming
+        self.first: tuple[float, float] | None = None
+        """When the first further steps were done, and how many: workers start before."""
         self.printed = float("-inf")
         self.is_finished = False
 
@@ -160,6 +162,8 @@ class _Line:
             self.started_at = done
         is_finished = self.total is not None and self.done >= self.total
         now = time.monotonic()
+        if self.first is None and self.done > (self.started_at or 0):
+            self.first = now, self.done
         is_due = is_finished if is_finished != self.is_finished else now - self.printed >= every_s
         if self.is_finished and is_finished:
             is_due = False
@@ -169,15 +173,16 @@ class _Line:
         return is_due
 
     def text(self) -> str:
-        elapsed = time.monotonic() - self.started
+        now = time.monotonic()
         parts = [f"{self.label} {self.done:g}"]
         if self.total:
             parts = [f"{self.label} {self.done:g}/{self.total:g} ({self.done / self.total:.0%})"]
         metrics = format_metrics(_evaluation(self.metrics) if self.is_finished else self.metrics)
-        parts += filter(None, [metrics, duration(elapsed)])
-        gained = self.done - (self.started_at or 0)
+        parts += filter(None, [metrics, duration(now - self.started)])
+        since, before = self.first or (now, self.done)
+        gained = self.done - before
         if self.total and gained > 0 and not self.is_finished:
-            parts.append(f"{duration(elapsed * (self.total - self.done) / gained)} left")
+            parts.append(f"{duration((now - since) * (self.total - self.done) / gained)} left")
         return " · ".join(parts)
 
 

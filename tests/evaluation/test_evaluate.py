@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,7 +121,8 @@ def test_gates_exit_with_one_and_are_checked_first(root: Path) -> None:
     beside = ["--teacher", str(root / "teacher/model")]
     output = run(root, *beside, "--fail-if", "test.accuracy > 0.01", code=1)
     assert "gate: --fail-if test.accuracy > 0.01" in output
-    run(root, *beside, "--fail-if", "test.accuracy < 0.01")
+    output = run(root, *beside, "--fail-if", "test.accuracy < 0.01")
+    assert re.search(r"gate      passed: test\.accuracy is [\d.]+, not < 0\.01", output)
     output = run(root, *beside, "--fail-if", "fidelity.anny > 0.2", code=2)
     assert "did you mean fidelity.any?" in output and "predicting" not in output
 

@@ -55,6 +55,21 @@ def test_without_a_terminal_progress_is_a_few_plain_lines(monkeypatch):
     assert "\x1b" not in stream.getvalue()
 
 
+def test_the_time_left_does_not_count_the_start_of_the_workers(monkeypatch):
+    """A minute until the first steps, then one step a second; resumed at step 40."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    progress = Progress(stream, every_s=0)
+    for now, done in ((0.0, 40), (60.0, 50), (70.0, 60), (90.0, 80)):
+        clock[0] = now
+        progress.update("student", done, 160)
+    assert [line.split(" · ")[1:] for line in stream.getvalue().splitlines()] == [
+        *(["0:00"], ["1:00"]),
+        *(["1:10", "1:40 left"], ["1:30", "1:20 left"]),
+    ]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
