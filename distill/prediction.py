@@ -244,6 +244,13 @@ def _language_columns(named: ColumnOptions, own: Columns | None, file: File) -> 
         if own is not None:
             messages, prompt = own.messages, own.prompt or own.text
             tools = tools or own.tools
+            there = column_names(file)
+            if (read := messages or prompt) is not None and read not in there:
+                raise DataError(
+                    f"{file.uri} has no column {read}, which the run read, it has "
+                    f"{listed(there)}: name chats by --messages-column, or prompts by "
+                    "--prompt-column"
+                )
         elif "messages" in column_names(file):
             messages = "messages"
         else:
@@ -454,11 +461,16 @@ def _generated(
     experiment = student.experiment
     template = ChatTemplate()
     as_chat = False
+    notes: tuple[str, ...] = ()
     if experiment is not None:
         arguments = json.dumps(experiment.data.template_arguments, sort_keys=True)
         template = ChatTemplate(arguments=arguments)
-        as_chat = experiment.data.prompt_as_chat
-    notes: tuple[str, ...] = ()
+        as_chat = experiment.data.prompt_as_chat or experiment.data.columns.messages is not None
+    elif columns.messages is None and tokenizer.chat_template:
+        notes = (
+            "prompts are continued as plain text, without the tokenizer's chat template: give "
+            "chats by --messages-column to use it",
+        )
     ends: tuple[int, ...] = ()
     if columns.messages is not None or as_chat:
         chat_tokens = ChatTokens(tokenizer, template)

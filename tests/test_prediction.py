@@ -267,7 +267,34 @@ def test_chats_are_answered_at_their_end(tmp_path: Path) -> None:
     ]
     parquet.write_table(pa.table({"prompt": words}), tmp_path / "words.parquet")
     plain = Request(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
-    assert predict(plain, Listener()).added["generated"] == [first, third]
+    listener = Listener()
+    assert predict(plain, listener).added["generated"] == [first, third]
+    assert "without the tokenizer's chat template" in listener.lines[-1]
+
+
+def test_prompts_of_a_student_of_chats_are_turns_of_a_chat(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    save_decoder(run / "student")
+    tokenizer = load_tokenizer(run / "student")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(run / "student")
+    (run / "experiment.json").write_text("{}")
+    raw = {
+        "task": "language_model",
+        "data": {"path": "chats.jsonl", "columns": {"messages": "messages"}},
+        "teachers": [{"name": "big", "path": "big"}],
+        "output": str(run),
+    }
+    (run / "config.yaml").write_text(write_yaml(raw))
+    parquet.write_table(pa.table({"ask": ["the film"]}), tmp_path / "in.parquet")
+    with pytest.raises(DataError, match=r"no column messages, .* ask: name chats by --messages-co"):
+        predict(Request(run, str(tmp_path / "in.parquet")), Listener())
+    named = ColumnOptions(prompt="ask")
+    found = predict(Request(run, str(tmp_path / "in.parquet"), named, max_new_tokens=4), Listener())
+    chats = [[{"role": "user", "content": "the film"}]]
+    parquet.write_table(pa.table({"messages": chats}), tmp_path / "chats.parquet")
+    same = predict(Request(run, str(tmp_path / "chats.parquet"), max_new_tokens=4), Listener())
+    assert found.added == same.added
 
 
 def test_prompts_are_shown_as_chats_where_the_run_did_so(tmp_path: Path) -> None:

@@ -425,9 +425,10 @@ MEASURES: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
 
 def _quality(metrics: Mapping[str, float | None]) -> str:
     """``test accuracy 87.5 %, 0.42 MB``, as far as it is known."""
+    accuracy = "next-token" if "test.perplexity" in metrics else "test"
     parts = {
         "test.perplexity": lambda value: f"test perplexity {three_digits(value)}",
-        "test.accuracy": lambda value: f"test accuracy {percent(value)}",
+        "test.accuracy": lambda value: f"{accuracy} accuracy {percent(value)}",
         "student.size_mb": lambda value: f"{three_digits(value)} MB",
     }
     found = [show(metrics[n]) for n, show in parts.items() if metrics.get(n) is not None]

@@ -21,7 +21,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW = (
 )
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 STYLES: dict[Role, tuple[str, str, str]] = {
-    "expert": ("o", BLUE, "expert"),
+    "expert": ("o", BLUE, "teacher"),
     "mix": ("D", PURPLE, "ensemble of teachers"),
     "baseline": ("s", ORANGE, "baseline"),
     "student": ("*", VERMILION, "student"),
@@ -132,8 +132,13 @@ def learning_curves(
     return save(figure, path)
 
 
+LOG_FROM = 20.0
+"""Ratio of perplexities above which bars of a linear axis would be too small to see."""
+
+
 def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
-    """Accuracy (perplexity) of each model in each domain, as groups of bars that start at 0."""
+    """Accuracy of each model in each domain, as groups of bars that start at 0; or perplexity, on a
+    logarithmic axis from 1 if the largest is more than LOG_FROM times the smallest."""
     is_language = any(row.is_language for row in rows)
     shown = [row for row in rows if row.per_domain]
     domains = list(dict.fromkeys(name for row in shown for name in row.per_domain))
@@ -157,6 +162,10 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
     axes.tick_params(axis="x", length=0)
     if is_language:
         axes.margins(y=0.15)  # room for the numbers above the bars
+        values = [value for row in shown for value in row.per_domain.values()]
+        if values and max(values) > LOG_FROM * min(values):
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=1.0)
     else:
         axes.set_ylim(0, 1.0)
     _quality_axis(axes, is_language)

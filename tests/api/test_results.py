@@ -46,6 +46,8 @@ def result(tmp_path: Path) -> TrainResult:
 
 def test_a_training_is_a_line_or_a_table(result: TrainResult) -> None:
     assert repr(result) == f"TrainResult(test accuracy 87.5 %, 0.040 MB, {result.paths.run})"
+    of_language = TrainResult((), {"test.perplexity": 9.0, "test.accuracy": 0.5}, result.paths)
+    assert repr(of_language).startswith("TrainResult(test perplexity 9.00, next-token accuracy 50")
     assert "★ " in str(result) and str(result).endswith(f"report    {result.paths.report}")
     shown = result._repr_html_()
     assert "films &lt;b&gt;" in shown and "<b>" not in shown  # names are escaped

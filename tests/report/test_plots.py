@@ -51,6 +51,16 @@ def test_plots_of_nothing_do_not_fail(tmp_path):
     plots.per_domain([], tmp_path / "d.png")
 
 
+@pytest.mark.parametrize(("worst", "scale"), [(9.0, "linear"), (900.0, "log")])
+def test_perplexities_far_apart_have_a_logarithmic_axis(worst, scale, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: shown.append(figure.axes[0]) or path)
+    row = Row("student", "student", perplexity=9.0, per_domain={"a": 3.0, "b": worst})
+    plots.per_domain([row], tmp_path / "a.png")
+    assert shown[0].get_yscale() == scale
+    assert shown[0].get_ylim()[0] == (1.0 if scale == "log" else 0.0)
+
+
 @pytest.mark.parametrize("gap", [0.0, 0.0005, 0.005])
 def test_labels_of_equal_sizes_stand_apart(gap):
     figure = Figure(figsize=(8, 5), dpi=150)
