@@ -1,6 +1,6 @@
 """The command line. Heavy imports are inside the commands: ``--help`` answers at once.
 
-Exit codes: 0 done, 1 a gate or run failed, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 a gate or run failed, 2 invalid input, 130 interrupted.
 """
 
 from __future__ import annotations

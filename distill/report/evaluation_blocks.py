@@ -169,8 +169,8 @@ def relation_names(relations: Relations) -> dict[str, tuple[str, str]]:
         ),
         "confidence": (
             f"only the teacher is confident (≥ {tau:g})",
-            f"the teacher has a probability of at least {tau:g} for a class; the student has less, or "
-            "for another class",
+            f"the teacher has a probability of at least {tau:g} for a class; the student has "
+            "less, or for another class",
         ),
         "calibration": (
             f"confidence differs by > {delta:g}",
