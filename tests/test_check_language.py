@@ -164,7 +164,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"aggregation": {"type": "uncertainty", "mix": "divergences"}},
         ConfigError,
-        "'uncertainty' weighs teachers by their logits .* divergences",
+        "'uncertainty' needs the logits of all .*  divergences",
     ),
     # positions
     ({"data.max_length": 65}, ConfigError, "max_length 65 is longer than the 64 .*teachers.films"),
@@ -238,12 +238,12 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"aggregation": {"type": "learned"}, "teachers.0.wire": {"type": "topk"}},
         ConfigError,
-        "'learned' learns from .* the wire topk .* take the wire hidden or dense for every",
+        "'learned' needs .* the wire topk .* take the wire hidden or dense for every",
     ),
     (
         {"aggregation": {"type": "learned"}, "objective": {"type": "uld"}},
         ConfigError,
-        "'learned' learns from .*'uld' .* take mean, weights, oracle or single",
+        "'learned' needs .*'uld' .* use mean, weights, oracle or single",
     ),
     (
         {"aggregation": {"type": "weights", "weights": [1, 2, 3]}},

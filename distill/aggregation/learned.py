@@ -40,7 +40,7 @@ class LearnedRouter(Mixture):
     def check(self, teacher_names: list[str]) -> None:
         if len(teacher_names) < 2:
             raise ConfigError(
-                "aggregation.type learned chooses between teachers, and there is only "
+                "aggregation.type learned needs at least two teachers, and there is only "
                 f"{teacher_names[0]}: use aggregation.type mean, or add another teacher"
             )
 

@@ -130,7 +130,7 @@ class SweepResult(_WithStudent):
             from distill.errors import RunFolderError
 
             raise RunFolderError(
-                "no student of the frontier is small enough (search.champion.max_mb): take one "
+                "no student of the frontier is small enough (search.champion.max_mb): use one "
                 "from .frontier, or raise the limit"
             )
         return Path(self.champion.student)

@@ -170,8 +170,8 @@ class Labels:
         if is_given:
             return DataError(f"{fault}or set data.unlabelled=drop to leave such rows out")
         return DataError(
-            f"{fault}or set data.unlabelled=transfer to train on the teachers' outputs for them "
-            "alone, or data.unlabelled=drop"
+            f"{fault}or set data.unlabelled=transfer to train on them with the teachers' outputs "
+            "only, or data.unlabelled=drop"
         )
 
 

@@ -108,7 +108,7 @@ def find_files(paths: str | tuple[str, ...]) -> list[File]:
                 f"data.path {path!r} cannot be read: {_first_line(error)}{_download(path)}"
             ) from None
     if not found:
-        raise DataError("data.path is empty: name at least one file, folder, glob or URI")
+        raise DataError("data.path is empty: set it to at least one file, folder, glob or URI")
     return found if len(paths) == 1 else _below_common_folder(found)
 
 
@@ -174,7 +174,7 @@ def columns_shown(file: File) -> str:
     shown = listed([fields.get(name, name) for name in column_names(file)]) or "none"
     if header.separator is not None:
         shown += f" (separated by {'tabs' if header.separator == TAB else repr(header.separator)})"
-    hint = "; flatten nested objects, or write one object a row" if fields else ""
+    hint = "; flatten nested objects, or write one object per row" if fields else ""
     return f"its columns are {shown}{hint}"
 
 

@@ -159,6 +159,6 @@ def parse_kind(language: str) -> Kind:
     known = (*LANGUAGES, "text")
     if language not in known:
         raise ConfigError(
-            f"--language {language}: there is no grammar for it: choose from {', '.join(known)}"
+            f"--language {language}: this language is not supported: choose from {', '.join(known)}"
         )
     return language  # type: ignore[return-value]

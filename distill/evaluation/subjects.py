@@ -168,7 +168,8 @@ def teacher_of(
     if len(paths) == 1 and is_run(paths[0]):
         if labels:
             raise ConfigError(
-                f"{LABELS_OPTION}: {paths[0]} is a run, whose teachers[].labels hold: leave it out"
+                f"{LABELS_OPTION}: {paths[0]} is a run, whose own teachers[].labels are used: "
+                "remove the option"
             )
         return _ensemble_of_run(Path(paths[0]), allow_pickle)
     runs = [path for path in paths if is_run(path)]

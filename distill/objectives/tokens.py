@@ -67,43 +67,45 @@ def check_mixing(
         )
     if aggregation.mix == "divergences" and aggregation.sees_logits:
         raise ConfigError(
-            f"aggregation.type {aggregation.type!r} weighs teachers by their logits side by side, "
-            "but aggregation.mix divergences compares the student with each teacher alone: take "
+            f"aggregation.type {aggregation.type!r} needs the logits of all teachers together, but "
+            "aggregation.mix divergences compares the student with each teacher separately: use "
             "mean, weights, oracle or single, or another aggregation.mix"
         )
     if aggregation.mix == "divergences" and aggregation.type == "learned":
         raise ConfigError(
-            "aggregation.type 'learned' learns from the likelihood of a mixture, and "
-            "aggregation.mix divergences compares the student with each teacher alone: set "
+            "aggregation.type 'learned' is trained on the likelihood under all teachers, but "
+            "aggregation.mix divergences compares the student with each teacher separately: set "
             "aggregation.mix: probabilities"
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
     if inexact:
         reason = f"the wire {inexact} does not send the teachers' full logits"
     elif not objective.is_elementwise:
-        reason = f"objective.type {objective.type!r} compares the student with each teacher alone"
+        reason = (
+            f"objective.type {objective.type!r} compares the student with each teacher separately"
+        )
     else:
         return
     if isinstance(aggregation, LearnedRouter):
         raise ConfigError(
-            "aggregation.type 'learned' learns from how probable each teacher finds the student's "
-            f"next token, but {reason}: take "
+            "aggregation.type 'learned' needs each teacher's probability of the next token, but "
+            f"{reason}: use "
             + ("the wire hidden or dense for every teacher, or " if inexact else "")
             + "mean, weights, oracle or single"
         )
     if aggregation.sees_logits:
         raise ConfigError(
-            f"aggregation.type {aggregation.type!r} weighs teachers by their logits side by side, "
-            f"but {reason}: take mean, weights, oracle or single"
+            f"aggregation.type {aggregation.type!r} needs the logits of all teachers together, but "
+            f"{reason}: use mean, weights, oracle or single"
             + (", or the wire hidden or dense for every teacher" if inexact else "")
         )
     # Teachers of other vocabularies are not mixed at all.
     if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix == "logits":
         raise ConfigError(
-            f"aggregation.mix {aggregation.mix!r} mixes teachers before the student is compared "
-            f"with them, but {reason}: only Σ w_k KL(p_k ‖ p_S) can be computed, the gradient of a "
-            "mean of probabilities: set aggregation.mix: probabilities, or use the wire hidden or "
-            "dense for every teacher"
+            f"aggregation.mix {aggregation.mix!r} combines the teachers' outputs before the "
+            f"student is compared with them, but {reason}: only Σ w_k KL(p_k ‖ p_S) can be "
+            "computed, the gradient of a mean of probabilities: set aggregation.mix: "
+            "probabilities, or use the wire hidden or dense for every teacher"
         )
 
 

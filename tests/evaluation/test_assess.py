@@ -136,7 +136,7 @@ def test_settings_that_cannot_be(overrides: list[str], told: str) -> None:
 
 
 def test_languages_and_transformations_that_are_not_there() -> None:
-    with pytest.raises(ConfigError, match="--language cobol: there is no grammar"):
+    with pytest.raises(ConfigError, match="--language cobol: this language is not"):
         parse_kind("cobol")
     with pytest.raises(InputError, match="there is no transformation 'shuffle' of c"):
         examined(parse_settings(["transform.names=[shuffle]"]))

@@ -49,13 +49,13 @@ def test_it_has_the_names_of_the_run(folders: dict[str, Path], name: str, labels
             "words",
             ("bad", "good"),
             True,
-            r"\['bad', 'good'\]: start from its encoder alone with st",
+            r"\['bad', 'good'\]: start from only its encoder with st",
         ),
         (
             "plain",
             ("1", "2", "3"),
             False,
-            r"'3'\]: start from its encoder alone with student.init_from",
+            r"'3'\]: start from only its encoder with student.init_from",
         ),
     ],
 )

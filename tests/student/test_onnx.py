@@ -195,7 +195,7 @@ def test_refusals_of_onnx(run: Path, tmp_path: Path) -> None:
             export_student(folder, out, "onnx", False, None, Progress())
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
-    with pytest.raises(RunFolderError, match="holds other files"):
+    with pytest.raises(RunFolderError, match="files that are not those"):
         export_student(run, out, "onnx", False, None, Progress())
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 

@@ -66,9 +66,9 @@ class TopKWire(WireFormat):
         for temperature in temperatures:
             if temperature not in self.temperatures:
                 raise ConfigError(
-                    f"{key}.temperatures {list(self.temperatures)} does not hold the temperature "
-                    f"{temperature:g} that the student is trained at, and the tail is sent only at "
-                    "those: add it, or use one of them"
+                    f"{key}.temperatures {list(self.temperatures)} does not contain the "
+                    f"temperature {temperature:g} at which the student is trained, and the tail is "
+                    "sent only at those: add it, or use one of them"
                 )
 
     def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
