@@ -1,7 +1,7 @@
 """One YAML file is one experiment. This module defines every key: its type, default and meaning.
 
 Load with :func:`load`; unknown keys, wrong types and values out of range are refused with the key,
-the value and the way out. Nothing here reads a data file or a model, or starts a process: see
+the value and the fix. Nothing here reads a data file or a model, or starts a process: see
 check.py. Nor is torch imported: a configuration is refused at once.
 """
 
@@ -794,7 +794,7 @@ class Experiment(Section):
     def _consistent(self) -> Experiment:
         _refuse_twins("teachers", [t.name for t in self.teachers])
         if self.experts and self.teachers:
-            raise ValueError("give experts (trained here) or teachers (ready folders), not both")
+            raise ValueError("give experts (trained here) or teachers (existing models), not both")
         is_by_column = self.experts and isinstance(self.experts.partition, ByColumn)
         if is_by_column and self.data.columns.domain is None:
             raise ValueError(

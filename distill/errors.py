@@ -1,6 +1,6 @@
 """One tree of errors. Every error pickles (it crosses process borders) and carries one message.
 
-The message names the key or file, the value, and the way out:
+The message names the key or file, the value, and the fix:
 ``kd.temperature must be greater than 0, got 0: use 1 for unsoftened targets``.
 """
 
@@ -26,7 +26,7 @@ class DataError(InputError):
 
 
 class UnknownLabelError(DataError):
-    """A row's label is none of the classes. ``fault``: the message without its way out."""
+    """A row's label is none of the classes. ``fault``: the message without its fix."""
 
     def __init__(self, message: str, fault: str = "") -> None:
         super().__init__(message)

@@ -49,7 +49,7 @@ def keep(run: RunFolder, plan: Plan, command: Command, result: Result) -> None:
 
 def finished(run: RunFolder, plan: Plan, command: Command) -> Result | None:
     """The result of the same run; None where something is to be done: another baseline, setting of
-    the evaluation or MLflow store, other files of a ready teacher, no report any more."""
+    the evaluation or MLflow store, other files of an existing teacher, no report any more."""
     try:
         content = json.loads(run.finished.read_text("utf-8"))
         if content["of"] != _described(plan, command):
@@ -76,7 +76,7 @@ def _described(plan: Plan, command: Command) -> dict[str, Any]:
 
 
 def _models(experiment: Experiment) -> Iterator[str]:
-    """Ready models that are evaluated, by their paths: hashing them would take as long as a
+    """Existing models that are evaluated, by their paths: hashing them would take as long as a
     short run."""
     for teacher in experiment.teachers:
         yield teacher.path

@@ -139,8 +139,8 @@ def check(
 ) -> CheckResult:
     """``distill check``: everything that can be known before a process starts, as the plan.
 
-    Arguments as those of :func:`train`. Raises InputError that names the key, the value and the way
-    out.
+    Arguments as those of :func:`train`. Raises InputError that names the key, the value and the
+    fix.
     """
     from distill.check import about
     from distill.check import check as check_experiment

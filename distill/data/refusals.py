@@ -1,4 +1,4 @@
-"""Error messages about a data set: the key or file, the value, and the way out."""
+"""Error messages about a data set: the key or file, the value, and the fix."""
 
 from __future__ import annotations
 

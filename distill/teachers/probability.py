@@ -146,6 +146,6 @@ def file_fingerprint(path: str | Path) -> str:
     """sha256 of the pickle's bytes.
 
     Other versions of Python or of the library write other bytes for the same model: its answers
-    are then asked for anew.
+    are then requested again.
     """
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
