@@ -33,7 +33,7 @@ def options(
         typer.Option("--version", callback=version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Several large expert teachers in, one small student out."""
+    """Train one small model, the student, on the outputs of several large ones."""
 
 
 # In the order of `distill --help`.
