@@ -234,9 +234,9 @@ class Data(Section):
     each with its own attention and positions. false: one sequence per block, which generated text
     needs (``sampling.type``)."""
     max_unlearnable: float = Field(default=0.01, ge=0, le=1)
-    """Language models: largest share of rows without a token in the loss mask (an empty completion,
-    a chat without an answer, a prompt that fills ``max_length``). Such rows are dropped and
-    counted; above this share the data is refused."""
+    """Language models: maximum share of rows without target tokens (an empty completion, a chat
+    without an answer, a prompt that fills ``max_length``). Such rows are dropped and counted; above
+    this share the data is refused."""
     cut: Cut = "head"
     """Which tokens of a text longer than ``max_length`` are kept: ``head`` the first, ``tail`` the
     last, ``middle`` the first and the last, half each (an odd one at the front). Special tokens are
@@ -424,7 +424,7 @@ class Router(Section):
     layers: int | None = Field(default=None, ge=1)
     """Number of the base's first layers that are kept; null: all."""
     train_layers: int | None = Field(default=None, ge=0)
-    """Number of top layers that are trained (0: the head alone); null: all."""
+    """Number of top layers that are trained (0: only the head); null: all."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the training rows."""
     batch_size: int = Field(default=32, ge=1)
@@ -448,7 +448,7 @@ class Experts(Section):
     partition: Partition = ByColumn()
     """Which training rows each expert is trained on."""
     train_layers: int | None = Field(default=None, ge=0)
-    """Number of top layers that are trained (0: the head alone); null: all."""
+    """Number of top layers that are trained (0: only the head); null: all."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes of each expert over its rows."""
     batch_size: int = Field(default=16, ge=1)

@@ -89,6 +89,7 @@ class PBT(Variant):
     interval: int = Field(default=1, ge=1)
     """Evaluations between exchanges."""
     quantile: float = Field(default=0.25, gt=0, le=0.5)
+    """Share of the trials that are the worst, and the best."""
     resample: float = Field(default=0.25, ge=0, le=1)
     """Probability that a value is drawn again instead of multiplied by 0.8 or 1.2."""
 

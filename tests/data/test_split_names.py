@@ -83,7 +83,7 @@ def test_a_split_that_no_file_gives_is_cut_from_train(tmp_path, data):
     assert sorted(cut) == sorted(_texts(_rows()["train"]))
     assert 8 <= len(corpus.rows("validation")) <= 28
     assert corpus.sources["validation"] == [
-        f"{folder}/train.csv, 0.3 of it (data.holdout.validation)"
+        f"{folder}/train.csv, 30 % of its rows (data.holdout.validation)"
     ]
     # The same rows as a hash alone would hold out: the test fraction is not taken from train.
     alone = build_corpus(data(str(folder / "train.csv"), **settings))
