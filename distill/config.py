@@ -619,7 +619,7 @@ class Trainer(Section):
     """Rows of one forward on one rank; gradients are accumulated over several. Lower it if the
     student runs out of memory. null: batch_size / num_workers."""
     eval_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on the validation split; null: once an epoch."""
+    """Steps between evaluations on the validation split; null: once per epoch."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -683,11 +683,11 @@ class LabelsOnly(Variant):
     student: Student | None = None
     """Its model; null: the same as the distilled student."""
     optimizer: Optimizer | None = None
-    """Its AdamW; null: the distilled student's."""
+    """Its AdamW; null: that of the distilled student."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the labelled rows; null: as many steps as the distilled student's."""
+    """Passes over the labelled rows; null: as many steps as the distilled student."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Rows of one optimizer step; null: the distilled student's."""
+    """Rows of one optimizer step; null: that of the distilled student."""
 
 
 class TfidfBaseline(Variant):
@@ -709,7 +709,7 @@ class Tracking(Section):
     run_name: str | None = None
     """Name of the run in MLflow; null: MLflow chooses one."""
     uri: str | None = None
-    """MLflow's store; null: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working
+    """MLflow store; null: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working
     folder."""
     system_metrics: bool = True
     """Log use of CPU, memory, disk and network."""
@@ -764,7 +764,7 @@ class Experiment(Section):
     objective: Objective = ForwardKL()
     """The divergence between the target and the student."""
     kd: KD = KD()
-    """The loss."""
+    """Temperature and weight of the distillation loss."""
     student: Student = Student()
     """The student: its family, size and initial weights."""
     sampling: Sampling = DatasetSampling()
