@@ -205,7 +205,7 @@ def test_folders_that_hold_no_student(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_not_replaced_unless_allowed(tmp_path: Path) -> None:
     (tmp_path / "out.csv").write_text("kept")
-    with pytest.raises(RunFolderError, match=r"exists already: .* --overwrite"):
+    with pytest.raises(RunFolderError, match=r"already exists: .* --overwrite"):
         check_out(tmp_path / "out.csv", overwrite=False)
     check_out(tmp_path / "out.csv", overwrite=True)
     with pytest.raises(DataError, match=r"use one of \.parquet"):

@@ -78,7 +78,7 @@ class Attack(Section):
     def _some(cls, budget: int) -> int:
         if budget < 1:
             raise ValueError(
-                f"attack.budget must be at least 1 query a sample, got {budget}: to run no "
+                f"attack.budget must be at least 1 query per sample, got {budget}: to run no "
                 "attacks, set attack.methods=[]"
             )
         return budget

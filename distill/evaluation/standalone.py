@@ -216,10 +216,11 @@ def _refuse_language_models(request: Request) -> None:
         saved_as = getattr(read_config(folder), "architectures", None) or [""]
         if saved_as[0].endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
             raise ConfigError(
-                f"{path} is a language model, distill evaluate measures classifiers: its run's "
-                "table (report/ in the run's folder, and MLflow) has perplexity, agreement with "
-                "the teachers and exact match on the test split; for other texts, train with them "
-                "as the test split of a new run, student.path this folder"
+                f"{path} is a language model, but distill evaluate measures only classifiers: the "
+                "results of its run (report/ in the run folder, and MLflow) have perplexity, "
+                "agreement with the teachers and exact match on the test split; to measure other "
+                "texts, start a run with these texts as its test split and student.path set to "
+                "this folder"
             )
 
 
@@ -230,7 +231,7 @@ def _teacher(request: Request) -> Subject | None:
             request.teachers, request.allow_pickle, request.max_length, request.teacher_labels
         )
     if request.teacher_labels:
-        raise ConfigError(f"{LABELS_OPTION} needs --teacher: name the model whose labels it maps")
+        raise ConfigError(f"{LABELS_OPTION} needs --teacher: give the model whose labels it maps")
     run = request.student
     if not is_run(run) or not experiment_of(run).has_teachers:
         return None
@@ -238,7 +239,7 @@ def _teacher(request: Request) -> Subject | None:
         return teacher_of((str(run),), request.allow_pickle, request.max_length)
     except InputError as error:
         raise type(error)(
-            f"{error}; to leave the run's teachers out, evaluate {run / 'student'}"
+            f"{error}; to evaluate without the teachers of the run, give {run / 'student'}"
         ) from None
 
 

@@ -172,6 +172,9 @@ def test_a_language_model_is_refused_with_where_its_measures_are(
             app, ["evaluate", *arguments, "--data", str(root / "test.parquet")]
         )
         assert result.exit_code == 2
-        assert "llama is a language model, distill evaluate measures classifiers" in result.stderr
-        assert "report/ in the run's folder" in result.stderr
+        assert (
+            "llama is a language model, but distill evaluate measures only classifiers"
+            in result.stderr
+        )
+        assert "report/ in the run folder" in result.stderr
         assert "Traceback" not in result.output + result.stderr
