@@ -217,7 +217,7 @@ REFUSED: list[tuple[list[Any], str, dict[str, Any], type[InputError], str]] = [
         "data",
         {"labels": ["no", "yes"]},
         ConfigError,
-        r"teachers\.\w+\.labels maps 'LABEL_1' to 'yess', which is no label of data\.labels",
+        r"teachers\.\w+\.labels maps 'LABEL_1' to 'yess', which is not a label of data\.labels",
     ),
     (
         [{"path": "b-plain", "labels": {"LABEL_0": "no", "LABEL_1": "yess"}}],

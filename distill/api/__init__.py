@@ -62,13 +62,12 @@ def train(
 
     ``config``: a YAML file, its content, or an Experiment.
 
-    ``teachers``: objects by name, after those that the configuration names: ``(model, tokenizer)``
-    of transformers, a torch module of features with an attribute ``classes``, an object with
-    ``predict_proba`` and ``classes_``, or a path. A dict has other keys of a teacher as well:
-    ``{"model": (model, tokenizer), "labels": {"LABEL_0": "no"}}``. They are kept in the data cache
-    under their fingerprint and served like folders, each by a Ray actor of its own; another model
-    (a refitted one) makes another experiment. An object may be a pickle; a path of one needs
-    ``allow_pickle``.
+    ``teachers``: objects by name, in addition to those in the configuration: ``(model, tokenizer)``
+    of transformers, a torch module that reads features and has an attribute ``classes``, an object
+    with ``predict_proba`` and ``classes_``, or a path. To set other keys of a teacher, pass a dict:
+    ``{"model": (model, tokenizer), "labels": {"LABEL_0": "no"}}``. Objects are pickled into the
+    data cache under their fingerprint and served like folders, each by its own Ray actor; a changed
+    (refitted) model makes it a different experiment. The path of a pickle needs ``allow_pickle``.
 
     ``data`` replaces ``data.path``: a path, a pandas, pyarrow or ``datasets`` table, a dict of
     columns, or a dict of tables by split (a DatasetDict).

@@ -121,7 +121,7 @@ def test_features_under_noise() -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["attack.budget=0"], "attack.budget must be at least 1 query a sample, got 0"),
+        (["attack.budget=0"], "attack.budget must be at least 1 query per sample, got 0"),
         (["attack.methods=[bribe]"], "there is no attack 'bribe': choose from random, greedy"),
         (["attack.methods=null"], "attack.methods must be a list, got None"),
         (["relations.tau=2"], "relations.tau"),

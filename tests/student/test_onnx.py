@@ -188,7 +188,7 @@ def test_refusals_of_onnx(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused: list[tuple[Path, type[DistillError], str]] = [
         (tmp_path / "lm", ModelError, "is a language model: .* use --format hf"),
-        (run.parent / "exported", ConfigError, "lies in no run"),
+        (run.parent / "exported", ConfigError, "is not in a run folder"),
     ]
     for folder, kind, message in refused:
         with pytest.raises(kind, match=message):
