@@ -57,7 +57,7 @@ help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: quickstart
-quickstart: $(RUNTIME) $(OPS) ## Environment, sample data, experts, student: one command
+quickstart: $(RUNTIME) $(OPS) ## Install, then train experts and a student on sample data
 	@echo "==> sample data in data/sentiment (seconds)"
 	@$(WITH_VENV) python -m distill.samples.sentiment --out data/sentiment
 	@echo "==> distill train configs/quickstart.yaml (minutes on a CPU; Ctrl-C keeps a checkpoint)"
@@ -68,7 +68,7 @@ LM_DTYPE := $(shell grep -qw amx_bf16 /proc/cpuinfo 2>/dev/null \
 	&& echo trainer.dtype=bfloat16 teachers.0.dtype=bfloat16)
 
 .PHONY: lm-quickstart
-lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one command
+lm-quickstart: $(RUNTIME) $(OPS) ## Install, then distil a language model into 4 of its layers
 	@echo "==> SmolLM2-135M-Instruct in data/smollm2, prose and code in data/prose-and-code (2 minutes)"
 	@$(WITH_VENV) python -m distill.samples.smollm2 --out data/smollm2
 	@$(WITH_VENV) python -m distill.samples.prose_and_code --out data/prose-and-code
@@ -79,7 +79,7 @@ lm-quickstart: $(RUNTIME) $(OPS) ## A language model into 4 of its layers: one c
 PYTEST := OMP_NUM_THREADS=1 $(WITH_VENV) python -m pytest --numprocesses 2
 
 .PHONY: test
-test: lint types $(OPS) ## Lint, types, the fast tests and a few whole runs
+test: lint types $(OPS) ## Lint, types, the fast tests and a few complete runs
 	@echo "==> pytest: fast tests and a few whole runs (the slowest are listed at the end)"
 	@$(PYTEST) -m "not slow or e2e" $(PYTEST_ARGS)
 
@@ -119,11 +119,11 @@ docs: $(DEV) ## The documentation as a site in .cache/site
 	@echo "    $(CURDIR)/.cache/site/index.html (with search: python -m http.server -d .cache/site)"
 
 .PHONY: reference
-reference: $(DEV) ## Write docs/reference anew from settings and commands
+reference: $(DEV) ## Write docs/reference from the settings and commands
 	@$(WITH_VENV) python docs/site/generate.py
 
 .PHONY: lock
-lock: ## Write requirements.lock anew from pyproject.toml and requirements.in
+lock: ## Write requirements.lock from pyproject.toml and requirements.in
 	@$(FIND_PYTHON); \
 	set -e; \
 	echo "==> resolving pyproject.toml under requirements.in in a fresh environment (2 to 10 minutes)"; \
@@ -146,7 +146,7 @@ lock: ## Write requirements.lock anew from pyproject.toml and requirements.in
 	echo "    $$(grep -c == requirements.lock) packages in requirements.lock"
 
 .PHONY: clean
-clean: ## Remove the environment and caches; data/, runs/ and mlflow.db stay
+clean: ## Remove the environment and caches; keep data/, runs/ and mlflow.db
 	@rm -rf "$(VENV)" .cache build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find distill tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

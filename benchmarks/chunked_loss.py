@@ -112,7 +112,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def _memory_of(device: str, is_peak: bool) -> int:
-    """Bytes now, from where the peak is counted anew, or the most since."""
+    """Bytes now, from where the peak is counted again, or the most since."""
     if device == "cuda":
         torch.cuda.synchronize()
         if is_peak:

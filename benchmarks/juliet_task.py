@@ -94,7 +94,7 @@ def make_corpus(cell: Cell, data: str) -> Corpus:
 
 
 def make_tokenizer(corpus: Corpus, folder: Path) -> str:
-    """Byte-pair encoding inside words and signs, trained on train and transfer; no blanks."""
+    """Byte-pair encoding inside words and signs, trained on train and transfer; no spaces."""
     if not (folder / "tokenizer.json").exists():
         tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 class Timings:
-    """What was timed already, so that an interrupted benchmark goes on; delete it to begin anew."""
+    """What was timed already, so that an interrupted benchmark continues; delete it to restart."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -81,7 +81,7 @@ def command(name: str, config: str, overrides: list[str]) -> tuple[float, dict]:
 
 
 def folders_of(experts: Path) -> list[str]:
-    """Overrides that name trained experts as ready teachers."""
+    """Overrides that name trained experts as existing teachers."""
     names = sorted(p.name for p in (experts / "experts").iterdir() if (p / "model").is_dir())
     names.remove("router")
     teachers = [

@@ -72,7 +72,7 @@ Command = Literal["train", "sweep"]
 def check(
     experiment: Experiment, say: Say = lambda message: None, command: Command = "train"
 ) -> Plan:
-    """The plan of a valid experiment; InputError names the key, the value and the way out.
+    """The plan of a valid experiment; InputError names the key, the value and the fix.
 
     ``say`` gets a line before each phase that takes long.
     """
@@ -376,8 +376,8 @@ def _student_lines(
         num_tokens, length = student.vocab_size or vocab_size, experiment.data.max_length
         solved = partial(solve, student, num_tokens, len(corpus.label_names), length)
         fit = RunFolder(experiment.output).fit
-        begun = as_begun(student, fit, solved) if name == "student" else student
-        size = solve(begun, num_tokens, len(corpus.label_names), length)
+        started = as_begun(student, fit, solved) if name == "student" else student
+        size = solve(started, num_tokens, len(corpus.label_names), length)
         shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
         training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
         told = (

@@ -65,7 +65,7 @@ def check_kind(experiment: Experiment) -> None:
         return
     if experiment.experts is not None:
         raise ConfigError(
-            "experts are fine-tuned from a text encoder, the data is features: give ready "
+            "experts are fine-tuned from a text encoder, the data is features: list existing "
             "models in teachers (folders, or pickles with predict_proba)"
         )
     if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
@@ -95,14 +95,14 @@ def read_info(path: str, allow_pickle: bool) -> FolderInfo:
 
 
 def check_teachers(experiment: Experiment, corpus: Corpus, infos: Mapping[str, FolderInfo]) -> None:
-    """Raise unless every ready teacher can read the rows."""
+    """Raise unless every existing teacher can read the rows."""
     for teacher in experiment.teachers:
         info = infos[teacher.name]
         check_reader(f"teachers.{teacher.name}", teacher.path, teacher.allow_pickle, info, corpus)
 
 
 def check_reader(key: str, path: str, allow_pickle: bool, info: FolderInfo, corpus: Corpus) -> None:
-    """Raise unless a ready teacher or router can read the rows; an object with predict_proba is
+    """Raise unless an existing teacher or router can read the rows; an object with predict_proba is
     called with two."""
     wanted = 0 if corpus.features is None else corpus.features.num
     if is_pickle(path):

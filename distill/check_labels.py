@@ -39,7 +39,7 @@ class Match(NamedTuple):
 
 
 def teacher_outputs(experiment: Experiment, infos: Mapping[str, FolderInfo]) -> dict[str, Outputs]:
-    """Of ready teachers, by name; raises ModelError for one that is no classifier."""
+    """Of existing teachers, by name; raises ModelError for one that is no classifier."""
     found = {}
     for teacher in experiment.teachers:
         info = infos[teacher.name]

@@ -301,7 +301,7 @@ def check_range_of_temperatures(experiment: Experiment) -> None:
             raise ConfigError(
                 f"search.space.kd.temperature may be anything from {domain.low:g} to "
                 f"{domain.high:g}, but the outputs of {key} {wire.name} can be used only at some "
-                "temperatures: make it a grid or a choice of these, or take the wire hidden or "
+                "temperatures: make it a grid or a choice of these, or use the wire hidden or "
                 "dense"
             )
         wire.check(key, experiment.objective, domain.all_values)

@@ -135,7 +135,7 @@ def _place(corpus: Corpus | Blocks, split: str, row: int) -> str:
 
 
 def check_router(experiment: Experiment, names: tuple[str, ...], corpus: Corpus) -> Match | None:
-    """Raise unless a ready router can read the rows and has the teachers' names as its classes, in
+    """Raise unless a router folder can read the rows and has the teachers' names as its classes, in
     any order."""
     aggregation = experiment.aggregation
     if not isinstance(aggregation, Routed) or aggregation.router is None:

@@ -62,12 +62,12 @@ def _check_emitted(key: str, folder: str, tokenizer: str, blocks: Blocks) -> Non
         if ours == theirs:
             meaning = f"the teacher's ({folder}) matches in texts by other rules (added_tokens)"
         raise ConfigError(
-            f"{key}: the rows hold {quoted(ours)}, id {found} of the student's tokenizer "
+            f"{key}: the rows contain {quoted(ours)}, id {found} of the student's tokenizer "
             f"({tokenizer}), which {meaning}: {way_out}"
         )
     text = emitted_text(blocks, [theirs for _, theirs in added.values() if theirs])
     if text is not None:
         raise ConfigError(
-            f"{key}: the rows hold the text {text!r}, one token of the teacher's tokenizer "
+            f"{key}: the rows contain the text {text!r}, one token of the teacher's tokenizer "
             f"({folder}) and several of the student's ({tokenizer}): {way_out}"
         )

@@ -1,7 +1,7 @@
 """One YAML file is one experiment. This module defines every key: its type, default and meaning.
 
 Load with :func:`load`; unknown keys, wrong types and values out of range are refused with the key,
-the value and the way out. Nothing here reads a data file or a model, or starts a process: see
+the value and the fix. Nothing here reads a data file or a model, or starts a process: see
 check.py. Nor is torch imported: a configuration is refused at once.
 """
 
@@ -234,9 +234,9 @@ class Data(Section):
     each with its own attention and positions. false: one sequence per block, which generated text
     needs (``sampling.type``)."""
     max_unlearnable: float = Field(default=0.01, ge=0, le=1)
-    """Language models: largest share of rows without a token in the loss mask (an empty completion,
-    a chat without an answer, a prompt that fills ``max_length``). Such rows are dropped and
-    counted; above this share the data is refused."""
+    """Language models: maximum share of rows without target tokens (an empty completion, a chat
+    without an answer, a prompt that fills ``max_length``). Such rows are dropped and counted; above
+    this share the data is refused."""
     cut: Cut = "head"
     """Which tokens of a text longer than ``max_length`` are kept: ``head`` the first, ``tail`` the
     last, ``middle`` the first and the last, half each (an odd one at the front). Special tokens are
@@ -424,7 +424,7 @@ class Router(Section):
     layers: int | None = Field(default=None, ge=1)
     """Number of the base's first layers that are kept; null: all."""
     train_layers: int | None = Field(default=None, ge=0)
-    """Number of top layers that are trained (0: the head alone); null: all."""
+    """Number of top layers that are trained (0: only the head); null: all."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the training rows."""
     batch_size: int = Field(default=32, ge=1)
@@ -448,7 +448,7 @@ class Experts(Section):
     partition: Partition = ByColumn()
     """Which training rows each expert is trained on."""
     train_layers: int | None = Field(default=None, ge=0)
-    """Number of top layers that are trained (0: the head alone); null: all."""
+    """Number of top layers that are trained (0: only the head); null: all."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes of each expert over its rows."""
     batch_size: int = Field(default=16, ge=1)
@@ -619,7 +619,7 @@ class Trainer(Section):
     """Rows of one forward on one rank; gradients are accumulated over several. Lower it if the
     student runs out of memory. null: batch_size / num_workers."""
     eval_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on the validation split; null: once an epoch."""
+    """Steps between evaluations on the validation split; null: once per epoch."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -683,11 +683,11 @@ class LabelsOnly(Variant):
     student: Student | None = None
     """Its model; null: the same as the distilled student."""
     optimizer: Optimizer | None = None
-    """Its AdamW; null: the distilled student's."""
+    """Its AdamW; null: that of the distilled student."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the labelled rows; null: as many steps as the distilled student's."""
+    """Passes over the labelled rows; null: as many steps as the distilled student."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Rows of one optimizer step; null: the distilled student's."""
+    """Rows of one optimizer step; null: that of the distilled student."""
 
 
 class TfidfBaseline(Variant):
@@ -709,7 +709,7 @@ class Tracking(Section):
     run_name: str | None = None
     """Name of the run in MLflow; null: MLflow chooses one."""
     uri: str | None = None
-    """MLflow's store; null: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working
+    """MLflow store; null: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working
     folder."""
     system_metrics: bool = True
     """Log use of CPU, memory, disk and network."""
@@ -764,7 +764,7 @@ class Experiment(Section):
     objective: Objective = ForwardKL()
     """The divergence between the target and the student."""
     kd: KD = KD()
-    """The loss."""
+    """Temperature and weight of the distillation loss."""
     student: Student = Student()
     """The student: its family, size and initial weights."""
     sampling: Sampling = DatasetSampling()
@@ -794,7 +794,7 @@ class Experiment(Section):
     def _consistent(self) -> Experiment:
         _refuse_twins("teachers", [t.name for t in self.teachers])
         if self.experts and self.teachers:
-            raise ValueError("give experts (trained here) or teachers (ready folders), not both")
+            raise ValueError("give experts (trained here) or teachers (existing models), not both")
         is_by_column = self.experts and isinstance(self.experts.partition, ByColumn)
         if is_by_column and self.data.columns.domain is None:
             raise ValueError(

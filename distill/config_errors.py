@@ -1,5 +1,5 @@
 """One line for each problem of a configuration: the key as the user writes it, what it must be, the
-value, the way out."""
+value, the fix."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One tree of errors. Every error pickles (it crosses process borders) and carries one message.
+"""The exception classes. Every error can be pickled (it crosses processes) and has one message.
 
-The message names the key or file, the value, and the way out:
+The message names the key or file, the value, and the fix:
 ``kd.temperature must be greater than 0, got 0: use 1 for unsoftened targets``.
 """
 
@@ -26,7 +26,7 @@ class DataError(InputError):
 
 
 class UnknownLabelError(DataError):
-    """A row's label is none of the classes. ``fault``: the message without its way out."""
+    """A row's label is not one of the classes. ``fault``: the message without its fix."""
 
     def __init__(self, message: str, fault: str = "") -> None:
         super().__init__(message)
@@ -42,12 +42,12 @@ class RunFolderError(InputError):
 
 
 class RecordError(InputError):
-    """What MLflow holds of an experiment is missing, empty or unfinished, or no run meets the
-    request."""
+    """The records of an experiment in MLflow are missing, empty or unfinished, or no run
+    matches."""
 
 
 class UnreachableError(InputError):
-    """A Ray or MLflow address does not answer."""
+    """A Ray or MLflow address does not respond."""
 
 
 class CheckpointError(DistillError):
@@ -59,15 +59,15 @@ class CacheError(DistillError):
 
 
 class TeacherError(DistillError):
-    """A teacher could not answer: lost beyond the retries, or past the deadline."""
+    """A teacher did not respond: no replica left, or deadline missed after all retries."""
 
 
 class TeacherAnswerError(TeacherError):
-    """A teacher answered something that must not be trained on: wrong shape, NaN, infinite."""
+    """A teacher's output cannot be used for training: wrong shape, NaN or infinite."""
 
 
 class TrainingError(DistillError):
-    """The student's loss stopped being a finite number, or its worker group was lost."""
+    """The student's loss became NaN or infinite, or its worker group failed."""
 
 
 class Interrupted(DistillError):

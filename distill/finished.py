@@ -80,7 +80,7 @@ def _described(plan: Plan, command: Command) -> dict[str, Any]:
 
 
 def _models(experiment: Experiment) -> Iterator[str]:
-    """Ready models that are evaluated, by their paths: hashing them would take as long as a
+    """Existing models that are evaluated, by their paths: hashing them would take as long as a
     short run."""
     for teacher in experiment.teachers:
         yield teacher.path

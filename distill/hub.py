@@ -22,7 +22,7 @@ def not_found(what: str, path: str | Path, is_data: bool = False) -> str:
         return f"there is no {what} {path}: check the path"
     return (
         f"there is no {what} {path}: check the path. distill does not contact the Hugging Face "
-        f"Hub; if {hub_id(path)!r} is a name of the Hub, download it and give the folder: {command}"
+        f"Hub; if {hub_id(path)!r} is a Hub id, download it and use the folder: {command}"
     )
 
 

@@ -37,7 +37,7 @@ def checked_name(name: str) -> str:
 
 
 def twins(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that are equal, or differ only in upper and lower case, blanks, or in how Unicode
+    """Two names that are equal, or differ only in case, spaces, or in how Unicode
     composes their characters: people, and some file systems, take them for one."""
     seen: dict[str, str] = {}
     for name in names:

@@ -107,7 +107,7 @@ def _check_addresses(experiment: Experiment) -> None:
 def _stopped(output: str, kept: list[str], at_once: bool) -> str:
     how = "stopped at once" if at_once else "stopped"
     if not kept:
-        return f"{how} before the first checkpoint: {output} holds no training yet"
+        return f"{how} before the first checkpoint: {output} has nothing to resume"
     return f"{how}; {output} keeps {', '.join(kept)}"
 
 

@@ -136,9 +136,9 @@ def check_out(out: str | Path, overwrite: bool) -> None:
     """Before anything is computed. Raises RunFolderError for a file that exists already."""
     check_ending(out)
     if Path(out).is_dir():
-        raise RunFolderError(f"--out {out} is a folder: name a file")
+        raise RunFolderError(f"--out {out} is a folder: give a file")
     if Path(out).exists() and not overwrite:
-        raise RunFolderError(f"--out {out} exists already: name another file, or add --overwrite")
+        raise RunFolderError(f"--out {out} already exists: give another file, or add --overwrite")
 
 
 def predict(request: Request, listener: Listener) -> Predicted:

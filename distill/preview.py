@@ -245,7 +245,7 @@ def _about(one: Shown) -> Text:
 
 
 def _marked(one: Shown, has_colour: bool) -> Text:
-    """The tokens, a blank between them where they do not say themselves where blanks were."""
+    """The tokens, a space between them unless they mark spaces themselves."""
     from rich.text import Text
 
     says_blanks = "".join(one.tokens) == one.text or any(t.startswith(" ") for t in one.tokens)

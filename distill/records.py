@@ -42,7 +42,7 @@ INPUTS = {
 """What rows are shown as, and the keyword of a model's forward that takes it.
 
 A reader's block of rows, a batch and a request have fields of these names: tokens (of pair tasks
-with types; of language models with positions, which start anew at each packed sequence, instead of
+with types; of language models with positions, which restart at each packed sequence, instead of
 a mask), or features, or texts; the others are None or absent.
 """
 

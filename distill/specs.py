@@ -43,7 +43,7 @@ class ModelSpec(Protocol):
     def build(self, seed: int) -> PreTrainedModel: ...
 
     def in_folder(self, folder: Path) -> ModelSpec:
-        """The spec with what the fit in ``folder`` was begun with; see models/shape.py."""
+        """The spec with what the fit in ``folder`` was started with; see models/shape.py."""
         ...
 
 

@@ -12,7 +12,7 @@ from distill.fit import Job, fit_and_save
 class Tasks:
     """Started jobs. ``poll`` until it is empty; a job's error comes out of ``poll`` as itself.
 
-    ``work`` is done with each, on what the job's training asks for. It may be begun again on
+    ``work`` is done with each, on what the job's training asks for. It may be started again on
     another node, so it must go on from what is in the job's folder. Ray's tasks are called
     ``<verb>:<job>``.
     """

@@ -202,7 +202,7 @@ def sequences_at(batch: Batch) -> Tensor:
 
 
 def real_tokens(batch: Batch) -> Tensor:
-    """bool[B, T]: tokens of sequences, which padding is none of: it starts anew as one more
+    """bool[B, T]: tokens of sequences, which padding is none of: it restarts as one more
     sequence (data/block_file.py), the only one that nothing is to be predicted in."""
     assert batch.position_ids_BT is not None and batch.targets_BT is not None
     sequence_BT = (batch.position_ids_BT == 0).flatten().cumsum(0).view_as(batch.targets_BT)

@@ -217,7 +217,7 @@ REFUSED: list[tuple[list[Any], str, dict[str, Any], type[InputError], str]] = [
         "data",
         {"labels": ["no", "yes"]},
         ConfigError,
-        r"teachers\.\w+\.labels maps 'LABEL_1' to 'yess', which is no label of data\.labels",
+        r"teachers\.\w+\.labels maps 'LABEL_1' to 'yess', which is not a label of data\.labels",
     ),
     (
         [{"path": "b-plain", "labels": {"LABEL_0": "no", "LABEL_1": "yess"}}],
@@ -276,7 +276,7 @@ def test_labels_of_a_language_model_are_refused(root: Path) -> None:
         ({"labels": [False, True]}, r"data\.labels\.0: YAML reads no, off and false as a boolean"),
         ({"labels": [0, 0]}, "data.labels needs at least two different"),
         ({"labels": [1, "1 "]}, "data.labels needs at least two different"),
-        ({"labels": [0.5, 1]}, r"data\.labels\.0: 0\.5 is no label"),
+        ({"labels": [0.5, 1]}, r"data\.labels\.0: 0\.5 is not a label"),
     ],
 )
 def test_labels_that_yaml_misread(change: dict[str, Any], message: str) -> None:

@@ -127,7 +127,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {WIRE: {"type": "topk"}, "kd.temperature": 3.0},
         ConfigError,
-        r"wire.temperatures \[1.0, 2.0, 4.0\] does not hold the temperature 3 .*add it",
+        r"wire.temperatures \[1.0, 2.0, 4.0\] does not contain the temperature 3 .*add it",
     ),
     (
         {WIRE: {"type": "sampled"}, "kd.temperature": 3.0},
@@ -278,12 +278,12 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {**EXPERTS, "experts.lora": {"targets": ["query"]}},
         ConfigError,
-        "experts: lora.targets 'query' is no linear layer .* use some of down_proj",
+        "experts: lora.targets 'query' is not a linear layer .* use some of down_proj",
     ),
     (
         {"student": {"path": "@films", "lora": {"targets": ["query"]}}},
         ConfigError,
-        "student: lora.targets 'query' is no linear layer",
+        "student: lora.targets 'query' is not a linear layer",
     ),
     ({"student.lora": {}}, ConfigError, "student.lora trains updates .*give student.path or"),
 ]

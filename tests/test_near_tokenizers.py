@@ -195,7 +195,9 @@ def test_rows_that_hold_a_token_of_two_meanings_are_refused(tmp_path: Path) -> N
     check(parse(raw))
     table[-1]["text"] += " <a>"
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "texts.parquet")
-    message = rf"teachers.t: the rows hold '<a>', id {N} of the student's .* '<c>' to the teacher"
+    message = (
+        rf"teachers.t: the rows contain '<a>', id {N} of the student's .* '<c>' to the teacher"
+    )
     with pytest.raises(ConfigError, match=message):
         check(parse(raw))
 

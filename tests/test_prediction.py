@@ -205,7 +205,7 @@ def test_folders_that_hold_no_student(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_not_replaced_unless_allowed(tmp_path: Path) -> None:
     (tmp_path / "out.csv").write_text("kept")
-    with pytest.raises(RunFolderError, match=r"exists already: .* --overwrite"):
+    with pytest.raises(RunFolderError, match=r"already exists: .* --overwrite"):
         check_out(tmp_path / "out.csv", overwrite=False)
     check_out(tmp_path / "out.csv", overwrite=True)
     with pytest.raises(DataError, match=r"use one of \.parquet"):
@@ -235,7 +235,9 @@ def test_prompts_are_continued_greedily(tmp_path: Path) -> None:
     assert listener.updates == [("generating", 2, 3), ("generating", 3, 3)]
     long = pa.table({"prompt": ["a", " ".join(["the"] * 32)]})
     parquet.write_table(long, tmp_path / "long.parquet")
-    with pytest.raises(DataError, match=r"prompt of row 2 has 32 tokens, .* 32 for an answer"):
+    with pytest.raises(
+        DataError, match=r"prompt of row 2 has 32 tokens, .* 32 positions for an answer"
+    ):
         predict(Request(tmp_path / "student", str(tmp_path / "long.parquet")), listener)
 
 
@@ -259,7 +261,7 @@ def test_chats_are_answered_at_their_end(tmp_path: Path) -> None:
     request = Request(folder, str(tmp_path / "in.parquet"), max_new_tokens=4)
     first, second, third = predict(request, listener).added["generated"]
     assert first == second
-    assert listener.lines[-1].startswith("1 of 3 chats end with an answer, which is left out")
+    assert listener.lines[-1].startswith("1 of 3 chats end with an answer, which is ignored")
     # The same tokens as a prompt in words.
     words = [
         "user the film <eos> assistant",

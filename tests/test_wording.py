@@ -1,8 +1,9 @@
-"""Documents, messages, docstrings and tables use the field's terms: one word a concept.
+"""Documents, messages, docstrings and tables use the field's terms: one word per concept.
 
-``TERMS`` lists words of ours that a reader of PyTorch, Ray and transformers documentation would
-not expect, and what to write instead. Searched: every Markdown document and every string literal
-of the package and its benchmarks (docstrings among them). Identifiers are not searched.
+``TERMS`` lists words that a reader of PyTorch, Ray and transformers documentation would not
+expect, and what to write instead. Searched: every Markdown document, the example configurations,
+and every string literal of the package and its benchmarks (docstrings among them). Identifiers are
+not searched.
 """
 
 import ast
@@ -43,6 +44,19 @@ TERMS = {
     r"wants?|wanted": "needs, requires, requested",
     r"says|said": "reads, states, contains, reported",
     r"in vain|for good|gone for ever": "without effect, permanently",
+    r"anew": "again",
+    r"begun": "started",
+    r"way out": "fix",
+    r"likelier|likeliest": "more probable, most probable",
+    r"sees? each other": "attend to each other",
+    r"read alike|otherwise than": "are too similar, differently from",
+    r"is none of the (?:teachers|splits)": "is not a teacher, is not a split",
+    rf"ready {MODELS}": "existing teacher, trained model",
+    r"(?:take|takes) (?:forward_kl|object_store|the wire|sampling\.type|mean, weights)": "use",
+    r"(?:a|the) folder with room": "writable folder with enough space",
+    r"cut short": "truncated",
+    r"blanks": "spaces",
+    r"surest": "most certain",
 }
 CODE = re.compile(r"``[^`]*``|`[^`]*`|[\w/]+\.py|<!--.*?-->")
 """Names in code spans, and file names, are identifiers."""
@@ -51,7 +65,7 @@ COMPILED = {re.compile(rf"\b(?:{term})\b", re.IGNORECASE): way for term, way in 
 
 def documents() -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", "configs/*.yaml"],
         cwd=ROOT,
         capture_output=True,
         text=True,

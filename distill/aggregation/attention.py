@@ -19,8 +19,8 @@ else:
 class Attention(Mixture):
     """a(x) = softmax(MLP([enc(x); z_1..z_M])), p = Σ a_m p_m, L −= entropy_weight · H(a).
 
-    enc(x) is the student's own pooled feature, detached [ours: the source leaves the encoder
-    open]. H(a) is a mean over rows, so its sum over ranks is the mean over the global batch.
+    enc(x) is the pooled feature of the student, detached [ours: the source does not specify the
+    encoder]. H(a) is a mean over rows, so its sum over ranks is the mean over the global batch.
     """
 
     sees_logits: ClassVar[bool] = True

@@ -23,24 +23,24 @@ class LearnedRouter(Mixture):
 
     The likelihood of a mixture of experts (Jacobs et al. 1991, "Adaptive mixtures of local
     experts"), whose experts are fixed: a teacher that gives the text a higher probability gets a
-    higher weight. h: the student's own last hidden states, which this loss does not train; as the
-    teachers' weights in the distillation do not train the router [ours: nobody ships a router of
-    language-model teachers]. norm: each vector to mean 0 and variance 1, so that a learning rate
-    means the same in all families. W and b start at 0, which is the uniform mean.
+    higher weight. h: the last hidden states of the student, which this loss does not train; the
+    distillation loss does not train the router [ours: there is no published router for
+    language-model teachers]. norm: each vector to mean 0 and variance 1, so that one learning rate
+    suits all model families. W and b start at 0, which is the uniform mean.
     """
 
     type: Literal["learned"] = "learned"
     per: Literal["sample", "token"] = "token"
-    """``token``: weights of each position, from what is before it. ``sample``: of each packed
-    sequence, from the mean of h over its positions; these have read the text that they weigh."""
+    """``token``: weights for each position, from the text before it. ``sample``: weights for each
+    packed sequence, from the mean of h over its positions, which depends on the text itself."""
     mix: Space = "probabilities"
-    """Space that the teachers are mixed in for the student. The router's loss is the likelihood of
-    a mixture of ``probabilities`` in any case."""
+    """What is averaged over the teachers for the student. The router's loss always uses
+    ``probabilities``."""
 
     def check(self, teacher_names: list[str]) -> None:
         if len(teacher_names) < 2:
             raise ConfigError(
-                "aggregation.type learned chooses between teachers, and there is only "
+                "aggregation.type learned needs at least two teachers, and there is only "
                 f"{teacher_names[0]}: use aggregation.type mean, or add another teacher"
             )
 

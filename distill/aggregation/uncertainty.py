@@ -1,4 +1,4 @@
-"""MUKI: trust the teacher that is sure of its answer (Li et al. 2022, "Mutual knowledge
+"""MUKI: trust the teacher that is certain of its output (Li et al. 2022, "Mutual knowledge
 integration"; the entropy estimate, not Monte-Carlo dropout)."""
 
 from __future__ import annotations

@@ -62,13 +62,12 @@ def train(
 
     ``config``: a YAML file, its content, or an Experiment.
 
-    ``teachers``: objects by name, after those that the configuration names: ``(model, tokenizer)``
-    of transformers, a torch module of features with an attribute ``classes``, an object with
-    ``predict_proba`` and ``classes_``, or a path. A dict has other keys of a teacher as well:
-    ``{"model": (model, tokenizer), "labels": {"LABEL_0": "no"}}``. They are kept in the data cache
-    under their fingerprint and served like folders, each by a Ray actor of its own; another model
-    (a refitted one) makes another experiment. An object may be a pickle; a path of one needs
-    ``allow_pickle``.
+    ``teachers``: objects by name, in addition to those in the configuration: ``(model, tokenizer)``
+    of transformers, a torch module that reads features and has an attribute ``classes``, an object
+    with ``predict_proba`` and ``classes_``, or a path. To set other keys of a teacher, pass a dict:
+    ``{"model": (model, tokenizer), "labels": {"LABEL_0": "no"}}``. Objects are pickled into the
+    data cache under their fingerprint and served like folders, each by its own Ray actor; a changed
+    (refitted) model makes it a different experiment. The path of a pickle needs ``allow_pickle``.
 
     ``data`` replaces ``data.path``: a path, a pandas, pyarrow or ``datasets`` table, a dict of
     columns, or a dict of tables by split (a DatasetDict).
@@ -97,7 +96,7 @@ def sweep(
     data: Any = None,
     overrides: Overrides = None,
 ) -> SweepResult:
-    """``distill sweep``: searches the keys of ``search.space`` with one set of teachers.
+    """``distill sweep``: searches over the keys of ``search.space``, with the same teachers.
 
     Arguments as those of :func:`train`; the same call resumes.
     """
@@ -119,7 +118,8 @@ def sweep(
 
 
 def experts(config: Config, *, data: Any = None, overrides: Overrides = None) -> dict[str, Path]:
-    """``distill experts``: trains the experts and the router alone; their folders by name."""
+    """``distill experts``: trains only the experts and the router; returns their folders by
+    name."""
     from distill import pipeline
     from distill.report.progress import Progress
 
@@ -137,10 +137,10 @@ def check(
     data: Any = None,
     overrides: Overrides = None,
 ) -> CheckResult:
-    """``distill check``: everything that can be known before a process starts, as the plan.
+    """``distill check``: validates configuration, data and models, and returns the plan.
 
-    Arguments as those of :func:`train`. Raises InputError that names the key, the value and the way
-    out.
+    Arguments as those of :func:`train`. Raises InputError that names the key, the value and the
+    fix.
     """
     from distill.check import about
     from distill.check import check as check_experiment
@@ -187,10 +187,10 @@ def evaluate(
 ) -> EvaluateResult:
     """``distill evaluate``: quality, latency, robustness and fidelity on labelled rows.
 
-    ``student``: a run's folder, an exported student, or a result of :func:`train`. ``data``: as of
-    :func:`train`. ``teachers``: model folders, pickles or a run; of a run its own. ``overrides``:
-    settings, such as ``{"attack.budget": 100}``. ``fail_if``: gates; those that hold are in
-    ``failures``. ``columns``: ``text_column``, ``pair_column``, ``label_column``,
+    ``student``: a run folder, an exported student, or a result of :func:`train`. ``data``: as for
+    :func:`train`. ``teachers``: model folders, pickles or a run; the default for a run: its own.
+    ``overrides``: settings, such as ``{"attack.budget": 100}``. ``fail_if``: gates; those that
+    failed are in ``failures``. ``columns``: ``text_column``, ``pair_column``, ``label_column``,
     ``domain_column``, ``split_column``, ``split`` and ``language``, as the command's options.
     """
     from distill.api.tables import path_of
@@ -249,9 +249,9 @@ def predict(
 ) -> PredictResult:
     """``distill predict``: labels and probabilities, or generated text, for every row of ``data``.
 
-    ``student``: a run's folder, an exported student, or a result of :func:`train`. ``data``: as of
-    :func:`train`, or a list: of texts, of pairs of texts, of chats, or of rows of numbers (also a
-    numpy array). Columns are the run's unless they are named. ``out``: a file to write as well.
+    ``student``: a run folder, an exported student, or a result of :func:`train`. ``data``: as for
+    :func:`train`, or a list of texts, pairs of texts, chats, or rows of numbers (also a numpy
+    array). The default columns are those of the run. ``out``: also write to this file.
     """
     from distill.api.rows import as_file, columns_of, table_of_list
     from distill.prediction import ColumnOptions, Request, check_out
@@ -297,9 +297,9 @@ def frontier(
     tracking_uri: str | None = None,
     partial: bool = False,
 ) -> FrontierResult:
-    """``distill frontier``: the students that nothing beats, and the best under limits.
+    """``distill frontier``: the students on the frontier, and the best one under limits.
 
-    ``out``: a folder to copy the best one into.
+    ``out``: copy the best one into this folder.
     """
     from distill.report.chosen import chosen, copy_student
     from distill.tracking.read import read_experiment
@@ -320,9 +320,9 @@ def export(
     int8: bool = False,
     data: Any = None,
 ) -> ExportResult:
-    """``distill export``: a run's student in another folder, as it is or as an ONNX file.
+    """``distill export``: writes the student of a run to another folder, unchanged or as ONNX.
 
-    ``data``: labelled rows that check the ONNX file instead of the run's test split.
+    ``data``: labelled rows for the comparison of the ONNX file, instead of the run's test split.
     """
     from distill.api.rows import as_file
     from distill.cli.exporting import export_student

@@ -80,7 +80,7 @@ class TrainResult(_WithStudent):
     table: tuple[Row, ...]
     """Teachers, their ensemble, baselines and the student on the test split."""
     metrics: Mapping[str, float]
-    """The student's, under the stable names: ``test.accuracy``, ``student.size_mb``, …"""
+    """Metrics of the student by their stable names: ``test.accuracy``, ``student.size_mb``, …"""
     paths: TrainPaths
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Of the student and the baselines: ``{"step": …, "metrics": {…}}`` of each log line."""
@@ -128,9 +128,9 @@ class SweepResult(_WithStudent):
 
     trials: tuple[Trial, ...]
     frontier: tuple[Trial, ...]
-    """The trials that no other beats, smallest first."""
+    """The trials on the frontier, smallest first."""
     champion: Trial | None
-    """The best under ``search.champion.max_mb``; None where none is small enough."""
+    """The best under ``search.champion.max_mb``; None if none is small enough."""
     table: tuple[Row, ...]
     """Teachers, their ensemble and baselines on the test split."""
     metrics: Mapping[str, float]
@@ -142,7 +142,7 @@ class SweepResult(_WithStudent):
             from distill.errors import RunFolderError
 
             raise RunFolderError(
-                "no student of the frontier is small enough (search.champion.max_mb): take one "
+                "no student of the frontier is small enough (search.champion.max_mb): use one "
                 "from .frontier, or raise the limit"
             )
         return Path(self.champion.student)
@@ -230,7 +230,7 @@ class PreviewResult:
 
     rows: tuple[Shown, ...]
     num_masked: int = 0
-    """Rows between them without a token to train on, which are dropped."""
+    """Rows between them without target tokens, which are dropped."""
 
     def __repr__(self) -> str:
         return f"PreviewResult({counted(len(self.rows), 'row')})"
@@ -270,9 +270,9 @@ class EvaluateResult:
     """A student's measures on labelled rows, compared with its teacher's."""
 
     metrics: Mapping[str, float | None]
-    """Under the stable names; the teacher's begin with ``teacher.``."""
+    """Metrics by their stable names; those of the teacher begin with ``teacher.``."""
     failures: tuple[str, ...]
-    """Gates of ``fail_if`` that hold."""
+    """Gates of ``fail_if`` that failed."""
     notes: tuple[str, ...]
     """Warnings first, such as a student below the majority class."""
     paths: tuple[Path, ...]
@@ -280,7 +280,7 @@ class EvaluateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether no gate holds."""
+        """Whether no gate failed."""
         return not self.failures
 
     def __repr__(self) -> str:
@@ -319,7 +319,7 @@ class EvaluateResult:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PredictResult:
-    """A student's answers behind the columns of the data."""
+    """The columns of the data, followed by the student's predictions."""
 
     table: Any
     """A pyarrow table."""

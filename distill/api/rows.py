@@ -73,7 +73,7 @@ def _is_numbers(data: Any) -> bool:
 def _features(rows_RD: np.ndarray, student: Located) -> pa.Table:
     columns = list(getattr(read_config(student.folder), "columns", None) or ())
     if not columns:
-        raise DataError(f"data holds numbers, {student.folder} reads text: give texts")
+        raise DataError(f"data has numbers, but {student.folder} reads text: give text")
     if rows_RD.ndim != 2:
         raise DataError(f"data has the shape {list(rows_RD.shape)}: give [rows, features]")
     if len(columns) == 1:

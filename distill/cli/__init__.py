@@ -1,6 +1,6 @@
 """The command line. Heavy imports are inside the commands: ``--help`` answers at once.
 
-Exit codes: 0 done, 1 a gate or run failed, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 a gate or run failed, 2 invalid input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def options(
         typer.Option("--version", callback=version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Several large expert teachers in, one small student out."""
+    """Train one small model, the student, on the outputs of several large ones."""
 
 
 # In the order of `distill --help`.

@@ -15,7 +15,7 @@ from distill.cli.output import errors, load_experiment, print_json, show
 def check(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Validate configuration, data and models without starting anything, and print the plan."""
+    """Validate configuration, data and models, and print the plan. Starts nothing."""
     with errors(as_json):
         experiment = load_experiment(config, overrides, address)
 
@@ -55,8 +55,7 @@ def preview(
     rows: Annotated[int, typer.Option(help="Number of rows to show.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print only a JSON list.")] = False,
 ) -> None:
-    """Show rows as the student reads them: tokens (those that are trained on are marked), label and
-    domain."""
+    """Show rows as the student reads them, and mark the tokens that are trained on."""
     with errors(as_json):
         from distill.config import load
 

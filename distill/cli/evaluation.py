@@ -52,16 +52,22 @@ def evaluate(
     text_column: Annotated[
         str | None,
         typer.Option(
-            help="Default: that of the run; without a run text, else code.", show_default=False
+            help="Text column. Default: that of the run; without a run text, else code.",
+            show_default=False,
         ),
     ] = None,
     pair_column: Annotated[
         str | None,
-        typer.Option(help="Second text of a pair. Default: that of the run.", show_default=False),
+        typer.Option(
+            help="Column with the second text of a pair. Default: that of the run.",
+            show_default=False,
+        ),
     ] = None,
     label_column: Annotated[
         str | None,
-        typer.Option(help="Default: that of the run; without a run, label.", show_default=False),
+        typer.Option(
+            help="Label column. Default: that of the run; without a run, label.", show_default=False
+        ),
     ] = None,
     domain_column: Annotated[
         str | None,
@@ -118,8 +124,10 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a student on labelled rows and compare it with its teacher: quality, fidelity,
-    robustness, latency and memory. Writes evaluation.html."""
+    """Measure quality, fidelity to the teacher, robustness, latency and memory of a student.
+
+    Reads labelled rows and writes evaluation.html.
+    """
     with errors(as_json):
         from distill.errors import ConfigError
         from distill.evaluation.settings import parse_labels, parse_settings

@@ -39,7 +39,7 @@ def export(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the student of a run (the weights of its best evaluation) to another folder."""
+    """Write the student of a run to another folder, as safetensors or ONNX."""
     with errors(as_json):
         from distill.report.progress import Progress
 

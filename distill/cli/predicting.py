@@ -20,10 +20,12 @@ def predict(
     out: Annotated[Path, typer.Option(help="File to write: .parquet, .arrow, .jsonl or .csv.")],
     text_column: Annotated[
         str | None,
-        typer.Option(help="Default: that of the run, else text or code.", show_default=False),
+        typer.Option(
+            help="Text column. Default: that of the run, else text or code.", show_default=False
+        ),
     ] = None,
     pair_column: Annotated[
-        str | None, typer.Option(help="Second text of a pair task.", show_default=False)
+        str | None, typer.Option(help="Column with the second text of a pair.", show_default=False)
     ] = None,
     prompt_column: Annotated[
         str | None,

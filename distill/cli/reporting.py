@@ -21,7 +21,7 @@ def report(
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report of an experiment: a self-contained HTML page, frontier.csv, plots."""
+    """Write the report of an experiment: a self-contained HTML page, CSV and plots."""
     with errors(as_json):
         from distill.report.files import write_report
         from distill.tracking.read import read_experiment
@@ -50,8 +50,7 @@ def frontier(
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the frontier, the students for which no other is both better and smaller, or copy the
-    best one."""
+    """Print the students that no other one beats in quality and size, or copy the best."""
     with errors(as_json):
         from distill.report.chosen import chosen, copy_student, render_frontier
         from distill.tracking.read import read_experiment

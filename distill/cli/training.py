@@ -20,8 +20,7 @@ from distill.cli.output import (
 def train(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Train the experts (if configured) and the student, evaluate it, write a report. Resumes an
-    interrupted run."""
+    """Train experts (if configured) and the student, and evaluate it. Resumes a run."""
     with errors(as_json, command_line("train", config, overrides, address)):
         experiment = load_experiment(config, overrides, address)
 
@@ -48,8 +47,7 @@ def train(
 def sweep(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Search over temperature, alpha, size and other keys with the same teachers. Resumes an
-    interrupted sweep."""
+    """Search over temperature, alpha, size, … with the same teachers. Resumes a sweep."""
     with errors(as_json, command_line("sweep", config, overrides, address)):
         experiment = load_experiment(config, overrides, address, "-sweep")
 
@@ -71,7 +69,7 @@ def sweep(
 def experts(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Train only the experts and the router, saved as Hugging Face folders (or adapters)."""
+    """Train only the experts and the router, as Hugging Face folders (or adapters)."""
     with errors(as_json, command_line("experts", config, overrides, address)):
         from distill.errors import ConfigError
 

@@ -27,7 +27,7 @@ FIELDS = {
 class PaddedBlocks(NamedTuple):
     """Blocks padded on the right to the longest of them.
 
-    Positions start anew at each sequence, and at the padding, which so is one more sequence.
+    Positions restart at each sequence, and at the padding, which so is one more sequence.
     """
 
     input_ids_BT: np.ndarray  # int64
@@ -73,7 +73,7 @@ class BlockFile:
 
 
 def positions(sizes: Sequence[int]) -> np.ndarray:
-    """int64[sum of sizes] that start anew at each sequence."""
+    """int64[sum of sizes] that restart at each sequence."""
     starts = np.cumsum(sizes) - sizes
     return np.arange(sum(sizes)) - np.repeat(starts, sizes)
 

@@ -32,7 +32,7 @@ from distill.errors import DataError
 from distill.records import UNLABELLED
 
 FORMAT = 1  # raise it when the files or their meaning change: every fingerprint changes with it
-RULES = 2  # raise it when files are read by other rules: corpora are built anew, and those that
+RULES = 2  # raise it when files are read by other rules: corpora are built again, and those that
 # come out the same keep their fingerprint, by which teacher caches and run folders are found
 TRANSFER = SPLITS.index("transfer")
 UNLABELLED_ROWS = ("unlabelled_moved", "unlabelled_held", "unlabelled_dropped")  # of counts

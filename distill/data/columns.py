@@ -84,8 +84,9 @@ class Splitter:
         if not self.is_cut(batch, file):
             return file.uri
         if split == "train":
-            return f"{file.uri}, less data.holdout"
-        return f"{file.uri}, {getattr(self._holdout, split):.3g} of it (data.holdout.{split})"
+            return f"{file.uri}, without data.holdout"
+        share = 100 * getattr(self._holdout, split)
+        return f"{file.uri}, {share:.3g} % of its rows (data.holdout.{split})"
 
     def of(
         self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]

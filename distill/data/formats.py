@@ -357,14 +357,14 @@ def _json_rows(stream: pa.NativeFile, uri: str) -> Iterator[dict[str, Any]]:
                 ) from None
             except ValueError as error:
                 raise DataError(
-                    f"data.path: line {number} of {uri} is not valid JSON ({error}): "
-                    "write one object a line"
+                    f"data.path: line {number} of {uri} is not valid JSON ({error}): write one "
+                    "object per line"
                 ) from None
             for row in parsed if isinstance(parsed, list) else [parsed]:
                 if not isinstance(row, dict):
                     raise DataError(
                         f"data.path: line {number} of {uri} holds {type(row).__name__} "
-                        f"{str(row)[:40]!r}: write one JSON object a row"
+                        f"{str(row)[:40]!r}: write one JSON object per row"
                     )
                 yield row
         first = next(lines, b"")

@@ -14,9 +14,9 @@ NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?")
 def stripped(
     values: Sequence[str | None], counts: Counter[str], given: Collection[str] = ()
 ) -> list[str | None]:
-    """Each value without blanks around it; None where nothing is left, or 'nan'.
+    """Each value without spaces around it; None where nothing is left, or 'nan'.
 
-    Those among ``given`` stay as they are. Values that lost blanks are counted, as
+    Those among ``given`` stay as they are. Values with removed spaces are counted, as
     ``stripped_names``.
     """
     found: list[str | None] = []

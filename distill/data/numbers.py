@@ -81,8 +81,8 @@ def _numeric(array: pa.Array, name: str, file: File) -> np.ndarray:
         array, kind = array.cast(pa.int8()), pa.int8()
     if not (pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)):
         raise DataError(
-            f"{KEY} {name!r} of {file.uri} has the type {kind}: numbers, or lists of equally many "
-            "numbers, are needed; text goes into data.columns.text"
+            f"{KEY} {name!r} of {file.uri} has the type {kind}: numbers, or lists of numbers with "
+            "equal length, are needed; for text, set data.columns.text"
         )
     return array.cast(pa.float64()).to_numpy(zero_copy_only=False)
 

@@ -1,4 +1,4 @@
-"""Error messages about a data set: the key or file, the value, and the way out."""
+"""Error messages about a data set: the key or file, the value, and the fix."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ class Labels:
         if is_given:
             return DataError(f"{fault}or set data.unlabelled=drop to leave such rows out")
         return DataError(
-            f"{fault}or set data.unlabelled=transfer to train on the teachers' outputs for them "
-            "alone, or data.unlabelled=drop"
+            f"{fault}or set data.unlabelled=transfer to train on them with the teachers' outputs "
+            "only, or data.unlabelled=drop"
         )
 
 

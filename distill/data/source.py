@@ -108,7 +108,7 @@ def find_files(paths: str | tuple[str, ...]) -> list[File]:
                 f"data.path {path!r} cannot be read: {_first_line(error)}{_download(path)}"
             ) from None
     if not found:
-        raise DataError("data.path is empty: name at least one file, folder, glob or URI")
+        raise DataError("data.path is empty: set it to at least one file, folder, glob or URI")
     return found if len(paths) == 1 else _below_common_folder(found)
 
 

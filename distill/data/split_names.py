@@ -126,9 +126,9 @@ def remaining_holdout(data: Data, files: Iterable[File]) -> Holdout:
     for split in given_fractions(cut):
         if split in given:
             raise DataError(
-                f"data.holdout.{split} is {getattr(cut, split)}, and {given[split].uri} is the "
-                f"{split} split: remove data.holdout.{split}, or name the files to be read in "
-                "data.path, without that one"
+                f"data.holdout.{split} is {getattr(cut, split)}, but {given[split].uri} is the "
+                f"{split} split: remove data.holdout.{split}, or list the files in data.path "
+                "without that one"
             )
     left = cut.model_copy(update=dict.fromkeys(given, 0.0))
     if left.transfer + left.validation + left.test >= 1:
@@ -169,8 +169,8 @@ def _unnamed(file: File, named: list[File]) -> DataError:
         )
     others = f", as {named[0].uri} has" if named else ""
     return DataError(
-        f"data.path: {file.uri} has no split in its name{others}: rename it, set a word of its "
-        f"name in data.splits, such as data.splits.test={_stem(file.below)}, or leave it out by "
+        f"data.path: {file.uri} has no split in its name{others}: rename it, set data.splits to a "
+        f"word in its name, such as data.splits.test={_stem(file.below)}, or leave it out by "
         "listing the files to read in data.path"
     )
 

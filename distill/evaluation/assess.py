@@ -308,6 +308,6 @@ def _notes(task: Task) -> list[str]:
         return []
     names = ", ".join(map(repr, empty))
     return [
-        f"no row has the class {names}: it has no recall, and macro means are over the classes "
-        "that occur in labels or predictions; add rows of it for a fair figure"
+        f"no row has the class {names}: its recall is not defined, and macro means are over the "
+        "classes that occur in labels or predictions; add rows of this class"
     ]

@@ -1,4 +1,4 @@
-"""Greedy generation: the likeliest next token again and again.
+"""Greedy generation: the most probable next token again and again.
 
 Shape suffixes: B prompts of a batch, T tokens.
 """
@@ -34,7 +34,7 @@ def generate(
     batch_size: int = 8,
     is_asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> list[list[int]]:
-    """The likeliest next token again and again, for each prompt; without the end token.
+    """The most probable next token again and again, for each prompt; without the end token.
 
     It stops at a token of ``ends``, after ``max_new_tokens``, or at the model's last position. The
     model's own settings of sampling and penalties are passed over. The model is left in the mode it

@@ -1,9 +1,9 @@
-"""Evidence that a ready teacher was trained on test rows [ours].
+"""Evidence that an existing teacher was trained on test rows [ours].
 
-A ready teacher comes from elsewhere, so nothing here knows its training data. One that has seen the
-test rows raises every figure it is compared with: retention and fidelity are then those of a model
-that knows the answers. Models that the run trains itself (experts, baselines, the student) read the
-train split alone and cannot have seen them.
+The training data of such a teacher is not known. One that has seen the test rows raises every
+figure it is compared with: retention and fidelity are then those of a model that knows the answers.
+Models that the run trains itself (experts, baselines, the student) read the train split alone and
+cannot have seen them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ADVICE = "may have been trained on these rows: test rows must not be in its trai
 
 
 def suspicious(ready: Mapping[str, float], others: Mapping[str, float]) -> list[str]:
-    """Ready teachers that are nearly perfect where nothing else comes close; by accuracy.
+    """Existing teachers that are nearly perfect where nothing else comes close; by accuracy.
 
     A teacher is named if its accuracy is at least ``MIN_ACCURACY`` and every model below that
     (other teachers, baselines and the student, not mixtures that contain it) is lower by at least

@@ -21,16 +21,18 @@ TINY = 1e-12
 
 
 class Relations(Section):
-    """Where a relation counts as violated [ours]."""
+    """When a relation counts as violated [ours]."""
 
     divergence: Literal["jsd", "kl", "tv"] = "jsd"
     """Between p_T and p_S: Jensen–Shannon (nats), KL(p_T ‖ p_S) (nats), or total variation."""
     epsilon: float = Field(default=0.1, gt=0)
-    """distribution: the largest divergence that counts as similar."""
+    """distribution: the maximum divergence that counts as similar."""
     tau: float = Field(default=0.9, gt=0, le=1)
-    """confidence: a teacher at or above it is sure; its student must be sure of the same label."""
+    """confidence: at or above this probability the teacher is confident; the student must be
+    confident of the same label."""
     delta: float = Field(default=0.05, gt=0)
-    """calibration: the largest |max p_T − max p_S| of a row; also of the two ECEs."""
+    """calibration: the maximum |max p_T − max p_S| of a row; also the maximum difference of the two
+    ECEs."""
     num_bins: int = Field(default=NUM_BINS, ge=2)
     """Bins of the ECE."""
 
@@ -42,8 +44,8 @@ def described(relations: Relations) -> dict[str, str]:
         "agreement": "the predicted classes differ",
         "distribution": f"{divergence[relations.divergence]} of the probabilities is more than "
         f"{relations.epsilon:g}",
-        "confidence": f"the teachers are at least {relations.tau:.0%} sure, the student is less "
-        "sure or predicts another class",
+        "confidence": f"the teachers' confidence is at least {relations.tau:.0%}; the student's is "
+        "lower, or for another class",
         "calibration": f"the largest probabilities differ by more than {relations.delta * 100:g} "
         "percentage points",
         "any": "at least one of these",

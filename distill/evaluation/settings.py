@@ -78,7 +78,7 @@ class Attack(Section):
     def _some(cls, budget: int) -> int:
         if budget < 1:
             raise ValueError(
-                f"attack.budget must be at least 1 query a sample, got {budget}: to run no "
+                f"attack.budget must be at least 1 query per sample, got {budget}: to run no "
                 "attacks, set attack.methods=[]"
             )
         return budget
@@ -159,6 +159,6 @@ def parse_kind(language: str) -> Kind:
     known = (*LANGUAGES, "text")
     if language not in known:
         raise ConfigError(
-            f"--language {language}: there is no grammar for it: choose from {', '.join(known)}"
+            f"--language {language}: this language is not supported: choose from {', '.join(known)}"
         )
     return language  # type: ignore[return-value]

@@ -61,7 +61,7 @@ def check_split(source: Source, run: Experiment | None) -> None:
     if source.split is not None and not (has_column if given is None else given):
         raise ConfigError(
             f"--split {source.split} needs --split-column, the column with the names of the "
-            "splits: name it, or give the files of that split in --data"
+            "splits: add it, or give only the files of that split with --data"
         )
 
 
@@ -75,7 +75,7 @@ def reading_of(
     """
     files = find_files(source.path)
     if not column_names(files[0]):
-        raise DataError(f"{source.path} holds no data: name a file with labelled rows")
+        raise DataError(f"{source.path} has no data: give a file with labelled rows")
     own = None if run is None else run.data.columns
     notes: list[str] = []
     split = _either(source.split_column, own and own.split)
@@ -179,7 +179,7 @@ def _check_pair(student: str, pair_column: str | None) -> None:
             "--pair-column"
         )
     raise ConfigError(
-        f"--pair-column {pair_column}: {student} was trained on single texts: leave it out"
+        f"--pair-column {pair_column}: {student} was trained on single texts: remove the option"
     )
 
 
@@ -204,7 +204,7 @@ def pooled_splits(source: Source) -> str | None:
         return None
     return (
         f"the rows of all files are measured, those of {' and '.join(splits)}: to measure one "
-        "split, give its files in --data"
+        "split, give only its files with --data"
     )
 
 

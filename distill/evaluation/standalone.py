@@ -236,7 +236,7 @@ def _teacher(request: Request) -> Subject | None:
             request.teachers, request.allow_pickle, request.max_length, request.teacher_labels
         )
     if request.teacher_labels:
-        raise ConfigError(f"{LABELS_OPTION} needs --teacher: name the model whose labels it maps")
+        raise ConfigError(f"{LABELS_OPTION} needs --teacher: give the model whose labels it maps")
     run = request.student
     if not is_run(run) or not experiment_of(run).has_teachers:
         return None
@@ -244,7 +244,7 @@ def _teacher(request: Request) -> Subject | None:
         return teacher_of((str(run),), request.allow_pickle, request.max_length)
     except InputError as error:
         raise type(error)(
-            f"{error}; to leave the run's teachers out, evaluate {run / 'student'}"
+            f"{error}; to evaluate without the teachers of the run, give {run / 'student'}"
         ) from None
 
 

@@ -168,7 +168,8 @@ def teacher_of(
     if len(paths) == 1 and is_run(paths[0]):
         if labels:
             raise ConfigError(
-                f"{LABELS_OPTION}: {paths[0]} is a run, whose teachers[].labels hold: leave it out"
+                f"{LABELS_OPTION}: {paths[0]} is a run, whose own teachers[].labels are used: "
+                "remove the option"
             )
         return _ensemble_of_run(Path(paths[0]), allow_pickle)
     runs = [path for path in paths if is_run(path)]
@@ -229,7 +230,7 @@ def _ensemble_of_run(run: Path, allow_pickle: bool) -> Subject:
     experiment = experiment_of(run)
     aggregation = experiment.aggregation
     if not experiment.has_teachers:
-        raise ConfigError(f"--teacher {run}: that run had no teachers: name a model folder")
+        raise ConfigError(f"--teacher {run}: that run had no teachers: give a model folder")
     if aggregation.build(1, 1, 1) is not None:
         raise ConfigError(
             f"--teacher {run}: its aggregation {aggregation.type} has weights that are trained "
@@ -286,8 +287,8 @@ def _models_of_run(run: Path, experiment: Experiment) -> list[tuple[str, str, bo
     for name, path in names.items():
         if not Path(path).is_dir():
             raise ModelError(
-                f"{run} has no model of its expert {name!r} at {path}: finish that run, or copy "
-                "all of its folder"
+                f"{run} has no model for its expert {name!r} at {path}: finish that run, or copy "
+                "its whole folder"
             )
     ordered = sorted(names)  # as domains are: CWE121 comes before CWE78
     if experiment.experts is not None and isinstance(experiment.experts.partition, KMeans):

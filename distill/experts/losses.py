@@ -47,7 +47,7 @@ def measure_losses(job: Job) -> None:
         found = []
         for step in range(batches.steps_per_epoch):
             if job.stop_file is not None and Path(job.stop_file).exists():
-                raise Interrupted(f"stopped while {job.name} was asked for its losses")
+                raise Interrupted(f"stopped while {job.name} computed its losses")
             for batch in batches.at(step):
                 on_device = batch.to(device)
                 with torch.inference_mode():

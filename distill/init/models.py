@@ -62,8 +62,8 @@ def read_models(paths: Sequence[str]) -> list[Model]:
     encoders = [model.path for model in models if model.kind == "encoder"]
     if encoders and len(models) > 1:
         raise ConfigError(
-            f"{encoders[0]} has no classification head, so that experts can start from it, and "
-            "other models are given: give it alone, or classifiers alone"
+            f"{encoders[0]} has no classification head, so it can only be the base of experts, but "
+            "other models are given too: give only this one, or only classifiers"
         )
     return models
 

@@ -219,7 +219,7 @@ class Adapters:
         except (ValueError, TypeError, RuntimeError, OSError) as error:
             raise ModelError(f"{told}: {brief(error)}") from None
         for key in (*found.missing_keys, *found.unexpected_keys):
-            raise ModelError(f"{told}: {key} is in one of them alone")
+            raise ModelError(f"{told}: {key} is in only one of them")
 
     def activate(self, number: int) -> None:
         """From the next forward on, the model is the base with this adapter."""

@@ -26,7 +26,7 @@ from distill.models.weights import brief
 
 
 def convert(path: str | Path, out: str | Path) -> LanguageInfo:
-    """Write the folder ``out``. Raises ModelError for a file that is cut short or none, and for
+    """Write the folder ``out``. Raises ModelError for a file that is truncated or not GGUF, and for
     an architecture that transformers cannot read."""
     path, out = Path(path), Path(out)
     check_gguf(path)

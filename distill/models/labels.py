@@ -31,7 +31,7 @@ def as_label(value: Any) -> str:
 
 
 def configured_label(value: Any) -> str:
-    """A label that a person wrote in YAML, without blanks around it; integers are labels too.
+    """A label that a person wrote in YAML, without spaces around it; integers are labels too.
 
     Raises ValueError for a boolean: YAML makes one of ``no`` and ``yes``, which are then lost.
     """
@@ -84,7 +84,7 @@ class Outputs:
         return not self.labels and _numbers(self.names) is not None
 
     def renamed(self) -> tuple[str, ...]:
-        """The names under ``labels``, without blanks around them.
+        """The names under ``labels``, without spaces around them.
 
         Raises ConfigError for a key that is no label of the model, or two labels that would be one;
         ModelError where the model itself names two outputs alike.
@@ -142,7 +142,7 @@ def columns_of(outputs: Outputs, classes: Classes) -> tuple[int, ...] | None:
 
 
 def class_orders(outputs: Outputs) -> tuple[tuple[str, ...], ...]:
-    """What the classes of a run can be whose labels this model names, the likelier ones first.
+    """What the classes of a run can be whose labels this model names, the more probable ones first.
 
     LABEL_i does not name the data's labels: they may be the integers, or have these very names.
     """
@@ -207,7 +207,7 @@ def _both(outputs: Outputs, names: tuple[str, ...], classes: Classes) -> str:
 
 
 def map_them(outputs: Outputs, unmatched: Sequence[str]) -> str:
-    """The way out for labels of a model that match none of the classes."""
+    """The fix for labels of a model that match none of the classes."""
     if outputs.key is None:
         return "its labels must be these names, in any order"
     # Of numbers the others may match by accident: 0 to 4 and the stars 1 to 5.

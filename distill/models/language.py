@@ -127,7 +127,7 @@ def _check_causal(folder: Path, config: PretrainedConfig) -> None:
         or getattr(config, "is_encoder_decoder", False)
     ):
         raise ModelError(
-            f"{folder} is a {kind} model, not a causal language model (a decoder alone, such as "
+            f"{folder} is a {kind} model, not a causal language model (decoder-only, such as "
             "Llama, Qwen or GPT-2): give another folder, or set task: classification"
         )
     saved_as = getattr(config, "architectures", None)

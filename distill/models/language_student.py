@@ -238,7 +238,7 @@ def _check_targets(model: PreTrainedModel, lora: Lora) -> None:
     unknown = [t for t in lora.targets if not any(f".{n}".endswith(f".{t}") for n in layers)]
     if unknown:
         raise ConfigError(
-            f"lora.targets {unknown[0]!r} is no linear layer below the head of a "
+            f"lora.targets {unknown[0]!r} is not a linear layer below the head of a "
             f"{model.config.model_type} model: use some of {', '.join(sorted(kinds))}"
         )
 

@@ -1,6 +1,6 @@
 """Whether a language model keeps packed sequences apart.
 
-Blocks of packed sequences come without a mask: positions that start anew tell where one begins. A
+Blocks of packed sequences come without a mask: positions that restart tell where one begins. A
 family that reads no positions (Mamba, Bloom), or carries a state from token to token besides its
 attention (Jamba), would let a sequence see those before it, and say nothing.
 
@@ -73,7 +73,7 @@ def check_takes_positions(key: str, model: nn.Module) -> None:
         )
     if _family_keeps_apart(plain(model).config) is False:
         raise ConfigError(
-            f"{key}: in a {kind} model packed sequences attend to each other, whatever their "
+            f"{key}: a {kind} model lets packed sequences attend to each other, whatever their "
             f"positions: {WAY_OUT}"
         )
 
@@ -131,6 +131,6 @@ def check_keeps_apart(who: str, model: nn.Module) -> None:
     """Raise ModelError unless ``keeps_apart``."""
     if not keeps_apart(model):
         raise ModelError(
-            f"{who}: a {plain(model).config.model_type} model lets packed sequences see each "
+            f"{who}: a {plain(model).config.model_type} model lets packed sequences attend to each "
             f"other: {WAY_OUT}"
         )

@@ -34,7 +34,7 @@ def quantisation(config: PretrainedConfig) -> dict[str, Any] | None:
 
 
 def check_quantised(folder: Path, config: PretrainedConfig, stored: Mapping[str, Stored]) -> None:
-    """Raise ModelError, with the reason and a way out, for one that cannot be read as numbers here.
+    """Raise ModelError, with the reason and a fix, for one that cannot be read as numbers here.
 
     ``stored``: every tensor in the weight files, by name.
     """

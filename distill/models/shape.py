@@ -2,8 +2,8 @@
 
     <folder of the fit>/shape.json
 
-A run that resumes builds the shape that it was begun with, whatever the rule for caps is by then.
-A folder with weights but without the file was begun by the first rule; see sizes.py.
+A run that resumes builds the shape that it was started with, whatever the rule for caps is by then.
+A folder with weights but without the file was started by the first rule; see sizes.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fixed(student: Student, folder: Path, solve: Solve, is_kept: bool = True) ->
 
 
 def as_begun(student: Student, folder: Path, solve: Solve) -> Student:
-    """For messages: ``student`` with the dimensions of the fit in ``folder``, if one was begun."""
+    """For messages: ``student`` with the dimensions of the fit in ``folder``, if there is one."""
     if is_begun(folder) or (folder / FILE).exists():
         return fixed(student, folder, solve, is_kept=False)
     return student

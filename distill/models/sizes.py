@@ -83,7 +83,7 @@ def solve(
     not even the smallest shape fits.
 
     ``by_first_rule``: ffn is 4 · hidden under a cap too, and hidden a multiple of 8, as in runs
-    that were begun before ffn filled the cap; see shape.py.
+    that were started before ffn filled the cap; see shape.py.
     """
 
     def shapes(layers: int, hidden: int, ffn: int) -> dict[str, tuple[int, ...]]:

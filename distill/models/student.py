@@ -206,7 +206,7 @@ def _check_labels(
         way_out = "set data.labels in the order of its classes, or "
     raise ModelError(
         f"student.path {folder} has the labels {list(info.label_names)}, the data "
-        f"{list(label_names)}: {way_out}start from its encoder alone with student.init_from"
+        f"{list(label_names)}: {way_out}start from only its encoder with student.init_from"
     )
 
 

@@ -90,7 +90,7 @@ def differing(student: Any, teacher: Any) -> dict[int, tuple[str | None, str | N
     """Ids of added tokens that are not the same to both tokenizers: the student's token and the
     teacher's, None where there is none.
 
-    Equal ones have the same text and take the same blanks and words with them. Whether a token is
+    Equal ones have the same text and match the same spaces and words with them. Whether a token is
     special does not matter: that decides what is left out of decoded text. An id that is a word of
     one vocabulary and another token of the other is not among them: the vocabularies differ.
     """

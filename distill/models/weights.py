@@ -79,8 +79,8 @@ def stored_tensors(folder: Path, allow_pickle: bool) -> dict[str, Stored]:
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the floating-point tensors in one file, from its header; ModelError where it is cut
-    short."""
+    """Shapes of the floating-point tensors in one file, from its header; ModelError if it is
+    truncated."""
     return shapes_of_floats(_in_safetensors(path))
 
 

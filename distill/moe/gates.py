@@ -315,9 +315,9 @@ def _probed(model: nn.Module, found: list[tuple[nn.Module, str]]) -> tuple[Tenso
         if len(answers) == len(found) and all(_obeys(rule, k, said) for k, said in answers):
             return hidden_BTH, rule
     raise ModelError(
-        f"the router of a {base_of(model).config.model_type} model weighs its experts in a way "
-        "that is not known here (not by a softmax of its logits): remove moe, so that the "
-        "model uses the experts of its own choice"
+        f"the router of a {base_of(model).config.model_type} model computes the weights of its "
+        "experts in an unsupported way (not by a softmax of its logits): remove moe, so that its "
+        "own routing is used"
     )
 
 

@@ -67,18 +67,18 @@ class KnowledgeAugmentation(_Routing):
     In each forward, for each token and layer: with probability λ, K experts drawn without
     replacement by softmax(H), else the K most probable; weighted by the softmax over the selected.
     [ours] In families that do not renormalise the weights of their selected experts (OLMoE, some
-    Qwen) they are not renormalised, since the outputs of their layers would be larger than in
-    training. ``aggregation.mix`` must be ``divergences``.
+    Qwen) they are not renormalised, since the outputs of their layers would otherwise be larger
+    than in training. ``aggregation.mix`` must be ``divergences``.
     """
 
     changes: ClassVar[bool] = True
     type: Literal["ka"] = "ka"
     passes: int = Field(default=2, ge=1)
-    """M."""
+    """M: number of forwards."""
     explore: float = Field(default=0.05, ge=0, le=1)
-    """λ."""
+    """λ: probability that the experts of a token are drawn at random."""
     experts: int | None = Field(default=None, ge=1)
-    """K; null: N − 1."""
+    """K: experts per token; null: N − 1."""
     noise: bool = False
     """Add the noise of the noisy gate to H; for a gate that was never trained its standard
     deviation is softplus(0) + 0.01 ≈ 0.70 [ours: off, since the gate uses noise only in
@@ -120,7 +120,7 @@ class StudentAwareRouter(_Routing):
     changes: ClassVar[bool] = True
     type: Literal["sar"] = "sar"
     balance: float = Field(default=0.01, ge=0)
-    """β."""
+    """β: weight of the load-balancing term."""
     lr: float = Field(default=1e-6, ge=0)
     """Learning rate of the gates' AdamW; 0 freezes them, which is ``all``."""
     weight_decay: float = Field(default=0.01, ge=0)

@@ -1,7 +1,7 @@
 """The loss of a chunk of positions, with the vocabulary in parts: no [n, V] exists either.
 
 For vocabularies (and numbers of teachers) so wide that not even a few positions fit. Three passes
-over the columns, each of which makes the logits of the student and of all teachers anew:
+over the columns, each of which makes the logits of the student and of all teachers again:
 
     1. log-sum-exps of the student and of the teachers, which turn any logit into its log p
     2. D = Σ_v f(log p_T, log p_S) and F = Σ_v f'(log p_T, log p_S), f' by log p_S

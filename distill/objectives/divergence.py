@@ -77,7 +77,7 @@ class GeneralisedJSD(Divergence):
 
     type: Literal["jsd"] = "jsd"
     beta: float = Field(default=0.5, gt=0, lt=1)
-    """Weight of the teacher in the mixture, strictly between 0 and 1."""
+    """Weight of the teacher in m, strictly between 0 and 1."""
 
     def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
         logp_m_NV = torch.logaddexp(

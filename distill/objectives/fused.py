@@ -61,7 +61,7 @@ class PositionsLoss(Protocol):
         self, rows: slice, logits_of: Callable[[slice], Tensor], columns: list[slice]
     ) -> ColumnsLoss:
         """The same without any [n, V]: ``logits_of`` makes the student's logits of some columns,
-        anew each time that it is called."""
+        again each time that it is called."""
         ...
 
 

@@ -72,8 +72,8 @@ def check_mixing(
         )
     if aggregation.mix == "divergences" and aggregation.type == "learned":
         raise ConfigError(
-            "aggregation.type 'learned' learns from the likelihood of a mixture, and "
-            "aggregation.mix divergences compares the student with each teacher alone: set "
+            "aggregation.type 'learned' is trained on the likelihood under all teachers, but "
+            "aggregation.mix divergences compares the student with each teacher separately: set "
             "aggregation.mix: probabilities"
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
@@ -81,7 +81,9 @@ def check_mixing(
         many = " and " in inexact
         reason = f"the wire{'s' * many} {inexact} {'do' if many else 'does'} not send all of them"
     elif not objective.is_elementwise:
-        reason = f"objective.type {objective.type!r} compares the student with each teacher alone"
+        reason = (
+            f"objective.type {objective.type!r} compares the student with each teacher separately"
+        )
     else:
         return
     if isinstance(aggregation, LearnedRouter):

@@ -22,8 +22,8 @@ class UniversalLogits(Divergence):
     """Σ_i |p_T,(i) − p_S,(i)|, both sorted and the smaller vocabulary padded with zeros.
 
     Universal logit distillation, Boizard et al. 2024, arXiv 2402.12030: the Wasserstein distance
-    between the two where moving mass from any token to any other costs the same. Several teachers
-    are combined as Σ w_k ULD_k, since their tokens cannot be mixed. c(T) = T, as of total variation
+    between the two if moving probability between any two tokens has the same cost. Several teachers
+    are combined as Σ w_k ULD_k, since their vocabularies differ. c(T) = T, as for total variation
     [ours: the paper has no temperature]: both are distances between probabilities, whose gradient
     has one factor 1/T.
     """

@@ -71,7 +71,7 @@ class Row:
     """exp of the mean cross-entropy of a token, in nats. Only language models have it, and the
     fields below."""
     agreement: float | None = None
-    """Share of positions where the likeliest token is the teachers'."""
+    """Share of positions where the most probable token is that of the teachers."""
     jsd: float | None = None
     """Mean Jensen-Shannon divergence from the teachers, in nats."""
     exact_match: float | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EMPTY = ("", "–")
 """Cells that hold nothing."""
 GAP = 2
-"""Blanks between two columns."""
+"""Spaces between two columns."""
 MIN_WRAPPED = 16
 """A column that wraps is at least so wide, if its text is."""
 

@@ -106,7 +106,7 @@ def prose_rows(archive: Path) -> Iterator[Row]:
 
 
 def paragraphs(content: str) -> Iterator[str]:
-    """Plain text of the tagged (``word/tag word/tag``), with blanks and quotes as in print."""
+    """Plain text of the tagged (``word/tag word/tag``), with spaces and quotes as in print."""
     for paragraph in re.split(r"\n\s*\n", content):
         words = (word.rpartition("/")[0] for word in paragraph.split())
         text = " ".join(words).replace("`` ", '"').replace(" ''", '"')

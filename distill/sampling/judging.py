@@ -69,7 +69,7 @@ class Judging:
                 num_replayed += 1
             session.keep(one.kept_b)
         logits_bGV = session.read(request.rows_b, request.read_bG)
-        # Only now: what failed on the way is built anew.
+        # Only now: what failed on the way is built again.
         self._sessions[request.writer] = session
         while len(self._sessions) > MAX_WRITERS:
             self._sessions.popitem(last=False)

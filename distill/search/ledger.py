@@ -33,7 +33,7 @@ class Entry:
     reason: str = ""
     dimensions: dict[str, int] | None = None
     starts: int = 1
-    """Of a member of a population: how often it was begun, each time in a new folder."""
+    """Of a member of a population: how often it was started, each time in a new folder."""
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ class Ledger:
         self.folder = folder
 
     def entries(self) -> list[Entry]:
-        """In the order in which they were begun."""
+        """In the order in which they were started."""
         found = [_read(path) for path in self.folder.glob("trial-*/trial.json")]
         return sorted(found, key=lambda entry: _number(entry.folder))
 

@@ -127,7 +127,7 @@ class Memory:
         usable = [e for e in self.experiments if meta.keys() <= e.meta.keys()]
         usable = [e for e in usable if defaults.keys() <= e.values.keys()]
         if not usable or not axes:
-            why = "the memory holds no past experiment with these keys: the defaults are proposed"
+            why = "there is no past experiment with these keys: the defaults are proposed"
             return Proposal(dict(defaults), (), "defaults", why)
         past_EF, asked_F = _standardised(usable, meta)
         if len(usable) > BOOST_BEYOND:

@@ -44,7 +44,7 @@ def plan_search(
     search = experiment.search
     if search is None:
         raise ConfigError(
-            "the configuration has no section search: name the keys to vary in search.space, such "
+            "the configuration has no section search: set the keys to vary in search.space, such "
             "as kd.temperature: {type: grid, values: [1, 2, 4]}"
         )
     search = search.resolved(experiment.is_language_model)

@@ -65,7 +65,7 @@ class ASHA(Variant):
 
     type: Literal["asha"] = "asha"
     grace: int = Field(default=1, ge=1)
-    """Evaluations that every trial gets."""
+    """Evaluations of every trial before it can be stopped."""
     reduction: float = Field(default=3.0, gt=1)
     """One trial in this many continues at each rung."""
 
@@ -75,7 +75,7 @@ class MedianStopping(Variant):
 
     type: Literal["median"] = "median"
     grace: int = Field(default=1, ge=1)
-    """Evaluations that every trial gets."""
+    """Evaluations of every trial before it can be stopped."""
     min_trials: int = Field(default=3, ge=2)
     """Minimum number of trials for the median."""
 
@@ -89,6 +89,7 @@ class PBT(Variant):
     interval: int = Field(default=1, ge=1)
     """Evaluations between exchanges."""
     quantile: float = Field(default=0.25, gt=0, le=0.5)
+    """Share of the trials that are the worst, and the best."""
     resample: float = Field(default=0.25, ge=0, le=1)
     """Probability that a value is drawn again instead of multiplied by 0.8 or 1.2."""
 
@@ -116,10 +117,11 @@ class Search(Section):
     scheduler: Scheduler | None = None
     """Stops trials early, by the first goal; null: every trial is trained to its end."""
     num_trials: int | None = Field(default=None, ge=1)
-    """null: all combinations of a grid, else 30."""
+    """Number of trials; null: all combinations of a grid, else 30."""
     goals: dict[str, Literal["max", "min"]] | None = None
     """Metrics, and whether each is maximised or minimised; the first is the quality. null:
-    ``{eval.accuracy: max, student.size_mb: min}``, of language models eval.perplexity: min first.
+    ``{eval.accuracy: max, student.size_mb: min}``; for language models ``eval.perplexity: min`` is
+    first.
     """
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials that run at the same time; null: as many as fit."""

@@ -185,7 +185,9 @@ def copy_export(source: str | Path, out: str | Path) -> None:
 def refuse_other_files(out: Path) -> None:
     """RunFolderError for a folder that holds something else, which would be replaced."""
     if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
-        raise RunFolderError(f"{out} holds other files than an exported model: use another folder")
+        raise RunFolderError(
+            f"{out} has files that are not those of an exported model: use another folder"
+        )
 
 
 def swap_in(partial: Path, out: Path) -> None:

@@ -92,7 +92,7 @@ def export_onnx(
 
     ``data``: a file of labelled rows instead of the run's test split. Everything is measured before
     the folder is renamed to ``out``. Raises ModelError for a language model, a model that torch
-    cannot export, or one whose file answers otherwise than the model.
+    cannot export, or one whose file gives different outputs from the model.
     """
     out = Path(out)
     _check(student)

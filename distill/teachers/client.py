@@ -64,7 +64,7 @@ class TeacherClient(Protocol):
         ...
 
 
-_NOT_SERVED = "teacher {!r} is queried for new text, and it is no longer served"
+_NOT_SERVED = "teacher {!r} is queried for new text, but it is no longer served"
 
 
 class SilentTeachers:
@@ -121,11 +121,11 @@ class SilentTeachers:
 
 def check_output(request: TeacherRequest, output: TeacherOutput, num_labels: int) -> None:
     """Raise TeacherAnswerError unless the output answers this request, all of it, in its wire."""
-    told = f"the answer to request {request.request_id}"
+    told = f"the output for request {request.request_id}"
     if output.request_id != request.request_id:
         raise TeacherAnswerError(f"{told} belongs to request {output.request_id}")
     if not np.array_equal(output.rows_B, request.rows_B):
-        raise TeacherAnswerError(f"{told} is about other rows than those asked for")
+        raise TeacherAnswerError(f"{told} is for different rows")
     wire = request.wire or DenseWire()
     if output.wire != wire.name:
         raise TeacherAnswerError(f"{told} cannot be read: {output.wire}, not {wire.name}")

@@ -54,12 +54,12 @@ class ProbabilityModel:
             raise TeacherAnswerError(f"predict_proba failed on {len(rows)} rows: {told}") from None
         if probs_BV.ndim != 2 or len(probs_BV) != len(rows):
             raise TeacherAnswerError(
-                f"predict_proba answered {len(rows)} rows with the shape {list(probs_BV.shape)}: "
+                f"predict_proba returned for {len(rows)} rows the shape {list(probs_BV.shape)}: "
                 "one row of class probabilities for each is needed"
             )
         if not ((probs_BV >= 0) & (probs_BV <= 1 + 1e-6)).all():
             raise TeacherAnswerError(
-                "predict_proba answered values outside [0, 1]: give a model whose predict_proba "
+                "predict_proba returned values outside [0, 1]: give a model whose predict_proba "
                 "returns probabilities (not scores or logarithms)"
             )
         num_clamped = int((probs_BV < SMALLEST).sum())
@@ -146,6 +146,6 @@ def file_fingerprint(path: str | Path) -> str:
     """sha256 of the pickle's bytes.
 
     Other versions of Python or of the library write other bytes for the same model: its answers
-    are then asked for anew.
+    are then requested again.
     """
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -223,9 +223,9 @@ class RayTeacherClient:
 
     def _gave_up(self, teacher: str, what: str, num_attempts: int, cause: str) -> str:
         return (
-            f"teacher {teacher!r} did not answer {what} in {num_attempts} "
-            f"attempts; {cause}: see the logs of its actor, or raise stream.deadline_s "
-            f"({self._stream.deadline_s:g}) or stream.retries ({self._stream.retries})"
+            f"teacher {teacher!r} did not respond to {what} in {num_attempts} attempts; {cause}: "
+            f"see the logs of its actor, or raise stream.deadline_s ({self._stream.deadline_s:g}) "
+            f"or stream.retries ({self._stream.retries})"
         )
 
 

@@ -1,7 +1,7 @@
 """Batches in, batches with the teachers' outputs out: in order, and requested ahead of the student.
 
 The answers do not depend on timing. A request is made of a step's rows alone; a row is asked for
-at most once an epoch; and no epoch is begun before every rank has written what it received in the
+at most once an epoch; and no epoch is started before every rank has written what it received in the
 one before, so that with a cache the second epoch asks nothing, whoever gets the rows.
 
 Shape suffixes: B rows, N the rows of one teacher, K teachers, V classes.
@@ -173,7 +173,7 @@ class TeacherStream:
     def request(
         self, name: str, request_id: str, part: Any, rows_N: np.ndarray, step: int = 0
     ) -> TeacherRequest:
-        """The request to a teacher for these rows of a part; it draws anew at each ``step``."""
+        """The request to a teacher for these rows of a part; it draws again at each ``step``."""
         block: Any = (
             shown(part, rows_N) if self._tokens is None else self._tokens[name].padded(rows_N)
         )

@@ -100,7 +100,9 @@ def read_experiment(
     runs = all_runs(client, experiment.experiment_id)
     parents = [run for run in runs if PARENT not in run.data.tags]
     if not parents:
-        raise RecordError(f"experiment {name} has no runs: distill train or sweep writes them")
+        raise RecordError(
+            f"experiment {name} has no runs: run distill train or distill sweep first"
+        )
     sweep = next((r for r in parents if r.data.tags.get("distill.kind") == "sweep"), None)
     if sweep is not None:
         record = _read_sweep(client, sweep, runs, with_history)

@@ -297,20 +297,20 @@ def _keys(
     return parts
 
 
-CONFIGURATION = """One YAML file is one experiment. This page lists every key with its type, its
-constraint, its default and its meaning; it is generated from the settings. Unknown keys and values
-out of range are refused before anything starts. Any key can be changed on the command line:
+CONFIGURATION = """Each experiment is one YAML file. This page lists every key with its type, its
+constraint, its default and its meaning; it is generated from the code. Unknown keys and values out
+of range are refused before anything starts. Any key can be set on the command line:
 `distill train mine.yaml kd.temperature=4 data.limit.train=500`.
 
-`[]` marks a list and `<key>` a name of your choice. Where a section can be of several types, `type`
-selects one and the other keys of the section belong to it: `objective: {type: jsd, beta: 0.3}`.
-`distill schema` prints the same as a JSON schema, for editors. *[ours]* in a text marks a choice
-that the cited paper does not make."""
+`[]` marks a list and `<key>` a name that you choose. If a section has several types, `type` selects
+one, and the other keys are those of that type: `objective: {type: jsd, beta: 0.3}`.
+`distill schema` prints the same as a JSON schema, for editors. *[ours]* marks a choice that the
+cited paper does not specify."""
 
-EVALUATION = """What `distill evaluate` measures. Give these keys on its command line:
+EVALUATION = """Settings of `distill evaluate`. Set these keys on its command line:
 `distill evaluate runs/mine --data held-out.parquet attack.budget=100 relations.tau=0.8`.
-[Commands](commands.md#distill-evaluate) lists its options, [metrics](metrics.md#evaluation) what it
-reports."""
+[Commands](commands.md#distill-evaluate) lists its options, [Metrics](metrics.md#evaluation) its
+metrics."""
 
 
 def pages() -> dict[str, str]:
@@ -322,17 +322,17 @@ def pages() -> dict[str, str]:
     }
 
 
-COMMANDS = """Generated from the program: `distill COMMAND --help` prints the same.
-`python -m distill` is the same program. `distill --install-completion` installs completion for your
-shell.
+COMMANDS = """`distill COMMAND --help` prints the same. `python -m distill` is the same
+program. `distill --install-completion` installs completion for your shell.
 
-With `--json` the last line of the output is one JSON object: results, paths, or `{"error": …}`.
+With `--json` the last line of the output is a JSON object: results and paths, or
+`{"error": …}`.
 
 | exit code | meaning |
 |---:|---|
 | 0 | done |
 | 1 | a run or a gate (`--fail-if`) failed |
-| 2 | bad input: the message names the key, the value and what to do |
+| 2 | invalid input: the message names the key, the value and the fix |
 | 130 | interrupted by Ctrl-C; the same command resumes |"""
 
 

@@ -114,7 +114,7 @@ def test_prompts_and_chats(tmp_path: Path) -> None:
     save_decoder(tmp_path / "student")
     found = distill.predict(tmp_path / "student", ["the film", "a"], max_new_tokens=3)
     assert found.columns == ("generated",) and len(found.predictions) == 2
-    with pytest.raises(DataError, match=r"holds numbers, .* reads text"):
+    with pytest.raises(DataError, match=r"has numbers, .* reads text"):
         distill.predict(tmp_path / "student", [[1.0]])
 
 

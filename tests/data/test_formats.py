@@ -167,7 +167,9 @@ def test_nested_rows_list_their_fields_and_the_way_out(
 ) -> None:
     path = _nested(kind, tmp_path)
     told = f"{path.name} has none of the columns text, label, domain, split: its columns are "
-    refused(data, path, told + NESTED + ", id", "flatten nested objects, or write one object a row")
+    refused(
+        data, path, told + NESTED + ", id", "flatten nested objects, or write one object per row"
+    )
     refused(data, path, "none of the columns data.text", NESTED, columns={"text": "data.text"})
 
 

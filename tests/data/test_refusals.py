@@ -57,7 +57,7 @@ def test_files_that_are_not_of_their_format(tmp_path, data):
         refuses(data(path), f"rows.{ending} cannot be read as {ending}")
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\nnot json\n')
-    refuses(data(path), "line 2 of", "rows.jsonl is not valid JSON", "one object a line")
+    refuses(data(path), "line 2 of", "rows.jsonl is not valid JSON", "one object per line")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

@@ -83,7 +83,7 @@ def test_a_split_that_no_file_gives_is_cut_from_train(tmp_path, data):
     assert sorted(cut) == sorted(_texts(_rows()["train"]))
     assert 8 <= len(corpus.rows("validation")) <= 28
     assert corpus.sources["validation"] == [
-        f"{folder}/train.csv, 0.3 of it (data.holdout.validation)"
+        f"{folder}/train.csv, 30 % of its rows (data.holdout.validation)"
     ]
     # The same rows as a hash alone would hold out: the test fraction is not taken from train.
     alone = build_corpus(data(str(folder / "train.csv"), **settings))
@@ -94,7 +94,7 @@ def test_a_fraction_beside_a_file_for_its_split_is_refused(tmp_path, data):
     folder = _write(tmp_path / "f", PLAIN)
     build_corpus(data(folder, columns={"split": None}))  # which must not be opened below
     config = data(folder, columns={"split": None}, holdout={"test": 0.1})
-    with pytest.raises(DataError, match=r"data\.holdout\.test is 0\.1, and .*test\.jsonl is"):
+    with pytest.raises(DataError, match=r"data\.holdout\.test is 0\.1, but .*test\.jsonl is"):
         build_corpus(config)
     # A configuration as the run folder keeps it names every key.
     whole = data(folder, columns={"split": None}).model_dump(mode="json")

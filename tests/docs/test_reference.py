@@ -79,7 +79,7 @@ def test_a_key_shows_type_constraint_default_and_meaning():
     )
     assert found is not None
     assert found[1] == "number; ≥ 0 and ≤ 1; default `0.01`"
-    assert "largest share of rows without a" in found[2]
+    assert "maximum share of rows without" in found[2]
 
 
 def test_every_command_and_option_is_in_the_reference():

@@ -121,7 +121,7 @@ def test_features_under_noise() -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["attack.budget=0"], "attack.budget must be at least 1 query a sample, got 0"),
+        (["attack.budget=0"], "attack.budget must be at least 1 query per sample, got 0"),
         (["attack.methods=[bribe]"], "there is no attack 'bribe': choose from random, greedy"),
         (["attack.methods=null"], "attack.methods must be a list, got None"),
         (["relations.tau=2"], "relations.tau"),
@@ -136,7 +136,7 @@ def test_settings_that_cannot_be(overrides: list[str], told: str) -> None:
 
 
 def test_languages_and_transformations_that_are_not_there() -> None:
-    with pytest.raises(ConfigError, match="--language cobol: there is no grammar"):
+    with pytest.raises(ConfigError, match="--language cobol: this language is not"):
         parse_kind("cobol")
     with pytest.raises(InputError, match="there is no transformation 'shuffle' of c"):
         examined(parse_settings(["transform.names=[shuffle]"]))

@@ -138,7 +138,7 @@ def test_a_teacher_may_be_a_pickle_or_several_models(root: Path) -> None:
     ("arguments", "expected"),
     [
         (["--teacher", "other.pkl", "--allow-pickle"], "--teacher-labels: {bad: …, good: …}"),
-        (["--language", "fortran"], "--language fortran: there is no grammar for it"),
+        (["--language", "fortran"], "--language fortran: this language is not supported"),
         (["--language", "python"], "do not parse as python"),
         (["--teacher", "nowhere"], "there is no model folder"),
         (["--split", "exam"], "no row has the split 'exam' (--split)"),

@@ -22,6 +22,8 @@ def test_files_of_several_splits_are_reported(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text("text,label\na,b\n")
     message = pooled_splits(Source(str(tmp_path)))
     assert message is not None
-    assert "those of train and test: to measure one split, give its files in --data" in message
+    assert (
+        "those of train and test: to measure one split, give only its files with --data" in message
+    )
     assert pooled_splits(Source(str(tmp_path), split_column="split")) is None
     assert pooled_splits(Source(str(tmp_path / "test.csv"))) is None

@@ -153,7 +153,7 @@ def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing
         assert_listens_on_the_loopback_alone()
         (actor,) = pool._served[1].actors
         ray.kill(actor, no_restart=True)
-        with pytest.raises(TeacherError, match=r"teacher 'books' did not answer .* no replica"):
+        with pytest.raises(TeacherError, match=r"teacher 'books' did not respond to .* no replica"):
             client.ask("books", request())  # long before the client's deadline
         assert_idle([os.getpid()])
     assert all(map(torch.equal, undisturbed, local_logits))
@@ -212,7 +212,7 @@ def test_deadlines_and_refused_answers(ray_cluster, tmp_path, transport):
     spec = TeacherSpec("sick", sick, Serving(num_cpus=0.1), NUM_LABELS)
     with RayTeacherPool([spec], transport=transport) as pool:
         client = pool.client(Stream(deadline_s=0.5, retries=1, transport=transport))
-        with pytest.raises(TeacherError, match=r"'sick'.*did not answer request test/0"):
+        with pytest.raises(TeacherError, match=r"'sick'.*did not respond to request test/0"):
             client.ask("sick", request())
         released.touch()
         client = pool.client(Stream(deadline_s=HANGS_S, retries=1, transport=transport))

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_refused(folder, tmp_path):
     refused(ConfigError, r"student\.family is mlp", family="mlp")
     refused(ConfigError, r"lora\.targets 'q' .*q_proj", path=str(folder), lora=Lora(targets=("q",)))
     head = Lora(targets=("lm_head",))
-    refused(ConfigError, r"lora\.targets 'lm_head' is no", path=str(folder), lora=head)
+    refused(ConfigError, r"lora\.targets 'lm_head' is not", path=str(folder), lora=head)
     save_language_tokenizer(tmp_path / "more", ("one",))
     save_language_tokenizer(tmp_path / "other", eos_token="<end>")
     refused(ModelError, r"26 tokens.*has 27", tokenizer=tmp_path / "more", path=str(folder))

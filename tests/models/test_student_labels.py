@@ -42,20 +42,25 @@ def test_it_has_the_names_of_the_run(folders: dict[str, Path], name: str, labels
 @pytest.mark.parametrize(
     ("name", "labels", "is_order_given", "message"),
     [
-        ("words", ("yes", "no"), True, "set data.labels to the former, or start from its encoder"),
+        (
+            "words",
+            ("yes", "no"),
+            True,
+            "set data.labels to the former, or start from only its encoder",
+        ),
         ("numbers", ("1", "0"), False, "set data.labels to the former, or start"),
         ("plain", ("bad", "good"), False, "set data.labels in the order of its classes, or start"),
         (
             "words",
             ("bad", "good"),
             True,
-            r"\['bad', 'good'\]: start from its encoder alone with st",
+            r"\['bad', 'good'\]: start from only its encoder with st",
         ),
         (
             "plain",
             ("1", "2", "3"),
             False,
-            r"'3'\]: start from its encoder alone with student.init_from",
+            r"'3'\]: start from only its encoder with student.init_from",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_perplexity_is_the_first_goal_where_none_is_named(root: Path) -> None:
 
 def test_a_topk_wire_serves_a_range_of_its_temperatures_in_steps(root: Path) -> None:
     steps = {"type": "quantised", "low": 1, "high": 4, "step": 1}
-    with pytest.raises(ConfigError, match="does not hold the temperature 3"):
+    with pytest.raises(ConfigError, match="does not contain the temperature 3"):
         plan_of(root, {"kd.temperature": steps}, {})
     plan_of(root, {"kd.temperature": steps}, {}, TOPK | {"temperatures": [1, 2, 3, 4]})
 
@@ -50,7 +50,7 @@ def test_a_topk_wire_serves_a_range_of_its_temperatures_in_steps(root: Path) -> 
 @pytest.mark.parametrize(
     ("space", "wire", "changes", "message"),
     [
-        ({"kd.temperature": GRID | {"values": [1, 3]}}, TOPK, {}, "not hold the temperature 3"),
+        ({"kd.temperature": GRID | {"values": [1, 3]}}, TOPK, {}, "not contain the temperature 3"),
         (
             {"kd.temperature": {"type": "uniform", "low": 1, "high": 4}},
             TOPK,

@@ -188,14 +188,14 @@ def test_refusals_of_onnx(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused: list[tuple[Path, type[DistillError], str]] = [
         (tmp_path / "lm", ModelError, "is a language model: .* use --format hf"),
-        (run.parent / "exported", ConfigError, "lies in no run"),
+        (run.parent / "exported", ConfigError, "is not in a run folder"),
     ]
     for folder, kind, message in refused:
         with pytest.raises(kind, match=message):
             export_student(folder, out, "onnx", False, None, Progress())
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
-    with pytest.raises(RunFolderError, match="holds other files"):
+    with pytest.raises(RunFolderError, match="files that are not those"):
         export_student(run, out, "onnx", False, None, Progress())
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 

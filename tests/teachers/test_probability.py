@@ -82,7 +82,7 @@ def test_a_pipeline_over_text_reads_the_text() -> None:
     [
         (np.full((2, 2), -0.1), r"outside \[0, 1\]"),
         (np.full((2, 2), np.nan), r"outside \[0, 1\]"),
-        (np.full((3, 2), 0.5), r"2 rows with the shape \[3, 2\]"),
+        (np.full((3, 2), 0.5), r"2 rows the shape \[3, 2\]"),
         (np.full((2, 5), 0.2), r"expected \[2, 2\]"),
     ],
 )

@@ -327,7 +327,7 @@ def test_a_good_output_passes():
     ("change", "message"),
     [
         ({"request_id": "a/2/0"}, "belongs to request a/2/0"),
-        ({"rows_B": np.array([7, 4])}, "other rows"),
+        ({"rows_B": np.array([7, 4])}, "different rows"),
         ({"payload": np.zeros((2, 4), np.float32)}, r"shape \[2, 4\], expected \[2, 3\]"),
         ({"payload": np.zeros((1, 3), np.float32)}, r"shape \[1, 3\]"),
         ({"payload": np.full((2, 3), np.nan, np.float32)}, "NaN or infinity"),

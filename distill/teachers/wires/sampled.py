@@ -26,21 +26,22 @@ ROWS_AT_ONCE = 8
 
 
 class SampledWire(WireFormat):
-    """n ids drawn with replacement from q ∝ p^exponent, each weighing p / (n·q).
+    """n ids drawn with replacement from q ∝ p^exponent, each with the weight p / (n·q).
 
-    KL(p ‖ p_S) = Σ p log p − Σ p log p_S: the first sum travels, the second is estimated by the
-    samples without bias, and so is its gradient. A position is 6 bytes a sample (id int32; p / q
+    KL(p ‖ p_S) = Σ p log p − Σ p log p_S: the first sum is sent, the second and its gradient are
+    estimated from the samples without bias. A position takes 6 bytes per sample (id int32; p / q
     float16, which is 1 at exponent 1) and a float32.
     """
 
     is_exact: ClassVar[bool] = False
     type: Literal["sampled"] = "sampled"
     num_samples: int = Field(default=12, ge=1)
+    """n: number of samples for each position."""
     exponent: float = Field(default=1.0, ge=0.1, le=1)
-    """t of q ∝ p^t: below 1 rare tokens are drawn more often, and weigh less. (Above 1 the weights
-    p / q have no bound, nor has their variance.)"""
+    """t in q ∝ p^t: below 1, rare tokens are drawn more often, with smaller weights. (Above 1, the
+    weights p / q and their variance are unbounded.)"""
     temperature: float = Field(default=1.0, gt=0)
-    """Of p; the only one that the answers can be used at."""
+    """Temperature of p; the outputs can be used only at this temperature."""
     seed: int = Field(default=0, ge=0)
 
     @property

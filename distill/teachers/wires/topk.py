@@ -29,8 +29,8 @@ ROWS_AT_ONCE = 8
 class TopKWire(WireFormat):
     """The forward KL over k + 1 outcomes, the last of which is the tail.
 
-    Σ_k p_T log(p_T / p_S) + p_T,tail log(p_T,tail / p_S,tail), a lower bound of the whole KL, and
-    the whole at k = V. A position is 6 bytes a logit kept (id int32, z − z_max float16) and 4 a
+    Σ_k p_T log(p_T / p_S) + p_T,tail log(p_T,tail / p_S,tail), a lower bound of the KL, and equal
+    to it at k = V. A position takes 6 bytes per kept logit (id int32, z − z_max float16) and 4 per
     temperature: the tail's log-sum-exp of (z − z_max) / T, float32 [ours: of the tail alone, which
     is free of the cancellation of 1 − Σ_k p_T; the normaliser is its sum with that of the kept].
     """
@@ -66,9 +66,9 @@ class TopKWire(WireFormat):
         for temperature in temperatures:
             if temperature not in self.temperatures:
                 raise ConfigError(
-                    f"{key}.temperatures {list(self.temperatures)} does not hold the temperature "
-                    f"{temperature:g} that the student is trained at, and the tail is sent only at "
-                    "those: add it, or use one of them"
+                    f"{key}.temperatures {list(self.temperatures)} does not contain the "
+                    f"temperature {temperature:g} at which the student is trained, and the tail is "
+                    "sent only at those: add it, or use one of them"
                 )
 
     def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
