@@ -32,7 +32,7 @@ from distill.overrides import assign, parse_override
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
-from distill.variant import Dtype, Section, Variant
+from distill.variant import Dtype, ModelPath, Section, Variant
 from distill.yaml_text import read_yaml, yaml_fault
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -369,7 +369,7 @@ class Teacher(Serving):
     tokenizer_sha256: str | None = None
     """Fingerprint that the folder's tokenizer must have, as ``distill check`` prints it; null:
     any."""
-    path: str
+    path: ModelPath
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
     probabilities below 1e-7 are raised to it and counted."""
@@ -377,7 +377,7 @@ class Teacher(Serving):
     """Classifiers: the data's label for each label of this teacher that has another name, such as
     {LABEL_0: negative, LABEL_1: positive}. null: labels are matched by name, in any order; where
     none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
-    adapter: str | None = None
+    adapter: ModelPath | None = None
     """Language models: folder of a LoRA adapter on the model in ``path``, as peft's save_pretrained
     writes it; null: the model alone. Adapters on one ``path`` whose serving differs in ``wire`` and
     ``moe`` at most are served together, from one copy of the model."""
@@ -430,7 +430,7 @@ class Router(Section):
 class Experts(Section):
     """Experts fine-tuned here (MoEKD steps 1–3); leave out when ``teachers`` names folders."""
 
-    base: str
+    base: ModelPath
     """Hugging Face folder of the encoder, or language model, that every expert starts from."""
     lora: Lora | None = None
     """Language models: each expert is an adapter, low-rank updates trained on the base; all are
@@ -464,7 +464,7 @@ class Experts(Section):
 class InitFrom(Section):
     """Start from a model's embeddings and some of its layers."""
 
-    path: str
+    path: ModelPath
     """Hugging Face folder of the model."""
     layers: int = Field(ge=1)
     """Number of its layers that are kept."""
@@ -502,7 +502,7 @@ class Student(Section):
     family: Literal["transformer", "mlp", "cnn"] | None = None
     """``transformer`` for text, ``mlp`` or ``cnn`` (with ``data.image``) for
     ``data.columns.features``; null: transformer for text, mlp for features."""
-    path: str | None = None
+    path: ModelPath | None = None
     """Hugging Face folder of a model that is trained further."""
     init_from: InitFrom | None = None
     """Start from some layers of a larger model, such as the teacher."""
@@ -527,7 +527,7 @@ class Student(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of encoders while they are trained. Language models have none by default, or that of
     the folder that they start from; a value that is given replaces it."""
-    tokenizer: str | None = None
+    tokenizer: ModelPath | None = None
     """Folder of the student's tokenizer; null: that of the folder that the student starts from, of
     the experts' base or of the first teacher that is a folder."""
     vocab_size: int | None = Field(default=None, ge=64)
