@@ -34,7 +34,7 @@ def _faults(experiment: Experiment) -> Iterator[InputError]:
     if data.chat_template is not None and not _exists(data.chat_template):
         yield ConfigError(f"data.chat_template: {_missing('file', data.chat_template)}")
     for key, path in _models(experiment):
-        if not _exists(path):
+        if not Path(path).exists():
             yield ModelError(f"{key}: {_missing(_what(key, path), path)}")
 
 

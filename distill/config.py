@@ -32,7 +32,7 @@ from distill.overrides import assign, parse_override
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
-from distill.variant import Dtype, Section, Variant
+from distill.variant import Dtype, ModelPath, Section, Variant
 from distill.yaml_text import read_yaml, yaml_fault
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -376,7 +376,7 @@ class Teacher(Serving):
     """Name in tables, metrics and overrides (``teachers.<name>.path=…``)."""
     tokenizer_sha256: str | None = None
     """Required SHA-256 fingerprint of the tokenizer, as printed by ``distill check``; null: any."""
-    path: str
+    path: ModelPath
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
     probabilities below 1e-7 are clamped to it and counted."""
@@ -384,7 +384,7 @@ class Teacher(Serving):
     """Classifiers: the data's label for each label of this teacher that has another name, such as
     {LABEL_0: negative, LABEL_1: positive}. null: labels are matched by name, in any order; where
     none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
-    adapter: str | None = None
+    adapter: ModelPath | None = None
     """Language models: folder of a LoRA adapter for the model in ``path``, written by peft's
     save_pretrained; null: the model without an adapter. Adapters with the same ``path`` whose
     serving keys differ only in ``wire`` and ``moe`` are served together, from one copy of the
@@ -439,7 +439,7 @@ class Experts(Section):
     """Experts that are fine-tuned in this run (MoEKD steps 1–3); leave out if ``teachers`` lists
     models."""
 
-    base: str
+    base: ModelPath
     """Hugging Face folder of the encoder, or language model, that is the initial model of every
     expert."""
     lora: Lora | None = None
@@ -474,7 +474,7 @@ class Experts(Section):
 class InitFrom(Section):
     """Start from a model's embeddings and some of its layers."""
 
-    path: str
+    path: ModelPath
     """Hugging Face folder of the model."""
     layers: int = Field(ge=1)
     """Number of its layers that are kept."""

@@ -1,10 +1,13 @@
 """The base of every configuration class, and of every method (a config class *is* its method)."""
 
-from typing import Literal
+import os
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 Dtype = Literal["float32", "bfloat16"]
+ModelPath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""Of a model, tokenizer or adapter; ``~`` is the home folder, as in ``data.path``."""
 
 
 class Section(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,19 @@ ADAPTER = {"name": "a", "path": "folder", "adapter": HUB}
 BASELINE = {"type": "labels_only", "name": "own", "student": {"path": HUB}}
 
 
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"teachers": [{"name": "films", "path": HUB}]}, "teachers.films.path"),
-        ({"task": "language_model", "teachers": [ADAPTER]}, "teachers.a.adapter"),
-        ({"experts": {"base": HUB}}, "experts.base"),
-        ({"student": {"path": HUB}}, "student.path"),
-        ({"student": {"tokenizer": HUB}}, "student.tokenizer"),
-        ({"student": {"init_from": {"path": HUB, "layers": 1}}}, "student.init_from.path"),
-        ({"aggregation": {"type": "routed", "router": HUB}}, "aggregation.router"),
-        ({"baselines": [BASELINE]}, "baselines.own.student.path"),
-    ],
-)
+MODELS: list[tuple[dict[str, Any], str]] = [
+    ({"teachers": [{"name": "films", "path": HUB}]}, "teachers.films.path"),
+    ({"task": "language_model", "teachers": [ADAPTER]}, "teachers.a.adapter"),
+    ({"experts": {"base": HUB}}, "experts.base"),
+    ({"student": {"path": HUB}}, "student.path"),
+    ({"student": {"tokenizer": HUB}}, "student.tokenizer"),
+    ({"student": {"init_from": {"path": HUB, "layers": 1}}}, "student.init_from.path"),
+    ({"aggregation": {"type": "routed", "router": HUB}}, "aggregation.router"),
+    ({"baselines": [BASELINE]}, "baselines.own.student.path"),
+]
+
+
+@pytest.mark.parametrize(("changes", "key"), MODELS)
 def test_the_key_and_the_download_are_named(
     changes: dict[str, Any], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +47,19 @@ def test_the_key_and_the_download_are_named(
     what = kind if kind in ("adapter", "tokenizer") else "model"
     assert str(caught.value).startswith(f"{key}: there is no {what} folder {HUB}: check the path")
     assert f"hf download {HUB} --local-dir models/distilbert-base-uncased" in str(caught.value)
+
+
+@pytest.mark.parametrize(("changes", "key"), MODELS)
+def test_a_tilde_is_the_home_folder(
+    changes: dict[str, Any], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder", "model"):
+        Path(name).mkdir()
+    experiment = parse(RAW | json.loads(json.dumps(changes).replace(HUB, "~/model")))
+    check_paths(experiment)
+    assert "~" not in experiment.model_dump_json()
 
 
 def test_a_pickle_that_is_absent_is_a_file(tmp_path: Path) -> None:

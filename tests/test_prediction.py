@@ -138,6 +138,22 @@ def test_json_rows_keep_their_fields(tmp_path: Path, student: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
+def test_what_a_format_cannot_hold_is_written_otherwise_or_refused(
+    tmp_path: Path, student: Path
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "fine", "cut": "\\ud83d"}\n')
+    predicted = predict(Request(student, str(tmp_path / "in.jsonl")), Listener())
+    assert rows_of(predicted.write(tmp_path / "out.jsonl"))[0]["cut"] == "\ud83d"
+    with pytest.raises(DataError, match=r"'cut' holds characters that are not UTF-8.* \.jsonl"):
+        predicted.write(tmp_path / "out.parquet")
+    image = pa.table({"text": ["fine"], "image": pa.array([b"\xff"], pa.binary())})
+    parquet.write_table(image, tmp_path / "in.parquet")
+    predicted = predict(Request(student, str(tmp_path / "in.parquet")), Listener())
+    with pytest.raises(DataError, match=r"a column holds bytes that are not UTF-8; write \.par"):
+        predicted.write(tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_several_files_are_one_table(tmp_path: Path, student: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -12,6 +12,7 @@ from pydantic import Field
 from distill.aggregation.mixture import Mixture, Weights, only_asked
 from distill.errors import ConfigError
 from distill.records import RoutingInputs, TeacherAnswers
+from distill.variant import ModelPath
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ class Routed(Mixture):
     type: Literal["routed"] = "routed"
     k: int | Literal["all"] = 2
     """Number of experts for each row."""
-    router: str | None = Field(default=None)
+    router: ModelPath | None = Field(default=None)
     """A trained router, a classifier over the teachers: its folder, or the pickle of an object with
     ``predict_proba``. Its labels (``classes_``) are their names, in any order; LABEL_i, or i, is
     the i-th of ``teachers``. null: the router from ``experts.router``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ Content: TypeAlias = "pa.Table | list[dict[str, Any]]"
 """Rows of a file: of JSON the objects as they are, of other formats a table with its types."""
 ENDINGS = (".parquet", ".arrow", ".jsonl", ".csv")
 """Of files that :func:`write_content` writes."""
+
+LONE = re.compile("[\ud800-\udfff]")
+"""A surrogate that JSON has escaped and that UTF-8 cannot hold."""
 
 
 def read_content(file: File) -> Content:
@@ -92,6 +96,11 @@ def table_of(content: Content) -> pa.Table:
 def _array(rows: list[dict[str, Any]], name: str) -> pa.Array:
     try:
         return pa.array([row.get(name) for row in rows])
+    except UnicodeEncodeError:
+        raise DataError(
+            f"column {name!r} holds characters that are not UTF-8 (lone surrogates): write .jsonl, "
+            "or correct them"
+        ) from None
     except (pa.ArrowException, OverflowError) as error:
         first = str(error).strip().partition("\n")[0]
         raise DataError(
@@ -123,7 +132,7 @@ def write_content(content: Content, added: Mapping[str, Sequence[Any]], path: st
         if path.suffix == ".jsonl":
             _write_json(content, added, partial)
         else:
-            _write_table(with_columns(content, added), partial, path.suffix)
+            _write_table(with_columns(content, added), partial, path)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.chmod(0o644)  # mkstemp's 0600 would keep others from reading it
@@ -147,7 +156,10 @@ def _write_json(content: Content, added: Mapping[str, Sequence[Any]], path: Path
     with path.open("w", encoding="utf-8") as file:
         for index, row in enumerate(rows):
             whole = row | {name: values[index] for name, values in added.items()}
-            file.write(json.dumps(_plain(whole), ensure_ascii=False, default=str) + "\n")
+            line = json.dumps(_plain(whole), ensure_ascii=False, default=str)
+            if LONE.search(line):
+                line = json.dumps(_plain(whole), default=str)
+            file.write(line + "\n")
 
 
 def _plain(value: Any) -> Any:
@@ -158,14 +170,20 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_table(table: pa.Table, path: Path, ending: str) -> None:
-    if ending == ".parquet":
+def _write_table(table: pa.Table, path: Path, out: Path) -> None:
+    """In the format of ``out``. Raises DataError for bytes, which CSV cannot hold."""
+    if out.suffix == ".parquet":
         parquet.write_table(table, path)
-    elif ending == ".arrow":
+    elif out.suffix == ".arrow":
         with ipc.new_file(str(path), table.schema) as writer:
             writer.write_table(table)
     else:
-        csv.write_csv(_flat(table), path)
+        try:
+            csv.write_csv(_flat(table), path)
+        except pa.ArrowInvalid:
+            raise DataError(
+                f"{out} cannot be written: a column holds bytes that are not UTF-8; write .parquet"
+            ) from None
 
 
 def _flat(table: pa.Table) -> pa.Table:

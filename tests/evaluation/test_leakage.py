@@ -14,6 +14,8 @@ from distill.evaluation.majority import majority
         ({"tfidf": 0.998, "bert": 0.81}, {"student": 0.78}, ["tfidf"]),
         # Two that know the rows do not hide each other.
         ({"a": 0.995, "b": 1.0}, {"student": 0.8}, ["a", "b"]),
+        # Both must be 10 points above the others.
+        ({"a": 0.99, "b": 1.0}, {"student": 0.895}, []),
         # The task is easy: something else comes close.
         ({"tfidf": 0.998, "bert": 0.95}, {"student": 0.78}, []),
         ({"cnn": 0.997}, {"student": 0.92}, []),

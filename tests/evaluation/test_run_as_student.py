@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from distill.errors import ModelError
 from distill.evaluation.leakage import MIN_ROWS
 from distill.evaluation.subjects import check_student, run_of
 from distill.run_folder import RunFolder
+from distill.yaml_text import read_yaml
 from tests.toys import write_data, write_encoder, write_named
 
 PLAIN = ["transform.names=[]", "intervals.num_draws=0", "num_worst=0"]
@@ -71,6 +73,20 @@ def test_a_run_has_its_columns_its_teacher_and_the_permission_for_its_pickle(run
     _, own = evaluate(run / "student")
     assert own["columns"] == found["columns"]
     assert "teacher.test.accuracy" not in own["metrics"]
+
+
+def test_a_run_without_the_permission_loads_no_pickle(run: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "loaded",)
+
+    (tmp_path / "trap.pkl").write_bytes(pickle.dumps(Trap()))
+    raw = read_yaml((run / "config.yaml").read_text("utf-8"))
+    raw["teachers"] = [{"name": "w", "path": str(tmp_path / "trap.pkl")}]
+    RunFolder(tmp_path / "other").claim(parse(raw), {})
+    shutil.copytree(run / "student", tmp_path / "other/student")
+    output, _ = evaluate(tmp_path / "other", data=run.parent / "data.parquet")
+    assert "pickles run code" in output and not (tmp_path / "loaded").exists()
 
 
 def test_a_teacher_that_knows_the_rows_and_a_student_without_skill_are_warned_of(

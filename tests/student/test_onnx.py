@@ -100,21 +100,28 @@ def test_a_text_classifier_its_measures_and_its_readme(run: Path, tmp_path: Path
 
 
 @has_packages
-@pytest.mark.parametrize(("family", "image", "num"), [("mlp", None, 3), ("cnn", (4, 4, 1), 16)])
+@pytest.mark.parametrize(
+    ("family", "image", "num", "names"),
+    [("mlp", None, 3, ("yes", "no")), ("cnn", (4, 4, 1), 16, ("no", "yes"))],
+)
 def test_classifiers_of_features(
-    tmp_path: Path, family: str, image: tuple[int, int, int] | None, num: int
+    tmp_path: Path,
+    family: str,
+    image: tuple[int, int, int] | None,
+    num: int,
+    names: tuple[str, str],
 ) -> None:
     import pyarrow as pa
 
     space = FeatureSpace(("x",), (0.5,) * num, (2.0,) * num, image)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_classifier(family, space, ("no", "yes"), layers=2, hidden=8, dropout=0.0)
+        model = build_classifier(family, space, names, layers=2, hidden=8, dropout=0.0)
     model.save_pretrained(tmp_path / "exported")
     points = np.random.default_rng(0).normal(size=(30, num)).astype(np.float32)
     with torch.no_grad():
         best = model(torch.from_numpy(points)).logits.argmax(1).tolist()
-    labels = [("no", "yes")[index] for index in best]
+    labels = [names[index] for index in best]
     labels[0] = {"no": "yes", "yes": "no"}[labels[0]]  # one that the model gets wrong
     labels[10:] = ["no", "yes"] * 10
     split = ["test"] * 10 + ["train"] * 10 + ["validation"] * 10
@@ -129,6 +136,11 @@ def test_classifiers_of_features(
     exported = export_student(run, tmp_path / "out", "onnx", False, None, Progress())
     assert exported is not None
     assert [(row.accuracy, row.agreement) for row in exported.rows] == [(0.9, 1.0)] * 2
+    parquet.write_table(table.slice(0, 10), tmp_path / "own.parquet")
+    own = str(tmp_path / "own.parquet")
+    named = export_student(run, tmp_path / "named", "onnx", False, own, Progress())
+    assert named is not None
+    assert [(row.accuracy, row.agreement) for row in named.rows] == [(0.9, 1.0)] * 2
     logits = onnx.session_of(tmp_path / "out" / "model.onnx")({"features": torch.tensor(points)})
     with torch.no_grad():
         np.testing.assert_allclose(logits, model(torch.tensor(points)).logits, atol=1e-5)
