@@ -512,7 +512,7 @@ class Student(Section):
     family: Literal["transformer", "mlp", "cnn"] | None = None
     """``transformer`` for text, ``mlp`` or ``cnn`` (with ``data.image``) for
     ``data.columns.features``; null: transformer for text, mlp for features."""
-    path: str | None = None
+    path: ModelPath | None = None
     """Hugging Face folder of a model; training starts from its weights."""
     init_from: InitFrom | None = None
     """Start from some layers of a larger model, such as the teacher."""
@@ -538,7 +538,7 @@ class Student(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of encoders in training. The default for language models is none, or that of the
     initial model folder; a value that is set replaces it."""
-    tokenizer: str | None = None
+    tokenizer: ModelPath | None = None
     """Folder of the student's tokenizer; null: that of the initial model, of the experts' base or
     of the first teacher that is a model folder."""
     vocab_size: int | None = Field(default=None, ge=64)
