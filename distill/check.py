@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from distill.check_cost import cost_lines
-from distill.check_data import source_lines
+from distill.check_data import counts_of, source_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
 from distill.check_labels import (
     columns_by_name,
@@ -332,10 +332,9 @@ def _check_batches(experiment: Experiment, rows: Corpus | Blocks, called: str = 
 
 
 def _data_lines(experiment: Experiment, corpus: Corpus) -> list[Line]:
-    counts = ", ".join(f"{split} {len(corpus.rows(split)):,}" for split in SPLITS)
     shown = "rows" if corpus.features is None else f"rows of {corpus.features.num} features"
     lines = [
-        Line("data", counts, shown),
+        Line("data", counts_of(corpus), shown),
         *source_lines(corpus),
         Line("labels", ", ".join(corpus.label_names), f"{len(corpus.label_names)} classes"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distill.config import SPLITS
+from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.plan import Line
 
@@ -20,6 +21,12 @@ COUNTED = {
     "held_out_pooled": "files named validation or test, but pooled: no file is named train",
 }
 """What a count of ``Corpus.counts`` is about."""
+
+
+def counts_of(data: Corpus | Blocks) -> str:
+    """Rows of each split; transfer only if it has any."""
+    counts = {split: len(data.rows(split)) for split in SPLITS}
+    return ", ".join(f"{k} {n:,}" for k, n in counts.items() if n or k != "transfer")
 
 
 def source_lines(corpus: Corpus) -> list[Line]:

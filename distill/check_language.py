@@ -11,12 +11,11 @@ from typing import Any
 import torch
 
 from distill.aggregation import LearnedRouter, Routed
-from distill.check_data import source_lines
+from distill.check_data import counts_of, source_lines
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
 from distill.check_tokenizers import Served, check_one_tokenizer
 from distill.config import (
-    SPLITS,
     Experiment,
     InitFrom,
     KMeans,
@@ -402,9 +401,11 @@ def is_same_reading(one: str, other: str) -> bool:
 
 
 def tokenizer_lines(languages: Languages) -> list[Line]:
-    """Values for ``teachers.<name>.tokenizer_sha256``."""
-    found = languages.teachers.items()
-    return [Line(f"tokenizer {name}", info.tokenizer_sha256, "sha256") for name, info in found]
+    """Values for ``teachers.<name>.tokenizer_sha256``, each once."""
+    names: dict[str, list[str]] = {}
+    for name, info in languages.teachers.items():
+        names.setdefault(info.tokenizer_sha256, []).append(name)
+    return [Line("tokenizer", sha256, f"sha256; {', '.join(of)}") for sha256, of in names.items()]
 
 
 def gate_lines(experiment: Experiment, languages: Languages) -> list[Line]:
@@ -434,8 +435,8 @@ def template_lines(experiment: Experiment, languages: Languages) -> list[Line]:
 
 
 def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
-    counts = ", ".join(f"{split} {len(blocks.rows(split)):,}" for split in SPLITS)
-    lines = [Line("data", counts, f"blocks, {blocks.fill:.0%} full"), *source_lines(corpus)]
+    size = f"blocks of {blocks.max_length:,} tokens, {blocks.fill:.0%} full"
+    lines = [Line("data", counts_of(blocks), size), *source_lines(corpus)]
     if corpus.domain_names:
         lines.append(Line("domains", ", ".join(corpus.domain_names)))
     for what, count in {

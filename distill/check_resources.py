@@ -125,11 +125,11 @@ def check_resources(
     lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs in total", note))
     if cluster.address is None:
         have_cpus, have_gpus = machine_cpus(cluster), torch.cuda.device_count()
-        _refuse_shortage("CPUs", cpus, have_cpus)
-        _refuse_shortage("GPUs", gpus, have_gpus)
+        refuse_shortage("CPUs", cpus, have_cpus)
+        refuse_shortage("GPUs", gpus, have_gpus)
         if experiment.experts:
-            _refuse_shortage("CPUs", experiment.experts.num_cpus, have_cpus)
-            _refuse_shortage("GPUs", experiment.experts.num_gpus, have_gpus)
+            refuse_shortage("CPUs", experiment.experts.num_cpus, have_cpus)
+            refuse_shortage("GPUs", experiment.experts.num_gpus, have_gpus)
     return Resources(experiment, cpus, gpus, tuple(lines))
 
 
@@ -240,11 +240,20 @@ def _teachers(
         )
 
 
-def _refuse_shortage(kind: str, wanted: float, available: float) -> None:
+def refuse_shortage(kind: str, wanted: float, available: float) -> None:
     if wanted > available + 1e-9:
         key = "num_cpus" if kind == "CPUs" else "num_gpus"
+        shown = f"{wanted:g} {kind.removesuffix('s') if wanted == 1 else kind}"
+        if kind == "GPUs" and not available:
+            way_out = (
+                "leave num_gpus and trainer.num_gpus_per_worker out to use CPUs, or give "
+                "cluster.address"
+            )
+        else:
+            way_out = (
+                f"lower replicas, {key} (fractions are allowed) or trainer.num_workers, or give "
+                "cluster.address"
+            )
         raise ConfigError(
-            f"teachers and student need {wanted:g} {kind} at once, this machine has {available:g}: "
-            f"lower replicas, {key} (fractions are allowed) or trainer.num_workers, or give "
-            "cluster.address"
+            f"teachers and student need {shown} at once, this machine has {available:g}: {way_out}"
         )

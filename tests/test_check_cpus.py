@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distill.check import check
-from distill.check_resources import shared_cpus
+from distill.check_resources import refuse_shortage, shared_cpus
 from distill.config import Experiment, Serving, parse
 from distill.errors import ConfigError
 from distill.plan import Plan
@@ -105,3 +105,10 @@ def test_shares_are_hundredths_that_fit() -> None:
     assert shared_cpus(0.3, 3) == 0.1  # 0.3 / 3 is below 0.1 in floating point
     assert shared_cpus(0.29, 3) == 0 and shared_cpus(-1, 1) == 0
     assert Serving().cpus == 1 and Serving(num_cpus=0.5).cpus == 0.5
+
+
+def test_without_a_gpu_the_way_out_is_the_cpus() -> None:
+    with pytest.raises(ConfigError, match="need 1 GPU at once, this machine has 0: leave num_gpus"):
+        refuse_shortage("GPUs", 1, 0)
+    with pytest.raises(ConfigError, match="need 2 GPUs at once, this machine has 1: lower repl"):
+        refuse_shortage("GPUs", 2, 1)

@@ -164,7 +164,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"aggregation": {"type": "uncertainty", "mix": "divergences"}},
         ConfigError,
-        "'uncertainty' needs the logits of all .* divergences",
+        "'uncertainty' compares the logits .* divergences",
     ),
     # positions
     ({"data.max_length": 65}, ConfigError, "max_length 65 is longer than the 64 .*teachers.films"),
@@ -188,7 +188,8 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"teachers.1.path": "@other"},
         ModelError,
-        rf"id {NUM_TOKENS} is no token to the student and 'xyz' to the teacher: use objective.type",
+        rf"id {NUM_TOKENS} is no token to the student and 'xyz' to the teacher: use a teacher with "
+        "the student's tokenizer or, for data.columns.text, objective.type: uld",
     ),
     (
         {"teachers.1.tokenizer_sha256": "abc"},
@@ -232,7 +233,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
         "data.image .* applies only to classif",
     ),
     ({"student.vocab_size": 64}, ConfigError, r"student.vocab_size \(64\) applies only to c"),
-    ({"aggregation": {"type": "attention"}}, ConfigError, "'attention' reads the logits of all"),
+    ({"aggregation": {"type": "attention"}}, ConfigError, "'attention' needs all logits of all"),
     ({"aggregation": {"type": "routed", "router": "x"}}, ConfigError, "routed applies only to cl"),
     # whom a learned router, or the domain, cannot choose
     (
@@ -333,8 +334,8 @@ def test_a_plan_tells_the_fingerprint_that_a_teacher_can_declare(
 ) -> None:
     raw = language_experiment(root, output=str(tmp_path / "run"))
     found = {line.part: line.what for line in check(parse(raw)).lines}
-    assert found["tokenizer films"] == tokenizer_fingerprint(root / "films")
-    declared = {f"teachers.{i}.tokenizer_sha256": found["tokenizer films"] for i in range(2)}
+    assert found["tokenizer"] == tokenizer_fingerprint(root / "films")
+    declared = {f"teachers.{i}.tokenizer_sha256": found["tokenizer"] for i in range(2)}
     check(parse(changed(raw, root, declared)))
 
 

@@ -272,6 +272,23 @@ def test_chats_are_answered_at_their_end(tmp_path: Path) -> None:
     assert predict(plain, Listener()).added["generated"] == [first, third]
 
 
+def test_prompts_are_shown_as_chats_where_the_run_did_so(tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    save_decoder(folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    columns = {"prompt": "question", "completion": "answer"}
+    data = {"path": "in.parquet", "columns": columns, "prompt_as_chat": True}
+    run = make_run(tmp_path / "run", folder, data, task="language_model")
+    parquet.write_table(pa.table({"question": ["the film", "good"]}), tmp_path / "in.parquet")
+    found = predict(Request(run, str(tmp_path / "in.parquet"), max_new_tokens=4), Listener())
+    words = [f"user {text} <eos> assistant" for text in ("the film", "good")]
+    parquet.write_table(pa.table({"prompt": words}), tmp_path / "words.parquet")
+    plain = Request(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
+    assert found.added == predict(plain, Listener()).added
+
+
 def test_it_works_without_ray() -> None:
     absent = "; ".join(f"sys.modules[{name!r}] = None" for name in ("ray", "deepspeed", "mlflow"))
     code = f"import sys; {absent}; import distill.prediction, distill.student.onnx"

@@ -1,4 +1,5 @@
-"""What the functions of :mod:`distill` return: one line in a terminal, tables in a notebook."""
+"""What the functions of :mod:`distill` return: one line at a prompt, tables in a notebook and of
+``print``."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from distill.api import html
 from distill.report.names import label, shown, shown_value
 from distill.report.table import MISSING, Row, count, percent, three_digits
+from distill.report.terminal import as_text, grid
 from distill.search.trials import Trial
+from distill.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 NUM_SHOWN = 10
 """Rows of predictions in a notebook."""
+PLAN_HEADS = ("part", "plan", "size")
 
 
 class _WithStudent:
@@ -92,6 +96,14 @@ class TrainResult(_WithStudent):
 
     def __repr__(self) -> str:
         return f"TrainResult({_quality(self.metrics)}, {self.paths.run})"
+
+    def __str__(self) -> str:
+        from distill.report.table import render
+
+        paths = {"student": self.paths.student, "report": self.paths.report}
+        named = "\n".join(f"{name:<9} {path}" for name, path in paths.items())
+        table = render(self.table, "models on the test split")
+        return as_text(lambda console: console.print(table)) + f"\n{named}"
 
     def _repr_html_(self) -> str:
         report = self.paths.report
@@ -203,9 +215,13 @@ class CheckResult:
     def __repr__(self) -> str:
         return f"CheckResult(ready to train, output {self.output})"
 
+    def __str__(self) -> str:
+        text = (0, 1, 2)
+        table = grid(PLAN_HEADS, self.lines, "ready to train", left=text, wrap=text)
+        return as_text(lambda console: console.print(table))
+
     def _repr_html_(self) -> str:
-        heads = ["part", "plan", "size"]
-        return html.block("Ready to train", html.table(heads, self.lines, left=(0, 1, 2)))
+        return html.block("Ready to train", html.table(PLAN_HEADS, self.lines, left=(0, 1, 2)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -217,7 +233,13 @@ class PreviewResult:
     """Rows between them without target tokens, which are dropped."""
 
     def __repr__(self) -> str:
-        return f"PreviewResult({len(self.rows)} rows)"
+        return f"PreviewResult({counted(len(self.rows), 'row')})"
+
+    def __str__(self) -> str:
+        from distill.preview import Preview, render
+
+        found = Preview(list(self.rows), self.num_masked)
+        return as_text(lambda console: render(found, console))
 
     def _repr_html_(self) -> str:
         from distill.report.markup import tag
@@ -262,15 +284,23 @@ class EvaluateResult:
         return not self.failures
 
     def __repr__(self) -> str:
-        gates = f", {len(self.failures)} gates failed" if self.failures else ""
+        gates = f", {counted(len(self.failures), 'gate')} failed" if self.failures else ""
         return f"EvaluateResult({_quality(self.metrics)}{gates}, {self.paths[0].parent})"
 
-    def _repr_html_(self) -> str:
-        rows = [
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [
             (title, show(self.metrics[name]), show(self.metrics.get(f"teacher.{name}")))
             for name, title, show in MEASURES
             if self.metrics.get(name) is not None
         ]
+
+    def __str__(self) -> str:
+        notes = [*(f"gate: {f}" for f in self.failures), *(f"· {note}" for note in self.notes)]
+        heads = ["measure", "student", "teacher"]
+        table = grid(heads, self._rows(), "evaluation", notes=notes)
+        return as_text(lambda console: console.print(table))
+
+    def _repr_html_(self) -> str:
         from distill.report.markup import tag
 
         gates = (tag("div", f"gate: {failure}") for failure in self.failures)
@@ -279,7 +309,7 @@ class EvaluateResult:
         files = {path.suffix[1:]: path for path in self.paths if path.suffix != ".png"}
         return html.block(
             "Evaluation",
-            html.table(["measure", "student", "teacher"], rows),
+            html.table(["measure", "student", "teacher"], self._rows()),
             *gates,
             *notes,
             html.plots(pictures),

@@ -56,7 +56,7 @@ def chats_in(batch: pa.RecordBatch, name: str, file: File, first_row: int) -> li
         raise DataError(f"{KEY} {name!r} is null in {Place(file, row)}: remove the row")
     chats = column.to_pylist()
     return [
-        _canonical_chat(chat, f"{KEY} {name!r} in {Place(file, first_row + i)}")
+        canonical_chat(chat, f"{KEY} {name!r} in {Place(file, first_row + i)}")
         for i, chat in enumerate(chats)
     ]
 
@@ -96,7 +96,7 @@ def has_reasoning(message: dict[str, Any]) -> bool:
     return any(isinstance(message.get(n), str) and message[n].strip() for n in REASONING)
 
 
-def _canonical_chat(text: str, where: str) -> str:
+def canonical_chat(text: str, where: str) -> str:
     wanted = 'a list of messages {"role": …, "content": …} is needed'
     chat = _parsed(text, where, wanted)
     if not isinstance(chat, list) or not all(isinstance(m, dict) for m in chat) or not chat:
@@ -149,6 +149,8 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
     if "role" not in message and "from" in message:
         message = _of_sharegpt(message, where)
     role = message.get("role")
+    if role is None:
+        raise DataError(f"{where} has no role: it must be one of {', '.join(ROLES)}")
     if role not in ROLES:
         meant = SHAREGPT.get(role) if isinstance(role, str) else None
         way_out = f"; rename it to {meant!r}" if meant else ""

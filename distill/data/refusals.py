@@ -186,7 +186,8 @@ def absent_column(key: str, name: str, file: File) -> DataError:
     """``key``: what configures the column ``name``."""
     # Features are as many columns as there are numbers: none of them is usual.
     meant = "" if key.endswith(".features") else proposals({name: key}, column_names(file))
-    return DataError(f"{key} {name!r} is not a column of {file.uri}: {columns_shown(file)}{meant}")
+    shown = columns_shown(file, is_hinting=not meant)
+    return DataError(f"{key} {name!r} is not a column of {file.uri}: {shown}{meant}")
 
 
 def no_rows(
@@ -220,6 +221,8 @@ def no_rows(
 
 
 def no_labels(files: list[File], data: Data) -> DataError:
+    if all(data.columns.label not in column_names(file) for file in files):
+        return absent_column("data.columns.label", data.columns.label, files[0])
     return DataError(
         f"no row for the train split has a label in column {data.columns.label!r}, and "
         f"data.unlabelled is {data.unlabelled}: correct data.columns.label, or label some rows; "

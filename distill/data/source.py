@@ -167,14 +167,16 @@ def column_names(file: File) -> list[str]:
     return list(dict.fromkeys([*_header(file).names, *file.folder_columns]))
 
 
-def columns_shown(file: File) -> str:
-    """The columns of a file, the fields of nested ones, and what separates those of CSV."""
+def columns_shown(file: File, is_hinting: bool = True) -> str:
+    """The columns of a file, the fields of nested ones, and what separates those of CSV;
+    ``is_hinting``: what to do with nested ones."""
     header = _header(file)
     fields = {name: f"{name} {{{', '.join(inner)}}}" for name, inner in header.nested.items()}
     shown = listed([fields.get(name, name) for name in column_names(file)]) or "none"
     if header.separator is not None:
         shown += f" (separated by {'tabs' if header.separator == TAB else repr(header.separator)})"
-    hint = "; flatten nested objects, or write one object per row" if fields else ""
+    is_hinting = is_hinting and bool(fields)
+    hint = "; flatten nested objects, or write one object per row" if is_hinting else ""
     return f"its columns are {shown}{hint}"
 
 

@@ -216,11 +216,10 @@ def _refuse_language_models(request: Request) -> None:
         saved_as = getattr(read_config(folder), "architectures", None) or [""]
         if saved_as[0].endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
             raise ConfigError(
-                f"{path} is a language model, but distill evaluate measures only classifiers: the "
-                "results of its run (report/ in the run folder, and MLflow) have perplexity, "
-                "agreement with the teachers and exact match on the test split; to measure other "
-                "texts, start a run with these texts as its test split and student.path set to "
-                "this folder"
+                f"{path} is a language model, and distill evaluate measures classifiers only. "
+                "Perplexity, agreement with the teachers and exact match on the test split are in "
+                "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
+                "them the test split of a new run with this folder as student.path"
             )
 
 

@@ -43,6 +43,8 @@ class Start:
     """What was found, in lines for the screen."""
     open_points: list[str]
     """Keys that a person has to fill in before ``distill check`` can pass."""
+    guesses: list[str]
+    """Keys whose value is a guess that ``distill check`` cannot verify."""
 
 
 def initial(data: str, models: Sequence[str] = ()) -> Start:
@@ -71,10 +73,10 @@ def initial(data: str, models: Sequence[str] = ()) -> Start:
     lines += _teachers(found, known)
     lines += _student(found, known, tokenizer)
     lines += _training(found, known)
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(map(_one_line, lines)) + "\n"
     # Whatever the rows hold, the file can be read again.
     parse({"output": f"runs/{name}"} | read_yaml(text), source="distill init")
-    return Start(name, text, _findings(found, known), found.open_points)
+    return Start(name, text, _findings(found, known), found.open_points, found.guesses)
 
 
 def write(start: Start, out: Path | None) -> Path:
@@ -159,6 +161,11 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
             return ["", told, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
         return [*lines, *_experts(found, FILL_IN)[1:]]
     lines = ["", "teachers:"]
+    if any(model.has_small_hidden for model in models):
+        lines.append(
+            "  # wire hidden: the last hidden states are sent, from which the student's side"
+        )
+        lines.append("  # computes the same logits; much smaller.")
     for model in models:
         if model.kind == "pickle":
             lines.append(
@@ -170,13 +177,15 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
             entry["adapter"] = model.path
         if model.kind == "pickle":
             entry["allow_pickle"] = True
+        if model.has_small_hidden:
+            entry["wire"] = {"type": "hidden"}
         mapped = label_map(
             model, found.contents.label_names, found.contents.texts, found.max_length or 128
         )
         if mapped is not None:
             entry["labels"] = mapped.labels
             if mapped.agreement is None:
-                found.open_points.append(f"teachers.{model.name}.labels")
+                found.guesses.append(f"teachers.{model.name}.labels")
                 lines.append(
                     "  # CHECK labels: the model's label names differ from those of the data, and"
                 )
@@ -188,7 +197,10 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
                 lines.append(f"  # labels of {mapped.agreement:.0%} of the rows that were read.")
         lines.append(f"  - {_flow(entry)}")
     if len(models) > 1:
-        lines.append("# How the teachers are combined; also: weights, uncertainty, attention, …")
+        others = "weights, uncertainty, attention, …"
+        if found.task == "language_model":
+            others = "weights, oracle, uncertainty, learned, …"
+        lines.append(f"# How the teachers are combined; also: {others}")
         lines.append("aggregation: {type: mean}")
     return lines
 
@@ -286,6 +298,7 @@ def _findings(found: Choices, models: Sequence[Model]) -> list[str]:
     lines.append(f"splits    {splits[found.split_source]}")
     lines += [f"model     {m.name}: {m.kind.replace('_', ' ')}, {m.path}" for m in models]
     lines += [f"FILL IN   {key}" for key in found.open_points]
+    lines += [f"CHECK     {key}: a guess" for key in found.guesses]
     return lines
 
 
@@ -308,6 +321,13 @@ def _stem(path: str) -> str:
     while name.lower().endswith(known) and "." in name:
         name = name.rpartition(".")[0]
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
+
+
+def _one_line(line: str) -> str:
+    """A comment without the ends of line that names in the data hold: the rest would be keys."""
+    if not line.lstrip().startswith("#"):
+        return line
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _flow(value: Any) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from distill.config import Student
+from distill.data.chat_tokens import ChatTokens
+from distill.data.chats import as_chat, canonical_chat
 from distill.data.split_names import KEYWORDS
-from distill.errors import ConfigError, DataError
+from distill.errors import ConfigError, DataError, ModelError
 from distill.init.models import Model, task_of
 from distill.init.rows import (
     MAX_DOMAINS,
@@ -33,7 +35,8 @@ ORDER = (
     *("text", "text_pair", "prompt", "completion", "messages", "tools", "features"),
     *("label", "domain", "split"),
 )
-PER_MESSAGE = 8  # tokens that a chat template writes around a message
+PER_MESSAGE = 8  # assumed tokens around a message, where there is no chat template
+MAX_RENDERED = 1000  # chats whose tokens are counted
 COMPRESSIONS = (10, 8, 6, 4, 3, 2, 1.5)
 RETRAINED = 8000
 """student.vocab_size where the teachers' tokenizer has more than twice as many tokens."""
@@ -55,6 +58,8 @@ class Choices:
     """By key: the comment above it."""
     open_points: list[str] = field(default_factory=list)
     """Keys that a person has to fill in."""
+    guesses: list[str] = field(default_factory=list)
+    """Keys that have a value which a person has to check."""
 
     @property
     def train_share(self) -> float:
@@ -74,7 +79,7 @@ def choose(table: Table, models: Sequence[Model]) -> Choices:
     else:
         _take_label(found, table, models)
         _take_input(found, table, models)
-    _take_domain(found, table)
+    _take_domain(found, table, [model.name for model in models])
     columns = found.columns
     texts = [columns[k] for k in ("text", "text_pair", "prompt", "completion") if columns.get(k)]
     found.contents = read_contents(
@@ -83,7 +88,7 @@ def choose(table: Table, models: Sequence[Model]) -> Choices:
         columns.get("label"),
         columns.get("domain"),
         columns.get("split"),
-        columns.get("messages"),
+        [columns[k] for k in ("messages", "tools") if columns.get(k)],
     )
     _check_domain(found)
     _take_split_names(found, table)
@@ -107,8 +112,8 @@ def take_length(found: Choices, models: Sequence[Model], tokenizer: Any) -> None
     fitting = sum(length <= found.max_length for length in lengths) / len(lengths)
     limited = "; the models have no more positions" if found.max_length in limits[1:] else ""
     found.notes["max_length"] = (
-        f"{fitting:.0%} of {len(lengths):,} rows that were read have at most this many tokens "
-        f"(median {int(np.median(lengths))}, longest {max(lengths)}){limited}"
+        f"holds {fitting:.0%} of {len(lengths):,} sampled rows whole (tokens: median "
+        f"{int(np.median(lengths))}, longest {max(lengths)}){limited}"
     )
 
 
@@ -272,8 +277,14 @@ def _is_id(name: str) -> bool:
     return name.casefold() in ("id", "index", "idx", "row", "__index_level_0__", "unnamed: 0")
 
 
-def _take_domain(found: Choices, table: Table) -> None:
-    for name in table.usual("domain", ("text", "number"), _taken(found)):
+def _take_domain(found: Choices, table: Table, models: Sequence[str]) -> None:
+    """A column with a usual name, or one that has the models' names as values."""
+    named = [
+        name
+        for name in table.of_kind("text")
+        if name not in _taken(found) and set(models) & set(table.columns[name].values)
+    ]
+    for name in [*table.usual("domain", ("text", "number"), _taken(found)), *named]:
         if 1 < len(table.columns[name].values) <= MAX_DOMAINS and not _is_features(found, name):
             found.columns["domain"] = name
             return
@@ -319,21 +330,45 @@ def _note_others(found: Choices) -> None:
 
 
 def _lengths(found: Choices, tokenizer: Any) -> list[int]:
+    """Tokens of the sampled rows; of chats as the template renders them, if there is one."""
     rows = [row for row, _ in found.contents.texts]
     if not rows:
         return []
     if "messages" in found.columns:
-        chats = [json.loads(row[0]) for row in rows if row[0].startswith("[")]
-        flat = ["\n".join(_content(m) for m in chat) for chat in chats]
-        extra = [PER_MESSAGE * len(chat) for chat in chats]
-        return [n + e for n, e in zip(_count(tokenizer, flat), extra, strict=True)]
-    around = 2 * PER_MESSAGE if "prompt" in found.columns else 0  # of data.prompt_as_chat
-    return [num + around for num in _count(tokenizer, ["\n".join(row) for row in rows])]
+        chats = [
+            (json.loads(row[0]), json.loads(row[1]) if row[1:] and row[1] else None)
+            for row in rows
+            if row[0].startswith("[")
+        ]
+        return _chat_lengths(chats, tokenizer)
+    if "prompt" in found.columns and tokenizer.chat_template:  # data.prompt_as_chat
+        return _chat_lengths([(json.loads(as_chat(*row[-2:])), None) for row in rows], tokenizer)
+    return _count(tokenizer, ["\n".join(row) for row in rows])
+
+
+def _chat_lengths(chats: list[tuple[list[Any], Any]], tokenizer: Any) -> list[int]:
+    chats = chats[:: -(-len(chats) // MAX_RENDERED)] if chats else []
+    try:
+        template = ChatTokens(tokenizer) if tokenizer.chat_template else None
+    except ModelError:  # ``distill check`` reports it
+        template = None
+    lengths = []
+    for number, (chat, tools) in enumerate(chats):
+        try:
+            if template is None:
+                raise DataError("no template")
+            checked = json.loads(canonical_chat(json.dumps(chat), f"chat {number}"))
+            lengths.append(max(len(ids) for ids, _ in template.of(checked, number, tools)))
+        except (DataError, ModelError):
+            flat = "\n".join(_content(message) for message in chat)
+            lengths += [n + PER_MESSAGE * len(chat) for n in _count(tokenizer, [flat])]
+    return lengths
 
 
 def _content(message: dict[str, Any]) -> str:
     content = message.get("content", message.get("value"))
-    return content if isinstance(content, str) else json.dumps(message)
+    is_text = isinstance(content, str) and not message.get("tool_calls")
+    return content if is_text else json.dumps(message)
 
 
 def _count(tokenizer: Any, texts: list[str]) -> list[int]:

@@ -20,6 +20,9 @@ Kind = Literal["classifier", "language_model", "encoder", "adapter", "pickle"]
 VAGUE = ("model", "models", "student", "best", "final", "last", "output", "adapter", "checkpoint")
 """Names of folders that say nothing of their model: the folder above names it."""
 
+SMALLER = 4
+"""The wire ``hidden`` is chosen where a hidden state is so many times smaller than the logits."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -37,6 +40,8 @@ class Model:
     num_features: int = 0
     """Of a classifier of numbers."""
     has_chat_template: bool = False
+    has_small_hidden: bool = False
+    """Of a language model: whether the wire ``hidden`` serves it, and is much smaller."""
 
     @property
     def folder(self) -> str | None:
@@ -113,6 +118,9 @@ def _adapter(path: str, name: str) -> Model:
 
 
 def _language_model(path: str, name: str, kind: Kind, info: LanguageInfo, base: str = "") -> Model:
+    from distill.models.plain_head import described, has_plain_head
+
+    is_small = SMALLER * info.hidden <= info.vocab_size
     return Model(
         path,
         kind,
@@ -122,6 +130,7 @@ def _language_model(path: str, name: str, kind: Kind, info: LanguageInfo, base: 
         num_layers=info.num_layers,
         max_positions=info.max_positions,
         has_chat_template=info.has_chat_template,
+        has_small_hidden=is_small and has_plain_head(described(base or path)) is True,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from random import Random
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -118,17 +119,17 @@ def read_contents(
     label: str | None,
     domain: str | None,
     split: str | None,
-    chats: str | None = None,
+    chats: Sequence[str] = (),
 ) -> Contents:
-    """One pass over all rows. ``chats``: column that is read as JSON instead of ``texts``."""
+    """One pass over all rows. ``chats``: columns that are read as JSON instead of ``texts``."""
     found = Contents()
     groups = tuple(n for n in (domain,) if n is not None)
-    kept = Kept(chats=() if chats is None else (chats,), groups=groups)
+    kept = Kept(chats=tuple(chats), groups=groups)
     named = [*texts, label, domain, split]
     names = tuple(dict.fromkeys(name for name in named if name is not None))
-    shown = list(texts) if chats is None else [chats]
+    shown = list(chats or texts)
     for file in table.files:
-        if chats is None and not names:
+        if not chats and not names:
             return found
         for batch in read_batches(file, names, kept):
             _count(found, batch, shown, label, domain, split, file)
@@ -178,8 +179,9 @@ def _count(
         return
     columns = [values(name) for name in texts]
     found.num_empty += sum(not value for value in columns[0])
-    step = max(1, batch.num_rows // PER_BATCH)
-    for i in range(0, batch.num_rows, step):
+    # Random: rows that alternate between kinds would all be of one kind at every second row.
+    num = min(PER_BATCH, batch.num_rows)
+    for i in sorted(Random(batch.num_rows).sample(range(batch.num_rows), num)):
         if len(found.texts) < MAX_TEXTS:
             row = tuple(column[i] or "" for column in columns)
             found.texts.append((row, labels[i]))

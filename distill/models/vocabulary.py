@@ -14,8 +14,8 @@ from distill.models.tokenizer import load_tokenizer, num_ids
 
 NUM_SHOWN = 3
 WAY_OUT = (
-    "use objective.type: uld, which compares across tokenizers, or a teacher with the student's "
-    "tokenizer"
+    "use a teacher with the student's tokenizer or, for data.columns.text, objective.type: uld, "
+    "which compares across tokenizers"
 )
 
 

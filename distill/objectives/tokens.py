@@ -61,14 +61,13 @@ def check_mixing(
     """Raise ConfigError for an aggregation that cannot be had of language models' teachers."""
     if aggregation.type == "attention":
         raise ConfigError(
-            "aggregation.type 'attention' reads the logits of all teachers, which are never "
-            "complete for language models: use mean, weights, oracle, single, uncertainty or "
-            "learned"
+            "aggregation.type 'attention' needs all logits of all teachers at once, which do not "
+            "exist with language models: use mean, weights, oracle, single, uncertainty or learned"
         )
     if aggregation.mix == "divergences" and aggregation.sees_logits:
         raise ConfigError(
-            f"aggregation.type {aggregation.type!r} needs the logits of all teachers together, but "
-            "aggregation.mix divergences compares the student with each teacher separately: use "
+            f"aggregation.type {aggregation.type!r} compares the logits of all teachers, "
+            "but aggregation.mix: divergences compares the student with each teacher alone: use "
             "mean, weights, oracle or single, or another aggregation.mix"
         )
     if aggregation.mix == "divergences" and aggregation.type == "learned":
@@ -79,7 +78,8 @@ def check_mixing(
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
     if inexact:
-        reason = f"the wire {inexact} does not send the teachers' full logits"
+        many = " and " in inexact
+        reason = f"the wire{'s' * many} {inexact} {'do' if many else 'does'} not send all of them"
     elif not objective.is_elementwise:
         reason = (
             f"objective.type {objective.type!r} compares the student with each teacher separately"
@@ -88,24 +88,22 @@ def check_mixing(
         return
     if isinstance(aggregation, LearnedRouter):
         raise ConfigError(
-            "aggregation.type 'learned' needs each teacher's probability of the next token, but "
-            f"{reason}: use "
+            "aggregation.type 'learned' needs each teacher's probability of the next token, from "
+            f"all logits, but {reason}: use "
             + ("the wire hidden or dense for every teacher, or " if inexact else "")
             + "mean, weights, oracle or single"
         )
     if aggregation.sees_logits:
         raise ConfigError(
-            f"aggregation.type {aggregation.type!r} needs the logits of all teachers together, but "
-            f"{reason}: use mean, weights, oracle or single"
+            f"aggregation.type {aggregation.type!r} compares the logits of all teachers, "
+            f"but {reason}: use mean, weights, oracle or single"
             + (", or the wire hidden or dense for every teacher" if inexact else "")
         )
     # Teachers of other vocabularies are not mixed at all.
     if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix == "logits":
         raise ConfigError(
-            f"aggregation.mix {aggregation.mix!r} combines the teachers' outputs before the "
-            f"student is compared with them, but {reason}: only Σ w_k KL(p_k ‖ p_S) can be "
-            "computed, the gradient of a mean of probabilities: set aggregation.mix: "
-            "probabilities, or use the wire hidden or dense for every teacher"
+            f"aggregation.mix: logits averages the teachers' logits, but {reason}: set "
+            "aggregation.mix: probabilities, or use the wire hidden or dense for every teacher"
         )
 
 

@@ -23,7 +23,8 @@ MEANINGS = {
     "eval.loss": "mean loss on validation",
     "test.f1": "macro F1 on test",
     "eval.teacher_accuracy": "accuracy of the aggregated teachers on validation, at temperature 1",
-    "eval.retention": "accuracy of the student / of the aggregated teachers, on validation",
+    "eval.retention": "accuracy of the student / accuracy of the aggregated teachers, "
+    "on validation",
     "test.retention": "the same on test",
     "fidelity.token_agreement": "share of test tokens where the student's most likely next token "
     "is that of the aggregated teachers",
@@ -43,8 +44,8 @@ MEANINGS = {
     "kd.temperature": "T: divides the logits of teachers and student in the soft loss",
     "kd.alpha": "α: weight of the soft target; 1 − α is the weight of the label",
     "loss": "training loss, mean over the steps since the last record",
-    "teacher.passes": "teacher forwards / rows: 1 if each teacher computed every row once, 0 if "
-    "all outputs came from the cache",
+    "teacher.passes": "teacher forwards / rows: 1 if each teacher computed every row once, "
+    "0 if all outputs came from the cache",
     "time.total_s": "seconds of the whole trial",
 }
 _SHOWN = {

@@ -8,7 +8,8 @@ wrap instead.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from io import StringIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(width=width(), markup=False, emoji=False, highlight=False)
+
+
+def as_text(write: Callable[[Console], object]) -> str:
+    """What ``write`` shows on a terminal without colours."""
+    from rich.console import Console
+
+    stream = StringIO()
+    write(Console(file=stream, width=width(), markup=False, emoji=False, highlight=False))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def grid(

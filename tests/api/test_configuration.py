@@ -75,6 +75,12 @@ def test_overrides_of_either_form_change_any_configuration(tmp_path: Path, kind:
     assert experiment_of(config) == parse(raw | {"tracking": found.tracking.model_dump()})
 
 
+def test_an_override_keeps_every_character(tmp_path: Path) -> None:
+    name = "😀 é \u2028 \x7f \\ud83d \"'\n"
+    found = experiment_of(settings(tmp_path), overrides={"tracking.run_name": name})
+    assert found.tracking.run_name == name
+
+
 def test_overrides_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="overrides is the string 'a=1': give a list"):
         experiment_of(settings(tmp_path), overrides="a=1")

@@ -46,6 +46,7 @@ def result(tmp_path: Path) -> TrainResult:
 
 def test_a_training_is_a_line_or_a_table(result: TrainResult) -> None:
     assert repr(result) == f"TrainResult(test accuracy 87.5 %, 0.040 MB, {result.paths.run})"
+    assert "★ " in str(result) and str(result).endswith(f"report    {result.paths.report}")
     shown = result._repr_html_()
     assert "films &lt;b&gt;" in shown and "<b>" not in shown  # names are escaped
     assert "★ student" in shown and "97.0 %" in shown
@@ -156,7 +157,8 @@ def test_an_evaluation_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "test.accuracy" in found.failures[0]
     shown = found._repr_html_()
     assert "gate: " in shown and str(tmp_path / "report") in shown and "<img" in shown
-    assert repr(found).endswith(f"1 gates failed, {tmp_path / 'report'})")
+    assert repr(found).endswith(f"1 gate failed, {tmp_path / 'report'})")
+    assert "gate: " in str(found) and "student" in str(found).splitlines()[1]
     with pytest.raises(ConfigError, match="text_colum is not an option: use one of domain_column"):
         distill.evaluate(student, rows, text_colum="text")
 
@@ -179,7 +181,9 @@ def test_check_and_preview_of_objects(tmp_path: Path) -> None:
     assert plan.output == str(tmp_path / "run") and repr(plan).startswith("CheckResult(ready")
     assert [line[1] for line in plan.lines if line[0] == "output"] == [plan.output]
     assert all(line[1].replace("'", "&#x27;") in plan._repr_html_() for line in plan.lines)
+    assert str(plan).startswith("ready to train\n")
     shown = distill.preview(raw, rows=2, teachers=teachers, data=table)
+    assert shown.rows[0].tokens[0] in str(shown)
     assert len(shown.rows) == 2 and shown.rows[0].label in ("no", "yes")
     first = next(r for r in table.to_pylist() if r["split"] == "train")
     words = " ".join(f"<span>{word}</span>" for word in first["text"].split())

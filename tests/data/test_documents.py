@@ -85,7 +85,7 @@ USER = {"role": "user", "content": "a"}
     [
         ([{"role": "robot", "content": "a"}], ["the role of message 1", "'robot'", "assistant"]),
         ([USER, {"role": "assistant"}], ["the content of message 2", "null", "a string"]),
-        ([USER, {"content": "a"}], ["the role of message 2", "'None'"]),
+        ([USER, {"content": "a"}], ["message 2", "has no role", "assistant"]),
         ([USER, {"role": "assistant", "content": 3}], ["the content of message 2", "is 3"]),
         ([], ["[]", "at least one message"]),
         ("good film", ["'good film'", "not JSON"]),

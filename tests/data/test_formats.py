@@ -16,6 +16,7 @@ from pyarrow import dataset, parquet
 from distill.config import Data
 from distill.data.corpus import build_corpus
 from distill.data.formats import COMPRESSIONS, ENDINGS, TEXT, endings, format_of
+from distill.data.refusals import absent_column
 from distill.data.source import column_names, find_files
 from distill.errors import DataError
 
@@ -170,6 +171,13 @@ def test_nested_rows_list_their_fields_and_the_way_out(
         data, path, told + NESTED + ", id", "flatten nested objects, or write one object per row"
     )
     refused(data, path, "none of the columns data.text", NESTED, columns={"text": "data.text"})
+
+
+def test_a_column_that_was_meant_is_named_without_another_hint(tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
+    (file,) = find_files(str(tmp_path / "chats.jsonl"))
+    told = str(absent_column("data.columns.messages", "conversation", file))
+    assert told.endswith("messages {role, content}; did you mean data.columns.messages=messages?")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet", "arrow", "feather"])

@@ -173,8 +173,7 @@ def test_a_language_model_is_refused_with_where_its_measures_are(
         )
         assert result.exit_code == 2
         assert (
-            "llama is a language model, but distill evaluate measures only classifiers"
-            in result.stderr
+            "llama is a language model, and distill evaluate measures classifiers" in result.stderr
         )
-        assert "report/ in the run folder" in result.stderr
+        assert "report/ in the run's folder" in result.stderr
         assert "Traceback" not in result.output + result.stderr

@@ -27,7 +27,7 @@ from distill.models.tokenizer import load_tokenizer
 from distill.plan import Plan
 from tests.toys import BAD, GOOD, WORDS, write_data, write_encoder, write_named
 from tests.toys_adapters import write_adapter
-from tests.toys_language import write_llama, write_texts
+from tests.toys_language import llama, write_llama, write_texts
 
 CHATML = (
     "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + '<eos>' }}{% endfor %}"
@@ -92,8 +92,22 @@ def test_classifiers_and_a_table(root: Path, tmp_path: Path) -> None:
     assert experiment.data.max_length == 16, "the longest has 10 tokens"
     assert experiment.student.size_mb is not None
     assert experiment.student.size_mb < 0.5 * 0.08, "of the 0.08 MB of a teacher"
-    assert experiment.tracking.experiment == "data"
+    assert experiment.tracking.experiment == "mine", "the file's name"
     assert experiment.data.unlabelled == "error"
+
+
+def test_texts_of_the_data_stay_in_their_comments(root: Path, tmp_path: Path) -> None:
+    """Names with an end of line, of which the rest would be keys of the configuration."""
+    rows = [
+        row
+        | {"label": f"{row['label']}\n  cache_dir: /elsewhere", "domain": f"{row['domain']}\n#"}
+        | {"note\n  on_empty_text: drop": f"{i}"}
+        for i, row in enumerate(rows_of(root))
+    ]
+    start = initial(str(write_csv(rows, tmp_path / "lines.csv")), [str(root / "encoder")])
+    data = load(write(start, tmp_path / "mine.yaml"), []).data
+    assert (data.cache_dir, data.on_empty_text) == (None, "error")
+    assert "# labels: no   cache_dir: /elsewhere" in start.text
 
 
 def test_columns_are_found_by_their_usual_names(root: Path, tmp_path: Path) -> None:
@@ -164,7 +178,8 @@ def test_labels_that_nothing_tells_are_left_open(root: Path, tmp_path: Path) -> 
     """An untrained model agrees with no map."""
     write_named(root / "meals", tmp_path / "unknown", None)
     start = initial(str(root / "data.parquet"), [str(tmp_path / "unknown")])
-    assert start.open_points == ["teachers.unknown.labels"]
+    assert (start.open_points, start.guesses) == ([], ["teachers.unknown.labels"])
+    assert "CHECK     teachers.unknown.labels: a guess" in start.findings
     assert "# CHECK labels" in start.text
     (found,) = written(start, tmp_path).teachers
     assert found.labels == {"LABEL_0": "no", "LABEL_1": "yes"}
@@ -204,6 +219,17 @@ def test_pairs_of_texts(root: Path, tmp_path: Path) -> None:
     path = write_csv(rows, tmp_path / "data.csv")
     columns = checked(initial(str(path), [str(root / "films")]), tmp_path).experiment.data.columns
     assert (columns.text, columns.text_pair) == ("premise", "hypothesis")
+
+
+def test_a_column_of_the_models_names_is_the_domain(root: Path, tmp_path: Path) -> None:
+    rows = [
+        {"text": row["text"], "label": row["label"], "project": row["domain"]}
+        for row in rows_of(root)
+    ]
+    path = str(write_csv(rows, tmp_path / "data.csv"))
+    named = initial(path, [str(root / "films"), str(root / "meals")])
+    assert checked(named, tmp_path).experiment.data.columns.domain == "project"
+    assert "not read: project" in initial(path).text
 
 
 # ---- experts, no models, pickles -------------------------------------------------------------
@@ -276,6 +302,14 @@ def test_a_language_model_and_prompts(root: Path, tmp_path: Path) -> None:
     assert experiment.is_language_model and experiment.data.columns.prompt == "prompt"
     assert experiment.student.init_from is not None and experiment.student.init_from.layers == 1
     assert not experiment.data.prompt_as_chat
+    assert experiment.teachers[0].wire.type == "dense", "as small as a hidden state"
+
+
+def test_a_large_vocabulary_is_sent_as_hidden_states(root: Path, tmp_path: Path) -> None:
+    wide = shutil.copytree(root / "llama", tmp_path / "wide")
+    llama(0, 500).save_pretrained(wide)
+    plan = checked(initial(str(root / "prompts.parquet"), [str(wide)]), tmp_path)
+    assert plan.experiment.teachers[0].wire.type == "hidden"
 
 
 def test_prompts_and_a_chat_template(root: Path, tmp_path: Path) -> None:
@@ -318,11 +352,38 @@ def test_chats_of_both_conventions(root: Path, tmp_path: Path) -> None:
         assert (columns.messages, columns.domain) == (name, "source")
 
 
+def test_calls_and_tools_count_for_the_length(root: Path, tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "the " * 40}}}
+    chat = [
+        {"role": "user", "content": "the film"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    short = [chat[0], {"role": "assistant", "content": "good"}]
+    # Every second row, of more rows than are sampled.
+    chats = [{"messages": chat if i % 2 else short, "n": i} for i in range(600)]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    start = initial(str(tmp_path / "chats.jsonl"), [str(chatty_with_calls(root, tmp_path))])
+    assert written(start, tmp_path).data.max_length >= 48
+
+
+def chatty_with_calls(root: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(root / "chatty", tmp_path / "chatty")
+    template = (
+        "{% for m in messages %}{{ m.role }} {{ m.content }}"
+        "{% for c in m.tool_calls or [] %} {{ c.function | tojson }}{% endfor %}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
 def test_an_adapter_is_served_on_its_base(root: Path, tmp_path: Path) -> None:
     models = [str(root / "llama-films")]
     plan = checked(initial(str(root / "prompts.parquet"), models), tmp_path)
     (teacher,) = plan.experiment.teachers
     assert (teacher.path, teacher.adapter) == (str(root / "llama"), models[0])
+    two = initial(str(root / "prompts.parquet"), [str(root / "llama"), *models]).text
+    assert "also: weights, oracle, uncertainty, learned" in two, "attention is of classifiers"
     assert teacher.name == "llama-films"
 
 

@@ -73,7 +73,7 @@ def test_a_topk_wire_serves_a_range_of_its_temperatures_in_steps(root: Path) -> 
             {"aggregation.type": GRID | {"values": ["mean", "uncertainty"]}},
             TOPK,
             {"aggregation": {"type": "mean", "mix": "probabilities"}},
-            "aggregation.type 'uncertainty' needs the logits of all teachers together",
+            "aggregation.type 'uncertainty' compares the logits of all teachers",
         ),
         (
             {"student.heads": GRID | {"values": [2, 3]}},
