@@ -50,8 +50,8 @@ def keep(run: RunFolder, plan: Plan, command: Command, result: Result) -> None:
 
 def finished(run: RunFolder, plan: Plan, command: Command) -> Result | None:
     """The result of the same run; None where something is to be done: another baseline, setting of
-    the evaluation or MLflow store, other files of a ready teacher, no report or database of MLflow
-    any more."""
+    the evaluation or MLflow store, other files of a teacher, no report or database of MLflow any
+    more."""
     try:
         content = json.loads(run.finished.read_text("utf-8"))
         if content["of"] != _described(plan, command):

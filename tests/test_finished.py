@@ -169,7 +169,7 @@ def test_a_sweep_is_not_the_training_of_its_folder(raw: dict[str, Any]) -> None:
 def test_other_rows_at_the_same_path_are_another_experiment(raw: dict[str, Any]) -> None:
     run = run_of(raw)
     write_data(Path(raw["data"]["path"]), 54)
-    with pytest.raises(RunFolderError, match="was begun on other data"):
+    with pytest.raises(RunFolderError, match="was started with different data"):
         plan_of(raw)
     assert run.finished.exists()
 

@@ -176,7 +176,7 @@ def columns_shown(file: File, is_hinting: bool = True) -> str:
     if header.separator is not None:
         shown += f" (separated by {'tabs' if header.separator == TAB else repr(header.separator)})"
     is_hinting = is_hinting and bool(fields)
-    hint = "; flatten nested objects, or write one object a row" if is_hinting else ""
+    hint = "; flatten nested objects, or write one object per row" if is_hinting else ""
     return f"its columns are {shown}{hint}"
 
 

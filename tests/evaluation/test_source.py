@@ -121,7 +121,7 @@ def test_without_a_run_the_text_is_called_text_or_code(student: str, tmp_path: P
     found = read(student, path, None, text_column="sentence", label_column="stars")
     assert (found.data.columns.domain, found.data.columns.split) == (None, None)
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(DataError, match="holds no data"):
+    with pytest.raises(DataError, match="has no data"):
         read(student, str(tmp_path / "empty.csv"), None)
 
 

@@ -402,7 +402,7 @@ def test_without_models_messages_mean_a_language_model(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give models for one task"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "llama")])
-    with pytest.raises(ConfigError, match="give it alone"):
+    with pytest.raises(ConfigError, match="give only this one"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "encoder")])
     with pytest.raises(ModelError, match="hf download distilbert/distilbert-base-uncased"):
         initial(str(root / "data.parquet"), ["distilbert/distilbert-base-uncased"])
