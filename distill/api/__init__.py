@@ -67,8 +67,9 @@ def train(
     ``predict_proba`` and ``classes_``, or a path. A dict has other keys of a teacher as well:
     ``{"model": (model, tokenizer), "labels": {"LABEL_0": "no"}}``. They are kept in the data cache
     under their fingerprint and served like folders, each by a Ray actor of its own; another model
-    (a refitted one) makes another experiment. An object may be a pickle; a path of one needs
-    ``allow_pickle``.
+    (a refitted one) makes another experiment, and so does one that pickles to other bytes in a new
+    process, such as an object of a class that a notebook defines: pickle it once, and give
+    ``{"path": "model.pkl", "allow_pickle": True}``. A path of a pickle needs ``allow_pickle``.
 
     ``data`` replaces ``data.path``: a path, a pandas, pyarrow or ``datasets`` table, a dict of
     columns, or a dict of tables by split (a DatasetDict).
