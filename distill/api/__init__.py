@@ -67,7 +67,9 @@ def train(
     with ``predict_proba`` and ``classes_``, or a path. To set other keys of a teacher, pass a dict:
     ``{"model": (model, tokenizer), "labels": {"LABEL_0": "no"}}``. Objects are pickled into the
     data cache under their fingerprint and served like folders, each by its own Ray actor; a changed
-    (refitted) model makes it a different experiment. The path of a pickle needs ``allow_pickle``.
+    (refitted) model makes it a different experiment. So does an object whose pickle has other bytes
+    in a new process, such as one of a class that a notebook defines: pickle it once, and pass
+    ``{"path": "model.pkl", "allow_pickle": True}``. The path of a pickle needs ``allow_pickle``.
 
     ``data`` replaces ``data.path``: a path, a pandas, pyarrow or ``datasets`` table, a dict of
     columns, or a dict of tables by split (a DatasetDict).
