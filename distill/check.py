@@ -81,9 +81,9 @@ def check(
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
         raise ConfigError(
-            f"sampling.type {experiment.sampling.type} generates new text at every step, and a "
-            "sweep queries its teachers once, about the data set's rows: run distill train for "
-            "each setting, or use sampling.type dataset"
+            f"sampling.type {experiment.sampling.type} generates new text at every step, but a "
+            "sweep queries its teachers only once, for the rows of the data set: run distill "
+            "train for each setting, or use sampling.type dataset"
         )
     if experiment.is_language_model:
         check_paths(experiment)

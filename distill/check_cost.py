@@ -72,7 +72,7 @@ def cost_lines(
         return []
     costs = costs_of(experiment, languages, names, blocks)
     waits = ", ".join(f"{name} {costs.idle(name):.0%}" for name in names)
-    by = "if all devices are equally fast; first epoch"
+    by = "in the first epoch, if all devices are equally fast"
     lines = [Line("teacher idle (estimate)", waits, by)]
     if isinstance(experiment.sampling, Written):
         share = f"{costs.generation / costs.step:.0%} of a step"

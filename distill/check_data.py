@@ -8,17 +8,17 @@ from distill.data.corpus import Corpus
 from distill.plan import Line
 
 COUNTED = {
-    "stripped_names": "labels and domains: blanks around them removed",
-    "validation_in_train": "texts of validation that train or transfer also has",
-    "test_in_train": "texts of test that train or transfer also has",
+    "stripped_names": "labels and domains with spaces around them, which are removed",
+    "validation_in_train": "texts of validation that are also in train or transfer",
+    "test_in_train": "texts of test that are also in train or transfer",
     "unlabelled_moved": "without a label: moved to transfer",
-    "unlabelled_held": "without a label: dropped, validation or test has the text",
+    "unlabelled_held": "without a label: dropped, since the text is also in validation or test",
     "unlabelled_dropped": "without a label: dropped",
     "validation_without_labels": "validation files without a label: left out",
     "test_without_labels": "test files without a label: left out",
-    "split_unread": "column split is there and not read: data.columns.split does not name it",
-    "tools_unread": "column tools is there and not read: data.columns.tools does not name it",
-    "held_out_pooled": "files named validation or test, pooled: none is named train",
+    "split_unread": "column split exists but is not used: set data.columns.split to use it",
+    "tools_unread": "column tools exists but is not used: set data.columns.tools to use it",
+    "held_out_pooled": "files named validation or test, but pooled: no file is named train",
 }
 """What a count of ``Corpus.counts`` is about."""
 

@@ -86,11 +86,11 @@ class Estimate:
     @property
     def lines(self) -> list[Line]:
         """Rows of the plan's table."""
-        epochs = f"{self.steps_per_epoch:,} an epoch"
+        epochs = f"{self.steps_per_epoch:,} per epoch"
         took = self.why
         if self.seconds is not None:
             took = f"about {_range(*self.seconds)}"
-        gb = f"about {_gb(self.memory_mb)} at once"
+        gb = f"about {_gb(self.memory_mb)} in total"
         mine = machine_mb()
         here = f"this machine has {_gb(mine)}; " if mine else ""
         num_trained, num_params = self.student.num_trained, self.student.num_params
@@ -101,7 +101,7 @@ class Estimate:
             Line("steps", f"{self.num_steps:,} optimizer steps", epochs),
             Line("trained", f"{num_trained:,} parameters", share),
             Line("duration", took, f"{self.operations:.1e} floating-point operations"),
-            Line("memory", gb, f"{here}student {_gb(self.rank_mb)} a rank"),
+            Line("memory", gb, f"{here}student {_gb(self.rank_mb)} per rank"),
         ]
 
     def as_json(self) -> dict[str, object]:

@@ -53,7 +53,9 @@ def check_kind(experiment: Experiment) -> None:
     }
     if experiment.data.columns.features is None:
         if experiment.data.image is not None:
-            raise ConfigError("data.image needs data.columns.features: name the pixels' column")
+            raise ConfigError(
+                "data.image needs data.columns.features: set it to the column of pixels"
+            )
         for key, student in students.items():
             if student.family in ("mlp", "cnn"):
                 raise ConfigError(
@@ -121,12 +123,12 @@ def _try_out(key: str, model: object, corpus: Corpus, path: str) -> None:
         answer = ProbabilityModel(model)(**keywords_of(rows))
     except TeacherAnswerError as error:
         kind = "text" if corpus.features is None else f"{corpus.features.num} features"
-        raise ModelError(f"{key}: {path} cannot answer rows of {kind}: {error}") from None
+        raise ModelError(f"{key}: {path} cannot predict rows of {kind}: {error}") from None
     names = label_names(model, path)
     if answer.logits.shape[1] != len(names):
         raise ModelError(
             f"{key}: predict_proba of {path} has {answer.logits.shape[1]} columns, its classes_ "
-            f"names {len(names)}: they must be equally many"
+            f"names {len(names)}: the numbers must be equal"
         )
 
 

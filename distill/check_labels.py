@@ -101,7 +101,7 @@ def _check_counted_from_zero(corpus: Corpus, first: Outputs) -> None:
     seen = [name for c, name in enumerate(corpus.label_names) if (labels == c).any()]
     raise ModelError(
         f"{first.description} has the labels {shown(first.names)}, and the train split has "
-        f"{shown(seen)} but no 0: it may count from 1; {map_them(first, first.names)}"
+        f"{shown(seen)} but no 0: its numbers may start at 1; {map_them(first, first.names)}"
     )
 
 

@@ -78,16 +78,15 @@ def _refuse_language_keys(experiment: Experiment) -> None:
         if teacher.adapter is not None:
             raise ConfigError(
                 f"teachers.{teacher.name}.adapter {teacher.adapter} applies only to language "
-                "models, task is "
-                "classification: merge it into a model folder (peft's merge_and_unload), and give "
-                "that as path"
+                "models, task is classification: merge it into a model folder (peft's "
+                "merge_and_unload), and set path to that folder"
             )
     columns, trainer, experts = experiment.data.columns, experiment.trainer, experiment.experts
     named = [k for k in ("prompt", "messages") if getattr(columns, k) is not None]
     if named:
         raise ConfigError(
             f"data.columns.{named[0]} applies only to language models, task is classification: set "
-            "task to language_model, or name data.columns.text"
+            "task to language_model, or set data.columns.text"
         )
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
@@ -150,7 +149,9 @@ def _refuse_classifier_keys(experiment: Experiment) -> None:
                 f"{key} ({shown}) applies only to classifiers, task is language_model: remove it"
             )
     if any(isinstance(b, TfidfBaseline) for b in experiment.baselines):
-        raise ConfigError("baselines: tfidf classifies, task is language_model: remove it")
+        raise ConfigError(
+            "baselines: tfidf applies only to classifiers, task is language_model: remove it"
+        )
     if isinstance(experiment.aggregation, Routed):
         raise ConfigError(
             f"aggregation.type {experiment.aggregation.type} applies only to classifiers, task is "
@@ -158,13 +159,13 @@ def _refuse_classifier_keys(experiment: Experiment) -> None:
         )
     if experts is not None and isinstance(experts.partition, KMeans):
         raise ConfigError(
-            "experts.partition.type kmeans clusters an encoder's embeddings, task is "
-            "language_model: use column"
+            "experts.partition.type kmeans applies only to classifiers, task is language_model: "
+            "use column"
         )
     if experts is not None and experts.lora is not None and experts.train_layers is not None:
         raise ConfigError(
-            f"experts.lora trains updates of all layers, experts.train_layers "
-            f"{experts.train_layers} the top layers whole: remove one of the two"
+            "experts.lora trains low-rank updates of all layers, but experts.train_layers "
+            f"{experts.train_layers} trains the full top layers: remove one of the two"
         )
     if experiment.trainer.select_by == "eval.f1":
         raise ConfigError(
@@ -228,8 +229,9 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
         model = described(folder)
         if serving.wire.takes == "hidden" and has_plain_head(model) is False:
             raise ConfigError(
-                f"{key}.wire.type hidden: a {info.model_type} model caps or scales its logits, "
-                "which hidden states do not hold: use dense or topk"
+                f"{key}.wire.type hidden: a {info.model_type} model caps or scales its logits "
+                "after the output layer, so they cannot be recomputed from hidden states: use "
+                "dense or topk"
             )
         if experiment.data.packing:
             check_takes_positions(key, model)
@@ -277,8 +279,9 @@ def trial_check(
             own = tokenizer_folder(trial)
             if own != languages.tokenizer and not speak_alike(own, languages.tokenizer):
                 raise ConfigError(
-                    f"student.tokenizer: {own} has other tokens than {languages.tokenizer}, and "
-                    "all trials share the packed rows: run another sweep for another tokenizer"
+                    f"student.tokenizer: {own} has different tokens from {languages.tokenizer}, "
+                    "but all trials share the packed rows: run a separate sweep for each "
+                    "tokenizer"
                 )
             check_language_start(trial.student, own, experiment.data.max_length)
             checked.append(trial.student)
@@ -297,9 +300,9 @@ def check_range_of_temperatures(experiment: Experiment) -> None:
         if not isinstance(domain, Quantised):
             raise ConfigError(
                 f"search.space.kd.temperature may be anything from {domain.low:g} to "
-                f"{domain.high:g}, and the answers of {key} {wire.name} can be used at a few "
-                "temperatures alone: make it a grid or a choice of these, or take the wire hidden "
-                "or dense"
+                f"{domain.high:g}, but the outputs of {key} {wire.name} can be used only at some "
+                "temperatures: make it a grid or a choice of these, or take the wire hidden or "
+                "dense"
             )
         wire.check(key, experiment.objective, domain.all_values)
 
@@ -379,9 +382,9 @@ def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, st
             check_lora(key, start, student.lora)
         if not is_same_reading(tokenizer, own):
             raise ConfigError(
-                f"{key} has other tokens ({own}) than the student ({tokenizer}), and "
-                "perplexities of two "
-                "tokenizers cannot be compared: give it the student's tokenizer"
+                f"{key} has different tokens ({own}) from the student ({tokenizer}), and "
+                "perplexities under different tokenizers cannot be compared: use the student's "
+                "tokenizer for it"
             )
         name = key.replace("baselines.", "baseline ").removesuffix(".student")
         if key == "student":
@@ -425,8 +428,8 @@ def template_lines(experiment: Experiment, languages: Languages) -> list[Line]:
     if data.columns.prompt is None or data.prompt_as_chat or not names:
         return []
     told = (
-        f"that of {', '.join(names)} is not used: prompts and completions are plain text; "
-        "data.prompt_as_chat=true shows them as turns of user and assistant"
+        f"the chat template of {', '.join(names)} is not used: prompts and completions are plain "
+        "text; data.prompt_as_chat=true renders them as user and assistant messages"
     )
     return [Line("chat template", told, "unused")]
 
@@ -438,7 +441,7 @@ def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:
         lines.append(Line("domains", ", ".join(corpus.domain_names)))
     for what, count in {
         "truncated to data.max_length": blocks.num_truncated,
-        "dropped: no token to train on": blocks.num_unlearnable,
+        "dropped: no target tokens": blocks.num_unlearnable,
         "dropped: empty": corpus.num_dropped,
     }.items():
         if count:

@@ -32,8 +32,11 @@ def check_names(experiment: Experiment, names: tuple[str, ...]) -> None:
         except ValueError as error:
             raise ConfigError(f"{error}; {way_out}") from None
     baselines = [b.name for b in experiment.baselines]
-    used = [(name, "is the name of another part of a run") for name in RESERVED]
-    used += [(name, "is the name of a row of the comparison") for name in mixture_names(experiment)]
+    used = [(name, "is the name of another part of the run") for name in RESERVED]
+    used += [
+        (name, "is the name of another row of the results table")
+        for name in mixture_names(experiment)
+    ]
     for name, what in used:
         if name in names:
             raise ConfigError(f"{name!r} cannot be the name of a teacher, it {what}: {way_out}")
@@ -44,8 +47,8 @@ def check_names(experiment: Experiment, names: tuple[str, ...]) -> None:
     found = twins(names)
     if found is not None:
         raise ConfigError(
-            f"teachers {found[0]!r} and {found[1]!r} read alike: names must differ in more than "
-            f"case and blanks; {way_out}"
+            f"teachers {found[0]!r} and {found[1]!r} are too similar: names must differ in more "
+            f"than case and spaces; {way_out}"
         )
     both = twins([*names, *baselines])
     if both is not None:
@@ -117,8 +120,8 @@ def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
                 "data.columns.domain, and fill it in"
             )
         raise ConfigError(
-            f"aggregation.type oracle queries the teacher of a row's domain, and none is called "
-            f"{corpus.domain_names[domain]!r}, the domain of {place}: the teachers are "
+            "aggregation.type oracle queries the teacher of each row's domain, but no teacher is "
+            f"named {corpus.domain_names[domain]!r}, the domain of {place}: the teachers are "
             f"{', '.join(names)}"
         )
 

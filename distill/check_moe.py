@@ -27,7 +27,7 @@ def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None
     if sampling.staleness > 0:
         raise ConfigError(
             f"{key}.moe.type sar trains the gates on a step's text before the teachers compute it, "
-            f"and with sampling.staleness {sampling.staleness} they answer steps ahead: set "
+            f"but with sampling.staleness {sampling.staleness} they compute it steps ahead: set "
             "sampling.staleness: 0, or moe.type: all"
         )
     if experiment.kd.alpha == 0:
@@ -39,7 +39,8 @@ def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
             f"{key}.moe.type sar compares teacher and student token by token, and objective.type "
-            f"{experiment.objective.type} is for other tokenizers: use reverse_kl, or moe.type: all"
+            f"{experiment.objective.type} is for different tokenizers: use reverse_kl, or "
+            "moe.type: all"
         )
 
 
@@ -69,8 +70,9 @@ def check_kept(experiment: Experiment) -> None:
     for key, moe in _moes(experiment):
         if moe.changes:
             raise ConfigError(
-                f"{key}.moe.type {moe.type} answers differently at each step, and the trials of a "
-                "sweep share cached answers: set moe.type to own or all, or run distill train"
+                f"{key}.moe.type {moe.type} gives different outputs at each step, but the trials "
+                "of a sweep share cached outputs: set moe.type to own or all, or run distill "
+                "train"
             )
 
 

@@ -122,7 +122,7 @@ def check_resources(
         engine += f" ZeRO-{trainer.zero_stage}"
     ranks = "1 rank" if trainer.num_workers == 1 else f"{trainer.num_workers} ranks"
     lines.append(Line("trainer", f"{engine}, {ranks}", trainer.dtype))
-    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs at once", note))
+    lines.append(Line("resources", f"{cpus:g} CPUs, {gpus:g} GPUs in total", note))
     if cluster.address is None:
         have_cpus, have_gpus = machine_cpus(cluster), torch.cuda.device_count()
         refuse_shortage("CPUs", cpus, have_cpus)
@@ -189,8 +189,8 @@ def check_transport(experiment: Experiment) -> None:
         return
     if find_spec("nixl") is None:
         raise ConfigError(
-            "stream.transport nixl needs the package nixl, which is not installed here: "
-            "pip install nixl (on every node), or take object_store"
+            "stream.transport nixl needs the package nixl, which is not installed here: pip "
+            "install nixl (on every node), or use object_store"
         )
 
 

@@ -36,8 +36,8 @@ def check_sampling(experiment: Experiment) -> None:
     if experiment.objective.crosses_tokenizers:
         raise ConfigError(
             f"{key} sends the student's tokens to the teachers, objective.type "
-            f"{experiment.objective.type} is for other tokens: take forward_kl, or sampling.type "
-            "dataset"
+            f"{experiment.objective.type} is for different tokenizers: use forward_kl, or "
+            "sampling.type dataset"
         )
     if not isinstance(sampling, TeacherText) and kd.alpha < 1:
         raise ConfigError(
@@ -76,9 +76,9 @@ def _check_speaking_teacher(
     if sampling.teacher is None and len(names) > 1 and not isinstance(aggregation, OracleDomain):
         what = "verify the drafts" if isinstance(sampling, Speculative) else "generate"
         raise ConfigError(
-            f"sampling.teacher is missing: name one of {', '.join(names)} to {what}, or "
-            f"set aggregation.type ({aggregation.type}) to oracle, which takes the "
-            "teacher of each row's domain"
+            f"sampling.teacher is missing: name one of {', '.join(names)} to {what}, or set "
+            f"aggregation.type ({aggregation.type}) to oracle, which uses the teacher of each "
+            "row's domain"
         )
     if sampling.teacher is not None and sampling.teacher not in names:
         raise ConfigError(
@@ -109,7 +109,7 @@ def _check_ranks(sampling: Speculative, languages: Languages) -> None:
         if value is not None and value > min(sizes):
             raise ConfigError(
                 f"sampling.{name} {value} is more than the {min(sizes)} tokens of the vocabulary: "
-                "lower it, or take sampling.type on_policy, which keeps every draft"
+                "lower it, or use sampling.type on_policy, which keeps every draft"
             )
 
 
@@ -120,14 +120,16 @@ def sampling_lines(experiment: Experiment) -> list[Line]:
         return []
     rows = experiment.trainer.batch_size
     longest = sampling.max_new_tokens or experiment.data.max_length - 1
-    told = f"{rows} rows a step, up to {longest} tokens each; the teachers' outputs are not cached"
+    told = (
+        f"{rows} rows per step, up to {longest} tokens each; the teachers' outputs are not cached"
+    )
     lines = [Line("sampling", sampling.type, told)]
     is_each_its_own = isinstance(experiment.aggregation, OracleDomain)
     if isinstance(sampling, Speculative | TeacherText) and not sampling.teacher and is_each_its_own:
         does = "verifies the drafts" if isinstance(sampling, Speculative) else "generates"
         lines.append(Line("teacher of the text", "by domain", f"each row's own teacher {does}"))
     if isinstance(sampling, StudentText) and sampling.staleness > 0:
-        meaning = "the teachers compute while the student trains on the steps between"
+        meaning = "the teachers compute while the student trains on the steps in between"
         steps = "step" if sampling.staleness == 1 else "steps"
         lines.append(Line("staleness", f"generated {sampling.staleness} {steps} ahead", meaning))
     if isinstance(sampling, Speculative):
@@ -138,8 +140,8 @@ def sampling_lines(experiment: Experiment) -> list[Line]:
         lines.append(
             Line(
                 "drafts",
-                f"{sampling.drafts} tokens a draft (γ), accepted in {accepted}",
-                f"{fewest} to {longest} teacher forwards a step of rows that long",
+                f"{sampling.drafts} tokens per draft (γ), accepted in {accepted}",
+                f"{fewest} to {longest} teacher forwards per step with rows of this length",
             )
         )
     return lines

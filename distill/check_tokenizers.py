@@ -23,9 +23,9 @@ def check_one_tokenizer(trial: Experiment, served: Served, tokenizer: str) -> No
         if not speak_alike(tokenizer, folder):
             raise ConfigError(
                 f"search.space.objective.type {trial.objective.type}: the tokenizer of {key} "
-                f"({folder}) has other added tokens than the student's ({tokenizer}), "
-                "and other trials send each teacher its own tokens: search over objectives that "
-                "cross tokenizers alone, or over others alone"
+                f"({folder}) has different added tokens from the student's ({tokenizer}), and "
+                "other trials send each teacher its own tokens: search only over objectives for "
+                "different tokenizers, or only over others"
             )
 
 

@@ -131,7 +131,7 @@ def _probe(address: str) -> None:
     try:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
     except grpc.FutureTimeoutError:
-        raise ConnectionError(f"no answer from {host} in {CONNECT_TIMEOUT_S:g} s") from None
+        raise ConnectionError(f"no response from {host} in {CONNECT_TIMEOUT_S:g} s") from None
     finally:
         channel.close()
 

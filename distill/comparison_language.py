@@ -257,4 +257,4 @@ def _chunks(size: int, blocks: Blocks, batch: Any) -> Iterator[tuple[int, int, s
 
 def _check_stop(is_asked_to_stop: Callable[[], bool]) -> None:
     if is_asked_to_stop():
-        raise Interrupted("stopped during the evaluation; the student's training is kept")
+        raise Interrupted("stopped during the evaluation; the trained student is kept")

@@ -66,38 +66,38 @@ Label = Annotated[str, BeforeValidator(configured_label, json_schema_input_type=
 
 
 class Columns(Section):
-    """What the columns are called. A row is a text, a pair, numbers, a prompt with its completion,
-    or a chat."""
+    """Names of the columns. A row is a text, a pair of texts, numbers, a prompt with its
+    completion, or a chat."""
 
     text: str | None = "text"
-    """Column with the text or source code. null where ``features``, ``prompt`` or ``messages`` is
-    given (then it is the default)."""
+    """Column with the text or source code. null (the default) if ``features``, ``prompt`` or
+    ``messages`` is given."""
     prompt: str | None = None
-    """Language models: column with the given text; together with ``completion``. The student is
-    trained on the completion's tokens only."""
+    """Language models: column with the prompt; needs ``completion``. The student is trained only on
+    the tokens of the completion."""
     completion: str | None = None
     """Language models: column with the text that follows the prompt."""
     messages: str | None = None
-    """Language models: column with chats, lists of {role, content}; the student is trained on the
-    assistant's tokens only. Needs a chat template: ``data.chat_template``, or that of the student's
-    tokenizer. A message of the assistant may have ``tool_calls`` and then no content; a message
-    with ``weight`` 0 is context only. ShareGPT's {from, value} is read, and content as a list of
-    parts of text."""
+    """Language models: column with chats, lists of {role, content}; the student is trained only on
+    the assistant's tokens. Needs a chat template: ``data.chat_template``, or that of the student's
+    tokenizer. A message of the assistant may have ``tool_calls`` and no content; a message with
+    ``weight`` 0 is context only. ShareGPT's {from, value} is accepted too, and so is content as a
+    list of text parts."""
     tools: str | None = None
-    """Language models: column with the tool schemas that the template shows with a chat: lists of
-    objects or of strings of JSON, or such a list as a string; null or empty: none."""
+    """Language models: column with the tool schemas of a chat, for the template: lists of objects
+    or of JSON strings, or such a list as a string; null or empty: none."""
     text_pair: str | None = None
     """Column with the second text of a pair task (clone detection, entailment); null for single
-    texts. Encoders read both as their tokenizer joins pairs, objects with ``predict_proba`` as one
-    string with a newline between."""
+    texts. Transformer models read the pair as joined by their tokenizer, objects with
+    ``predict_proba`` as one string with a newline between the two."""
     label: str = "label"
     """Column with the label: a string, an integer or a boolean. Language models have none."""
     domain: str | None = None
     """Column with the domain of a row (a product category, a programming language); null: no
-    domains. Experts can be partitioned by it, and results are reported for each of its values."""
+    domains. Experts can be trained for each value, and results are reported for each value."""
     split: str | None = None
-    """Column with the name of the split that a row belongs to; null: the names of files and
-    folders, else a hash (``data.holdout``)."""
+    """Column with the name of the split that a row belongs to; null: from the names of files and
+    folders, else from a hash (``data.holdout``)."""
     features: str | tuple[str, ...] | None = None
     """Numbers instead of text: one column of lists of equal length, or a list of several columns of
     numbers."""
@@ -122,7 +122,9 @@ class Columns(Section):
     @model_validator(mode="after")
     def _some_input(self) -> Columns:
         if (self.prompt is None) != (self.completion is None):
-            raise ValueError("data.columns.prompt and data.columns.completion go together")
+            raise ValueError(
+                "data.columns.prompt and data.columns.completion must be given together"
+            )
         if {self.text, self.features, self.prompt, self.messages} == {None}:
             raise ValueError("data.columns.text is null: name a column, or data.columns.features")
         if self.tools is not None:
@@ -135,8 +137,8 @@ class Columns(Section):
     def _check_tools(self, tools: str) -> None:
         if self.messages is None:
             raise ValueError(
-                f"data.columns.tools ({tools!r}) belongs to chats: give data.columns.messages, "
-                "or remove it"
+                f"data.columns.tools ({tools!r}) applies only to chats: give "
+                "data.columns.messages, or remove it"
             )
         for key in ("messages", "domain", "split"):
             if getattr(self, key) == tools:
@@ -147,41 +149,42 @@ class Columns(Section):
 
 
 class SplitNames(Section):
-    """What the splits are called in ``data.columns.split``, or in the names of files and folders.
-    In names of files these words are looked for first, then the keywords of Hugging Face
-    ``datasets``: see data/split_names.py."""
+    """Names of the splits in ``data.columns.split``, or in the names of files and folders. In file
+    names, these words are searched first, then the keywords of Hugging Face ``datasets``: see
+    data/split_names.py."""
 
     train: str = "train"
     """Name of the split that students and experts are trained on."""
     transfer: str = "transfer"
-    """Name of the split that only the student is trained on, by the teachers' outputs; its labels
-    are not read."""
+    """Name of the split on which only the student is trained, from the teachers' outputs; its
+    labels are not read."""
     validation: str = "validation"
-    """Name of the split that selects the exported weights and that a sweep optimises."""
+    """Name of the split that is used to select the exported weights, and by sweeps."""
     test: str = "test"
-    """Name of the split of the final comparison; nothing is selected by it."""
+    """Name of the split for the final comparison; nothing is selected with it."""
 
 
 class Holdout(Section):
-    """Shares of the rows, or of the train files' rows, that a hash of ``group`` or of the text
-    moves to splits that neither a column nor a file gives. A hash: rows that are added later do not
-    move the others."""
+    """Shares of the rows (or of the rows of the train files) for splits that are given neither by a
+    column nor by file names. A hash of ``group`` or of the text selects the rows, so that rows that
+    are added later do not change the split of the others."""
 
     transfer: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the rows without labels: the student is trained on them, experts are not. Raise it
-    (0.3) when experts are trained here: they are almost certain on their own training rows, so that
-    their answers there add little to the labels."""
+    """Share of the rows for the transfer split, whose labels are not used: the student is trained
+    on them, experts are not. Raise it (0.3) if ``experts`` are trained: on their own training rows
+    they are almost certain, so their outputs add little to the labels."""
     validation: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the rows for selection."""
+    """Share of the rows for the validation split."""
     test: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the rows for the final comparison."""
+    """Share of the rows for the test split."""
     group: str | None = None
-    """Column whose values never cross splits (a document, an author, a template); null: the text
-    itself, so that equal texts share a split."""
+    """Column that is hashed, so that all rows with the same value are in the same split (a
+    document, an author, a template); null: the text is hashed, so that equal texts are in the same
+    split."""
 
 
 class Limit(Section):
-    """Rows that are kept of each domain and split, a seeded sample."""
+    """Maximum rows for each domain and split; a seeded sample is kept."""
 
     train: int | None = Field(default=None, gt=0)
     """Rows of each domain; null: all."""
@@ -194,75 +197,78 @@ class Limit(Section):
 
 
 class ImageShape(Section):
-    """How the numbers of a row make an image: row by row, the channels of a pixel together."""
+    """Shape of the image that the numbers of a row are, in the order height, width, channels."""
 
     height: int = Field(ge=1)
     """Pixels."""
     width: int = Field(ge=1)
     """Pixels."""
     channels: int = Field(default=1, ge=1)
-    """Numbers of one pixel: 1 for grey, 3 for RGB."""
+    """Numbers per pixel: 1 for grey, 3 for RGB."""
 
 
 class Data(Section):
     path: str | tuple[str, ...]
-    """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), a
-    list of them, or a folder written by Hugging Face ``datasets``. Where the name of some file
-    in a folder, glob or list has the word train, all file names must have their split (see
+    """Parquet, Arrow, JSONL or CSV: a file, folder, glob or URI (file, s3, gs, any fsspec), a list
+    of them, or a folder written by Hugging Face ``datasets``. If the name of any file in a folder,
+    glob or list contains the word train, all file names must contain their split (see
     ``splits``)."""
     columns: Columns = Columns()
-    """What the columns of the data are called."""
+    """Names of the columns."""
     labels: tuple[Label, ...] | None = None
     """Label names in class order; null: those of the first teacher, else the sorted values of the
-    train split. Integers may be given without quotes."""
+    train split. Integers need no quotes."""
     splits: SplitNames = SplitNames()
-    """What the splits of the data are called."""
+    """Names of the splits."""
     holdout: Holdout = Holdout()
-    """Shares of the rows for splits that the data does not name."""
+    """Shares of the rows for splits that the data does not define."""
     limit: Limit = Limit()
-    """Fewer rows, for a quick try."""
+    """Use fewer rows, for a quick first run."""
     max_length: int = Field(default=128, ge=4)
-    """Longest row in tokens, special ones included; longer rows are truncated (see ``cut``),
-    counted and reported. Language models: tokens of a block; a longer ``text`` is split into
-    several blocks without loss, a longer prompt with its completion, or chat, is truncated. Time
-    and memory grow with it: take the length that covers most rows."""
+    """Maximum number of tokens of a row, special tokens included; longer rows are truncated (see
+    ``cut``), counted and reported. Language models: tokens of a block; a longer ``text`` is split
+    into several blocks without loss, a longer prompt with its completion, or chat, is truncated.
+    Time and memory grow with it: choose a length that covers most rows."""
     packing: bool = True
     """Language models: true packs sequences of one domain into blocks of ``max_length`` tokens,
-    each with its own attention and positions. false: one sequence a block, as generated text needs
-    (``sampling.type``)."""
+    each with its own attention and positions. false: one sequence per block, which generated text
+    needs (``sampling.type``)."""
     max_unlearnable: float = Field(default=0.01, ge=0, le=1)
     """Language models: largest share of rows without a token in the loss mask (an empty completion,
     a chat without an answer, a prompt that fills ``max_length``). Such rows are dropped and
     counted; above this share the data is refused."""
     cut: Cut = "head"
-    """Which tokens of a text longer than ``max_length`` are kept: ``head`` its first ones, ``tail``
-    its last ones, ``middle`` its first and last ones, half of them each (an odd one at the front).
-    Special tokens are always kept. Of a pair the longer text is truncated first, down to the
-    shorter one's length, then both alike (an odd token is left to the longer), each by this rule.
-    Take ``tail`` where the end of a text decides."""
+    """Which tokens of a text longer than ``max_length`` are kept: ``head`` the first, ``tail`` the
+    last, ``middle`` the first and the last, half each (an odd one at the front). Special tokens are
+    always kept. In a pair, the longer text is truncated first, down to the length of the shorter
+    one, then both equally (an odd token is kept in the longer), each by this rule. Use ``tail`` if
+    the end of the text matters most."""
     on_empty_text: Literal["error", "drop"] = "error"
-    """A text of 0 characters: ``error`` refuses the data, ``drop`` drops and counts the row."""
+    """What to do with an empty text (0 characters): ``error`` refuses the data, ``drop`` drops and
+    counts the row."""
     chat_template: str | None = None
     """Language models: file with the Jinja template that renders ``columns.messages``; it is
-    exported with the student's tokenizer. null: the tokenizer's own."""
+    exported with the student's tokenizer. null: the template of the tokenizer."""
     prompt_as_chat: bool = False
-    """Language models: show ``columns.prompt`` and ``completion`` through the chat template, as a
-    turn of the user and one of the assistant, which is trained on. false: as plain text, one
-    after the other."""
+    """Language models: render ``columns.prompt`` and ``completion`` with the chat template, as a
+    message of the user and one of the assistant, which is trained on. false: plain text, one after
+    the other."""
     template_arguments: dict[str, Any] = {}
-    """Language models: further variables of the chat template, e.g. {enable_thinking: false}."""
+    """Language models: arguments for the chat template, e.g. {enable_thinking: false}."""
     unlabelled: Literal["error", "transfer", "drop"] = "error"
     """Classifiers: what to do with a row without a label outside the transfer split. ``error``:
-    refuse the data. ``transfer``: move it there if it is in train or its split is chosen by a hash;
-    where validation or test also has its text, or ``holdout.group`` holds it out, it is dropped.
-    ``drop``: drop it. Both count the rows, and a validation or test file without any label (or with
-    -1 only) then counts as missing. Unlabelled text is where distillation gains most: on the rows
-    that they were trained on, experts know little more than the labels."""
+    refuse the data. ``transfer``: move it to transfer if it is in train or its split is chosen by a
+    hash; it is dropped if its text is also in validation or test, or if ``holdout.group`` puts it
+    into one of these. ``drop``: drop it. Both count the rows, and then a validation or test file
+    without any labels (or only with -1) counts as missing. Distillation helps most on unlabelled
+    text: on rows that the teachers were trained on, their outputs add little to the labels."""
     image: ImageShape | None = None
     """Shape of ``columns.features`` as an image; needed by ``student.family`` cnn. Pixels are
-    scaled with one mean and deviation for each channel. null: the numbers are no image."""
+    standardised with one mean and standard deviation per channel. null: the numbers are not an
+    image."""
     cache_dir: str | None = None
-    """Folder of the tokenised data, which runs share; null: $DISTILL_CACHE or ~/.cache/distill."""
+    """Folder of the tokenised data, shared by all runs; null: $DISTILL_CACHE or
+    ~/.cache/distill."""
 
     @field_validator("labels")
     @classmethod
@@ -282,7 +288,8 @@ class Data(Section):
             json.dumps(arguments, allow_nan=False)
         except (TypeError, ValueError):
             raise ValueError(
-                f"data.template_arguments {arguments} must be values of JSON: put others in quotes"
+                f"data.template_arguments {arguments} must be JSON values: put other values in "
+                "quotes"
             ) from None
         return arguments
 
@@ -290,13 +297,13 @@ class Data(Section):
     def _chats_for_the_template(self) -> Data:
         if self.prompt_as_chat and self.columns.prompt is None:
             raise ValueError(
-                "data.prompt_as_chat shows prompts and completions as chats: give "
+                "data.prompt_as_chat renders prompts and completions as chats: give "
                 "data.columns.prompt and completion, or remove it"
             )
         for key in ("chat_template", "template_arguments"):
             if getattr(self, key) and self.columns.messages is None and not self.prompt_as_chat:
                 raise ValueError(
-                    f"data.{key} is for chats: give data.columns.messages, or "
+                    f"data.{key} applies only to chats: give data.columns.messages, or "
                     "data.prompt_as_chat: true with data.columns.prompt, or remove it"
                 )
         return self
@@ -306,48 +313,49 @@ class Optimizer(Section):
     """AdamW with linear warm-up."""
 
     lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate. Try 1e-3 for small new models, 2e-5 to 1e-4 where weights are
-    continued."""
+    """Peak learning rate. Try 1e-3 for small models with random initial weights, 2e-5 to 1e-4 for
+    pretrained weights."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """Of AdamW, decoupled from the gradient."""
+    """Weight decay of AdamW, decoupled from the gradient."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of AdamW's running means of the gradient and of its square."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
-    """Fraction of the steps over which the rate rises linearly from 0."""
+    """Fraction of the steps during which the learning rate rises linearly from 0."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up: ``cosine`` or ``linear`` to 0, or ``constant``."""
+    """How the learning rate falls after the warm-up: ``cosine`` or ``linear`` to 0, or
+    ``constant``."""
     clip_norm: float = Field(default=1.0, gt=0)
-    """Largest norm of the global gradient; a longer one is scaled down to it."""
+    """Maximum global gradient norm; larger gradients are scaled down to it."""
 
 
 class Serving(Section):
     """How one teacher is served."""
 
     replicas: int = Field(default=1, ge=1)
-    """Processes that serve this teacher; requests go to the least busy. Raise it where the student
-    waits for answers (``teacher.<name>.wait_s`` in the metrics)."""
+    """Processes that serve this teacher; requests go to the least busy one. Raise it if the student
+    waits for this teacher (metric ``teacher.<name>.wait_s``)."""
     num_cpus: CPUs = "auto"
-    """CPUs that Ray reserves for each replica, fractions allowed; it computes with as many threads,
-    rounded up. ``auto``: an equal share of what the student's ranks and the replicas with a number
-    leave of this machine's CPUs, between 0.1 and 1 (0 where that does not fit either: the replicas
-    then use the ranks' CPUs); 1 on a cluster (``cluster.address``). Give a number for a teacher
-    that should compute with several threads."""
+    """CPUs that Ray reserves for each replica, fractions allowed; a replica uses as many threads,
+    rounded up. ``auto``: an equal share of the CPUs of this machine that are not reserved by the
+    student's ranks or by replicas with a number, between 0.1 and 1 (0 if that does not fit either:
+    the replicas then share the CPUs of the ranks); 1 on a cluster (``cluster.address``). Set a
+    number for a teacher that should use several threads."""
     num_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of each replica, fractions allowed; above 0 it computes on the GPU."""
+    """GPUs of each replica, fractions allowed; above 0, it runs on the GPU."""
     node_labels: dict[str, str] = {}
-    """Ray node labels that a replica needs, e.g. {role: teacher}; {} runs anywhere."""
+    """Ray node labels that a replica requires, e.g. {role: teacher}; {}: any node."""
     dtype: Dtype = "float32"
-    """Arithmetic of the teacher: bfloat16 halves its memory."""
+    """Data type of the teacher: bfloat16 halves its memory."""
     wire: Wire = DenseWire()
-    """How its answers are encoded on the way to the student and in the cache."""
+    """Wire format: how its outputs are encoded for the student and the cache."""
     moe: MoE = OwnRouting()
-    """For teachers that are mixtures of experts: which of their experts run."""
+    """For mixture-of-experts teachers: which of their experts are active."""
     max_batch_tokens: int = Field(default=16384, gt=0)
-    """Largest number of padded tokens in one forward; a larger request is answered in several
-    forwards. Lower it where a teacher runs out of memory."""
+    """Maximum number of padded tokens in one forward; a larger request takes several forwards.
+    Lower it if the teacher runs out of memory."""
     allow_pickle: bool = False
-    """Load weights that exist only as a pickle (``pytorch_model.bin``, .pkl, .joblib). Pickles run
-    code: set it for files that you trust."""
+    """Load weights that exist only as a pickle (``pytorch_model.bin``, .pkl, .joblib). A pickle can
+    run code: set it only for files that you trust."""
 
     @property
     def cpus(self) -> float:
@@ -362,25 +370,25 @@ class Serving(Section):
 
 
 class Teacher(Serving):
-    """One ready model that teaches."""
+    """One existing model that is used as a teacher."""
 
     name: Name
     """Name in tables, metrics and overrides (``teachers.<name>.path=…``)."""
     tokenizer_sha256: str | None = None
-    """Fingerprint that the folder's tokenizer must have, as ``distill check`` prints it; null:
-    any."""
+    """Required SHA-256 fingerprint of the tokenizer, as printed by ``distill check``; null: any."""
     path: str
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
-    probabilities below 1e-7 are raised to it and counted."""
+    probabilities below 1e-7 are clamped to it and counted."""
     labels: dict[str, Label] | None = None
     """Classifiers: the data's label for each label of this teacher that has another name, such as
     {LABEL_0: negative, LABEL_1: positive}. null: labels are matched by name, in any order; where
     none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
     adapter: str | None = None
-    """Language models: folder of a LoRA adapter on the model in ``path``, as peft's save_pretrained
-    writes it; null: the model alone. Adapters on one ``path`` whose serving differs in ``wire`` and
-    ``moe`` at most are served together, from one copy of the model."""
+    """Language models: folder of a LoRA adapter for the model in ``path``, written by peft's
+    save_pretrained; null: the model without an adapter. Adapters with the same ``path`` whose
+    serving keys differ only in ``wire`` and ``moe`` are served together, from one copy of the
+    model."""
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -399,7 +407,7 @@ class KMeans(Variant):
 
     type: Literal["kmeans"] = "kmeans"
     num_clusters: int = Field(default=4, ge=2)
-    """Clusters, each with its own expert."""
+    """Number of clusters, each with its own expert."""
 
 
 Partition = Annotated[ByColumn | KMeans, Field(discriminator="type")]
@@ -409,10 +417,10 @@ class Router(Section):
     """A classifier over the partitions, from the same base: softmax(W · enc(x))."""
 
     targets: Literal["partition", "lowest_loss"] = "partition"
-    """Target of a training row: its partition, or [ours] the expert with the lowest cross-entropy
-    on its label; of equal ones the partition's. An expert is almost certain on the rows that it was
-    trained on, so ``lowest_loss`` mostly agrees with the partition; it differs where an expert has
-    not fitted its rows and another has."""
+    """Target class of a training row: its partition, or [ours] the expert with the lowest
+    cross-entropy on its label (of equal ones, the expert of the partition). An expert is almost
+    certain on the rows that it was trained on, so ``lowest_loss`` mostly agrees with the partition;
+    it differs if an expert does not fit its rows and another one does."""
     layers: int | None = Field(default=None, ge=1)
     """Number of the base's first layers that are kept; null: all."""
     train_layers: int | None = Field(default=None, ge=0)
@@ -428,13 +436,15 @@ class Router(Section):
 
 
 class Experts(Section):
-    """Experts fine-tuned here (MoEKD steps 1–3); leave out when ``teachers`` names folders."""
+    """Experts that are fine-tuned in this run (MoEKD steps 1–3); leave out if ``teachers`` lists
+    models."""
 
     base: str
-    """Hugging Face folder of the encoder, or language model, that every expert starts from."""
+    """Hugging Face folder of the encoder, or language model, that is the initial model of every
+    expert."""
     lora: Lora | None = None
-    """Language models: each expert is an adapter, low-rank updates trained on the base; all are
-    served together, from one copy of it. null: whole models."""
+    """Language models: each expert is a LoRA adapter on the base; all are served together, from one
+    copy of the base. null: full models."""
     partition: Partition = ByColumn()
     """Which training rows each expert is trained on."""
     train_layers: int | None = Field(default=None, ge=0)
@@ -446,19 +456,19 @@ class Experts(Section):
     optimizer: Optimizer = Optimizer(lr=2e-5, decay="linear")
     """AdamW of the experts."""
     dtype: Dtype = "float32"
-    """Arithmetic of products while experts and router are trained; with bfloat16 weights and sums
-    stay float32."""
+    """Data type of matrix products while experts and router are trained; with bfloat16, weights and
+    accumulation stay float32."""
     router: Router | None = Router()
     """The router, trained where ``aggregation.type`` needs one; null: none."""
     serving: Serving = Serving()
     """How each expert is served while the student is trained."""
     num_cpus: float = Field(default=1.0, gt=0)
-    """CPUs of one training task, fractions allowed; as many tasks run at once as the cluster has
-    room for."""
+    """CPUs of one training task, fractions allowed; as many tasks run in parallel as fit on the
+    cluster."""
     num_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of one training task, fractions allowed; above 0 it trains on the GPU."""
+    """GPUs of one training task, fractions allowed; above 0, it trains on the GPU."""
     node_labels: dict[str, str] = {}
-    """Ray node labels that a training task needs, e.g. {role: teacher}; {} runs anywhere."""
+    """Ray node labels that a training task requires, e.g. {role: teacher}; {}: any node."""
 
 
 class InitFrom(Section):
@@ -469,19 +479,19 @@ class InitFrom(Section):
     layers: int = Field(ge=1)
     """Number of its layers that are kept."""
     keep: Literal["first", "even"] = "first"
-    """Language models, which layers are kept: ``first``, or ``even``, at equal distances with the
-    first and the last among them. Encoders always keep the first."""
+    """Which layers are kept (language models): ``first``, or ``even``: evenly spaced, including the
+    first and the last. Encoders always keep the first."""
 
 
 class Lora(Section):
-    """Low-rank updates alone are trained (arXiv 2106.09685, by peft); export merges them."""
+    """Train only low-rank updates (LoRA, arXiv 2106.09685, with peft); the export merges them."""
 
     rank: int = Field(default=16, ge=1)
-    """Rank of each update: more parameters and more capacity."""
+    """Rank of each update; a higher rank has more parameters."""
     alpha: float = Field(default=32.0, gt=0)
     """Updates are scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Of the inputs of each update."""
+    """Dropout on the inputs of each update."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the layers that get an update; ``all-linear``: all but the head."""
 
@@ -503,15 +513,16 @@ class Student(Section):
     """``transformer`` for text, ``mlp`` or ``cnn`` (with ``data.image``) for
     ``data.columns.features``; null: transformer for text, mlp for features."""
     path: str | None = None
-    """Hugging Face folder of a model that is trained further."""
+    """Hugging Face folder of a model; training starts from its weights."""
     init_from: InitFrom | None = None
     """Start from some layers of a larger model, such as the teacher."""
     scale: Literal["tiny", "mini", "small", "medium", "base"] | None = None
     """Layers and hidden width by name: tiny 2 and 128, mini 4 and 256, small 4 and 512, medium 8
-    and 512, base 12 and 768 (the BERT miniatures). null: one of the other keys; where none is
-    given, tiny."""
+    and 512, base 12 and 768 (the BERT miniatures). null: set by one of the other keys; without any,
+    tiny."""
     size_mb: float | None = Field(default=None, gt=0)
-    """Largest exported safetensors in MB (10⁶ bytes, float32); solves for dimensions."""
+    """Maximum size of the exported safetensors file in MB (10⁶ bytes, float32); the dimensions are
+    chosen to fit it."""
     layers: int | None = Field(default=None, ge=1)
     """Number of layers; null: by ``scale`` or ``size_mb``."""
     hidden: int | None = Field(default=None, ge=8)
@@ -522,20 +533,20 @@ class Student(Section):
     """Language models: heads of keys and values, a divisor of ``heads``; null: as many as
     ``heads``."""
     ffn: int | None = Field(default=None, ge=1)
-    """Width inside the feed-forward layers; null: 4 · hidden, of language models 8/3 · hidden,
-    rounded up to a multiple of 8."""
+    """Width of the feed-forward layers; null: 4 · hidden, for language models 8/3 · hidden, rounded
+    up to a multiple of 8."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout of encoders while they are trained. Language models have none by default, or that of
-    the folder that they start from; a value that is given replaces it."""
+    """Dropout of encoders in training. The default for language models is none, or that of the
+    initial model folder; a value that is set replaces it."""
     tokenizer: str | None = None
-    """Folder of the student's tokenizer; null: that of the folder that the student starts from, of
-    the experts' base or of the first teacher that is a folder."""
+    """Folder of the student's tokenizer; null: that of the initial model, of the experts' base or
+    of the first teacher that is a model folder."""
     vocab_size: int | None = Field(default=None, ge=64)
-    """Retrain the tokenizer to this many tokens on the train and transfer text, for a smaller table
-    of embeddings; null: keep the tokenizer."""
+    """Retrain the tokenizer to this many tokens on the text of train and transfer, for a smaller
+    embedding table; null: keep the tokenizer."""
     lora: Lora | None = None
-    """Language models that start from ``path`` or ``init_from``: train low-rank updates alone.
-    null: train all parameters."""
+    """Language models with ``path`` or ``init_from``: train only low-rank updates (LoRA). null:
+    train all parameters."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Student:
@@ -565,71 +576,72 @@ class KD(Section):
     """L = α · c(T) · D(p_T, p_S) + (1 − α) · CE(y, z_S)."""
 
     temperature: float = Field(default=2.0, gt=0)
-    """T: teachers' and student's logits are divided by it. Above 1 the classes that a teacher holds
-    second and third likely weigh more."""
+    """T: the logits of teachers and student are divided by it. Above 1, less probable classes have
+    more weight."""
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the teachers' outputs; 1 − alpha is that of the labels. 0: labels only, 1: teachers
-    only."""
+    """Weight of the teachers' outputs; 1 − alpha is the weight of the labels. 0: only labels, 1:
+    only teachers."""
 
 
 class Trainer(Section):
     """How the student is trained: engine, ranks, batches, intervals."""
 
     engine: Literal["deepspeed", "torch"] = "deepspeed"
-    """``deepspeed``: with ZeRO, for large students. ``torch``: plain PyTorch, which starts
-    faster."""
+    """``deepspeed``: ZeRO, for large students. ``torch``: plain PyTorch, which starts faster."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """What DeepSpeed divides among the ranks: 0 nothing, 1 the optimizer's state, 2 gradients too,
-    3 weights too."""
+    """What DeepSpeed shards over the ranks: 0 nothing, 1 optimizer state, 2 also gradients, 3 also
+    weights."""
     num_workers: int = Field(default=1, ge=1)
     """Data-parallel ranks of the student."""
     num_cpus_per_worker: float = Field(default=1.0, gt=0)
-    """CPUs of one rank, fractions allowed; it computes with as many threads, rounded down, at least
-    1. Other numbers of threads change sums in the last digits."""
+    """CPUs of one rank, fractions allowed; it uses as many threads, rounded down, at least 1. A
+    different number of threads changes the last digits of sums."""
     num_gpus_per_worker: float = Field(default=0.0, ge=0)
-    """GPUs of one rank; above 0 it trains on the GPU."""
+    """GPUs of one rank; above 0, it trains on the GPU."""
     node_labels: dict[str, str] = {}
-    """Ray node labels that a rank needs, e.g. {role: student}; {} runs anywhere."""
+    """Ray node labels that a rank requires, e.g. {role: student}; {}: any node."""
     device: Device = "auto"
-    """auto: the GPU where num_gpus_per_worker is above 0, else the CPU."""
+    """auto: the GPU if num_gpus_per_worker is above 0, else the CPU."""
     dtype: Dtype = "float32"
-    """Arithmetic of the student's products; bfloat16 is faster on GPUs, and the optimizer's weights
-    stay float32."""
+    """Data type of the student's matrix products; bfloat16 is faster on GPUs. The optimizer's
+    weights stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     loss_chunk_mb: float = Field(default=340, gt=0)
-    """Language models: MB of float32 logits, the student's and the teachers' together, that the
-    loss computes at once (a few copies of them exist for a moment). Lower it where the student runs
-    out of memory."""
+    """Language models: MB of float32 logits, of student and teachers together, that the loss
+    computes at once (a few copies exist for a short time). Lower it if the student runs out of
+    memory."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the train and transfer rows; fractions are allowed."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows of one optimizer step, over all ranks and micro-batches; of language models, blocks."""
+    """Rows (language models: blocks) of one optimizer step, over all ranks and micro-batches."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Rows of one forward on one rank: gradients of several are accumulated. Lower it where the
+    """Rows of one forward on one rank; gradients are accumulated over several. Lower it if the
     student runs out of memory. null: batch_size / num_workers."""
     eval_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on the validation split; null: once an epoch."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Newest checkpoints that are kept; older ones are deleted."""
+    """Number of newest checkpoints that are kept; older ones are deleted."""
     log_every: int = Field(default=10, ge=1)
-    """Steps between rows of training metrics."""
+    """Steps between records of training metrics."""
     select_by: Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None = None
-    """The metric on the validation split that selects the exported weights; null: eval.accuracy, of
-    language models eval.perplexity (the lowest)."""
+    """The metric on the validation split that selects the exported weights; null: eval.accuracy,
+    for language models eval.perplexity (the lowest)."""
     max_failures: int = Field(default=1, ge=0)
     """How often a failed worker group is restarted from the last checkpoint."""
 
 
 class Generation(Section):
-    """Language models: text that is generated greedily and compared with the test completions."""
+    """Language models: text is generated greedily and compared with the completions of the test
+    split."""
 
     num_prompts: int = Field(default=50, ge=0)
-    """Test rows that have a prompt, or a chat before its last answer; 0: nothing is generated."""
+    """Number of test rows with a prompt (of a chat: all before its last answer); 0: nothing is
+    generated."""
     max_new_tokens: int = Field(default=64, ge=1)
-    """Longest generated text, in tokens."""
+    """Maximum number of generated tokens."""
 
 
 Transport = Literal["object_store", "nixl"]
@@ -639,15 +651,15 @@ class Stream(Section):
     """Requests between the teachers and one rank of the student."""
 
     in_flight: int = Field(default=4, ge=1)
-    """Steps requested ahead of the student (W)."""
+    """Number of steps for which outputs are requested ahead of the student (W)."""
     deadline_s: float = Field(default=120.0, gt=0)
-    """Longest wait for one answer, in seconds, before the request goes to another replica."""
+    """Seconds to wait for a response before the request is sent to another replica."""
     retries: int = Field(default=3, ge=0)
     """How often a request is sent again after a failed replica or a missed deadline."""
     transport: Transport = "object_store"
-    """How answers travel. ``object_store``: Ray's shared memory. ``nixl``: Ray Direct Transport,
-    from the teacher's memory (of its GPU, where it has one) into the rank's host memory; needs the
-    package nixl."""
+    """How outputs are sent. ``object_store``: Ray's shared memory. ``nixl``: Ray Direct Transport,
+    from the memory of the teacher (GPU memory if it has a GPU) to the host memory of the rank;
+    needs the package nixl."""
 
 
 class Cache(Section):
@@ -655,20 +667,21 @@ class Cache(Section):
 
     type: Literal["arrow", "memory", "none"] = "arrow"
     """``arrow``: on disk, for later epochs, runs and sweeps. ``memory``: until the run ends.
-    ``none``: every answer is computed anew."""
+    ``none``: outputs are always computed again."""
     path: str | None = None
-    """Folder of the Arrow cache; null: ``<output>/cache``. Runs with one folder share the
-    answers."""
+    """Folder of the Arrow cache; null: ``<output>/cache``. Runs with the same folder share the
+    outputs."""
 
 
 class LabelsOnly(Variant):
-    """A student trained by the same loop on the labelled rows alone, for as many steps."""
+    """A student that is trained only on the labelled rows, with the same loop, for the same number
+    of steps."""
 
     type: Literal["labels_only"] = "labels_only"
     name: Name
     """Name in tables and metrics."""
     student: Student | None = None
-    """Its model; null: the same as the distilled student's."""
+    """Its model; null: the same as the distilled student."""
     optimizer: Optimizer | None = None
     """Its AdamW; null: the distilled student's."""
     epochs: float | None = Field(default=None, gt=0)
@@ -713,7 +726,8 @@ class Cluster(Section):
     num_cpus: float | None = Field(default=None, gt=0)
     """CPUs of a local cluster, rounded down; null: all of the machine."""
     start_deadline_s: float = Field(default=900.0, gt=0)
-    """Longest wait for all teachers, in seconds; a cluster may have to start machines for them."""
+    """Seconds to wait until all teachers have started; a cluster may have to start machines for
+    them."""
 
     @field_validator("address")
     @classmethod
@@ -731,7 +745,8 @@ class Experiment(Section):
     """The whole configuration file."""
 
     task: Literal["classification", "language_model"] = "classification"
-    """What teachers and student are: text or feature classifiers, or causal language models."""
+    """Type of teachers and student: classifiers (of text or features), or causal language
+    models."""
     data: Data
     """The data and how it is read."""
     output: str
@@ -739,19 +754,21 @@ class Experiment(Section):
     Default: ``runs/`` and the name of the configuration file. The same command with the same folder
     resumes."""
     experts: Experts | None = None
-    """Experts that are trained here, as teachers; null: ``teachers`` names ready models."""
+    """Experts that are trained first and used as teachers; null: ``teachers`` lists existing
+    models."""
     teachers: tuple[Teacher, ...] = ()
-    """Ready teachers; (): those that ``experts`` trains, or none at all."""
+    """Existing models that are used as teachers; (): the trained ``experts``, or none."""
     aggregation: Aggregation = UniformMean()
-    """How several teachers' outputs become one target; which teachers each row is routed to."""
+    """How the outputs of several teachers are combined into one target, and which teachers each row
+    is sent to."""
     objective: Objective = ForwardKL()
     """The divergence between the target and the student."""
     kd: KD = KD()
     """The loss."""
     student: Student = Student()
-    """The student: its family, size and start."""
+    """The student: its family, size and initial weights."""
     sampling: Sampling = DatasetSampling()
-    """Language models: where the text comes from that the student is trained on."""
+    """Language models: source of the text that the student is trained on."""
     optimizer: Optimizer = Optimizer()
     """AdamW of the student."""
     trainer: Trainer = Trainer()
@@ -771,7 +788,7 @@ class Experiment(Section):
     cluster: Cluster = Cluster()
     """Where Ray runs."""
     seed: int = Field(default=0, ge=0)
-    """Of weights, batches, splits by hash and samples: the same seed gives the same run."""
+    """Seed of weights, batches, splits by hash and samples: the same seed gives the same run."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -793,7 +810,9 @@ class Experiment(Section):
                 )
         baseline_names = [b.name for b in self.baselines]
         if "student" in baseline_names:
-            raise ValueError("baselines: 'student' names the distilled student: take another name")
+            raise ValueError(
+                "baselines: 'student' is the name of the distilled student: use another name"
+            )
         _refuse_twins("baselines", baseline_names)
         if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
             raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
@@ -814,10 +833,10 @@ def _refuse_twins(key: str, names: list[str]) -> None:
     found = twins(names)
     if found is not None:
         one, other = map(repr, found)
-        both = f"two {key} are named {one}" if one == other else f"{one} and {other} read alike"
-        raise ValueError(
-            f"{key}: {both}: names must differ in more than upper and lower case and blanks"
+        both = (
+            f"two {key} are named {one}" if one == other else f"{one} and {other} are too similar"
         )
+        raise ValueError(f"{key}: {both}: names must differ in more than case and spaces")
 
 
 def load(

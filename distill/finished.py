@@ -19,7 +19,8 @@ from distill.plan import Plan
 from distill.report.table import Row, from_json, to_json
 from distill.run_folder import RunFolder
 from distill.tracking import resolve_uri
-from distill.tracking.values import flatten
+from distill.tracking.store import sqlite_path
+from distill.tracking.values import flatten, masked
 
 EVALUATED = ("baselines", "generation", "tracking")
 """Sections that the run folder's identity leaves out, and that decide what is in the result."""
@@ -49,7 +50,8 @@ def keep(run: RunFolder, plan: Plan, command: Command, result: Result) -> None:
 
 def finished(run: RunFolder, plan: Plan, command: Command) -> Result | None:
     """The result of the same run; None where something is to be done: another baseline, setting of
-    the evaluation or MLflow store, other files of a ready teacher, no report any more."""
+    the evaluation or MLflow store, other files of a ready teacher, no report or database of MLflow
+    any more."""
     try:
         content = json.loads(run.finished.read_text("utf-8"))
         if content["of"] != _described(plan, command):
@@ -61,6 +63,8 @@ def finished(run: RunFolder, plan: Plan, command: Command) -> Result | None:
     written = [run.report / "frontier.csv"] if command == "sweep" else [run.report / "table.json"]
     if command == "train":
         written.append(run.student)
+    if (database := sqlite_path(resolve_uri(plan.experiment.tracking))) is not None:
+        written.append(database)
     return result if all(path.exists() for path in written) else None
 
 
@@ -71,7 +75,7 @@ def _described(plan: Plan, command: Command) -> dict[str, Any]:
     settings = {name: getattr(experiment, name) for name in sections}
     flat = flatten({k: v for k, v in experiment.model_dump(mode="json").items() if k in settings})
     files = {f"files of {path}": _stamp(Path(path)) for path in sorted(set(_models(experiment)))}
-    store = {"tracking.uri": resolve_uri(experiment.tracking)}
+    store = {"tracking.uri": masked(resolve_uri(experiment.tracking))}
     return json.loads(json.dumps({**plan.identity, **flat, **store, **files}))
 
 

@@ -153,8 +153,8 @@ class Selection:
 
 
 WAY_OUT = (
-    ": lower optimizer.lr (with a new output), or look for broken rows; the last checkpoint is "
-    "from before"
+    ": lower optimizer.lr (with a new output), or look for damaged rows; the last checkpoint is "
+    "from before this"
 )
 """Of a fit that diverged."""
 Log = Callable[[int, dict[str, float]], None]

@@ -27,7 +27,7 @@ def checked_name(name: str) -> str:
     if not name.strip():
         fault = "is blank"
     elif len(name) > MAX_CHARS:
-        fault = f"has {len(name)} characters, {MAX_CHARS} at most are possible"
+        fault = f"has {len(name)} characters, {MAX_CHARS} at most are allowed"
     elif any(unicodedata.category(c) in _UNPRINTED for c in name):
         fault = "holds a line break or another control character"
     if fault is None:

@@ -70,7 +70,7 @@ def _next(node: Any, done: str, rest: str, key: str) -> tuple[str | int, str]:
 def _entry(node: list[Any], done: str, rest: str, key: str) -> tuple[int, str]:
     first, _, after = rest.partition(".")
     names = [str(each.get("name", "")) if isinstance(each, dict) else "" for each in node]
-    if first.isdigit():
+    if first.isdecimal():
         if int(first) < len(node):
             return int(first), after
         raise ConfigError(f"override {key}: {done} has {_listed(names)}, got the index {first}")

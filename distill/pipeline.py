@@ -485,7 +485,7 @@ def _starting(trainer: Trainer) -> str:
     if trainer.engine != "deepspeed" or trainer.num_gpus_per_worker > 0 or is_compiled():
         return f"starting the student's worker group ({ranks})"
     return (
-        f"starting the student's worker group ({ranks}); the first time on a machine DeepSpeed "
+        f"starting the student's worker group ({ranks}); on the first run on a machine DeepSpeed "
         "compiles an operator, which takes about a minute"
     )
 

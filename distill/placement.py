@@ -108,6 +108,6 @@ def check_kept(experiment: Experiment, folder: Path | None = None) -> None:
     output = here / experiment.output
     if UNPACKED in output.parts:
         raise ConfigError(
-            f"output {experiment.output!r} lies in the folder that Ray unpacked for this job and "
-            "deletes after it: give an absolute path on storage that every node sees"
+            f"output {experiment.output!r} is in the folder that Ray unpacked for this job and "
+            "deletes after it: give an absolute path on storage that all nodes share"
         )

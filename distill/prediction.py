@@ -220,8 +220,8 @@ def _columns(student: Located, named: ColumnOptions, file: File) -> Columns:
     if reading is not None and reading.is_pair != (pair is not None):
         if reading.is_pair:
             raise ConfigError(
-                f"{student.folder} was trained on pairs of texts: name the column with the second "
-                "one by --pair-column"
+                f"{student.folder} was trained on pairs of texts: give the column of the second "
+                "text with --pair-column"
             )
         raise ConfigError(
             f"--pair-column {pair}: {student.folder} was trained on single texts: remove it"
@@ -267,8 +267,8 @@ def _usual(names: Sequence[str], file: File, option: str = "--text-column") -> s
     found = next((name for name in names if name in there), None)
     if found is None:
         raise DataError(
-            f"{file.uri} has no column {' or '.join(names)}, it has {listed(there)}: name the one "
-            f"with the text by {option}"
+            f"{file.uri} has no column {' or '.join(names)}, it has {listed(there)}: give the text "
+            f"column with {option}"
         )
     return found
 
@@ -478,8 +478,8 @@ def _generated(
         prompts, num_answered = _chat_prompts(files, columns, chat_tokens)
         if num_answered:
             notes = (
-                f"{num_answered:,} of {len(prompts):,} chats end with an answer, which is left out "
-                "and generated anew",
+                f"{num_answered:,} of {len(prompts):,} chats end with an answer, which is ignored "
+                "and generated again",
             )
     else:
         prompts = _text_prompts(files, columns, tokenizer)
@@ -558,6 +558,6 @@ def _check_room(prompts: Sequence[Sequence[int]], model: Any, request: Request) 
             raise DataError(f"row {row} has an empty prompt: give it a text, or remove the row")
         if len(prompt) >= positions:
             raise DataError(
-                f"the prompt of row {row} has {len(prompt)} tokens, which leaves no position of "
-                f"the model's {positions} for an answer: shorten it"
+                f"the prompt of row {row} has {len(prompt)} tokens, which leaves none of the "
+                f"model's {positions} positions for an answer: shorten it"
             )

@@ -83,7 +83,7 @@ def preview(experiment: Experiment, split: str = "train", num_rows: int = 3) -> 
     Raises InputError for data, a split or a tokenizer that cannot be used.
     """
     if split not in SPLITS:
-        raise ConfigError(f"--split {split} is none of the splits: use {', '.join(SPLITS)}")
+        raise ConfigError(f"--split {split} is not a split: use {', '.join(SPLITS)}")
     if num_rows < 1:
         raise ConfigError(f"--rows must be at least 1, got {num_rows}")
     check_language.check_task(experiment)
@@ -228,7 +228,7 @@ def render(found: Preview, console: Console) -> None:
         console.print(_marked(one, has_colour), highlight=False)
     if found.num_masked:
         console.print()
-        masked = f"{found.num_masked} rows between them have no token to train on: they are dropped"
+        masked = f"{found.num_masked} rows between them have no target tokens: they are dropped"
         console.print(masked, highlight=False, markup=False)
 
 

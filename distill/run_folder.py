@@ -103,21 +103,21 @@ class RunFolder:
         existing = next(p for p in [self.root, *self.root.parents] if p.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise RunFolderError(
-                f"output {self.root} cannot be written ({existing}): give a folder that you may "
-                f"write, as in output=runs/{self.root.name}"
+                f"output {self.root} cannot be written ({existing}): set a folder that you can "
+                f"write to, as in output=runs/{self.root.name}"
             )
         claim = self.root / "experiment.json"
         if not claim.exists():
             if self.root.exists() and any(self.root.iterdir()):
                 raise RunFolderError(
-                    f"output {self.root} is a folder with other files in it: give a new folder, as "
-                    f"in output={self._free()}"
+                    f"output {self.root} is a folder with other files: set a new folder, as in "
+                    f"output={self._free()}"
                 )
             return False
         try:
             claimed = json.loads(claim.read_text())
         except (OSError, ValueError) as error:
-            raise RunFolderError(f"{claim} is unreadable ({error}): give another output") from None
+            raise RunFolderError(f"{claim} is unreadable ({error}): set another output") from None
         # A key that an older version did not have is null: its default.
         changed = sorted(
             k
@@ -130,14 +130,14 @@ class RunFolder:
             # Of a language model max_length and the like change the data's fingerprint too.
             named = [k for k in changed if k != DATA]
             pairs = [
-                f"{k} is {identity.get(k)!r} here, {claimed.get(k)!r} there"
+                f"{k} is {identity.get(k)!r} ({claimed.get(k)!r} in the folder)"
                 for k in named[:SHOWN_KEYS]
             ]
             if len(named) > SHOWN_KEYS:
                 pairs.append(f"and {len(named) - SHOWN_KEYS} more")
             raise RunFolderError(
                 f"output {self.root} belongs to another experiment: {'; '.join(pairs)}. Start a "
-                f"new run with output={self._free()}, or put the values back to resume that one"
+                f"new run with output={self._free()}, or restore the values to resume that one"
             )
         return True
 
@@ -145,10 +145,10 @@ class RunFolder:
         is_language_model = identity.get("task") == "language_model"
         what = "the rows or the tokenizer" if is_language_model else "the rows"
         return (
-            f"output {self.root} was begun on other data: {what} changed since ({DATA} is "
-            f"{identity[DATA][:12]} here, {claimed.get(DATA, 'null')[:12]} there). To train on the "
-            f"data as it is now, start a new run with output={self._free()}. To resume this one, "
-            "put the data back as it was, at any data.path: nothing in the folder is lost"
+            f"output {self.root} was started with different data: {what} changed since ({DATA} is "
+            f"{identity[DATA][:12]}, {claimed.get(DATA, 'null')[:12]} in the folder). To train on "
+            f"the data as it is now, start a new run with output={self._free()}. To resume this "
+            "one, restore the data, at any data.path: nothing in the folder is lost"
         )
 
     def _free(self) -> str:
@@ -171,7 +171,7 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunFolderError(
-                f"another distill is running in {self.root}: wait for it, or give another output"
+                f"another distill is running in {self.root}: wait for it, or set another output"
             ) from None
         except OSError as error:
             raise RunFolderError(f"output {self.root} cannot be written: {error}") from None

@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:  # before ``<<`` adds the keys of another mapping
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    problem = f"the key {key.value!r} is there twice"
+                    problem = f"the key {key.value!r} occurs twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
         super().flatten_mapping(node)

@@ -75,11 +75,15 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"trainer.num_gpus_per_worker": 99}, ConfigError, "need 99 GPUs at once, this machine has"),
     ({"experts.serving.num_cpus": 999}, ConfigError, "CPUs at once, this machine has"),
     ({"aggregation.k": 4}, ConfigError, r"aggregation.k must lie between 1 and .* \(3\).*got 4"),
-    ({"aggregation": {"type": "single", "teacher": "cars"}}, ConfigError, "'cars' is none of"),
+    (
+        {"aggregation": {"type": "single", "teacher": "cars"}},
+        ConfigError,
+        "'cars' is not a",
+    ),
     (
         {"experts.partition": {"type": "kmeans"}, "aggregation": {"type": "oracle"}},
         ConfigError,
-        r"none is called 'films', the domain of row \d+ of the train split: the teachers are ",
+        r"no teacher is named 'films', the domain of row \d+ of the train split: the teachers are ",
     ),
     (
         {
@@ -137,12 +141,12 @@ def test_a_run_folder_belongs_to_one_experiment(root: Path, tmp_path: Path) -> N
     # How and where it runs may change; what it computes may not.
     assert check(experiment(root, tmp_path, {"trainer.log_every": 3})).is_resuming
     with pytest.raises(
-        RunFolderError, match=r"another experiment: kd.alpha is 0.1 here, 0.7 there"
+        RunFolderError, match=r"another experiment: kd.alpha is 0.1 \(0.7 in the folder\)"
     ):
         check(experiment(root, tmp_path, {"kd.alpha": 0.1}))
     # A folder that a version without data.cut wrote: it cut to the head.
     assert not {"data.cut", "experts.router.targets"} & first.identity.keys()
-    with pytest.raises(RunFolderError, match=r"data\.cut is 'tail' here, None there"):
+    with pytest.raises(RunFolderError, match=r"data\.cut is 'tail' \(None in the folder\)"):
         check(experiment(root, tmp_path, {"data.cut": "tail"}))
     (tmp_path / "run/experiment.json").write_text("{")
     with pytest.raises(RunFolderError, match="unreadable"):

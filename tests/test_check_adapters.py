@@ -86,9 +86,12 @@ def plan_of(root: Path, out: Path, *teachers: dict[str, Any], **changes: Any) ->
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"adapter": "absent"}, "there is no adapter folder .*absent: check the path"),
-    ({"adapter": "empty"}, "empty is no adapter, it has no adapter_config.json.*check the path"),
-    ({"adapter": "meals"}, "meals is no adapter.*a whole model is given as path alone"),
-    ({"adapter": "cut"}, "cut short or not a safetensors file .*copy it again"),
+    (
+        {"adapter": "empty"},
+        "empty is not an adapter, it has no adapter_config.json.*check the path",
+    ),
+    ({"adapter": "meals"}, "meals is not an adapter.*for a whole model, set only path"),
+    ({"adapter": "cut"}, "truncated or not a safetensors file .*copy it again"),
     ({"adapter": "pickled"}, "only as the pickle adapter_model.bin.*save_pretrained"),
     ({"adapter": "half"}, "half has no adapter_model.safetensors: copy the whole folder"),
     ({"adapter": "garbled"}, "adapter_config.json is not an adapter's: copy"),
@@ -104,10 +107,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"adapter": "saved"}, r"modules_to_save is \['lm_head'\] .*merge_and_unload"),
     ({"adapter": "head"}, "head changes lm_head, and adapters share .*train it without"),
     ({"adapter": "embedding"}, "embedding changes model.embed_tokens, and adapters share"),
-    ({"adapter": "of-wide"}, r"does not fit .*films: its model\S+ is \[\d+, 64\].*would be .*wide"),
-    ({"adapter": "of-deep"}, "of-deep does not fit .*films: it has .*layers.2.* knows nothing"),
+    ({"adapter": "of-wide"}, r"does not fit .*films: its model\S+ is \[\d+, 64\].*must be .*wide"),
+    (
+        {"adapter": "of-deep"},
+        "of-deep does not fit .*films: it has .*layers.2.* the base does not have",
+    ),
     ({"adapter": "good", "path": "deep"}, "good does not fit .*deep: it lacks .*layers.2"),
-    ({"adapter": "lacking"}, "lacking does not fit .*: it lacks .*promises: give the base"),
+    ({"adapter": "lacking"}, "lacking does not fit .*: it lacks .*lists: give the base"),
     (
         {"adapter": "unknown-layer"},
         "unknown-layer does not fit .*query.* not found.*give the",

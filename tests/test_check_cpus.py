@@ -66,7 +66,7 @@ def test_teachers_share_what_the_ranks_leave(
 def test_the_plan_shows_what_was_chosen(root: Path) -> None:
     _, plan = planned(experiment(root, 2, [{}, {}]))
     (line,) = [line for line in plan.lines if line.part == "resources"]
-    assert line.what == "2 CPUs, 0 GPUs at once"
+    assert line.what == "2 CPUs, 0 GPUs in total"
     assert line.size == "num_cpus auto is 0.5 for each teacher replica"
 
 

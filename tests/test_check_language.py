@@ -203,9 +203,9 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
             ]
         },
         ConfigError,
-        "baselines.alone.student has other tokens .*give it the student's",
+        "baselines.alone.student has different tokens .*use the student's",
     ),
-    ({"teachers.0.path": "@cut"}, ModelError, "is cut short or not a safetensors file.*copy it"),
+    ({"teachers.0.path": "@cut"}, ModelError, "is truncated or not a safetensors file.*copy it"),
     ({"teachers.0.path": "@gguf"}, ModelError, "is a GGUF file.*python -m distill.models.gguf"),
     ({"teachers.0.path": "@encoder"}, ModelError, "is a bert model, not a causal language model"),
     # data
@@ -219,7 +219,7 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"data.path": "@unanswered.parquet", "data.columns": PROMPTS},
         DataError,
-        r"1 of 4 rows have no token to learn .*above data.max_unlearnable 0.01",
+        r"1 of 4 rows have no target tokens .*above data.max_unlearnable 0.01",
     ),
     # what is of classifiers
     (
@@ -254,16 +254,20 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"aggregation": {"type": "oracle"}, "teachers.1.name": "soups"},
         ConfigError,
-        "none is called 'meals', the domain of row \\d+ of the train split: .* are films, soups",
+        "no teacher is named 'meals', the domain of row \\d+ of the train .* are films, soups",
     ),
-    ({"baselines": [{"type": "tfidf"}]}, ConfigError, "tfidf classifies, task is language_model"),
+    (
+        {"baselines": [{"type": "tfidf"}]},
+        ConfigError,
+        "tfidf applies only to classifiers",
+    ),
     (
         {"trainer.select_by": "eval.f1"},
         ConfigError,
         "select_by eval.f1 applies only to classifiers",
     ),
     # experts and low-rank updates
-    ({**EXPERTS, "experts.partition": {"type": "kmeans"}}, ConfigError, "kmeans clusters an enc"),
+    ({**EXPERTS, "experts.partition": {"type": "kmeans"}}, ConfigError, "kmeans applies only to"),
     ({**EXPERTS, "experts.train_layers": 3}, ConfigError, "experts.train_layers is 3, .* 2 layers"),
     ({**EXPERTS, "experts.batch_size": 99}, ConfigError, r"batch_size 99 .* training blocks of"),
     (
@@ -340,11 +344,14 @@ def test_a_plan_tells_how_the_experts_of_a_mixture_are_asked(root: Path, tmp_pat
     raw = changed(raw, root, {**MIXTURE, "teachers.0.moe": {"type": "ka"}})
     told = [line for line in check(parse(raw)).lines if line.part.startswith("experts of")]
     assert [(line.part, line.size) for line in told] == [("experts of films", "ka")]
-    expected = "2 passes of 3 of 4 experts a token, drawn for 5% of them (2 of its own choice)"
+    expected = (
+        "2 forwards with 3 of 4 experts per token, drawn at random for 5% of the tokens "
+        "(its router selects 2)"
+    )
     assert told[0].what == expected
     space = {"optimizer.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
     swept = parse(raw | {"search": {"space": space}})
-    with pytest.raises(ConfigError, match=r"moe.type ka answers differently .* or run distill"):
+    with pytest.raises(ConfigError, match=r"moe.type ka gives different outputs .* or run distill"):
         check(swept, command="sweep")
 
 

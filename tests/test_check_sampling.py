@@ -30,10 +30,10 @@ def lines_of(raw: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def test_the_plan_tells_what_a_step_of_drafts_costs(tmp_path: Path) -> None:
     told = lines_of(experiment_of(tmp_path, SKD | {"max_new_tokens": 12, "top_k": 9}))
     assert told["sampling"][0] == "skd"
-    assert "8 rows a step, up to 12 tokens each" in told["sampling"][1]
+    assert "8 rows per step, up to 12 tokens each" in told["sampling"][1]
     assert told["drafts"] == (
-        "5 tokens a draft (γ), accepted in the top 9 (K)",
-        "3 to 12 teacher forwards a step of rows that long",
+        "5 tokens per draft (γ), accepted in the top 9 (K)",
+        "3 to 12 teacher forwards per step with rows of this length",
     )
 
 
@@ -55,7 +55,7 @@ def test_the_plan_tells_what_a_step_of_drafts_costs(tmp_path: Path) -> None:
         ),
         (SKD | {"max_new_tokens": 24}, {}, "sampling.max_new_tokens 24 is more than"),
         (SKD, {"teachers": []}, "sampling.type skd needs a teacher"),
-        (SKD, {"objective": {"type": "uld"}}, "objective.type uld is for other tokens"),
+        (SKD, {"objective": {"type": "uld"}}, "objective.type uld is for different tokenizers"),
     ],
 )
 def test_bad_sampling_is_refused(
@@ -152,5 +152,5 @@ def test_a_student_without_a_cache_to_read_on_from_is_refused(
     MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
     write_tokenizer(tmp_path / "mamba")
     raw = experiment_of(tmp_path, sampling, student={"path": str(tmp_path / "mamba")})
-    with pytest.raises(InputError, match=r"student: a mamba model .* has no cache of keys"):
+    with pytest.raises(InputError, match=r"student: a mamba model .* has no key-value cache"):
         check(parse(raw))

@@ -56,13 +56,16 @@ def test_schema_for_editors_is_current() -> None:
         ),
         (
             {"teachers": [{"name": "Café", "path": "x"}, {"name": "cafe\u0301", "path": "y"}]},
-            r"teachers: 'Café' and 'cafe\u0301' read alike: names must differ in more than",
+            r"teachers: 'Café' and 'cafe\u0301' are too similar: names must differ in more than",
         ),
         ({"teachers": [{"name": " ", "path": "x"}]}, r"teachers\.0\.name: the name ' ' is blank"),
         ({"teachers": [{"name": "a\nb", "path": "x"}]}, r"the name 'a\\nb' holds a line break"),
         ({"teachers": [{"name": "a" * 201, "path": "x"}]}, r"has 201 characters, 200 at most"),
         ({"teachers": [{"name": 1e4, "path": "x"}]}, r"name must be text, got 10000\.0: put it in"),
-        ({"baselines": [{"type": "tfidf", "name": "student"}]}, r"'student' names the distilled"),
+        (
+            {"baselines": [{"type": "tfidf", "name": "student"}]},
+            r"'student' is the name of the",
+        ),
     ],
 )
 def test_each_mistake_is_one_message(change: dict, message: str) -> None:

@@ -82,7 +82,7 @@ def test_every_mistake_has_a_line() -> None:
         ("data: {path: x\nkd: {}\n", "line 2, column 3: a bracket [ or { is not closed, or a com"),
         ("data:\n  path: x\n columns: {}\n", "line 3, column 2: the indent differs from that of"),
         ("data: path: x\n", "line 1, column 11: a second colon in a line"),
-        ("data: {path: x}\nkd: {}\nkd: {}\n", "line 3, column 1: the key 'kd' is there twice"),
+        ("data: {path: x}\nkd: {}\nkd: {}\n", "line 3, column 1: the key 'kd' occurs twice"),
         (
             "data: {path: @x}\n",
             "line 1, column 14: found character '@' that cannot start any token",

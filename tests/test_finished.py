@@ -13,13 +13,15 @@ import pytest
 from distill import pipeline
 from distill.check import check
 from distill.config import parse
-from distill.errors import Interrupted
+from distill.errors import Interrupted, RunFolderError
 from distill.finished import Result, finished, keep
 from distill.plan import Plan
 from distill.report.progress import Progress
 from distill.report.table import Row, to_json
 from distill.run_folder import RunFolder
-from tests.toys import toy_experiment, write_encoder
+from tests.toys import toy_experiment, write_data, write_encoder
+from tests.toys_adapters import write_adapter
+from tests.toys_language import language_experiment
 
 RESULT = Result(
     [
@@ -52,6 +54,7 @@ def run_of(raw: dict[str, Any]) -> RunFolder:
     run.student.mkdir()
     run.report.mkdir()
     (run.report / "table.json").write_text(to_json(RESULT.rows), "utf-8")
+    (run.root.parent / "mlflow.db").touch()
     keep(run, plan, "train", RESULT)
     return run
 
@@ -103,11 +106,17 @@ def name_store(raw: dict[str, Any]) -> None:
     raw["tracking"] = raw["tracking"] | {"uri": f"{raw['tracking']['uri']}-other"}
 
 
+def name_run(raw: dict[str, Any]) -> None:
+    raw["tracking"] = raw["tracking"] | {"run_name": "another"}
+
+
 def generate_more(raw: dict[str, Any]) -> None:
     raw["generation"] = {"num_prompts": 7}
 
 
-@pytest.mark.parametrize("change", [touch_teacher, add_baseline, name_store, generate_more])
+@pytest.mark.parametrize(
+    "change", [touch_teacher, add_baseline, name_store, name_run, generate_more]
+)
 def test_what_was_added_or_changed_since_is_done(
     raw: dict[str, Any], change: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -116,12 +125,60 @@ def test_what_was_added_or_changed_since_is_done(
     assert finished(run, plan_of(raw), "train") is None
 
 
-@pytest.mark.parametrize("lost", ["student", "report/table.json", "finished.json"])
+def test_files_of_the_router_and_of_the_experts_base_count(tmp_path: Path) -> None:
+    raw = toy_experiment(tmp_path)
+    router = write_encoder(tmp_path / "router", num_labels=3)
+    config = (router / "config.json").read_text("utf-8")
+    for label, name in (("no", "films"), ("yes", "meals"), ("maybe", "tools")):
+        config = config.replace(f'"{label}"', f'"{name}"')
+    (router / "config.json").write_text(config, "utf-8")
+    raw["aggregation"] = {"type": "routed", "k": 1, "router": str(router)}
+    run = run_of(raw)
+    for folder in (router, Path(raw["experts"]["base"])):
+        assert finished(run, plan_of(raw), "train") == RESULT
+        os.utime(folder / "model.safetensors", ns=(1, 1))
+        assert finished(run, plan_of(raw), "train") is None
+        keep(run, plan_of(raw), "train", RESULT)
+
+
+def test_files_of_an_adapter_count(tmp_path: Path) -> None:
+    raw = language_experiment(tmp_path) | {"aggregation": {"type": "mean"}}
+    base = tmp_path / "films"
+    adapter = write_adapter(tmp_path / "adapter", base, 0)
+    raw["teachers"] = [{"name": "one", "path": str(base), "adapter": str(adapter)}]
+    run = run_of(raw)
+    assert finished(run, plan_of(raw), "train") == RESULT
+    os.utime(adapter / "adapter_model.safetensors", ns=(1, 1))
+    assert finished(run, plan_of(raw), "train") is None
+
+
+@pytest.mark.parametrize("lost", ["student", "report/table.json", "finished.json", "../mlflow.db"])
 def test_what_was_deleted_is_made_again(raw: dict[str, Any], lost: str) -> None:
     run = run_of(raw)
     path = run.root / lost
     path.rmdir() if path.is_dir() else path.unlink()
     assert finished(run, plan_of(raw), "train") is None
+
+
+def test_a_sweep_is_not_the_training_of_its_folder(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    (run.report / "frontier.csv").touch()
+    assert finished(run, plan_of(raw), "sweep") is None
+
+
+def test_other_rows_at_the_same_path_are_another_experiment(raw: dict[str, Any]) -> None:
+    run = run_of(raw)
+    write_data(Path(raw["data"]["path"]), 54)
+    with pytest.raises(RunFolderError, match="was begun on other data"):
+        plan_of(raw)
+    assert run.finished.exists()
+
+
+def test_a_password_of_the_store_is_not_written(raw: dict[str, Any]) -> None:
+    raw["tracking"]["uri"] = "http://me:hunter2@localhost:5000"
+    run = run_of(raw)
+    assert "hunter2" not in run.finished.read_text("utf-8")
+    assert finished(run, plan_of(raw), "train") == RESULT
 
 
 def test_a_damaged_file_counts_as_not_finished(raw: dict[str, Any]) -> None:

@@ -131,11 +131,11 @@ def test_experts_may_be_called_as_their_domains_are(tmp_path: Path) -> None:
         (("a", "student"), r"'student' cannot be the name of a.*partition\.type 'kmeans'$"),
         (
             ("a", "uniform mean"),
-            r"'uniform mean' cannot be .* it is the name of a row of the comp",
+            r"'uniform mean' cannot be .* it is the name of another row of the",
         ),
         (("a", "routed ensemble, k=2"), r"'routed ensemble, k=2' cannot be the name of"),
         (("a", "a\nb"), r"the name 'a\\nb' holds a line break.*values of data\.columns\.domain"),
-        (("Java", "java"), r"teachers 'Java' and 'java' read alike"),
+        (("Java", "java"), r"teachers 'Java' and 'java' are too similar"),
         (
             ("a", "Alone"),
             r"baselines: 'alone' is also the name of the teacher 'Alone': change base",

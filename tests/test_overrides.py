@@ -58,6 +58,7 @@ def test_a_section_below_a_named_entry_is_made() -> None:
             "v1.5, 0, got 'review'",
         ),
         ("teachers.4.path", "got the index 4"),
+        ("teachers.².path", "got '²'"),
         ("student.", "override student.: a key is missing before or after a dot"),
         ("student.lora.targets.q", "student.lora.targets has 2 entries (0 to 1), got 'q'"),
         ("teachers.v1.path.x", "teachers.1.path is the value 'b', not a section"),

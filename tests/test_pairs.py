@@ -138,7 +138,7 @@ def test_both_texts_reach_experts_teachers_student_baseline_and_evaluation(root:
     pq.write_table(pa.Table.from_pylist(tested), root / "test.parquet")
     found = measured(root / "exported", root / "test.parquet", pair_column="other")
     assert found["test.accuracy"] == pytest.approx(accuracy)
-    with pytest.raises(ConfigError, match=r"trained on pairs of texts: name the column .*--pair-"):
+    with pytest.raises(ConfigError, match=r"trained on pairs of texts: give the column .*--pair-"):
         measured(root / "exported", root / "test.parquet")
 
 

@@ -235,7 +235,9 @@ def test_prompts_are_continued_greedily(tmp_path: Path) -> None:
     assert listener.updates == [("generating", 2, 3), ("generating", 3, 3)]
     long = pa.table({"prompt": ["a", " ".join(["the"] * 32)]})
     parquet.write_table(long, tmp_path / "long.parquet")
-    with pytest.raises(DataError, match=r"prompt of row 2 has 32 tokens, .* 32 for an answer"):
+    with pytest.raises(
+        DataError, match=r"prompt of row 2 has 32 tokens, .* 32 positions for an answer"
+    ):
         predict(Request(tmp_path / "student", str(tmp_path / "long.parquet")), listener)
 
 
@@ -259,7 +261,7 @@ def test_chats_are_answered_at_their_end(tmp_path: Path) -> None:
     request = Request(folder, str(tmp_path / "in.parquet"), max_new_tokens=4)
     first, second, third = predict(request, listener).added["generated"]
     assert first == second
-    assert listener.lines[-1].startswith("1 of 3 chats end with an answer, which is left out")
+    assert listener.lines[-1].startswith("1 of 3 chats end with an answer, which is ignored")
     # The same tokens as a prompt in words.
     words = [
         "user the film <eos> assistant",
@@ -295,6 +297,23 @@ def test_prompts_of_a_student_of_chats_are_turns_of_a_chat(tmp_path: Path) -> No
     parquet.write_table(pa.table({"messages": chats}), tmp_path / "chats.parquet")
     same = predict(Request(run, str(tmp_path / "chats.parquet"), max_new_tokens=4), Listener())
     assert found.added == same.added
+
+
+def test_prompts_are_shown_as_chats_where_the_run_did_so(tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    save_decoder(folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    columns = {"prompt": "question", "completion": "answer"}
+    data = {"path": "in.parquet", "columns": columns, "prompt_as_chat": True}
+    run = make_run(tmp_path / "run", folder, data, task="language_model")
+    parquet.write_table(pa.table({"question": ["the film", "good"]}), tmp_path / "in.parquet")
+    found = predict(Request(run, str(tmp_path / "in.parquet"), max_new_tokens=4), Listener())
+    words = [f"user {text} <eos> assistant" for text in ("the film", "good")]
+    parquet.write_table(pa.table({"prompt": words}), tmp_path / "words.parquet")
+    plain = Request(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
+    assert found.added == predict(plain, Listener()).added
 
 
 def test_it_works_without_ray() -> None:

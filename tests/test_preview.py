@@ -199,7 +199,7 @@ def test_a_split_that_is_not_there(tmp_path: Path, byte_level: Path) -> None:
     given = experiment_of(tmp_path, byte_level, spread([{"text": "abc"}]), {"text": "text"})
     with pytest.raises(DataError, match=r"--split transfer: the data has no such rows; .*train 1,"):
         preview(given, "transfer")
-    with pytest.raises(ConfigError, match=r"--split dev is none of the splits: use train, "):
+    with pytest.raises(ConfigError, match=r"--split dev is not a split: use train, "):
         preview(given, "dev")
     with pytest.raises(ConfigError, match=r"--rows must be at least 1, got 0"):
         preview(given, num_rows=0)
@@ -253,7 +253,7 @@ def test_without_colour_brackets_mark_what_is_trained_on() -> None:
         text = printed(Preview([ONE], 2), **options)
         assert "train row 1 · domain a [/b] · 6 tokens, 3 trained on\n" in text
         assert "[b]Q⏎\n[[A\\x1b[31m end]]\n" in text
-        assert "2 rows between them have no token to train on" in text
+        assert "2 rows between them have no target tokens" in text
         assert "\x1b" not in text
 
 

@@ -67,8 +67,8 @@ def test_rows_that_were_appended_are_refused_and_nothing_is_lost(
     with pytest.raises(RunFolderError) as refused:
         plan_of(raw)
     message = str(refused.value)
-    assert f"was begun on other data: {what} changed since (data.fingerprint is " in message
-    assert "put the data back as it was, at any data.path: nothing in the folder is lost" in message
+    assert f"was started with different data: {what} changed since (data.fingerprint is " in message
+    assert "restore the data, at any data.path: nothing in the folder is lost" in message
     assert "start a new run with output=" in message
     assert "\n" not in message and "delete" not in message
     assert (tmp_path / "run/experiment.json").read_bytes() == claimed
@@ -83,7 +83,9 @@ def test_a_key_that_changes_a_language_models_blocks_is_named_itself(tmp_path: P
     raw = language_experiment(tmp_path)
     begun(raw)
     raw["data"] |= {"max_length": 20}
-    with pytest.raises(RunFolderError, match=r"data.max_length is 20 here, 24 there\. Start a"):
+    with pytest.raises(
+        RunFolderError, match=r"data.max_length is 20 \(24 in the folder\)\. Start a"
+    ):
         plan_of(raw)
 
 

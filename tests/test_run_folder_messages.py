@@ -34,7 +34,7 @@ def test_other_data_and_other_settings_name_the_next_free_output(
     assert "start a new run with output=runs/mine-2." in refusal(run, **{DATA: "b" * 64})
     (tmp_path / "runs/mine-2").mkdir()
     (tmp_path / "runs/mine-3").mkdir()
-    assert "new run with output=runs/mine-4, or put" in refusal(run, seed=1)
+    assert "new run with output=runs/mine-4, or restore" in refusal(run, seed=1)
 
 
 def test_a_folder_with_a_number_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +53,8 @@ def test_the_first_keys_that_differ_are_shown(tmp_path: Path) -> None:
     run = begun(tmp_path / "mine")
     changes = {"seed": 1, "kd.alpha": 0.6, "optimizer.lr": 0.2, "kd.temperature": 3.0}
     told = refusal(run, **changes)
-    assert "kd.alpha is 0.6 here, 0.5 there; kd.temperature is 3.0 here, 2.0 there;" in told
-    assert "optimizer.lr is 0.2 here, 0.1 there; and 1 more. Start" in told
+    assert "kd.alpha is 0.6 (0.5 in the folder); kd.temperature is 3.0 (2.0 in the folder);" in told
+    assert "optimizer.lr is 0.2 (0.1 in the folder); and 1 more. Start" in told
 
 
 def test_a_folder_with_other_files_is_refused_with_a_new_one(tmp_path: Path) -> None:

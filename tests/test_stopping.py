@@ -82,7 +82,7 @@ def test_the_command_that_resumes_can_be_pasted_into_a_shell() -> None:
     ("error", "message"),
     [
         (Interrupted("stopped; runs/mine keeps student (step 3)"), "keeps student (step 3)"),
-        (KeyboardInterrupt(), "stopped before anything was started"),
+        (KeyboardInterrupt(), "stopped before anything started"),
     ],
 )
 def test_ctrl_c_is_no_error_and_prints_how_to_resume(

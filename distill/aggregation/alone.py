@@ -41,7 +41,7 @@ class Single(_Alone):
     def check(self, teacher_names: list[str]) -> None:
         if self.teacher not in teacher_names:
             raise ConfigError(
-                f"aggregation.teacher {self.teacher!r} is none of the teachers: give one of "
+                f"aggregation.teacher {self.teacher!r} is not a teacher: use one of "
                 f"{', '.join(teacher_names)}"
             )
 
@@ -52,7 +52,8 @@ class Single(_Alone):
 
 
 class OracleDomain(_Alone):
-    """The teacher named like the row's domain: a router that is always right about the domain."""
+    """The teacher with the name of the row's domain: a router that always selects the right
+    domain."""
 
     type: Literal["oracle"] = "oracle"
 

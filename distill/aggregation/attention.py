@@ -26,13 +26,13 @@ class Attention(Mixture):
     sees_logits: ClassVar[bool] = True
     type: Literal["attention"] = "attention"
     mix: Space = "probabilities"
-    """Space that the teachers are mixed in; the paper's is ``probabilities``."""
+    """What is averaged over the teachers; in the paper ``probabilities``."""
     hidden: int = Field(default=128, gt=0)
     """Width of the MLP."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout of the MLP."""
     entropy_weight: float = Field(default=0.01, ge=0)
-    """β: keeps the attention from collapsing onto one teacher [ours: 0.01]."""
+    """β: prevents the attention from collapsing onto one teacher [ours: 0.01]."""
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:
         return torch.nn.Sequential(

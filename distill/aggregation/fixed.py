@@ -33,7 +33,7 @@ class FixedWeights(Mixture):
 
     type: Literal["weights"] = "weights"
     weights: tuple[float, ...]
-    """One non-negative weight a teacher, in the order of ``teachers``."""
+    """One non-negative weight for each teacher, in the order of ``teachers``."""
 
     @field_validator("weights")
     @classmethod

@@ -22,11 +22,11 @@ class LearnedRouter(Mixture):
     """w = softmax(W · norm(h) + b), trained on −log Σ_k w_k p_k(x_{t+1}), at temperature 1.
 
     The likelihood of a mixture of experts (Jacobs et al. 1991, "Adaptive mixtures of local
-    experts"), whose experts stand still: of two teachers the one that gave the text more
-    probability gets more weight. h: the student's own last hidden states, which this loss does not
-    train; as the teachers' weights in the distillation do not train the router [ours: nobody ships
-    a router of language-model teachers]. norm: each vector to mean 0 and variance 1, so that a
-    learning rate means the same in all families. W and b start at 0, which is the uniform mean.
+    experts"), whose experts are fixed: a teacher that gives the text a higher probability gets a
+    higher weight. h: the student's own last hidden states, which this loss does not train; as the
+    teachers' weights in the distillation do not train the router [ours: nobody ships a router of
+    language-model teachers]. norm: each vector to mean 0 and variance 1, so that a learning rate
+    means the same in all families. W and b start at 0, which is the uniform mean.
     """
 
     type: Literal["learned"] = "learned"
@@ -40,8 +40,8 @@ class LearnedRouter(Mixture):
     def check(self, teacher_names: list[str]) -> None:
         if len(teacher_names) < 2:
             raise ConfigError(
-                f"aggregation.type learned chooses between teachers, and there is only "
-                f"{teacher_names[0]}: use aggregation.type mean, or give another teacher"
+                "aggregation.type learned chooses between teachers, and there is only "
+                f"{teacher_names[0]}: use aggregation.type mean, or add another teacher"
             )
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:

@@ -34,8 +34,8 @@ class Mixture(Variant):
     """Whether the weights depend on what the teachers say, not only on who was asked."""
     mix: Space = "logits"
     """``logits``: log_softmax(Σ w_k z_k / T). ``probabilities``: log Σ w_k softmax(z_k / T).
-    ``divergences``, of language models: teachers are not mixed, L = Σ w_k D(p_k, p_S), and of one
-    that answers M times D is the mean of the M; where an aggregate is shown, it is that of
+    ``divergences`` (language models): outputs are not combined, L = Σ w_k D(p_k, p_S); for a
+    teacher with M forwards, D is the mean over them. If an aggregate is reported, it is that of
     probabilities."""
 
     def needs_router(self) -> bool:

@@ -23,18 +23,18 @@ else:
 class Routed(Mixture):
     """S = top-k of softmax(router(x)); weights are the router's probabilities renormalised on S.
 
-    Only the experts in S are queried, so a row costs k teacher forwards and not K.
+    Only the experts in S are queried, so a row needs k teacher forwards instead of K.
     """
 
     type: Literal["routed"] = "routed"
     k: int | Literal["all"] = 2
-    """Experts asked for each row."""
+    """Number of experts for each row."""
     router: str | None = Field(default=None)
     """A trained router, a classifier over the teachers: its folder, or the pickle of an object with
     ``predict_proba``. Its labels (``classes_``) are their names, in any order; LABEL_i, or i, is
-    the i-th of ``teachers``. Null: that of ``experts.router``."""
+    the i-th of ``teachers``. null: the router from ``experts.router``."""
     allow_pickle: bool = False
-    """Load a pickle as ``router``. Pickles run code."""
+    """Load a pickle as ``router``. A pickle can run code."""
 
     def needs_router(self) -> bool:
         return True

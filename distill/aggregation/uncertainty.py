@@ -19,16 +19,17 @@ else:
 
 
 class Uncertainty(Mixture):
-    """u_k = 1 − H(p_k)/log V; w = softmax(u / τ) over the teachers, or the surest one alone."""
+    """u_k = 1 − H(p_k)/log V; w = softmax(u / τ) over the teachers, or only the most certain
+    one."""
 
     sees_logits: ClassVar[bool] = True
     type: Literal["uncertainty"] = "uncertainty"
     mix: Space = "probabilities"
-    """Space of the average over teachers [ours: the source averages over a union of labels]."""
+    """What is averaged over the teachers [ours: the source averages over a union of labels]."""
     tau: float = Field(default=0.2, gt=0)
     """Temperature of the softmax over teachers."""
     is_hard: bool = False
-    """Take the surest teacher only."""
+    """Use only the most certain teacher."""
 
     def weigh(
         self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None

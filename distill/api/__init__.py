@@ -202,7 +202,7 @@ def evaluate(
 
     known = set(standalone.Source.__dataclass_fields__) - {"path"}
     if unknown := sorted(columns.keys() - known):
-        raise ConfigError(f"{unknown[0]} is no option: use one of {', '.join(sorted(known))}")
+        raise ConfigError(f"{unknown[0]} is not an option: use one of {', '.join(sorted(known))}")
     path = path_of(data, cache_root(None))
     if not isinstance(path, str):
         raise ConfigError("data is a list of paths: give one path, or a glob")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,8 @@ Config: TypeAlias = "str | Path | Mapping[str, Any] | Experiment"
 """A YAML file, its content, or an Experiment."""
 Overrides: TypeAlias = "Mapping[str, Any] | Sequence[str] | None"
 """Dotted keys and their values, or strings ``a.b=c`` as on the command line."""
+UNSAFE = re.compile(r"[^ -~]")
+"""Characters of a JSON text, all of them inside strings, that are escaped in YAML."""
 UNWRITTEN = "<data>"
 """``data.path`` until the data cache is known, where the table is written to."""
 
@@ -57,7 +60,9 @@ def override_strings(overrides: Overrides) -> list[str]:
     if overrides is None:
         return []
     if isinstance(overrides, str):
-        raise ConfigError(f"overrides is the text {overrides!r}: give a list of them, or a dict")
+        raise ConfigError(
+            f"overrides is the string {overrides!r}: give a list of strings, or a dict"
+        )
     if isinstance(overrides, Mapping):
         return [_override(key, value) for key, value in overrides.items()]
     return list(overrides)
@@ -65,9 +70,15 @@ def override_strings(overrides: Overrides) -> list[str]:
 
 def _override(key: str, value: Any) -> str:
     try:
-        return f"{key}={json.dumps(value, default=_plain)}"
+        text = json.dumps(value, default=_plain, ensure_ascii=False)
     except TypeError:
-        raise ConfigError(f"override {key}: {value!r} is no value of a configuration") from None
+        raise ConfigError(f"override {key}: {value!r} is not a valid configuration value") from None
+    return f"{key}={UNSAFE.sub(_escape, text)}"
+
+
+def _escape(found: re.Match[str]) -> str:
+    """As YAML reads it: of JSON's own two escapes for 😀 it makes two characters."""
+    return f"\\U{ord(found[0]):08x}"
 
 
 def _plain(value: Any) -> Any:

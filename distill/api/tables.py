@@ -49,7 +49,7 @@ def splits_of(data: Any) -> dict[str, Any] | None:
         return None
     for name in data:
         if not isinstance(name, str) or folder_name(name) != name:
-            raise DataError(f"data: the split {name!r} cannot be a file's name: rename it")
+            raise DataError(f"data: the split {name!r} cannot be used as a file name: rename it")
     return dict(data)
 
 
@@ -73,7 +73,9 @@ def arrow_of(data: Any) -> pa.Table:
         if isinstance(error, DataError):
             raise
         first = str(error).strip().partition("\n")[0]
-        raise DataError(f"data: a {type(data).__name__} cannot be a table ({first})") from None
+        raise DataError(
+            f"data: cannot convert the {type(data).__name__} to a table ({first})"
+        ) from None
     if not table.num_rows:
         raise DataError(f"data: the {type(data).__name__} has no rows: give one with rows")
     return table

@@ -110,8 +110,8 @@ def _pickle(name: str, model: Any, folder: Path) -> Path:
     except Exception as error:  # pickling fails in every way there is
         reason = f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"the teacher {name!r} cannot be pickled ({reason}), and teachers run in processes of "
-            "their own: give an object that pickles"
+            f"the teacher {name!r} cannot be pickled ({reason}), but teachers run in their own "
+            "processes: give an object that can be pickled"
         ) from None
     digest = hashlib.sha256(content).hexdigest()[:32]
     path = folder / f"{folder_name(name)}-{digest}.pkl"

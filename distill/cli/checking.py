@@ -15,7 +15,7 @@ from distill.cli.output import errors, load_experiment, print_json, show
 def check(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Validate everything that can be known before a process starts, and print the plan."""
+    """Validate configuration, data and models without starting anything, and print the plan."""
     with errors(as_json):
         experiment = load_experiment(config, overrides, address)
 
@@ -52,10 +52,11 @@ def preview(
     config: Config,
     overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="train, transfer, validation or test.")] = "train",
-    rows: Annotated[int, typer.Option(help="How many, from the first.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list alone.")] = False,
+    rows: Annotated[int, typer.Option(help="Number of rows to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only a JSON list.")] = False,
 ) -> None:
-    """Show rows as the student reads them: tokens, those trained on marked, label, domain."""
+    """Show rows as the student reads them: tokens (those that are trained on are marked), label and
+    domain."""
     with errors(as_json):
         from distill.config import load
 
@@ -73,7 +74,7 @@ def preview(
 
 
 def schema() -> None:
-    """Print the configuration's JSON schema, for editors."""
+    """Print the JSON schema of the configuration, for editors."""
     from distill.config import Experiment
 
     print(json.dumps(Experiment.model_json_schema(), indent=2))

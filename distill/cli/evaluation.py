@@ -13,31 +13,31 @@ from distill.cli.output import errors, near, print_json, say, say_mlflow, show
 
 
 def evaluate(
-    student: Annotated[Path, typer.Argument(help="A run's folder, or an exported student.")],
+    student: Annotated[Path, typer.Argument(help="A run folder, or an exported student.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(help="What to measure, as attack.budget=100.", show_default=False),
+        typer.Argument(help="Evaluation settings, as attack.budget=100.", show_default=False),
     ] = None,
     data: Annotated[
         str, typer.Option(help="Parquet, Arrow, JSONL or CSV with the student's columns.")
     ] = "",
     attacks: Annotated[
         bool,
-        typer.Option("--attacks", help="Attack the models as well: most of the time."),
+        typer.Option("--attacks", help="Also run attacks; they take most of the time."),
     ] = False,
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model folder, a pickle, or a run (its ensemble); several: their uniform mean. "
-            "Default: of a run, its own.",
+            help="A model folder, a pickle, or a run (its ensemble); of several, the uniform mean "
+            "is used. Default: the teachers of the run.",
             show_default=False,
         ),
     ] = None,
     teacher_labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="The student's label for labels of --teacher that have other names, as "
-            "'{LABEL_0: negative, LABEL_1: positive}'; once for each --teacher.",
+            help="Maps labels of --teacher to labels of the student, as '{LABEL_0: negative, "
+            "LABEL_1: positive}'; once for each --teacher.",
             show_default=False,
         ),
     ] = None,
@@ -51,67 +51,74 @@ def evaluate(
     ] = None,
     text_column: Annotated[
         str | None,
-        typer.Option(help="Default: the run's; without a run text, else code.", show_default=False),
+        typer.Option(
+            help="Default: that of the run; without a run text, else code.", show_default=False
+        ),
     ] = None,
     pair_column: Annotated[
         str | None,
-        typer.Option(help="Second text of a pair. Default: the run's.", show_default=False),
+        typer.Option(help="Second text of a pair. Default: that of the run.", show_default=False),
     ] = None,
     label_column: Annotated[
         str | None,
-        typer.Option(help="Default: the run's; without a run label.", show_default=False),
+        typer.Option(help="Default: that of the run; without a run, label.", show_default=False),
     ] = None,
     domain_column: Annotated[
         str | None,
         typer.Option(
-            help="Accuracy for each of its values. Default: the run's; '' leaves it out.",
+            help="Also report accuracy for each value of this column. Default: that of the run; '' "
+            "for none.",
             show_default=False,
         ),
     ] = None,
     split_column: Annotated[
         str | None,
         typer.Option(
-            help="Read the rows of one split alone. Default: the run's, where the file has it; '' "
-            "reads all rows.",
+            help="Column with the split names, to measure one split only. Default: that of the "
+            "run, if the file has it; '' measures all rows.",
             show_default=False,
         ),
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Which one, in --split-column. Default: the run's test split, else test.",
+            help="Split to measure, a value of --split-column. Default: the test split of the run, "
+            "else test.",
             show_default=False,
         ),
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=4, help="Tokens kept; default: as in training.")
+        int | None, typer.Option(min=4, help="Maximum tokens of a row. Default: as in training.")
     ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
-            help="A gate, such as 'fidelity.any > 0.2': exit code 1 where it holds.",
+            help="A gate, such as 'fidelity.any > 0.2': exit code 1 if it is true.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder; default: reports/evaluation-NAME-on-DATA.", show_default=False),
+        typer.Option(
+            help="Output folder. Default: reports/evaluation-NAME-on-DATA.", show_default=False
+        ),
     ] = None,
     experiment: Annotated[
-        str | None, typer.Option(help="Log it to this MLflow experiment.", show_default=False)
+        str | None,
+        typer.Option(help="Log the evaluation to this MLflow experiment.", show_default=False),
     ] = None,
     tracking_uri: Uri = None,
     allow_pickle: Annotated[
         bool,
         typer.Option(
             "--allow-pickle",
-            help="Load pickles given as --teacher: they run code. A run's own teachers have the "
-            "permission of its configuration.",
+            help="Allow pickles as --teacher; a pickle can run code. For the teachers of a run, "
+            "its configuration decides.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a student on labelled rows, compared with its teacher: quality, fidelity,
+    """Evaluate a student on labelled rows and compare it with its teacher: quality, fidelity,
     robustness, latency and memory. Writes evaluation.html."""
     with errors(as_json):
         from distill.errors import ConfigError

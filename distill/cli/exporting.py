@@ -18,28 +18,28 @@ FORMATS = ("hf", "onnx")
 
 def export(
     run: Annotated[
-        Path, typer.Argument(help="A run's folder, a sweep's trial, or an exported student.")
+        Path, typer.Argument(help="A run folder, a trial of a sweep, or an exported student.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write the student into.")],
+    out: Annotated[Path, typer.Option(help="Output folder.")],
     kind: Annotated[
         str,
         typer.Option(
-            "--format", help="hf: the Hugging Face folder. onnx: a classifier as an ONNX file."
+            "--format", help="hf: a Hugging Face folder. onnx: an ONNX file (classifiers only)."
         ),
     ] = "hf",
     int8: Annotated[
-        bool, typer.Option("--int8", help="onnx: also a file with weights of 8 bits.")
+        bool, typer.Option("--int8", help="onnx: also write a file with 8-bit weights.")
     ] = False,
     data: Annotated[
         str | None,
         typer.Option(
-            help="onnx: labelled rows that check the file; default: the run's test split.",
+            help="onnx: labelled rows to compare the files on. Default: the test split of the run.",
             show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's student, as exported at its best evaluation, into another folder."""
+    """Write the student of a run (the weights of its best evaluation) to another folder."""
     with errors(as_json):
         from distill.report.progress import Progress
 

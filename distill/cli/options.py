@@ -9,7 +9,7 @@ import typer
 
 Config = Annotated[Path, typer.Argument(help="YAML file of the experiment.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Keys to change, as a.b=c.", show_default=False)
+    list[str] | None, typer.Argument(help="Keys to set, as a.b=c.", show_default=False)
 ]
 Address = Annotated[
     str | None,
@@ -18,7 +18,10 @@ Address = Annotated[
     ),
 ]
 ExperimentName = Annotated[
-    str, typer.Argument(metavar="EXPERIMENT", help="Its name in MLflow (tracking.experiment).")
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT", help="Name of the experiment in MLflow (tracking.experiment)."
+    ),
 ]
 Uri = Annotated[
     str | None,
@@ -28,5 +31,5 @@ Uri = Annotated[
         show_default=False,
     ),
 ]
-Partial = Annotated[bool, typer.Option("--partial", help="Show a sweep that has not ended.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Report a sweep that is still running.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]

@@ -50,7 +50,7 @@ def errors(as_json: bool, resume: str | None = None) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as error:
-        message = str(error) or "stopped before anything was started"
+        message = str(error) or "stopped before anything started"
         print(message, file=sys.stderr)
         if resume is not None:
             print(f"resume with: {resume}", file=sys.stderr)

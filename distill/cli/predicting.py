@@ -14,12 +14,13 @@ from distill.cli.output import errors, near, print_json, say
 def predict(
     student: Annotated[
         Path,
-        typer.Argument(metavar="RUN_OR_STUDENT", help="A run's folder, or an exported student."),
+        typer.Argument(metavar="RUN_OR_STUDENT", help="A run folder, or an exported student."),
     ],
     data: Annotated[str, typer.Option(help="Parquet, Arrow, JSONL or CSV; needs no label column.")],
     out: Annotated[Path, typer.Option(help="File to write: .parquet, .arrow, .jsonl or .csv.")],
     text_column: Annotated[
-        str | None, typer.Option(help="Default: the run's, else text or code.", show_default=False)
+        str | None,
+        typer.Option(help="Default: that of the run, else text or code.", show_default=False),
     ] = None,
     pair_column: Annotated[
         str | None, typer.Option(help="Second text of a pair task.", show_default=False)
@@ -27,40 +28,47 @@ def predict(
     prompt_column: Annotated[
         str | None,
         typer.Option(
-            help="Language models: default: the run's, else prompt or text.", show_default=False
+            help="Language models: column with prompts. Default: that of the run, else prompt or "
+            "text.",
+            show_default=False,
         ),
     ] = None,
     messages_column: Annotated[
         str | None,
         typer.Option(
-            help="Language models: chats, of which a last answer is left out; default: the run's, "
-            "else messages.",
+            help="Language models: column with chats; a final answer is ignored. Default: that of "
+            "the run, else messages.",
             show_default=False,
         ),
     ] = None,
     tools_column: Annotated[
         str | None,
-        typer.Option(help="Language models: tool schemas of the chats.", show_default=False),
+        typer.Option(
+            help="Language models: column with the tool schemas of the chats.", show_default=False
+        ),
     ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
             min=4,
-            help="Classifiers: tokens kept of a row; default: as in training.",
+            help="Classifiers: maximum tokens of a row. Default: as in training.",
             show_default=False,
         ),
     ] = None,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Language models: tokens generated for a row at most.")
+        int,
+        typer.Option(
+            min=1, help="Language models: maximum number of tokens to generate for a row."
+        ),
     ] = 64,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Rows at once; default: 64, of language models 8.", show_default=False
+            min=1, help="Rows of a batch. Default: 64; for language models 8.", show_default=False
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
+        str, typer.Option(help="auto (the GPU if there is one), cpu or cuda.")
     ] = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.")

@@ -14,13 +14,14 @@ from distill.cli.output import errors, near, print_json, say, show
 def report(
     experiment: ExperimentName,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; default: reports/EXPERIMENT.", show_default=False)
+        Path | None,
+        typer.Option(help="Output folder. Default: reports/EXPERIMENT.", show_default=False),
     ] = None,
     tracking_uri: Uri = None,
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write an experiment's report: one HTML page without network, frontier.csv, plots."""
+    """Write the report of an experiment: a self-contained HTML page, frontier.csv, plots."""
     with errors(as_json):
         from distill.report.files import write_report
         from distill.tracking.read import read_experiment
@@ -36,19 +37,21 @@ def report(
 def frontier(
     experiment: ExperimentName,
     max_mb: Annotated[
-        float | None, typer.Option(help="Largest student.size_mb.", min=0, show_default=False)
+        float | None, typer.Option(help="Maximum student.size_mb.", min=0, show_default=False)
     ] = None,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="Largest student.latency_ms.", min=0, show_default=False)
+        float | None, typer.Option(help="Maximum student.latency_ms.", min=0, show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to copy the best student into.", show_default=False)
+        Path | None,
+        typer.Option(help="Copy the best student into this folder.", show_default=False),
     ] = None,
     tracking_uri: Uri = None,
     partial: Partial = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the frontier: no other student is both better and smaller; name or copy the best."""
+    """Print the frontier, the students for which no other is both better and smaller, or copy the
+    best one."""
     with errors(as_json):
         from distill.report.chosen import chosen, copy_student, render_frontier
         from distill.tracking.read import read_experiment

@@ -42,9 +42,11 @@ def init(
             say(line)
         say(f"wrote     {written}")
         commands = [f"distill check {written}", f"distill train {written}"]
+        if started.guesses:
+            commands.insert(0, f"correct or keep {', '.join(started.guesses)} in {written}")
         if started.open_points:
             commands.insert(0, f"fill in {', '.join(started.open_points)} in {written}")
         for command in commands:
             say(f"next      {command}")
         if as_json:
-            print_json({"config": str(written), "open": started.open_points})
+            print_json({"config": str(written), "open": started.open_points + started.guesses})

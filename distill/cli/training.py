@@ -20,7 +20,8 @@ from distill.cli.output import (
 def train(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Train experts, serve them, distil the student, evaluate, record. Resumes what exists."""
+    """Train the experts (if configured) and the student, evaluate it, write a report. Resumes an
+    interrupted run."""
     with errors(as_json, command_line("train", config, overrides, address)):
         experiment = load_experiment(config, overrides, address)
 
@@ -47,7 +48,8 @@ def train(
 def sweep(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Search temperature, alpha, size, … with one set of teachers; the frontier. Resumes."""
+    """Search over temperature, alpha, size and other keys with the same teachers. Resumes an
+    interrupted sweep."""
     with errors(as_json, command_line("sweep", config, overrides, address)):
         experiment = load_experiment(config, overrides, address, "-sweep")
 
@@ -69,7 +71,7 @@ def sweep(
 def experts(
     config: Config, overrides: Overrides = None, address: Address = None, as_json: AsJson = False
 ) -> None:
-    """Train the experts and the router alone, as ordinary Hugging Face folders (or adapters)."""
+    """Train only the experts and the router, saved as Hugging Face folders (or adapters)."""
     with errors(as_json, command_line("experts", config, overrides, address)):
         from distill.errors import ConfigError
 

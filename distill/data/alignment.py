@@ -41,9 +41,9 @@ def for_teacher(blocks: Blocks, tokenizer_folder: str | Path) -> TeacherBlocks:
     """
     if blocks.kind != "text":
         raise ConfigError(
-            f"the teacher's tokenizer in {tokenizer_folder} is not the student's, and only "
-            "data.columns.text can be aligned between two: use a teacher with the student's "
-            "tokenizer, or texts"
+            f"the teacher's tokenizer in {tokenizer_folder} differs from the student's, and only "
+            "data.columns.text can be aligned between two tokenizers: use a teacher with the "
+            "student's tokenizer, or data.columns.text"
         )
     tokenizer = load_tokenizer(tokenizer_folder)
     identity = [FORMAT, blocks.fingerprint, fingerprint_of(tokenizer), tokenizer.eos_token_id]
@@ -55,8 +55,8 @@ def for_teacher(blocks: Blocks, tokenizer_folder: str | Path) -> TeacherBlocks:
                 _write(blocks, tokenizer, fingerprint, building)
         except OSError as error:
             raise DataError(
-                f"the block cache {folder.parent} cannot be written ({error}): "
-                "set data.cache_dir or DISTILL_CACHE to a folder with room"
+                f"the block cache {folder.parent} cannot be written ({error}): set data.cache_dir "
+                "or DISTILL_CACHE to a writable folder with enough space"
             ) from None
     return TeacherBlocks(blocks, folder)
 

@@ -98,8 +98,8 @@ def build_blocks(
                 _Writer(corpus, sequencer, is_packing).write(building, identity)
         except OSError as error:
             raise DataError(
-                f"the block cache {folder.parent} cannot be written ({error}): "
-                "set data.cache_dir or DISTILL_CACHE to a folder with room"
+                f"the block cache {folder.parent} cannot be written ({error}): set data.cache_dir "
+                "or DISTILL_CACHE to a writable folder with enough space"
             ) from None
     found = Blocks(corpus, folder, Path(tokenizer_folder))
     _refuse_unlearnable(found, max_unlearnable)
@@ -256,7 +256,7 @@ class _Writer:
                     if self.sequencer.chat_tokens is not None:
                         answer = "an assistant's message, not of weight 0"
                     raise DataError(
-                        f"data.path: no row of the {split} split has a token to learn (such as "
+                        f"data.path: no row of the {split} split has a target token (such as "
                         f"{self.example}): give its rows {answer}, or raise data.max_length"
                     )
 
@@ -335,7 +335,7 @@ def _refuse_unlearnable(found: Blocks, largest: float) -> None:
     share = found.num_unlearnable / found.documents.num_rows
     if share > largest:
         raise DataError(
-            f"{found.num_unlearnable} of {found.documents.num_rows} rows have no token to learn "
+            f"{found.num_unlearnable} of {found.documents.num_rows} rows have no target tokens "
             f"(such as {found.example}), a share above data.max_unlearnable {largest}: give them "
             "an answer, raise data.max_length if it is their prompt that fills it, or raise "
             "data.max_unlearnable to drop them"

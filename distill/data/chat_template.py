@@ -51,9 +51,11 @@ def chat_template_of(data: Data) -> ChatTemplate:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(
-            f"data.chat_template {str(path)!r} cannot be read ({reason}): name a file that holds a "
+            f"data.chat_template {str(path)!r} cannot be read ({reason}): set it to a file with a "
             "Jinja template"
         ) from None
     if not text.strip():
-        raise ConfigError(f"data.chat_template {str(path)!r} is empty: name a Jinja template")
+        raise ConfigError(
+            f"data.chat_template {str(path)!r} is empty: set it to a file with a Jinja template"
+        )
     return ChatTemplate(text, arguments)

@@ -59,8 +59,8 @@ class ChatTokens:
         if not template.put_into(tokenizer).chat_template:
             raise ModelError(
                 f"the tokenizer in {tokenizer.name_or_path} has no chat template, which "
-                "data.columns.messages (or data.prompt_as_chat) needs: name a file with one in "
-                "data.chat_template, or a tokenizer that has one in student.tokenizer"
+                "data.columns.messages (or data.prompt_as_chat) needs: set data.chat_template to "
+                "a file with one, or student.tokenizer to a tokenizer that has one"
             )
         self._tokenizer = tokenizer
         self._arguments = template.values
@@ -210,9 +210,9 @@ class ChatTokens:
             if place >= 0:
                 return before + answered[place:]
         raise ModelError(
-            f"{self._name} renders what is before {where} in another way "
-            "once it is there, so that its tokens cannot be found: mark them in the template with "
-            "{% generation %}, or name another in data.chat_template"
+            f"{self._name} renders the messages before {where} differently with and without it, so "
+            "its tokens cannot be located: mark them in the template with {% generation %}, or "
+            "set data.chat_template to another template"
         )
 
     def _by_marks(self, shown: Renderings, own: list[int], learnt: np.ndarray) -> np.ndarray:
@@ -240,9 +240,9 @@ class ChatTokens:
             return
         if len(said) != len(firsts):
             raise ModelError(
-                f"{self._name} marks {len(firsts)} parts of document "
-                f"{shown.row} as the assistant's, which has {len(said)} messages, so that weight 0 "
-                "cannot be applied: name a template without {% generation %} in data.chat_template"
+                f"{self._name} marks {len(firsts)} parts of document {shown.row} as the "
+                f"assistant's, which has {len(said)} messages, so weight 0 cannot be applied: set "
+                "data.chat_template to a template without {% generation %}"
             )
         for message, start, stop in zip(said, firsts, [*firsts[1:], len(learnt)], strict=True):
             if message.get("weight") == 0:
@@ -305,8 +305,8 @@ class ChatTokens:
             self.applied([{"role": "user", "content": "a"}], None, {})
         except TemplateSyntaxError as error:
             raise ModelError(
-                f"{self._name} is no Jinja template (line {error.lineno}: "
-                f"{error.message}): correct it, or name another in data.chat_template"
+                f"{self._name} is not a valid Jinja template (line {error.lineno}: "
+                f"{error.message}): correct it, or set data.chat_template to another"
             ) from None
         except Exception:  # what it refuses of this chat it need not refuse of the data's
             return
@@ -317,9 +317,8 @@ class ChatTokens:
         self._shows_tools = shown.whole != Renderings(self, shown.chat, shown.row).whole
         if not self._shows_tools:
             raise ModelError(
-                f"{self._name} does not show the tools of document "
-                f"{shown.row}: name one that does in data.chat_template, or remove "
-                "data.columns.tools"
+                f"{self._name} does not render the tools of document {shown.row}: set "
+                "data.chat_template to one that does, or remove data.columns.tools"
             )
 
     def applied(self, chat: list[dict[str, Any]], tools: Any, options: dict[str, Any]) -> Any:
@@ -329,9 +328,9 @@ class ChatTokens:
 
     def refuses(self, chat: list[dict[str, Any]], row: int, error: Exception) -> DataError:
         return DataError(
-            f"{self._name} refuses document {row} "
-            f"(roles {', '.join(message['role'] for message in chat)}): {error}: change the chat, "
-            "or name another template in data.chat_template"
+            f"{self._name} refuses document {row} (roles "
+            f"{', '.join(message['role'] for message in chat)}): {error}: change the chat, or set "
+            "data.chat_template to another template"
         )
 
 
@@ -342,7 +341,7 @@ def template_of(tokenizer: Any, has_tools: bool = False) -> str:
     except ValueError:
         raise ModelError(
             f"the tokenizer in {tokenizer.name_or_path} has several chat templates and none named "
-            "default: name a file with the one that is meant in data.chat_template"
+            "default: set data.chat_template to a file with the one to use"
         ) from None
 
 
@@ -419,8 +418,8 @@ def _refuse_lost_calls(message: dict[str, Any], text: str, where: str, name: str
         called = one.get("name")
         if isinstance(called, str) and called not in text:
             raise ModelError(
-                f"{name} leaves out the call of {called!r} in {where}: "
-                "name one that shows tool_calls in data.chat_template, or write the call as content"
+                f"{name} leaves out the call of {called!r} in {where}: set data.chat_template to "
+                "one that renders tool_calls, or write the call as content"
             )
 
 

@@ -191,7 +191,7 @@ def _content(message: dict[str, Any], where: str) -> str:
         shown = json.dumps(content)[:_SHOWN]
         raise DataError(
             f"the content of {where} is {shown}: it must be a string or a list of parts of text; "
-            "only a message with tool_calls may do without"
+            "only a message with tool_calls may have no content"
         )
     return content
 
@@ -202,7 +202,7 @@ def _text_of(part: Any, where: str) -> str:
     if kind != "text" or not isinstance(text, str):
         raise DataError(
             f"the content of {where} has the part {json.dumps(part)[:_SHOWN]}: only parts "
-            '{"type": "text", "text": …} are read; remove the others, or the row'
+            '{"type": "text", "text": …} are supported; remove the others, or the row'
         )
     return text
 

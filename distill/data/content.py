@@ -111,7 +111,7 @@ class DocumentContent:
         if names.features is not None or names.text_pair is not None:
             key = "features" if names.text_pair is None else "text_pair"
             raise DataError(
-                f"data.columns.{key} is not read by task language_model: give data.columns.text, "
+                f"data.columns.{key} is not used by task language_model: give data.columns.text, "
                 "prompt with completion, or messages"
             )
         self._names = names

@@ -60,8 +60,8 @@ def build_corpus(
                 Builder(data, seed, names, building, only, is_language_model).build(files)
         except OSError as error:
             raise DataError(
-                f"the data cache {folder.parent} cannot be written ({error}): "
-                "set data.cache_dir or DISTILL_CACHE to a folder with room"
+                f"the data cache {folder.parent} cannot be written ({error}): set data.cache_dir "
+                "or DISTILL_CACHE to a writable folder with enough space"
             ) from None
     return Corpus(folder)
 

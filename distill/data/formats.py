@@ -397,7 +397,7 @@ def _json_values(block: list[dict[str, Any]], name: str, uri: str, first_row: in
         elif isinstance(value, float) and math.isnan(value):
             value = None
         if not isinstance(value, str | int | None):
-            kind = "fractions" if isinstance(value, float) else type(value).__name__
+            kind = "non-integer numbers" if isinstance(value, float) else type(value).__name__
             raise DataError(
                 f"data.path: column {name!r} of {uri} holds {kind} in row {first_row + i}: "
                 "a string, integer or boolean is needed"

@@ -59,7 +59,7 @@ def _of_lists(
         b = int(np.argmax(other_B))
         raise DataError(
             f"{KEY} {name!r} has {lengths_B[b]} numbers in {Place(file, first_row + b)}, the rows "
-            f"before have {num}: give every row as many numbers, at least one"
+            f"before have {num}: every row needs the same number of numbers, at least one"
         )
     values: pa.Array = array.flatten()  # type: ignore[attr-defined]
     if values.null_count:

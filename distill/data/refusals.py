@@ -113,7 +113,7 @@ class Labels:
             (word, place), (figure, other) = words[0], figures[0]
             raise DataError(
                 f"labels are words in one file and numbers in another: {word!r} in {place}, "
-                f"{figure!r} in {other}: write them alike, or list all labels in data.labels"
+                f"{figure!r} in {other}: write them in one way, or list all labels in data.labels"
             )
 
     def _refuse_two_cases(self) -> None:
@@ -123,8 +123,8 @@ class Labels:
             if first != label:
                 raise DataError(
                     f"the labels {first!r} ({self._places[first][1]}) and {label!r} "
-                    f"({self._places[label][1]}) differ only in case: write them alike, or "
-                    "list all labels, with both, in data.labels"
+                    f"({self._places[label][1]}) differ only in case: write them in the same way, "
+                    "or list all labels, with both, in data.labels"
                 )
 
     def _refuse_other_declarations(self) -> None:
@@ -133,9 +133,9 @@ class Labels:
             first, file = declared[0]
             if not set(names) & set(first):
                 raise DataError(
-                    f"{file.uri} names its classes {listed(first)}, and "
-                    f"{other.uri} {listed(names)}: no name is in both: name the files that "
-                    "belong together, or list all labels in data.labels"
+                    f"{file.uri} names its classes {listed(first)}, and {other.uri} "
+                    f"{listed(names)}: they have no name in common: set data.path to files of one "
+                    "data set, or list all labels in data.labels"
                 )
 
     def _unknown(self, label: str, place: Place, data: Data) -> UnknownLabelError:
@@ -204,12 +204,12 @@ def no_rows(
         return DataError(f"data.path: {where} holds no rows{dropped}: {way_out}")
     named = next((file.uri for file in files if file.split == split), None)
     if named is not None and split != "train":
-        way_out = f"{named} is named as this split: add rows to it, or leave it out of data.path"
+        way_out = f"{named} is a file of this split: add rows to it, or leave it out of data.path"
     elif data.columns.split is not None:
         name = getattr(data.splits, split)
         way_out = (
-            f"no row's split is {name!r} (data.splits.{split}): add such rows, or name the value "
-            "that is meant"
+            f"no row has the split {name!r} (data.splits.{split}): add such rows, or correct the "
+            "value"
         )
     elif split == "train":
         way_out = "label some of them, " if num_unlabelled else ""
@@ -221,6 +221,8 @@ def no_rows(
 
 
 def no_labels(files: list[File], data: Data) -> DataError:
+    if all(data.columns.label not in column_names(file) for file in files):
+        return absent_column("data.columns.label", data.columns.label, files[0])
     return DataError(
         f"no row for the train split has a label in column {data.columns.label!r}, and "
         f"data.unlabelled is {data.unlabelled}: correct data.columns.label, or label some rows; "

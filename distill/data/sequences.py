@@ -252,6 +252,6 @@ def refuse_cut(kind: Kind, cut: Cut) -> None:
     if kind != "text" and cut == "middle":
         name = "prompt" if kind == "completion" else "messages"
         raise ConfigError(
-            f"data.cut is middle, which would leave a hole before the tokens trained on in "
+            "data.cut is middle, which would leave a gap before the tokens that are trained on in "
             f"data.columns.{name}: use head or tail"
         )

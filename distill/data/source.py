@@ -258,8 +258,8 @@ def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[Fil
         raise DataError(f"data.path: the folder {shown!r} holds no data file: {endings()}")
     if len(formats) > 1:
         raise DataError(
-            f"data.path: the folder {shown!r} mixes {' and '.join(formats)} files: "
-            f"name the ones that are meant, such as {_alike(infos, formats[-1], folder, shown)}"
+            f"data.path: the folder {shown!r} mixes {' and '.join(formats)} files: set data.path "
+            f"to the ones to use, such as {_alike(infos, formats[-1], folder, shown)}"
         )
     return [
         _file(filesystem, info, _shown(shown, folder, info.path), below=_below(folder, info.path))
@@ -304,7 +304,7 @@ def _file(
 ) -> File:
     kind = format_of(info.path)
     if kind is None:
-        raise DataError(f"data.path: {shown!r} has an ending that is not known: {endings()}")
+        raise DataError(f"data.path: {shown!r} has an unknown file extension: {endings()}")
     mtime_ns = None if info.mtime is None else info.mtime_ns
     return File(
         filesystem,

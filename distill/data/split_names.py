@@ -108,8 +108,8 @@ def _check_held_out(name: str, folder: str, trained: str, file: File) -> None:
             # A value that is the split's own name is no other word for it.
             way_out = "" if stem == split else f", or set data.splits.{split}={stem}"
             raise DataError(
-                f"data.path: {file.uri} is named as {split}, and its folder {folder!r} as "
-                f"{trained}: rename the one that is wrong{way_out}"
+                f"data.path: {file.uri} has the split {split} in its name, but its folder "
+                f"{folder!r} has {trained}: rename the wrong one{way_out}"
             )
 
 
@@ -164,8 +164,8 @@ def _unnamed(file: File, named: list[File]) -> DataError:
     if file.split is not None:
         known = "; ".join(f"{split}: {', '.join(words)}" for split, words in KEYWORDS.items())
         return DataError(
-            f"data.path: the split of {file.uri} is {file.split!r}, which is no known name "
-            f"({known}): set which split it is, such as data.splits.validation={file.split}"
+            f"data.path: the split of {file.uri} is {file.split!r}, which is not a known name "
+            f"({known}): set its split, such as data.splits.validation={file.split}"
         )
     others = f", as {named[0].uri} has" if named else ""
     return DataError(

@@ -81,7 +81,7 @@ def _integers(array: pa.Array, column: str, uri: str) -> pa.Array:
         return array.cast(pa.int64())
     except pa.ArrowInvalid:
         raise DataError(
-            f"data.path: column {column!r} of {uri} holds fractions: a string, integer or "
+            f"data.path: column {column!r} of {uri} has non-integer numbers: a string, integer or "
             "boolean is needed"
         ) from None
 
@@ -123,8 +123,8 @@ def as_json(array: pa.Array, column: str, uri: str, first_row: int) -> pa.Array:
     except (TypeError, UnicodeDecodeError, KeyError):
         # Dates and the like; bytes that are not UTF-8; a map with a key twice.
         raise DataError(
-            f"data.path: column {column!r} of {uri} has the type {kind}, which JSON cannot hold, "
-            "or is not UTF-8: keep role and content, as UTF-8 strings"
+            f"data.path: column {column!r} of {uri} has the type {kind}, which cannot be converted "
+            "to JSON, or is not UTF-8: keep role and content, as UTF-8 strings"
         ) from None
     return pa.array(values, pa.large_string())
 

@@ -103,7 +103,7 @@ def _array(rows: list[dict[str, Any]], name: str) -> pa.Array:
 def check_ending(path: str | Path) -> None:
     if not str(path).endswith(ENDINGS):
         raise DataError(
-            f"{path} has an ending that is not written: use one of {', '.join(ENDINGS)}"
+            f"{path} has an unsupported file extension: use one of {', '.join(ENDINGS)}"
         )
 
 

@@ -46,8 +46,8 @@ def tokenise(
                 _write(corpus, tokenizer, max_length, cut, fingerprint, building)
         except OSError as error:
             raise DataError(
-                f"the token cache {folder.parent} cannot be written ({error}): "
-                "set data.cache_dir or DISTILL_CACHE to a folder with room"
+                f"the token cache {folder.parent} cannot be written ({error}): set data.cache_dir "
+                "or DISTILL_CACHE to a writable folder with enough space"
             ) from None
     return Tokens(corpus, folder)
 

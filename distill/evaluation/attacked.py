@@ -57,7 +57,7 @@ class UnderAttack:
             return []
         return [
             f"{skipped} of the {self.num_correct} rows that the student predicts correctly were "
-            f"not attacked: they have nothing to change, or do not parse as {task.kind}"
+            f"not attacked: nothing in them can be changed, or they do not parse as {task.kind}"
         ]
 
     def metrics(self) -> dict[str, float | None]:

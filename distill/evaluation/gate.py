@@ -55,7 +55,7 @@ def parse_gate(text: str) -> Gate:
     except ValueError:
         raise ConfigError(f"--fail-if {text!r}: {bound!r} is not a number") from None
     if not math.isfinite(value):
-        raise ConfigError(f"--fail-if {text!r}: nothing compares with {bound}: give a number")
+        raise ConfigError(f"--fail-if {text!r}: {bound} cannot be compared: give a finite number")
     return Gate(metric, comparison, value)
 
 

@@ -45,8 +45,8 @@ def generate(
     if prompts and min(room) < 1:
         longest = max(map(len, prompts))
         raise ModelError(
-            f"a prompt of {longest} tokens leaves no position of the model's {positions} to "
-            "answer in: shorten it, or raise data.max_length"
+            f"a prompt of {longest} tokens leaves none of the model's {positions} positions for an "
+            "answer: shorten it, or raise data.max_length"
         )
     was_training = model.training
     model.eval()
@@ -54,7 +54,7 @@ def generate(
     try:
         for rows in _batches(prompts, room, batch_size):
             if is_asked_to_stop():
-                raise Interrupted("stopped during the evaluation; the student's training is kept")
+                raise Interrupted("stopped during the evaluation; the trained student is kept")
             answers = _generate([prompts[row] for row in rows], model, room[rows[0]], ends)
             written |= dict(zip(rows, answers, strict=True))
     finally:

@@ -114,7 +114,7 @@ def confusion(labels_R: np.ndarray, predicted_R: np.ndarray, num_classes: int) -
 
 def _obey(is_asked_to_stop: Callable[[], bool]) -> None:
     if is_asked_to_stop():
-        raise Interrupted("stopped during the evaluation; the student's training is kept")
+        raise Interrupted("stopped during the evaluation; the trained student is kept")
 
 
 def _joined(parts: list[Tensor]) -> np.ndarray:

@@ -26,12 +26,12 @@ class Transform(Section):
     """Behaviour-preserving changes of the inputs, each applied to the same rows."""
 
     names: tuple[str, ...] | None = None
-    """Which ones; null: all for this kind of input. [] leaves them out."""
+    """Names of transformations; null: all for this kind of input; []: none."""
     num_samples: int = Field(default=500, ge=1)
-    """Rows that are transformed, a seeded sample."""
+    """Number of rows that are transformed, a seeded sample."""
     max_unparsed: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of source texts that may fail to parse; they are counted and not transformed.
-    Above it the language is probably wrong, and the data is refused."""
+    """Maximum share of source texts that do not parse; they are counted and not transformed. Above
+    this share, the language is probably wrong and the data is refused."""
     noise: float = Field(default=0.1, gt=0)
     """Features: the bound of the uniform noise, in standard deviations of each feature."""
 
@@ -39,16 +39,16 @@ class Transform(Section):
 class Attack(Section):
     """Black-box attacks on the student, and on its teacher; see evaluation/attacks/search.py.
 
-    They take most of an evaluation's time and run only where ``--attacks``, a key of this section
-    or a gate on one of their metrics needs them.
+    They take most of the time of an evaluation, and run only with ``--attacks``, with a key of this
+    section or with a gate on one of their metrics.
     """
 
     methods: tuple[Method, ...] = ()
-    """[] leaves them out; with another key of this section the default is all of them."""
+    """Names of attacks; []: none. If another key of this section is set, the default is all."""
     budget: int = 50
     """Queries for each sample and method."""
     num_samples: int = Field(default=200, ge=1)
-    """Rows that are attacked, a seeded sample."""
+    """Number of rows that are attacked, a seeded sample."""
 
     @model_validator(mode="before")
     @classmethod
@@ -63,7 +63,7 @@ class Attack(Section):
         if not isinstance(wanted, list | tuple):
             raise ValueError(
                 f"attack.methods must be a list, got {methods!r}: choose from "
-                f"{', '.join(get_args(Method))}, or leave the attacks out by []"
+                f"{', '.join(get_args(Method))}, or set [] to run none"
             )
         unknown = [m for m in wanted if m not in get_args(Method)]
         if unknown:
@@ -78,8 +78,8 @@ class Attack(Section):
     def _some(cls, budget: int) -> int:
         if budget < 1:
             raise ValueError(
-                f"attack.budget must be at least 1 query a sample, got {budget}: to leave the "
-                "attacks out, set attack.methods=[]"
+                f"attack.budget must be at least 1 query a sample, got {budget}: to run no "
+                "attacks, set attack.methods=[]"
             )
         return budget
 
@@ -88,7 +88,7 @@ class Intervals(Section):
     """Bootstrap intervals of the quality."""
 
     num_draws: int = Field(default=1000, ge=0)
-    """Resamples; 0 leaves them out."""
+    """Number of resamples; 0: no intervals."""
     level: float = Field(default=0.95, gt=0, lt=1)
 
 
@@ -98,13 +98,13 @@ class Evaluation(Section):
     attack: Attack = Attack()
     intervals: Intervals = Intervals()
     num_worst: int = Field(default=20, ge=0)
-    """Samples listed on which student and teacher differ most."""
+    """Number of listed samples on which student and teacher differ most."""
     num_workers: int = Field(default=0, ge=0)
-    """Copies of each model on Ray; 0 computes in this process."""
+    """Copies of each model on Ray; 0: compute in this process."""
     num_gpus: float = Field(default=1.0, gt=0)
-    """GPUs of each copy, where ``device`` is a GPU."""
+    """GPUs of each copy, if ``device`` is a GPU."""
     device: Device = "auto"
-    """auto: a GPU where this machine has one, else the CPU."""
+    """auto: a GPU if this machine has one, else the CPU."""
     seed: int = Field(default=0, ge=0)
 
     @property

@@ -83,7 +83,7 @@ def reading_of(
         if source.split is not None:
             raise DataError(
                 f"--split {source.split}: {source.path} has no split column {split!r}: "
-                f"{columns_shown(files[0])}: name it by --split-column, or leave --split out"
+                f"{columns_shown(files[0])}: give it with --split-column, or remove --split"
             )
         notes.append(f"all rows of {source.path} are measured: it has no split column {split!r}")
         split = None
@@ -175,7 +175,7 @@ def _check_pair(student: str, pair_column: str | None) -> None:
         return
     if reading.is_pair:
         raise ConfigError(
-            f"{student} was trained on pairs of texts: name the column with the second one by "
+            f"{student} was trained on pairs of texts: give the column of the second text with "
             "--pair-column"
         )
     raise ConfigError(
@@ -189,8 +189,8 @@ def _text_column(file: File) -> str:
         if name in names:
             return name
     raise DataError(
-        f"{file.uri} has no column {' or '.join(TEXT_COLUMNS)}: {columns_shown(file)}: name the "
-        "one with the text by --text-column"
+        f"{file.uri} has no column {' or '.join(TEXT_COLUMNS)}: {columns_shown(file)}: give the "
+        "text column with --text-column"
     )
 
 
@@ -222,8 +222,8 @@ def _trained_on(files: Sequence[File], run: Experiment) -> str | None:
     if not again:
         return None
     return (
-        f"{again[0]} is data that the run was trained on: its figures are not those of new rows; "
-        "give a file with rows that neither the student nor its teachers have seen"
+        f"{again[0]} is data that the run was trained on, so the metrics are too high: give a file "
+        "with rows that neither the student nor its teachers were trained on"
     )
 
 

@@ -158,7 +158,8 @@ def _with_attacks(request: Request, gates: Sequence[Gate]) -> Evaluation:
         return settings
     if "methods" in settings.attack.model_fields_set:
         raise ConfigError(
-            f"{reasons[0]} needs attacks, attack.methods=[] leaves them out: remove one of the two"
+            f"{reasons[0]} needs attacks, but attack.methods=[] disables them: remove one of the "
+            "two"
         )
     attack = settings.attack.model_copy(update={"methods": tuple(METHODS)})
     return settings.model_copy(update={"attack": attack})
@@ -247,7 +248,8 @@ def _check_oracle(teacher: Subject, corpus: Corpus, data: Data) -> None:
         return
     if data.columns.domain is None:
         raise ConfigError(
-            f"{teacher.name} are chosen by a row's domain: name its column by --domain-column"
+            f"{teacher.name} are selected by the domain of each row: give its column with "
+            "--domain-column"
         )
     names = tuple(part.name.removeprefix(PREFIX) for part in teacher.parts)
     check_aggregation(teacher.aggregation, names, corpus)
@@ -310,7 +312,7 @@ def _task(source: Source, data: Data, corpus: Corpus, student: Subject, listener
         kind = "text"
     else:
         listener.say(
-            f"transformations and attacks are left out: name the language of the column {CODE} by "
+            f"transformations and attacks are skipped: give the language of the column {CODE} with "
             "--language"
         )
     return Task(samples, corpus.label_names, corpus.domain_names, kind, sd_D)

@@ -123,14 +123,14 @@ def check_student(path: Path) -> None:
     if not path.exists():
         raise ModelError(
             f"there is no folder {path}: give a run (the output of distill train) or an exported "
-            "student; models are read from this machine alone"
+            "student; models are read only from this machine"
         )
     if not path.is_dir():
         raise ModelError(f"{path} is a file: give a run or an exported student, which are folders")
     if not is_run(path):
         if not (path / "config.json").is_file():
             raise ModelError(
-                f"{path} is no run (it has no experiment.json) and no exported student (it has no "
+                f"{path} is neither a run (no experiment.json) nor an exported student (no "
                 "config.json): give the output of distill train, or a folder of distill export"
             )
     elif not (path / "student").is_dir():
@@ -141,8 +141,8 @@ def check_student(path: Path) -> None:
                 f"{trials[0]}; distill frontier names the best"
             )
         raise ModelError(
-            f"{path} has no student yet, its training has not finished: give the same distill "
-            "train again, it resumes"
+            f"{path} has no student yet, its training has not finished: run the same distill train "
+            "again, it resumes"
         )
 
 
@@ -174,7 +174,7 @@ def teacher_of(
     runs = [path for path in paths if is_run(path)]
     if runs:
         raise ConfigError(
-            f"--teacher {runs[0]}: a run is an ensemble already: give it alone, or give models"
+            f"--teacher {runs[0]}: a run is already an ensemble: give only the run, or only models"
         )
     if labels and len(labels) != len(paths):
         raise ConfigError(

@@ -63,13 +63,13 @@ def score_teacher(
     room = [min(max_new_tokens, positions - len(prompt.ids)) for prompt in prompts]
     if min(room) < 1:
         raise ModelError(
-            f"a prompt of {max(len(p.ids) for p in prompts)} tokens leaves no position of the "
-            f"{positions} of teacher {teacher.name!r} to answer in: lower data.max_length"
+            f"a prompt of {max(len(p.ids) for p in prompts)} tokens leaves none of the {positions} "
+            f"positions of teacher {teacher.name!r} for an answer: lower data.max_length"
         )
     answers: list[str] = []
     for start in range(0, len(prompts), BATCH):
         if is_asked_to_stop():
-            raise Interrupted("stopped during the evaluation; the student's training is kept")
+            raise Interrupted("stopped during the evaluation; the trained student is kept")
         part = slice(start, start + BATCH)
         request = WriteRequest(
             f"evaluation/{teacher.name}/{start}",

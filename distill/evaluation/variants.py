@@ -86,8 +86,8 @@ def _parsed(
     if share > limit:
         raise DataError(
             f"{unparsed} of {len(places)} sources ({share:.0%}) do not parse as {kind}, more than "
-            f"transform.max_unparsed {limit:g} allows: name their language by --language, or raise "
-            "the limit"
+            f"transform.max_unparsed {limit:g} allows: set their language with --language, or "
+            "raise the limit"
         )
     if unparsed:
         into.notes.append(

@@ -43,6 +43,8 @@ class Start:
     """What was found, in lines for the screen."""
     open_points: list[str]
     """Keys that a person has to fill in before ``distill check`` can pass."""
+    guesses: list[str]
+    """Keys whose value is a guess that ``distill check`` cannot verify."""
 
 
 def initial(data: str, models: Sequence[str] = ()) -> Start:
@@ -71,10 +73,10 @@ def initial(data: str, models: Sequence[str] = ()) -> Start:
     lines += _teachers(found, known)
     lines += _student(found, known, tokenizer)
     lines += _training(found, known)
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(map(_one_line, lines)) + "\n"
     # Whatever the rows hold, the file can be read again.
     parse({"output": f"runs/{name}"} | read_yaml(text), source="distill init")
-    return Start(name, text, _findings(found, known), found.open_points)
+    return Start(name, text, _findings(found, known), found.open_points, found.guesses)
 
 
 def write(start: Start, out: Path | None) -> Path:
@@ -86,7 +88,7 @@ def write(start: Start, out: Path | None) -> Path:
             file.write(start.text.replace(f"{start.name}.yaml", str(path), 1))
     except FileExistsError:
         raise ConfigError(
-            f"{path} is there already, and is not overwritten: give another file with --out"
+            f"{path} already exists and is not overwritten: give another file with --out"
         ) from None
     return path
 
@@ -103,27 +105,28 @@ def _data(path: str, found: Choices, table: Table, models: Sequence[Model]) -> l
     lines.append(f"  columns: {_flow(columns)}")
     if "prompt" in columns and any(model.has_chat_template for model in models):
         lines.append(
-            "  # The model has a chat template, so that prompts and completions are shown as"
+            "  # The model has a chat template, so prompts and completions are rendered as"
         )
-        lines.append("  # turns of user and assistant. false: as plain text.")
+        lines.append("  # messages of user and assistant. false: plain text.")
         lines.append("  prompt_as_chat: true")
     if found.splits:
         names = {split: value for value, split in found.splits.items()}
         lines.append(f"  splits: {_flow(names)}")
     if found.split_source == "cut":
         lines.append("  # No column or file name assigns rows to validation and test:")
-        lines.append("  # both are cut off by a hash of the text, so that they stay the same.")
+        lines.append("  # both are chosen by a hash of the text, so they stay the same.")
         lines.append("  holdout: {validation: 0.1, test: 0.1}")
     elif found.split_source == "files":
         shown = ", ".join(f"{file.below}: {file.split}" for file in table.files[:6])
-        lines.append(f"  # splits by the names of the files: {shown}")
+        lines.append(f"  # splits from the file names: {shown}")
     if "label" in columns:
         names = contents.label_names
         lines.append(f"  # labels: {listed(names)}")
         if contents.num_unlabelled and names:
             lines += [
-                f"  # {contents.num_unlabelled:,} rows have no label: the student learns from the",
-                "  # teachers' outputs for them. drop: leave them out; error: refuse them.",
+                f"  # {contents.num_unlabelled:,} rows have no label: the student is trained on "
+                "the",
+                "  # teachers' outputs for them. drop: drop these rows; error: refuse the data.",
                 "  unlabelled: transfer",
             ]
     if contents.num_empty and found.task == "classification":
@@ -132,7 +135,9 @@ def _data(path: str, found: Choices, table: Table, models: Sequence[Model]) -> l
         lines.append(f"  # {found.notes['max_length']}")
         lines.append(f"  max_length: {found.max_length}")
     elif "features" not in columns:
-        lines.append("  # max_length: 128  # tokens of a row; without a tokenizer it is not known")
+        lines.append(
+            "  # max_length: 128  # maximum tokens of a row; not known without a tokenizer"
+        )
     return lines
 
 
@@ -142,17 +147,17 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
     if not models:
         lines = [
             "",
-            "# No model was given. Either the experts are trained here, from the model in base, or",
-            "# models that are ready are named:",
+            "# No model was given. Train experts from the model in base, or",
+            "# list trained models instead:",
             "# teachers:",
             "#   - {name: first, path: path/to/model}",
         ]
         if "features" in found.columns:
             found.open_points.append("teachers")
-            return [*lines, "# FILL IN: features need models that are ready (pickles, folders)."]
+            return [*lines, "# FILL IN: features need trained models (pickles, folders)."]
         if found.task == "language_model" and "domain" not in found.columns:
             found.open_points.append("teachers")
-            told = "# FILL IN: the folder of the language model that the student learns from."
+            told = "# FILL IN: the folder of the language model to distil."
             return ["", told, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
         return [*lines, *_experts(found, FILL_IN)[1:]]
     lines = ["", "teachers:"]
@@ -163,8 +168,10 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
         lines.append("  # computes the same logits; much smaller.")
     for model in models:
         if model.kind == "pickle":
-            lines.append("  # A pickle runs code when it is loaded: allow_pickle permits it. Keep")
-            lines.append("  # it only for files from a source that you trust.")
+            lines.append(
+                "  # A pickle can run code when it is loaded; allow_pickle permits it. Keep"
+            )
+            lines.append("  # it only for files that you trust.")
         entry: dict[str, Any] = {"name": model.name, "path": model.base or model.path}
         if model.kind == "adapter":
             entry["adapter"] = model.path
@@ -178,12 +185,16 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
         if mapped is not None:
             entry["labels"] = mapped.labels
             if mapped.agreement is None:
-                found.open_points.append(f"teachers.{model.name}.labels")
-                lines.append("  # CHECK labels: the model's labels are not those of the data, and")
-                lines.append("  # its answers did not tell which is which; both in sorted order.")
+                found.guesses.append(f"teachers.{model.name}.labels")
+                lines.append(
+                    "  # CHECK labels: the model's label names differ from those of the data, and"
+                )
+                lines.append(
+                    "  # its predictions did not determine the mapping; both are in sorted order."
+                )
             else:
-                lines.append("  # labels: which is which by the model's own answers; they are the")
-                lines.append(f"  # rows' labels in {mapped.agreement:.0%} of the rows looked at.")
+                lines.append("  # labels: mapped by the model's own predictions; these equal the")
+                lines.append(f"  # labels of {mapped.agreement:.0%} of the rows that were read.")
         lines.append(f"  - {_flow(entry)}")
     if len(models) > 1:
         others = "weights, uncertainty, attention, …"
@@ -199,15 +210,19 @@ def _experts(found: Choices, base: str) -> list[str]:
     if base == FILL_IN:
         found.open_points.append("experts.base")
         what = "a causal language model" if found.task == "language_model" else "an encoder"
-        lines.append(f"  # FILL IN: the folder of {what} that every expert starts from, such as")
-        lines.append("  # one that `hf download NAME --local-dir FOLDER` wrote")
+        lines.append(
+            f"  # FILL IN: the folder of {what}, the initial model of every expert, such as"
+        )
+        lines.append("  # one written by `hf download NAME --local-dir FOLDER`")
     lines.append(f"  base: {_scalar(base)}")
     if "domain" in found.columns:
         lines.append("  partition: {type: column}")
         smallest = min(found.contents.domains[n] for n in found.contents.domains if n is not None)
         lines.append(f"  batch_size: {batch_size(smallest * found.train_share * 2, 16)}")
     else:
-        lines.append("  # No column of domains: the rows are clustered. With one: {type: column}")
+        lines.append(
+            "  # No domain column was found: the rows are clustered. With one: {type: column}"
+        )
         lines.append("  partition: {type: kmeans, num_clusters: 4}")
         lines.append(f"  batch_size: {batch_size(num_train(found) / 8, 16)}")
     return lines
@@ -216,7 +231,7 @@ def _experts(found: Choices, base: str) -> list[str]:
 def _student(found: Choices, models: Sequence[Model], tokenizer: Any) -> list[str]:
     lines = [""]
     if "features" in found.columns:
-        lines.append("# A multi-layer perceptron; family: cnn with data.image for images.")
+        lines.append("# A multilayer perceptron; for images: family: cnn and data.image.")
         return (
             [*lines, f"student: {_flow(student_of(found, models, None))}"]
             if models
@@ -229,20 +244,24 @@ def _student(found: Choices, models: Sequence[Model], tokenizer: Any) -> list[st
         lines.append("# Also: size_mb (largest file in MB), layers and hidden, or init_from.")
         if models:
             found.open_points.append("student.tokenizer")
-            lines.append("# FILL IN tokenizer: pickles have none, so name a folder that has one.")
+            lines.append("# FILL IN tokenizer: pickles have none, so set a tokenizer folder.")
             return [*lines, f"student: {_flow({'scale': 'tiny', 'tokenizer': FILL_IN})}"]
         return [*lines, "student: {scale: tiny}"]
     student = student_of(found, models, tokenizer)
     largest = max(model.num_params for model in models) * 4e-6
     if "init_from" in student:
         lines.append(f"# The largest model has {largest:,.1f} MB (float32) and twice the layers.")
-        lines.append("# Also: size_mb, for a randomly initialised student.")
+        lines.append("# Also: size_mb, for a student with random initial weights.")
     elif "size_mb" in student:
         ratio = largest / student["size_mb"]
-        lines.append(f"# The largest model has {largest:,.3g} MB (float32): {ratio:.3g} times.")
+        lines.append(
+            f"# The largest model has {largest:,.3g} MB (float32), {ratio:.3g} times as much."
+        )
         lines.append("# Also: scale, layers and hidden, or init_from {path, layers}.")
         if "vocab_size" in student:
-            lines.append("# vocab_size: the tokenizer is retrained, for embeddings take most room.")
+            lines.append(
+                "# vocab_size: retrain the tokenizer, since embeddings take most of the size."
+            )
     lines.append(f"student: {_flow(student)}")
     return lines
 
@@ -251,7 +270,7 @@ def _training(found: Choices, models: Sequence[Model]) -> list[str]:
     rows = num_train(found)
     is_language_model = found.task == "language_model"
     size = batch_size(rows, 8 if is_language_model else 32)
-    lines = ["", "# temperature softens both; alpha is the weight of the teachers' outputs."]
+    lines = ["", "# temperature flattens the distributions; alpha is the weight of the teachers."]
     lines.append("kd: {temperature: 2.0, alpha: 0.7}")
     if is_language_model and models and models[0].num_layers > 1:
         lines.append("optimizer: {lr: 2.0e-4}")
@@ -259,7 +278,7 @@ def _training(found: Choices, models: Sequence[Model]) -> list[str]:
     if not is_language_model:
         lines += [
             "",
-            "# What the student is compared with: one of the same size without teachers.",
+            "# Baseline: a student of the same size, trained without teachers.",
             "baselines:",
             "  - {type: labels_only, name: without-teachers}",
         ]
@@ -275,10 +294,11 @@ def _findings(found: Choices, models: Sequence[Model]) -> list[str]:
         if contents.num_unlabelled:
             told += f" ({contents.num_unlabelled:,} rows without a label)"
         lines.append(f"labels    {told}")
-    splits = {"column": "by column", "files": "by file names", "cut": "cut off by a hash"}
+    splits = {"column": "by column", "files": "by file names", "cut": "by a hash"}
     lines.append(f"splits    {splits[found.split_source]}")
     lines += [f"model     {m.name}: {m.kind.replace('_', ' ')}, {m.path}" for m in models]
     lines += [f"FILL IN   {key}" for key in found.open_points]
+    lines += [f"CHECK     {key}: a guess" for key in found.guesses]
     return lines
 
 
@@ -301,6 +321,13 @@ def _stem(path: str) -> str:
     while name.lower().endswith(known) and "." in name:
         name = name.rpartition(".")[0]
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
+
+
+def _one_line(line: str) -> str:
+    """A comment without the ends of line that names in the data hold: the rest would be keys."""
+    if not line.lstrip().startswith("#"):
+        return line
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _flow(value: Any) -> str:

@@ -58,6 +58,8 @@ class Choices:
     """By key: the comment above it."""
     open_points: list[str] = field(default_factory=list)
     """Keys that a person has to fill in."""
+    guesses: list[str] = field(default_factory=list)
+    """Keys that have a value which a person has to check."""
 
     @property
     def train_share(self) -> float:
@@ -77,7 +79,7 @@ def choose(table: Table, models: Sequence[Model]) -> Choices:
     else:
         _take_label(found, table, models)
         _take_input(found, table, models)
-    _take_domain(found, table)
+    _take_domain(found, table, [model.name for model in models])
     columns = found.columns
     texts = [columns[k] for k in ("text", "text_pair", "prompt", "completion") if columns.get(k)]
     found.contents = read_contents(
@@ -254,12 +256,12 @@ def _take_input(found: Choices, table: Table, models: Sequence[Model]) -> None:
     if reads_features or (not texts and is_table):
         if not lists and not numbers:
             raise DataError(
-                f"data.path: the models read numbers, and {table.files[0].uri} has no column of "
-                f"them: {table.shown}"
+                f"data.path: the models read numbers, but {table.files[0].uri} has no column of "
+                f"numbers: {table.shown}"
             )
         found.columns["features"] = lists[0] if lists else numbers
         if not lists:
-            found.notes["features"] = "all columns of numbers; remove those that are no features"
+            found.notes["features"] = "all columns of numbers; remove those that are not features"
         return
     _take_text(found, table)
     pairs = table.usual("text_pair", ("text",), _taken(found))
@@ -275,8 +277,14 @@ def _is_id(name: str) -> bool:
     return name.casefold() in ("id", "index", "idx", "row", "__index_level_0__", "unnamed: 0")
 
 
-def _take_domain(found: Choices, table: Table) -> None:
-    for name in table.usual("domain", ("text", "number"), _taken(found)):
+def _take_domain(found: Choices, table: Table, models: Sequence[str]) -> None:
+    """A column with a usual name, or one that has the models' names as values."""
+    named = [
+        name
+        for name in table.of_kind("text")
+        if name not in _taken(found) and set(models) & set(table.columns[name].values)
+    ]
+    for name in [*table.usual("domain", ("text", "number"), _taken(found)), *named]:
         if 1 < len(table.columns[name].values) <= MAX_DOMAINS and not _is_features(found, name):
             found.columns["domain"] = name
             return
@@ -306,9 +314,10 @@ def _take_split_names(found: Choices, table: Table) -> None:
     name = found.columns.pop("split")
     found.split_source = "cut"
     found.notes["split"] = (
-        f"the column {name!r} has the values {', '.join(map(repr, values[:6]))}, and train, "
-        "validation and test are needed: the splits are cut by a hash instead. To use it give each "
-        f"of the three a value, then split: {name}, and data.splits where they are called otherwise"
+        f"the column {name!r} has the values {', '.join(map(repr, values[:6]))}, but train, "
+        "validation and test are needed: the splits are chosen by a hash instead. To use the "
+        f"column, give it a value for each of the three, set split: {name}, and set data.splits if "
+        "the values have other names"
     )
 
 

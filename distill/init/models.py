@@ -57,7 +57,7 @@ def read_models(paths: Sequence[str]) -> list[Model]:
     if len(tasks) > 1:
         one, other = tasks.items()
         raise ConfigError(
-            f"{one[1]} is of the task {one[0]}, {other[1]} of {other[0]}: give models of one task"
+            f"{one[1]} is for task {one[0]}, {other[1]} for {other[0]}: give models for one task"
         )
     encoders = [model.path for model in models if model.kind == "encoder"]
     if encoders and len(models) > 1:

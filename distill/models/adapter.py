@@ -66,9 +66,9 @@ def read_adapter(folder: str | Path, key: str = "adapter") -> AdapterInfo:
         raise ModelError(f"{key}: {not_found('adapter folder', folder)}")
     if not (folder / CONFIG).is_file():
         is_model = (folder / "config.json").is_file()
-        way_out = "a whole model is given as path alone" if is_model else "check the path"
+        way_out = "for a whole model, set only path" if is_model else "check the path"
         raise ModelError(
-            f"{told} is no adapter, it has no {CONFIG}, which peft's save_pretrained writes: "
+            f"{told} is not an adapter, it has no {CONFIG}, which peft's save_pretrained writes: "
             f"{way_out}"
         )
     if not (folder / WEIGHTS).is_file():
@@ -152,11 +152,11 @@ def check_adapter(info: AdapterInfo, base: str | Path, key: str = "adapter") -> 
             continue
         shown = name.removeprefix("base_model.model.")
         if here is None:
-            fault = f"it has {shown}, of which the base knows nothing"
+            fault = f"it has {shown}, which the base does not have"
         elif there is None:
-            fault = f"it lacks {shown}, which its {CONFIG} promises"
+            fault = f"it lacks {shown}, which its {CONFIG} lists"
         else:
-            fault = f"its {shown} is {list(there)}, by the base it would be {list(here)}"
+            fault = f"its {shown} is {list(there)}, for this base it must be {list(here)}"
         raise ModelError(f"{told} does not fit {base}: {fault}: {way_out}")
 
 

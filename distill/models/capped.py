@@ -61,6 +61,9 @@ def largest_within(family: Family, cap: int) -> Shape | None:
         good.sort(key=lambda shape: _distance(family, shape))
         if good and _distance(family, good[0]) <= log2(NEAR):
             return good[0]
+    if not found:  # the cap is far above the largest shape
+        largest = [_with(family, *rung, FAR) for rung in family.rungs(STEPS[0])]
+        return max(largest, key=family.num_params)
     return good[0] if good else max(found, key=lambda shape: found[shape])
 
 

@@ -61,13 +61,13 @@ def check_gguf(path: Path) -> None:
         raise ModelError(f"{path} cannot be read: {error}") from None
     except Exception as error:  # numpy's and gguf's, of a header that ends or points past the end
         raise ModelError(
-            f"{path} is cut short or not a GGUF file ({brief(error)}): copy it again"
+            f"{path} is truncated or not a GGUF file ({brief(error)}): copy it again"
         ) from None
     size = path.stat().st_size
     short = [t.name for t in tensors if t.data_offset + t.n_bytes > size]
     if short or not tensors:
         raise ModelError(
-            f"{path} is cut short: it ends at byte {size:,}, within or before "
+            f"{path} is truncated: it ends at byte {size:,}, within or before "
             f"{short[0] if short else 'its tensors'}: copy it again"
         )
 

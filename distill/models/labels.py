@@ -43,7 +43,7 @@ def configured_label(value: Any) -> str:
         )
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if not is_whole and not isinstance(value, str):
-        raise ValueError(f"{value!r} is no label: give a string or an integer")
+        raise ValueError(f"{value!r} is not a label: give a string or an integer")
     label = as_label(value).strip()
     if not label:
         raise ValueError("a label is empty: give it a name")
@@ -54,8 +54,8 @@ def configured_map(raw: Any) -> dict[str, str]:
     """``{LABEL_0: negative, 1: positive}`` as names; raises ValueError."""
     if not isinstance(raw, Mapping):
         raise ValueError(
-            f"{raw!r} is no mapping: write the model's label, then the data's, as "
-            "{LABEL_0: negative, LABEL_1: positive}"
+            f"{raw!r} is not a mapping: write the model's label, then the data's, as {{LABEL_0: "
+            "negative, LABEL_1: positive}"
         )
     found: dict[str, str] = {}
     for key, value in raw.items():
@@ -184,7 +184,7 @@ def _unmatched(
     for name, label in (outputs.labels or {}).items():
         if label in alone:
             return ConfigError(
-                f"{outputs.key} maps {name!r} to {label!r}, which is no label of "
+                f"{outputs.key} maps {name!r} to {label!r}, which is not a label of "
                 f"{classes.description}: its labels are {shown(classes.names)}"
             )
     if len(names) != len(classes.names):

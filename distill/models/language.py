@@ -155,7 +155,7 @@ def _text_part(folder: Path, whole: PreTrainedModel) -> PreTrainedModel:
     if {has_plain_head(part) for part in (model, whole) if _has_decoder(part)} == {True, False}:
         raise ModelError(
             f"{folder}: the text part of a {whole.config.model_type} model scales or caps its "
-            "logits otherwise than the whole model does: give a folder of a text model"
+            "logits differently from the whole model: give a folder of a text model"
         )
     return model
 

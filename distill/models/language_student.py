@@ -76,13 +76,13 @@ def check_language_start(student: Student, tokenizer_folder: str | Path, max_len
         if start.layers > num_layers:
             raise ModelError(
                 f"student.init_from.layers {start.layers} is more than the {num_layers} layers of "
-                f"{start.path}: ask for fewer"
+                f"{start.path}: use fewer"
             )
     else:
         if student.lora is not None:
             raise ConfigError(
-                "student.lora trains updates of weights that are there already, and this student "
-                "starts from none: give student.path or student.init_from, or remove student.lora"
+                "student.lora trains updates of existing weights, but this student starts without "
+                "any: give student.path or student.init_from, or remove student.lora"
             )
         solve_language(student, num_ids(load_tokenizer(tokenizer_folder)))
 
@@ -98,8 +98,8 @@ def _check_fit(key: str, folder: str, tokenizer_folder: str | Path, max_length: 
         )
     if tokenizer.get_vocab() != own.get_vocab():
         raise ModelError(
-            f"the student's tokenizer {tokenizer_folder} has other tokens than the embeddings of "
-            f"{key} {folder}: use the tokenizer that the model was trained with"
+            f"the student's tokenizer {tokenizer_folder} has different tokens from the embeddings "
+            f"of {key} {folder}: use the tokenizer that the model was trained with"
         )
     if max_length > info.max_positions:
         raise ModelError(
@@ -186,8 +186,8 @@ def _config_of(config: Any, kept: list[int], num_layers: int) -> Any:
         for key, harmless in _BY_NUMBER.items():
             if values.get(key, harmless) != harmless:
                 raise ModelError(
-                    f"layers {kept} of this {config.model_type} model cannot stand elsewhere: its "
-                    f"{key} is {values[key]}: use student.init_from.keep: first"
+                    f"layers {kept} of this {config.model_type} model cannot be moved: its {key} "
+                    f"is {values[key]}: use student.init_from.keep: first"
                 )
     for key, value in values.items():
         if key in _LAYER_INDICES and value:

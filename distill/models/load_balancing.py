@@ -50,7 +50,7 @@ class LoadBalancing:
             raise ModelError(
                 f"the load-balancing loss of a {model.config.model_type} model cannot be computed, "
                 f"and its router_aux_loss_coef is {coefficient:g}: set it to 0 in config.json to "
-                "train without, or take another student"
+                "train without this loss, or use another student"
             )
         num_experts, top_k = model.num_experts, model.num_experts_per_tok
         return cls(float(coefficient), int(num_experts), int(top_k), function)

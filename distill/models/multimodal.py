@@ -67,8 +67,8 @@ def text_part(whole: PreTrainedModel) -> PreTrainedModel:
     decoder = _part_of_type(whole, type(getattr(text, text.base_model_prefix)))
     if decoder is None or head is None:
         raise ModelError(
-            f"the text part of a {whole.config.model_type} model is no {type(text).__name__}: give "
-            "a folder of a text model"
+            f"the text part of a {whole.config.model_type} model is not a {type(text).__name__}: "
+            "give a folder of a text model"
         )
     setattr(text, text.base_model_prefix, decoder)
     text.set_output_embeddings(head)

@@ -58,7 +58,7 @@ _SIZES = {
     "pad_token_id": 0,
 }
 LENGTH = 8
-WAY_OUT = "set data.packing: false, or take another model"
+WAY_OUT = "set data.packing: false, or use another model"
 
 
 def check_takes_positions(key: str, model: nn.Module) -> None:
@@ -68,12 +68,12 @@ def check_takes_positions(key: str, model: nn.Module) -> None:
     kind = plain(model).config.model_type
     if "position_ids" not in inspect.signature(type(plain(model)).forward).parameters:
         raise ConfigError(
-            f"{key}: a {kind} model reads no positions, so packed sequences would see each other: "
-            f"{WAY_OUT}"
+            f"{key}: a {kind} model reads no positions, so packed sequences would attend to each "
+            f"other: {WAY_OUT}"
         )
     if _family_keeps_apart(plain(model).config) is False:
         raise ConfigError(
-            f"{key}: a {kind} model lets packed sequences see each other, whatever their "
+            f"{key}: in a {kind} model packed sequences attend to each other, whatever their "
             f"positions: {WAY_OUT}"
         )
 

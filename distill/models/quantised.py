@@ -45,9 +45,7 @@ def check_quantised(folder: Path, config: PretrainedConfig, stored: Mapping[str,
     shown = f"{folder} is quantised (quantization_config.quant_method {method})"
     if method not in (*_READS_NUMBERS, _BITSANDBYTES):
         known = ", ".join((*_READS_NUMBERS, _BITSANDBYTES))
-        raise ModelError(
-            f"{shown}, and transformers turns back into numbers only {known}: {_WAY_OUT}"
-        )
+        raise ModelError(f"{shown}, and transformers can dequantise only {known}: {_WAY_OUT}")
     try:
         settings = AutoQuantizationConfig.from_dict(_as_numbers(written))
         quantizer: Any = AutoHfQuantizer.from_config(settings, pre_quantized=True)
@@ -108,6 +106,6 @@ def _check_scales(folder: Path, stored: Mapping[str, Stored]) -> None:
             )
         if any(n % s for n, s in zip(shape[-2:], scales[-2:], strict=False) if s):
             raise ModelError(
-                f"{folder}: {name} of shape {list(shape)} is no multiple of its scales "
-                f"{list(scales)}, which transformers cannot turn back into numbers: {_WAY_OUT}"
+                f"{folder}: {name} of shape {list(shape)} is not a multiple of its scales "
+                f"{list(scales)}, which transformers cannot dequantise: {_WAY_OUT}"
             )

@@ -68,6 +68,6 @@ def _read(file: Path) -> dict[str, int]:
     if not isinstance(shape, dict) or not shape.keys() <= set(KEYS):
         raise CheckpointError(
             f"{file} does not hold the dimensions of a student: copy the run folder again, or "
-            "delete the fit's folder to begin anew"
+            "delete its folder to train again"
         )
     return shape

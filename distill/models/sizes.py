@@ -193,19 +193,19 @@ def solve_features(
     family = student.family or "mlp"
     if family == "transformer":
         raise ConfigError(
-            "student.family is transformer, the data are features: use mlp or cnn, or give "
+            "student.family is transformer, but the data is features: use mlp or cnn, or give "
             "data.columns.text"
         )
     for key in ("init_from", "scale", "heads", "ffn", "tokenizer", "vocab_size"):
         if getattr(student, key) is not None:
             raise ConfigError(
-                f"student.{key} is of students that read text, the data are features: remove it, "
-                "and give student.layers and student.hidden, or student.size_mb"
+                f"student.{key} applies only to students that read text, but the data is features: "
+                "remove it, and set student.layers and student.hidden, or student.size_mb"
             )
     if family == "cnn" and space.image is None:
         raise ConfigError(
-            "student.family is cnn: say in data.image how the features make an image "
-            "({height: …, width: …, channels: …}), or use mlp"
+            "student.family is cnn: set data.image to the shape of the image ({height: …, width: "
+            "…, channels: …}), or use mlp"
         )
     num_inputs = space.image[2] if family == "cnn" and space.image else space.num
 

@@ -44,7 +44,7 @@ def build_student(
     """
     if student.family in ("mlp", "cnn"):
         raise ConfigError(
-            f"student.family is {student.family}, the data are text: use transformer, or give "
+            f"student.family is {student.family}, but the data is text: use transformer, or give "
             "data.columns.features"
         )
     check_start(student, tokenizer_folder, label_names, max_length)
@@ -122,8 +122,8 @@ def student_tokenizer(
             other = load_tokenizer(student.tokenizer)
             if other.get_vocab() != tokenizer.get_vocab():
                 raise ConfigError(
-                    f"student.tokenizer {student.tokenizer} has other tokens than the embeddings "
-                    f"of {key} {start}: remove student.tokenizer"
+                    f"student.tokenizer {student.tokenizer} has different tokens from the "
+                    f"embeddings of {key} {start}: remove student.tokenizer"
                 )
     else:
         tokenizer = load_tokenizer(student.tokenizer or default_folder)
@@ -166,7 +166,7 @@ def check_start(
         if start.layers > info.num_layers:
             raise ModelError(
                 f"student.init_from.layers {start.layers} is more than the {info.num_layers} "
-                f"layers of {start.path}: ask for fewer"
+                f"layers of {start.path}: use fewer"
             )
 
 

@@ -91,7 +91,7 @@ def retrain(
         # Its characters (or the 256 bytes) and special tokens are there whatever was asked.
         raise ConfigError(
             f"student.vocab_size {vocab_size} is below the {len(retrained)} characters and special "
-            "tokens that this tokenizer cannot do without: raise it"
+            "tokens that this tokenizer needs: raise it"
         )
     if len(retrained) < vocab_size:
         log.warning(

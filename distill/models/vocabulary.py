@@ -73,7 +73,8 @@ def same_vocabulary(
     if rules := _differing_rules(student, teacher, added):
         raise ModelError(
             f"the tokenizers of the student ({student_folder}) and the teacher ({teacher_folder}) "
-            f"have the same tokens, but cut text by other rules ({', '.join(rules)}): {way_out}"
+            f"have the same tokens, but split text by different rules ({', '.join(rules)}): "
+            f"{way_out}"
         )
     num = _width(student, teacher, added)
     for who, width in (("student", student_width), ("teacher", teacher_width)):

@@ -98,7 +98,7 @@ def _in_safetensors(path: Path) -> dict[str, Stored]:
                 found[name] = Stored(tensor.get_dtype(), tuple(tensor.get_shape()))
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is cut short or not a safetensors file ({brief(error)}): copy it again"
+            f"{path} is truncated or not a safetensors file ({brief(error)}): copy it again"
         ) from None
     return found
 

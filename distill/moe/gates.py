@@ -176,8 +176,8 @@ class ExpertRouting:
         found = gates_of(model)
         if not found:
             raise ModelError(
-                f"a {base_of(model).config.model_type} teacher is dense, it has no experts to "
-                "choose from: remove moe, or give a mixture-of-experts teacher"
+                f"a {base_of(model).config.model_type} teacher is dense, it has no experts: remove "
+                "moe, or give a mixture-of-experts teacher"
             )
         hidden_BTH, rule = _probed(model, found)
         self.under_way = _Forward()

@@ -38,7 +38,7 @@ class _Routing(Variant):
 
 
 class OwnRouting(_Routing):
-    """The model as it is: its own router, its own k. Of dense models too."""
+    """The unchanged model: its own router, its own k. Also for dense models."""
 
     type: Literal["own"] = "own"
 
@@ -49,26 +49,26 @@ class OwnRouting(_Routing):
         pass
 
     def told(self, own: int, num_experts: int) -> str:
-        return f"{own} of {num_experts} experts a token, its own choice"
+        return f"{own} of {num_experts} experts per token, selected by its router"
 
 
 class AllExperts(_Routing):
-    """All N experts, weighed by softmax(H) [ALL]."""
+    """All N experts, weighted by softmax(H) [ALL]."""
 
     type: Literal["all"] = "all"
 
     def told(self, own: int, num_experts: int) -> str:
-        return f"all {num_experts} experts a token, {own} of its own choice"
+        return f"all {num_experts} experts per token (its router selects {own})"
 
 
 class KnowledgeAugmentation(_Routing):
-    """M answers, each of experts drawn anew; the loss is the mean of the M divergences [KA].
+    """M forwards, each with a new draw of experts; the loss is the mean of the M divergences [KA].
 
-    In each pass, for each token and layer: with probability λ, K experts drawn without replacement
-    by softmax(H), else the K likeliest; weighed by the softmax over the chosen. [ours] Families
-    that do not renormalise the weights of their own chosen experts (OLMoE, some Qwen) do not here:
-    their layers would come out larger than they were trained to. ``aggregation.mix`` must be
-    ``divergences``.
+    In each forward, for each token and layer: with probability λ, K experts drawn without
+    replacement by softmax(H), else the K most probable; weighted by the softmax over the selected.
+    [ours] In families that do not renormalise the weights of their selected experts (OLMoE, some
+    Qwen) they are not renormalised, since the outputs of their layers would be larger than in
+    training. ``aggregation.mix`` must be ``divergences``.
     """
 
     changes: ClassVar[bool] = True
@@ -80,8 +80,9 @@ class KnowledgeAugmentation(_Routing):
     experts: int | None = Field(default=None, ge=1)
     """K; null: N − 1."""
     noise: bool = False
-    """Add the noisy gate's noise to H, whose deviation is softplus(0) + 0.01 ≈ 0.70 of a gate that
-    was never trained [ours: off, since the gate has it in training alone]."""
+    """Add the noise of the noisy gate to H; for a gate that was never trained its standard
+    deviation is softplus(0) + 0.01 ≈ 0.70 [ours: off, since the gate uses noise only in
+    training]."""
 
     @property
     def num_passes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -103,17 +104,17 @@ class KnowledgeAugmentation(_Routing):
     def told(self, own: int, num_experts: int) -> str:
         chosen = self.num_chosen(own, num_experts)
         return (
-            f"{self.passes} passes of {chosen} of {num_experts} experts a token, drawn for "
-            f"{self.explore:.0%} of them ({own} of its own choice)"
+            f"{self.passes} forwards with {chosen} of {num_experts} experts per token, drawn at "
+            f"random for {self.explore:.0%} of the tokens (its router selects {own})"
         )
 
 
 class StudentAwareRouter(_Routing):
-    """All N experts, with gates that learn from what the student writes [SAR].
+    """All N experts, with gates that are trained on the student's text [SAR].
 
-    Before each answer the gates (W_g and W_n of all layers, nothing else) take a step on
-    KL(p_T ‖ p_S) + β · (CV²(importance) + CV²(load)), with the noisy gate H = W_g x + ε ·
-    (softplus(W_n x) + 0.01), ε ~ N(0, 1); they answer without noise. W_n starts at 0.
+    Before each forward, the gates (only W_g and W_n of all layers) take a step on KL(p_T ‖ p_S) + β
+    · (CV²(importance) + CV²(load)), with the noisy gate H = W_g x + ε · (softplus(W_n x) + 0.01), ε
+    ~ N(0, 1); the forward itself has no noise. W_n starts at 0.
     """
 
     changes: ClassVar[bool] = True
@@ -121,14 +122,17 @@ class StudentAwareRouter(_Routing):
     balance: float = Field(default=0.01, ge=0)
     """β."""
     lr: float = Field(default=1e-6, ge=0)
-    """Of the gates' AdamW; 0 freezes them, which is ``all``."""
+    """Learning rate of the gates' AdamW; 0 freezes them, which is ``all``."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """Of the gates' AdamW."""
+    """Weight decay of the gates' AdamW."""
     noise: bool = True
-    """ε; false: H = W_g x in the gates' steps too."""
+    """Use the noise ε; false: H = W_g x also in the steps of the gates."""
 
     def told(self, own: int, num_experts: int) -> str:
-        return f"all {num_experts} experts a token, by gates that learn ({own} of its own choice)"
+        return (
+            f"all {num_experts} experts per token, weighted by trained gates (its router selects "
+            f"{own})"
+        )
 
 
 MoE = Annotated[

@@ -42,8 +42,7 @@ def chosen(record: Record, limits: Mapping[str, float]) -> tuple[list[Trial], Tr
         )
     if not allowed:
         raise RecordError(
-            f"no student of {record.experiment} meets all limits at once: raise one, or run more "
-            "trials"
+            f"no student of {record.experiment} meets all limits: raise one, or run more trials"
         )
     needed = ", ".join(goal.metric for goal in record.goals)
     raise RecordError(f"no finished trial of {record.experiment} has logged all goals: {needed}")
@@ -92,8 +91,9 @@ def copy_student(trial: Trial, out: str | Path) -> None:
     if not trial.student or not (Path(trial.student) / "model.safetensors").is_file():
         where = trial.student or "not recorded"
         raise RecordError(
-            f"the folder of {trial.name}'s student is gone ({where}): run this on the machine and "
-            "in the folder where the sweep ran, or train it again with its configuration"
+            f"the folder of {trial.name}'s student is gone ({where}): run this command on the "
+            "machine and in the folder where the sweep ran, or train it again with its "
+            "configuration"
         )
     from distill.student.export import copy_export
 

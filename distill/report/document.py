@@ -27,7 +27,10 @@ def document(title: str, head: Markup, parts: Mapping[str, Markup | None]) -> st
                 for name, part in there.items()
             ),
         ),
-        tag("footer", tag("p", f"Written by distill {__version__}. Nothing here is fetched.")),
+        tag(
+            "footer",
+            tag("p", f"Written by distill {__version__}. This page loads nothing from a network."),
+        ),
         tag("div", id="tip", hidden=True, aria_hidden="true"),
         tag("div", id="status", role="status", class_="screen unseen"),
     ]

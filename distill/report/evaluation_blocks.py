@@ -15,7 +15,7 @@ from distill.report.table import MISSING, count, percent, three_digits
 
 MOST = 10
 """Classes or domains that the terminal shows; the page shows all."""
-NO_ATTACKS = "not run: add --attacks (they take most of an evaluation's time)"
+NO_ATTACKS = "not run: add --attacks (they take most of the time of an evaluation)"
 GLOSSES = {
     "typos": "typing errors inside words",
     "synonyms": "words replaced by near synonyms",
@@ -94,9 +94,9 @@ def quality(evaluated: Evaluated) -> Block:
     rows = []
     for name, shown, gloss in (
         ("accuracy", "accuracy", "share of rows whose prediction is the label"),
-        ("f1", "macro F1", "mean of the classes' F1"),
-        ("precision", "macro precision", "mean of the classes' precision"),
-        ("recall", "macro recall", "mean of the classes' recall"),
+        ("f1", "macro F1", "mean F1 over the classes"),
+        ("precision", "macro precision", "mean precision over the classes"),
+        ("recall", "macro recall", "mean recall over the classes"),
         ("ece", "calibration error (ECE)", "mean gap between confidence and accuracy; 0 is best"),
     ):
         texts = _pair(evaluated, f"test.{name}")
@@ -168,9 +168,9 @@ def relation_names(relations: Relations) -> dict[str, tuple[str, str]]:
             f"the {distance[relations.divergence]} of the two outputs is above {epsilon:g}",
         ),
         "confidence": (
-            f"only the teacher is sure (≥ {tau:g})",
-            f"the teacher has a probability of at least {tau:g} for a class, the student less, or "
-            "for another class",
+            f"only the teacher is confident (≥ {tau:g})",
+            f"the teacher has a probability of at least {tau:g} for a class; the student has "
+            "less, or for another class",
         ),
         "calibration": (
             f"confidence differs by > {delta:g}",
@@ -218,7 +218,7 @@ def transformations(evaluated: Evaluated) -> Block | None:
         "Transformations that keep the meaning",
         tuple(heads),
         tuple(rows),
-        ("flips: predictions that differ from those of the original rows",),
+        ("flips: share of predictions that differ from those of the original rows",),
         "transformations",
     )
 
@@ -278,7 +278,7 @@ def efficiency(evaluated: Evaluated) -> Block:
     ]
     if "compression" in evaluated.metrics:
         times = f"{three_digits(evaluated.metrics['compression'])}×"
-        gloss = "parameters of the largest teacher over the student's"
+        gloss = "parameters of the largest teacher / parameters of the student"
         rows.append(Row("compression", (times, *[""] * (len(roles) - 1)), gloss))
     on_gpu = evaluated.metrics.get("student.gpu_latency_ms")
     if on_gpu is not None:
@@ -286,7 +286,7 @@ def efficiency(evaluated: Evaluated) -> Block:
         rows.append(Row("latency on the GPU (ms)", (three_digits(on_gpu), *empty), "median"))
     notes = ["latency: one row of the longest length on one CPU thread"]
     if len(roles) < len(models(evaluated)):
-        notes.append("the teacher is no single model with weights: it is not measured here")
+        notes.append("the teacher is not a single model with weights, so it is not measured")
     return Block(
         "Latency and memory, one row at a time",
         ("measure", *roles),

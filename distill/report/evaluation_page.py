@@ -74,9 +74,9 @@ def _facts(evaluated: Evaluated) -> Markup:
         accuracy = percent(metrics["teacher.test.accuracy"])
         facts.append(("Teacher's accuracy", accuracy, _interval(evaluated, "teacher.")))
         retention = percent(metrics["test.retention"])
-        facts.append(("Retention", retention, "student's accuracy over teacher's"))
+        facts.append(("Retention", retention, "accuracy of the student / of the teacher"))
         same = percent(1 - (metrics["fidelity.agreement"] or 0.0))
-        facts.append(("Agreement", same, "rows with the class that the teacher predicts"))
+        facts.append(("Agreement", same, "rows with the same prediction as the teacher"))
     size = three_digits(metrics["student.size_mb"])
     facts.append(("Student's size", f"{size} MB", "float32 weights"))
     latency = f"{three_digits(cost.latency_ms)} ms"
@@ -145,7 +145,7 @@ def _attacks(evaluated: Evaluated, plot: Markup | None) -> Markup:
     if block is not None:
         return join([_table(block), plot])
     if evaluated.task.kind is None:
-        return tag("p", "Attacks need texts, or code whose --language is given.")
+        return tag("p", "Attacks need text, or code with --language.")
     return tag("p", f"{rows.NO_ATTACKS[0].upper()}{rows.NO_ATTACKS[1:]}.")
 
 
@@ -163,8 +163,8 @@ def _differences(evaluated: Evaluated) -> Markup | None:
     if not found:
         return None
     hint = (
-        "Rows with different classes first, then by the divergence of the probabilities; numbered "
-        "from 0 among the rows that were measured."
+        "Rows with different predictions first, then by divergence of the probabilities. Row "
+        "numbers start at 0."
     )
     return join([tag("p", hint, class_="soft"), (_difference(one) for one in found)])
 

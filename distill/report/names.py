@@ -23,15 +23,16 @@ MEANINGS = {
     "eval.loss": "mean loss on validation",
     "test.f1": "macro F1 on test",
     "eval.teacher_accuracy": "accuracy of the aggregated teachers on validation, at temperature 1",
-    "eval.retention": "the student's accuracy over the aggregated teachers', on validation",
+    "eval.retention": "accuracy of the student / accuracy of the aggregated teachers, "
+    "on validation",
     "test.retention": "the same on test",
     "fidelity.token_agreement": "share of test tokens where the student's most likely next token "
     "is that of the aggregated teachers",
     "fidelity.jsd": "mean Jensen-Shannon divergence from the aggregated teachers on test, in nats",
     "test.exact_match": "share of texts generated for test prompts that equal the reference",
     "test.rouge_l": "mean ROUGE-L (F1 of the longest common subsequence) of these texts",
-    "student.tokens_per_s": "tokens generated a second, one text at a time, on one CPU thread",
-    "compression": "parameters of the largest teacher over parameters of the student",
+    "student.tokens_per_s": "tokens generated per second, one text at a time, on one CPU thread",
+    "compression": "parameters of the largest teacher / parameters of the student",
     "student.params": "parameters, embeddings included",
     "student.size_mb": "exported float32 safetensors, MB = 10⁶ bytes",
     "student.latency_ms": "median of one sequence of data.max_length tokens (language models: 128 "
@@ -41,10 +42,10 @@ MEANINGS = {
     "router.accuracy": "share of test rows that are routed to the expert of their own part of the "
     "data",
     "kd.temperature": "T: divides the logits of teachers and student in the soft loss",
-    "kd.alpha": "α: weight of the soft target against the hard label",
+    "kd.alpha": "α: weight of the soft target; 1 − α is the weight of the label",
     "loss": "training loss, mean over the steps since the last record",
-    "teacher.passes": "teacher forwards over rows: 1 where each teacher computed every row once, 0 "
-    "where all outputs came from the cache",
+    "teacher.passes": "teacher forwards / rows: 1 if each teacher computed every row once, "
+    "0 if all outputs came from the cache",
     "time.total_s": "seconds of the whole trial",
 }
 _SHOWN = {

@@ -58,11 +58,13 @@ def _head(record: Record) -> Markup:
         counts[trial.status] += 1
     ended = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     if record.num_running:
-        ended += f", {record.num_running} not ended"
-    what = "sweep of" if record.is_sweep else "trainings:"
+        ended += f", {record.num_running} not finished"
+    what = "sweep of" if record.is_sweep else "training runs:"
     notes = list(record.notes)
     if record.is_partial:
-        notes.append("not ended when this was written: better trials may follow")
+        notes.append(
+            "the sweep was still running when this report was written: better trials may follow"
+        )
     return join(
         [
             tag("h1", record.experiment),
@@ -93,9 +95,9 @@ def _facts(record: Record) -> Markup:
     room = NEAR * top.metrics[quality.metric] if is_share and top is not None else NEAR
     near = cheapest_near(record.trials, record.goals, room)
     if near is not None and near is not top and quality.metric.startswith("eval."):
-        student(f"Cheapest within 1 {'%' if is_share else 'percentage point'} of it", near)
+        student(f"Smallest within 1 {'%' if is_share else 'percentage point'} of the best", near)
     if record.teacher_accuracy is not None:
-        text = "aggregated, on validation"
+        text = "aggregate, on validation"
         facts.append(("Teachers", shown("accuracy", record.teacher_accuracy), text))
     if "teacher.passes" in record.totals:
         passes = record.totals["teacher.passes"]

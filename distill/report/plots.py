@@ -230,8 +230,8 @@ def _can_draw(character: str) -> bool:
 @cache
 def _warn_of_boxes() -> None:
     logger.warning(
-        "plots show boxes for characters of some names, which no installed font has: the tables "
-        "and report.html have them; for plots install a font such as Noto Sans CJK"
+        "some names have characters that no installed font has, so plots show boxes: the tables "
+        "and report.html show them; for plots, install a font such as Noto Sans CJK"
     )
 
 

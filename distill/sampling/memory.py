@@ -132,14 +132,13 @@ def check_reads_on(key: str, model: Any, max_length: int) -> None:
     if others or getattr(plain(model), "_is_stateful", False):
         shown = ", ".join(sorted(others)) or "recurrent"
         raise ModelError(
-            f"{key}: a {config.model_type} model with {shown} layers has no cache of keys and "
-            "values to read on from, which writing needs: use sampling.type dataset, or another "
-            "model"
+            f"{key}: a {config.model_type} model with {shown} layers has no key-value cache, which "
+            "generation needs: use sampling.type dataset, or another model"
         )
     least = 2 * max_length + SPARE_SLOTS
     if "sliding_attention" in kinds and window is not None and window < least:
         raise ModelError(
-            f"{key}: a {config.model_type} model attends to the last {window} places, and writing "
-            f"at data.max_length {max_length} needs {least}: lower data.max_length, use "
+            f"{key}: a {config.model_type} model attends to the last {window} positions, but "
+            f"generation at data.max_length {max_length} needs {least}: lower data.max_length, use "
             "sampling.type dataset, or another model"
         )

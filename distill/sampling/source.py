@@ -167,7 +167,7 @@ class SampledTargets:
         """
         if self._gates and not saved:
             raise CheckpointError(
-                "the checkpoint has no gates of teachers (beside-0.pt): it was written by an older "
+                "the checkpoint has no teacher gates (beside-0.pt): it was written by an older "
                 "version; start again with a new output"
             )
         for share in saved:
@@ -320,7 +320,7 @@ class SampledTargets:
         )
         found = self._client.write(teacher, request)
         if found.request_id != request.request_id or len(found.texts) != len(rows):
-            raise TeacherAnswerError(f"the text of {request.request_id} answers another prompt")
+            raise TeacherAnswerError(f"the text of {request.request_id} belongs to another prompt")
         self._stream.computed(teacher, found.compute_s)
         return dict(zip(rows, [text.tolist() for text in found.texts], strict=True))
 

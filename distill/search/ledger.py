@@ -162,5 +162,5 @@ def _read(path: Path) -> Entry:
         )
     except (ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}): delete {path.parent} to run that trial again"
+            f"{path} is damaged ({error}): delete {path.parent} to run this trial again"
         ) from None

@@ -50,14 +50,13 @@ def plan_search(
     search = search.resolved(experiment.is_language_model)
     if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
-            f"cache.type {experiment.cache.type} keeps no answers from one trial to the next, and "
-            "a sweep queries its teachers once: use arrow"
+            f"cache.type {experiment.cache.type} keeps no outputs from one trial to the next, but "
+            "a sweep queries its teachers only once: use arrow"
         )
     _check_goals(experiment, search)
     if search.warm_start and experiment.is_language_model:
         raise ConfigError(
-            "search.warm_start remembers past runs of classifiers, task is language_model: remove "
-            "it"
+            "search.warm_start applies only to classifiers, task is language_model: remove it"
         )
     if search.warm_start and search.uses_grid:
         raise ConfigError(
@@ -94,7 +93,8 @@ def _check_goals(experiment: Experiment, search: Search) -> None:
         kind = "classifiers" if is_language_model else "language models"
         known = ", ".join(name for name in TRIAL_METRICS if name not in others)
         raise ConfigError(
-            f"search.goals: {foreign[0]} is of {kind}, task is {experiment.task}: use {known}"
+            f"search.goals: {foreign[0]} applies only to {kind}, task is {experiment.task}: use "
+            f"{known}"
         )
     compared = [goal for goal in goals if goal in COMPARED]
     if compared and not experiment.has_teachers:
@@ -115,7 +115,7 @@ def _refuse_fixed(search: Search) -> None:
         if fixed is not None:
             raise ConfigError(
                 f"search.space.{key} cannot be searched: {fixed} is the same for all trials, which "
-                "share data, teachers and their answers; run another sweep for another value"
+                "share data, teachers and teacher outputs; run another sweep for another value"
             )
 
 
@@ -166,7 +166,7 @@ def _check_corner(
     if changed.aggregation.needs_router() and not experiment.aggregation.needs_router():
         raise ConfigError(
             f"search.space.{key}: aggregation.type {changed.aggregation.type} needs a router: make "
-            "it the configuration's own aggregation, so that the router is trained and asked"
+            "it the configuration's own aggregation, so that the router is trained and used"
         )
 
 
@@ -177,7 +177,7 @@ def _refuse_word_for_number(changed: Experiment, key: str, value: Value) -> None
         node = getattr(node, part, None)
     if isinstance(value, str) and isinstance(node, int | float):
         raise ConfigError(
-            f"search.space.{key}: {value!r} is text, and {key} takes {node!r}: leave the quotes out"
+            f"search.space.{key}: {value!r} is text, but {key} must be a number: remove the quotes"
         )
 
 
@@ -211,7 +211,7 @@ def concurrency(experiment: Experiment, search: Search, have: Mapping[str, float
 
 def _lines(search: Search, max_concurrent: int | None) -> Iterator[tuple[str, str, str]]:
     scheduler = "to the end" if search.scheduler is None else search.scheduler.type
-    at_once = f"{max_concurrent} at once" if max_concurrent else "as many at once as fit"
+    at_once = f"{max_concurrent} in parallel" if max_concurrent else "as many in parallel as fit"
     yield (
         "search",
         f"{search.sampling.type}, {scheduler}, {at_once}",

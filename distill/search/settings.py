@@ -46,15 +46,15 @@ class TPE(Variant):
 
     type: Literal["tpe"] = "tpe"
     num_startup: int = Field(default=8, ge=1)
-    """Random trials before the model is trusted."""
+    """Random trials before the model is used."""
 
 
 class NSGA2(Variant):
-    """Many objectives by non-dominated sorting, Deb et al. 2002 (Optuna's)."""
+    """Several objectives, by non-dominated sorting, Deb et al. 2002 (Optuna's)."""
 
     type: Literal["nsga2"] = "nsga2"
     population: int = Field(default=8, ge=2)
-    """Trials of a generation. Optuna's own default, 50, makes a search of 30 trials random."""
+    """Trials of a generation. With Optuna's default, 50, a search of 30 trials would be random."""
 
 
 Sampler = Annotated[GridSampler | RandomSampler | TPE | NSGA2, Field(discriminator="type")]
@@ -67,30 +67,30 @@ class ASHA(Variant):
     grace: int = Field(default=1, ge=1)
     """Evaluations that every trial gets."""
     reduction: float = Field(default=3.0, gt=1)
-    """One in so many goes on at each rung."""
+    """One trial in this many continues at each rung."""
 
 
 class MedianStopping(Variant):
-    """Stop what is below the median of the others' means, Golovin et al. 2017 (Ray Tune's)."""
+    """Stop trials below the median of the others' means, Golovin et al. 2017 (Ray Tune's)."""
 
     type: Literal["median"] = "median"
     grace: int = Field(default=1, ge=1)
     """Evaluations that every trial gets."""
     min_trials: int = Field(default=3, ge=2)
-    """Trials that the median must be of."""
+    """Minimum number of trials for the median."""
 
 
 class PBT(Variant):
-    """Population based training, Jaderberg et al. 2017 (Ray Tune's): the weakest quarter goes on
-    from the weights of the strongest, with changed values. ``num_trials`` is the population.
-    A resumed sweep starts the members anew that were not at their end."""
+    """Population based training, Jaderberg et al. 2017 (Ray Tune's): the worst trials continue from
+    the weights of the best, with changed values. ``num_trials`` is the population size. A resumed
+    sweep restarts the members that had not finished."""
 
     type: Literal["pbt"] = "pbt"
     interval: int = Field(default=1, ge=1)
     """Evaluations between exchanges."""
     quantile: float = Field(default=0.25, gt=0, le=0.5)
     resample: float = Field(default=0.25, ge=0, le=1)
-    """Chance that a value is drawn anew instead of multiplied by 0.8 or 1.2."""
+    """Probability that a value is drawn again instead of multiplied by 0.8 or 1.2."""
 
 
 Scheduler = Annotated[ASHA | MedianStopping | PBT, Field(discriminator="type")]
@@ -103,28 +103,29 @@ class Champion(Section):
     """Registered model; null: the experiment's name."""
     alias: str = Field(default="champion", pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")
     max_mb: float | None = Field(default=None, gt=0)
-    """Largest ``student.size_mb``; null: any."""
+    """Maximum ``student.size_mb``; null: any."""
 
 
 class Search(Section):
-    """What ``distill sweep`` varies. Teachers are queried once, whatever the number of trials."""
+    """What ``distill sweep`` varies. Teachers are queried once, for any number of trials."""
 
     space: dict[str, Domain] = Field(min_length=1)
     """Keys of the experiment (``kd.temperature``, ``student.size_mb``, …) and their domains."""
     sampler: Sampler | None = None
-    """null: ``grid`` where every key is a grid, else ``nsga2``."""
+    """null: ``grid`` if every key is a grid, else ``nsga2``."""
     scheduler: Scheduler | None = None
-    """Ends trials early by the first goal; null: every trial trains to its end."""
+    """Stops trials early, by the first goal; null: every trial is trained to its end."""
     num_trials: int | None = Field(default=None, ge=1)
     """null: all combinations of a grid, else 30."""
     goals: dict[str, Literal["max", "min"]] | None = None
-    """Metrics and which way is better; the first is the quality that others are traded for. null:
+    """Metrics, and whether each is maximised or minimised; the first is the quality. null:
     ``{eval.accuracy: max, student.size_mb: min}``, of language models eval.perplexity: min first.
     """
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Trials at once; null: as many as fit."""
+    """Trials that run at the same time; null: as many as fit."""
     warm_start: bool = False
-    """Begin with what past runs in MLflow suggest for T, α, learning rate and weight decay."""
+    """Start with the values that past runs in MLflow suggest for T, α, learning rate and weight
+    decay."""
     champion: Champion = Champion()
 
     @model_validator(mode="after")
@@ -140,8 +141,8 @@ class Search(Section):
             )
         if not self.uses_grid and grids:
             raise ValueError(
-                f"search.space.{grids[0]} is a grid, which only search.sampler grid goes through: "
-                "make it a choice, or make every key a grid"
+                f"search.space.{grids[0]} is a grid, which only search.sampler grid supports: make "
+                "it a choice, or make every key a grid"
             )
         if self.uses_grid and self.num_trials not in (None, self.num_combinations):
             raise ValueError(
@@ -163,16 +164,17 @@ class Search(Section):
         quality = next(iter(goals))
         if self.scheduler is not None and quality not in REPORTED:
             raise ValueError(
-                f"search.scheduler {self.scheduler.type!r} goes by the first of search.goals, and "
-                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} first"
+                f"search.scheduler {self.scheduler.type!r} uses the first of search.goals, but "
+                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} "
+                "first"
             )
 
     def _check_pbt(self) -> None:
         fixed = [k for k in self.space if not k.startswith(("kd.", "optimizer."))]
         if fixed:
             raise ValueError(
-                f"search.scheduler pbt changes values while a student trains, and {fixed[0]} "
-                "cannot be: search kd.* and optimizer.* alone, or use asha"
+                f"search.scheduler pbt changes values while a student trains, but {fixed[0]} "
+                "cannot change: search only kd.* and optimizer.*, or use asha"
             )
         if not isinstance(self.sampling, RandomSampler):
             raise ValueError("search.scheduler pbt needs search.sampler random: set it")

@@ -42,7 +42,7 @@ Listed = Annotated[Value, BeforeValidator(_written, json_schema_input_type=Value
 
 class _Values(Variant):
     values: tuple[Listed, ...] = Field(min_length=1)
-    """Numbers, words, or whole sections: mappings, kept as one line of YAML."""
+    """Numbers, words, or whole sections (mappings, stored as one line of YAML)."""
 
     @model_validator(mode="after")
     def _differ(self) -> _Values:
@@ -59,13 +59,13 @@ class _Values(Variant):
 
 
 class Grid(_Values):
-    """Every value, with every value of the other keys."""
+    """Every value, in combination with every value of the other keys."""
 
     type: Literal["grid"] = "grid"
 
 
 class Choice(_Values):
-    """One of the values, each as likely."""
+    """One of the values, each equally likely."""
 
     type: Literal["choice"] = "choice"
 
@@ -90,13 +90,13 @@ class _Range(Variant):
 
 
 class Uniform(_Range):
-    """Anywhere from ``low`` to ``high``."""
+    """A number from ``low`` to ``high``."""
 
     type: Literal["uniform"] = "uniform"
 
 
 class LogUniform(_Range):
-    """Anywhere from ``low`` to ``high``, each factor as likely; integers if both ends are."""
+    """A number from ``low`` to ``high``, uniform on a log scale; integers if both ends are."""
 
     type: Literal["loguniform"] = "loguniform"
 

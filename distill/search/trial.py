@@ -29,6 +29,7 @@ from distill.fit import Guidance, Job, build_module, fit, load_best
 from distill.jobs import job_of_blocks, student_job, write_tokenizer
 from distill.loop import Report
 from distill.models.language_student import merged
+from distill.models.shape import FILE as SHAPE
 from distill.overrides import assign
 from distill.records import Cursor
 from distill.search.ledger import Entry, Ledger, identity_of, searched
@@ -250,7 +251,7 @@ def _tell_again(entry: Entry, tell: Tell) -> None:
 
 
 def _snapshot(fit_folder: Path) -> Path:
-    """The newest checkpoint and the best weights, for another member to go on from."""
+    """The newest checkpoint, the best weights and their shape, for another member to go on from."""
     checkpoint = newest(fit_folder / "checkpoints")
     assert checkpoint is not None, "a population checkpoints at every evaluation"
     folder = fit_folder / "exchange"
@@ -258,6 +259,8 @@ def _snapshot(fit_folder: Path) -> Path:
     shutil.copytree(checkpoint, folder / "checkpoints" / checkpoint.name)
     for name in ("best.safetensors", "metrics.jsonl"):
         shutil.copy2(fit_folder / name, folder / name)
+    if (fit_folder / SHAPE).exists():  # of a student under a cap
+        shutil.copy2(fit_folder / SHAPE, folder / SHAPE)
     return folder
 
 

@@ -63,7 +63,7 @@ def _say(d: Driver, proposal: Proposal, verdict: str, num_first: int) -> None:
     values = ", ".join(f"{key}={value:.4g}" for key, value in proposal.values.items())
     d.progress.say(f"configuration memory proposes {values}: {proposal.why}")
     if verdict:
-        d.progress.say(f"{verdict}; {num_first} trials begin with it")
+        d.progress.say(f"{verdict}; the first {num_first} trials use it")
     d.tracker.tags({"distill.warm_start": f"{values}: {proposal.why}"})
 
 

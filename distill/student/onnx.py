@@ -124,9 +124,8 @@ def _check(student: Located) -> None:
     check_installed()
     if student.is_language_model:
         raise ModelError(
-            f"{student.folder} is a language model: generation needs its keys and values as inputs "
-            "and outputs of the graph, which torch.onnx.export does not make of transformers' "
-            "models: use --format hf"
+            f"{student.folder} is a language model: only classifiers can be exported to ONNX: use "
+            "--format hf"
         )
 
 
@@ -138,8 +137,8 @@ def _corpus(student: Located, model: Any, data: str | None) -> Corpus:
     experiment = student.experiment
     if experiment is None:
         raise ConfigError(
-            f"{student.folder} lies in no run, whose test rows check the file: give the run's "
-            "folder, or a student inside of it"
+            f"{student.folder} is not in a run folder, whose test rows are needed for the "
+            "comparison: give the run folder, a student in it, or --data"
         )
     names = tuple(str(model.config.id2label[i]) for i in range(len(model.config.id2label)))
     if data is None:
@@ -157,7 +156,7 @@ def _rows(corpus: Corpus, classifier: Classifier) -> tuple[Any, np.ndarray]:
     """As the classifier takes them, and their labels, UNLABELLED where there is none."""
     samples = read_samples(corpus, corpus.rows("test"))
     if not samples:
-        raise DataError("the test split has no rows, which check the file: name some in --data")
+        raise DataError("the test split has no rows for the comparison: give some with --data")
     labels_R = np.array([sample.label for sample in samples])
     if isinstance(classifier.model, FeatureClassifier):
         features: Any = [sample.features_D for sample in samples]
@@ -320,7 +319,7 @@ def _check_equal(probs_RC: np.ndarray, own_RC: np.ndarray) -> None:
     difference = float(np.abs(probs_RC - own_RC).max())
     if not difference <= TOLERANCE:
         raise ModelError(
-            f"the ONNX file answers otherwise than the model: a probability differs by "
+            "the ONNX file and the model give different outputs: a probability differs by "
             f"{difference:.3g} ({TOLERANCE:g} at most is rounding): use --format hf"
         )
 

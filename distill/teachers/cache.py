@@ -184,7 +184,7 @@ class TeacherCache:
         except (SafetensorError, OSError):
             raise CacheError(
                 f"teacher cache file {path} is damaged: delete it and run again: the teacher sends "
-                "it once more"
+                "it again"
             ) from None
         return Head(kept["weight"], kept.get("bias"))
 

@@ -81,15 +81,15 @@ class SilentTeachers:
         on_sent: Callable[[], None] | None = None,
     ) -> TeacherOutput:
         raise TeacherError(
-            f"the cache lacks {request.num_rows} answers of teacher {teacher!r} (row "
+            f"the cache lacks {request.num_rows} outputs of teacher {teacher!r} (row "
             f"{request.rows_B[0]} first), and it is no longer served: the cache was changed while "
-            "the sweep ran; run the sweep again, which asks for what is missing"
+            "the sweep ran; run the sweep again, which requests the missing outputs"
         )
 
     def head(self, teacher: str) -> Head:
         raise TeacherError(
             f"the cache lacks the output layer of teacher {teacher!r}, and it is no longer served: "
-            "run the sweep again, which asks for what is missing"
+            "run the sweep again, which requests it"
         )
 
     def judge(self, teacher: str, request: DraftRequest) -> Verdict:
@@ -108,8 +108,8 @@ class SilentTeachers:
 
     def _gone(self, teacher: str) -> TeacherError:
         return TeacherError(
-            f"teacher {teacher!r} has gates that learn, and it is no longer served: a sweep keeps "
-            "answers, and these change: set its moe.type to own or all"
+            f"teacher {teacher!r} has gates that are trained, so its outputs change and cannot be "
+            "cached for a sweep: set its moe.type to own or all"
         )
 
     def stats(self) -> dict[str, float]:

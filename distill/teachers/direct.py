@@ -26,8 +26,8 @@ def check_installed(who: str) -> None:
     """In a teacher's process, before it takes requests."""
     if find_spec("nixl") is None:
         raise TeacherError(
-            f"{who}: stream.transport nixl needs the package nixl, which the node of this teacher "
-            "lacks: pip install nixl there, or take object_store"
+            f"{who}: stream.transport nixl needs the package nixl, which is not installed on the "
+            "node of this teacher: pip install nixl there, or use object_store"
         )
 
 

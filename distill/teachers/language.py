@@ -92,8 +92,8 @@ class LanguageModel:
         if not self._is_linear:
             kind = self.model.config.model_type
             raise ModelError(
-                f"a {kind} teacher caps or scales its logits, which hidden states do not tell: "
-                "give it the wire dense or topk"
+                f"a {kind} teacher caps or scales its logits, so they cannot be recomputed from "
+                "hidden states: use the wire dense or topk"
             )
 
     def head(self) -> Head:
@@ -187,8 +187,8 @@ class LanguageModel:
             raise TeacherAnswerError(
                 f"request {request_id}: the teacher's logits are the same for all "
                 f"{logits_NV.shape[1]} tokens of its vocabulary (they differ by less than "
-                f"{MIN_SPREAD:g}), so it has nothing to teach: its weights are lost; copy its "
-                "folder again, or take another teacher"
+                f"{MIN_SPREAD:g}), so its weights are probably damaged: copy its folder again, or "
+                "use another teacher"
             )
         found = AnswerStats(len(at_N), sums[0], sums[1])
         self.stats = found if self.stats is None else self.stats + found
@@ -265,8 +265,8 @@ class LanguageModel:
             return
         kind = self.model.config.model_type
         raise TeacherAnswerError(
-            f"request {request.request_id}: a {kind} teacher lets packed sequences see each other: "
-            "set data.packing: false, or take another teacher"
+            f"request {request.request_id}: a {kind} teacher lets packed sequences attend to each "
+            "other: set data.packing: false, or use another teacher"
         )
 
     def _experts(self) -> ExpertRouting:

@@ -157,7 +157,7 @@ class RayTeacherClient:
                 raise own_error(error, f"teacher {teacher!r}") from None
             except _LOST as error:
                 cause = error.with_traceback(None)  # which holds on to the answer
-                logger.warning("teacher %r: %s: asking again", teacher, _brief(error))
+                logger.warning("teacher %r: %s: sending the request again", teacher, _brief(error))
                 with self._lock:
                     self._num_retries[teacher] += 1
                     if replica.ping is None:
@@ -194,7 +194,7 @@ class RayTeacherClient:
             if all(replica.death for replica in group):
                 return f"no replica is left: {group[0].death}"
             if time.monotonic() > give_up:
-                return f"no replica came back within {self._stream.deadline_s:g} s"
+                return f"no replica restarted within {self._stream.deadline_s:g} s"
             if cancelled is not None and cancelled.is_set():
                 raise CancelledError
             time.sleep(direct.POLL_S)
@@ -219,7 +219,7 @@ class RayTeacherClient:
                 ray.cancel(reference)  # takes it off the queue; what runs, runs to its end
                 if is_cancelled:
                     raise CancelledError
-                raise GetTimeoutError(f"no answer within {self._stream.deadline_s:g} s")
+                raise GetTimeoutError(f"no response within {self._stream.deadline_s:g} s")
 
     def _gave_up(self, teacher: str, what: str, num_attempts: int, cause: str) -> str:
         return (

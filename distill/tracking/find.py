@@ -19,7 +19,7 @@ def connect(uri: str) -> Any:
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise RecordError(
-            f"{masked(uri)} does not exist: go to the folder where distill ran, or give "
+            f"{masked(uri)} does not exist: run this in the folder where distill ran, or give "
             "--tracking-uri (or $MLFLOW_TRACKING_URI)"
         )
     check_reachable(Tracking(uri=uri))

@@ -90,7 +90,7 @@ class Outbox:
         if what not in self._has_warned:
             self._has_warned.add(what)
             logger.warning(
-                "MLflow %s (%s). Training goes on; what is not recorded is kept in %s",
+                "MLflow %s (%s). Training continues; unsent records are kept in %s",
                 what,
                 reason_of(error),
                 self.path,

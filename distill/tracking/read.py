@@ -117,13 +117,13 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
         counts[trial.status] += 1
     there = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     if record.num_running:
-        there += f", {record.num_running} not ended"
-    there = there.removeprefix(", ") or "no trial has ended"
+        there += f", {record.num_running} not finished"
+    there = there.removeprefix(", ") or "no trial has finished"
     what = "sweep" if record.is_sweep else "training"
     if record.is_partial and not allow_partial:
         raise RecordError(
-            f"the {what} of experiment {record.experiment} has not ended ({there}): wait for it, "
-            "resume it if its driver stopped, or give --partial to show the trials so far"
+            f"the {what} of experiment {record.experiment} is not finished ({there}): wait for it, "
+            "resume it if its driver stopped, or add --partial to report the trials so far"
         )
     if not counts["finished"]:
         reason = next((f"; first reason: {t.reason}" for t in record.trials if t.reason), "")
@@ -203,7 +203,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
         for row in _rows(_children(parent, runs)):
             rows.setdefault((row.role, row.name), row)
     tests = {d.digest for run, _ in ended for d in _datasets(run) if d.context == "test"}
-    notes = ["the trainings were tested on different data: their metrics are not comparable"]
+    notes = ["the runs were tested on different data: their metrics are not comparable"]
     return Record(
         is_sweep=False,
         is_partial=not ended,

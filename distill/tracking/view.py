@@ -21,7 +21,7 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 ROLES = {
     "expert": "A teacher of this run, measured on the test split (`test.*`).",
     "mix": "The aggregated teachers, measured on the test split (`test.*`).",
-    "baseline": "A baseline to compare the student with, measured on the test split (`test.*`).",
+    "baseline": "A baseline for the student, measured on the test split (`test.*`).",
 }
 
 
@@ -107,25 +107,22 @@ def experiment_note(name: str, is_language_model: bool) -> str:
         compare = "`eval.perplexity`"
     else:
         quality = (
-            "- `eval.accuracy`: accuracy on the validation split. Sweeps, schedules and the choice "
-            "of weights use it. `test.accuracy`: on the test split, measured once.\n"
-            "- `eval.retention`, `test.retention`: the student's accuracy over the aggregated "
-            "teachers'.\n"
+            "- `eval.accuracy`: accuracy on the validation split. Sweeps, schedules and the "
+            "choice of weights use it. `test.accuracy`: on the test split, measured once.\n- "
+            "`eval.retention`, `test.retention`: accuracy of the student / accuracy of the "
+            "aggregated teachers.\n"
         )
         compare = "`eval.accuracy`"
     return (
         "Students distilled by *distill*: one run per training, or one per sweep with its trials "
         "as child runs. The tag `role` is `expert` (a teacher), `mix` (the aggregated teachers), "
-        "`baseline` or `trial`.\n\n"
-        f"{quality}"
-        "- `student.size_mb`: exported float32 weights, 10⁶ bytes. `student.latency_ms`: one "
-        "input on one CPU thread. `compression`: parameters of the largest teacher over the "
-        "student's.\n\n"
-        f"Compare {compare} with `student.size_mb`: the *Chart view* of the runs has both. A "
-        "student is on the frontier where no smaller one is as good.\n\n"
-        f"- `distill frontier {name}`: the frontier, and the best student under a limit of size or "
-        "latency\n"
-        f"- `distill report {name}`: everything as one HTML page\n"
+        f"`baseline` or `trial`.\n\n{quality}- `student.size_mb`: exported float32 weights, 10⁶ "
+        "bytes. `student.latency_ms`: one input on one CPU thread. `compression`: parameters of "
+        f"the largest teacher / parameters of the student.\n\nCompare {compare} with "
+        "`student.size_mb`: the *Chart view* of the runs has both. A student is on the frontier "
+        f"if no smaller one is as good.\n\n- `distill frontier {name}`: the frontier, and the best "
+        f"student under a limit of size or latency\n- `distill report {name}`: everything as one "
+        "HTML page\n"
     )
 
 

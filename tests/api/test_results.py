@@ -161,7 +161,7 @@ def test_an_evaluation_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "gate: " in shown and str(tmp_path / "report") in shown and "<img" in shown
     assert repr(found).endswith(f"1 gate failed, {tmp_path / 'report'})")
     assert "gate: " in str(found) and "student" in str(found).splitlines()[1]
-    with pytest.raises(ConfigError, match="text_colum is no option: use one of domain_column"):
+    with pytest.raises(ConfigError, match="text_colum is not an option: use one of domain_column"):
         distill.evaluate(student, rows, text_colum="text")
 
 

@@ -97,5 +97,5 @@ def test_prompts_are_refused(tmp_path, data, folders):
     columns = {"prompt": "prompt", "completion": "completion"}
     config = data(write(completion_rows(), tmp_path / "rows.parquet"), columns=columns)
     blocks = build_blocks(build_corpus(config, is_language_model=True), folders[0], 64, "tail")
-    with pytest.raises(ConfigError, match=r"large is not the student's.*data\.columns\.text"):
+    with pytest.raises(ConfigError, match=r"large differs from the student's.*data\.columns\.text"):
         for_teacher(blocks, folders[1])

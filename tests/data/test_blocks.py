@@ -143,7 +143,7 @@ def test_rows_with_nothing_to_learn_are_dropped_and_counted_up_to_a_share(corpus
     for row in rows:
         if row["split"] == "test":
             row["completion"] = ""
-    with pytest.raises(DataError, match="no row of the test split has a token to learn"):
+    with pytest.raises(DataError, match="no row of the test split has a target token"):
         build_blocks(corpus_of(rows), causal_folder, 512, max_unlearnable=1.0)
 
 

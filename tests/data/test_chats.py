@@ -175,11 +175,11 @@ def test_keys_of_chats():
         with pytest.raises(ValueError, match=r"data\.columns\.tools"):
             Columns.model_validate(columns)
     for key, value in (("chat_template", "t.jinja"), ("template_arguments", {"a": 1})):
-        with pytest.raises(ValueError, match=rf"data\.{key} is for chats: give data\.col"):
+        with pytest.raises(ValueError, match=rf"data\.{key} applies only to chats: give data\.col"):
             data(columns={}, **{key: value})
     with pytest.raises(ValueError, match=r"template_arguments\.tools is set by distill itself"):
         data(template_arguments={"tools": []})
-    with pytest.raises(ValueError, match=r"must be values of JSON"):
+    with pytest.raises(ValueError, match=r"must be JSON values"):
         data(template_arguments={"date": float("nan")})
     # They are of the blocks, not of the corpus.
     other = data(chat_template="t.jinja", template_arguments={"enable_thinking": False})

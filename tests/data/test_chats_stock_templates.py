@@ -209,7 +209,7 @@ def test_only_the_assistants_part_of_a_prompt_is_compared():
 
 
 def test_what_a_template_leaves_out_is_refused():
-    with pytest.raises(ModelError, match=r"does not show the tools of document 7: .*data\.col"):
+    with pytest.raises(ModelError, match=r"does not render the tools of document 7: .*data\.col"):
         ChatTokens(stock_tokenizer("deepseekv3")).of(TOOL, 7, [SCHEMA])
     with pytest.raises(ModelError, match=r"leaves out the call of 'get_weather' in message 2 of"):
         ChatTokens(stock_tokenizer("llama3")).of(TOOL, 7)
@@ -301,7 +301,7 @@ def test_a_first_message_of_the_assistants():
 
 def test_a_template_that_is_none(tmp_path):
     tokenizer = stock_tokenizer("qwen2_5")
-    with pytest.raises(ModelError, match=r"template in data\.chat_template is no Jinja .*line 1"):
+    with pytest.raises(ModelError, match=r"data\.chat_template is not a valid Jinja .*line 1"):
         ChatTokens(tokenizer, ChatTemplate("{% for m in messages %}"))
 
 

@@ -237,5 +237,5 @@ def test_only_one_split_of_a_file_may_be_read(data, tmp_path: Path) -> None:
     corpus = build_corpus(config, labels=("neg", "pos"), only="test")
     wanted = [row["text"] for row in rows if row["split"] == "validation"]
     assert [text for text, _ in corpus.texts("test")] == wanted
-    with pytest.raises(DataError, match=r"no row's split is 'exam'"):
+    with pytest.raises(DataError, match=r"no row has the split 'exam'"):
         build_corpus(data(path, splits={"test": "exam"}), labels=("neg", "pos"), only="test")

@@ -136,7 +136,7 @@ def test_messages_list_every_ending(tmp_path: Path, data: Make) -> None:
         ".gz, .bz2 or .zst after it"
     )
     assert endings() == listed
-    refused(data, tmp_path / "rows.xlsx", "rows.xlsx", "ending that is not known", listed)
+    refused(data, tmp_path / "rows.xlsx", "rows.xlsx", "unknown file extension", listed)
     refused(data, tmp_path, "holds no data file", listed)
     assert format_of("a.tsv.bz2") == "csv" and format_of("a.NDJSON.zst") == "json"
     assert format_of("a.parquet.gz") is None and format_of("a.gz") is None

@@ -266,7 +266,7 @@ def test_dates_are_no_labels_but_groups(tmp_path: Path, data: Make) -> None:
     refused(data, path, "'day'", "has the type date32[day]", columns={"label": "day"})
     refused(data, path, "'day'", "has the type date32[day]", columns={"text": "day"})
     halves = labelled({"neg": Decimal("0.5"), "pos": Decimal("1.5")})
-    refused(data, write(halves, tmp_path / "d.parquet"), "'label'", "fractions")
+    refused(data, write(halves, tmp_path / "d.parquet"), "'label'", "non-integer")
     holdout = {"validation": 0.2, "test": 0.2, "group": "day"}
     settings = {"columns": {"split": None}, "holdout": holdout}
     want = build(data, write(rows, tmp_path / "rows.csv"), **settings).fingerprint
@@ -292,7 +292,7 @@ def test_the_plan_counts_names_that_lost_blanks(tmp_path: Path, data: Make) -> N
     rows[0]["label"] = " pos"
     config = data(write(rows, tmp_path / "rows.csv"))
     lines = source_lines(build_corpus(config))
-    assert any("blanks" in line.what and line.size == "1" for line in lines)
+    assert any("spaces" in line.what and line.size == "1" for line in lines)
 
 
 def test_class_names_of_unsigned_integers(tmp_path: Path, data: Make) -> None:

@@ -91,7 +91,7 @@ def test_it_needs_prompts_and_a_template(tmp_path: Path, data: Make) -> None:
     with pytest.raises(ValidationError, match=r"give data\.columns\.prompt and completion"):
         data(tmp_path, prompt_as_chat=True)
     data(tmp_path, columns=PROMPT, prompt_as_chat=True, template_arguments={"a": 1})
-    with pytest.raises(ValidationError, match="template_arguments is for chats"):
+    with pytest.raises(ValidationError, match="template_arguments applies only to chats"):
         data(tmp_path, columns=PROMPT, template_arguments={"a": 1})
     path = write(completion_rows(), tmp_path / "prompts.jsonl")
     corpus = build_corpus(data(path, columns=PROMPT, prompt_as_chat=True), is_language_model=True)

@@ -34,7 +34,7 @@ def test_paths_without_data(tmp_path, data):
     refuses(data(tmp_path), "data.path", "holds no data file", ".parquet")
     refuses(data(()), "data.path is empty")
     (tmp_path / "rows.txt").write_text("x")
-    refuses(data(tmp_path / "rows.txt"), "rows.txt", "ending", ".jsonl")
+    refuses(data(tmp_path / "rows.txt"), "rows.txt", "extension", ".jsonl")
     write(make_rows(), tmp_path / "mixed" / "a.csv")
     write(make_rows(), tmp_path / "mixed" / "b.parquet")
     refuses(data(tmp_path / "mixed"), "mixes csv and parquet", "*.parquet")
@@ -153,7 +153,7 @@ def test_holdout_that_leaves_nothing(tmp_path, data):
 def test_types_that_are_no_strings(tmp_path, data):
     rows = [{**row, "label": 0.5} for row in make_rows()]
     for ending in ("parquet", "jsonl"):
-        refuses(data(write(rows, tmp_path / f"a.{ending}")), "'label'", "fractions")
+        refuses(data(write(rows, tmp_path / f"a.{ending}")), "'label'", "non-integer")
     rows = [{**row, "label": ["pos"]} for row in make_rows()]
     for ending in ("parquet", "jsonl"):
         refuses(data(write(rows, tmp_path / f"b.{ending}")), "'label'", "list")

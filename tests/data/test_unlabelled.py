@@ -142,7 +142,8 @@ def test_no_message_says_a_value_that_is_set_or_does_not_help(tmp_path, data):
 def test_a_misspelt_label_column_is_named(unlabelled, tmp_path, data):
     path = write(_rows(60), tmp_path / "rows.csv")
     settings = {"columns": {"split": None, "label": "lable"}, "unlabelled": unlabelled}
-    with pytest.raises(DataError, match=r"'lable', .*correct data.columns.label.*label, domain"):
+    told = r"'lable' is not a column of .*text, label, domain.*data.columns.label=label"
+    with pytest.raises(DataError, match=told):
         build_corpus(data(path, **settings))
 
 

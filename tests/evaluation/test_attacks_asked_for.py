@@ -49,7 +49,9 @@ def test_the_option_and_gates_need_them() -> None:
 
 def test_a_contradiction_is_refused() -> None:
     for more in ({"attacks": True}, {"gate": "robustness.asr > 0.5"}):
-        with pytest.raises(ConfigError, match=r"needs attacks, attack.methods=\[\] leaves them"):
+        with pytest.raises(
+            ConfigError, match=r"needs attacks, but attack.methods=\[\] disables them"
+        ):
             methods("attack.methods=[]", **more)  # type: ignore[arg-type]
 
 

@@ -139,7 +139,7 @@ def test_a_teacher_may_be_a_pickle_or_several_models(root: Path) -> None:
         (["--language", "fortran"], "--language fortran: there is no grammar for it"),
         (["--language", "python"], "do not parse as python"),
         (["--teacher", "nowhere"], "there is no model folder"),
-        (["--split", "exam"], "no row's split is 'exam' (--split)"),
+        (["--split", "exam"], "no row has the split 'exam' (--split)"),
         (["--label-column", "grade"], "--label-column 'grade' is not a column of"),
         (["attack.budget=0"], "attack.budget must be at least 1"),
     ],
@@ -157,7 +157,7 @@ def test_a_column_of_code_needs_its_language(root: Path, tmp_path: Path) -> None
     pq.write_table(renamed.slice(0, 40), tmp_path / "code.parquet")
     arguments = [str(root / "student/model"), "--data", str(tmp_path / "code.parquet"), *FAST]
     done = CliRunner().invoke(app, ["evaluate", *arguments, "--out", str(tmp_path / "out")])
-    assert done.exit_code == 0 and "name the language of the column code" in done.output
+    assert done.exit_code == 0 and "give the language of the column code" in done.output
     assert "Attacks" not in done.output
 
 

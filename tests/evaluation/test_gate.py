@@ -40,7 +40,7 @@ def test_a_metric_that_is_not_defined_fails_its_gate() -> None:
     [
         ("fidelity.any", "such as 'fidelity.any > 0.2'"),
         ("fidelity.any > much", "'much' is not a number"),
-        ("fidelity.any > nan", "nothing compares with nan"),
+        ("fidelity.any > nan", "nan cannot be compared"),
         ("fidelity.agreemnt > 0.2", "there is no metric fidelity.agreemnt"),
         ("test.acuracy < 0.8", "did you mean test.accuracy?"),
         ("robustness.asr > 0.5", "give --language"),

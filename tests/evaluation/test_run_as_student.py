@@ -108,7 +108,7 @@ def test_folders_that_are_no_student(run: Path, tmp_path: Path) -> None:
     for path, message in (
         (tmp_path / "gone", "there is no folder"),
         (run.parent / "words.pkl", "is a file: give a run or an exported student"),
-        (tmp_path, r"is no run .* and no exported student"),
+        (tmp_path, r"is neither a run .* nor an exported student"),
     ):
         with pytest.raises(ModelError, match=message):
             check_student(path)

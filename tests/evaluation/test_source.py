@@ -162,7 +162,7 @@ def test_a_pair_is_that_of_the_run(tmp_path: Path) -> None:
     columns = {**COLUMNS, "text_pair": "topic", "domain": None}
     run = run_of("other.parquet", columns=columns)
     assert read(str(folder), path, run).data.columns.text_pair == "topic"
-    with pytest.raises(ConfigError, match="trained on pairs of texts: name the column"):
+    with pytest.raises(ConfigError, match="trained on pairs of texts: give the column"):
         read(str(folder), path, run, pair_column="")
 
 

@@ -121,7 +121,7 @@ def test_a_runs_own_teachers_have_the_labels_of_its_configuration(
 def test_the_map_on_the_command_line(root: Path, tmp_path: Path) -> None:
     assert parse_labels("{LABEL_0: a, 1: b}") == {"LABEL_0": "a", "1": "b"}
     for text, message in {
-        "LABEL_0=no": "is no mapping: write",
+        "LABEL_0=no": "is not a mapping: write",
         "{LABEL_0: no, LABEL_1: yes}": "YAML reads no, off and false as a boolean",
         "{a": "--teacher-labels '{a'",
     }.items():

@@ -96,6 +96,20 @@ def test_classifiers_and_a_table(root: Path, tmp_path: Path) -> None:
     assert experiment.data.unlabelled == "error"
 
 
+def test_texts_of_the_data_stay_in_their_comments(root: Path, tmp_path: Path) -> None:
+    """Names with an end of line, of which the rest would be keys of the configuration."""
+    rows = [
+        row
+        | {"label": f"{row['label']}\n  cache_dir: /elsewhere", "domain": f"{row['domain']}\n#"}
+        | {"note\n  on_empty_text: drop": f"{i}"}
+        for i, row in enumerate(rows_of(root))
+    ]
+    start = initial(str(write_csv(rows, tmp_path / "lines.csv")), [str(root / "encoder")])
+    data = load(write(start, tmp_path / "mine.yaml"), []).data
+    assert (data.cache_dir, data.on_empty_text) == (None, "error")
+    assert "# labels: no   cache_dir: /elsewhere" in start.text
+
+
 def test_columns_are_found_by_their_usual_names(root: Path, tmp_path: Path) -> None:
     """And a third of the rows has no label, and there is no column of splits."""
     rows = [
@@ -157,14 +171,15 @@ def test_labels_that_a_model_numbers_are_found_by_its_answers(root: Path, tmp_pa
     start = initial(str(root / "data.parquet"), [str(teacher)])
     (found,) = checked(start, tmp_path).experiment.teachers
     assert found.labels == {"LABEL_0": "yes", "LABEL_1": "no"}
-    assert "which is which by the model's own answers" in start.text
+    assert "mapped by the model's own predictions" in start.text
 
 
 def test_labels_that_nothing_tells_are_left_open(root: Path, tmp_path: Path) -> None:
     """An untrained model agrees with no map."""
     write_named(root / "meals", tmp_path / "unknown", None)
     start = initial(str(root / "data.parquet"), [str(tmp_path / "unknown")])
-    assert start.open_points == ["teachers.unknown.labels"]
+    assert (start.open_points, start.guesses) == ([], ["teachers.unknown.labels"])
+    assert "CHECK     teachers.unknown.labels: a guess" in start.findings
     assert "# CHECK labels" in start.text
     (found,) = written(start, tmp_path).teachers
     assert found.labels == {"LABEL_0": "no", "LABEL_1": "yes"}
@@ -204,6 +219,17 @@ def test_pairs_of_texts(root: Path, tmp_path: Path) -> None:
     path = write_csv(rows, tmp_path / "data.csv")
     columns = checked(initial(str(path), [str(root / "films")]), tmp_path).experiment.data.columns
     assert (columns.text, columns.text_pair) == ("premise", "hypothesis")
+
+
+def test_a_column_of_the_models_names_is_the_domain(root: Path, tmp_path: Path) -> None:
+    rows = [
+        {"text": row["text"], "label": row["label"], "project": row["domain"]}
+        for row in rows_of(root)
+    ]
+    path = str(write_csv(rows, tmp_path / "data.csv"))
+    named = initial(path, [str(root / "films"), str(root / "meals")])
+    assert checked(named, tmp_path).experiment.data.columns.domain == "project"
+    assert "not read: project" in initial(path).text
 
 
 # ---- experts, no models, pickles -------------------------------------------------------------
@@ -248,7 +274,7 @@ def test_features_and_pickles(tmp_path: Path) -> None:
     assert experiment.data.columns.label == "class"
     (teacher,) = experiment.teachers
     assert (teacher.name, teacher.allow_pickle) == ("linear", True)
-    assert "A pickle runs code when it is loaded" in start.text
+    assert "A pickle can run code when it is loaded" in start.text
 
 
 def test_pickles_over_text_leave_the_tokenizer_open(root: Path, tmp_path: Path) -> None:
@@ -374,7 +400,7 @@ def test_without_models_messages_mean_a_language_model(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give models of one task"):
+    with pytest.raises(ConfigError, match="give models for one task"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "llama")])
     with pytest.raises(ConfigError, match="give it alone"):
         initial(str(root / "data.parquet"), [str(root / "films"), str(root / "encoder")])

@@ -92,7 +92,7 @@ def test_an_adapter_that_does_not_load_is_an_error_of_its_own(
         TeacherSpec(folder.name, str(base), serving, NUM_TOKENS, True, str(folder))
         for folder in folders
     ]
-    with pytest.raises(ModelError, match="cut short"):
+    with pytest.raises(ModelError, match="truncated"):
         RayTeacherPool(specs)
 
 

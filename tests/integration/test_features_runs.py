@@ -189,8 +189,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "experts are fine-tuned from a text",
     ),
     ({"baselines": [{"type": "tfidf"}]}, "baselines: tfidf reads text"),
-    ({"student": {"family": "cnn"}}, r"family is cnn: say in data\.image"),
-    ({"student": {"vocab_size": 100}}, r"student\.vocab_size is of students that read text"),
+    ({"student": {"family": "cnn"}}, r"family is cnn: set data\.image"),
+    (
+        {"student": {"vocab_size": 100}},
+        r"student\.vocab_size applies only to students that read text",
+    ),
 ]
 
 

@@ -20,7 +20,9 @@ def test_labels_that_no_node_has_are_named_before_anything_starts(
     raw["trainer"] |= {"node_labels": {"role": "student"}}
     raw["experts"]["serving"] |= {"node_labels": {"role": "teacher"}}
     said: list[str] = []
-    with pytest.raises(ConfigError, match=r"trainer.node_labels wants {'role': 'student'}.*remove"):
+    with pytest.raises(
+        ConfigError, match=r"trainer.node_labels needs a node with {'role': 'student'}.*remove"
+    ):
         check_labels(parse(raw), said.append)
     assert said == []
     # A cluster that was joined may grow: it is said, and waited for.

@@ -243,7 +243,7 @@ def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster,
     num_cpus = ray.cluster_resources()["CPU"]
     good, big = specs(folders)
     big = TeacherSpec("big", big.folder, Serving(num_cpus=64), NUM_LABELS)
-    with pytest.raises(TeacherError, match=r"teacher 'big' wants 1 × .64 CPU") as caught:
+    with pytest.raises(TeacherError, match=r"teacher 'big' needs 1 × .64 CPU") as caught:
         RayTeacherPool([big, good], start_deadline_s=2)  # big first: its wait ends at the deadline
     assert f"has {num_cpus:g} CPU" in str(caught.value)
     labelled = TeacherSpec("far", good.folder, Serving(node_labels={"role": "teacher"}), NUM_LABELS)

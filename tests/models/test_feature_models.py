@@ -159,10 +159,10 @@ def six_rows() -> tuple[Batch, TeacherAnswers]:
 @pytest.mark.parametrize(
     ("student", "space", "message"),
     [
-        (Student(family="cnn"), TABLE, r"family is cnn: say in data\.image"),
-        (Student(family="transformer"), TABLE, "family is transformer, the data are features"),
-        (Student(heads=2), TABLE, r"student\.heads is of students that read text"),
-        (Student(scale="tiny"), TABLE, r"student\.scale is of students that read text"),
+        (Student(family="cnn"), TABLE, r"family is cnn: set data\.image"),
+        (Student(family="transformer"), TABLE, "family is transformer, but the data is features"),
+        (Student(heads=2), TABLE, r"student\.heads applies only to students that read text"),
+        (Student(scale="tiny"), TABLE, r"student\.scale applies only to students that read text"),
         (Student(size_mb=1e-4), TABLE, "too small: with 4 features the smallest mlp takes"),
     ],
 )
@@ -180,5 +180,5 @@ def test_a_start_must_fit_the_data(tmp_path: Path) -> None:
         build_feature_student(start, IMAGE, LABELS, seed=0)
     with pytest.raises(ModelError, match=r"has the labels \['a', 'b', 'c'\], the data \['a', 'b'"):
         build_feature_student(start, TABLE, ("a", "b", "d"), seed=0)
-    with pytest.raises(ConfigError, match="family is mlp, the data are text"):
+    with pytest.raises(ConfigError, match="family is mlp, but the data is text"):
         build_student(Student(family="mlp"), "", LABELS, 8, seed=0)

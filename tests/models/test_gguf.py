@@ -89,7 +89,7 @@ def test_a_file_cut_short_is_refused(share, tmp_path, capsys):
     write_gguf(path, decoder())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ModelError, match=r"tiny\.gguf is cut short"):
+    with pytest.raises(ModelError, match=r"tiny\.gguf is truncated"):
         convert(path, tmp_path / "out")
     assert main([str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "is cut short" in capsys.readouterr().err
+    assert "is truncated" in capsys.readouterr().err

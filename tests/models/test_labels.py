@@ -150,7 +150,7 @@ def test_the_output_of_each_class(own, classes, labels, is_given, columns) -> No
             {"LABEL_0": "negativ"},
             True,
             ConfigError,
-            "to 'negativ', which is no label of data",
+            "to 'negativ', which is not a label of data",
         ),
         (
             HF2,
@@ -211,5 +211,5 @@ def test_labels_in_yaml() -> None:
     assert configured_map({0: "negative", "b": 1}) == {"0": "negative", "b": "1"}
     with pytest.raises(ValueError, match="the label '0' is mapped twice"):
         configured_map({0: "a", "0": "b"})
-    with pytest.raises(ValueError, match="is no mapping: write the model's label"):
+    with pytest.raises(ValueError, match="is not a mapping: write the model's label"):
         configured_map(["a", "b"])

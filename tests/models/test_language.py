@@ -86,7 +86,7 @@ def test_files_cut_short_are_refused(tmp_path):
     assert check_language_folder(tmp_path / "shards") == check_language_folder(tmp_path / "one")
     for path in (shards[1], tmp_path / "one/model.safetensors"):
         path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(ModelError, match=f"{path.name} is cut short"):
+        with pytest.raises(ModelError, match=f"{path.name} is truncated"):
             check_language_folder(path.parent)
     shards[1].unlink()
     with pytest.raises(ModelError, match=f"no {shards[1].name}, which its index names"):
@@ -140,7 +140,7 @@ def test_the_same_tokens_by_other_rules_are_refused(tmp_path):
     other = load_tokenizer(tmp_path / "a")
     other.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     other.save_pretrained(tmp_path / "b")
-    with pytest.raises(ModelError, match=r"by other rules \(pre_tokenizer\)"):
+    with pytest.raises(ModelError, match=r"by different rules \(pre_tokenizer\)"):
         same_vocabulary(tmp_path / "a", tmp_path / "b", 26, 26)
 
 

@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused(folder, tmp_path):
     start = InitFrom(path=str(folder), layers=5)
     refused(ModelError, r"init_from\.layers 5 is more than the 4 layers", init_from=start)
     refused(ModelError, r"max_length 33 .* 32 positions", max_length=33, path=str(folder))
-    refused(ConfigError, r"student\.lora .* starts from none", lora=Lora())
+    refused(ConfigError, r"student\.lora .* starts without any", lora=Lora())
     refused(ConfigError, r"student\.family is mlp", family="mlp")
     refused(ConfigError, r"lora\.targets 'q' .*q_proj", path=str(folder), lora=Lora(targets=("q",)))
     head = Lora(targets=("lm_head",))
@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_refused(folder, tmp_path):
     refused(ModelError, r"26 tokens.*has 27", tokenizer=tmp_path / "more", path=str(folder))
     save_decoder(tmp_path / "padded", vocab_size=32)
     padded = str(tmp_path / "padded")
-    refused(ModelError, r"other tokens than", tokenizer=tmp_path / "more", path=padded)
+    refused(ModelError, r"different tokens from", tokenizer=tmp_path / "more", path=padded)
     assert build_language_student(Student(path=padded), padded, 32, 0).config.vocab_size == 32
 
 

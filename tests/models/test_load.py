@@ -129,7 +129,7 @@ def test_missing_pieces_are_named(classifier_folder, tmp_path):
 def test_a_cut_short_file_is_refused(classifier_folder, keep):
     weights = classifier_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
-    with pytest.raises(ModelError, match=r"model.safetensors is cut short.*copy it again"):
+    with pytest.raises(ModelError, match=r"model.safetensors is truncated.*copy it again"):
         check_folder(classifier_folder)
 
 

@@ -83,6 +83,17 @@ def test_widths_are_multiples_of_eight_where_that_is_enough() -> None:
         assert 0.5 <= found.ffn / (4 * found.hidden) <= 2
 
 
+@pytest.mark.parametrize("size_mb", [3000.0, 1e6])
+@pytest.mark.parametrize("given", [{}, {"hidden": 8}, {"layers": 1}, {"ffn": 16}])
+def test_a_cap_above_the_largest_takes_it(size_mb: float, given: dict[str, int]) -> None:
+    found = solve(Student(size_mb=size_mb, **given), 1000, 2, 128)
+    largest = solve(Student(size_mb=1e4, **given), 1000, 2, 128)
+    assert found == largest and found.hidden == given.get("hidden", 1024)
+    assert found.ffn == given.get("ffn", 16 * found.hidden) and found.next_mb is None
+    of_language = solve_language(Student(size_mb=size_mb, **given), 1000)
+    assert of_language == solve_language(Student(size_mb=1e5, **given), 1000)
+
+
 def test_a_cap_below_the_smallest_names_it() -> None:
     with pytest.raises(ConfigError, match=r"smallest student takes 0\.993 MB"):
         solve(Student(size_mb=0.9), 30522, 2, 128)

@@ -45,7 +45,7 @@ def test_the_terminal_shows_every_table_in_80_columns() -> None:
 def test_without_attacks_a_line_says_how_to_add_them() -> None:
     lines = printed(evaluated())
     (line,) = [line for line in lines if "--attacks" in line]
-    assert line == "· attacks: not run: add --attacks (they take most of an evaluation's time)"
+    assert line == "· attacks: not run: add --attacks (they take most of the time of an evaluation)"
     assert not any(line.startswith("Attacks") for line in lines)
 
 
@@ -60,7 +60,7 @@ def test_relations_are_named_with_their_thresholds() -> None:
     assert found is not None
     names = [row.name for row in found.rows]
     assert names[1] == "other probabilities (TV > 0.1)"
-    assert names[2] == "only the teacher is sure (≥ 0.8)"
+    assert names[2] == "only the teacher is confident (≥ 0.8)"
     assert all(row.gloss for row in found.rows)
 
 

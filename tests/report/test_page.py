@@ -129,7 +129,7 @@ def test_an_experiment_of_one_bare_trial_has_a_page():
     assert frontier([trial], record.goals) == []
     shown = page(record)
     assert "80.0 %" in shown
-    assert "not ended when this was written" in shown
+    assert "still running when this report was written" in shown
 
 
 def test_markup_escapes_all_but_markup():

@@ -94,7 +94,7 @@ def test_an_unfinished_sweep_is_refused_with_what_is_there(client, store_uri):
     tags = {"distill.reason": "the loss became nan"}
     add_trial(client, experiment, sweep, 1, VALUES, {}, "failed", tags)
     add_trial(client, experiment, sweep, 2, VALUES, {}, status=None)
-    with pytest.raises(RecordError, match=r"1 finished, 1 failed, 1 not ended.*--partial"):
+    with pytest.raises(RecordError, match=r"1 finished, 1 failed, 1 not finished.*--partial"):
         read_experiment(store_uri, "unfinished")
     record = read_experiment(store_uri, "unfinished", allow_partial=True)
     assert record.is_partial

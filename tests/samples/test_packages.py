@@ -69,7 +69,7 @@ def test_another_file_in_the_cache_is_removed(tmp_path):
     (tmp_path / "cache").mkdir()
     bad = tmp_path / "cache" / "sample-1.0.tar.gz"
     bad.write_bytes(b"cut short")
-    with pytest.raises(DataError, match=r"sample-1\.0\.tar\.gz has not the sha256"):
+    with pytest.raises(DataError, match=r"sample-1\.0\.tar\.gz does not have the sha256"):
         fetch("sample==1.0", "1" * 64, "sdist", tmp_path / "cache")
     assert not bad.exists()
 

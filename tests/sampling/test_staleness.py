@@ -164,7 +164,7 @@ def test_teachers_are_asked_before_the_steps_between_are_trained(tmp_path: Path)
 def test_the_plan_tells_what_staleness_means(tmp_path: Path) -> None:
     told = lines_of(experiment_of(tmp_path, SKD | {"staleness": 2}))
     assert told["staleness"][0] == "generated 2 steps ahead"
-    assert "while the student trains on the steps between" in told["staleness"][1]
+    assert "while the student trains on the steps in between" in told["staleness"][1]
     assert "staleness" not in lines_of(experiment_of(tmp_path, SKD))
 
 

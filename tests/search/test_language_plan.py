@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_perplexity_is_the_first_goal_where_none_is_named(root: Path) -> None:
     plan = plan_of(root, {"kd.temperature": GRID, "student.layers": GRID | {"values": [1, 2]}}, {})
     told = {line.part: (line.what, line.size) for line in plan.lines}
-    assert told["search"] == ("grid, to the end, 2 at once", "6 trials")
+    assert told["search"] == ("grid, to the end, 2 in parallel", "6 trials")
     assert told["search goals"][0] == "min eval.perplexity, min student.size_mb"
     goal = search_of(plan).ordered_goals[0]
     assert (goal.metric, goal.mode) == ("eval.perplexity", "min")
@@ -55,7 +55,7 @@ def test_a_topk_wire_serves_a_range_of_its_temperatures_in_steps(root: Path) -> 
             {"kd.temperature": {"type": "uniform", "low": 1, "high": 4}},
             TOPK,
             {},
-            "may be anything from 1 to 4, and the answers of teachers.films.wire topk/8/1,2,4",
+            "may be anything from 1 to 4, but the outputs of teachers.films.wire topk/8/1,2,4",
         ),
         (
             {"kd.temperature": GRID},
@@ -105,9 +105,11 @@ def test_a_range_of_temperatures_goes_with_exact_wires(root: Path) -> None:
 
 def test_goals_that_a_language_model_does_not_log_are_refused(root: Path) -> None:
     for goal in ("eval.f1", "eval.retention"):
-        with pytest.raises(ConfigError, match=rf"{goal} is of classifiers.*use eval.accuracy, "):
+        with pytest.raises(
+            ConfigError, match=rf"{goal} applies only to classifiers.*use eval.accuracy, "
+        ):
             plan_of(root, {"kd.temperature": GRID}, {}, goals={goal: "max"})
-    with pytest.raises(ConfigError, match="warm_start remembers past runs of classifiers"):
+    with pytest.raises(ConfigError, match="warm_start applies only to classifiers"):
         plan_of(root, {"kd.temperature": GRID}, {}, warm_start=True)
 
 

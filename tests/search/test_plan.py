@@ -33,7 +33,7 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
         root, {"kd.temperature": GRID, "student.hidden": GRID | {"values": [16, 32]}}, {}
     )
     told = {line.part: (line.what, line.size) for line in plan.lines}
-    assert told["search"] == ("grid, to the end, 2 at once", "4 trials")
+    assert told["search"] == ("grid, to the end, 2 in parallel", "4 trials")
     assert told["search student.hidden"] == ("16, 32", "grid")
     assert plan.identity["command"] == "sweep"
 
@@ -87,7 +87,7 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
             {"optimizer.lr": GRID | {"values": ["1e-4", "3e-4"]}},
             {},
             {},
-            "search.space.optimizer.lr: '1e-4' is text, and optimizer.lr takes 0.0001: leave the q",
+            "search.space.optimizer.lr: '1e-4' is text, but optimizer.lr must be a number",
         ),
         (
             {
@@ -102,13 +102,13 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
             {"aggregation": GRID | {"values": [{"type": "single", "teacher": "cars"}]}},
             {},
             {},
-            "'cars' is none of the teachers: give one of films, meals, tools",
+            "'cars' is not a teacher: use one of films, meals, tools",
         ),
         (
             {"aggregation.teacher": GRID | {"values": ["films", "cars"]}},
             {},
             {"aggregation": {"type": "single", "teacher": "films"}},
-            "aggregation.teacher 'cars' is none of the teachers",
+            "aggregation.teacher 'cars' is not a teacher",
         ),
         (
             {"aggregation.type": GRID | {"values": ["mean", "routed"]}},

@@ -73,7 +73,7 @@ def test_all_grids_are_gone_through_and_anything_else_is_searched() -> None:
                 "sampler": {"type": "random"},
                 "scheduler": {"type": "pbt"},
             },
-            "cannot be: search kd",
+            "cannot change: search only kd",
         ),
         (
             {"space": {"kd.alpha": CHOICE}, "scheduler": {"type": "pbt"}},

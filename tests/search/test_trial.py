@@ -32,14 +32,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trial")
 
 
-def sweep_of(root: Path, folder: Path, exchanges: bool = False) -> Sweep:
+SIZED = {"layers": 1, "hidden": 16, "heads": 2}
+
+
+def sweep_of(
+    root: Path, folder: Path, exchanges: bool = False, size: dict[str, Any] = SIZED
+) -> Sweep:
     raw = toy_experiment(root)
     del raw["experts"]
     raw |= {
         "output": str(folder),
         "aggregation": {"type": "mean"},
         "baselines": [],
-        "student": {"layers": 1, "hidden": 16, "heads": 2, "tokenizer": str(root / "encoder")},
+        "student": size | {"tokenizer": str(root / "encoder")},
         "trainer": {"engine": "torch", "epochs": 3, "batch_size": 16},
     }
     plan = check(parse(raw))
@@ -114,8 +119,11 @@ def test_an_interrupted_trial_goes_on_and_tells_all(root: Path, tmp_path: Path) 
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_a_member_goes_on_from_anothers_weights(root: Path, tmp_path: Path) -> None:
-    sweep = sweep_of(root, tmp_path, exchanges=True)
+@pytest.mark.parametrize("size", [SIZED, {"size_mb": 0.05}])
+def test_a_member_goes_on_from_anothers_weights(
+    root: Path, tmp_path: Path, size: dict[str, Any]
+) -> None:
+    sweep = sweep_of(root, tmp_path, exchanges=True, size=size)
     strong = told_by(sweep, VALUES | {MEMBER: 0})
     folders = [folder for _, folder in strong[:-1]]
     assert all(folder is not None for folder in folders)
@@ -192,5 +200,5 @@ def test_a_damaged_entry_says_how_to_go_on(tmp_path: Path) -> None:
 def test_whoever_asks_a_silent_teacher_hears_why(root: Path) -> None:
     ids = np.array([[5]])
     request = TeacherRequest("films/0/0", np.array([7]), ids, np.ones_like(ids))
-    with pytest.raises(TeacherError, match=r"lacks 1 answers of teacher 'films' \(row 7"):
+    with pytest.raises(TeacherError, match=r"lacks 1 outputs of teacher 'films' \(row 7"):
         SilentTeachers(("films",)).ask("films", request)

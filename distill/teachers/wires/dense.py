@@ -21,7 +21,7 @@ else:
 
 
 class DenseWire(WireFormat):
-    """All logits: exact in float32, within half a unit of the last place in bfloat16."""
+    """All logits: exact in float32, rounded in bfloat16."""
 
     type: Literal["dense"] = "dense"
     dtype: Dtype | None = None

@@ -26,7 +26,7 @@ class HiddenWire(WireFormat):
     takes: ClassVar[Literal["logits", "hidden"]] = "hidden"
     type: Literal["hidden"] = "hidden"
     dtype: Dtype | None = None
-    """null: the teacher's own arithmetic (``teachers.dtype``), which makes it exact."""
+    """null: the data type of the teacher (``teachers.dtype``), which makes it exact."""
 
     @property
     def name(self) -> str:

@@ -53,7 +53,7 @@ class SampledWire(WireFormat):
                 f"{key}: sampled cannot serve objective.type {objective.type!r}: only what is "
                 "linear in the teacher's probabilities has an unbiased estimate from samples, and "
                 "this divergence needs them inside a logarithm, an absolute value or the "
-                "student's expectation: take forward_kl, or the wire hidden or dense"
+                "student's expectation: use forward_kl, or the wire hidden or dense"
             )
         for temperature in temperatures:
             if temperature != self.temperature:

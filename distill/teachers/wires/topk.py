@@ -38,9 +38,9 @@ class TopKWire(WireFormat):
     is_exact: ClassVar[bool] = False
     type: Literal["topk"] = "topk"
     k: int = Field(default=64, ge=1)
-    """Logits kept of each position."""
+    """Number of logits sent for each position."""
     temperatures: tuple[float, ...] = (1.0, 2.0, 4.0)
-    """The only temperatures that the answers can be used at."""
+    """The temperatures at which the outputs can be used."""
 
     @field_validator("temperatures")
     @classmethod
@@ -58,17 +58,17 @@ class TopKWire(WireFormat):
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
         if objective.type != "forward_kl":
             raise ConfigError(
-                f"{key}: topk cannot serve objective.type {objective.type!r}: of the teacher's "
-                "tail it knows the mass alone, and where the student puts mass in the tail is what "
-                "such a divergence is about (reverse KL on a cut target is unstable): take "
-                "forward_kl, or the wire hidden or dense"
+                f"{key}: topk cannot serve objective.type {objective.type!r}: only the total "
+                "probability of the teacher's tail is sent, but this divergence depends on the "
+                "single probabilities in the tail (reverse KL on a truncated target is unstable): "
+                "use forward_kl, or the wire hidden or dense"
             )
         for temperature in temperatures:
             if temperature not in self.temperatures:
                 raise ConfigError(
                     f"{key}.temperatures {list(self.temperatures)} does not hold the temperature "
-                    f"{temperature:g} that the student is trained at, and the tail's mass is known "
-                    "at those alone: add it, or take one of them"
+                    f"{temperature:g} that the student is trained at, and the tail is sent only at "
+                    "those: add it, or use one of them"
                 )
 
     def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ os.environ |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # one process fewer 
 
 ROLES = {"head": 0, "teacher": 1, "student": 3}
 """Logical CPUs of each node; the head's none: only the driver lives there."""
+
+TRIAL = "ImplicitFunc"
+"""Ray Tune's name for the actor that runs a trial."""
 
 
 @contextmanager
@@ -70,6 +74,16 @@ def placement(address: str) -> dict[str, list[str]]:
     return {name: sorted({str(roles.get(n)) for k, n in ran if k == name}) for name, _ in ran}
 
 
+def settled(address: str) -> dict[str, list[str]]:
+    """The placement once it has the trial: on a busy machine Ray reports actors late."""
+    for _ in range(60):
+        found = placement(address)
+        if TRIAL in found:
+            break
+        time.sleep(1)
+    return found
+
+
 def experiment(root: Path) -> dict[str, Any]:
     """Two experts on the teacher node; a trial with a worker group of two ranks, and the baseline
     that it is compared with, on the student node."""
@@ -96,7 +110,7 @@ def main(root: Path) -> None:
     config.write_text(yaml.safe_dump(experiment(root)))
     with three_nodes() as address:
         distill("sweep", str(config), f"output={root}/sweep", "--address", address)
-        print(json.dumps(placement(address)))
+        print(json.dumps(settled(address)))
 
 
 if __name__ == "__main__":
