@@ -367,8 +367,9 @@ def _chat_lengths(chats: list[tuple[list[Any], Any]], tokenizer: Any) -> list[in
 
 def _content(message: dict[str, Any]) -> str:
     content = message.get("content", message.get("value"))
-    is_text = isinstance(content, str) and not message.get("tool_calls")
-    return content if is_text else json.dumps(message)
+    if isinstance(content, str) and not message.get("tool_calls"):
+        return content
+    return json.dumps(message)
 
 
 def _count(tokenizer: Any, texts: list[str]) -> list[int]:

@@ -26,9 +26,8 @@ def knows_nothing(perplexity: float, num_tokens: int) -> bool:
 def knows_nothing_line(name: str, perplexity: float, num_tokens: int) -> str:
     return (
         f"teacher {name!r} has a perplexity of {perplexity:,.0f} on the rows, with a vocabulary of "
-        f"{num_tokens:,} tokens: its weights, its tokenizer or the data are probably not the ones "
-        "that were meant, or it knows one domain only (aggregation.type: oracle gives each teacher "
-        "the rows of its domain)"
+        f"{num_tokens:,} tokens: its weights, its tokenizer or the data are probably wrong, or it "
+        "knows one domain only (aggregation.type: oracle gives each teacher the rows of its domain)"
     )
 
 
