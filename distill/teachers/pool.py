@@ -101,7 +101,7 @@ def _wait_until_ready(
     ready, _ = ray.wait(pings, num_returns=len(pings), timeout=patience)
     if len(ready) < len(pings):
         # Said early: on a cluster that cannot grow, waiting longer will not help.
-        logger.warning("still waiting for %s", _wants(group))
+        logger.warning("still starting or waiting for a place: %s", _wants(group))
         rest = max(0.0, give_up - time.monotonic())
         ready, _ = ray.wait(pings, num_returns=len(pings), timeout=rest)
     for ping in ready:
