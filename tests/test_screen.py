@@ -22,6 +22,7 @@ from distill.report.table import Row, to_json
 from distill.run_folder import RunFolder
 from distill.search.outcome import SHOWN, SweepOutcome
 from distill.search.trials import Trial
+from distill.tracking.store import resolve_uri, sqlite_path
 from tests.report.test_terminal import lines_of
 from tests.test_finished import plan_of
 from tests.toys import DOMAINS, toy_experiment
@@ -66,6 +67,9 @@ def test_a_finished_run_prints_its_tables_and_one_object_last(config: Path) -> N
     run.student.mkdir()
     run.report.mkdir()
     (run.report / "table.json").write_text(to_json(ROWS))
+    database = sqlite_path(resolve_uri(plan.experiment.tracking))
+    assert database is not None
+    database.touch()
     keep(run, plan, "train", Result(ROWS, METRICS, "mlflow ui"))
 
     ended = command("train", str(config), "--json")

@@ -345,7 +345,7 @@ def test_mixing_that_a_wire_cannot_serve_is_refused() -> None:
     check_mixing(UniformMean(mix="probabilities"), [exact, cut], ForwardKL())
     check_mixing(Single(teacher="a"), [cut, cut], ForwardKL())  # nothing to mix
     check_mixing(UniformMean(), [exact, exact], UniversalLogits())
-    with pytest.raises(ConfigError, match=r"aggregation.mix 'logits'.*topk.*mix: probabilities"):
+    with pytest.raises(ConfigError, match=r"aggregation.mix: logits .*topk.*mix: probabilities"):
         check_mixing(UniformMean(), [exact, cut], ForwardKL())
     with pytest.raises(ConfigError, match=r"aggregation.type 'uncertainty'.*sampled"):
         check_mixing(Uncertainty(), [SampledWire()], ForwardKL())

@@ -114,7 +114,7 @@ def test_a_runs_own_teachers_have_the_labels_of_its_configuration(
         found.metrics["teacher.test.accuracy"]
         == (evaluated(root, "teacher").metrics["teacher.test.accuracy"])
     )
-    with pytest.raises(ConfigError, match="is a run, whose teachers"):
+    with pytest.raises(ConfigError, match="is a run, whose own teachers"):
         evaluated(root, str(tmp_path / "run"), teacher_labels=({"LABEL_0": "no"},))
 
 
