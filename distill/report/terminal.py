@@ -102,6 +102,8 @@ def grid(
                 max_width=shares.get(index),
             )
         for number, row in enumerate(shown):
+            if parts and all(row[index] in EMPTY for index in block[1:]):
+                continue  # nothing to continue
             cells = [Text(row[index]) for index in block]  # Text: a bracket is no style
             style = "bold green" if number == marked else None
             table.add_row(*cells, style=style, end_section=number in ends)

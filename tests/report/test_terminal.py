@@ -53,3 +53,12 @@ def test_columns_that_do_not_fit_continue_below_after_the_first() -> None:
     blocks = sum(line.split()[:1] == ["trial"] for line in lines)
     assert blocks == sum("trial-001" in line for line in lines) == 3
     assert sum("★ trial-002" in line for line in lines) == blocks
+
+
+def test_rows_without_a_value_below_are_left_out() -> None:
+    heads = ["model", "a-long-head-1", "a-long-head-2", "last"]
+    lines = lines_of(
+        grid(heads, [["one", "1", "2", "–"], ["two", "1", "2", "7"]], "", columns=36), 36
+    )
+    (below,) = (n for n, line in enumerate(lines) if line.split() == ["model", "last"])
+    assert [line.split() for line in lines[below + 2 :]] == [["two", "7"]]
