@@ -78,20 +78,19 @@ def grid(
         for index in range(len(heads))
         if index == 0 or any(row[index] not in EMPTY for row in shown)
     ]
-    parts: list[Table | Text] = []
+    parts: list[Table | Text] = [Text(title, style="italic")] if title else []
     wide = {
         index: max(map(_width, (heads[index], *(row[index] for row in shown)))) for index in kept
     }
-    for block in _blocks(wide, wrap, limit):
+    for part, block in enumerate(_blocks(wide, wrap, limit)):
+        is_continued = part > 0
         used = sum(wide[i] for i in block if i not in wrap) + GAP * (len(block) - 1)
         shares = _shares({i: wide[i] for i in block if i in wrap}, limit - used)
         # The box draws one blank between two columns, the padding the others.
-        table = Table(box=box.SIMPLE_HEAD, title_justify="left", padding=(0, GAP - 1, 0, 0))
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0))
         table.pad_edge = table.show_edge = False
-        if parts:
+        if is_continued:
             parts.append(Text(""))
-        elif title:
-            table.title = Text(title, style="italic")
         for index in block:
             is_left = index == 0 or index in left
             table.add_column(
@@ -102,7 +101,7 @@ def grid(
                 max_width=shares.get(index),
             )
         for number, row in enumerate(shown):
-            if parts and all(row[index] in EMPTY for index in block[1:]):
+            if is_continued and all(row[index] in EMPTY for index in block[1:]):
                 continue  # nothing to continue
             cells = [Text(row[index]) for index in block]  # Text: a bracket is no style
             style = "bold green" if number == marked else None
