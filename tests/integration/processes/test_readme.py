@@ -28,7 +28,7 @@ from tests.docs.pages import ROOT, Block, blocks
 from tests.toys import WORDS, write_data, write_encoder
 from tests.toys_language import write_llama
 
-pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+pytestmark = pytest.mark.slow
 
 NAMES = {"text": "body", "label": "sentiment", "domain": "shop"}
 CHATML = (
