@@ -85,11 +85,11 @@ def check(
             "sweep queries its teachers only once, for the rows of the data set: run distill "
             "train for each setting, or use sampling.type dataset"
         )
-    if experiment.is_language_model:
-        check_paths(experiment)
-        return _check_language(experiment, say, command)
-    check_kind(experiment)
+    if not experiment.is_language_model:
+        check_kind(experiment)
     check_paths(experiment)
+    if experiment.is_language_model:
+        return _check_language(experiment, say, command)
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
     outputs = teacher_outputs(experiment, infos)
     base = read_info(experiment.experts.base, False) if experiment.experts else None

@@ -33,7 +33,6 @@ from distill.evaluation.subjects import (
     Part,
     Subject,
     check_student,
-    experiment_of,
     is_run,
     matched,
     run_of,
@@ -42,8 +41,9 @@ from distill.evaluation.subjects import (
     teacher_of,
 )
 from distill.models.labels import Outputs, class_orders, shown
-from distill.models.load import check_folder, load_classifier, read_config
+from distill.models.load import check_folder, load_classifier
 from distill.report.table import percent
+from distill.student.locate import Located, experiment_of
 from distill.teachers.probability import is_pickle
 from distill.tracking.values import masked
 
@@ -219,8 +219,7 @@ def _refuse_language_models(request: Request) -> None:
         folder = path / "student" if is_run(path) else path
         if is_pickle(folder) or not (folder / "config.json").is_file():
             continue  # refused, or read, by its own name
-        saved_as = getattr(read_config(folder), "architectures", None) or [""]
-        if saved_as[0].endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        if Located(folder).is_language_model:
             raise ConfigError(
                 f"{path} is a language model, and distill evaluate measures classifiers only. "
                 "Perplexity, agreement with the teachers and exact match on the test split are in "

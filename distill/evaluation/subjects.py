@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.check_inputs import read_info
-from distill.config import Cluster, Cut, Experiment, KMeans, Serving, Stream, parse
+from distill.config import Cluster, Cut, Experiment, KMeans, Serving, Stream
 from distill.errors import ConfigError, ModelError
 from distill.evaluation.classifiers import (
     Asked,
@@ -25,11 +25,11 @@ from distill.evaluation.settings import Evaluation
 from distill.experts.jobs import ROUTER
 from distill.models.labels import Classes, Outputs, columns_of
 from distill.run_folder import RunFolder
+from distill.student.locate import experiment_of
 from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import is_pickle
-from distill.yaml_text import read_yaml
 
 LABELS_OPTION = "--teacher-labels"
 PREFIX = "teacher/"
@@ -269,12 +269,6 @@ def _in_run(part: Part, experiment: Experiment) -> Part:
     if columns is None:
         return replace(part, label_names=order)
     return replace(part, label_names=tuple(order[columns.index(j)] for j in range(len(order))))
-
-
-def experiment_of(run: str | Path) -> Experiment:
-    """The configuration of a run, as of its last start."""
-    path = Path(run) / "config.yaml"
-    return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
 
 
 def _models_of_run(run: Path, experiment: Experiment) -> list[tuple[str, str, bool]]:

@@ -27,19 +27,22 @@ class Located:
     @property
     def experiment(self) -> Experiment | None:
         """The run's configuration."""
-        if self.run is None:
-            return None
-        path = self.run / "config.yaml"
-        if not path.is_file():
-            raise RunFolderError(
-                f"{self.run} has no config.yaml: copy the whole run folder, or give its student/"
-            )
-        return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
+        return None if self.run is None else experiment_of(self.run)
 
     @property
     def is_language_model(self) -> bool:
         saved_as = getattr(read_config(self.folder), "architectures", None) or [""]
         return saved_as[0].endswith(LANGUAGE_MODELS)
+
+
+def experiment_of(run: str | Path) -> Experiment:
+    """The configuration of a run, as of its last start. Raises RunFolderError without one."""
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise RunFolderError(
+            f"{run} has no config.yaml: copy the whole run folder, or give its student/"
+        )
+    return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
 
 
 def locate(path: str | Path) -> Located:
