@@ -46,6 +46,7 @@ from distill.check_moe import check_kept
 from distill.check_paths import check_paths
 from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
+from distill.check_temperature import check_schedule, schedule_lines
 from distill.check_tokenizers import check_aligned
 from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.data.blocks import Blocks
@@ -107,6 +108,7 @@ def check(
     tokenizer = tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
+    check_schedule(experiment, corpus)
     check_names(experiment, names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
@@ -120,6 +122,7 @@ def check(
         def check_trial(trial: Experiment) -> None:
             check_size(trial.student)
             check_aggregation(trial.aggregation, names, corpus)
+            check_schedule(trial, corpus)
 
         search_lines = plan_search(experiment, check_trial)
     if command == "sweep":
@@ -128,6 +131,7 @@ def check(
     lines = (
         *_data_lines(experiment, corpus),
         *label_lines(matches),
+        *schedule_lines(experiment, corpus),
         *resources.lines,
         *student_lines,
         *(Line(*told) for told in search_lines),
@@ -167,6 +171,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     check_names(experiment, names)
     check_speakers(experiment, languages, tuple(names))
     _check_batches(experiment, blocks, "blocks")
+    check_schedule(experiment, blocks)
     student_lines = language_lines(experiment, languages.tokenizer)
     resources = check_resources(
         experiment,
@@ -192,6 +197,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *block_lines(corpus, blocks),
         *template_lines(experiment, languages),
         *sampling_lines(experiment),
+        *schedule_lines(experiment, blocks),
         *cost_lines(experiment, languages, names, blocks),
         *resources.lines,
         *gate_lines(experiment, languages),

@@ -14,6 +14,7 @@ from distill.aggregation import LearnedRouter, Routed
 from distill.check_data import counts_of, source_lines
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
+from distill.check_temperature import check_schedule, check_wire
 from distill.check_tokenizers import Served, check_one_tokenizer
 from distill.config import (
     Experiment,
@@ -247,7 +248,7 @@ def _check_wires(experiment: Experiment) -> None:
     check_passes(experiment)
     wires = dict(_wires(experiment))
     for key, wire in wires.items():
-        wire.check(key, experiment.objective, [experiment.kd.temperature])
+        check_wire(experiment, key, wire)
     if wires:
         all_wires = [*wires.values()] * (2 if experiment.experts else 1)
         check_mixing(experiment.aggregation, all_wires, experiment.objective)
@@ -275,6 +276,7 @@ def trial_check(
             check_one_tokenizer(trial, served, languages.tokenizer)
         _check_wires(trial)
         check_aggregation(trial.aggregation, names, blocks)
+        check_schedule(trial, blocks)
         if trial.student not in checked:  # tokenizers take long to load
             own = tokenizer_folder(trial)
             if own != languages.tokenizer and not speak_alike(own, languages.tokenizer):

@@ -32,6 +32,7 @@ from distill.overrides import assign, parse_override
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
+from distill.temperature import ConstantTemperature, TemperatureSchedule
 from distill.variant import Dtype, ModelPath, Section, Variant
 from distill.yaml_text import read_yaml, yaml_fault
 
@@ -581,6 +582,19 @@ class KD(Section):
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the teachers' outputs; 1 − alpha is the weight of the labels. 0: only labels, 1:
     only teachers."""
+    schedule: TemperatureSchedule = ConstantTemperature()
+    """How T changes while the student is trained: T = low + (high − low) · s, with s from 0 to 1.
+    In the formulas, t is the step and N the number of steps."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> KD:
+        low, high = self.schedule.range_of(self.temperature)
+        if self.schedule.type != "constant" and not low < high:
+            raise ValueError(
+                f"kd.schedule.low {low:g} must be below kd.schedule.high {high:g} (null: 0.5 and "
+                f"1.5 times kd.temperature {self.temperature:g}): change one of them"
+            )
+        return self
 
 
 class Trainer(Section):

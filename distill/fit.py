@@ -337,6 +337,8 @@ def open_source(
         _take_heads(engine, stream)
     module: Any = engine.module
     schedule = Schedule(job.total_steps, job.optimizer, job.kd)
+    # Gates are trained on the student's text alone, which no schedule that reads losses is for.
+    assert not (schedule.reads_losses and isinstance(sampling, StudentText))
     wanted = Wanted(
         sampling,
         _speakers(sampling, guidance, blocks),

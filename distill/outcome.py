@@ -224,6 +224,7 @@ def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> Mo
         aggregation=experiment.aggregation.type,
         objective=experiment.objective.type,
         temperature=experiment.kd.temperature,
+        schedule=experiment.kd.schedule.text(experiment.kd.temperature),
         alpha=experiment.kd.alpha,
         data_fingerprint=plan.corpus.fingerprint,
         metrics=metrics,

@@ -49,6 +49,7 @@ from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
+from distill.temperature import ChoiceReader
 from distill.tracking import Tracker, check_reachable
 from distill.wording import counted
 
@@ -345,6 +346,11 @@ class Watch:
         self._progress = d.progress
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
+        self._choices = {
+            job.name: ChoiceReader(job.total_steps)
+            for job in jobs
+            if job.kd is not None and job.kd.schedule.type == "auto"
+        }
         self._totals = {job.name: job.total_steps for job in jobs if not is_done(job)}
         # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
@@ -373,6 +379,10 @@ class Watch:
                 if name in self._totals:
                     self._show(name, line["step"], line["metrics"])
                 self._warn(line["metrics"])
+                if name in self._choices and (choice := self._choices[name].read(line)):
+                    self._progress.say(f"{name}: {choice.text}")
+                    if self._tracker is not None:
+                        self._tracker.tags({"kd.schedule.choice": choice.type})
 
     def _show(self, name: str, step: int, metrics: dict[str, float]) -> None:
         # At the last step the loss is logged first: the bar ends with the evaluation.

@@ -311,3 +311,7 @@ class Cursor:
     best_step: int = -1
     best_value: float = float("-inf")
     history: list[dict[str, float]] = field(default_factory=list)  # one row an evaluation
+    losses: list[list[float]] = field(default_factory=list)
+    """Of schedules that read losses: [step, mean cross-entropy] of each finished log interval."""
+    open_loss: list[list[float]] = field(default_factory=list)
+    """Of the same, in a checkpoint within an interval: [sum, count] of each rank so far."""

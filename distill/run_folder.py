@@ -70,6 +70,7 @@ NEWER: dict[str, str] = {
     "student.init_from.keep": "first",
     "sampling.type": "dataset",
     "sampling.staleness": "0",
+    "kd.schedule.type": "constant",
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 
@@ -246,12 +247,23 @@ def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in flat.items()
-        if not any(key == skip or key.startswith(f"{skip}.") for skip in OPERATIONAL)
+        if not any(key == skip or key.startswith(f"{skip}.") for skip in _operational(experiment))
         and not _is_operational_serving(key)
         and NEWER.get(key) != value
         and not (key.endswith("moe.type") and value == "own")  # as before there was another
     }
     return kept | {DATA: data_fingerprint}
+
+
+def _operational(experiment: Experiment) -> list[str]:
+    """OPERATIONAL, but for ``trainer.log_every`` where the temperature follows the mean losses of
+    so many steps, perhaps of some trials."""
+    searched = experiment.search.space if experiment.search else ()
+    may_read_losses = experiment.kd.schedule.reads_losses or any(
+        key == "kd" or key.startswith("kd.schedule") for key in searched
+    )
+    decides = {"trainer.log_every"} if experiment.has_teachers and may_read_losses else set()
+    return [key for key in OPERATIONAL if key not in decides]
 
 
 def _is_operational_serving(key: str) -> bool:

@@ -178,6 +178,12 @@ class Search(Section):
                 f"search.scheduler pbt changes values while a student trains, but {fixed[0]} "
                 "cannot change: search only kd.* and optimizer.*, or use asha"
             )
+        if any(k == "kd" or k.startswith("kd.schedule") for k in self.space):
+            raise ValueError(
+                "search.scheduler pbt changes values while a student trains, but the losses that "
+                "kd.schedule follows belong to one schedule: remove it from search.space, or use "
+                "asha"
+            )
         if not isinstance(self.sampling, RandomSampler):
             raise ValueError("search.scheduler pbt needs search.sampler random: set it")
 

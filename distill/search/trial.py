@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
+
 from distill.comparison_language import cost_of
-from distill.config import Experiment, parse
+from distill.config import KD, Experiment, parse
 from distill.data.corpus import Corpus
 from distill.data.rows import published
 from distill.errors import Interrupted
@@ -55,23 +57,26 @@ DIMENSIONS = {
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experiment:
     """The experiment with searched keys set; ConfigError where they do not go together.
 
-    A searched ``aggregation.type`` or ``objective.type`` keeps, of the file's section, the keys
-    that the type has: the file's ``k`` is no key of ``mean``.
+    A searched ``aggregation.type``, ``objective.type`` or ``kd.schedule.type`` keeps, of the file's
+    section, the keys that the type has: the file's ``k`` is no key of ``mean``.
     """
     changed = copy.deepcopy(dict(raw))
     for key, value in values.items():
-        section, _, last = key.partition(".")
+        section, _, last = key.rpartition(".")
         if section in ("aggregation", "objective") and last == "type":
-            _keep_known(changed.get(section, {}), section, value)
+            _keep_known(changed.get(section, {}), Experiment.model_fields[section], value)
+        if section == "kd.schedule" and last == "type":
+            schedule = changed.get("kd", {}).get("schedule", {})
+            _keep_known(schedule, KD.model_fields["schedule"], value)
     for key, value in values.items():
         assign(changed, key, read_value(value))
     told = ", ".join(f"{key}={value}" for key, value in values.items())
     return parse(changed, source=told or "the experiment")
 
 
-def _keep_known(section: dict[str, Any], name: str, kind: Value) -> None:
+def _keep_known(section: dict[str, Any], family: FieldInfo, kind: Value) -> None:
     """Remove the keys that the variant ``kind`` of this section of the file does not have."""
-    variants = get_args(Experiment.model_fields[name].annotation)
+    variants = get_args(family.annotation)
     fields = [v.model_fields for v in variants if v.model_fields["type"].default == kind]
     for key in list(section):
         if fields and key not in fields[0]:
@@ -306,6 +311,7 @@ def _card(sweep: Sweep, entry: Entry, metrics: Metrics) -> ModelCard:
         aggregation=experiment.aggregation.type,
         objective=experiment.objective.type,
         temperature=experiment.kd.temperature,
+        schedule=experiment.kd.schedule.text(experiment.kd.temperature),
         alpha=experiment.kd.alpha,
         data_fingerprint=Corpus(sweep.corpus).fingerprint,
         metrics=metrics,

@@ -143,9 +143,10 @@ def run_note(experiment: Experiment, output: str) -> str:
     else:
         lines.append("Without teachers: trained on the labels.")
     if experiment.has_teachers:
+        text = kd.schedule.text(kd.temperature)
         lines.append(
             f"Aggregation `{experiment.aggregation.type}`, objective `{experiment.objective.type}`,"
-            f" temperature {kd.temperature:g}, alpha {kd.alpha:g}"
+            f" temperature {kd.temperature:g}{f' ({text})' if text else ''}, alpha {kd.alpha:g}"
             + (" where they are not searched." if search is not None else ".")
         )
     lines.append(f"Run folder: `{output}`; tables and plots are in the artifacts, in `report`.")
