@@ -349,7 +349,7 @@ class Watch:
         self._choices = {
             job.name: ChoiceReader(job.total_steps)
             for job in jobs
-            if job.kd is not None and job.kd.schedule.type == "auto"
+            if job.kd is not None and job.kd.schedule.type == "auto" and not is_done(job)
         }
         self._totals = {job.name: job.total_steps for job in jobs if not is_done(job)}
         # Of teachers that are queried about the data set's rows; warned of once.
