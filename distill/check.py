@@ -43,6 +43,7 @@ from distill.check_mixture import (
     teacher_names,
 )
 from distill.check_moe import check_kept
+from distill.check_objective import check_classes, check_objective
 from distill.check_paths import check_paths
 from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
@@ -101,6 +102,7 @@ def check(
     check_teachers(experiment, corpus, infos)
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, corpus)
+    check_classes(experiment, len(corpus.label_names))
     router = check_router(experiment, names, corpus)
     if router is not None:
         matches[ROUTER] = router
@@ -121,6 +123,8 @@ def check(
 
         def check_trial(trial: Experiment) -> None:
             check_size(trial.student)
+            check_objective(trial)
+            check_classes(trial, len(corpus.label_names))
             check_aggregation(trial.aggregation, names, corpus)
             check_schedule(trial, corpus)
 

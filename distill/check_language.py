@@ -14,6 +14,7 @@ from distill.aggregation import LearnedRouter, Routed
 from distill.check_data import counts_of, source_lines
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
+from distill.check_objective import check_objective
 from distill.check_temperature import check_schedule, check_wire
 from distill.check_tokenizers import Served, check_one_tokenizer
 from distill.config import (
@@ -71,6 +72,7 @@ def check_task(experiment: Experiment) -> None:
         _refuse_classifier_keys(experiment)
     else:
         _refuse_language_keys(experiment)
+    check_objective(experiment)
 
 
 def _refuse_language_keys(experiment: Experiment) -> None:

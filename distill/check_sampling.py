@@ -45,6 +45,13 @@ def check_sampling(experiment: Experiment) -> None:
             "labels: "
             "set kd.alpha: 1"
         )
+    reading = [k for k, m in experiment.objective.members.items() if m.needs_labels]
+    if reading and not isinstance(sampling, TeacherText):
+        raise ConfigError(
+            f"{reading[0]}.type {experiment.objective.members[reading[0]].type} with {key} would "
+            "take the student's own tokens as labels: use forward_kl or reverse_kl, or "
+            "sampling.type dataset"
+        )
     room = experiment.data.max_length - 1
     if sampling.max_new_tokens is not None and sampling.max_new_tokens > room:
         raise ConfigError(

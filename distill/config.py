@@ -776,7 +776,8 @@ class Experiment(Section):
     """How the outputs of several teachers are combined into one target, and which teachers each row
     is sent to."""
     objective: Objective = ForwardKL()
-    """The divergence between the target and the student."""
+    """The divergence between the target and the student, or a list of several, each with its
+    ``weight``: their sum, each with its own c(T)."""
     kd: KD = KD()
     """Temperature and weight of the distillation loss."""
     student: Student = Student()

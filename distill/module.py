@@ -60,7 +60,7 @@ class DistillModule(nn.Module):
         teacher_logp_BV = None
         if answers is not None:
             target, bonus_B = self._target(answers, features_BH, knobs.temperature)
-            soft = self._soft(logits_BV, target, valid_B, knobs.temperature) / batch.num_valid
+            soft = self._soft(logits_BV, target, batch, knobs.temperature) / batch.num_valid
             loss = loss + alpha * soft
             if bonus_B is not None:
                 loss = loss - bonus_B[valid_B].sum() / batch.num_valid
@@ -99,13 +99,14 @@ class DistillModule(nn.Module):
         weights = self.aggregation.weigh(answers, features_BH, self.attention)
         return self.aggregation.target(answers, weights.weights_KB, temperature), weights.bonus_B
 
-    def _soft(
-        self, logits_BV: Tensor, target: Target, valid_B: Tensor, temperature: float
-    ) -> Tensor:
+    def _soft(self, logits_BV: Tensor, target: Target, batch: Batch, temperature: float) -> Tensor:
         assert self.objective is not None
-        kept = Target(target.logp_NV[valid_B], target.weights_KN[:, valid_B])
+        valid_B = batch.valid_B
+        kept = Target(
+            target.logp_NV[valid_B], target.weights_KN[:, valid_B], batch.labels_B[valid_B]
+        )
         divergence_N = self.objective(logits_BV[valid_B], kept, temperature)
-        return self.objective.scale(temperature) * divergence_N.sum()
+        return self.objective.coefficient(temperature) * divergence_N.sum()
 
     @torch.no_grad()
     def _per_teacher(

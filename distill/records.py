@@ -276,6 +276,8 @@ class Target:
 
     logp_NV: torch.Tensor  # float32, log-probabilities: log_softmax(z_T / T), or log of a mixture
     weights_KN: torch.Tensor  # float32, weight of each teacher in each row; columns sum to 1
+    labels_N: torch.Tensor | None = None
+    """int64, UNLABELLED where there is none: classes, or next tokens. None: no row has one."""
 
 
 class Mean(NamedTuple):
