@@ -21,7 +21,7 @@ from distill.data.blocks import Blocks
 from distill.errors import Interrupted
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.language import TokenScores, score_chunk
-from distill.evaluation.routing import TokenRouting
+from distill.evaluation.routing import MeanWeights
 from distill.fit import Guidance, TeacherSpec
 from distill.models.decoder import head_of
 from distill.models.language_student import merged
@@ -120,7 +120,7 @@ class Compared:
     teachers: dict[str, Scores]
     aggregate: Scores
     """Empty where trained weights do not exist: without a student, or of a baseline."""
-    routing: TokenRouting | None = None
+    routing: MeanWeights | None = None
     """The trained weights of the teachers."""
 
 
@@ -192,9 +192,9 @@ class _Mixing:
         self.module = module
         self._aggregation, self._blocks, self._names = aggregation, blocks, tuple(names)
         self._is_trained = isinstance(aggregation, TrainedWeights)
-        self.routing: TokenRouting | None = None
+        self.routing: MeanWeights | None = None
         if self._is_trained and module is not None and module.router is not None:
-            self.routing = TokenRouting(self._names, blocks.domain_names)
+            self.routing = MeanWeights(self._names, blocks.domain_names)
         self._weights_KP: Tensor | None = None
 
     def turn_to(self, batch: Any, hidden_PH: Tensor | None) -> None:

@@ -212,6 +212,17 @@ class Job:
         return given if other is given or self.has_labels else other
 
     @property
+    def replaced_aggregation(self) -> str | None:
+        """A message where :attr:`aggregation` is not the teachers' own."""
+        used = self.aggregation
+        if self.guidance is None or used is None or used is self.guidance.aggregation:
+            return None
+        return (
+            f"{self.name}: no row that it is trained on has a label, which aggregation.type "
+            f"{self.guidance.aggregation.type} needs: aggregation.type {used.type} is used"
+        )
+
+    @property
     def selection(self) -> Selection:
         default = "eval.perplexity" if self.is_language_model else "eval.accuracy"
         metric = self.trainer.select_by or default
