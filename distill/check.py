@@ -64,7 +64,7 @@ from distill.plan import Line, Plan
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.search.settings import Search
-from distill.student.store import newest
+from distill.student.store import check_version, newest
 from distill.teachers.probability import is_pickle
 
 Say = Callable[[str], None]
@@ -131,7 +131,7 @@ def check(
         search_lines = plan_search(experiment, check_trial)
     if command == "sweep":
         described["command"] = command  # its folder holds trials, not a student
-    is_resuming = RunFolder(experiment.output).check(described)
+    is_resuming = _is_resuming(experiment, described)
     lines = (
         *_data_lines(experiment, corpus),
         *label_lines(matches),
@@ -196,7 +196,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         search_lines = plan_search(experiment, check_trial)
     if command == "sweep":
         described["command"] = command
-    is_resuming = RunFolder(experiment.output).check(described)
+    is_resuming = _is_resuming(experiment, described)
     lines = (
         *block_lines(corpus, blocks),
         *template_lines(experiment, languages),
@@ -222,6 +222,15 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         resources.num_gpus,
         lines,
     )
+
+
+def _is_resuming(experiment: Experiment, described: dict[str, Any]) -> bool:
+    """Whether the run folder already holds this experiment; raises where it cannot be resumed."""
+    run = RunFolder(experiment.output)
+    is_resuming = run.check(described)
+    if is_resuming and not run.finished.exists():
+        check_version(run.fit, experiment.aggregation.version)
+    return is_resuming
 
 
 def _output_line(experiment: Experiment, is_resuming: bool) -> Line:

@@ -158,7 +158,7 @@ def _refuse_classifier_keys(experiment: Experiment) -> None:
     if isinstance(experiment.aggregation, Routed):
         raise ConfigError(
             f"aggregation.type {experiment.aggregation.type} applies only to classifiers, task is "
-            "language_model: use mean, weights, uncertainty, learned, single or oracle"
+            "language_model: use mean, weights, uncertainty, attention, learned, single or oracle"
         )
     if experts is not None and isinstance(experts.partition, KMeans):
         raise ConfigError(

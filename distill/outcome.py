@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
-from distill.aggregation import Routed
+from distill.aggregation import Routed, TrainedWeights
+from distill.aggregation.saved import save_weights
 from distill.comparison import (
     TeacherComparison,
     costed,
@@ -28,7 +31,7 @@ from distill.evaluation.leakage import ADVICE, suspicious
 from distill.evaluation.majority import majority
 from distill.evaluation.predict import Predicted, predict
 from distill.evaluation.relations import Relations, ece_gap, violations
-from distill.evaluation.routing import Routing, routing_of
+from distill.evaluation.routing import MeanWeights, Routing, routing_of
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, load_best
@@ -38,6 +41,7 @@ from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.progress import Tail
 from distill.report.router_plot import router
 from distill.report.table import MAJORITY, Row, percent, to_csv, to_json, to_markdown
+from distill.report.weights_plot import weights_plot, weights_table
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.tracking import Tracker
@@ -92,12 +96,15 @@ def evaluate(
     module = load_best(student)
     guidance = student.guidance
     routing: Routing | None = None
+    weights: MeanWeights | None = None
     eval_metrics = best_evaluation(student)
     teacher_row: Row | None = None
     if guidance is None:
         say("evaluating the student on the test split")
         predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
     else:
+        assert student.aggregation is not None
+        guidance = replace(guidance, aggregation=student.aggregation)
         say("evaluating teachers and student on the validation and test splits")
         compared = teacher_rows(plan, student.data, guidance, parts, test, interrupt)
         rows += compared.rows
@@ -112,6 +119,9 @@ def evaluate(
         if teacher_accuracy > 0:
             eval_metrics["eval.retention"] = eval_metrics["eval.accuracy"] / teacher_accuracy
         teacher_row = row_of(test, guidance.aggregation.type, "mix", predicted.teacher_R)
+        if isinstance(guidance.aggregation, TrainedWeights):
+            weights = _mean_weights(plan, guidance, predicted, test)
+            rows.append(_trained_row(rows, teacher_row))
     if plan.experiment.baselines:
         num = counted(len(plan.experiment.baselines), "baseline")
         say(f"evaluating {num} on the test split")
@@ -132,6 +142,10 @@ def evaluate(
     if routing is not None:
         metrics |= routing.metrics(_own_experts(parts, routing))
         router(routing, run.report / "router.png")
+    if weights is not None:
+        assert guidance is not None
+        metrics |= weights.metrics()
+        report_weights(run.report, guidance, module.router, weights)
     say("exporting the student and writing the report")
     model_card = card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, model_card, student.data.reading)
@@ -147,6 +161,35 @@ def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Ro
     names = [t.name for t in guidance.teachers]
     logits_RK = compared.router_logits_RK
     return routing_of(guidance.aggregation, names, logits_RK, test.domains_R, test.domain_names)
+
+
+def _mean_weights(plan: Plan, guidance: Guidance, predicted: Predicted, test: Split) -> MeanWeights:
+    """The trained weights of the teachers on the test split."""
+    assert predicted.weights_RK is not None
+    names = tuple(t.name for t in guidance.teachers)
+    weights = MeanWeights(names, test.domain_names)
+    homes_R = torch.from_numpy(plan.corpus.homes_of(test.rows, names))
+    weights_KR = torch.from_numpy(predicted.weights_RK.T)
+    weights.add(weights_KR, homes_R, torch.from_numpy(test.domains_R))
+    return weights
+
+
+def _trained_row(rows: list[Row], teacher: Row) -> Row:
+    """The row of the ensemble with trained weights, as large as the uniform mean."""
+    mean = next(row for row in rows if row.role == "mix")
+    return replace(
+        teacher, name=f"{teacher.name} ensemble", params=mean.params, size_mb=mean.size_mb
+    )
+
+
+def report_weights(
+    folder: Path, guidance: Guidance, network: nn.Module, weights: MeanWeights
+) -> None:
+    """The network, and its mean weights on the test split as a table and a plot."""
+    assert isinstance(guidance.aggregation, TrainedWeights)
+    save_weights(folder / "aggregation", guidance.aggregation, weights.names, network)
+    (folder / "weights.md").write_text(weights_table(weights), "utf-8")
+    weights_plot(weights, folder / "weights.png")
 
 
 def _own_experts(parts: Parts | None, routing: Routing) -> np.ndarray | None:
@@ -221,7 +264,7 @@ def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> Mo
     return ModelCard(
         name=experiment.tracking.experiment or Path(experiment.output).name,
         teachers=tuple(t.name for t in guidance.teachers) if guidance else (),
-        aggregation=experiment.aggregation.type,
+        aggregation=(guidance or experiment).aggregation.type,
         objective=experiment.objective.type,
         temperature=experiment.kd.temperature,
         schedule=experiment.kd.schedule.text(experiment.kd.temperature),

@@ -20,7 +20,14 @@ from distill.models.adapter import read_adapter
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
 from distill.models.load import load_tokenizer
-from distill.outcome import Outcome, best_evaluation, card, history, write_report
+from distill.outcome import (
+    Outcome,
+    best_evaluation,
+    card,
+    history,
+    report_weights,
+    write_report,
+)
 from distill.plan import Plan
 from distill.report.table import Role, Row
 from distill.run_folder import RunFolder
@@ -64,7 +71,9 @@ def evaluate_language(
     }
     metrics["student.gflops"] = cost.gflops
     if compared is not None and compared.routing is not None:
+        assert student.guidance is not None and module.router is not None
         metrics |= compared.routing.metrics()
+        report_weights(run.report, student.guidance, module.router, compared.routing)
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
     say("exporting the student and writing the report")
@@ -86,7 +95,7 @@ class Tables:
         is_asked_to_stop: Callable[[], bool],
         routed_by: TokenModule | None = None,
     ) -> None:
-        """``routed_by``: the model whose learned router, if it has one, weighs the teachers for all
+        """``routed_by``: the model whose trained weights, if it has any, the teachers have for all
         students; None: each one's own."""
         assert plan.blocks is not None
         self._routed_by = routed_by

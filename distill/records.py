@@ -294,6 +294,7 @@ class LossOutput(NamedTuple):
     logits_BV: torch.Tensor | None  # float32, the student's; None: never whole (language models)
     metrics: dict[str, Mean]
     teacher_logp_BV: torch.Tensor | None = None  # the aggregate at T = 1, in evaluation only
+    weights_KB: torch.Tensor | None = None  # of the teachers in it, in evaluation only
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ NEWER: dict[str, str] = {
     "data.unlabelled": "error",
     "experts.router.targets": "partition",
     "aggregation.allow_pickle": "false",
+    "aggregation.per": "null",
     "task": "classification",
     "data.packing": "true",
     "data.max_unlearnable": "0.01",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill.aggregation import Aggregation, LearnedRouter
+from distill.aggregation import Aggregation, TrainedWeights
 from distill.aggregation.mixture import only_asked
 from distill.errors import ConfigError
 from distill.objectives import Objective
@@ -60,22 +60,17 @@ def check_mixing(
     aggregation: Aggregation, wires: Sequence[WireFormat], objective: Objective
 ) -> None:
     """Raise ConfigError for an aggregation that cannot be had of language models' teachers."""
-    if aggregation.type == "attention":
-        raise ConfigError(
-            "aggregation.type 'attention' needs all logits of all teachers at once, which do not "
-            "exist with language models: use mean, weights, oracle, single, uncertainty or learned"
-        )
     if aggregation.mix == "divergences" and aggregation.sees_logits:
         raise ConfigError(
             f"aggregation.type {aggregation.type!r} compares the logits of all teachers, "
             "but aggregation.mix: divergences compares the student with each teacher alone: use "
             "mean, weights, oracle or single, or another aggregation.mix"
         )
-    if aggregation.mix == "divergences" and aggregation.type == "learned":
+    if aggregation.mix == "divergences" and isinstance(aggregation, TrainedWeights):
         raise ConfigError(
-            "aggregation.type 'learned' is trained on the likelihood under all teachers, but "
-            "aggregation.mix divergences compares the student with each teacher separately: set "
-            "aggregation.mix: probabilities"
+            f"aggregation.type {aggregation.type!r} is trained on the likelihood under all "
+            "teachers, but aggregation.mix divergences compares the student with each teacher "
+            "separately: set aggregation.mix: probabilities"
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
     if inexact:
@@ -87,10 +82,10 @@ def check_mixing(
         )
     else:
         return
-    if isinstance(aggregation, LearnedRouter):
+    if isinstance(aggregation, TrainedWeights):
         raise ConfigError(
-            "aggregation.type 'learned' needs each teacher's probability of the next token, from "
-            f"all logits, but {reason}: use "
+            f"aggregation.type {aggregation.type!r} needs each teacher's probability of the next "
+            f"token, from all logits, but {reason}: use "
             + ("the wire hidden or dense for every teacher, or " if inexact else "")
             + "mean, weights, oracle or single"
         )

@@ -19,6 +19,8 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from distill.aggregation import TrainedWeights
+from distill.aggregation.saved import save_weights
 from distill.comparison_language import cost_of
 from distill.config import KD, Experiment, parse
 from distill.data.corpus import Corpus
@@ -223,8 +225,12 @@ def _train(
     metrics = costs | assess(job, entry)
     metrics["time.total_s"] = time.perf_counter() - started
     card = _card(sweep, entry, metrics)
-    model = merged(load_best(job).student)
+    module = load_best(job)
+    model = merged(module.student)
     export(model, job.data.tokenizer, entry.student, card, job.data.reading, job.data.chat)
+    if job.guidance is not None and isinstance(job.aggregation, TrainedWeights):
+        names = [t.name for t in job.guidance.teachers]
+        save_weights(entry.folder / "aggregation", job.aggregation, names, module.router)
     ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
     shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
     for left in entry.folder.glob("fit-*"):  # a population's: what was given up for another's
