@@ -222,8 +222,9 @@ def _proposed(
 
 def _left_out(names: Iterable[str]) -> str:
     """That some runs were recorded by a version with fewer meta-features."""
-    listed = ", ".join(sorted(names))
-    return f"; not all of them have {listed}, which are left out of their comparison" * bool(listed)
+    # A one-hot code by its name alone: meta.teacher_family.
+    listed = ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
+    return f"; compared without {listed}, which some of them lack" * bool(listed)
 
 
 def _past(runs: list[Experience]) -> PastTask:
