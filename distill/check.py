@@ -66,6 +66,7 @@ from distill.search.plan import plan_search
 from distill.search.settings import Search
 from distill.student.store import check_version, newest
 from distill.teachers.probability import is_pickle
+from distill.warm import check_warm_start, warm_start_lines
 
 Say = Callable[[str], None]
 Command = Literal["train", "sweep"]
@@ -79,6 +80,8 @@ def check(
     ``say`` gets a line before each phase that takes long.
     """
     check_task(experiment)
+    if command == "train":
+        check_warm_start(experiment)
     check_sampling(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
@@ -139,6 +142,7 @@ def check(
         *resources.lines,
         *student_lines,
         *(Line(*told) for told in search_lines),
+        *(warm_start_lines(experiment) if command == "train" else ()),
         _output_line(experiment, is_resuming),
     )
     return Plan(

@@ -796,6 +796,11 @@ class Experiment(Section):
     """Where teachers' outputs are cached."""
     baselines: tuple[Baseline, ...] = ()
     """Models that the distilled student is compared with in the final table."""
+    warm_start: bool = False
+    """Classifiers with teachers: start from past runs in MLflow. They propose ``kd.temperature``,
+    ``kd.alpha``, ``optimizer.lr``, ``optimizer.weight_decay`` and, with a chain, ``chain.epsilon``;
+    brief runs compare the proposal with the values in this file. ``distill sweep`` ignores it: see
+    ``search.warm_start``."""
     search: Search | None = None
     """What ``distill sweep`` varies; ``distill train`` ignores it."""
     tracking: Tracking = Tracking()

@@ -44,13 +44,15 @@ from distill.specs import DataSpec, LanguageStudentSpec, StudentSpec
 from distill.student.deepspeed_engine import is_compiled
 from distill.student.group import run_group
 from distill.student.store import check_version, resumed_step, rewind_log
-from distill.task import meta_of, task_of
+from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.temperature import ChoiceReader
 from distill.tracking import Tracker, check_reachable
+from distill.tracking.values import flatten
+from distill.warm import undecided, warm_started
 from distill.wording import counted
 
 POLL_S = 0.5
@@ -155,13 +157,15 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
 
 def _train(d: Driver) -> Outcome:
     experiment = d.experiment
-    record_inputs(d)
+    record_inputs(d, without=undecided(experiment))
     student = own_job(d)
     report_losses(d, student)
     experts, parts = jobs_of_experts(d)
     baselines = jobs_of_baselines(d, student)
     experts = run_experts(d, experts, parts, baselines)
     with serve_teachers(d, experts) as guidance:
+        d, student = warm_started(d, student, guidance, run_tasks)
+        experiment = d.experiment
         student = replace(
             student,
             guidance=guidance,
@@ -193,8 +197,8 @@ def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> di
     if guidance is None or d.plan.blocks is not None:
         return {}
     d.tracker.tags({"distill.task": task_of(d.plan.corpus, guidance)})
-    sizes = [row.params for row in outcome.rows if row.role == "expert" and row.params]
-    return meta_of(d.plan.corpus, outcome.metrics, max(sizes, default=None))
+    params = largest_teacher(guidance)
+    return meta_of(d.plan.corpus, guidance, d.experiment.student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
@@ -212,9 +216,11 @@ def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]
     return {job.name: job.model_folder for job in wanted}
 
 
-def record_inputs(d: Driver) -> None:
+def record_inputs(d: Driver, without: Sequence[str] = ()) -> None:
+    """The configuration, but for keys that are decided later, and the data."""
     d.tracker.describe(d.experiment)
-    d.tracker.params(d.experiment.model_dump(mode="json"))
+    params = flatten(d.experiment.model_dump(mode="json"))
+    d.tracker.params({key: value for key, value in params.items() if key not in without})
     rows = d.plan.rows
     for split in ("train", "transfer", "validation", "test"):
         num_rows = len(rows.rows(split))

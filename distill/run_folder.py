@@ -7,6 +7,7 @@
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher outputs                 <output>/student/   the export
 <output>/report/           table and plots                 <output>/finished.json   see finished.py
+<output>/warm_start.json   values by past runs     <output>/brief/<name>/   their fits: see warm.py
 <output>/trials/<name>/    of a sweep, instead of fit/ and student/: see search/ledger.py
 """
 
@@ -72,6 +73,7 @@ NEWER: dict[str, str] = {
     "sampling.type": "dataset",
     "sampling.staleness": "0",
     "kd.schedule.type": "constant",
+    "warm_start": "false",
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 
@@ -88,6 +90,7 @@ class RunFolder:
         self.root = Path(output).absolute()
         self.experts = self.root / "experts"
         self.baselines = self.root / "baselines"
+        self.brief = self.root / "brief"
         self.fit = self.root / "fit"
         self.tokenizer = self.root / "tokenizer"
         self.student = self.root / "student"
@@ -214,6 +217,7 @@ class RunFolder:
         names = self.expert_names()
         folders = [*sorted(self.experts.glob("*/")), *sorted(self.baselines.glob("*/"))]
         fits = {names.get(folder.name, folder.name): folder for folder in folders}
+        fits |= {f"brief/{folder.name}": folder for folder in sorted(self.brief.glob("*/"))}
         found = [f"{name} ({_state(fit)})" for name, fit in fits.items() if _state(fit)]
         if state := _state(self.fit):
             found.append(f"student ({state})")

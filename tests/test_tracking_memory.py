@@ -16,7 +16,7 @@ from distill.tracking.memory import experiences
 from distill.tracking.store import import_mlflow
 
 META = {"meta.n": 120.0, "meta.d": 4.0}
-VALUES = dict(zip(KEYS, (4.0, 0.25, 3e-4, 1e-5), strict=True))
+VALUES = dict(zip(KEYS[:4], (4.0, 0.25, 3e-4, 1e-5), strict=True))
 
 
 class Store:

@@ -126,8 +126,9 @@ class Search(Section):
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials that run at the same time; null: as many as fit."""
     warm_start: bool = False
-    """Start with the values that past runs in MLflow suggest for T, α, learning rate and weight
-    decay."""
+    """Start with the values that past runs in MLflow suggest for T, α, learning rate, weight decay
+    and the threshold of a chain, as far as they are searched; brief runs compare and refine them.
+    """
     champion: Champion = Champion()
 
     @model_validator(mode="after")

@@ -129,6 +129,7 @@ def experiment_note(name: str, is_language_model: bool) -> str:
 def run_note(experiment: Experiment, output: str) -> str:
     """Of a training or a sweep: what the student is, and its teachers (Markdown)."""
     kd, search = experiment.kd, experiment.search
+    is_warm = experiment.warm_start and search is None
     kind = "Language model" if experiment.is_language_model else "Classifier"
     what = kind if search is None else f"Sweep over {', '.join(f'`{key}`' for key in search.space)}"
     lines = [f"{what}, trained on `{experiment.data.path}`."]
@@ -148,6 +149,7 @@ def run_note(experiment: Experiment, output: str) -> str:
             f"Aggregation `{experiment.aggregation.type}`, objective `{experiment.objective.type}`,"
             f" temperature {kd.temperature:g}{f' ({text})' if text else ''}, alpha {kd.alpha:g}"
             + (" where they are not searched." if search is not None else ".")
+            + (" `warm_start` may choose others: see the parameters." if is_warm else "")
         )
     lines.append(f"Run folder: `{output}`; tables and plots are in the artifacts, in `report`.")
     return "\n\n".join(lines)
