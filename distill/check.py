@@ -54,6 +54,7 @@ from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError
 from distill.experts.jobs import ROUTER
+from distill.memory.settings import check_memory
 from distill.models.features import FeatureSpace
 from distill.models.language import LanguageInfo
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
@@ -93,6 +94,7 @@ def check(
     if not experiment.is_language_model:
         check_kind(experiment)
     check_paths(experiment)
+    check_memory(experiment.memory)
     if experiment.is_language_model:
         return _check_language(experiment, say, command)
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}

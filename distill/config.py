@@ -24,6 +24,7 @@ from pydantic import (
 from distill.aggregation import Aggregation, UniformMean
 from distill.config_errors import explain
 from distill.errors import ConfigError
+from distill.memory.settings import SharedMemory
 from distill.models.labels import configured_label, configured_map
 from distill.moe.settings import MoE, OwnRouting
 from distill.names import checked_name, twins
@@ -683,8 +684,8 @@ class Cache(Section):
     """``arrow``: on disk, for later epochs, runs and sweeps. ``memory``: until the run ends.
     ``none``: outputs are always computed again."""
     path: str | None = None
-    """Folder of the Arrow cache; null: ``<output>/cache``. Runs with the same folder share the
-    outputs."""
+    """Folder of the Arrow cache; null: ``<output>/cache``, or the shared memory if ``memory.path``
+    is set. Runs with the same folder share the outputs."""
 
 
 class LabelsOnly(Variant):
@@ -794,6 +795,8 @@ class Experiment(Section):
     """Requests between the student and its teachers."""
     cache: Cache = Cache()
     """Where teachers' outputs are cached."""
+    memory: SharedMemory = SharedMemory()
+    """Shared memory: teachers' outputs and finished fits that later experiments find again."""
     baselines: tuple[Baseline, ...] = ()
     """Models that the distilled student is compared with in the final table."""
     warm_start: bool = False

@@ -98,6 +98,8 @@ class Guidance:
     stream: Stream
     cache: Cache
     cache_folder: str
+    by_content: bool = False
+    """Of the folders in ``cache_folder``: named without the teachers' names; see cache.py."""
 
     @property
     def shared(self) -> SharedTokens | None:
@@ -141,7 +143,7 @@ class Guidance:
             names=names,
             tokens=tokens,
             num_labels=num_labels,
-            cache=open_cache(cache, Path(self.cache_folder), keys, writer),
+            cache=open_cache(cache, Path(self.cache_folder), keys, writer, self.by_content),
             aggregation=self.aggregation,
             router=self.router.name if self.router else None,
             in_flight=in_flight,

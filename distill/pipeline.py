@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from distill.finished import Result, finished, keep
 from distill.fit import Guidance, Job, TeacherSpec, is_done
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
+from distill.memory.store import Memory, NoMemory, open_memory
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
@@ -46,7 +47,7 @@ from distill.student.group import run_group
 from distill.student.store import check_version, resumed_step, rewind_log
 from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import Tasks
-from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.cache import TeacherKey, home_of, open_cache
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.temperature import ChoiceReader
@@ -79,6 +80,7 @@ class Driver(Work):
 
     tracker: Tracker
     interrupt: StopOnSignal
+    memory: Memory | NoMemory = field(default_factory=NoMemory)
 
 
 @contextmanager
@@ -127,11 +129,12 @@ def driver(work: Work) -> Iterator[Driver]:
         connect(experiment.cluster),
         # Last: ray.init sets handlers of its own.
         StopOnSignal(run.ask_to_stop, lambda: say(STOPPING)) as interrupt,
+        closing(open_memory(experiment.memory, say)) as memory,
     ):
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, say)
         check_labels(plan.experiment, say)
         say("Ctrl-C stops after a checkpoint; the same command resumes")
-        yield Driver(plan, run, work.progress, tracker, interrupt)
+        yield Driver(plan, run, work.progress, tracker, interrupt, memory)
 
 
 STOPPING = "stopping after the next checkpoint; Ctrl-C again stops at once"
@@ -177,6 +180,7 @@ def _train(d: Driver) -> Outcome:
         assess = evaluate_language if experiment.is_language_model else evaluate
         outcome = assess(d.plan, d.run, student, baselines, parts, d.interrupt, d.progress.say)
         outcome.metrics.update(_meta_features(d, guidance, outcome))
+        outcome.metrics.update(d.memory.metrics())
     return outcome
 
 
@@ -462,16 +466,20 @@ def _measure_losses(d: Driver, experts: list[Job]) -> None:
 
 
 def run_tasks(d: Driver, jobs: list[Job]) -> None:
+    for job in jobs:
+        d.memory.restore(job)
     watch = Watch(d, jobs)
     tasks = Tasks(jobs)
     while not tasks.is_empty:
         for job in tasks.poll(POLL_S):
             watch.end(job.name)
+            d.memory.keep(job)
         watch.poll()
     d.interrupt.check()
 
 
 def _run_student(d: Driver, job: Job) -> None:
+    d.memory.restore(job)
     watch = Watch(d, [job], d.tracker)
     if not is_done(job):
         check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
@@ -497,6 +505,7 @@ def _run_student(d: Driver, job: Job) -> None:
                     raise Interrupted("stopped before the student's worker group had started")
         group.result()
     watch.end(job.name)
+    d.memory.keep(job)
 
 
 def _starting(trainer: Trainer) -> str:
@@ -520,7 +529,8 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
 
     teachers, router = _teacher_specs(d, expert_jobs)
     served = [*teachers, *([router] if router else [])]
-    _open_cache(d, served)
+    shared = d.memory.answers(experiment.cache)
+    _open_cache(d, served, shared)
     names = ", ".join(spec.name for spec in served)
     d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
     wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
@@ -533,14 +543,22 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
             aggregation=experiment.aggregation,
             stream=experiment.stream,
             cache=experiment.cache,
-            cache_folder=str(d.run.root / "cache"),
+            cache_folder=str(shared or d.run.root / "cache"),
+            by_content=shared is not None,
         )
 
 
-def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
-    """Print, once and here, the messages that ranks would print where nobody reads them."""
+def _open_cache(d: Driver, served: list[TeacherSpec], shared: Path | None) -> None:
+    """Print, once and here, the messages that ranks would print where nobody reads them.
+
+    ``shared``: the folder of the outputs in the shared memory, which are held from here on.
+    """
     keys = {spec.name: spec.key for spec in served if not spec.serving.moe.changes}
-    cache = open_cache(d.experiment.cache, d.run.root / "cache", keys, "driver")
+    if shared is not None:
+        for name, key in keys.items():
+            d.memory.hold(home_of(shared, name, key, by_content=True))
+    folder = shared or d.run.root / "cache"
+    cache = open_cache(d.experiment.cache, folder, keys, "driver", shared is not None)
     for message in cache.messages:
         d.progress.say(message)
     cache.close()

@@ -35,6 +35,7 @@ OPERATIONAL: tuple[str, ...] = (
     "cluster",
     "stream",
     "cache",
+    "memory",
     "data.path",
     "data.cache_dir",
     "data.chat_template",  # what the file holds is in the data's fingerprint

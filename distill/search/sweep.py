@@ -65,7 +65,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
             return outcome
         with driver(work) as d:
             outcome, outputs = _sweep(d, search)
-            metrics = outcome.metrics | outputs.metrics
+            metrics = outcome.metrics | outputs.metrics | d.memory.metrics()
             metrics["time.total_s"] = time.perf_counter() - started
             d.tracker.metrics(metrics, 0)
             outcome = replace(outcome, metrics=metrics, open_command=d.tracker.open_command)
@@ -160,6 +160,7 @@ def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) 
         if guidance is None:
             return Outputs(None, [], None, {})
         metrics = _fill(d, guidance, data)
+        d.memory.count(metrics)
         d.progress.say("evaluating the teachers on the test split")
         rows = _teacher_rows(d, guidance, data, parts)
         sizes = [row.params for row in rows if row.role == "expert"]
