@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from distill.student.deepspeed_engine import is_compiled
 from distill.student.group import run_group
 from distill.student.store import resumed_step, rewind_log
 from distill.task import meta_of, task_of
-from distill.tasks import Task, Tasks, whole_room
+from distill.tasks import Launcher, RayLauncher, Task, Tasks, whole_room
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
@@ -82,11 +82,12 @@ class Driver(Work):
 
     tracker: Tracker
     interrupt: StopOnSignal
+    launcher: Launcher = field(default_factory=RayLauncher)
 
     @cached_property
     def fits(self) -> Fits:
         """Training that runs as tasks on Ray, also while the driver does something else."""
-        return Fits(self, self.interrupt)
+        return Fits(self, self.interrupt, self.launcher)
 
 
 @contextmanager
@@ -428,8 +429,8 @@ class Fits:
     serves teachers and trains the student: it then calls ``poll``.
     """
 
-    def __init__(self, work: Work, interrupt: StopOnSignal) -> None:
-        self._work, self._interrupt = work, interrupt
+    def __init__(self, work: Work, interrupt: StopOnSignal, launcher: Launcher) -> None:
+        self._work, self._interrupt, self._launcher = work, interrupt, launcher
         self._tasks: Tasks | None = None
         self._watches: dict[str, Watch] = {}
         self._num_losses = [0, 0]
@@ -437,9 +438,14 @@ class Fits:
         self._error: Exception | None = None
 
     @property
+    def whole_room(self) -> Room:
+        """While neither teachers nor the student run."""
+        return whole_room(self._work.experiment.cluster, self._launcher)
+
+    @property
     def tasks(self) -> Tasks:
         if self._tasks is None:  # of a cluster that is up
-            self._tasks = Tasks(whole_room(self._work.experiment.cluster))
+            self._tasks = Tasks(self.whole_room, self._launcher)
         return self._tasks
 
     def add(self, tasks: Sequence[Task], jobs: Sequence[Job]) -> None:
@@ -478,20 +484,23 @@ class Fits:
             say(f"the training of {name} goes on; then the run ends with this error")
 
     def wait(self, names: Iterable[str]) -> None:
-        """Until these tasks have ended. Raises the first error, after the others have written
-        checkpoints; Interrupted after a signal."""
+        """Until these tasks have ended. Raises as ``check`` does; Interrupted after a signal."""
         names = set(names)
         while self._error is None and names & set(self.tasks.pending):
             self.poll(POLL_S)
-        if self._error is not None:
-            self.end()
-            raise self._error
+        self.check()
         self._interrupt.check()
         if names - self.tasks.ended:
             raise Interrupted("stopped before all tasks had ended")
 
+    def check(self) -> None:
+        """Raise the first error, after the others have written checkpoints."""
+        if self._error is not None:
+            self.end()
+            raise self._error
+
     def wait_for_all(self) -> None:
-        """Until all tasks have ended, with the resources of the student's ranks."""
+        """Until all tasks have ended, with the resources of the student's ranks, which have."""
         room, trainer = self.tasks.room, self._work.experiment.trainer
         cpus, gpus = trainer.num_cpus_per_worker, trainer.num_gpus_per_worker
         self.tasks.room = replace(
@@ -518,8 +527,12 @@ class Fits:
             self._work.run.ask_to_stop()
         give_up = time.monotonic() + STOP_PATIENCE_S
         while self._tasks.pending and time.monotonic() < give_up:
-            with suppress(DistillError):  # the first error is the run's
+            try:
                 list(self._tasks.poll(POLL_S))
+            except DistillError:  # the first error is the run's
+                continue
+            except Exception:  # Ray itself has ended
+                return
 
 
 def run_experts(
@@ -544,7 +557,7 @@ def run_experts(
     needed = [*experts, *([router] if router else [])]
     d.fits.add(_estimated(d, [*tasks, *beside]), [*needed, *others])
     d.fits.wait(task.name for task in tasks)
-    room = room_beside(d.plan, whole_room(d.experiment.cluster))
+    room = room_beside(d.plan, d.fits.whole_room)
     now = [task.name for task in beside if not (goes_on and room.holds([task.stage]))]
     d.fits.wait(now)
     if goes_on:
@@ -634,6 +647,7 @@ def _run_student(d: Driver, job: Job) -> None:
                     raise Interrupted("stopped before the student's worker group had started")
         group.result()
     watch.end(job.name)
+    d.fits.check()
 
 
 def _starting(trainer: Trainer) -> str:

@@ -57,6 +57,10 @@ class Task:
 class Launcher(Protocol):
     """Where tasks run."""
 
+    def resources(self) -> tuple[float, float]:
+        """CPUs and GPUs there."""
+        ...
+
     def start(self, task: Task, job: Job) -> Any:
         """A handle of the started task."""
         ...
@@ -72,6 +76,12 @@ class Launcher(Protocol):
 
 class RayLauncher:
     """Needs a Ray that runs. Ray decides where, and when, a started task gets its resources."""
+
+    def resources(self) -> tuple[float, float]:
+        import ray
+
+        have = ray.cluster_resources()
+        return have.get("CPU", 0.0), have.get("GPU", 0.0)
 
     def start(self, task: Task, job: Job) -> Any:
         remote = _remote(task.work).options(
@@ -112,7 +122,7 @@ def _remote(work: Callable[[Job], None]) -> Any:
     return ray.remote(work)
 
 
-def whole_room(cluster: Cluster) -> Room:
+def whole_room(cluster: Cluster, launcher: Launcher) -> Room:
     """For tasks while nothing else runs.
 
     A local cluster has a fixed size, and its tasks start when they fit. On one that was joined all
@@ -122,19 +132,16 @@ def whole_room(cluster: Cluster) -> Room:
     max_tasks = float("inf") if cluster.max_tasks is None else cluster.max_tasks
     if cluster.address is not None:
         return Room(max_stages=max_tasks)
-    import ray
-
-    have = ray.cluster_resources()
-    return Room(have.get("CPU", 0.0), have.get("GPU", 0.0), max_tasks)
+    return Room(*launcher.resources(), max_tasks)
 
 
 class Tasks:
-    """Tasks that wait and run. ``poll`` until it is empty; a task's error comes out of ``poll`` as
-    itself."""
+    """Tasks that wait and run. ``poll`` until none is pending; a task's error comes out of ``poll``
+    as itself."""
 
-    def __init__(self, room: Room, launcher: Launcher | None = None) -> None:
+    def __init__(self, room: Room, launcher: Launcher) -> None:
         self._queue = Queue(room=room)
-        self._launcher = launcher or RayLauncher()
+        self._launcher = launcher
         self._tasks: dict[str, Task] = {}
         self._handles: dict[Any, tuple[Task, float]] = {}
         self._is_stopped = False
