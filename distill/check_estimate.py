@@ -2,12 +2,13 @@
 prints of it. Nothing is trained for this.
 
 Operations: a forward takes 2 · P floating-point operations a token, training 6 · P (4 · P where
-low-rank updates alone are trained), P being the parameters that multiply: without the embeddings,
-which are looked up. They are divided by the rate of a product of matrices of the student's width,
-measured here for a fifth of a second on one thread (or on the GPU that trains). Everything else is
-left out (attention over long texts, normalisation, writing files), and small models spend more on
-it than on products. Hence a range: from the operations alone to SLACK times as long, and what it
-takes to start Ray, the workers and the tracker.
+low-rank updates alone are trained, 2 · P for layers below those that are trained), P being the
+parameters that multiply: without the embeddings, which are looked up. They are divided by the rate
+of a product of matrices of the student's width, measured here for a fifth of a second on one thread
+(or on the GPU that trains). Everything else is left out (attention over long texts, normalisation,
+writing files), and small models spend more on it than on products. Hence a range: from the
+operations alone to SLACK times as long, and what it takes to start Ray, the workers and the
+tracker.
 
 Stages: experts, router and baselines are trained in the order that distill/estimates.py describes;
 the duration is that of its simulation on this machine's CPUs. The critical path is the longest
@@ -25,6 +26,7 @@ import os
 import re
 import time
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +51,7 @@ from distill.models.tokenizer import num_ids
 from distill.models.weights import shapes_of_floats, stored_tensors
 from distill.plan import Line, Plan
 from distill.sampling import Written
+from distill.specs import EncoderSpec, LanguageExpertSpec, LanguageStudentSpec, StudentSpec
 
 SLACK = 4.0
 """A run takes up to so many times what its products take."""
@@ -73,8 +76,9 @@ class Model(NamedTuple):
     hidden: int
 
     @property
-    def is_low_rank(self) -> bool:
-        return self.num_trained < self.num_params
+    def per_parameter(self) -> float:
+        """See :class:`distill.estimates.Training`."""
+        return 6.0 if self.num_trained == self.num_params else 4.0
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ class _Work:
                 num_steps,
                 num_validation,
                 every,
-                model.is_low_rank,
+                model.per_parameter,
             )
 
         own = student_of(plan, experiment.student)
@@ -231,26 +235,58 @@ class _Work:
         self.experts: dict[str, Training] = {}
         if experiment.experts is None:
             return
-        experts = experiment.experts
-        active = _active(plan, experts.base, False)
+        experts, base = experiment.experts, Base.read(plan, experiment.experts.base)
+        per_parameter = 4.0 if experts.lora else base.per_parameter(experts.train_layers)
         for name, num_rows in _rows_of_experts(plan).items():
             per_epoch = math.ceil(num_rows / experts.batch_size)
             self.experts[name] = Training(
-                active,
+                base.num_active,
                 tokens,
                 experts.batch_size,
                 math.ceil(experts.epochs * per_epoch),
                 num_validation // max(1, len(plan.teacher_names)),
                 per_epoch,
-                experts.lora is not None,
+                per_parameter,
             )
         if _has_router(experiment):
-            assert experts.router is not None
-            per_epoch = math.ceil(len(train) / experts.router.batch_size)
-            steps = math.ceil(experts.router.epochs * per_epoch)
+            router = experts.router
+            assert router is not None
+            per_epoch = math.ceil(len(train) / router.batch_size)
+            base = base.first(router.layers)
             self.experts[ROUTER] = Training(
-                active, tokens, experts.router.batch_size, steps, num_validation, per_epoch
+                base.num_active,
+                tokens,
+                router.batch_size,
+                math.ceil(router.epochs * per_epoch),
+                num_validation,
+                per_epoch,
+                base.per_parameter(router.train_layers),
             )
+
+
+class Base(NamedTuple):
+    """The model that experts and router start from; all its layers are alike."""
+
+    num_active: int
+    layers: int
+
+    @classmethod
+    def read(cls, plan: Plan, folder: str) -> Base:
+        if plan.blocks is not None:
+            layers = check_language_folder(folder).num_layers
+        else:
+            layers = read_info(folder, False).num_layers
+        return cls(_active(plan, folder, False), layers)
+
+    def first(self, layers: int | None) -> Base:
+        """Without the others; None: all."""
+        kept = self.layers if layers is None else min(layers, self.layers)
+        return Base(round(self.num_active * kept / self.layers), kept)
+
+    def per_parameter(self, train_layers: int | None) -> float:
+        """Where the top layers alone are trained, gradients of the others are not computed."""
+        trained = self.layers if train_layers is None else min(train_layers, self.layers)
+        return 2.0 + 4.0 * trained / self.layers
 
 
 def _has_router(experiment: Experiment) -> bool:
@@ -327,7 +363,7 @@ class JobTimes:
         student = student_of(plan, plan.experiment.student)
         num_rows = round(plan.experiment.trainer.batch_size * self._tokens)
         self._rate = rate or measured_rate(num_rows, student.hidden, "cpu")
-        self._actives: dict[str, int] = {}
+        self._base = cache(partial(Base.read, plan))
 
     @property
     def student(self) -> float:
@@ -337,15 +373,7 @@ class JobTimes:
 
     def __call__(self, job: Job) -> float:
         trainer = job.trainer
-        model, base = job.model, getattr(job.model, "base", None)
-        is_low_rank = job.is_adapter
-        if base is not None:
-            if base not in self._actives:
-                self._actives[base] = _active(self._plan, base, False)
-            active = self._actives[base]
-        else:
-            found = student_of(self._plan, model.student)  # type: ignore[attr-defined]
-            active, is_low_rank = found.num_active, found.is_low_rank
+        active, per_parameter = self._model(job)
         training = Training(
             active,
             self._tokens,
@@ -353,14 +381,26 @@ class JobTimes:
             job.total_steps,
             len(job.validation_rows),
             trainer.eval_every or job.steps_per_epoch,
-            is_low_rank,
+            per_parameter,
         )
         return training.seconds(self._rate * max(1, int(trainer.num_cpus_per_worker)))
 
-    def reading(self, job: Job, num_rows: int) -> float:
-        """Of one forward of the job's model on so many rows."""
-        base = getattr(job.model, "base", "")
-        return 2 * _active(self._plan, base, False) * self._tokens * num_rows / self._rate
+    def forward(self, job: Job, num_rows: int) -> float:
+        """Of the job's model on so many rows."""
+        return 2 * self._model(job)[0] * self._tokens * num_rows / self._rate
+
+    def _model(self, job: Job) -> tuple[int, float]:
+        """Parameters that multiply, and operations for each."""
+        spec = job.model
+        if isinstance(spec, StudentSpec | LanguageStudentSpec):
+            model = student_of(self._plan, spec.student)
+            return model.num_active, model.per_parameter
+        assert isinstance(spec, EncoderSpec | LanguageExpertSpec)
+        base = self._base(spec.base)
+        if isinstance(spec, EncoderSpec):
+            base = base.first(spec.layers)
+        is_low_rank = isinstance(spec, LanguageExpertSpec) and spec.lora is not None
+        return base.num_active, 4.0 if is_low_rank else base.per_parameter(spec.train_layers)
 
 
 def tokens_of_a_row(plan: Plan) -> float:

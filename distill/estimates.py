@@ -31,16 +31,15 @@ class Training:
     num_validation: int = 0
     eval_every: float = inf
     """Steps."""
-    is_low_rank: bool = False
-    """Whether low-rank updates alone are trained."""
+    per_parameter: float = 6.0
+    """Floating-point operations of training, for each parameter and token: 2 forward, 2 for the
+    gradients of the activations and 2 for those of the weights, where they are computed."""
 
     @property
     def operations(self) -> float:
-        """Floating-point: 6 · parameters · tokens of training (4 of low-rank updates), 2 of each
-        evaluation."""
-        per_token = 4 if self.is_low_rank else 6
+        """Floating-point, of training and of the evaluations' forwards."""
         evaluated = self.num_validation * self.num_steps / self.eval_every
-        rows = per_token * self.batch_size * self.num_steps + 2 * evaluated
+        rows = self.per_parameter * self.batch_size * self.num_steps + 2 * evaluated
         return rows * self.num_active * self.tokens_per_row
 
     def seconds(self, rate: float) -> float:

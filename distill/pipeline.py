@@ -605,7 +605,7 @@ def _estimated(d: Driver, tasks: list[Task]) -> list[Task]:
     labelled = len(d.plan.rows.rows("train")) + len(d.plan.rows.rows("validation"))
 
     def seconds(task: Task) -> float:
-        return times.reading(task.job, labelled) if task.verb == LOSSES else times(task.job)
+        return times.forward(task.job, labelled) if task.verb == LOSSES else times(task.job)
 
     return [
         replace(task, seconds=seconds(task), rest=0.0 if task.kind == "baseline" else times.student)

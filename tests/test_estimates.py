@@ -128,5 +128,5 @@ def test_operations_are_those_of_training_and_evaluations() -> None:
     # 6 · 160 rows of training and 2 · 5 rows twice, 1000 parameters and 3 tokens each.
     assert training.operations == 3000 * (6 * 160 + 2 * 5 * 2)
     assert training.seconds(rate=1e6) == training.operations / 1e6 + 20 * STEP_S
-    frozen = Training(1000, 3.0, batch_size=8, num_steps=20, is_low_rank=True)
+    frozen = Training(1000, 3.0, batch_size=8, num_steps=20, per_parameter=4)
     assert frozen.operations == 3000 * 4 * 160
