@@ -740,6 +740,9 @@ class Cluster(Section):
     local one. ``--address`` sets it."""
     num_cpus: float | None = Field(default=None, gt=0)
     """CPUs of a local cluster, rounded down; null: all of the machine."""
+    max_tasks: int | None = Field(default=None, ge=1)
+    """Experts, router and baselines that are trained at once; 1: one after the other, and none
+    while the student is trained; null: as many as there are resources for."""
     start_deadline_s: float = Field(default=900.0, gt=0)
     """Seconds to wait until all teachers have started; a cluster may have to start machines for
     them."""

@@ -474,6 +474,11 @@ def is_done(job: Job) -> bool:
     return (Path(job.folder) / "done.json").exists()
 
 
+def is_saved(job: Job) -> bool:
+    """Whether :func:`fit_and_save` has nothing to do."""
+    return is_done(job) and job.model_folder.exists()
+
+
 def load_best(job: Job) -> Any:
     """The module of :func:`build_module` with the weights of its best evaluation, in evaluation
     mode, on the CPU. CheckpointError for weights of another version of the aggregation."""

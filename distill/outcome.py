@@ -125,7 +125,7 @@ def evaluate(
     if plan.experiment.baselines:
         num = counted(len(plan.experiment.baselines), "baseline")
         say(f"evaluating {num} on the test split")
-    baseline_rows = [fit_row(job, test, "baseline", interrupt) for job in baselines]
+    baseline_rows = [fit_row(job, test, "baseline") for job in baselines]
     for baseline in plan.experiment.baselines:
         if isinstance(baseline, TfidfBaseline):
             baseline_rows.append(tfidf_row(baseline.name, plan, test))

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from distill.aggregation import Routed
 from distill.check import Command, check
+from distill.check_estimate import JobTimes, room_beside
 from distill.cluster import check_address, check_room, connect
+from distill.comparison import fit_and_test, tested_file
 from distill.config import Experiment, LabelsOnly, Serving, Trainer
 from distill.data.tokens import tokenise, tokenizer_fingerprint
-from distill.errors import Interrupted, RunFolderError
+from distill.errors import DistillError, Interrupted, RunFolderError
+from distill.estimates import Room
 from distill.experts.jobs import ROUTER, expert_jobs, router_job
-from distill.experts.losses import measure_losses, router_targets
+from distill.experts.losses import losses_file, measure_losses, router_targets
 from distill.experts.partition import Parts, by_column, partition
 from distill.finished import Result, finished, keep
-from distill.fit import Guidance, Job, TeacherSpec, is_done
+from distill.fit import Guidance, Job, TeacherSpec, is_done, is_saved
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
 from distill.memory.store import Memory, NoMemory, open_memory
@@ -46,7 +49,7 @@ from distill.student.deepspeed_engine import is_compiled
 from distill.student.group import run_group
 from distill.student.store import check_version, resumed_step, rewind_log
 from distill.task import largest_teacher, meta_of, task_of
-from distill.tasks import Tasks
+from distill.tasks import Launcher, RayLauncher, Task, Tasks, whole_room
 from distill.teachers.cache import TeacherKey, home_of, open_cache
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
@@ -58,7 +61,10 @@ from distill.wording import counted
 
 POLL_S = 0.5
 STOP_PATIENCE_S = 60.0
-"""How long a worker group may take to start after Ctrl-C."""
+"""How long a worker group may take to start after Ctrl-C, and tasks to write checkpoints after an
+error."""
+LOSSES, MEASURING = "losses", "measuring the experts' losses"
+"""Verb of the tasks that measure the experts' losses, and their label."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,12 @@ class Driver(Work):
     tracker: Tracker
     interrupt: StopOnSignal
     memory: Memory | NoMemory = field(default_factory=NoMemory)
+    launcher: Launcher = field(default_factory=RayLauncher)
+
+    @cached_property
+    def fits(self) -> Fits:
+        """Training that runs as tasks on Ray, also while the driver does something else."""
+        return Fits(self, self.interrupt, self.launcher, self.memory)
 
 
 @contextmanager
@@ -134,7 +146,12 @@ def driver(work: Work) -> Iterator[Driver]:
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, say)
         check_labels(plan.experiment, say)
         say("Ctrl-C stops after a checkpoint; the same command resumes")
-        yield Driver(plan, run, work.progress, tracker, interrupt, memory)
+        d = Driver(plan, run, work.progress, tracker, interrupt, memory)
+        try:
+            yield d
+        except Exception:
+            d.fits.end()
+            raise
 
 
 STOPPING = "stopping after the next checkpoint; Ctrl-C again stops at once"
@@ -165,7 +182,7 @@ def _train(d: Driver) -> Outcome:
     report_losses(d, student)
     experts, parts = jobs_of_experts(d)
     baselines = jobs_of_baselines(d, student)
-    experts = run_experts(d, experts, parts, baselines)
+    experts = run_experts(d, experts, parts, baselines, goes_on=True)
     with serve_teachers(d, experts) as guidance:
         d, student = warm_started(d, student, guidance, run_tasks)
         experiment = d.experiment
@@ -177,6 +194,7 @@ def _train(d: Driver) -> Outcome:
             sampling=experiment.sampling,
         )
         _run_student(d, student)
+        d.fits.wait_for_all()  # the evaluation measures latencies
         assess = evaluate_language if experiment.is_language_model else evaluate
         outcome = assess(d.plan, d.run, student, baselines, parts, d.interrupt, d.progress.say)
         outcome.metrics.update(_meta_features(d, guidance, outcome))
@@ -211,7 +229,7 @@ def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]
         jobs, parts = jobs_of_experts(work)
         router = router_of(work, jobs, parts)
         wanted = [*jobs, *([router] if router else [])]
-        if all(is_done(job) and job.model_folder.exists() for job in wanted):
+        if all(map(is_saved, wanted)):
             progress.say(f"the experts in {experiment.output} are trained; nothing to do")
         else:
             with driver(work) as d:
@@ -427,55 +445,212 @@ def router_of(d: Work, experts: list[Job], parts: Parts | None) -> Job | None:
     return replace(built, stop_file=str(d.run.stop))
 
 
-def run_experts(
-    d: Driver, experts: list[Job], parts: Parts | None, others: Sequence[Job] = ()
-) -> list[Job]:
-    """Train experts and ``others``, and the router where one is needed: with them, or after.
+class Fits:
+    """Tasks of a run, their progress, and what happens if one fails.
 
-    Returns the jobs of the experts and, last, the router.
+    ``wait`` runs them in the foreground. What is left can go on in the background while the driver
+    serves teachers and trains the student: it then calls ``poll``.
+    """
+
+    def __init__(
+        self, work: Work, interrupt: StopOnSignal, launcher: Launcher, memory: Memory | NoMemory
+    ) -> None:
+        self._work, self._interrupt, self._launcher = work, interrupt, launcher
+        self._memory = memory
+        self._tasks: Tasks | None = None
+        self._watches: dict[str, Watch] = {}
+        self._num_losses = [0, 0]
+        """Measured, and to be measured."""
+        self._error: Exception | None = None
+
+    @property
+    def whole_room(self) -> Room:
+        """While neither teachers nor the student run."""
+        return whole_room(self._work.experiment.cluster, self._launcher)
+
+    @property
+    def tasks(self) -> Tasks:
+        if self._tasks is None:  # of a cluster that is up
+            self._tasks = Tasks(self.whole_room, self._launcher)
+        return self._tasks
+
+    def add(self, tasks: Sequence[Task], jobs: Sequence[Job]) -> None:
+        """``jobs``: those whose progress is shown: of the tasks, and others that are done."""
+        watch = Watch(self._work, list(jobs))
+        self._watches |= {job.name: watch for job in jobs}
+        self._num_losses[1] += sum(task.verb == LOSSES for task in tasks)
+        self.tasks.add(tasks)
+
+    def poll(self, timeout_s: float = 0.0, must_fit: bool = False) -> None:
+        """Start what there is room for, and show the progress. The error of a task is kept for
+        ``wait``: what else runs is not lost."""
+        if self._interrupt.is_set():
+            self.tasks.stop()
+        try:
+            for task in self.tasks.poll(timeout_s, must_fit):
+                if task.verb == LOSSES:
+                    self._num_losses[0] += 1
+                    self._work.progress.update(MEASURING, *self._num_losses)
+                else:
+                    self._watches[task.job.name].end(task.job.name)
+                    if task.prepare is None:  # else this is not yet the job that was trained
+                        self._memory.keep(task.job)
+        except Exception as error:
+            if self._error is not None:  # a second one, as the first ends the run
+                return
+            self._error = error
+        for watch in {id(watch): watch for watch in self._watches.values()}.values():
+            watch.poll()
+
+    def poll_beside(self, name: str) -> None:
+        """As ``poll``, while ``name`` is trained. An error ends the run after that."""
+        had_none = self._error is None
+        self.poll(must_fit=True)
+        if had_none and self._error is not None:
+            say = self._work.progress.say
+            say(f"error: {self._error}")
+            say(f"the training of {name} goes on; then the run ends with this error")
+
+    def wait(self, names: Iterable[str]) -> None:
+        """Until these tasks have ended. Raises as ``check`` does; Interrupted after a signal."""
+        names = set(names)
+        while self._error is None and names & set(self.tasks.pending):
+            self.poll(POLL_S)
+        self.check()
+        self._interrupt.check()
+        if names - self.tasks.ended:
+            raise Interrupted("stopped before all tasks had ended")
+
+    def check(self) -> None:
+        """Raise the first error, after the others have written checkpoints."""
+        if self._error is not None:
+            self.end()
+            raise self._error
+
+    def wait_for_all(self) -> None:
+        """Until all tasks have ended, with the resources of the student's ranks, which have."""
+        room, trainer = self.tasks.room, self._work.experiment.trainer
+        cpus, gpus = trainer.num_cpus_per_worker, trainer.num_gpus_per_worker
+        self.tasks.room = replace(
+            room,
+            num_cpus=room.num_cpus + trainer.num_workers * cpus,
+            num_gpus=room.num_gpus + trainer.num_workers * gpus,
+            max_stages=room.max_stages + 1,
+        )
+        self.wait(self.tasks.pending)
+
+    def shrink(self, room: Room) -> None:
+        """Until those that run fit into this room; later ones start if they fit too."""
+        self.tasks.room = room
+        while self._error is None and not self.tasks.fit_the_room:
+            self.poll(POLL_S, must_fit=True)
+        self.wait(())
+
+    def end(self) -> None:
+        """The run ends early: those that run write checkpoints, for a limited time."""
+        if self._tasks is None:
+            return
+        self._tasks.stop()
+        if self._tasks.pending:
+            self._work.run.ask_to_stop()
+        give_up = time.monotonic() + STOP_PATIENCE_S
+        while self._tasks.pending and time.monotonic() < give_up:
+            try:
+                list(self._tasks.poll(POLL_S))
+            except DistillError:  # the first error is the run's
+                continue
+            except Exception:  # Ray itself has ended
+                return
+
+
+def run_experts(
+    d: Driver,
+    experts: list[Job],
+    parts: Parts | None,
+    others: Sequence[Job] = (),
+    goes_on: bool = False,
+) -> list[Job]:
+    """Train experts and ``others``, and the router where one is needed: with them, or as soon as
+    the experts have ended.
+
+    ``goes_on``: of the others, those go on that fit next to teachers and student. Returns the jobs
+    of the experts and, last, the router.
     """
     router = router_of(d, experts, parts)
-    if router is None:
-        run_tasks(d, [*experts, *others])
-        return experts
-    assert parts is not None and d.experiment.experts is not None
-    settings = d.experiment.experts.router
-    assert settings is not None
-    if settings.targets == "partition":
-        run_tasks(d, [*experts, router, *others])
-        return [*experts, router]
-    run_tasks(d, [*experts, *others])
-    if not is_done(router):
-        _measure_losses(d, experts)
+    for job in [*experts, *others]:
+        d.memory.restore(job)
+    tasks = [Task(job, kind="expert") for job in experts if not is_saved(job)]
+    if router is not None and not is_saved(router):
+        assert parts is not None
+        tasks += _router_tasks(d, router, parts, experts)
+    beside = _baseline_tasks(d, others)
+    needed = [*experts, *([router] if router else [])]
+    d.fits.add(_estimated(d, [*tasks, *beside]), [*needed, *others])
+    d.fits.wait(task.name for task in tasks)
+    room = room_beside(d.plan, d.fits.whole_room)
+    now = [task.name for task in beside if not (goes_on and room.holds([task.stage]))]
+    d.fits.wait(now)
+    if goes_on:
+        d.fits.shrink(room)
+    return needed
+
+
+def _baseline_tasks(d: Driver, jobs: Sequence[Job]) -> list[Task]:
+    """A classifier is tested in the same task; language models are compared with the teachers."""
+    if d.plan.blocks is not None:
+        return [Task(job, kind="baseline") for job in jobs if not is_saved(job)]
+    return [
+        Task(job, fit_and_test, kind="baseline")
+        for job in jobs
+        if not (is_saved(job) and tested_file(job).exists())
+    ]
+
+
+def _router_tasks(d: Driver, router: Job, parts: Parts, experts: list[Job]) -> list[Task]:
+    """Training the router; before it, if they are its targets, measuring each expert's losses on
+    every labelled row, once."""
+    assert d.experiment.experts is not None and d.experiment.experts.router is not None
+    if d.experiment.experts.router.targets == "partition" or is_done(router):
+        d.memory.restore(router)
+        return [Task(router, kind="router")]
+
+    def with_targets(job: Job) -> Job:
         own = router_targets(parts, experts)
-        router = replace(router, train_labels=own["train"], validation_labels=own["validation"])
-    run_tasks(d, [router])
-    return [*experts, router]
+        return replace(job, train_labels=own["train"], validation_labels=own["validation"])
+
+    losses = [
+        Task(job, measure_losses, LOSSES, after=(f"fit:{job.name}",), kind=LOSSES)
+        for job in experts
+        if not losses_file(job).exists()
+    ]
+    after = tuple(task.name for task in losses) or tuple(f"fit:{job.name}" for job in experts)
+    return [*losses, Task(router, after=after, kind="router", prepare=with_targets)]
 
 
-def _measure_losses(d: Driver, experts: list[Job]) -> None:
-    """Every expert's loss on every labelled row, once: the targets of a lowest-loss router."""
-    label, num_done = "measuring the experts' losses", 0
-    d.progress.update(label, 0, len(experts))
-    tasks = Tasks(experts, measure_losses, "losses")
-    while not tasks.is_empty:
-        for _ in tasks.poll(POLL_S):
-            num_done += 1
-            d.progress.update(label, num_done, len(experts))
-    d.interrupt.check()
+def _estimated(d: Driver, tasks: list[Task]) -> list[Task]:
+    """The tasks with the estimates that decide their order. The student waits for all but the
+    baselines."""
+    if len(tasks) < 2:
+        return tasks
+    times = JobTimes(d.plan)
+    labelled = len(d.plan.rows.rows("train")) + len(d.plan.rows.rows("validation"))
+
+    def seconds(task: Task) -> float:
+        return times.forward(task.job, labelled) if task.verb == LOSSES else times(task.job)
+
+    return [
+        replace(task, seconds=seconds(task), rest=0.0 if task.kind == "baseline" else times.student)
+        for task in tasks
+    ]
 
 
 def run_tasks(d: Driver, jobs: list[Job]) -> None:
+    """Train these to their end."""
     for job in jobs:
         d.memory.restore(job)
-    watch = Watch(d, jobs)
-    tasks = Tasks(jobs)
-    while not tasks.is_empty:
-        for job in tasks.poll(POLL_S):
-            watch.end(job.name)
-            d.memory.keep(job)
-        watch.poll()
-    d.interrupt.check()
+    tasks = [Task(job) for job in jobs if not is_saved(job)]
+    d.fits.add(_estimated(d, tasks), jobs)
+    d.fits.wait(task.name for task in tasks)
 
 
 def _run_student(d: Driver, job: Job) -> None:
@@ -498,6 +673,7 @@ def _run_student(d: Driver, job: Job) -> None:
         polls_left = STOP_PATIENCE_S / POLL_S
         while not group.done():
             watch.poll()
+            d.fits.poll_beside(job.name)
             time.sleep(POLL_S)
             if d.interrupt.is_set():
                 polls_left -= 1
@@ -506,6 +682,7 @@ def _run_student(d: Driver, job: Job) -> None:
         group.result()
     watch.end(job.name)
     d.memory.keep(job)
+    d.fits.check()
 
 
 def _starting(trainer: Trainer) -> str:

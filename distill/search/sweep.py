@@ -234,7 +234,7 @@ def _compared(d: Driver, outputs: Outputs, baselines: list[Job]) -> list[Row]:
 
 def _baseline_rows(d: Driver, baselines: list[Job]) -> list[Row]:
     test = Split(d.plan.corpus, "test")
-    rows = [fit_row(job, test, "baseline", d.interrupt) for job in baselines]
+    rows = [fit_row(job, test, "baseline") for job in baselines]
     for baseline in d.experiment.baselines:
         if isinstance(baseline, TfidfBaseline):
             rows.append(tfidf_row(baseline.name, d.plan, test))
