@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from distill.aggregation import Routed
+from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
 from distill.cluster import check_address, check_room, connect
 from distill.config import Experiment, LabelsOnly, Serving, Trainer
@@ -26,15 +26,18 @@ from distill.experts.losses import measure_losses, router_targets
 from distill.experts.partition import Parts, by_column, partition
 from distill.finished import Result, finished, keep
 from distill.fit import Guidance, Job, TeacherSpec, is_done
+from distill.fitted import best_evaluation
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
+from distill.links import Chained, Stages, link_jobs, run_chain, taught
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
+from distill.moe.settings import OwnRouting
 from distill.names import folder_name
-from distill.outcome import Outcome, best_evaluation, evaluate, majority_rates
-from distill.outcome_language import evaluate_language
+from distill.outcome import Outcome, evaluate, majority_rates, measure_teachers
+from distill.outcome_language import evaluate_language, measure_language_teachers
 from distill.placement import check_kept, check_labels
 from distill.plan import Plan
 from distill.quiet import silence
@@ -47,6 +50,7 @@ from distill.student.store import resumed_step, rewind_log
 from distill.task import meta_of, task_of
 from distill.tasks import Tasks
 from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.client import SilentTeachers
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.tracking import Tracker, check_reachable
@@ -159,18 +163,47 @@ def _train(d: Driver) -> Outcome:
     experts, parts = jobs_of_experts(d)
     baselines = jobs_of_baselines(d, student)
     experts = run_experts(d, experts, parts, baselines)
+    if experiment.has_teachers and experiment.cache.type == "memory":
+        d.progress.say("cache.type memory: a restarted run queries the teachers again")
+    if d.plan.links:
+        return _train_chain(d, student, experts, baselines, parts)
     with serve_teachers(d, experts) as guidance:
-        student = replace(
-            student,
-            guidance=guidance,
-            objective=experiment.objective if guidance else None,
-            kd=experiment.kd if guidance else None,
-            sampling=experiment.sampling,
-        )
-        _run_student(d, student)
-        assess = evaluate_language if experiment.is_language_model else evaluate
-        outcome = assess(d.plan, d.run, student, baselines, parts, d.interrupt, d.progress.say)
-        outcome.metrics.update(_meta_features(d, guidance, outcome))
+        student = taught(student, experiment, guidance)
+        _run_student(d, student, d.tracker)
+        return _assessed(d, Chained(student), baselines, parts, guidance)
+
+
+def _train_chain(
+    d: Driver, student: Job, experts: list[Job], baselines: list[Job], parts: Parts | None
+) -> Outcome:
+    """The links, the student; teachers are served only while a job needs them."""
+    teachers = _teachers_of(d, experts)
+    measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
+    stages = Stages(
+        guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
+        serve=partial(_served, d),
+        train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
+        measure=lambda job: measure(d.plan, job, d.interrupt),
+        say=d.progress.say,
+    )
+    links = link_jobs(student, d.plan.links, d.run.links)
+    chained = run_chain(d.experiment, student, links, stages)
+    with _served(d, teachers) as guidance:
+        return _assessed(d, chained.with_teachers(guidance), baselines, parts, guidance)
+
+
+def _assessed(
+    d: Driver,
+    chained: Chained,
+    baselines: list[Job],
+    parts: Parts | None,
+    guidance: Guidance | None,
+) -> Outcome:
+    assess = evaluate_language if d.experiment.is_language_model else evaluate
+    outcome = assess(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
+    if d.plan.links:
+        outcome.metrics["chain.links"] = chained.num_kept
+    outcome.metrics.update(_meta_features(d, guidance, outcome))
     return outcome
 
 
@@ -452,11 +485,12 @@ def run_tasks(d: Driver, jobs: list[Job]) -> None:
     d.interrupt.check()
 
 
-def _run_student(d: Driver, job: Job) -> None:
-    watch = Watch(d, [job], d.tracker)
+def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
+    """The student, or a link of its chain; ``tracker``: where its metrics are logged."""
+    watch = Watch(d, [job], tracker)
     if not is_done(job):
         check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
-        d.progress.say(_starting(d.experiment.trainer))
+        d.progress.say(_starting(job.name, d.experiment.trainer))
         group: Future[None] = Future()
 
         def run() -> None:
@@ -475,17 +509,18 @@ def _run_student(d: Driver, job: Job) -> None:
             if d.interrupt.is_set():
                 polls_left -= 1
                 if polls_left < 0 and not (Path(job.folder) / "metrics.jsonl").exists():
-                    raise Interrupted("stopped before the student's worker group had started")
+                    raise Interrupted(f"stopped before the worker group of {job.name} had started")
         group.result()
     watch.end(job.name)
 
 
-def _starting(trainer: Trainer) -> str:
+def _starting(name: str, trainer: Trainer) -> str:
+    owner = "the student" if name == "student" else name
     ranks = counted(trainer.num_workers, "rank")
     if trainer.engine != "deepspeed" or trainer.num_gpus_per_worker > 0 or is_compiled():
-        return f"starting the student's worker group ({ranks})"
+        return f"starting {owner}'s worker group ({ranks})"
     return (
-        f"starting the student's worker group ({ranks}); on the first run on a machine DeepSpeed "
+        f"starting {owner}'s worker group ({ranks}); on the first run on a machine DeepSpeed "
         "compiles an operator, which takes about a minute"
     )
 
@@ -497,25 +532,58 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
     if not experiment.has_teachers:
         yield None
         return
+    with _served(d, _teachers_of(d, expert_jobs)) as guidance:
+        yield guidance
+
+
+@contextmanager
+def _served(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
+    """The same teachers, served."""
     from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
-    teachers, router = _teacher_specs(d, expert_jobs)
-    served = [*teachers, *([router] if router else [])]
+    experiment, served = d.experiment, list(guidance.served)
     _open_cache(d, served)
     names = ", ".join(spec.name for spec in served)
     d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
     wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
     with RayTeacherPool(served, wait_s, transport) as pool:
         d.interrupt.check()
-        yield Guidance(
-            client=pool.client(experiment.stream),
-            teachers=tuple(teachers),
-            router=router,
-            aggregation=experiment.aggregation,
-            stream=experiment.stream,
-            cache=experiment.cache,
-            cache_folder=str(d.run.root / "cache"),
-        )
+        yield replace(guidance, client=pool.client(experiment.stream))
+
+
+def _teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
+    """The experiment's teachers, not yet served."""
+    teachers, router = _teacher_specs(d, expert_jobs)
+    return _guidance(d, teachers, router, d.experiment.aggregation)
+
+
+def _guidance_of_link(d: Driver, link: Job) -> Guidance:
+    """A chain's link, which is exported, as the only teacher; not yet served."""
+    experiment, folder, shared = d.experiment, str(link.model_folder), None
+    serving = experiment.experts.serving if experiment.experts else experiment.teachers[0]
+    own: dict[str, Any] = {name: getattr(serving, name) for name in Serving.model_fields}
+    serving = Serving(**own | {"moe": OwnRouting(), "allow_pickle": False})
+    if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
+        shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
+    spec = teacher_spec(
+        d, link.name, folder, serving, len(d.plan.corpus.label_names), shared=shared
+    )
+    return _guidance(d, [spec], None, UniformMean())
+
+
+def _guidance(
+    d: Driver, teachers: list[TeacherSpec], router: TeacherSpec | None, aggregation: Aggregation
+) -> Guidance:
+    served = [*teachers, *([router] if router else [])]
+    return Guidance(
+        client=SilentTeachers(tuple(spec.name for spec in served)),
+        teachers=tuple(teachers),
+        router=router,
+        aggregation=aggregation,
+        stream=d.experiment.stream,
+        cache=d.experiment.cache,
+        cache_folder=str(d.run.root / "cache"),
+    )
 
 
 def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
@@ -525,8 +593,6 @@ def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
     for message in cache.messages:
         d.progress.say(message)
     cache.close()
-    if d.experiment.cache.type == "memory":
-        d.progress.say("cache.type memory: a restarted run queries the teachers again")
 
 
 def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
@@ -547,6 +613,34 @@ def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
     )
 
 
+def teacher_spec(
+    d: Driver,
+    name: str,
+    folder: str,
+    serving: Serving,
+    num_outputs: int,
+    adapter: str | None = None,
+    shared: SharedTokens | None = None,
+    fingerprint: Callable[[str], str] = weights_fingerprint,
+) -> TeacherSpec:
+    """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
+    weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
+    if adapter is not None:
+        weights = f"{weights}-{adapter_fingerprint(adapter)}"
+    is_language_model = d.experiment.is_language_model
+    wire = serving.wire.resolved(is_language_model, serving.dtype)
+    serving = serving.model_copy(update={"wire": wire})
+    key = _key(d, folder, serving, weights)
+    if is_language_model:
+        num_outputs = num_ids(load_tokenizer(folder))
+    if shared is not None:
+        key, num_outputs = replace(key, shared=shared.name), shared.width
+    columns = d.plan.columns.get(name)
+    return TeacherSpec(
+        name, folder, serving, num_outputs, key, is_language_model, adapter, columns, shared
+    )
+
+
 def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
@@ -557,19 +651,8 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     def spec(
         name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
     ) -> TeacherSpec:
-        weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
-        if adapter is not None:
-            weights = f"{weights}-{adapter_fingerprint(adapter)}"
-        wire = serving.wire.resolved(d.experiment.is_language_model, serving.dtype)
-        serving = serving.model_copy(update={"wire": wire})
-        key = _key(d, folder, serving, weights)
-        if is_language_model:
-            num_outputs = num_ids(load_tokenizer(folder))
-        columns, tokens = d.plan.columns.get(name), shared.get(name)
-        if tokens is not None:
-            key, num_outputs = replace(key, shared=tokens.name), tokens.width
-        return TeacherSpec(
-            name, folder, serving, num_outputs, key, is_language_model, adapter, columns, tokens
+        return teacher_spec(
+            d, name, folder, serving, num_outputs, adapter, shared.get(name), fingerprint
         )
 
     experts, aggregation = experiment.experts, experiment.aggregation
