@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+from distill.check_chain import check_sweep_of_chain, with_chain
 from distill.check_cost import cost_lines
 from distill.check_data import counts_of, source_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
@@ -91,6 +92,8 @@ def check(
             "sweep queries its teachers only once, for the rows of the data set: run distill "
             "train for each setting, or use sampling.type dataset"
         )
+    if command == "sweep":
+        check_sweep_of_chain(experiment)
     if not experiment.is_language_model:
         check_kind(experiment)
     check_paths(experiment)
@@ -147,7 +150,7 @@ def check(
         *(warm_start_lines(experiment) if command == "train" else ()),
         _output_line(experiment, is_resuming),
     )
-    return Plan(
+    plan = Plan(
         experiment,
         corpus,
         names,
@@ -161,6 +164,7 @@ def check(
         lines,
         columns,
     )
+    return with_chain(plan, infos if base is None else {"experts.base": base})
 
 
 def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
@@ -215,7 +219,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *(Line(*told) for told in [*student_lines, *search_lines]),
         _output_line(experiment, is_resuming),
     )
-    return Plan(
+    plan = Plan(
         experiment,
         corpus,
         names,
@@ -228,6 +232,11 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         resources.num_gpus,
         lines,
     )
+    if languages.base is not None:
+        updates = {"experts.base": check_updates(experiment) or 0}
+        return with_chain(plan, {"experts.base": languages.base}, updates)
+    updates = {name: adapter.num_params for name, adapter in languages.adapters.items()}
+    return with_chain(plan, languages.teachers, updates)
 
 
 def _is_resuming(experiment: Experiment, described: dict[str, Any]) -> bool:

@@ -109,7 +109,7 @@ def _refuse_language_keys(experiment: Experiment) -> None:
     given: dict[str, object] = {
         "trainer.gradient_checkpointing": trainer.gradient_checkpointing or None
     }
-    for key, student in _students(experiment).items():
+    for key, student in (_students(experiment) | _links(experiment)).items():
         given |= {f"{key}.lora": student.lora, f"{key}.kv_heads": student.kv_heads}
     served: dict[str, Serving] = {f"teachers.{t.name}": t for t in experiment.teachers}
     if experts is not None:
@@ -184,6 +184,12 @@ def _students(experiment: Experiment) -> dict[str, Student]:
         for b in experiment.baselines
         if not isinstance(b, TfidfBaseline) and b.student is not None
     }
+
+
+def _links(experiment: Experiment) -> dict[str, Student]:
+    """By key, those of a chain that are given by hand; see check_chain.py."""
+    students = experiment.chain.students if experiment.chain else ()
+    return {f"chain.students.{index}": student for index, student in enumerate(students)}
 
 
 def read_languages(experiment: Experiment) -> Languages:
@@ -374,28 +380,36 @@ def tokenizer_folder(experiment: Experiment) -> str:
 
 def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, str, str]]:
     """Part, shape and size of every student; refuses one that cannot be built."""
-    length, is_packed = experiment.data.max_length, experiment.data.packing
     lines = []
     for key, student in _students(experiment).items():
-        own = student.tokenizer or (student.init_from or student).path or tokenizer
-        check_language_start(student, own, length)
-        start = (student.init_from or student).path
-        if start is not None and is_packed:
-            check_takes_positions(key, described(start))
-        if start is not None and student.lora is not None:
-            check_lora(key, start, student.lora)
-        if not is_same_reading(tokenizer, own):
-            raise ConfigError(
-                f"{key} has different tokens ({own}) from the student ({tokenizer}), and "
-                "perplexities under different tokenizers cannot be compared: use the student's "
-                "tokenizer for it"
-            )
+        own = check_language_student(key, student, tokenizer, experiment)
         name = key.replace("baselines.", "baseline ").removesuffix(".student")
         if key == "student":
             solved = partial(solve_language, student, num_ids(load_tokenizer(own)))
             student = as_begun(student, RunFolder(experiment.output).fit, solved)
         lines.append((name, *_line(student, own)))
     return lines
+
+
+def check_language_student(
+    key: str, student: Student, tokenizer: str, experiment: Experiment
+) -> str:
+    """Raise for a student that cannot be built, or reads other tokens than those of the folder
+    ``tokenizer``; returns the folder of its own tokenizer."""
+    own = student.tokenizer or (student.init_from or student).path or tokenizer
+    check_language_start(student, own, experiment.data.max_length)
+    start = (student.init_from or student).path
+    if start is not None and experiment.data.packing:
+        check_takes_positions(key, described(start))
+    if start is not None and student.lora is not None:
+        check_lora(key, start, student.lora)
+    if not is_same_reading(tokenizer, own):
+        raise ConfigError(
+            f"{key} has different tokens ({own}) from the student ({tokenizer}), and "
+            "perplexities under different tokenizers cannot be compared: use the student's "
+            "tokenizer for it"
+        )
+    return own
 
 
 def is_same_reading(one: str, other: str) -> bool:

@@ -133,8 +133,9 @@ def compare(
     is_asked_to_stop: Callable[[], bool],
     chunk_mb: float,
     routed_by: TokenModule | None = None,
+    split: str = "test",
 ) -> Compared:
-    """A student, its teachers and their aggregate on the test split, at temperature 1.
+    """A student, its teachers and their aggregate on a split, at temperature 1.
 
     Without a ``module`` teachers and aggregate alone. ``chunk_mb``: logits at once, of all models.
     ``routed_by``: whose trained weights the teachers have, by default the module's own. Weights per
@@ -150,7 +151,7 @@ def compare(
     found.routing = mixing.routing
     num_tokens = teachers.num_tokens
     size = _chunk_size(chunk_mb, num_tokens, 1 + len(readers))
-    batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
+    batches = Batches(blocks, blocks.rows(split), BATCH, seed=0, shuffle=False)
     with torch.inference_mode():
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
             _check_stop(is_asked_to_stop)

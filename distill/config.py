@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from distill.aggregation import Aggregation, UniformMean
+from distill.chain import Stop, is_link_name
 from distill.config_errors import explain
 from distill.errors import ConfigError
 from distill.memory.settings import SharedMemory
@@ -716,6 +717,44 @@ class TfidfBaseline(Variant):
 Baseline = Annotated[LabelsOnly | TfidfBaseline, Field(discriminator="type")]
 
 
+class Chain(Section):
+    """A progressive chain: intermediate students between teachers and student, each distilled from
+    the one before (HPM-KD)."""
+
+    links: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = "auto"
+    """L, the number of links; the student is the last one. ``auto``: ceil(log2(parameters of the
+    largest teacher / parameters of the student)), or one more than ``students`` if these are
+    given. 1: no intermediate link. Link i has |θ_T| · (|θ_S| / |θ_T|)^(i/L) parameters."""
+    stop: Stop = "loss"
+    """When the chain ends early; the link that ends it is dropped, and the student is distilled
+    from the last link that is kept. By the metric that selects weights (``trainer.select_by``), on
+    validation. ``loss`` [ours]: a link is worse than the one before (link 1: than the aggregated
+    teachers) by more than ``epsilon``. ``gain`` (HPM-KD): a link after the first is not better
+    than the one before by at least ``epsilon``; as links become smaller, nearly always link 2."""
+    epsilon: float = Field(default=0.01, ge=0, lt=1)
+    """Relative change of the metric, for ``stop``."""
+    students: tuple[Student, ...] = ()
+    """The intermediate links by hand, from large to small; they read with the student's tokenizer.
+    (): built by size, or from more layers of ``student.init_from``."""
+
+    @model_validator(mode="after")
+    def _one_student_a_link(self) -> Chain:
+        if self.students and self.links != "auto" and len(self.students) != self.links - 1:
+            raise ValueError(
+                f"chain.links {self.links} counts the student, so chain.students must have "
+                f"{self.links - 1} sections, one for each intermediate link; it has "
+                f"{len(self.students)}"
+            )
+        for index, student in enumerate(self.students):
+            for key in ("tokenizer", "vocab_size"):
+                if (value := getattr(student, key)) is not None:
+                    raise ValueError(
+                        f"chain.students.{index}.{key} {value}: the links of a chain read with the "
+                        f"student's tokenizer: set student.{key}, and remove this key"
+                    )
+        return self
+
+
 class Tracking(Section):
     """What is logged to MLflow, and where."""
 
@@ -786,6 +825,8 @@ class Experiment(Section):
     """Temperature and weight of the distillation loss."""
     student: Student = Student()
     """The student: its family, size and initial weights."""
+    chain: Chain | None = None
+    """Intermediate students between teachers and student; null: none."""
     sampling: Sampling = DatasetSampling()
     """Language models: source of the text that the student is trained on."""
     optimizer: Optimizer = Optimizer()
@@ -840,11 +881,27 @@ class Experiment(Section):
                 "baselines: 'student' is the name of the distilled student: use another name"
             )
         _refuse_twins("baselines", baseline_names)
+        if self.chain is not None:
+            self._check_chain()
         if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
             raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
         if self.trainer.device == "cpu" and self.trainer.num_gpus_per_worker > 0:
             raise ValueError("trainer.num_gpus_per_worker is above 0 with trainer.device cpu")
         return self
+
+    def _check_chain(self) -> None:
+        if not self.has_teachers:
+            raise ValueError(
+                "chain needs teachers, from which its first link is distilled: give experts or "
+                "teachers, or remove chain"
+            )
+        named = {"teachers": [t.name for t in self.teachers]}
+        named["baselines"] = [b.name for b in self.baselines]
+        for key, names in named.items():
+            if taken := [name for name in names if is_link_name(name)]:
+                raise ValueError(
+                    f"{key}: {taken[0]!r} is the name of a link of the chain: use another name"
+                )
 
     @property
     def is_language_model(self) -> bool:

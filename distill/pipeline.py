@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from distill.aggregation import Routed
+from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
 from distill.check_estimate import JobTimes, room_beside
 from distill.cluster import check_address, check_room, connect
@@ -29,16 +29,19 @@ from distill.experts.losses import losses_file, measure_losses, router_targets
 from distill.experts.partition import Parts, by_column, partition
 from distill.finished import Result, finished, keep
 from distill.fit import Guidance, Job, TeacherSpec, is_done, is_saved
+from distill.fitted import best_evaluation
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
+from distill.links import Chained, ServedTeachers, Stages, link_jobs, run_chain, taught
 from distill.memory.store import Memory, NoMemory, open_memory
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
+from distill.moe.settings import OwnRouting
 from distill.names import folder_name
-from distill.outcome import Outcome, best_evaluation, evaluate, majority_rates
-from distill.outcome_language import evaluate_language
+from distill.outcome import Outcome, evaluate, majority_rates, measure_teachers
+from distill.outcome_language import evaluate_language, measure_language_teachers
 from distill.placement import check_kept, check_labels
 from distill.plan import Plan
 from distill.quiet import silence
@@ -51,12 +54,13 @@ from distill.student.store import check_version, resumed_step, rewind_log
 from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import Launcher, RayLauncher, Task, Tasks, whole_room
 from distill.teachers.cache import TeacherKey, home_of, open_cache
+from distill.teachers.client import SilentTeachers
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.temperature import ChoiceReader
 from distill.tracking import Tracker, check_reachable
 from distill.tracking.values import flatten
-from distill.warm import undecided, warm_started
+from distill.warm import kept, undecided, warm_started
 from distill.wording import counted
 
 POLL_S = 0.5
@@ -183,22 +187,56 @@ def _train(d: Driver) -> Outcome:
     experts, parts = jobs_of_experts(d)
     baselines = jobs_of_baselines(d, student)
     experts = run_experts(d, experts, parts, baselines, goes_on=True)
+    if experiment.has_teachers and experiment.cache.type == "memory":
+        d.progress.say("cache.type memory: a restarted run queries the teachers again")
+    if d.plan.links:
+        return _train_chain(d, student, experts, baselines, parts)
     with serve_teachers(d, experts) as guidance:
         d, student = warm_started(d, student, guidance, run_tasks)
-        experiment = d.experiment
-        student = replace(
-            student,
-            guidance=guidance,
-            objective=experiment.objective if guidance else None,
-            kd=experiment.kd if guidance else None,
-            sampling=experiment.sampling,
+        student = taught(student, d.experiment, guidance)
+        _run_student(d, student, d.tracker)
+        return _assessed(d, Chained(student), baselines, parts, guidance)
+
+
+def _train_chain(
+    d: Driver, student: Job, experts: list[Job], baselines: list[Job], parts: Parts | None
+) -> Outcome:
+    """The links, the student; teachers are served only while a job needs them."""
+    teachers = _teachers_of(d, experts)
+    measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
+    with ServedTeachers(partial(_served, d)) as serve:
+        if d.experiment.warm_start:
+            guidance = teachers if kept(d) else serve(teachers)
+            d, student = warm_started(d, student, guidance, run_tasks)
+        stages = Stages(
+            guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
+            serve=serve,
+            train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
+            measure=lambda job: measure(d.plan, job, d.interrupt),
+            say=d.progress.say,
         )
-        _run_student(d, student)
-        d.fits.wait_for_all()  # the evaluation measures latencies
-        assess = evaluate_language if experiment.is_language_model else evaluate
-        outcome = assess(d.plan, d.run, student, baselines, parts, d.interrupt, d.progress.say)
-        outcome.metrics.update(_meta_features(d, guidance, outcome))
-        outcome.metrics.update(d.memory.metrics())
+        chained = run_chain(
+            d.experiment, student, link_jobs(student, d.plan.links, d.run.links), stages
+        )
+        guidance = serve(teachers)
+        return _assessed(d, chained.with_teachers(guidance), baselines, parts, guidance)
+
+
+def _assessed(
+    d: Driver,
+    chained: Chained,
+    baselines: list[Job],
+    parts: Parts | None,
+    guidance: Guidance | None,
+) -> Outcome:
+    d.fits.wait_for_all()  # the evaluation measures latencies
+    assess = evaluate_language if d.experiment.is_language_model else evaluate
+    outcome = assess(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
+    if d.plan.links:
+        outcome.metrics["chain.links"] = chained.num_kept
+    outcome.metrics.update(_meta_features(d, guidance, outcome))
+    outcome.metrics.update(d.memory.metrics())
+    return outcome
     return outcome
 
 
@@ -653,12 +691,13 @@ def run_tasks(d: Driver, jobs: list[Job]) -> None:
     d.fits.wait(task.name for task in tasks)
 
 
-def _run_student(d: Driver, job: Job) -> None:
+def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
+    """The student, or a link of its chain; ``tracker``: where its metrics are logged."""
     d.memory.restore(job)
-    watch = Watch(d, [job], d.tracker)
+    watch = Watch(d, [job], tracker)
     if not is_done(job):
         check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
-        d.progress.say(_starting(d.experiment.trainer))
+        d.progress.say(_starting(job.name, d.experiment.trainer))
         group: Future[None] = Future()
 
         def run() -> None:
@@ -678,19 +717,20 @@ def _run_student(d: Driver, job: Job) -> None:
             if d.interrupt.is_set():
                 polls_left -= 1
                 if polls_left < 0 and not (Path(job.folder) / "metrics.jsonl").exists():
-                    raise Interrupted("stopped before the student's worker group had started")
+                    raise Interrupted(f"stopped before the worker group of {job.name} had started")
         group.result()
     watch.end(job.name)
     d.memory.keep(job)
     d.fits.check()
 
 
-def _starting(trainer: Trainer) -> str:
+def _starting(name: str, trainer: Trainer) -> str:
+    owner = "the student" if name == "student" else name
     ranks = counted(trainer.num_workers, "rank")
     if trainer.engine != "deepspeed" or trainer.num_gpus_per_worker > 0 or is_compiled():
-        return f"starting the student's worker group ({ranks})"
+        return f"starting {owner}'s worker group ({ranks})"
     return (
-        f"starting the student's worker group ({ranks}); on the first run on a machine DeepSpeed "
+        f"starting {owner}'s worker group ({ranks}); on the first run on a machine DeepSpeed "
         "compiles an operator, which takes about a minute"
     )
 
@@ -702,27 +742,60 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
     if not experiment.has_teachers:
         yield None
         return
+    with _served(d, _teachers_of(d, expert_jobs)) as guidance:
+        yield guidance
+
+
+@contextmanager
+def _served(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
+    """The same teachers, served."""
     from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
-    teachers, router = _teacher_specs(d, expert_jobs)
-    served = [*teachers, *([router] if router else [])]
-    shared = d.memory.answers(experiment.cache)
-    _open_cache(d, served, shared)
+    experiment, served = d.experiment, list(guidance.served)
+    _open_cache(d, served, d.memory.answers(experiment.cache))
     names = ", ".join(spec.name for spec in served)
     d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
     wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
     with RayTeacherPool(served, wait_s, transport) as pool:
         d.interrupt.check()
-        yield Guidance(
-            client=pool.client(experiment.stream),
-            teachers=tuple(teachers),
-            router=router,
-            aggregation=experiment.aggregation,
-            stream=experiment.stream,
-            cache=experiment.cache,
-            cache_folder=str(shared or d.run.root / "cache"),
-            by_content=shared is not None,
-        )
+        yield replace(guidance, client=pool.client(experiment.stream))
+
+
+def _teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
+    """The experiment's teachers, not yet served."""
+    teachers, router = _teacher_specs(d, expert_jobs)
+    return _guidance(d, teachers, router, d.experiment.aggregation)
+
+
+def _guidance_of_link(d: Driver, link: Job) -> Guidance:
+    """A chain's link, which is exported, as the only teacher; not yet served."""
+    experiment, folder, shared = d.experiment, str(link.model_folder), None
+    serving = experiment.experts.serving if experiment.experts else experiment.teachers[0]
+    own: dict[str, Any] = {name: getattr(serving, name) for name in Serving.model_fields}
+    serving = Serving(**own | {"moe": OwnRouting(), "allow_pickle": False})
+    if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
+        shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
+    spec = teacher_spec(
+        d, link.name, folder, serving, len(d.plan.corpus.label_names), shared=shared
+    )
+    return _guidance(d, [spec], None, UniformMean())
+
+
+def _guidance(
+    d: Driver, teachers: list[TeacherSpec], router: TeacherSpec | None, aggregation: Aggregation
+) -> Guidance:
+    served = [*teachers, *([router] if router else [])]
+    shared = d.memory.answers(d.experiment.cache)
+    return Guidance(
+        client=SilentTeachers(tuple(spec.name for spec in served)),
+        teachers=tuple(teachers),
+        router=router,
+        aggregation=aggregation,
+        stream=d.experiment.stream,
+        cache=d.experiment.cache,
+        cache_folder=str(shared or d.run.root / "cache"),
+        by_content=shared is not None,
+    )
 
 
 def _open_cache(d: Driver, served: list[TeacherSpec], shared: Path | None) -> None:
@@ -739,8 +812,6 @@ def _open_cache(d: Driver, served: list[TeacherSpec], shared: Path | None) -> No
     for message in cache.messages:
         d.progress.say(message)
     cache.close()
-    if d.experiment.cache.type == "memory":
-        d.progress.say("cache.type memory: a restarted run queries the teachers again")
 
 
 def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
@@ -761,6 +832,34 @@ def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
     )
 
 
+def teacher_spec(
+    d: Driver,
+    name: str,
+    folder: str,
+    serving: Serving,
+    num_outputs: int,
+    adapter: str | None = None,
+    shared: SharedTokens | None = None,
+    fingerprint: Callable[[str], str] = weights_fingerprint,
+) -> TeacherSpec:
+    """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
+    weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
+    if adapter is not None:
+        weights = f"{weights}-{adapter_fingerprint(adapter)}"
+    is_language_model = d.experiment.is_language_model
+    wire = serving.wire.resolved(is_language_model, serving.dtype)
+    serving = serving.model_copy(update={"wire": wire})
+    key = _key(d, folder, serving, weights)
+    if is_language_model:
+        num_outputs = num_ids(load_tokenizer(folder))
+    if shared is not None:
+        key, num_outputs = replace(key, shared=shared.name), shared.width
+    columns = d.plan.columns.get(name)
+    return TeacherSpec(
+        name, folder, serving, num_outputs, key, is_language_model, adapter, columns, shared
+    )
+
+
 def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
@@ -771,19 +870,8 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     def spec(
         name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
     ) -> TeacherSpec:
-        weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
-        if adapter is not None:
-            weights = f"{weights}-{adapter_fingerprint(adapter)}"
-        wire = serving.wire.resolved(d.experiment.is_language_model, serving.dtype)
-        serving = serving.model_copy(update={"wire": wire})
-        key = _key(d, folder, serving, weights)
-        if is_language_model:
-            num_outputs = num_ids(load_tokenizer(folder))
-        columns, tokens = d.plan.columns.get(name), shared.get(name)
-        if tokens is not None:
-            key, num_outputs = replace(key, shared=tokens.name), tokens.width
-        return TeacherSpec(
-            name, folder, serving, num_outputs, key, is_language_model, adapter, columns, tokens
+        return teacher_spec(
+            d, name, folder, serving, num_outputs, adapter, shared.get(name), fingerprint
         )
 
     experts, aggregation = experiment.experts, experiment.aggregation

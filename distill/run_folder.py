@@ -4,6 +4,8 @@
 <output>/config.yaml       the configuration of the last start
 <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
 <output>/experts/names.json   folder → name, of experts that no folder can be called like
+<output>/links/<i>/        fits of a chain's intermediate links, exported in model/
+<output>/links/chain.json  which links are kept, and why: see links.py
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher outputs                 <output>/student/   the export
 <output>/report/           table and plots                 <output>/finished.json   see finished.py
@@ -22,6 +24,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import IO, Any
 
+from distill.chain import link_name
 from distill.config import Experiment
 from distill.errors import RunFolderError
 from distill.names import folder_name
@@ -75,6 +78,7 @@ NEWER: dict[str, str] = {
     "sampling.staleness": "0",
     "kd.schedule.type": "constant",
     "warm_start": "false",
+    "chain": "null",
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 
@@ -92,6 +96,7 @@ class RunFolder:
         self.experts = self.root / "experts"
         self.baselines = self.root / "baselines"
         self.brief = self.root / "brief"
+        self.links = self.root / "links"
         self.fit = self.root / "fit"
         self.tokenizer = self.root / "tokenizer"
         self.student = self.root / "student"
@@ -219,10 +224,15 @@ class RunFolder:
         folders = [*sorted(self.experts.glob("*/")), *sorted(self.baselines.glob("*/"))]
         fits = {names.get(folder.name, folder.name): folder for folder in folders}
         fits |= {f"brief/{folder.name}": folder for folder in sorted(self.brief.glob("*/"))}
+        fits |= {link_name(int(fit.name)): fit for fit in self.link_folders()}
         found = [f"{name} ({_state(fit)})" for name, fit in fits.items() if _state(fit)]
         if state := _state(self.fit):
             found.append(f"student ({state})")
         return found + self._kept_trials()
+
+    def link_folders(self) -> list[Path]:
+        """Of a chain's intermediate links that were started, in their order."""
+        return sorted(self.links.glob("[0-9]*/"), key=lambda folder: int(folder.name))
 
     def _kept_trials(self) -> list[str]:
         counts: Counter[str] = Counter()

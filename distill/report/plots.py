@@ -24,6 +24,7 @@ STYLES: dict[Role, tuple[str, str, str]] = {
     "expert": ("o", BLUE, "teacher"),
     "mix": ("D", PURPLE, "ensemble of teachers"),
     "baseline": ("s", ORANGE, "baseline"),
+    "link": ("^", GREEN, "link of the chain"),
     "student": ("*", VERMILION, "student"),
 }
 """Marker, colour and name in the legend of each role."""
@@ -77,7 +78,7 @@ def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.grid(which="major", color="0.9", linewidth=0.8)
     if sized:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=4, frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=5, frameon=False)
     labels = [(row.name, row.params or 0.0, value) for row, value in sized]
     lines = [(row.name, value) for row, value in measured if not row.params]
     place_labels(axes, labels, lines)
@@ -126,7 +127,7 @@ def learning_curves(
                 axes.plot(steps, values, color=colour, linewidth=1.8)
         axes.grid(color="0.9", linewidth=0.8)
     if history:
-        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
+        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=5, frameon=False)
     above.set_ylabel("accuracy on the validation split")
     above.yaxis.set_major_formatter(as_percent)
     below.set_ylabel("training loss")
@@ -194,7 +195,7 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     if shown:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=5, frameon=False)
     return save(figure, path)
 
 

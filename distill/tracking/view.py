@@ -22,6 +22,8 @@ ROLES = {
     "expert": "A teacher of this run, measured on the test split (`test.*`).",
     "mix": "The aggregated teachers, measured on the test split (`test.*`).",
     "baseline": "A baseline for the student, measured on the test split (`test.*`).",
+    "link": "An intermediate link of this run's chain: a student that is the next one's teacher, "
+    "measured on the test split (`test.*`).",
 }
 
 
@@ -116,9 +118,9 @@ def experiment_note(name: str, is_language_model: bool) -> str:
     return (
         "Students distilled by *distill*: one run per training, or one per sweep with its trials "
         "as child runs. The tag `role` is `expert` (a teacher), `mix` (the aggregated teachers), "
-        f"`baseline` or `trial`.\n\n{quality}- `student.size_mb`: exported float32 weights, 10⁶ "
-        "bytes. `student.latency_ms`: one input on one CPU thread. `compression`: parameters of "
-        f"the largest teacher / parameters of the student.\n\nCompare {compare} with "
+        f"`baseline`, `link` (of a chain) or `trial`.\n\n{quality}- `student.size_mb`: exported "
+        "float32 weights, 10⁶ bytes. `student.latency_ms`: one input on one CPU thread. "
+        f"`compression`: parameters of the largest teacher / parameters of the student.\n\nCompare {compare} with "
         "`student.size_mb`: the *Chart view* of the runs has both. A student is on the frontier "
         f"if no smaller one is as good.\n\n- `distill frontier {name}`: the frontier, and the best "
         f"student under a limit of size or latency\n- `distill report {name}`: everything as one "
