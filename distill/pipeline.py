@@ -29,7 +29,7 @@ from distill.fit import Guidance, Job, TeacherSpec, is_done
 from distill.fitted import best_evaluation
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
-from distill.links import Chained, Stages, link_jobs, run_chain, taught
+from distill.links import Chained, ServedTeachers, Stages, link_jobs, run_chain, taught
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
@@ -179,16 +179,17 @@ def _train_chain(
     """The links, the student; teachers are served only while a job needs them."""
     teachers = _teachers_of(d, experts)
     measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
-    stages = Stages(
-        guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
-        serve=partial(_served, d),
-        train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
-        measure=lambda job: measure(d.plan, job, d.interrupt),
-        say=d.progress.say,
-    )
     links = link_jobs(student, d.plan.links, d.run.links)
-    chained = run_chain(d.experiment, student, links, stages)
-    with _served(d, teachers) as guidance:
+    with ServedTeachers(partial(_served, d)) as serve:
+        stages = Stages(
+            guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
+            serve=serve,
+            train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
+            measure=lambda job: measure(d.plan, job, d.interrupt),
+            say=d.progress.say,
+        )
+        chained = run_chain(d.experiment, student, links, stages)
+        guidance = serve(teachers)
         return _assessed(d, chained.with_teachers(guidance), baselines, parts, guidance)
 
 
