@@ -17,8 +17,11 @@ from distill.report.table import count
 
 Measure = Callable[[Student], Model]
 BY_HAND = "chain.students (one section for each intermediate link)"
-SMALLEST_SHARE = 0.8
-"""Of the parameters that a link should have, what a shape that is built must have at least."""
+CLOSE = 0.95
+"""Share of the parameters that a link should have at which no larger shape is looked for."""
+SMALLEST_SHARE = 0.7
+"""The share that it must have at least."""
+CORRECTIONS = 4
 
 
 class TeacherSize(Protocol):
@@ -105,7 +108,9 @@ def link_students(
         students = _of_more_layers(student, sizes, measure)
     else:
         layers = link_layers(teacher_layers, own.layers, links)
-        students = [_of_size(student, *shape) for shape in zip(sizes, layers, strict=False)]
+        students = [
+            _of_size(student, *shape, measure) for shape in zip(sizes, layers, strict=False)
+        ]
     before = teacher
     for link, (one, size) in enumerate(zip(students, sizes, strict=True), 1):
         num_params = _measured(one, link, size, links, measure)
@@ -119,11 +124,27 @@ def link_students(
     return tuple(students)
 
 
-def _of_size(student: Student, num_params: float, layers: int) -> Student:
-    """A student of the same kind; its width follows from the parameters, 4 bytes each."""
-    fixed = dict.fromkeys(("scale", "hidden", "heads", "kv_heads", "ffn"))
-    size = {"size_mb": 4 * num_params / 1e6, "layers": layers}
-    return student.model_copy(update=fixed | size)
+def _of_size(student: Student, num_params: float, layers: int, measure: Measure) -> Student:
+    """The largest student of the same kind, and with these layers, that has at most so many
+    parameters, or nearly; its width follows.
+
+    ``size_mb`` counts 4 bytes a parameter and the file's header, which is most of a tiny file."""
+    fixed = dict.fromkeys(("scale", "hidden", "heads", "kv_heads", "ffn")) | {"layers": layers}
+
+    def capped(size_mb: float) -> Student:
+        return student.model_copy(update=fixed | {"size_mb": size_mb})
+
+    found = capped(4 * num_params / 1e6)
+    for _ in range(CORRECTIONS):
+        try:
+            missing = num_params - measure(found).num_params
+        except ConfigError:  # not even the smallest shape fits
+            missing = num_params / 2
+        if missing <= (1 - CLOSE) * num_params:
+            break
+        assert found.size_mb is not None
+        found = capped(found.size_mb + 4 * missing / 1e6)
+    return found
 
 
 def _of_more_layers(student: Student, sizes: tuple[float, ...], measure: Measure) -> list[Student]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,39 @@ class Stages:
     guide: Callable[[Job | None], Guidance]
     """The teachers of a job, not yet served: of None those of the experiment, else the exported
     link."""
-    serve: Callable[[Guidance], AbstractContextManager[Guidance]]
+    serve: Callable[[Guidance], Guidance]
+    """The same teachers, served until others are; see :class:`ServedTeachers`."""
     train: Callable[[Job], None]
     """To its end, or from where it stands; returns at once if it is trained."""
     measure: Callable[[Job], float | None]
     """The aggregated teachers on validation, by the metric that selects weights; the job is
     distilled from them."""
     say: Callable[[str], None]
+
+
+class ServedTeachers:
+    """Teachers that are served until others are needed, and then let go: a context manager."""
+
+    def __init__(self, serve: Callable[[Guidance], AbstractContextManager[Guidance]]) -> None:
+        self._serve = serve
+        self._stack = ExitStack()
+        self._served: Guidance | None = None
+
+    def __call__(self, guidance: Guidance) -> Guidance:
+        if self._served is None or self._served.served != guidance.served:
+            self.close()
+            self._served = self._stack.enter_context(self._serve(guidance))
+        return self._served
+
+    def close(self) -> None:
+        self._served = None
+        self._stack.close()
+
+    def __enter__(self) -> ServedTeachers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def link_jobs(student: Job, students: Sequence[Student], folder: Path) -> list[Job]:
@@ -138,11 +164,10 @@ def run_chain(
         job = taught(link, experiment, stages.guide(source))
         assert job.guidance is not None
         if len(record.links) == len(done):
-            with stages.serve(job.guidance) as guidance:
-                served = replace(job, guidance=guidance)
-                stages.train(served)
-                if not done:
-                    record = replace(record, teachers=stages.measure(served))
+            served = replace(job, guidance=stages.serve(job.guidance))
+            stages.train(served)
+            if not done:
+                record = replace(record, teachers=stages.measure(served))
             fit_and_save(job)  # which is trained: exports it
             decision = _decided(job, experiment.chain, record)
             record = replace(record, links=(*record.links, decision))
@@ -155,11 +180,9 @@ def run_chain(
         source = job
     student = taught(student, experiment, stages.guide(source))
     assert student.guidance is not None
-    if is_done(student):
-        stages.train(student)
-    else:
-        with stages.serve(student.guidance) as guidance:
-            stages.train(replace(student, guidance=guidance))
+    if not is_done(student):
+        student = replace(student, guidance=stages.serve(student.guidance))
+    stages.train(student)
     return Chained(student, tuple(done))
 
 

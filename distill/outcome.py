@@ -138,10 +138,7 @@ def evaluate(
     for baseline in plan.experiment.baselines:
         if isinstance(baseline, TfidfBaseline):
             baseline_rows.append(tfidf_row(baseline.name, plan, test))
-    link_rows = [
-        replace(fit_row(link.job, test, "link", interrupt), note=link.note)
-        for link in chained.links
-    ]
+    link_rows = [replace(fit_row(link.job, test, "link"), note=link.note) for link in chained.links]
     say("measuring the student's latency on one CPU thread")
     cost = measure_on_cpu(module.student, plan.experiment.data.max_length)
     student_row = costed(row_of(test, "student", "student", predicted.student_R), cost)

@@ -208,6 +208,7 @@ def _train_chain(
         if d.experiment.warm_start:
             guidance = teachers if kept(d) else serve(teachers)
             d, student = warm_started(d, student, guidance, run_tasks)
+        links = link_jobs(student, d.plan.links, d.run.links)
         stages = Stages(
             guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
             serve=serve,
@@ -215,9 +216,7 @@ def _train_chain(
             measure=lambda job: measure(d.plan, job, d.interrupt),
             say=d.progress.say,
         )
-        chained = run_chain(
-            d.experiment, student, link_jobs(student, d.plan.links, d.run.links), stages
-        )
+        chained = run_chain(d.experiment, student, links, stages)
         guidance = serve(teachers)
         return _assessed(d, chained.with_teachers(guidance), baselines, parts, guidance)
 
