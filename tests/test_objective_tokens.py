@@ -68,8 +68,11 @@ def dense(case: Case, inputs: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
 
 
 @by_type
-@pytest.mark.parametrize("asked_KN", [ALL_KN, SOME_KN], ids=["all", "some"])
-@pytest.mark.parametrize("chunk", [Chunk(1), Chunk(5), Chunk(N, row_floats=10**6)], ids=str)
+@pytest.mark.parametrize(
+    ("chunk", "asked_KN"),
+    [(Chunk(1), SOME_KN), (Chunk(5), SOME_KN), (Chunk(N, row_floats=10**6), ALL_KN)],
+    ids=["1", "5", "all"],
+)
 def test_chunks_of_positions_give_the_loss_of_all(
     objective: Objective, chunk: Chunk, asked_KN: Tensor
 ) -> None:
@@ -93,7 +96,7 @@ def test_only_elementwise_objectives_split_the_vocabulary(objective: Objective) 
 
 @by_type
 def test_two_teachers_are_mixed_first(objective: Objective) -> None:
-    """``mix: divergences`` compares with each of them, and gives another gradient."""
+    """``mix: divergences`` compares with each of them, and gives another loss."""
     case = case_of(objective, alpha=1.0)
     inputs = case.student()
     mixed = with_gradients(fused(*inputs, case.loss(), Chunk(5), num_columns=V), inputs)
@@ -108,7 +111,8 @@ def test_two_teachers_are_mixed_first(objective: Objective) -> None:
         expected = expected + weight * own(z_NV, target, case.temperature).sum()
     expected = with_gradients(own.coefficient(case.temperature) * expected, inputs)
     torch.testing.assert_close(apart, expected, rtol=1e-4, atol=1e-5)
-    assert (mixed[1] - apart[1]).norm() > 0.01 * apart[1].norm()
+    # Of reverse KL and logits the gradients are equal, of dist nearly the values.
+    assert any((m - a).norm() > 0.01 * a.norm() for m, a in zip(mixed, apart, strict=True))
 
 
 @by_type

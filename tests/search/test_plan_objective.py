@@ -57,5 +57,5 @@ def test_a_value_may_be_a_list_of_objectives(root: Path) -> None:
     written = search.space["objective"].ends
     assert written == ("[{type: forward_kl}, {type: dist, weight: 0.1}]", "{type: jsd}")
     tried = [with_values(raw_of(plan.experiment), {"objective": v}) for v in written]
-    assert [e.objective.model_dump(exclude_unset=True) for e in tried] == values
+    assert [e.objective.model_dump(mode="json", exclude_unset=True) for e in tried] == values
     assert parse(plan.experiment.model_dump(mode="json")).search == search
