@@ -140,6 +140,10 @@ class _Ranked(_Unscaled):
     def min_classes(self) -> int:
         return 3
 
+    @property
+    def row_floats(self) -> int:
+        return self.top**2
+
     def distances(
         self, student_logits_NV: Tensor, target: Target, temperature: float
     ) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,11 @@ class Divergence(Variant):
         return 2
 
     @property
+    def row_floats(self) -> int:
+        """Floats of the largest temporary of one row, if it may be larger than [V]."""
+        return 0
+
+    @property
     def members(self) -> dict[str, Divergence]:
         """The divergences that are added up, by their key of the configuration."""
         return {"objective": self}

@@ -184,7 +184,10 @@ class TokenLoss:
             and self._aggregation is not None
             and not self._aggregation.sees_logits
         )
-        return Chunk.within(budget_mb, self._num_columns, num_whole, can_split)
+        chunk = Chunk.within(budget_mb, self._num_columns, num_whole, can_split)
+        if self._answers is None or self._objective is None:
+            return chunk
+        return replace(chunk, row_floats=self._objective.row_floats)
 
     def of_chunk(self, rows: slice) -> BlockLoss:
         said = None if self._answers is None else self._decoded(rows)

@@ -102,6 +102,10 @@ class WeightedSum(RootModel[tuple[Single, ...]]):
     def couples_rows(self) -> bool:
         return any(member.couples_rows for member in self.root)
 
+    @property
+    def row_floats(self) -> int:
+        return max(member.row_floats for member in self.root)
+
     def at_tokens(self) -> WeightedSum:
         return WeightedSum.model_construct(tuple(member.at_tokens() for member in self.root))
 
