@@ -162,7 +162,7 @@ def _train(d: Driver) -> Outcome:
     baselines = jobs_of_baselines(d, student)
     experts = run_experts(d, experts, parts, baselines)
     with serve_teachers(d, experts) as guidance:
-        d, student = warm_started(d, student, guidance, run_tasks)
+        d, student = warm_started(d, student, lambda: guidance, run_tasks)
         experiment = d.experiment
         student = replace(
             student,

@@ -125,7 +125,7 @@ class Started:
                     self.trained.append(job.name)
                 fit_and_save(job)
 
-        return warm_started(self.driver, self.student, self.guidance, run)
+        return warm_started(self.driver, self.student, lambda: self.guidance, run)
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +277,9 @@ def test_what_the_memory_cannot_serve_is_refused(root: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="there are no teachers: give teachers or experts, or"):
         check(alone)
     check_warm_start(alone.model_copy(update={"warm_start": False}))
+    kd = SimpleNamespace(schedule=SimpleNamespace(low=None, high=9.0))
+    with pytest.raises(ConfigError, match=r"kd.schedule.high is 9 whatever it is: remove one"):
+        check_warm_start(experiment.model_copy(update={"kd": kd}))
 
 
 def test_the_plan_names_the_warm_start(root: Path, tmp_path: Path) -> None:
