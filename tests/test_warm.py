@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uri(root: Path) -> str:
-    """A store with 54 runs of an older version, which recorded two meta-features."""
+    """A store with 54 trials of an older version, which recorded two meta-features."""
     from mlflow.entities import Metric, Param, RunTag
 
     uri = f"sqlite:///{root}/mlflow.db"
@@ -72,7 +72,11 @@ def uri(root: Path) -> str:
                 run_id,
                 metrics=[Metric(name, float(value), 0, 0) for name, value in metrics.items()],
                 params=[Param(name, str(value)) for name, value in params.items()],
-                tags=[RunTag("distill.task", f"task of {num_rows} rows")],
+                tags=[
+                    RunTag("distill.task", f"task of {num_rows} rows"),
+                    RunTag("distill.kind", "trial"),
+                    RunTag("distill.status", "finished"),
+                ],
             )
             client.set_terminated(run_id, "FINISHED")
     return uri
