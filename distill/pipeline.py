@@ -60,7 +60,7 @@ from distill.teachers.probability import file_fingerprint, is_pickle
 from distill.temperature import ChoiceReader
 from distill.tracking import Tracker, check_reachable
 from distill.tracking.values import flatten
-from distill.warm import kept, undecided, warm_started
+from distill.warm import undecided, warm_started
 from distill.wording import counted
 
 POLL_S = 0.5
@@ -192,7 +192,7 @@ def _train(d: Driver) -> Outcome:
     if d.plan.links:
         return _train_chain(d, student, experts, baselines, parts)
     with serve_teachers(d, experts) as guidance:
-        d, student = warm_started(d, student, guidance, run_tasks)
+        d, student = warm_started(d, student, lambda: guidance, run_tasks)
         student = taught(student, d.experiment, guidance)
         _run_student(d, student, d.tracker)
         return _assessed(d, Chained(student), baselines, parts, guidance)
@@ -205,9 +205,7 @@ def _train_chain(
     teachers = _teachers_of(d, experts)
     measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
     with ServedTeachers(partial(_served, d)) as serve:
-        if d.experiment.warm_start:
-            guidance = teachers if kept(d) else serve(teachers)
-            d, student = warm_started(d, student, guidance, run_tasks)
+        d, student = warm_started(d, student, lambda: serve(teachers), run_tasks)
         links = link_jobs(student, d.plan.links, d.run.links)
         stages = Stages(
             guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
@@ -235,7 +233,6 @@ def _assessed(
         outcome.metrics["chain.links"] = chained.num_kept
     outcome.metrics.update(_meta_features(d, guidance, outcome))
     outcome.metrics.update(d.memory.metrics())
-    return outcome
     return outcome
 
 

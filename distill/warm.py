@@ -52,6 +52,13 @@ def check_warm_start(experiment: Experiment) -> None:
             "warm_start true applies only to classifiers, task is language_model: remove it, or "
             "run distill sweep to search for values"
         )
+    schedule = getattr(experiment.kd, "schedule", None)
+    fixed = [key for key in ("low", "high") if getattr(schedule, key, None) is not None]
+    if fixed:
+        raise ConfigError(
+            f"warm_start true chooses kd.temperature, but kd.schedule.{fixed[0]} is "
+            f"{getattr(schedule, fixed[0]):g} whatever it is: remove one of the two"
+        )
     if not experiment.has_teachers:
         raise ConfigError(
             "warm_start true proposes values for a distillation, and there are no teachers: give "
@@ -240,15 +247,20 @@ def meta_before(
 
 
 def warm_started(
-    d: Driver, student: Job, guidance: Guidance | None, run: RunJobs
+    d: Driver, student: Job, serve: Callable[[], Guidance | None], run: RunJobs
 ) -> tuple[Driver, Job]:
     """The driver of the experiment with the chosen values, and the student's job with its optimizer
-    settings; without ``warm_start`` both as they are. ``run`` runs the brief fits."""
+    settings; without ``warm_start`` both as they are.
+
+    ``serve`` has the teachers of the brief fits, which ``run`` runs; a run that was decided before
+    calls neither.
+    """
     if not d.experiment.warm_start:
         return d, student
-    assert guidance is not None, "check_warm_start refuses an experiment without teachers"
     record = kept(d)
     if record is None:
+        guidance = serve()
+        assert guidance is not None, "check_warm_start refuses an experiment without teachers"
         record = _decided(d, student, guidance, run).record()
         keep(d, record)
     d.progress.say(f"warm start: the student trains with {shown(record['values'])}")

@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uri(root: Path) -> str:
-    """A store with 54 runs of an older version, which recorded two meta-features."""
+    """A store with 54 trials of an older version, which recorded two meta-features."""
     from mlflow.entities import Metric, Param, RunTag
 
     uri = f"sqlite:///{root}/mlflow.db"
@@ -72,7 +72,11 @@ def uri(root: Path) -> str:
                 run_id,
                 metrics=[Metric(name, float(value), 0, 0) for name, value in metrics.items()],
                 params=[Param(name, str(value)) for name, value in params.items()],
-                tags=[RunTag("distill.task", f"task of {num_rows} rows")],
+                tags=[
+                    RunTag("distill.task", f"task of {num_rows} rows"),
+                    RunTag("distill.kind", "trial"),
+                    RunTag("distill.status", "finished"),
+                ],
             )
             client.set_terminated(run_id, "FINISHED")
     return uri
@@ -125,7 +129,7 @@ class Started:
                     self.trained.append(job.name)
                 fit_and_save(job)
 
-        return warm_started(self.driver, self.student, self.guidance, run)
+        return warm_started(self.driver, self.student, lambda: self.guidance, run)
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +281,9 @@ def test_what_the_memory_cannot_serve_is_refused(root: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="there are no teachers: give teachers or experts, or"):
         check(alone)
     check_warm_start(alone.model_copy(update={"warm_start": False}))
+    kd = SimpleNamespace(schedule=SimpleNamespace(low=None, high=9.0))
+    with pytest.raises(ConfigError, match=r"kd.schedule.high is 9 whatever it is: remove one"):
+        check_warm_start(experiment.model_copy(update={"kd": kd}))
 
 
 def test_the_plan_names_the_warm_start(root: Path, tmp_path: Path) -> None:
