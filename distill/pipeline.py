@@ -549,20 +549,32 @@ def run_experts(
     of the experts and, last, the router.
     """
     router = router_of(d, experts, parts)
-    tasks = [Task(job, kind="expert") for job in experts if not is_saved(job)]
-    if router is not None and not is_saved(router):
-        assert parts is not None
-        tasks += _router_tasks(d, router, parts, experts)
-    beside = _baseline_tasks(d, others)
+    first, last = tasks_of(d, experts, router, parts, others)
     needed = [*experts, *([router] if router else [])]
-    d.fits.add(_estimated(d, [*tasks, *beside]), [*needed, *others])
-    d.fits.wait(task.name for task in tasks)
+    d.fits.add([*first, *last], [*needed, *others])
+    d.fits.wait(task.name for task in first)
     room = room_beside(d.plan, d.fits.whole_room)
-    now = [task.name for task in beside if not (goes_on and room.holds([task.stage]))]
-    d.fits.wait(now)
+    d.fits.wait(task.name for task in last if not (goes_on and room.holds([task.stage])))
     if goes_on:
         d.fits.shrink(room)
     return needed
+
+
+def tasks_of(
+    d: Driver,
+    experts: list[Job],
+    router: Job | None,
+    parts: Parts | None,
+    others: Sequence[Job],
+) -> tuple[list[Task], list[Task]]:
+    """What is still to be done, with estimates: of experts and router, and of the others, which
+    the student does not wait for."""
+    first = [Task(job, kind="expert") for job in experts if not is_saved(job)]
+    if router is not None and not is_saved(router):
+        assert parts is not None
+        first += _router_tasks(d, router, parts, experts)
+    tasks = _estimated(d, [*first, *_baseline_tasks(d, others)])
+    return tasks[: len(first)], tasks[len(first) :]
 
 
 def _baseline_tasks(d: Driver, jobs: Sequence[Job]) -> list[Task]:
