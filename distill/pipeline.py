@@ -19,7 +19,7 @@ from distill.aggregation import Routed
 from distill.check import Command, check
 from distill.check_estimate import JobTimes, room_beside
 from distill.cluster import check_address, check_room, connect
-from distill.comparison import fit_and_test, tested_file
+from distill.comparison import fit_and_test, predictions_file
 from distill.config import Experiment, LabelsOnly, Serving, Trainer
 from distill.data.tokens import tokenise, tokenizer_fingerprint
 from distill.errors import DistillError, Interrupted, RunFolderError
@@ -584,7 +584,7 @@ def _baseline_tasks(d: Driver, jobs: Sequence[Job]) -> list[Task]:
     return [
         Task(job, fit_and_test, kind="baseline")
         for job in jobs
-        if not (is_saved(job) and tested_file(job).exists())
+        if not (is_saved(job) and predictions_file(job).exists())
     ]
 
 
