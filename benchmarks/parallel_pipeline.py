@@ -47,6 +47,7 @@ from distill.tasks import RayLauncher, Task
 
 WORKERS = (1, 2)
 SMALL = (
+    "data.limit={train: 200, transfer: 200, validation: 50, test: 150}",
     "experts.router.targets=lowest_loss",
     "trainer.engine=torch",
     "trainer.epochs=6",

@@ -182,11 +182,11 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     speed = rate or measured_rate(round(micro * tokens), student.hidden, _device(experiment))
     cores = machine_cpus(experiment.cluster)
     whole = Room(cores, max_stages=experiment.cluster.max_tasks or math.inf)
-    planned, num_beside = _stages(plan, work, speed, whole)
+    planned, num_meanwhile = _stages(plan, work, speed, whole)
     together = makespan(planned, whole)
     return replace(
         found,
-        memory_mb=found.memory_mb + num_beside * rank_mb,
+        memory_mb=found.memory_mb + num_meanwhile * rank_mb,
         seconds=(START_S[0] + together, START_S[1] + together * SLACK),
         critical=tuple((stage.name, stage.seconds) for stage in critical_path(planned)),
         serial_s=sum(stage.seconds for stage in planned),
@@ -323,7 +323,7 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
             after = tuple(stage.name for stage in stages) if is_last else ()
             took = seconds(training, experts.num_cpus)
             stages.append(Stage(name, took, after, experts.num_cpus, experts.num_gpus))
-    room, beside = room_beside(plan, whole), []
+    room, meanwhile = room_left(plan, whole), list[Stage]()
     waits_for = [stage.name for stage in stages]
     for name, training in work.baselines.items():
         cpus = trainer.num_cpus_per_worker
@@ -331,8 +331,8 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
         stages.append(stage)
         if not room.holds([stage]):
             waits_for.append(name)
-        elif room.holds([*beside, stage]):
-            beside.append(stage)
+        elif room.holds([*meanwhile, stage]):
+            meanwhile.append(stage)
     threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
     ranks = trainer.num_workers if is_gpu else min(cores, threads)
     own, teachers = work.student, work.teachers
@@ -340,10 +340,10 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
     together = (own.operations + sum(teachers)) / (speed * max(cores, ranks))
     longest = max([alone, together, *(ops / speed for ops in teachers)])
     student = Stage("student", longest, tuple(waits_for), min(cores, plan.num_cpus))
-    return [*stages, student], len(beside)
+    return [*stages, student], len(meanwhile)
 
 
-def room_beside(plan: Plan, whole: Room) -> Room:
+def room_left(plan: Plan, whole: Room) -> Room:
     """What teachers and student leave of ``whole`` to baselines that are trained meanwhile.
 
     Nothing on a cluster that is joined: on one of its nodes a baseline could take the CPUs that a

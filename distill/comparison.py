@@ -147,7 +147,7 @@ def predictions_file(job: Job) -> Path:
 
 def fit_and_test(job: Job) -> None:
     """A classifier's fit (see :func:`fit_and_save`) and its predictions, in one process; does what
-    is missing. Raises Interrupted once the user asked to stop."""
+    is missing. Raises Interrupted once ``job.stop_file`` exists."""
     fit_and_save(job)
     kept = predictions_file(job)
     if kept.exists():

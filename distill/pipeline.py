@@ -17,7 +17,7 @@ from typing import Any
 
 from distill.aggregation import Routed
 from distill.check import Command, check
-from distill.check_estimate import JobTimes, room_beside
+from distill.check_estimate import JobTimes, room_left
 from distill.cluster import check_address, check_room, connect
 from distill.comparison import fit_and_test, predictions_file
 from distill.config import Experiment, LabelsOnly, Serving, Trainer
@@ -474,7 +474,7 @@ class Fits:
         for watch in {id(watch): watch for watch in self._watches.values()}.values():
             watch.poll()
 
-    def poll_beside(self, name: str) -> None:
+    def poll_during(self, name: str) -> None:
         """As ``poll``, while ``name`` is trained. An error ends the run after that."""
         had_none = self._error is None
         self.poll(must_fit=True)
@@ -553,7 +553,7 @@ def run_experts(
     needed = [*experts, *([router] if router else [])]
     d.fits.add([*first, *last], [*needed, *others])
     d.fits.wait(task.name for task in first)
-    room = room_beside(d.plan, d.fits.whole_room)
+    room = room_left(d.plan, d.fits.whole_room)
     d.fits.wait(task.name for task in last if not (goes_on and room.holds([task.stage])))
     if goes_on:
         d.fits.shrink(room)
@@ -651,7 +651,7 @@ def _run_student(d: Driver, job: Job) -> None:
         polls_left = STOP_PATIENCE_S / POLL_S
         while not group.done():
             watch.poll()
-            d.fits.poll_beside(job.name)
+            d.fits.poll_during(job.name)
             time.sleep(POLL_S)
             if d.interrupt.is_set():
                 polls_left -= 1

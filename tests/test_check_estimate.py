@@ -115,7 +115,7 @@ def test_the_critical_path_goes_through_expert_router_and_student(root: Path) ->
     rows = 6 * batch_size * steps + 2 * 78 * 12
     expected = active * lengths.mean() * rows / RATE + steps * STEP_S
     assert path["router"] == pytest.approx(expected)
-    # The experts are alike (54 rows each) and run at once, the baseline beside them.
+    # The experts are alike (54 rows each) and run at once, with the baseline.
     assert found.parallel_s == pytest.approx(sum(path.values()))
     expert = next(iter(path.values()))
     assert found.serial_s > found.parallel_s + 2 * expert  # and the baseline

@@ -51,7 +51,7 @@ def test_a_task_leaves_the_predictions_that_its_row_is_made_of(job: Job) -> None
     assert predictions_file(job).stat().st_mtime_ns == written  # done once
 
 
-def test_predicting_stops_when_the_user_asked(job: Job, tmp_path: Path) -> None:
+def test_predicting_ends_once_the_stop_file_exists(job: Job, tmp_path: Path) -> None:
     fit_and_test(job)
     kept = predictions_file(job)
     stop = tmp_path / "stop"
