@@ -181,11 +181,12 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     micro = trainer.micro_batch_size or math.ceil(trainer.batch_size / trainer.num_workers)
     speed = rate or measured_rate(round(micro * tokens), student.hidden, _device(experiment))
     cores = machine_cpus(experiment.cluster)
-    planned = _stages(plan, work, speed, cores)
-    max_tasks = experiment.cluster.max_tasks
-    together = makespan(planned, Room(cores, max_stages=max_tasks or math.inf))
+    whole = Room(cores, max_stages=experiment.cluster.max_tasks or math.inf)
+    planned, num_meanwhile = _stages(plan, work, speed, whole)
+    together = makespan(planned, whole)
     return replace(
         found,
+        memory_mb=found.memory_mb + num_meanwhile * rank_mb,
         seconds=(START_S[0] + together, START_S[1] + together * SLACK),
         critical=tuple((stage.name, stage.seconds) for stage in critical_path(planned)),
         serial_s=sum(stage.seconds for stage in planned),
@@ -305,10 +306,11 @@ def _rows_of_experts(plan: Plan) -> dict[str, int]:
     return dict.fromkeys(names, math.ceil(len(train) / max(1, len(names))))
 
 
-def _stages(plan: Plan, work: _Work, speed: float, cores: float) -> list[Stage]:
-    """Of the run: experts, router, baselines and the student with its teachers."""
+def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[Stage], int]:
+    """Of the run: experts, router, baselines and the student with its teachers. And how many of
+    the baselines are trained at once while teachers and student run."""
     experiment, trainer = plan.experiment, plan.experiment.trainer
-    is_gpu = _device(experiment) == "cuda"
+    cores, is_gpu = whole.num_cpus, _device(experiment) == "cuda"
 
     def seconds(training: Training, num_cpus: float) -> float:
         return training.seconds(speed if is_gpu else speed * min(cores, max(1, int(num_cpus))))
@@ -321,24 +323,27 @@ def _stages(plan: Plan, work: _Work, speed: float, cores: float) -> list[Stage]:
             after = tuple(stage.name for stage in stages) if is_last else ()
             took = seconds(training, experts.num_cpus)
             stages.append(Stage(name, took, after, experts.num_cpus, experts.num_gpus))
-    beside = room_beside(plan, Room(cores, max_stages=experiment.cluster.max_tasks or math.inf))
+    room, meanwhile = room_left(plan, whole), list[Stage]()
     waits_for = [stage.name for stage in stages]
     for name, training in work.baselines.items():
         cpus = trainer.num_cpus_per_worker
-        stage = Stage(name, seconds(training, cpus), (), cpus)
+        stage = Stage(name, seconds(training, cpus), (), cpus, trainer.num_gpus_per_worker)
         stages.append(stage)
-        if not beside.holds([stage]):
+        if not room.holds([stage]):
             waits_for.append(name)
+        elif room.holds([*meanwhile, stage]):
+            meanwhile.append(stage)
     threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
     ranks = trainer.num_workers if is_gpu else min(cores, threads)
     own, teachers = work.student, work.teachers
     alone = own.seconds(speed * ranks)
     together = (own.operations + sum(teachers)) / (speed * max(cores, ranks))
     longest = max([alone, together, *(ops / speed for ops in teachers)])
-    return [*stages, Stage("student", longest, tuple(waits_for), min(cores, plan.num_cpus))]
+    student = Stage("student", longest, tuple(waits_for), min(cores, plan.num_cpus))
+    return [*stages, student], len(meanwhile)
 
 
-def room_beside(plan: Plan, whole: Room) -> Room:
+def room_left(plan: Plan, whole: Room) -> Room:
     """What teachers and student leave of ``whole`` to baselines that are trained meanwhile.
 
     Nothing on a cluster that is joined: on one of its nodes a baseline could take the CPUs that a

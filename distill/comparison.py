@@ -140,16 +140,16 @@ def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency | ObjectCost:
     return measure_on_cpu(model, plan.experiment.data.max_length)
 
 
-def tested_file(job: Job) -> Path:
+def predictions_file(job: Job) -> Path:
     """Where :func:`fit_and_test` leaves the predicted classes of the test split, int64 [R]."""
     return Path(job.folder) / "test.npy"
 
 
 def fit_and_test(job: Job) -> None:
     """A classifier's fit (see :func:`fit_and_save`) and its predictions, in one process; does what
-    is missing. Raises Interrupted once the user asked to stop."""
+    is missing. Raises Interrupted once ``job.stop_file`` exists."""
     fit_and_save(job)
-    kept = tested_file(job)
+    kept = predictions_file(job)
     if kept.exists():
         return
     stop = job.stop_file
@@ -167,7 +167,7 @@ def fit_and_test(job: Job) -> None:
 def fit_row(job: Job, test: Split, role: Role) -> Row:
     """Of a job that :func:`fit_and_test` has done. The latency is measured here: in its task other
     processes would have slowed it down."""
-    row = row_of(test, job.name, role, np.load(tested_file(job), allow_pickle=False))
+    row = row_of(test, job.name, role, np.load(predictions_file(job), allow_pickle=False))
     return costed(row, measure_on_cpu(load_best(job).student, job.data.max_length))
 
 

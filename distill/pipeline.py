@@ -17,9 +17,9 @@ from typing import Any
 
 from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
-from distill.check_estimate import JobTimes, room_beside
+from distill.check_estimate import JobTimes, room_left
 from distill.cluster import check_address, check_room, connect
-from distill.comparison import fit_and_test, tested_file
+from distill.comparison import fit_and_test, predictions_file
 from distill.config import Experiment, LabelsOnly, Serving, Trainer
 from distill.data.tokens import tokenise, tokenizer_fingerprint
 from distill.errors import DistillError, Interrupted, RunFolderError
@@ -536,7 +536,7 @@ class Fits:
         for watch in {id(watch): watch for watch in self._watches.values()}.values():
             watch.poll()
 
-    def poll_beside(self, name: str) -> None:
+    def poll_during(self, name: str) -> None:
         """As ``poll``, while ``name`` is trained. An error ends the run after that."""
         had_none = self._error is None
         self.poll(must_fit=True)
@@ -611,6 +611,7 @@ def run_experts(
     of the experts and, last, the router.
     """
     router = router_of(d, experts, parts)
+<<<<<<< HEAD
     for job in [*experts, *others]:
         d.memory.restore(job)
     tasks = [Task(job, kind="expert") for job in experts if not is_saved(job)]
@@ -618,15 +619,34 @@ def run_experts(
         assert parts is not None
         tasks += _router_tasks(d, router, parts, experts)
     beside = _baseline_tasks(d, others)
+=======
+    first, last = tasks_of(d, experts, router, parts, others)
+>>>>>>> part-pipe
     needed = [*experts, *([router] if router else [])]
-    d.fits.add(_estimated(d, [*tasks, *beside]), [*needed, *others])
-    d.fits.wait(task.name for task in tasks)
-    room = room_beside(d.plan, d.fits.whole_room)
-    now = [task.name for task in beside if not (goes_on and room.holds([task.stage]))]
-    d.fits.wait(now)
+    d.fits.add([*first, *last], [*needed, *others])
+    d.fits.wait(task.name for task in first)
+    room = room_left(d.plan, d.fits.whole_room)
+    d.fits.wait(task.name for task in last if not (goes_on and room.holds([task.stage])))
     if goes_on:
         d.fits.shrink(room)
     return needed
+
+
+def tasks_of(
+    d: Driver,
+    experts: list[Job],
+    router: Job | None,
+    parts: Parts | None,
+    others: Sequence[Job],
+) -> tuple[list[Task], list[Task]]:
+    """What is still to be done, with estimates: of experts and router, and of the others, which
+    the student does not wait for."""
+    first = [Task(job, kind="expert") for job in experts if not is_saved(job)]
+    if router is not None and not is_saved(router):
+        assert parts is not None
+        first += _router_tasks(d, router, parts, experts)
+    tasks = _estimated(d, [*first, *_baseline_tasks(d, others)])
+    return tasks[: len(first)], tasks[len(first) :]
 
 
 def _baseline_tasks(d: Driver, jobs: Sequence[Job]) -> list[Task]:
@@ -636,7 +656,7 @@ def _baseline_tasks(d: Driver, jobs: Sequence[Job]) -> list[Task]:
     return [
         Task(job, fit_and_test, kind="baseline")
         for job in jobs
-        if not (is_saved(job) and tested_file(job).exists())
+        if not (is_saved(job) and predictions_file(job).exists())
     ]
 
 
@@ -708,7 +728,7 @@ def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
         polls_left = STOP_PATIENCE_S / POLL_S
         while not group.done():
             watch.poll()
-            d.fits.poll_beside(job.name)
+            d.fits.poll_during(job.name)
             time.sleep(POLL_S)
             if d.interrupt.is_set():
                 polls_left -= 1

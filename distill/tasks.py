@@ -182,8 +182,13 @@ class Tasks:
             return
         for stage in self._queue.start(must_fit):
             task = self._tasks[stage.name]
-            job = task.job if task.prepare is None else task.prepare(task.job)
-            self._handles[self._launcher.start(task, job)] = task, time.monotonic()
+            try:
+                job = task.job if task.prepare is None else task.prepare(task.job)
+                handle = self._launcher.start(task, job)
+            except Exception:
+                self.stop()
+                raise
+            self._handles[handle] = task, time.monotonic()
 
     def stop(self) -> None:
         """Start no more."""
@@ -200,9 +205,11 @@ class Tasks:
     @property
     def fit_the_room(self) -> bool:
         """Whether those that run do; they do not after it has become smaller."""
-        return not self._handles or self.room.holds(list(self._queue.running.values()))
+        running = [task.stage for task, _ in self._handles.values()]
+        return not running or self.room.holds(running)
 
     @property
     def pending(self) -> list[str]:
         """Names of the tasks that run, or are still to start."""
-        return [*self._queue.running, *([] if self._is_stopped else self._queue.waiting)]
+        running = [task.name for task, _ in self._handles.values()]
+        return running + ([] if self._is_stopped else list(self._queue.waiting))

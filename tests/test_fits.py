@@ -13,6 +13,7 @@ import pytest
 from distill.check import check
 from distill.config import parse
 from distill.errors import Interrupted, TrainingError
+from distill.fit import Job
 from distill.interrupt import StopOnSignal
 from distill.pipeline import (
     Driver,
@@ -24,6 +25,7 @@ from distill.pipeline import (
 )
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
+from distill.tasks import Task
 from tests.toys import DOMAINS, toy_experiment
 from tests.toys_tasks import Scripted, write_results
 
@@ -133,7 +135,7 @@ def test_baselines_go_on_next_to_the_student_where_there_is_room(
     run = Run(root, tmp_path, launcher, baselines=["one", "two"])
     assert run.experts_trained(goes_on=True) == [*DOMAINS, "router"]
     assert len(run.d.fits.tasks.pending) == 1  # both had started: one had to end before
-    run.d.fits.poll_beside("student")
+    run.d.fits.poll_during("student")
     run.d.fits.wait_for_all()
     assert {"-fit:one", "-fit:two"} <= set(launcher.events)
 
@@ -146,7 +148,7 @@ def test_next_to_the_student_no_more_start_than_fit(root: Path, tmp_path: Path) 
     launcher.most_at_once = 0
     begun = len(launcher.events)
     while run.d.fits.tasks.pending:
-        run.d.fits.poll_beside("student")
+        run.d.fits.poll_during("student")
     assert len(launcher.events) > begun and launcher.most_at_once == 1
 
 
@@ -168,8 +170,8 @@ def test_an_error_next_to_the_student_is_raised_when_it_has_ended(
     launcher = Scripted(4, [*FITS, "fit:router"], {"fit:alone": error})
     run = Run(root, tmp_path, launcher, targets="partition")
     run.experts_trained(goes_on=True)
-    run.d.fits.poll_beside("student")  # raises nothing: the student is trained meanwhile
-    assert not run.d.run.stop.exists()  # and not asked to stop
+    run.d.fits.poll_during("student")  # raises nothing: the student is trained meanwhile
+    assert not run.d.run.stop.exists()  # so it goes on to its end
     assert "error: training 'alone' was lost: out of memory" in run.printed.getvalue()
     with pytest.raises(TrainingError, match="out of memory"):
         run.d.fits.check()
@@ -216,3 +218,15 @@ def test_what_is_done_is_not_started_again(root: Path, tmp_path: Path) -> None:
     assert launcher.events == ["+fit:router", "-fit:router"]  # losses are there too
     run_tasks(run.d, run.experts)
     assert len(launcher.events) == 2
+
+
+def test_a_job_that_cannot_be_completed_ends_the_run(root: Path, tmp_path: Path) -> None:
+    def fail(job: Job) -> Job:
+        raise TrainingError("losses.npz is incomplete")
+
+    run = Run(root, tmp_path, Scripted(4), targets="partition")
+    first, second = run.experts[:2]
+    run.d.fits.add([Task(first), Task(second, prepare=fail)], [first, second])
+    with pytest.raises(TrainingError, match="incomplete"):
+        run.d.fits.wait([f"fit:{second.name}"])
+    assert not run.d.fits.tasks.pending  # nothing is waited for that has not started

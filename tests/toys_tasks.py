@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.comparison import tested_file
+from distill.comparison import predictions_file
 from distill.experts.losses import losses_file
 from distill.fit import Job
 from distill.tasks import Task
@@ -62,6 +62,6 @@ def write_results(job: Job) -> None:
     (folder / "done.json").write_text(json.dumps({"step": 1, "best_step": 1, "best": 0.5}))
     corpus: Any = job.data.open()
     sizes = {split: len(corpus.corpus.rows(split)) for split in ("train", "validation", "test")}
-    np.save(tested_file(job), np.zeros(sizes["test"], np.int64))
+    np.save(predictions_file(job), np.zeros(sizes["test"], np.int64))
     losses = {split: np.full(sizes[split], float(len(job.name))) for split in sizes}
     np.savez(losses_file(job), **losses)  # type: ignore[arg-type]
