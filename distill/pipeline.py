@@ -611,17 +611,9 @@ def run_experts(
     of the experts and, last, the router.
     """
     router = router_of(d, experts, parts)
-<<<<<<< HEAD
     for job in [*experts, *others]:
         d.memory.restore(job)
-    tasks = [Task(job, kind="expert") for job in experts if not is_saved(job)]
-    if router is not None and not is_saved(router):
-        assert parts is not None
-        tasks += _router_tasks(d, router, parts, experts)
-    beside = _baseline_tasks(d, others)
-=======
     first, last = tasks_of(d, experts, router, parts, others)
->>>>>>> part-pipe
     needed = [*experts, *([router] if router else [])]
     d.fits.add([*first, *last], [*needed, *others])
     d.fits.wait(task.name for task in first)
