@@ -1,4 +1,4 @@
-"""How probable teachers found the text itself, and the loss of a router that learns from it.
+"""The teachers' probability of the text itself, and the loss of a router trained on it.
 
 Shape suffixes: K teachers, N positions, n some of them, C columns of the vocabulary.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class LabelLogp:
-    """log p_k(y_n) at temperature 1, from logits that come some columns at a time."""
+    """log p_k(y_n) at temperature 1, from logits given some columns at a time."""
 
     def __init__(self, labels_n: Tensor) -> None:
         self._labels_n = labels_n
