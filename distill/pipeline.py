@@ -447,7 +447,7 @@ class Watch:
                 if name in self._choices and (choice := self._choices[name].read(line)):
                     self._progress.say(f"{name}: {choice.text}")
                     if self._tracker is not None:
-                        self._tracker.tags({"kd.schedule.choice": choice.type})
+                        self._tracker.tags({"distill.schedule": choice.type})
 
     def _show(self, name: str, step: int, metrics: dict[str, float]) -> None:
         # At the last step the loss is logged first: the bar ends with the evaluation.
