@@ -165,7 +165,7 @@ class Memory:
         groups: dict[tuple[int, ...], list[Axis]] = {}  # the runs that have a key: their axes
         for axis in (axis for axis in AXES if axis.key in defaults):
             known = [axis.key in r.values and bool(meta.keys() & r.meta.keys()) for r in self.runs]
-            groups.setdefault(tuple(np.flatnonzero(known)), []).append(axis)
+            groups.setdefault(tuple(np.flatnonzero(known).tolist()), []).append(axis)
         groups.pop((), None)
         if not groups:
             why = "there is no past experiment with these keys: the defaults are proposed"
