@@ -139,6 +139,10 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
             student_ops += 6 * own.num_active * tokens * trainer.batch_size * num_steps
     answered = num_rows + num_validation + len(plan.rows.rows("test"))
     teacher_ops = [2 * active * tokens * answered for active in teachers_of(plan)]
+    for link in plan.links:  # each is trained as the student is, and is the next one's teacher
+        active = student_of(plan, link).num_active
+        student_ops += 6 * active * tokens * trainer.batch_size * num_steps
+        student_ops += 2 * active * tokens * (num_validation * evaluations + num_rows)
     expert_ops = _experts(plan, tokens)
     operations = student_ops + sum(teacher_ops) + expert_ops
     why = _why_not(experiment)
@@ -149,7 +153,7 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
         cores = machine_cpus(experiment.cluster)
         threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
         ranks = trainer.num_workers if _device(experiment) == "cuda" else min(cores, threads)
-        alone = student_ops / (speed * ranks) + num_steps * STEP_S
+        alone = student_ops / (speed * ranks) + num_steps * (1 + len(plan.links)) * STEP_S
         together = (student_ops + sum(teacher_ops)) / (speed * max(cores, ranks))
         longest = max([alone, together, *(ops / speed for ops in teacher_ops)])
         low = expert_ops / (speed * cores) + longest
