@@ -78,9 +78,9 @@ def with_chain(
     what = f"{len(links) + 1} links, stop: {chain.stop}, epsilon {chain.epsilon:g}"
     if not links:
         what = "no intermediate link: the student is distilled from the teachers"
-    told = "" if ratio is None else f"{ratio} parameters"
+    compared = "" if ratio is None else f"{ratio} parameters"
     *others, output = plan.lines
-    return replace(plan, links=students, lines=(*others, Line("chain", what, told), *links, output))
+    return replace(plan, links=students, lines=(*others, Line("chain", what, compared), *links, output))
 
 
 def link_students(
@@ -167,14 +167,14 @@ def _of_more_layers(student: Student, sizes: tuple[float, ...], measure: Measure
 def _measured(student: Student, link: int, size: float, links: int, measure: Measure) -> int:
     way_out = f"use other chain.links, or give {BY_HAND}"
     shape = "" if student.layers is None else f" in {student.layers} layers"
-    told = f"chain.links {links}: {link_name(link)} should have {size:,.0f} parameters{shape}"
+    wanted = f"chain.links {links}: {link_name(link)} should have {size:,.0f} parameters{shape}"
     try:
         num_params = measure(student).num_params
     except ConfigError:
-        raise ConfigError(f"{told}, and the smallest shape has more: {way_out}") from None
+        raise ConfigError(f"{wanted}, and the smallest shape has more: {way_out}") from None
     if student.init_from is None and num_params < SMALLEST_SHARE * size:
         raise ConfigError(
-            f"{told}, and the nearest shape below has {num_params:,}: give student.init_from, so "
+            f"{wanted}, and the nearest shape below has {num_params:,}: give student.init_from, so "
             f"that links keep layers of a model, or {way_out}"
         )
     return num_params
