@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sklearn.dummy import DummyClassifier
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from distill.check import check
 from distill.check_estimate import student_of
@@ -18,7 +19,12 @@ from distill.plan import Plan
 from distill.run_folder import identity
 from tests.toys import toy_experiment, write_encoder
 from tests.toys_adapters import write_adapter
-from tests.toys_language import language_experiment, write_llama
+from tests.toys_language import (
+    NUM_TOKENS,
+    language_experiment,
+    write_llama,
+    write_tokenizer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +203,32 @@ def test_teachers_and_students_without_computable_sizes_name_the_way_out(root: P
     path = {"path": str(root / "classifier")}
     with pytest.raises(ConfigError, match=r"a student with student\.path .*give chain\.students"):
         classifiers(root, {"links": 2}, student=path)
+
+
+def test_a_link_must_be_able_to_send_its_outputs(root: Path) -> None:
+    """It is served in the wire of the first teacher; Gemma 2 caps its logits."""
+    config = Gemma2Config(
+        vocab_size=NUM_TOKENS,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=16,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(root / "capped")
+    write_tokenizer(root / "capped")
+    deep = {"name": "deep", "path": str(root / "deep"), "wire": {"type": "hidden"}}
+    changes = {"teachers": [deep], "student": {"layers": 1, "hidden": 16}}
+    chain = {"students": [{"path": str(root / "capped")}]}
+    with pytest.raises(
+        ConfigError, match=r"chain: link 1 starts from .*/capped, a model that caps"
+    ):
+        languages(root, chain, **changes)
+    deep["wire"] = {"type": "dense"}
+    assert languages(root, chain, **changes).links[0].path == str(root / "capped")
 
 
 def test_a_sweep_has_no_chain(root: Path) -> None:
