@@ -17,6 +17,7 @@ from typing import Any
 
 from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
+from distill.check_chain import serving_of_link
 from distill.check_estimate import JobTimes, room_left
 from distill.cluster import check_address, check_room, connect
 from distill.comparison import fit_and_test, predictions_file
@@ -38,7 +39,6 @@ from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
-from distill.moe.settings import OwnRouting
 from distill.names import folder_name
 from distill.outcome import Outcome, evaluate, majority_rates, measure_teachers
 from distill.outcome_language import evaluate_language, measure_language_teachers
@@ -778,9 +778,7 @@ def _teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
 def _guidance_of_link(d: Driver, link: Job) -> Guidance:
     """A chain's link, which is exported, as the only teacher; not yet served."""
     experiment, folder, shared = d.experiment, str(link.model_folder), None
-    serving = experiment.experts.serving if experiment.experts else experiment.teachers[0]
-    own: dict[str, Any] = {name: getattr(serving, name) for name in Serving.model_fields}
-    serving = Serving(**own | {"moe": OwnRouting(), "allow_pickle": False})
+    serving = serving_of_link(experiment)
     if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
         shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
     spec = teacher_spec(
