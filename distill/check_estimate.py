@@ -2,12 +2,17 @@
 prints of it. Nothing is trained for this.
 
 Operations: a forward takes 2 · P floating-point operations a token, training 6 · P (4 · P where
-low-rank updates alone are trained), P being the parameters that multiply: without the embeddings,
-which are looked up. They are divided by the rate of a product of matrices of the student's width,
-measured here for a fifth of a second on one thread (or on the GPU that trains). Everything else is
-left out (attention over long texts, normalisation, writing files), and small models spend more on
-it than on products. Hence a range: from the operations alone to SLACK times as long, and what it
-takes to start Ray, the workers and the tracker.
+low-rank updates alone are trained, 2 · P for layers below those that are trained), P being the
+parameters that multiply: without the embeddings, which are looked up. They are divided by the rate
+of a product of matrices of the student's width, measured here for a fifth of a second on one thread
+(or on the GPU that trains). Everything else is left out (attention over long texts, normalisation,
+writing files), and small models spend more on it than on products. Hence a range: from the
+operations alone to SLACK times as long, and what it takes to start Ray, the workers and the
+tracker.
+
+Stages: experts, router and baselines are trained in the order that distill/estimates.py describes;
+the duration is that of its simulation on this machine's CPUs. The critical path is the longest
+chain of stages that wait for each other: more CPUs do not make a run shorter than it.
 
 Memory: 16 bytes for each trained parameter (weights, gradients, AdamW's two moments, in float32),
 4 or 2 for others, 34 or 17 · 4 bytes of activations for each token, layer and unit of width
@@ -20,18 +25,23 @@ import math
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from distill.aggregation import Routed
 from distill.check_inputs import read_info
 from distill.check_language import check_lora
 from distill.check_resources import machine_cpus
 from distill.config import Experiment, LabelsOnly, Student
 from distill.data.encode import encode
 from distill.data.tokens import load_tokenizer
+from distill.estimates import Room, Stage, Training, critical_path, makespan
+from distill.experts.jobs import ROUTER
+from distill.fit import Job
 from distill.models.language import check_language_folder
 from distill.models.language_sizes import solve_language
 from distill.models.language_student import kept_layers
@@ -41,6 +51,7 @@ from distill.models.tokenizer import num_ids
 from distill.models.weights import shapes_of_floats, stored_tensors
 from distill.plan import Line, Plan
 from distill.sampling import Written
+from distill.specs import EncoderSpec, LanguageExpertSpec, LanguageStudentSpec, StudentSpec
 
 SLACK = 4.0
 """A run takes up to so many times what its products take."""
@@ -49,8 +60,6 @@ SAMPLE = 256
 RATE_S = 0.2
 REPEATS = 4
 START_S = (10.0, 60.0)
-STEP_S = 0.004
-"""Of a step that is no product: the optimizer's loop, the exchange with the teachers."""
 PROCESS_MB = 450
 """Python with torch, transformers and Ray in one process."""
 _LAYER = re.compile(r"\.(?:layers?|h|block)\.(\d+)\.")
@@ -65,6 +74,11 @@ class Model(NamedTuple):
     """Without embeddings that are only looked up."""
     layers: int
     hidden: int
+
+    @property
+    def per_parameter(self) -> float:
+        """See :class:`distill.estimates.Training`."""
+        return 6.0 if self.num_trained == self.num_params else 4.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,13 @@ class Estimate:
     memory_mb: float
     """Of all processes at once, on all machines together."""
     rank_mb: float
+    critical: tuple[tuple[str, float], ...] = ()
+    """Name and seconds of each stage of the critical path, as ``seconds`` without the start."""
+    serial_s: float = 0.0
+    """Of all stages one after the other."""
+    parallel_s: float = 0.0
+    """Of all stages on ``num_workers``."""
+    num_cpus: float = 1.0
 
     @property
     def lines(self) -> list[Line]:
@@ -101,8 +122,18 @@ class Estimate:
             Line("steps", f"{self.num_steps:,} optimizer steps", epochs),
             Line("trained", f"{num_trained:,} parameters", share),
             Line("duration", took, f"{self.operations:.1e} floating-point operations"),
+            *self._path_lines(),
             Line("memory", gb, f"{here}student {_gb(self.rank_mb)} per rank"),
         ]
+
+    def _path_lines(self) -> list[Line]:
+        """Nothing where the student is all that is trained."""
+        if self.serial_s <= sum(seconds for _, seconds in self.critical) and len(self.critical) < 2:
+            return []
+        path = " → ".join(f"{name} {_upto(seconds)}" for name, seconds in self.critical)
+        cpus = "1 CPU" if self.num_cpus == 1 else f"{self.num_cpus:g} CPUs"
+        together = f"on {cpus} {_upto(self.parallel_s)}"
+        return [Line("critical path", path, f"all stages {_upto(self.serial_s)}; {together}")]
 
     def as_json(self) -> dict[str, object]:
         low, high = self.seconds or (None, None)
@@ -115,6 +146,11 @@ class Estimate:
             "min_seconds": low,
             "max_seconds": high,
             "memory_mb": self.memory_mb,
+            "critical_path": [
+                {"stage": name, "min_seconds": seconds} for name, seconds in self.critical
+            ],
+            "min_serial_seconds": self.serial_s if self.critical else None,
+            "min_parallel_seconds": self.parallel_s if self.critical else None,
         }
 
 
@@ -122,50 +158,254 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     """``rate``: floating-point operations a second of one CPU thread (or one GPU); None: measured
     here, for a fifth of a second."""
     experiment, trainer = plan.experiment, plan.experiment.trainer
-    train, transfer = plan.rows.rows("train"), plan.rows.rows("transfer")
-    num_rows = len(train) + (len(transfer) if experiment.has_teachers else 0)
-    steps_per_epoch = math.ceil(num_rows / trainer.batch_size)
-    num_steps = math.ceil(trainer.epochs * steps_per_epoch)
     tokens = tokens_of_a_row(plan)
+    work = _Work(plan, tokens)
+    own, teacher_ops = work.student, work.teachers
+    others = [*work.experts.values(), *work.baselines.values()]
+    operations = own.operations + sum(teacher_ops) + sum(one.operations for one in others)
     student = student_of(plan, experiment.student)
-    evaluations = num_steps / (trainer.eval_every or steps_per_epoch)
-    num_validation = len(plan.rows.rows("validation"))
-    per_token = 6 if student.num_trained == student.num_params else 4
-    student_ops = per_token * student.num_active * tokens * trainer.batch_size * num_steps
-    student_ops += 2 * student.num_active * tokens * num_validation * evaluations
-    for baseline in experiment.baselines:
-        if isinstance(baseline, LabelsOnly):
-            own = student_of(plan, baseline.student or experiment.student)
-            student_ops += 6 * own.num_active * tokens * trainer.batch_size * num_steps
-    answered = num_rows + num_validation + len(plan.rows.rows("test"))
-    teacher_ops = [2 * active * tokens * answered for active in teachers_of(plan)]
-    expert_ops = _experts(plan, tokens)
-    operations = student_ops + sum(teacher_ops) + expert_ops
     why = _why_not(experiment)
-    seconds = None
-    if not why:
-        micro = trainer.micro_batch_size or math.ceil(trainer.batch_size / trainer.num_workers)
-        speed = rate or measured_rate(round(micro * tokens), student.hidden, _device(experiment))
-        cores = machine_cpus(experiment.cluster)
-        threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
-        ranks = trainer.num_workers if _device(experiment) == "cuda" else min(cores, threads)
-        alone = student_ops / (speed * ranks) + num_steps * STEP_S
-        together = (student_ops + sum(teacher_ops)) / (speed * max(cores, ranks))
-        longest = max([alone, together, *(ops / speed for ops in teacher_ops)])
-        low = expert_ops / (speed * cores) + longest
-        seconds = (START_S[0] + low, START_S[1] + low * SLACK)
     rank_mb = _rank_mb(experiment, student, tokens)
-    weights_mb = _weights_mb(plan)
-    return Estimate(
-        num_steps,
-        steps_per_epoch,
+    found = Estimate(
+        own.num_steps,
+        work.steps_per_epoch,
         student,
         operations,
-        seconds,
+        None,
         why,
-        trainer.num_workers * rank_mb + weights_mb,
+        trainer.num_workers * rank_mb + _weights_mb(plan),
         rank_mb,
     )
+    if why:
+        return found
+    micro = trainer.micro_batch_size or math.ceil(trainer.batch_size / trainer.num_workers)
+    speed = rate or measured_rate(round(micro * tokens), student.hidden, _device(experiment))
+    cores = machine_cpus(experiment.cluster)
+    whole = Room(cores, max_stages=experiment.cluster.max_tasks or math.inf)
+    planned, num_meanwhile = _stages(plan, work, speed, whole)
+    together = makespan(planned, whole)
+    return replace(
+        found,
+        memory_mb=found.memory_mb + num_meanwhile * rank_mb,
+        seconds=(START_S[0] + together, START_S[1] + together * SLACK),
+        critical=tuple((stage.name, stage.seconds) for stage in critical_path(planned)),
+        serial_s=sum(stage.seconds for stage in planned),
+        parallel_s=together,
+        num_cpus=cores,
+    )
+
+
+class _Work:
+    """Operations of everything that a run computes, by name."""
+
+    def __init__(self, plan: Plan, tokens: float) -> None:
+        experiment, trainer = plan.experiment, plan.experiment.trainer
+        train, transfer = plan.rows.rows("train"), plan.rows.rows("transfer")
+        num_rows = len(train) + (len(transfer) if experiment.has_teachers else 0)
+        self.steps_per_epoch = math.ceil(num_rows / trainer.batch_size)
+        num_validation = len(plan.rows.rows("validation"))
+        num_steps = math.ceil(trainer.epochs * self.steps_per_epoch)
+        eval_every = trainer.eval_every or self.steps_per_epoch
+
+        def training(model: Model, batch_size: int, num_steps: int, every: int) -> Training:
+            return Training(
+                model.num_active,
+                tokens,
+                batch_size,
+                num_steps,
+                num_validation,
+                every,
+                model.per_parameter,
+            )
+
+        own = student_of(plan, experiment.student)
+        self.student = training(own, trainer.batch_size, num_steps, eval_every)
+        self.baselines: dict[str, Training] = {}
+        for baseline in experiment.baselines:
+            if not isinstance(baseline, LabelsOnly):
+                continue
+            model = student_of(plan, baseline.student or experiment.student)
+            batch_size = baseline.batch_size or trainer.batch_size
+            # A language model is trained on the student's rows, a classifier on labelled ones.
+            per_epoch = math.ceil((num_rows if plan.blocks else len(train)) / batch_size)
+            steps = num_steps if baseline.epochs is None else math.ceil(baseline.epochs * per_epoch)
+            every = trainer.eval_every or per_epoch
+            self.baselines[baseline.name] = training(model, batch_size, steps, every)
+        answered = num_rows + num_validation + len(plan.rows.rows("test"))
+        self.teachers = [2.0 * active * tokens * answered for active in teachers_of(plan)]
+        self.experts: dict[str, Training] = {}
+        if experiment.experts is None:
+            return
+        experts, base = experiment.experts, Base.read(plan, experiment.experts.base)
+        per_parameter = 4.0 if experts.lora else base.per_parameter(experts.train_layers)
+        for name, num_rows in _rows_of_experts(plan).items():
+            per_epoch = math.ceil(num_rows / experts.batch_size)
+            self.experts[name] = Training(
+                base.num_active,
+                tokens,
+                experts.batch_size,
+                math.ceil(experts.epochs * per_epoch),
+                num_validation // max(1, len(plan.teacher_names)),
+                per_epoch,
+                per_parameter,
+            )
+        if _has_router(experiment):
+            router = experts.router
+            assert router is not None
+            per_epoch = math.ceil(len(train) / router.batch_size)
+            base = base.first(router.layers)
+            self.experts[ROUTER] = Training(
+                base.num_active,
+                tokens,
+                router.batch_size,
+                math.ceil(router.epochs * per_epoch),
+                num_validation,
+                per_epoch,
+                base.per_parameter(router.train_layers),
+            )
+
+
+class Base(NamedTuple):
+    """The model that experts and router start from; all its layers are alike."""
+
+    num_active: int
+    layers: int
+
+    @classmethod
+    def read(cls, plan: Plan, folder: str) -> Base:
+        if plan.blocks is not None:
+            layers = check_language_folder(folder).num_layers
+        else:
+            layers = read_info(folder, False).num_layers
+        return cls(_active(plan, folder, False), layers)
+
+    def first(self, layers: int | None) -> Base:
+        """Without the others; None: all."""
+        kept = self.layers if layers is None else min(layers, self.layers)
+        return Base(round(self.num_active * kept / self.layers), kept)
+
+    def per_parameter(self, train_layers: int | None) -> float:
+        """Where the top layers alone are trained, gradients of the others are not computed."""
+        trained = self.layers if train_layers is None else min(train_layers, self.layers)
+        return 2.0 + 4.0 * trained / self.layers
+
+
+def _has_router(experiment: Experiment) -> bool:
+    """Whether the run trains one."""
+    experts, aggregation = experiment.experts, experiment.aggregation
+    has_one = isinstance(aggregation, Routed) and aggregation.router is not None
+    return bool(experts and experts.router and aggregation.needs_router() and not has_one)
+
+
+def _rows_of_experts(plan: Plan) -> dict[str, int]:
+    """Training rows of each; equal shares where the parts are found at the start of the run."""
+    train, names = plan.rows.rows("train"), plan.teacher_names
+    if set(names) == set(plan.rows.domain_names):
+        found = plan.rows.domains_of(train)
+        return {n: int((found == k).sum()) for k, n in enumerate(plan.rows.domain_names)}
+    return dict.fromkeys(names, math.ceil(len(train) / max(1, len(names))))
+
+
+def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[Stage], int]:
+    """Of the run: experts, router, baselines and the student with its teachers. And how many of
+    the baselines are trained at once while teachers and student run."""
+    experiment, trainer = plan.experiment, plan.experiment.trainer
+    cores, is_gpu = whole.num_cpus, _device(experiment) == "cuda"
+
+    def seconds(training: Training, num_cpus: float) -> float:
+        return training.seconds(speed if is_gpu else speed * min(cores, max(1, int(num_cpus))))
+
+    stages: list[Stage] = []
+    if (experts := experiment.experts) is not None:
+        needs_losses = experts.router is not None and experts.router.targets == "lowest_loss"
+        for name, training in work.experts.items():
+            is_last = name == ROUTER and needs_losses
+            after = tuple(stage.name for stage in stages) if is_last else ()
+            took = seconds(training, experts.num_cpus)
+            stages.append(Stage(name, took, after, experts.num_cpus, experts.num_gpus))
+    room, meanwhile = room_left(plan, whole), list[Stage]()
+    waits_for = [stage.name for stage in stages]
+    for name, training in work.baselines.items():
+        cpus = trainer.num_cpus_per_worker
+        stage = Stage(name, seconds(training, cpus), (), cpus, trainer.num_gpus_per_worker)
+        stages.append(stage)
+        if not room.holds([stage]):
+            waits_for.append(name)
+        elif room.holds([*meanwhile, stage]):
+            meanwhile.append(stage)
+    threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
+    ranks = trainer.num_workers if is_gpu else min(cores, threads)
+    own, teachers = work.student, work.teachers
+    alone = own.seconds(speed * ranks)
+    together = (own.operations + sum(teachers)) / (speed * max(cores, ranks))
+    longest = max([alone, together, *(ops / speed for ops in teachers)])
+    student = Stage("student", longest, tuple(waits_for), min(cores, plan.num_cpus))
+    return [*stages, student], len(meanwhile)
+
+
+def room_left(plan: Plan, whole: Room) -> Room:
+    """What teachers and student leave of ``whole`` to baselines that are trained meanwhile.
+
+    Nothing on a cluster that is joined: on one of its nodes a baseline could take the CPUs that a
+    teacher needs.
+    """
+    if plan.experiment.cluster.address is not None:
+        return Room(0, 0, 0)
+    return Room(
+        whole.num_cpus - plan.num_cpus,
+        whole.num_gpus - plan.num_gpus,
+        whole.max_stages - 1,
+    )
+
+
+class JobTimes:
+    """Estimated seconds of a run's jobs, by which its tasks are ordered."""
+
+    def __init__(self, plan: Plan, rate: float | None = None) -> None:
+        """``rate``: as for :func:`estimate`, of a CPU thread."""
+        self._plan = plan
+        self._tokens = tokens_of_a_row(plan)
+        student = student_of(plan, plan.experiment.student)
+        num_rows = round(plan.experiment.trainer.batch_size * self._tokens)
+        self._rate = rate or measured_rate(num_rows, student.hidden, "cpu")
+        self._base = cache(partial(Base.read, plan))
+
+    @property
+    def student(self) -> float:
+        """Of the student and its teachers."""
+        work = _Work(self._plan, self._tokens)
+        return work.student.seconds(self._rate) + sum(work.teachers) / self._rate
+
+    def __call__(self, job: Job) -> float:
+        trainer = job.trainer
+        active, per_parameter = self._model(job)
+        training = Training(
+            active,
+            self._tokens,
+            trainer.batch_size,
+            job.total_steps,
+            len(job.validation_rows),
+            trainer.eval_every or job.steps_per_epoch,
+            per_parameter,
+        )
+        return training.seconds(self._rate * max(1, int(trainer.num_cpus_per_worker)))
+
+    def forward(self, job: Job, num_rows: int) -> float:
+        """Of the job's model on so many rows."""
+        return 2 * self._model(job)[0] * self._tokens * num_rows / self._rate
+
+    def _model(self, job: Job) -> tuple[int, float]:
+        """Parameters that multiply, and operations for each."""
+        spec = job.model
+        if isinstance(spec, StudentSpec | LanguageStudentSpec):
+            model = student_of(self._plan, spec.student)
+            return model.num_active, model.per_parameter
+        assert isinstance(spec, EncoderSpec | LanguageExpertSpec)
+        base = self._base(spec.base)
+        if isinstance(spec, EncoderSpec):
+            base = base.first(spec.layers)
+        is_low_rank = isinstance(spec, LanguageExpertSpec) and spec.lora is not None
+        return base.num_active, 4.0 if is_low_rank else base.per_parameter(spec.train_layers)
 
 
 def tokens_of_a_row(plan: Plan) -> float:
@@ -258,18 +498,6 @@ def _active(plan: Plan, folder: str, allow_pickle: bool) -> int:
     return info.num_params - info.vocab_size * info.hidden
 
 
-def _experts(plan: Plan, tokens: float) -> float:
-    """Operations of training experts and router."""
-    experts = plan.experiment.experts
-    if experts is None:
-        return 0.0
-    active, num_rows = _active(plan, experts.base, False), len(plan.rows.rows("train"))
-    epochs = experts.epochs
-    if experts.router is not None and plan.experiment.aggregation.needs_router():
-        epochs += experts.router.epochs
-    return (4 if experts.lora else 6) * active * tokens * num_rows * epochs
-
-
 def _why_not(experiment: Experiment) -> str:
     if isinstance(experiment.sampling, Written):
         return f"not estimated: sampling.type {experiment.sampling.type} generates text"
@@ -350,6 +578,11 @@ def _range(low: float, high: float) -> str:
         if high >= 2 * seconds or unit == "s":
             return f"{_short(low / seconds)} to {_short(high / seconds)} {unit}"
     raise AssertionError
+
+
+def _upto(seconds: float) -> str:
+    """The range of an estimate, from its operations alone to SLACK times as long."""
+    return _range(seconds, SLACK * seconds)
 
 
 def _short(value: float) -> str:

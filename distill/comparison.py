@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu
 from distill.evaluation.predict import predict, predict_teachers
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
-from distill.fit import Guidance, Job, TeacherSpec, load_best
+from distill.fit import Guidance, Job, TeacherSpec, fit_and_save, load_best
 from distill.interrupt import StopOnSignal
 from distill.models.load import load_classifier
 from distill.plan import Plan
@@ -138,11 +140,35 @@ def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency | ObjectCost:
     return measure_on_cpu(model, plan.experiment.data.max_length)
 
 
-def fit_row(job: Job, test: Split, role: Role, interrupt: StopOnSignal) -> Row:
-    module = load_best(job)
-    predicted = predict(module, test.batches(job.data.open()), is_asked_to_stop=interrupt.is_set)
-    row = row_of(test, job.name, role, predicted.student_R)
-    return costed(row, measure_on_cpu(module.student, job.data.max_length))
+def predictions_file(job: Job) -> Path:
+    """Where :func:`fit_and_test` leaves the predicted classes of the test split, int64 [R]."""
+    return Path(job.folder) / "test.npy"
+
+
+def fit_and_test(job: Job) -> None:
+    """A classifier's fit (see :func:`fit_and_save`) and its predictions, in one process; does what
+    is missing. Raises Interrupted once ``job.stop_file`` exists."""
+    fit_and_save(job)
+    kept = predictions_file(job)
+    if kept.exists():
+        return
+    stop = job.stop_file
+    inputs: Any = job.data.open()
+    predicted = predict(
+        load_best(job),
+        Split(inputs.corpus, "test").batches(inputs),
+        is_asked_to_stop=lambda: stop is not None and Path(stop).exists(),
+    )
+    partial = kept.with_name("test.partial.npy")
+    np.save(partial, predicted.student_R, allow_pickle=False)
+    os.replace(partial, kept)
+
+
+def fit_row(job: Job, test: Split, role: Role) -> Row:
+    """Of a job that :func:`fit_and_test` has done. The latency is measured here: in its task other
+    processes would have slowed it down."""
+    row = row_of(test, job.name, role, np.load(predictions_file(job), allow_pickle=False))
+    return costed(row, measure_on_cpu(load_best(job).student, job.data.max_length))
 
 
 def tfidf_row(name: str, plan: Plan, test: Split) -> Row:

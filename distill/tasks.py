@@ -1,62 +1,215 @@
-"""Work on jobs as Ray tasks: as many at once as the cluster has room for."""
+"""Jobs as Ray tasks: the longest remaining path first, as many at once as there is room for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
 
+from distill.config import Cluster
 from distill.errors import DistillError, Interrupted, TrainingError
+from distill.estimates import Queue, Room, Stage
 from distill.fit import Job, fit_and_save
 
 
-class Tasks:
-    """Started jobs. ``poll`` until it is empty; a job's error comes out of ``poll`` as itself.
+@dataclass(frozen=True)
+class Task:
+    """Work on a job, in a process with the resources of the job's trainer.
 
-    ``work`` is done with each, on what the job's training asks for. It may be started again on
-    another node, so it must go on from what is in the job's folder. Ray's tasks are called
-    ``<verb>:<job>``.
+    The task may be started again on another node, so ``work`` must resume from what is in the job's
+    folder. Ray's tasks are called ``<verb>:<job>``.
     """
 
-    def __init__(
-        self, jobs: list[Job], work: Callable[[Job], None] = fit_and_save, verb: str = "fit"
-    ) -> None:
+    job: Job
+    work: Callable[[Job], None] = fit_and_save
+    verb: str = "fit"
+    seconds: float = 0.0
+    """Estimated; it decides the order alone."""
+    after: tuple[str, ...] = ()
+    """Names of the tasks that must have ended before."""
+    rest: float = 0.0
+    """Estimated seconds of what is done after it, and is no task."""
+    kind: str = ""
+    """Of its model: see :class:`distill.estimates.Stage`."""
+    prepare: Callable[[Job], Job] | None = None
+    """Completes the job, in this process, when it starts."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.verb}:{self.job.name}"
+
+    @property
+    def stage(self) -> Stage:
+        trainer = self.job.trainer
+        return Stage(
+            self.name,
+            self.seconds,
+            self.after,
+            trainer.num_cpus_per_worker,
+            trainer.num_gpus_per_worker,
+            self.rest,
+            self.kind,
+        )
+
+
+class Launcher(Protocol):
+    """Where tasks run."""
+
+    def resources(self) -> tuple[float, float]:
+        """CPUs and GPUs there."""
+        ...
+
+    def start(self, task: Task, job: Job) -> Any:
+        """A handle of the started task."""
+        ...
+
+    def wait(self, handles: list[Any], timeout_s: float) -> list[Any]:
+        """At most one that has ended, within ``timeout_s``."""
+        ...
+
+    def check(self, handle: Any, name: str) -> None:
+        """Raise the error of an ended task; ``name`` is its job's."""
+        ...
+
+
+class RayLauncher:
+    """Needs a Ray that runs. Ray decides where, and when, a started task gets its resources."""
+
+    def resources(self) -> tuple[float, float]:
         import ray
 
-        self._running: dict[Any, Job] = {}
-        for job in jobs:
-            task = ray.remote(work).options(
-                num_cpus=job.trainer.num_cpus_per_worker,
-                num_gpus=job.trainer.num_gpus_per_worker,
-                label_selector=job.trainer.node_labels or None,
-                max_retries=2,  # a lost worker: the fit resumes from its checkpoint
-                name=f"{verb}:{job.name}",
-            )
-            self._running[task.remote(job)] = job
+        have = ray.cluster_resources()
+        return have.get("CPU", 0.0), have.get("GPU", 0.0)
 
-    def poll(self, timeout_s: float) -> Iterator[Job]:
-        """Jobs that ended within ``timeout_s``."""
-        if not self._running:
-            return
+    def start(self, task: Task, job: Job) -> Any:
+        remote = _remote(task.work).options(
+            num_cpus=job.trainer.num_cpus_per_worker,
+            num_gpus=job.trainer.num_gpus_per_worker,
+            label_selector=job.trainer.node_labels or None,
+            max_retries=2,  # a lost worker: the fit resumes from its checkpoint
+            name=task.name,
+        )
+        return remote.remote(job)
+
+    def wait(self, handles: list[Any], timeout_s: float) -> list[Any]:
+        import ray
+
+        return ray.wait(handles, num_returns=1, timeout=timeout_s)[0]
+
+    def check(self, handle: Any, name: str) -> None:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        ended, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
-        for ref in ended:
-            job = self._running.pop(ref)
+        try:
+            ray.get(handle)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, DistillError):
+                raise cause from None
+            message = f"{type(cause).__name__}: {cause}"
+            raise TrainingError(f"training {name!r} failed: {message}") from error
+        except RayError as error:  # out of memory, a lost node
+            raise TrainingError(f"training {name!r} was lost: {error}") from error
+
+
+@cache
+def _remote(work: Callable[[Job], None]) -> Any:
+    """One remote function for each kind of work: Ray queues each apart."""
+    import ray
+
+    return ray.remote(work)
+
+
+def whole_room(cluster: Cluster, launcher: Launcher) -> Room:
+    """For tasks while nothing else runs.
+
+    A local cluster has a fixed size, and its tasks start when they fit. On one that was joined all
+    tasks that ``cluster.max_tasks`` allows start at once and wait in Ray: it may add machines for
+    those that wait.
+    """
+    max_tasks = float("inf") if cluster.max_tasks is None else cluster.max_tasks
+    if cluster.address is not None:
+        return Room(max_stages=max_tasks)
+    return Room(*launcher.resources(), max_tasks)
+
+
+class Tasks:
+    """Tasks that wait and run. ``poll`` until none is pending; a task's error comes out of ``poll``
+    as itself."""
+
+    def __init__(self, room: Room, launcher: Launcher) -> None:
+        self._queue = Queue(room=room)
+        self._launcher = launcher
+        self._tasks: dict[str, Task] = {}
+        self._handles: dict[Any, tuple[Task, float]] = {}
+        self._is_stopped = False
+        self.ended: set[str] = set()
+        """Names of the tasks that did their work."""
+
+    def add(self, tasks: Sequence[Task]) -> None:
+        self._tasks |= {task.name: task for task in tasks}
+        self._queue.add([task.stage for task in tasks])
+
+    def poll(self, timeout_s: float, must_fit: bool = False) -> Iterator[Task]:
+        """Start the tasks that there is room for (see :meth:`Queue.start`); those that ended within
+        ``timeout_s``.
+
+        A task that was interrupted has written its checkpoint: none starts after it, and the others
+        go on to theirs.
+        """
+        self._start(must_fit)
+        if not self._handles:
+            return
+        for handle in self._launcher.wait(list(self._handles), timeout_s):
+            task, started = self._handles.pop(handle)
+            self._queue.end(task.name, time.monotonic() - started)
             try:
-                ray.get(ref)
-            except RayTaskError as error:
-                cause = error.cause
-                if isinstance(cause, Interrupted):
-                    continue  # the others are still writing their checkpoints
-                if isinstance(cause, DistillError):
-                    raise cause from None
-                told = f"{type(cause).__name__}: {cause}"
-                raise TrainingError(f"training {job.name!r} failed: {told}") from error
-            except RayError as error:  # out of memory, a lost node
-                raise TrainingError(f"training {job.name!r} was lost: {error}") from error
-            yield job
+                self._launcher.check(handle, task.job.name)
+            except Interrupted:
+                self.stop()
+                continue
+            except Exception:
+                self.stop()
+                raise
+            self.ended.add(task.name)
+            yield task
+        self._start(must_fit)
+
+    def _start(self, must_fit: bool) -> None:
+        if self._is_stopped:
+            return
+        for stage in self._queue.start(must_fit):
+            task = self._tasks[stage.name]
+            try:
+                job = task.job if task.prepare is None else task.prepare(task.job)
+                handle = self._launcher.start(task, job)
+            except Exception:
+                self.stop()
+                raise
+            self._handles[handle] = task, time.monotonic()
+
+    def stop(self) -> None:
+        """Start no more."""
+        self._is_stopped = True
 
     @property
-    def is_empty(self) -> bool:
-        return not self._running
+    def room(self) -> Room:
+        return self._queue.room
+
+    @room.setter
+    def room(self, room: Room) -> None:
+        self._queue.room = room
+
+    @property
+    def fit_the_room(self) -> bool:
+        """Whether those that run do; they do not after it has become smaller."""
+        running = [task.stage for task, _ in self._handles.values()]
+        return not running or self.room.holds(running)
+
+    @property
+    def pending(self) -> list[str]:
+        """Names of the tasks that run, or are still to start."""
+        running = [task.name for task, _ in self._handles.values()]
+        return running + ([] if self._is_stopped else list(self._queue.waiting))

@@ -20,6 +20,7 @@ from distill.check_estimate import (
 )
 from distill.config import parse
 from distill.data.tokens import tokenise
+from distill.estimates import STEP_S
 from distill.models.load import check_folder
 from distill.models.load import load_tokenizer as any_tokenizer
 from distill.run_folder import RunFolder
@@ -90,6 +91,69 @@ def test_memory_is_of_states_activations_and_processes(root: Path) -> None:
     two = estimate(planned(root, trainer={"num_workers": 2, "num_cpus_per_worker": 0.5}), RATE)
     # ZeRO-1: of AdamW's 8 bytes each rank has a half.
     assert plain.rank_mb - two.rank_mb > plain.student.num_params * 4 / 1e6
+
+
+def with_experts(root: Path, num_cpus: int, **cluster: Any):
+    raw = toy_experiment(root) | {"output": str(root / "run")}
+    raw["experts"]["router"]["targets"] = "lowest_loss"
+    return check(parse(raw | {"cluster": {"num_cpus": num_cpus} | cluster}))
+
+
+def test_the_critical_path_goes_through_expert_router_and_student(root: Path) -> None:
+    # Teachers and student need 1.4 CPUs: of 4, the baseline has one at the same time.
+    plan = with_experts(root, 4)
+    found = estimate(plan, RATE)
+    path = dict(found.critical)
+    *_, router, student = path
+    assert len(path) == 3 and (router, student) == ("router", "student")
+    base = check_folder(root / "encoder")
+    active = base.num_params - base.vocab_size * base.hidden
+    lengths = tokenise(plan.corpus, plan.tokenizer, 16).lengths(plan.corpus.rows("train"))
+    # 162 rows, batch 16, 12 epochs of 11 steps, 78 rows evaluated after each.
+    batch_size = plan.experiment.experts.router.batch_size  # type: ignore[union-attr]
+    steps = 12 * math.ceil(162 / batch_size)
+    rows = 6 * batch_size * steps + 2 * 78 * 12
+    expected = active * lengths.mean() * rows / RATE + steps * STEP_S
+    assert path["router"] == pytest.approx(expected)
+    # The experts are alike (54 rows each) and run at once, with the baseline.
+    assert found.parallel_s == pytest.approx(sum(path.values()))
+    expert = next(iter(path.values()))
+    assert found.serial_s > found.parallel_s + 2 * expert  # and the baseline
+    (line,) = [line for line in found.lines if line.part == "critical path"]
+    first, second, third = line.what.split(" → ")
+    assert [first.split()[0], second.split()[0], third.split()[0]] == list(path)
+    assert line.size.startswith("all stages ") and "; on 4 CPUs " in line.size
+    assert found.as_json()["critical_path"] == [
+        {"stage": name, "min_seconds": seconds} for name, seconds in path.items()
+    ]
+
+
+def test_a_baseline_without_room_next_to_the_student_delays_it(root: Path) -> None:
+    roomy, tight = estimate(with_experts(root, 4), RATE), estimate(with_experts(root, 2), RATE)
+    assert roomy.serial_s == pytest.approx(tight.serial_s)
+    assert tight.parallel_s > roomy.parallel_s
+    # Its process needs memory at the same time as the student's.
+    assert roomy.memory_mb == pytest.approx(tight.memory_mb + tight.rank_mb)
+    one = estimate(with_experts(root, 4, max_tasks=1), RATE)
+    assert one.parallel_s == pytest.approx(one.serial_s) and one.memory_mb == tight.memory_mb
+
+
+def test_a_student_alone_has_no_critical_path(root: Path) -> None:
+    assert "critical path" not in {line.part for line in estimate(planned(root), RATE).lines}
+
+
+def test_layers_that_are_not_trained_need_a_forward_alone(root: Path) -> None:
+    raw = toy_experiment(root) | {"output": str(root / "run"), "baselines": []}
+    plan = check(parse(raw))
+    raw["experts"] = raw["experts"] | {"train_layers": 1}
+    partly = check(parse(raw))
+    base = check_folder(root / "encoder")
+    active = base.num_params - base.vocab_size * base.hidden
+    lengths = tokenise(plan.corpus, plan.tokenizer, 16).lengths(plan.corpus.rows("train"))
+    # One of two layers: 4 instead of 6 operations, for 56 steps of 8 rows in 3 experts.
+    saved = 2 * active * lengths.mean() * 3 * 56 * 8
+    operations = [estimate(of, RATE).operations for of in (plan, partly)]
+    assert operations[0] - operations[1] == pytest.approx(saved)
 
 
 def test_what_cannot_be_known_here_says_why(root: Path) -> None:

@@ -37,12 +37,12 @@ from distill.report.frontier import write_frontier
 from distill.report.names import label, shown, shown_value
 from distill.report.progress import Progress, duration
 from distill.report.table import Row
-from distill.search.ledger import Entry, Ledger
+from distill.search.ledger import Entry, Ledger, searched
 from distill.search.outcome import SweepOutcome, champion_of
 from distill.search.plan import concurrency, raw_of
 from distill.search.settings import Search
 from distill.search.tested import tested, timed_alone
-from distill.search.trial import Sweep
+from distill.search.trial import Sweep, with_values
 from distill.search.trials import frontier
 from distill.search.tuner import Room, tune_trials
 from distill.search.warm import warm_start
@@ -234,7 +234,7 @@ def _compared(d: Driver, outputs: Outputs, baselines: list[Job]) -> list[Row]:
 
 def _baseline_rows(d: Driver, baselines: list[Job]) -> list[Row]:
     test = Split(d.plan.corpus, "test")
-    rows = [fit_row(job, test, "baseline", d.interrupt) for job in baselines]
+    rows = [fit_row(job, test, "baseline") for job in baselines]
     for baseline in d.experiment.baselines:
         if isinstance(baseline, TfidfBaseline):
             rows.append(tfidf_row(baseline.name, d.plan, test))
@@ -312,7 +312,9 @@ def record_trial(
     if is_remembered:
         tags["distill.task"] = task_of(d.plan.corpus, sweep.guidance)
     if is_remembered and trial.status == "finished":
-        metrics |= meta_of(d.plan.corpus, metrics, sweep.teacher_params)
+        student = with_values(sweep.raw, searched(trial.values)).student
+        params = sweep.teacher_params
+        metrics |= meta_of(d.plan.corpus, sweep.guidance, student, metrics, params)
     dimensions = {f"student.{key}": size for key, size in (entry.dimensions or {}).items()}
     step = max((int(line["step"]) for line in trial.history), default=0)
     d.tracker.child(
