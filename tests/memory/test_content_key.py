@@ -86,10 +86,10 @@ def test_every_field_of_the_teachers_is_in_the_key_unless_it_is_dropped(of: type
 
 def test_a_later_field_is_in_the_key() -> None:
     class Later(KD):
-        schedule: str = "constant"
+        later: str = "none"
 
     contents = Contents()
-    assert contents.described(Later()) != contents.described(Later(schedule="cosine"))
+    assert contents.described(Later()) != contents.described(Later(later="some"))
 
 
 def test_rows_and_labels_are_in_the_key_by_their_numbers(tmp_path: Path) -> None:
