@@ -95,6 +95,8 @@ class Stages:
     """The aggregated teachers on validation, by the metric that selects weights; the job is
     distilled from them."""
     say: Callable[[str], None]
+    find: Callable[[Job], bool] = lambda job: False
+    """Place the finished fit of an equal job, from the shared memory, where there is one."""
 
 
 class ServedTeachers:
@@ -164,7 +166,10 @@ def run_chain(
         job = taught(link, experiment, stages.guide(source))
         assert job.guidance is not None
         if len(record.links) == len(done):
-            served = replace(job, guidance=stages.serve(job.guidance))
+            stages.find(job)
+            served = job
+            if not (done and is_done(job)):  # of link 1, the teachers are measured too
+                served = replace(job, guidance=stages.serve(job.guidance))
             stages.train(served)
             if not done:
                 record = replace(record, teachers=stages.measure(served))
@@ -180,6 +185,7 @@ def run_chain(
         source = job
     student = taught(student, experiment, stages.guide(source))
     assert student.guidance is not None
+    stages.find(student)
     if not is_done(student):
         student = replace(student, guidance=stages.serve(student.guidance))
     stages.train(student)

@@ -213,6 +213,7 @@ def _train_chain(
             train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
             measure=lambda job: measure(d.plan, job, d.interrupt),
             say=d.progress.say,
+            find=d.memory.restore,
         )
         chained = run_chain(d.experiment, student, links, stages)
         guidance = serve(teachers)
@@ -527,8 +528,8 @@ class Fits:
                     self._work.progress.update(MEASURING, *self._num_losses)
                 else:
                     self._watches[task.job.name].end(task.job.name)
-                    if task.prepare is None:  # else this is not yet the job that was trained
-                        self._memory.keep(task.job)
+                    job = task.job if task.prepare is None else task.prepare(task.job)
+                    self._memory.keep(job)
         except Exception as error:
             if self._error is not None:  # a second one, as the first ends the run
                 return
@@ -662,7 +663,9 @@ def _router_tasks(d: Driver, router: Job, parts: Parts, experts: list[Job]) -> l
 
     def with_targets(job: Job) -> Job:
         own = router_targets(parts, experts)
-        return replace(job, train_labels=own["train"], validation_labels=own["validation"])
+        job = replace(job, train_labels=own["train"], validation_labels=own["validation"])
+        d.memory.restore(job)  # now that its labels are known
+        return job
 
     losses = [
         Task(job, measure_losses, LOSSES, after=(f"fit:{job.name}",), kind=LOSSES)

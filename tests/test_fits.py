@@ -59,7 +59,7 @@ class Run:
             Progress(self.printed),
             None,
             self.interrupt,
-            launcher,  # type: ignore[arg-type]
+            launcher=launcher,
         )
         self.student = own_job(self.d)
         self.experts, self.parts = jobs_of_experts(self.d)
