@@ -496,6 +496,9 @@ class Fits:
     def check(self) -> None:
         """Raise the first error, after the others have written checkpoints."""
         if self._error is not None:
+            if self.tasks.pending:
+                num = counted(len(self.tasks.pending), "task")
+                self._work.progress.say(f"error: {num} more will write checkpoints and end")
             self.end()
             raise self._error
 
@@ -519,13 +522,15 @@ class Fits:
         self.wait(())
 
     def end(self) -> None:
-        """The run ends early: those that run write checkpoints, for a limited time."""
+        """The run ends early: those that run write checkpoints. After an error the time for that
+        is limited; after a signal a second one ends it."""
         if self._tasks is None:
             return
         self._tasks.stop()
         if self._tasks.pending:
             self._work.run.ask_to_stop()
-        give_up = time.monotonic() + STOP_PATIENCE_S
+        is_limited = not self._interrupt.is_set()
+        give_up = time.monotonic() + (STOP_PATIENCE_S if is_limited else float("inf"))
         while self._tasks.pending and time.monotonic() < give_up:
             try:
                 list(self._tasks.poll(POLL_S))
@@ -614,13 +619,14 @@ def _estimated(d: Driver, tasks: list[Task]) -> list[Task]:
     if len(tasks) < 2:
         return tasks
     times = JobTimes(d.plan)
+    student = times.student
     labelled = len(d.plan.rows.rows("train")) + len(d.plan.rows.rows("validation"))
 
     def seconds(task: Task) -> float:
         return times.forward(task.job, labelled) if task.verb == LOSSES else times(task.job)
 
     return [
-        replace(task, seconds=seconds(task), rest=0.0 if task.kind == "baseline" else times.student)
+        replace(task, seconds=seconds(task), rest=0.0 if task.kind == "baseline" else student)
         for task in tasks
     ]
 
