@@ -1,12 +1,17 @@
-"""How far the configuration memory's first proposal is from the best of a random search.
+"""How far the configuration memory's proposals are from the best of a random search.
 
     python -m distill.samples.sentiment --out data/sentiment
     python benchmarks/configuration_memory.py --sentiment data/sentiment
 
 For each task and seed: the defaults of distill/config.py, and a random search over the ranges of
 the memory. Then, leaving one task out at a time, the memory is filled with the random searches of
-all other tasks, queried for this one, and its first proposal is trained. Everything runs through
-distill's own loop, in this process. Finished trials in --work are not run again.
+all other tasks, queried for this one, and its proposals are trained: the first one, and what the
+brief runs and the refinement of warm_start end with. Controls: the mean of all other tasks, and
+the mean of the five nearest. Everything runs through distill's own loop, in this process.
+
+Finished trials in --work are not run again. --history takes the random trials from an earlier
+result, as they do not depend on the memory; the defaults are trained again and must reach what
+they reached there.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -36,7 +41,8 @@ from distill.data.batches import Batches
 from distill.evaluation.predict import predict
 from distill.fit import Job, fit, load_best
 from distill.objectives import ForwardKL
-from distill.search.memory import AXES, KEYS, Experience, Memory
+from distill.search.memory import AXES, Experience, Memory
+from distill.search.refine import BRIEF, choose
 
 BATCH_SIZE = 16
 DEFAULTS = {
@@ -45,9 +51,13 @@ DEFAULTS = {
     "optimizer.lr": Optimizer().lr,
     "optimizer.weight_decay": Optimizer().weight_decay,
 }
+KEYS = tuple(DEFAULTS)
+OWN_AXES = tuple(axis for axis in AXES if axis.key in KEYS)
 PROPOSALS = {
     "memory": "the memory's first proposal",
-    "others": "without neighbours: the mean of all other tasks",
+    "refined": "after the brief runs and their refinement",
+    "nearest": "the mean of the five nearest, which is proposed of 50 runs and fewer",
+    "others": "the control: the mean of all other tasks",
     "family": "the memory without any text task (text tasks only)",
 }
 
@@ -59,6 +69,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--steps", type=int, default=240, help="optimizer steps of a trial")
+    parser.add_argument("--history", type=Path, help="JSON of an earlier result")
     parser.add_argument("--work", type=Path, default=Path("runs/configuration-memory"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/configuration_memory"))
     args = parser.parse_args()
@@ -66,21 +77,28 @@ def main() -> None:
     logging.getLogger("distill").setLevel(logging.ERROR)
     args.work.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(args.work, args.steps)
+    earlier = read_history(args.history) if args.history else []
     metas = {}
     for seed in args.seeds:
         tasks = {n: prepare(n, seed, args.sentiment, args.work / "tasks") for n in args.tasks}
         metas[seed] = {name: task.meta for name, task in tasks.items()}
         searched = {}
         for name, task in tasks.items():
-            ledger.run(task, seed, "default", DEFAULTS)
+            default = ledger.run(task, seed, "default", DEFAULTS)
+            values = dict(enumerate(drawn(args.trials, seed, name)))
+            if args.history:
+                ledger.take(earlier, default, {f"random-{i:02d}": v for i, v in values.items()})
             searched[name] = [
-                ledger.run(task, seed, f"random-{i:02d}", values)
-                for i, values in enumerate(drawn(args.trials, seed, name))
+                ledger.run(task, seed, f"random-{i:02d}", value) for i, value in values.items()
             ]
         for name, task in tasks.items():
-            for kind, values in proposals(name, tasks, searched).items():
-                ledger.run(task, seed, kind, values)
-    write(args.out, args.tasks, args.seeds, args.trials, ledger, metas)
+            found = proposals(name, tasks, searched)
+            for kind, proposed in found.items():
+                ledger.run(task, seed, kind, proposed)
+            ledger.run(task, seed, "refined", refined(ledger, task, seed, found["memory"]))
+    history = "the random ones from an earlier result, whose defaults were reached again"
+    history = history if args.history else ""
+    write(args.out, args.tasks, args.seeds, args.trials, ledger, metas, history)
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,14 @@ class Ledger:
         if found is not None and found.values == values:
             return found
         self.runs = [run for run in self.runs if run is not found]
-        done = trained(task, seed, name, values, self.num_steps, self._work / "trial")
+        same = next((r for r in self._of(task.name, seed) if r.values == values), None)
+        if same is not None and not name.startswith("brief"):
+            done = replace(same, name=name)  # the same seed and values give the same student
+        else:
+            num_steps = (
+                round(BRIEF * self.num_steps) if name.startswith("brief") else self.num_steps
+            )
+            done = trained(task, seed, name, values, num_steps, self._work / "trial")
         self.runs.append(done)
         with self._path.open("a") as file:
             file.write(json.dumps(vars(done)) + "\n")
@@ -123,10 +148,32 @@ class Ledger:
         print(f"{len(self.runs)}: {task.name} {seed} {name}: {told}", flush=True)
         return done
 
+    def take(self, earlier: list[Run], default: Run, drawn: dict[str, dict[str, float]]) -> None:
+        """The random trials of an earlier result, if the default reached the same there."""
+        own = {r.name: r for r in earlier if (r.task, r.seed) == (default.task, default.seed)}
+        reached = [round(default.validation, 5), round(default.test, 5)]
+        before = [own["default"].validation, own["default"].test]
+        if reached != before:
+            raise SystemExit(
+                f"{default.task} {default.seed}: the default reaches {reached}, in --history "
+                f"{before}: the trials cannot be compared, run without --history"
+            )
+        for name, values in drawn.items():
+            assert all(
+                math.isclose(own[name].values[k], v, rel_tol=1e-3) for k, v in values.items()
+            )
+            if self.find(default.task, default.seed, name) is None:
+                self.runs.append(replace(own[name], values=values))
+
     def find(self, task: str, seed: int, name: str) -> Run | None:
         """The last one that was written."""
         found = [r for r in self.runs if (r.task, r.seed, r.name) == (task, seed, name)]
         return found[-1] if found else None
+
+    def _of(self, task: str, seed: int) -> list[Run]:
+        """Those of all steps."""
+        own = [run for run in self.runs if (run.task, run.seed) == (task, seed)]
+        return [run for run in own if not run.name.startswith("brief")]
 
 
 def trained(
@@ -170,13 +217,41 @@ def trained(
     return Run(task.name, seed, name, values, validation, test, seconds, cpu)
 
 
+def read_history(path: Path) -> list[Run]:
+    """The runs of an earlier result; values have four digits."""
+    record = json.loads(path.read_text())
+    runs = [dict(zip(record["columns"], row, strict=True)) for row in record["runs"]]
+    return [
+        Run(
+            run["task"],
+            run["seed"],
+            run["name"],
+            {key: run[key] for key in KEYS},
+            run["eval.accuracy"],
+            run["test.accuracy"],
+            run["cpu_seconds"],
+            run["cpu_seconds"],
+        )
+        for run in runs
+    ]
+
+
+def refined(ledger: Ledger, task: Task, seed: int, proposed: dict[str, float]) -> dict[str, float]:
+    """The values that warm_start ends with."""
+
+    def measure(name: str, values: dict[str, float]) -> float:
+        return ledger.run(task, seed, f"brief-{name}", values).validation
+
+    return choose(proposed, DEFAULTS, measure).best.values
+
+
 def drawn(num: int, seed: int, task: str) -> list[dict[str, float]]:
     """Uniform on each axis' own scale, over the memory's ranges; others for every task."""
     rng = np.random.default_rng([seed, TASKS.index(task)])
 
     def one() -> dict[str, float]:
         return {
-            a.key: a.value(rng.uniform(a.coordinate(a.low), a.coordinate(a.high))) for a in AXES
+            a.key: a.value(rng.uniform(a.coordinate(a.low), a.coordinate(a.high))) for a in OWN_AXES
         }
 
     return [one() for _ in range(num)]
@@ -196,11 +271,11 @@ def proposals(
 
     others = [n for n in tasks if n != name]
     meta = tasks[name].meta
-    found = {"memory": memory(others).propose(meta, DEFAULTS).values}
-    best = memory(others).experiments
-    found["others"] = {
-        a.key: a.value(statistics.fmean(a.coordinate(e.values[a.key]) for e in best)) for a in AXES
-    }
+    full = memory(others)
+    found = {"memory": full.propose(meta, DEFAULTS).values}
+    # One run a task is too few for boosting.
+    found["nearest"] = Memory(full.experiments).propose(meta, DEFAULTS).values
+    found["others"] = full.mean(DEFAULTS)
     strangers = [n for n in others if n in TABLES]
     if name in DOMAINS and strangers:
         found["family"] = memory(strangers).propose(meta, DEFAULTS).values
@@ -231,18 +306,21 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.1f} ± {sd:.1f}"
 
 
-def verdict(memory: Sequence[float], default: Sequence[float], tasks: Sequence[str]) -> str:
-    """One sentence; ``memory`` and ``default`` are mean gaps by task."""
-    won = [t for t, m, d in zip(tasks, memory, default, strict=True) if m < d]
-    lost = [t for t, m, d in zip(tasks, memory, default, strict=True) if m > d]
-    gains = [d - m for m, d in zip(memory, default, strict=True)]
+def compared(
+    name: str, control: str, found: dict[str, list[dict[str, float]]], told: dict[str, str]
+) -> str:
+    """One sentence on the mean gaps by task, and on the pairs of task and seed."""
+    gains = [statistics.fmean(g[control] - g[name] for g in gaps) for gaps in found.values()]
+    won, lost = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else float("nan")
-    told = f"{statistics.fmean(gains):+.1f} ± {error:.1f} points (standard error over tasks)"
-    is_clear = statistics.fmean(gains) > 2 * error and len(won) > len(lost)
-    claim = "beats the default" if is_clear else "**does not clearly beat the default**"
+    is_clear = statistics.fmean(gains) > 2 * error and won > lost
+    claim = "is better than" if is_clear else "**is not clearly better than**"
+    pairs = [(g[name], g[control]) for gaps in found.values() for g in gaps]
     return (
-        f"The memory's first proposal {claim}: better on {len(won)} of {len(tasks)} tasks, worse "
-        f"on {len(lost)}, {told}."
+        f"{told[name].strip('*').capitalize()} {claim} {told[control]}: better on {won} of "
+        f"{len(gains)} tasks, worse on {lost}, {statistics.fmean(gains):+.1f} ± {error:.1f} points "
+        f"(standard error over tasks). Of {len(pairs)} pairs of task and seed it is better on "
+        f"{sum(m < c for m, c in pairs)}, level on {sum(m == c for m, c in pairs)}."
     )
 
 
@@ -253,6 +331,7 @@ def write(
     num: int,
     ledger: Ledger,
     metas: dict[int, dict[str, dict[str, float]]],
+    history: str = "",
 ) -> None:
     """A JSON with every trial, and Markdown tables of the gaps."""
     about = {
@@ -270,13 +349,16 @@ def write(
         "defaults": DEFAULTS,
     }
     done = [run for run in ledger.runs if run.seed in seeds and run.task in tasks]
-    minutes = sum(run.seconds for run in done) / 60
     cpu_minutes = sum(run.cpu_seconds for run in done) / 60
+    briefs = [run for run in done if run.name.startswith("brief")]
+    refinements = sum(run.name not in ("brief-proposal", "brief-configuration") for run in briefs)
     columns = ["random", "default", *PROPOSALS]
     told = {
         "random": "a random trial",
         "default": "the default",
         "memory": "**memory**",
+        "refined": "memory, refined",
+        "nearest": "mean of 5 nearest",
         "others": "mean of all others",
         "family": "memory of tables only",
     }
@@ -284,22 +366,21 @@ def write(
     text += (
         f"{num} random trials a task and seed, {ledger.num_steps} steps of {BATCH_SIZE} rows each; "
     )
-    text += f"{len(done)} trials took {cpu_minutes:.0f} CPU minutes, "
-    text += f"{minutes:.0f} by the clock.\n\n"
+    text += f"{len(done)} trials took {cpu_minutes:.0f} CPU minutes"
+    text += f", {history}.\n\n" if history else ".\n\n"
+    text += (
+        f"Refined: {len(briefs)} brief runs of {round(BRIEF * ledger.num_steps)} steps, of which "
+        f"{refinements} are refinements.\n\n"
+    )
     summaries = {}
     for split in ("validation", "test"):
         found = {t: [gaps(ledger, t, s, num, split) for s in seeds] for t in tasks}
         text += f"Points of {split} accuracy below the best of the {num} random trials, "
         text += "mean ± sd over seeds (negative: above it).\n\n"
         text += table(found, columns, told, tasks, seeds)
-        memory = [statistics.fmean(g["memory"] for g in found[t]) for t in tasks]
-        default = [statistics.fmean(g["default"] for g in found[t]) for t in tasks]
-        text += verdict(memory, default, tasks) + "\n\n"
-        pairs = [(g["memory"], g["default"]) for t in tasks for g in found[t]]
-        won, tied = sum(m < d for m, d in pairs), sum(m == d for m, d in pairs)
-        text += (
-            f"Of {len(pairs)} pairs of task and seed it is better on {won}, level on {tied}.\n\n"
-        )
+        for name in ("memory", "refined"):
+            for control in ("default", "others"):
+                text += compared(name, control, found, told) + "\n\n"
         summaries[split] = found
     text += proposed(ledger, tasks, seeds)
     out.parent.mkdir(parents=True, exist_ok=True)

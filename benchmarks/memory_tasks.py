@@ -33,7 +33,7 @@ from distill.fit import Guidance, TeacherSpec
 from distill.models.features import feature_space
 from distill.models.load import load_base_for_classification
 from distill.models.student import student_tokenizer
-from distill.search.meta import meta_features
+from distill.search.meta import Families, meta_features
 from distill.specs import DataSpec, ModelSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
@@ -83,7 +83,7 @@ def prepare(name: str, seed: int, sentiment: Path, work: Path) -> Task:
     cache.put(TEACHER, np.arange(corpus.num_rows), logits_RC)
     cache.close()
     guidance = Guidance(
-        client=LocalTeachers({}),  # never asked: the cache holds every row
+        client=LocalTeachers({}),  # never queried: the cache holds every row
         teachers=(TeacherSpec(TEACHER, tokenizer, Serving(), len(corpus.label_names), key),),
         router=None,
         aggregation=UniformMean(),
@@ -94,9 +94,14 @@ def prepare(name: str, seed: int, sentiment: Path, work: Path) -> Task:
     rows = np.asarray(corpus.rows("validation"))
     accuracy = float((probs_RC[rows].argmax(1) == corpus.labels_of(rows)).mean())
     params = sum(p.numel() for p in student.build(0).parameters())
-    meta = meta_features(corpus, params, num_frozen + num_trained, accuracy)
+    families = Families(("transformer" if num_frozen else "other",), student_family(name))
+    meta = meta_features(corpus, params, num_frozen + num_trained, accuracy, families)
     data = DataSpec(str(corpus.folder), tokenizer, MAX_LENGTH)
     return Task(name, student, data, guidance, meta)
+
+
+def student_family(name: str) -> str:
+    return "mlp" if name in TABLES else "transformer"
 
 
 Made = tuple[Corpus, str, ModelSpec, np.ndarray, Callable[[], BaseEstimator], int]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+from distill.check_chain import check_sweep_of_chain, with_chain
 from distill.check_cost import cost_lines
 from distill.check_data import counts_of, source_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
@@ -43,15 +44,18 @@ from distill.check_mixture import (
     teacher_names,
 )
 from distill.check_moe import check_kept
+from distill.check_objective import check_classes, check_objective
 from distill.check_paths import check_paths
 from distill.check_resources import check_resources, check_transport
 from distill.check_sampling import check_sampling, check_speakers, sampling_lines
+from distill.check_temperature import check_schedule, schedule_lines
 from distill.check_tokenizers import check_aligned
 from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError
 from distill.experts.jobs import ROUTER
+from distill.memory.settings import check_memory
 from distill.models.features import FeatureSpace
 from distill.models.language import LanguageInfo
 from distill.models.load import FolderInfo, check_folder, load_tokenizer
@@ -62,8 +66,9 @@ from distill.plan import Line, Plan
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.search.settings import Search
-from distill.student.store import newest
+from distill.student.store import check_version, newest
 from distill.teachers.probability import is_pickle
+from distill.warm import check_warm_start, warm_start_lines
 
 Say = Callable[[str], None]
 Command = Literal["train", "sweep"]
@@ -77,6 +82,8 @@ def check(
     ``say`` gets a line before each phase that takes long.
     """
     check_task(experiment)
+    if command == "train":
+        check_warm_start(experiment)
     check_sampling(experiment)
     check_transport(experiment)
     if command == "sweep" and experiment.sampling.writes:
@@ -85,9 +92,12 @@ def check(
             "sweep queries its teachers only once, for the rows of the data set: run distill "
             "train for each setting, or use sampling.type dataset"
         )
+    if command == "sweep":
+        check_sweep_of_chain(experiment)
     if not experiment.is_language_model:
         check_kind(experiment)
     check_paths(experiment)
+    check_memory(experiment.memory)
     if experiment.is_language_model:
         return _check_language(experiment, say, command)
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
@@ -100,6 +110,7 @@ def check(
     check_teachers(experiment, corpus, infos)
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, corpus)
+    check_classes(experiment, len(corpus.label_names))
     router = check_router(experiment, names, corpus)
     if router is not None:
         matches[ROUTER] = router
@@ -107,6 +118,7 @@ def check(
     tokenizer = tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
     _check_batches(experiment, corpus)
+    check_schedule(experiment, corpus)
     check_names(experiment, names)
     _check_parts(experiment, corpus, base)
     student_lines = _student_lines(experiment, corpus, tokenizer, space)
@@ -119,21 +131,26 @@ def check(
 
         def check_trial(trial: Experiment) -> None:
             check_size(trial.student)
+            check_objective(trial)
+            check_classes(trial, len(corpus.label_names))
             check_aggregation(trial.aggregation, names, corpus)
+            check_schedule(trial, corpus)
 
         search_lines = plan_search(experiment, check_trial)
     if command == "sweep":
         described["command"] = command  # its folder holds trials, not a student
-    is_resuming = RunFolder(experiment.output).check(described)
+    is_resuming = _is_resuming(experiment, described)
     lines = (
         *_data_lines(experiment, corpus),
         *label_lines(matches),
+        *schedule_lines(experiment, corpus),
         *resources.lines,
         *student_lines,
         *(Line(*told) for told in search_lines),
+        *(warm_start_lines(experiment) if command == "train" else ()),
         _output_line(experiment, is_resuming),
     )
-    return Plan(
+    plan = Plan(
         experiment,
         corpus,
         names,
@@ -147,6 +164,7 @@ def check(
         lines,
         columns,
     )
+    return with_chain(plan, infos if base is None else {"experts.base": base})
 
 
 def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
@@ -167,6 +185,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     check_names(experiment, names)
     check_speakers(experiment, languages, tuple(names))
     _check_batches(experiment, blocks, "blocks")
+    check_schedule(experiment, blocks)
     student_lines = language_lines(experiment, languages.tokenizer)
     resources = check_resources(
         experiment,
@@ -187,11 +206,12 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         search_lines = plan_search(experiment, check_trial)
     if command == "sweep":
         described["command"] = command
-    is_resuming = RunFolder(experiment.output).check(described)
+    is_resuming = _is_resuming(experiment, described)
     lines = (
         *block_lines(corpus, blocks),
         *template_lines(experiment, languages),
         *sampling_lines(experiment),
+        *schedule_lines(experiment, blocks),
         *cost_lines(experiment, languages, names, blocks),
         *resources.lines,
         *gate_lines(experiment, languages),
@@ -199,7 +219,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *(Line(*told) for told in [*student_lines, *search_lines]),
         _output_line(experiment, is_resuming),
     )
-    return Plan(
+    plan = Plan(
         experiment,
         corpus,
         names,
@@ -212,6 +232,20 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         resources.num_gpus,
         lines,
     )
+    if languages.base is not None:
+        updates = {"experts.base": check_updates(experiment) or 0}
+        return with_chain(plan, {"experts.base": languages.base}, updates)
+    updates = {name: adapter.num_params for name, adapter in languages.adapters.items()}
+    return with_chain(plan, languages.teachers, updates)
+
+
+def _is_resuming(experiment: Experiment, described: dict[str, Any]) -> bool:
+    """Whether the run folder already holds this experiment; raises where it cannot be resumed."""
+    run = RunFolder(experiment.output)
+    is_resuming = run.check(described)
+    if is_resuming and not run.finished.exists():
+        check_version(run.fit, experiment.aggregation.version)
+    return is_resuming
 
 
 def _output_line(experiment: Experiment, is_resuming: bool) -> Line:

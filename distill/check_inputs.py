@@ -51,6 +51,8 @@ def check_kind(experiment: Experiment) -> None:
         for b in experiment.baselines
         if not isinstance(b, TfidfBaseline) and b.student is not None
     }
+    links = experiment.chain.students if experiment.chain else ()
+    students |= {f"chain.students.{index}": link for index, link in enumerate(links)}
     if experiment.data.columns.features is None:
         if experiment.data.image is not None:
             raise ConfigError(

@@ -14,6 +14,8 @@ from distill.aggregation import LearnedRouter, Routed
 from distill.check_data import counts_of, source_lines
 from distill.check_mixture import check_aggregation
 from distill.check_moe import check_moe, check_moe_of_classifiers, check_passes, gate_line
+from distill.check_objective import check_objective
+from distill.check_temperature import check_schedule, check_wire
 from distill.check_tokenizers import Served, check_one_tokenizer
 from distill.config import (
     Experiment,
@@ -70,6 +72,7 @@ def check_task(experiment: Experiment) -> None:
         _refuse_classifier_keys(experiment)
     else:
         _refuse_language_keys(experiment)
+    check_objective(experiment)
 
 
 def _refuse_language_keys(experiment: Experiment) -> None:
@@ -106,7 +109,7 @@ def _refuse_language_keys(experiment: Experiment) -> None:
     given: dict[str, object] = {
         "trainer.gradient_checkpointing": trainer.gradient_checkpointing or None
     }
-    for key, student in _students(experiment).items():
+    for key, student in (_students(experiment) | _links(experiment)).items():
         given |= {f"{key}.lora": student.lora, f"{key}.kv_heads": student.kv_heads}
     served: dict[str, Serving] = {f"teachers.{t.name}": t for t in experiment.teachers}
     if experts is not None:
@@ -155,7 +158,7 @@ def _refuse_classifier_keys(experiment: Experiment) -> None:
     if isinstance(experiment.aggregation, Routed):
         raise ConfigError(
             f"aggregation.type {experiment.aggregation.type} applies only to classifiers, task is "
-            "language_model: use mean, weights, uncertainty, learned, single or oracle"
+            "language_model: use mean, weights, uncertainty, attention, learned, single or oracle"
         )
     if experts is not None and isinstance(experts.partition, KMeans):
         raise ConfigError(
@@ -181,6 +184,12 @@ def _students(experiment: Experiment) -> dict[str, Student]:
         for b in experiment.baselines
         if not isinstance(b, TfidfBaseline) and b.student is not None
     }
+
+
+def _links(experiment: Experiment) -> dict[str, Student]:
+    """By key, those of a chain that are given by hand; see check_chain.py."""
+    students = experiment.chain.students if experiment.chain else ()
+    return {f"chain.students.{index}": student for index, student in enumerate(students)}
 
 
 def read_languages(experiment: Experiment) -> Languages:
@@ -247,7 +256,7 @@ def _check_wires(experiment: Experiment) -> None:
     check_passes(experiment)
     wires = dict(_wires(experiment))
     for key, wire in wires.items():
-        wire.check(key, experiment.objective, [experiment.kd.temperature])
+        check_wire(experiment, key, wire)
     if wires:
         all_wires = [*wires.values()] * (2 if experiment.experts else 1)
         check_mixing(experiment.aggregation, all_wires, experiment.objective)
@@ -275,6 +284,7 @@ def trial_check(
             check_one_tokenizer(trial, served, languages.tokenizer)
         _check_wires(trial)
         check_aggregation(trial.aggregation, names, blocks)
+        check_schedule(trial, blocks)
         if trial.student not in checked:  # tokenizers take long to load
             own = tokenizer_folder(trial)
             if own != languages.tokenizer and not speak_alike(own, languages.tokenizer):
@@ -370,28 +380,36 @@ def tokenizer_folder(experiment: Experiment) -> str:
 
 def language_lines(experiment: Experiment, tokenizer: str) -> list[tuple[str, str, str]]:
     """Part, shape and size of every student; refuses one that cannot be built."""
-    length, is_packed = experiment.data.max_length, experiment.data.packing
     lines = []
     for key, student in _students(experiment).items():
-        own = student.tokenizer or (student.init_from or student).path or tokenizer
-        check_language_start(student, own, length)
-        start = (student.init_from or student).path
-        if start is not None and is_packed:
-            check_takes_positions(key, described(start))
-        if start is not None and student.lora is not None:
-            check_lora(key, start, student.lora)
-        if not is_same_reading(tokenizer, own):
-            raise ConfigError(
-                f"{key} has different tokens ({own}) from the student ({tokenizer}), and "
-                "perplexities under different tokenizers cannot be compared: use the student's "
-                "tokenizer for it"
-            )
+        own = check_language_student(key, student, tokenizer, experiment)
         name = key.replace("baselines.", "baseline ").removesuffix(".student")
         if key == "student":
             solved = partial(solve_language, student, num_ids(load_tokenizer(own)))
             student = as_begun(student, RunFolder(experiment.output).fit, solved)
         lines.append((name, *_line(student, own)))
     return lines
+
+
+def check_language_student(
+    key: str, student: Student, tokenizer: str, experiment: Experiment
+) -> str:
+    """Raise for a student that cannot be built, or reads other tokens than those of the folder
+    ``tokenizer``; returns the folder of its own tokenizer."""
+    own = student.tokenizer or (student.init_from or student).path or tokenizer
+    check_language_start(student, own, experiment.data.max_length)
+    start = (student.init_from or student).path
+    if start is not None and experiment.data.packing:
+        check_takes_positions(key, described(start))
+    if start is not None and student.lora is not None:
+        check_lora(key, start, student.lora)
+    if not is_same_reading(tokenizer, own):
+        raise ConfigError(
+            f"{key} has different tokens ({own}) from the student ({tokenizer}), and "
+            "perplexities under different tokenizers cannot be compared: use the student's "
+            "tokenizer for it"
+        )
+    return own
 
 
 def is_same_reading(one: str, other: str) -> bool:

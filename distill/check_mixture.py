@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill.aggregation import Aggregation, OracleDomain, Routed
+from distill.aggregation import Aggregation, Attention, OracleDomain, Routed
 from distill.check_inputs import check_reader, read_info
 from distill.check_labels import Match
 from distill.config import SPLITS, Experiment, KMeans
@@ -97,6 +97,12 @@ def check_aggregation(
             "aggregation.mix divergences applies only to language models, task is "
             "classification: use "
             "probabilities or logits"
+        )
+    is_per_token = isinstance(aggregation, Attention) and aggregation.per == "token"
+    if is_per_token and isinstance(corpus, Corpus):
+        raise ConfigError(
+            "aggregation.per token applies only to language models, task is classification: use "
+            "sample"
         )
     aggregation.check(list(names))
     if isinstance(aggregation, OracleDomain):

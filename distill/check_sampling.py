@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill.aggregation import OracleDomain
+from distill.aggregation import Attention, OracleDomain
 from distill.check_language import Languages
 from distill.config import Experiment
 from distill.errors import ConfigError
@@ -44,6 +44,20 @@ def check_sampling(experiment: Experiment) -> None:
             f"kd.alpha {kd.alpha:g} with {key} would train the student on its own tokens as "
             "labels: "
             "set kd.alpha: 1"
+        )
+    reading = [k for k, m in experiment.objective.members.items() if m.needs_labels]
+    if reading and not isinstance(sampling, TeacherText):
+        raise ConfigError(
+            f"{reading[0]}.type {experiment.objective.members[reading[0]].type} with {key} would "
+            "take the student's own tokens as labels: use forward_kl or reverse_kl, or "
+            "sampling.type dataset"
+        )
+    if isinstance(experiment.aggregation, Attention):
+        raise ConfigError(
+            f"aggregation.type attention is trained on the text of the data set, and {key} "
+            "generates other text, whose likelihood says nothing about the quality of a teacher: "
+            "use aggregation.type mean, weights, uncertainty, single or oracle, or sampling.type "
+            "dataset"
         )
     room = experiment.data.max_length - 1
     if sampling.max_new_tokens is not None and sampling.max_new_tokens > room:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.aggregation import Aggregation, LearnedRouter
+from distill.aggregation import Aggregation, TrainedWeights
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.errors import Interrupted
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.language import TokenScores, score_chunk
-from distill.evaluation.routing import TokenRouting
+from distill.evaluation.routing import MeanWeights
 from distill.fit import Guidance, TeacherSpec
 from distill.models.decoder import head_of
 from distill.models.language_student import merged
@@ -119,9 +119,9 @@ class Compared:
     """Empty where only teachers were compared."""
     teachers: dict[str, Scores]
     aggregate: Scores
-    """Empty under a learned router where there is none: without a student, or of a baseline."""
-    routing: TokenRouting | None = None
-    """The weights of a learned router."""
+    """Empty where trained weights do not exist: without a student, or of a baseline."""
+    routing: MeanWeights | None = None
+    """The trained weights of the teachers."""
 
 
 def compare(
@@ -133,12 +133,13 @@ def compare(
     is_asked_to_stop: Callable[[], bool],
     chunk_mb: float,
     routed_by: TokenModule | None = None,
+    split: str = "test",
 ) -> Compared:
-    """A student, its teachers and their aggregate on the test split, at temperature 1.
+    """A student, its teachers and their aggregate on a split, at temperature 1.
 
     Without a ``module`` teachers and aggregate alone. ``chunk_mb``: logits at once, of all models.
-    ``routed_by``: whose learned router weighs the teachers, by default the module's own. Of a
-    router per sample the aggregate has read the text that it is measured on.
+    ``routed_by``: whose trained weights the teachers have, by default the module's own. Weights per
+    sample depend on the text that the aggregate is evaluated on.
     """
     names = [t.name for t in teachers.guidance.teachers]
     heads = stream.heads()
@@ -150,7 +151,7 @@ def compare(
     found.routing = mixing.routing
     num_tokens = teachers.num_tokens
     size = _chunk_size(chunk_mb, num_tokens, 1 + len(readers))
-    batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
+    batches = Batches(blocks, blocks.rows(split), BATCH, seed=0, shuffle=False)
     with torch.inference_mode():
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
             _check_stop(is_asked_to_stop)
@@ -188,13 +189,13 @@ class _Mixing:
         names: Sequence[str],
         module: TokenModule | None,
     ) -> None:
-        """``module``: whose router weighs, if the aggregation is a learned one."""
+        """``module``: has the network that makes the weights, if they are trained."""
         self.module = module
         self._aggregation, self._blocks, self._names = aggregation, blocks, tuple(names)
-        self._is_learned = isinstance(aggregation, LearnedRouter)
-        self.routing: TokenRouting | None = None
-        if self._is_learned and module is not None and module.router is not None:
-            self.routing = TokenRouting(self._names, blocks.domain_names)
+        self._is_trained = isinstance(aggregation, TrainedWeights)
+        self.routing: MeanWeights | None = None
+        if self._is_trained and module is not None and module.router is not None:
+            self.routing = MeanWeights(self._names, blocks.domain_names)
         self._weights_KP: Tensor | None = None
 
     def turn_to(self, batch: Any, hidden_PH: Tensor | None) -> None:
@@ -212,12 +213,12 @@ class _Mixing:
         self.routing.add(self._weights_KP, routes.homes_N, domains_P)
 
     def logp(self, logits_KnV: Tensor, b: int, chunk: slice) -> Tensor | None:
-        """Log-probabilities [n, V] at positions of row b; None under a router that is not there."""
+        """Log-probabilities [n, V] at positions of row b; None without the trained weights."""
         asked_Kn = self._chosen_KB[:, b : b + 1].expand(-1, logits_KnV.shape[1])
         answers = TeacherAnswers(logits_KnV, asked_Kn)
         if self._weights_KP is not None:
             weights_Kn = self._weights_KP[:, chunk]
-        elif self._is_learned:
+        elif self._is_trained:
             return None
         else:
             weights_Kn = self._aggregation.weigh(answers, None, None).weights_KB

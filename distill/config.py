@@ -22,8 +22,10 @@ from pydantic import (
 )
 
 from distill.aggregation import Aggregation, UniformMean
+from distill.chain import Stop, is_link_name
 from distill.config_errors import explain
 from distill.errors import ConfigError
+from distill.memory.settings import SharedMemory
 from distill.models.labels import configured_label, configured_map
 from distill.moe.settings import MoE, OwnRouting
 from distill.names import checked_name, twins
@@ -32,6 +34,7 @@ from distill.overrides import assign, parse_override
 from distill.sampling.settings import DatasetSampling, Sampling
 from distill.search.settings import Search
 from distill.teachers.wires import DenseWire, Wire
+from distill.temperature import ConstantTemperature, TemperatureSchedule
 from distill.variant import Dtype, ModelPath, Section, Variant
 from distill.yaml_text import read_yaml, yaml_fault
 
@@ -581,6 +584,19 @@ class KD(Section):
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the teachers' outputs; 1 − alpha is the weight of the labels. 0: only labels, 1:
     only teachers."""
+    schedule: TemperatureSchedule = ConstantTemperature()
+    """How T changes while the student is trained: T = low + (high − low) · s, with s from 0 to 1.
+    In the formulas, t is the step and N the number of steps."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> KD:
+        low, high = self.schedule.range_of(self.temperature)
+        if self.schedule.type != "constant" and not low < high:
+            raise ValueError(
+                f"kd.schedule.low {low:g} must be below kd.schedule.high {high:g} (null: 0.5 and "
+                f"1.5 times kd.temperature {self.temperature:g}): change one of them"
+            )
+        return self
 
 
 class Trainer(Section):
@@ -669,8 +685,8 @@ class Cache(Section):
     """``arrow``: on disk, for later epochs, runs and sweeps. ``memory``: until the run ends.
     ``none``: outputs are always computed again."""
     path: str | None = None
-    """Folder of the Arrow cache; null: ``<output>/cache``. Runs with the same folder share the
-    outputs."""
+    """Folder of the Arrow cache; null: ``<output>/cache``, or the shared memory if ``memory.path``
+    is set. Runs with the same folder share the outputs."""
 
 
 class LabelsOnly(Variant):
@@ -699,6 +715,44 @@ class TfidfBaseline(Variant):
 
 
 Baseline = Annotated[LabelsOnly | TfidfBaseline, Field(discriminator="type")]
+
+
+class Chain(Section):
+    """A progressive chain: intermediate students between teachers and student, each distilled from
+    the one before (HPM-KD)."""
+
+    links: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = "auto"
+    """L, the number of links; the student is the last one. ``auto``: ceil(log2(parameters of the
+    largest teacher / parameters of the student)), or one more than ``students`` if these are
+    given. 1: no intermediate link. Link i has |θ_T| · (|θ_S| / |θ_T|)^(i/L) parameters."""
+    stop: Stop = "loss"
+    """When the chain ends early; the link that ends it is dropped, and the student is distilled
+    from the last link that is kept. By the metric that selects weights (``trainer.select_by``), on
+    validation. ``loss`` [ours]: a link is worse than the one before (link 1: than the aggregated
+    teachers) by more than ``epsilon``. ``gain`` (HPM-KD): a link after the first is not better
+    than the one before by at least ``epsilon``; as links become smaller, nearly always link 2."""
+    epsilon: float = Field(default=0.01, ge=0, lt=1)
+    """Relative change of the metric, for ``stop``."""
+    students: tuple[Student, ...] = ()
+    """The intermediate links by hand, from large to small; they read with the student's tokenizer.
+    (): built by size, or from more layers of ``student.init_from``."""
+
+    @model_validator(mode="after")
+    def _one_student_a_link(self) -> Chain:
+        if self.students and self.links != "auto" and len(self.students) != self.links - 1:
+            raise ValueError(
+                f"chain.links {self.links} counts the student, so chain.students must have "
+                f"{self.links - 1} sections, one for each intermediate link; it has "
+                f"{len(self.students)}"
+            )
+        for index, student in enumerate(self.students):
+            for key in ("tokenizer", "vocab_size"):
+                if (value := getattr(student, key)) is not None:
+                    raise ValueError(
+                        f"chain.students.{index}.{key} {value}: the links of a chain read with the "
+                        f"student's tokenizer: set student.{key}, and remove this key"
+                    )
+        return self
 
 
 class Tracking(Section):
@@ -765,11 +819,14 @@ class Experiment(Section):
     """How the outputs of several teachers are combined into one target, and which teachers each row
     is sent to."""
     objective: Objective = ForwardKL()
-    """The divergence between the target and the student."""
+    """The divergence between the target and the student, or a list of several, each with its
+    ``weight``: their sum, each with its own c(T)."""
     kd: KD = KD()
     """Temperature and weight of the distillation loss."""
     student: Student = Student()
     """The student: its family, size and initial weights."""
+    chain: Chain | None = None
+    """Intermediate students between teachers and student; null: none."""
     sampling: Sampling = DatasetSampling()
     """Language models: source of the text that the student is trained on."""
     optimizer: Optimizer = Optimizer()
@@ -782,8 +839,15 @@ class Experiment(Section):
     """Requests between the student and its teachers."""
     cache: Cache = Cache()
     """Where teachers' outputs are cached."""
+    memory: SharedMemory = SharedMemory()
+    """Shared memory: teachers' outputs and finished fits that later experiments find again."""
     baselines: tuple[Baseline, ...] = ()
     """Models that the distilled student is compared with in the final table."""
+    warm_start: bool = False
+    """Classifiers with teachers: start from past runs in MLflow. They propose ``kd.temperature``,
+    ``kd.alpha``, ``optimizer.lr``, ``optimizer.weight_decay`` and, with a chain, ``chain.epsilon``;
+    brief runs compare the proposal with the values in this file. ``distill sweep`` ignores it: see
+    ``search.warm_start``."""
     search: Search | None = None
     """What ``distill sweep`` varies; ``distill train`` ignores it."""
     tracking: Tracking = Tracking()
@@ -817,11 +881,27 @@ class Experiment(Section):
                 "baselines: 'student' is the name of the distilled student: use another name"
             )
         _refuse_twins("baselines", baseline_names)
+        if self.chain is not None:
+            self._check_chain()
         if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
             raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
         if self.trainer.device == "cpu" and self.trainer.num_gpus_per_worker > 0:
             raise ValueError("trainer.num_gpus_per_worker is above 0 with trainer.device cpu")
         return self
+
+    def _check_chain(self) -> None:
+        if not self.has_teachers:
+            raise ValueError(
+                "chain needs teachers, from which its first link is distilled: give experts or "
+                "teachers, or remove chain"
+            )
+        named = {"teachers": [t.name for t in self.teachers]}
+        named["baselines"] = [b.name for b in self.baselines]
+        for key, names in named.items():
+            if taken := [name for name in names if is_link_name(name)]:
+                raise ValueError(
+                    f"{key}: {taken[0]!r} is the name of a link of the chain: use another name"
+                )
 
     @property
     def is_language_model(self) -> bool:

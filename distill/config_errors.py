@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import RootModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from distill.variant import Section
@@ -134,7 +134,7 @@ def _place(whole: type[Section], location: tuple[int | str, ...], raw: Mapping[s
                 break  # an unknown key: what is known is where it stands
             node = node.get(part) if isinstance(node, Mapping) else None
         else:
-            break  # the name of one type of a union
+            continue  # the name of one type of a union
         annotation = found
     return _Place(".".join(parts), annotation)
 
@@ -167,6 +167,8 @@ def _field(annotation: Any, name: str) -> Any:
 def _element(annotation: Any, *origins: type) -> Any:
     """Of the entries of a list, or the values of a mapping."""
     for each in _alternatives(annotation):
+        if isinstance(each, type) and issubclass(each, RootModel):
+            return _element(each.model_fields["root"].annotation, *origins)
         if get_origin(each) in origins:
             arguments = [a for a in get_args(each) if a is not Ellipsis]
             return arguments[-1]

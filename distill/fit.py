@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from distill.aggregation import Aggregation, LearnedRouter, OracleDomain
+from distill.aggregation import Aggregation, OracleDomain, TrainedWeights
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
@@ -44,14 +44,14 @@ from distill.module import DistillModule
 from distill.moe.settings import StudentAwareRouter
 from distill.moe.training import GateTraining
 from distill.objectives import Objective
-from distill.records import Batch, Cursor
+from distill.records import UNLABELLED, Batch, Cursor
 from distill.sampling import DatasetSampling, Sampling, StudentText, Written
 from distill.sampling.source import SampledTargets, Wanted
 from distill.schedule import Schedule
 from distill.specs import BlocksSpec, Data, LanguageExpertSpec, ModelSpec
 from distill.student.engines import make_engine
 from distill.student.export import ModelCard, export, export_adapter
-from distill.student.store import FolderStore
+from distill.student.store import FolderStore, check_version
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.serving import groups
 from distill.teachers.stream import TeacherClient, TeacherStream
@@ -98,6 +98,8 @@ class Guidance:
     stream: Stream
     cache: Cache
     cache_folder: str
+    by_content: bool = False
+    """Of the folders in ``cache_folder``: named without the teachers' names; see cache.py."""
 
     @property
     def shared(self) -> SharedTokens | None:
@@ -141,7 +143,7 @@ class Guidance:
             names=names,
             tokens=tokens,
             num_labels=num_labels,
-            cache=open_cache(cache, Path(self.cache_folder), keys, writer),
+            cache=open_cache(cache, Path(self.cache_folder), keys, writer, self.by_content),
             aggregation=self.aggregation,
             router=self.router.name if self.router else None,
             in_flight=in_flight,
@@ -191,6 +193,36 @@ class Job:
     @property
     def is_language_model(self) -> bool:
         return not self.model.label_names
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether a row that it is trained on has a label; language models predict the text."""
+        if self.is_language_model:
+            return True
+        labels = self.train_labels
+        if labels is None:
+            labels = self.data.open().corpus.labels_of(self.train_rows)
+        return bool((labels != UNLABELLED).any())
+
+    @property
+    def aggregation(self) -> Aggregation | None:
+        """The teachers' own, or what it is replaced by where no row has a label."""
+        if self.guidance is None:
+            return None
+        given: Any = self.guidance.aggregation
+        other = given.without_labels()
+        return given if other is given or self.has_labels else other
+
+    @property
+    def replaced_aggregation(self) -> str | None:
+        """A message where :attr:`aggregation` is not the teachers' own."""
+        used = self.aggregation
+        if self.guidance is None or used is None or used is self.guidance.aggregation:
+            return None
+        return (
+            f"{self.name}: no row that it is trained on has a label, which aggregation.type "
+            f"{self.guidance.aggregation.type} needs: aggregation.type {used.type} is used"
+        )
 
     @property
     def selection(self) -> Selection:
@@ -245,6 +277,7 @@ def fit(
         before_save=source.flush,
         beside=source if isinstance(source, SampledTargets) else None,
         stop=Path(job.stop_file) if job.stop_file else None,
+        version=_version(job),
     )
     wish = torch.tensor([float(store.is_asked_to_stop())], device=engine.device)
     if engine.reduce(wish).item():  # all ranks or none
@@ -337,6 +370,8 @@ def open_source(
         _take_heads(engine, stream)
     module: Any = engine.module
     schedule = Schedule(job.total_steps, job.optimizer, job.kd)
+    # Gates are trained on the student's text alone, which no schedule that reads losses is for.
+    assert not (schedule.reads_losses and isinstance(sampling, StudentText))
     wanted = Wanted(
         sampling,
         _speakers(sampling, guidance, blocks),
@@ -395,7 +430,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 model.build(job.seed),
                 shared.width if shared else job.data.num_ids,
                 job.objective,
-                guidance.aggregation if guidance else None,
+                job.aggregation,
                 {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},
                 {t.name: t.num_labels for t in guidance.teachers} if guidance else {},
                 job.trainer.loss_chunk_mb,
@@ -406,20 +441,26 @@ def build_module(job: Job) -> DistillModule | TokenModule:
         return DistillModule(
             model.build(job.seed),
             job.objective,
-            guidance.aggregation if guidance else None,
+            job.aggregation,
             [t.name for t in guidance.teachers] if guidance else (),
             len(job.model.label_names),
+            _homes(job),
         )
 
 
 def _homes(job: Job) -> list[int]:
-    """Of each domain, the teacher that is named like it, or -1; nothing where nobody asks."""
+    """Of each domain, the teacher that is named like it, or -1; [] without trained weights."""
     guidance = job.guidance
-    if guidance is None or not isinstance(guidance.aggregation, LearnedRouter):
+    if guidance is None or not isinstance(job.aggregation, TrainedWeights):
         return []
     names = [t.name for t in guidance.teachers]
-    blocks: Any = job.data.open()
-    return [names.index(d) if d in names else -1 for d in blocks.domain_names]
+    rows: Any = job.data.open()
+    domains = rows.domain_names if job.is_language_model else rows.corpus.domain_names
+    return [names.index(d) if d in names else -1 for d in domains]
+
+
+def _version(job: Job) -> int:
+    return 1 if job.aggregation is None else job.aggregation.version
 
 
 def _write_done(folder: Path, cursor: Cursor) -> None:
@@ -440,7 +481,8 @@ def is_saved(job: Job) -> bool:
 
 def load_best(job: Job) -> Any:
     """The module of :func:`build_module` with the weights of its best evaluation, in evaluation
-    mode, on the CPU."""
+    mode, on the CPU. CheckpointError for weights of another version of the aggregation."""
+    check_version(Path(job.folder), _version(job))
     module = build_module(job)
     module.load_state_dict(load_file(Path(job.folder) / "best.safetensors"))
     return module.eval()

@@ -27,6 +27,7 @@ from distill.records import (
     Mean,
 )
 from distill.schedule import Schedule
+from distill.temperature import LOSS
 
 MEANS = (
     "_depth",
@@ -183,9 +184,10 @@ def train(
     """
     cursor = store.restore(engine)
     meters = Meters()
+    meters.resume(engine, LOSS, cursor.open_loss)
     engine.train()
     for step in source.feed(batches, cursor.step, schedule.num_steps):
-        knobs = schedule.at(step.step)
+        knobs = schedule.at(step.step, cursor.losses)
         for batch, answers in step.parts:
             output = engine.forward(batch, answers, knobs)  # answers: waits only if behind
             engine.backward(output.loss)
@@ -199,6 +201,8 @@ def train(
         if cursor.step % pace.log == 0 or is_last:
             metrics, is_stopping = meters.reduce(engine, is_asked_to_stop())
             _refuse_divergence("loss", metrics["loss"], cursor.step)
+            if schedule.reads_losses and LOSS in metrics:  # no labelled row: no loss
+                cursor.losses.append([cursor.step, metrics[LOSS]])
             knob_metrics = {"lr": knobs.lr, "kd.temperature": knobs.temperature}
             log(cursor.step, metrics | knob_metrics | _over_ranks(source.timings(), engine))
         is_evaluation = cursor.step % pace.evaluate == 0 or is_last
@@ -212,6 +216,8 @@ def train(
                 cursor.best_step, cursor.best_value = cursor.step, score
                 store.save_best(engine, cursor)
         if cursor.step % pace.checkpoint == 0 or is_last or is_stopping:
+            if schedule.reads_losses:
+                cursor.open_loss = meters.open(engine, LOSS)
             store.save(engine, cursor)
         if is_stopping and not is_last:
             raise Interrupted(f"stopped at step {cursor.step} of {schedule.num_steps}")
@@ -260,6 +266,22 @@ class Meters:
         for name, mean in metrics.items():
             pair = torch.stack([mean.sum, mean.count]).double()
             self.totals[name] = self.totals.get(name, 0) + pair
+
+    def open(self, engine: Engine, name: str) -> list[list[float]]:
+        """[sum, count] of each rank since the last report, on every rank; [] without any."""
+        if name not in self.totals:
+            return []
+        # Not their sum: added up in another order, the mean would differ in its last digits.
+        all_ranks = torch.zeros(engine.world_size, 2, dtype=torch.float64, device=engine.device)
+        all_ranks[engine.rank] = self.totals[name]
+        return engine.reduce(all_ranks).tolist()
+
+    def resume(self, engine: Engine, name: str, saved: list[list[float]]) -> None:
+        """Continue from what :meth:`open` returned, perhaps on another number of ranks."""
+        if saved:
+            own = saved[engine.rank :: engine.world_size] or [[0.0, 0.0]]
+            sums = torch.tensor(own, dtype=torch.float64, device=engine.device)
+            self.totals[name] = sums.sum(0)
 
     def reduce(self, engine: Engine, is_asked_to_stop: bool) -> tuple[dict[str, float], bool]:
         """The means over all ranks, and whether any rank was asked to stop: all ranks agree."""

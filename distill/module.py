@@ -16,18 +16,22 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 
-from distill.aggregation import Aggregation
+from distill.aggregation import Aggregation, TrainedWeights
 from distill.objectives import Objective
 from distill.objectives.divergence import kl
+from distill.objectives.likelihood import LabelLogp, Routes, mixture_nll
 from distill.records import UNLABELLED, Batch, Knobs, LossOutput, Mean, Target, TeacherAnswers
 
 
 class DistillModule(nn.Module):
-    """L = α · c(T) · mean D(p_T, p_S) − mean bonus + (1 − α) · mean CE(y, z_S).
+    """L = α · c(T) · mean D(p_T, p_S) + (1 − α) · mean CE(y, z_S).
 
     The soft term is a mean over the valid rows of the whole global batch, the hard term over its
     labelled rows; each call returns its micro-batch's share, so plain sums give the global mean.
     Without teachers (``answers`` None) the loss is the cross-entropy alone.
+    An aggregation with trained weights adds its own loss (aggregation/trained.py), which trains
+    nothing but its network: −log Σ_k w_k p_k(y), a mean over the labelled rows, less the entropy of
+    the weights, a mean over the valid rows.
     """
 
     def __init__(
@@ -37,18 +41,22 @@ class DistillModule(nn.Module):
         aggregation: Aggregation | None = None,
         teacher_names: Sequence[str] = (),
         num_classes: int = 0,
+        homes: Sequence[int] = (),
     ) -> None:
+        """``homes``: of each domain, the teacher that is named like it, or -1; for the accuracy of
+        trained weights."""
         super().__init__()
         self.student: PreTrainedModel = student
         self.objective = objective
         self.aggregation = aggregation
         self.teacher_names = tuple(teacher_names)
-        self.attention: nn.Module | None = None
-        if aggregation is not None:
+        self.router: nn.Module | None = None
+        if isinstance(aggregation, TrainedWeights):
             config: Any = student.config
-            self.attention = aggregation.build(
+            self.router = aggregation.build(
                 len(self.teacher_names), num_classes, config.hidden_size
             )
+        self._homes = tuple(homes)
 
     def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput:
         logits_BV, features_BH = self._student(batch)
@@ -57,24 +65,30 @@ class DistillModule(nn.Module):
         hard, metrics = self._hard(logits_BV, batch, zero)
         alpha = knobs.alpha if answers is not None else 0.0
         loss = (1 - alpha) * hard + zero
-        teacher_logp_BV = None
-        if answers is not None:
-            target, bonus_B = self._target(answers, features_BH, knobs.temperature)
-            soft = self._soft(logits_BV, target, valid_B, knobs.temperature) / batch.num_valid
-            loss = loss + alpha * soft
-            if bonus_B is not None:
-                loss = loss - bonus_B[valid_B].sum() / batch.num_valid
-            metrics["kd.loss"] = Mean(soft.detach(), _share(batch))
-            metrics |= self._per_teacher(logits_BV.detach(), answers, target, valid_B)
-            if not self.training:
-                teacher_logp_BV = self._target(answers, features_BH, 1.0)[0].logp_NV
         metrics["loss"] = Mean(loss.detach(), _share(batch))
-        return LossOutput(loss, logits_BV, metrics, teacher_logp_BV)
+        if answers is None:
+            return LossOutput(loss, logits_BV, metrics)
+        assert self.aggregation is not None
+        weights = self.aggregation.weigh(answers, features_BH, self.router)
+        target = self.aggregation.target(answers, weights.weights_KB, knobs.temperature)
+        soft = self._soft(logits_BV, target, batch, knobs.temperature) / batch.num_valid
+        loss = loss + alpha * soft
+        metrics["kd.loss"] = Mean(soft.detach(), _share(batch))
+        metrics["loss"] = Mean(loss.detach(), _share(batch))
+        metrics |= self._per_teacher(logits_BV.detach(), answers, target, valid_B)
+        if weights.log_weights_KB is not None:
+            own, own_metrics = self._of_router(batch, answers, weights.log_weights_KB, knobs)
+            loss = loss + own
+            metrics |= own_metrics
+        if self.training:
+            return LossOutput(loss, logits_BV, metrics)
+        teacher_logp_BV = self.aggregation.target(answers, weights.weights_KB, 1.0).logp_NV
+        return LossOutput(loss, logits_BV, metrics, teacher_logp_BV, weights.weights_KB)
 
     def _student(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        needs_features = self.attention is not None
+        needs_features = self.router is not None
         output = self.student(**batch.inputs(), output_hidden_states=needs_features)
-        features_BH = output.hidden_states[-1][:, 0] if needs_features else None
+        features_BH = pooled(output.hidden_states[-1], batch) if needs_features else None
         return output.logits.float(), features_BH  # float32: bf16 loses the tail the KL is about
 
     def _hard(
@@ -92,20 +106,40 @@ class DistillModule(nn.Module):
             "train.accuracy": Mean(correct.float(), labelled_B.sum().float()),
         }
 
-    def _target(
-        self, answers: TeacherAnswers, features_BH: Tensor | None, temperature: float
-    ) -> tuple[Target, Tensor | None]:
-        assert self.aggregation is not None
-        weights = self.aggregation.weigh(answers, features_BH, self.attention)
-        return self.aggregation.target(answers, weights.weights_KB, temperature), weights.bonus_B
+    def _of_router(
+        self, batch: Batch, answers: TeacherAnswers, log_weights_KB: Tensor, knobs: Knobs
+    ) -> tuple[Tensor, dict[str, Mean]]:
+        """The loss of the network that makes the weights."""
+        assert isinstance(self.aggregation, TrainedWeights) and self.objective is not None
+        valid_B = batch.valid_B
+        labelled_B = valid_B & (batch.labels_B != UNLABELLED)
+        likelihood = LabelLogp(batch.labels_B[labelled_B])
+        logits_KNV = answers.logits_KBV[:, labelled_B]
+        likelihood.add(logits_KNV, slice(0, logits_KNV.shape[2]))
+        is_answered_N = answers.asked_KB[:, labelled_B].any(0)
+        nll = mixture_nll(log_weights_KB[:, labelled_B], likelihood.value, is_answered_N)
+        routes = Routes(log_weights_KB[:, valid_B], self._homes_of(batch.domains_B[valid_B]))
+        loss = nll / max(1, batch.num_labelled)
+        # The factor of the distillation loss.
+        beta = self.aggregation.beta * knobs.alpha * self.objective.coefficient(knobs.temperature)
+        if beta > 0:
+            loss = loss - beta * routes.entropy() / batch.num_valid
+        return loss, routes.metrics(nll, labelled_B.sum().float())
 
-    def _soft(
-        self, logits_BV: Tensor, target: Target, valid_B: Tensor, temperature: float
-    ) -> Tensor:
+    def _homes_of(self, domains_N: Tensor) -> Tensor:
+        if not self._homes:
+            return torch.full_like(domains_N, -1)
+        # The last entry is that of no domain, whose index is -1.
+        return torch.tensor((*self._homes, -1), device=domains_N.device)[domains_N]
+
+    def _soft(self, logits_BV: Tensor, target: Target, batch: Batch, temperature: float) -> Tensor:
         assert self.objective is not None
-        kept = Target(target.logp_NV[valid_B], target.weights_KN[:, valid_B])
+        valid_B = batch.valid_B
+        kept = Target(
+            target.logp_NV[valid_B], target.weights_KN[:, valid_B], batch.labels_B[valid_B]
+        )
         divergence_N = self.objective(logits_BV[valid_B], kept, temperature)
-        return self.objective.scale(temperature) * divergence_N.sum()
+        return self.objective.coefficient(temperature) * divergence_N.sum()
 
     @torch.no_grad()
     def _per_teacher(
@@ -124,6 +158,16 @@ class DistillModule(nn.Module):
                 target.weights_KN[k][valid_B].sum(), valid_B.sum().float()
             )
         return metrics
+
+
+def pooled(hidden_BTH: Tensor, batch: Batch) -> Tensor:
+    """float32 [B, H]: the mean of the hidden states over a row's own tokens, whatever the position
+    that the student's head reads."""
+    mask_BT = batch.attention_mask_BT
+    if mask_BT is None:  # features: T is 1
+        return hidden_BTH.float().mean(1)
+    mask_BT1 = (mask_BT != 0).float()[..., None]
+    return (hidden_BTH.float() * mask_BT1).sum(1) / mask_BT1.sum(1)
 
 
 def _share(batch: Batch) -> Tensor:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
-from distill.aggregation import Routed
+from distill.aggregation import Routed, TrainedWeights
+from distill.aggregation.saved import save_weights
 from distill.comparison import (
     TeacherComparison,
     costed,
@@ -28,16 +31,18 @@ from distill.evaluation.leakage import ADVICE, suspicious
 from distill.evaluation.majority import majority
 from distill.evaluation.predict import Predicted, predict
 from distill.evaluation.relations import Relations, ece_gap, violations
-from distill.evaluation.routing import Routing, routing_of
+from distill.evaluation.routing import MeanWeights, Routing, routing_of
 from distill.evaluation.split import Split
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, load_best
+from distill.fitted import best_evaluation, history
 from distill.interrupt import StopOnSignal
+from distill.links import Chained
 from distill.plan import Plan
 from distill.report.plots import learning_curves, per_domain, trade_off
-from distill.report.progress import Tail
 from distill.report.router_plot import router
 from distill.report.table import MAJORITY, Row, percent, to_csv, to_json, to_markdown
+from distill.report.weights_plot import weights_plot, weights_table
 from distill.run_folder import RunFolder
 from distill.student.export import ModelCard, export
 from distill.tracking import Tracker
@@ -56,7 +61,7 @@ class Outcome:
     student: Path
     report: Path
     histories: dict[str, list[dict[str, Any]]]
-    """metrics.jsonl of the student and the baselines."""
+    """metrics.jsonl of the student, the baselines and the links of a chain."""
     open_command: str = ""
     """Opens MLflow."""
 
@@ -78,40 +83,54 @@ class Outcome:
 def evaluate(
     plan: Plan,
     run: RunFolder,
-    student: Job,
+    chained: Chained,
     baselines: list[Job],
     parts: Parts | None,
     interrupt: StopOnSignal,
     say: Say,
 ) -> Outcome:
-    """Test once: experts in and out of their domain, ensembles, baselines, the student; then
-    export it."""
+    """Test once: experts in and out of their domain, ensembles, baselines, links of a chain, the
+    student; then export it.
+
+    The teachers of ``chained.first`` must be served, no others."""
     test = Split(plan.corpus, "test")
+    student = chained.student
     tokens = student.data.open()
     rows: list[Row] = []
     module = load_best(student)
-    guidance = student.guidance
+    guidance = chained.first.guidance
     routing: Routing | None = None
+    weights: MeanWeights | None = None
     eval_metrics = best_evaluation(student)
     teacher_row: Row | None = None
     if guidance is None:
         say("evaluating the student on the test split")
         predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
     else:
+        assert student.aggregation is not None
+        guidance = replace(guidance, aggregation=student.aggregation)
         say("evaluating teachers and student on the validation and test splits")
         compared = teacher_rows(plan, student.data, guidance, parts, test, interrupt)
         rows += compared.rows
         routing = _routing(guidance, compared, test)
         validation = Split(plan.corpus, "validation")
+        # Weights that the aggregation trains are in the module that was distilled with them.
+        taught = module if chained.first is student else load_best(chained.first)
         with guidance.open(student.data, "driver", test.num_classes) as stream:
-            seen = predict(module, validation.batches(tokens), stream, interrupt.is_set)
-            predicted = predict(module, test.batches(tokens), stream, interrupt.is_set)
+            seen = predict(taught, validation.batches(tokens), stream, interrupt.is_set)
+            predicted = predict(taught, test.batches(tokens), stream, interrupt.is_set)
+        if taught is not module:
+            own = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
+            predicted = replace(predicted, student_RC=own.student_RC)
         assert seen.teacher_R is not None and predicted.teacher_R is not None
         teacher_accuracy = validation.accuracy(seen.teacher_R)
         eval_metrics["eval.teacher_accuracy"] = teacher_accuracy
         if teacher_accuracy > 0:
             eval_metrics["eval.retention"] = eval_metrics["eval.accuracy"] / teacher_accuracy
         teacher_row = row_of(test, guidance.aggregation.type, "mix", predicted.teacher_R)
+        if isinstance(guidance.aggregation, TrainedWeights):
+            weights = _mean_weights(plan, guidance, predicted, test)
+            rows.append(_trained_row(rows, teacher_row))
     if plan.experiment.baselines:
         num = counted(len(plan.experiment.baselines), "baseline")
         say(f"evaluating {num} on the test split")
@@ -119,10 +138,11 @@ def evaluate(
     for baseline in plan.experiment.baselines:
         if isinstance(baseline, TfidfBaseline):
             baseline_rows.append(tfidf_row(baseline.name, plan, test))
+    link_rows = [replace(fit_row(link.job, test, "link"), note=link.note) for link in chained.links]
     say("measuring the student's latency on one CPU thread")
     cost = measure_on_cpu(module.student, plan.experiment.data.max_length)
     student_row = costed(row_of(test, "student", "student", predicted.student_R), cost)
-    rows += [*baseline_rows, student_row]
+    rows += [*baseline_rows, *link_rows, student_row]
     rows = noted(relative(rows, teacher_row), test, {t.name for t in plan.experiment.teachers})
     for row in rows:
         if row.note.endswith(ADVICE):
@@ -132,12 +152,32 @@ def evaluate(
     if routing is not None:
         metrics |= routing.metrics(_own_experts(parts, routing))
         router(routing, run.report / "router.png")
+    if weights is not None:
+        assert guidance is not None
+        metrics |= weights.metrics()
+        report_weights(run.report, guidance, module.router, weights)
     say("exporting the student and writing the report")
     model_card = card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, model_card, student.data.reading)
-    histories = {job.name: history(job) for job in [student, *baselines]}
+    jobs = [student, *baselines, *(link.job for link in chained.links)]
+    histories = {job.name: history(job) for job in jobs}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
+
+
+def measure_teachers(plan: Plan, job: Job, interrupt: StopOnSignal) -> float:
+    """The aggregated teachers of ``job`` on validation, by the metric that selects its weights.
+
+    The job is trained, with any weights of the aggregation; its teachers are served."""
+    assert job.guidance is not None
+    validation = Split(plan.corpus, "validation")
+    with job.guidance.open(job.data, "driver", validation.num_classes) as stream:
+        batches = validation.batches(job.data.open())
+        predicted_R = predict(load_best(job), batches, stream, interrupt.is_set).teacher_R
+    assert predicted_R is not None
+    if job.selection.metric == "eval.f1":
+        return validation.confusion(predicted_R).f1
+    return validation.accuracy(predicted_R)
 
 
 def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Routing | None:
@@ -147,6 +187,35 @@ def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Ro
     names = [t.name for t in guidance.teachers]
     logits_RK = compared.router_logits_RK
     return routing_of(guidance.aggregation, names, logits_RK, test.domains_R, test.domain_names)
+
+
+def _mean_weights(plan: Plan, guidance: Guidance, predicted: Predicted, test: Split) -> MeanWeights:
+    """The trained weights of the teachers on the test split."""
+    assert predicted.weights_RK is not None
+    names = tuple(t.name for t in guidance.teachers)
+    weights = MeanWeights(names, test.domain_names)
+    homes_R = torch.from_numpy(plan.corpus.homes_of(test.rows, names))
+    weights_KR = torch.from_numpy(predicted.weights_RK.T)
+    weights.add(weights_KR, homes_R, torch.from_numpy(test.domains_R))
+    return weights
+
+
+def _trained_row(rows: list[Row], teacher: Row) -> Row:
+    """The row of the ensemble with trained weights, as large as the uniform mean."""
+    mean = next(row for row in rows if row.role == "mix")
+    return replace(
+        teacher, name=f"{teacher.name} ensemble", params=mean.params, size_mb=mean.size_mb
+    )
+
+
+def report_weights(
+    folder: Path, guidance: Guidance, network: nn.Module, weights: MeanWeights
+) -> None:
+    """The network, and its mean weights on the test split as a table and a plot."""
+    assert isinstance(guidance.aggregation, TrainedWeights)
+    save_weights(folder / "aggregation", guidance.aggregation, weights.names, network)
+    (folder / "weights.md").write_text(weights_table(weights), "utf-8")
+    weights_plot(weights, folder / "weights.png")
 
 
 def _own_experts(parts: Parts | None, routing: Routing) -> np.ndarray | None:
@@ -221,39 +290,20 @@ def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> Mo
     return ModelCard(
         name=experiment.tracking.experiment or Path(experiment.output).name,
         teachers=tuple(t.name for t in guidance.teachers) if guidance else (),
-        aggregation=experiment.aggregation.type,
+        aggregation=(guidance or experiment).aggregation.type,
         objective=experiment.objective.type,
         temperature=experiment.kd.temperature,
+        schedule=experiment.kd.schedule.text(experiment.kd.temperature),
         alpha=experiment.kd.alpha,
         data_fingerprint=plan.corpus.fingerprint,
         metrics=metrics,
     )
 
 
-def history(job: Job) -> list[dict[str, Any]]:
-    """The lines of a fit's metrics.jsonl."""
-    return Tail(Path(job.folder) / "metrics.jsonl").read()
-
-
 def majority_rates(corpus: Corpus) -> dict[str, float | None]:
     """What accuracy must exceed: the share of the most frequent class of test and validation."""
     rates = {name: Split(corpus, name).majority_rate() for name in ("test", "validation")}
     return {MAJORITY: rates["test"], f"{MAJORITY}.validation": rates["validation"]}
-
-
-def best_evaluation(job: Job) -> dict[str, float]:
-    """The validation metrics of the weights that are exported."""
-    return best_evaluation_in(Path(job.folder))
-
-
-def best_evaluation_in(fit: Path) -> dict[str, float]:
-    """The same, from the folder of the fit."""
-    best_step = json.loads((fit / "done.json").read_text())["best_step"]
-    metrics: dict[str, float] = {}
-    for line in Tail(fit / "metrics.jsonl").read():
-        if line["step"] == best_step:
-            metrics |= {n: v for n, v in line["metrics"].items() if n.startswith("eval.")}
-    return metrics
 
 
 def write_report(

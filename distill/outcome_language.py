@@ -15,12 +15,14 @@ from distill.evaluation.generation import GenerationScores, score_answers, write
 from distill.evaluation.teacher_answers import score_teacher
 from distill.experts.partition import Parts
 from distill.fit import Guidance, Job, TeacherSpec, build_module, load_best
+from distill.fitted import best_evaluation, history
 from distill.interrupt import StopOnSignal
+from distill.links import Chained
 from distill.models.adapter import read_adapter
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
 from distill.models.load import load_tokenizer
-from distill.outcome import Outcome, best_evaluation, card, history, write_report
+from distill.outcome import Outcome, card, report_weights, write_report
 from distill.plan import Plan
 from distill.report.table import Role, Row
 from distill.run_folder import RunFolder
@@ -33,27 +35,36 @@ from distill.token_module import TokenModule
 def evaluate_language(
     plan: Plan,
     run: RunFolder,
-    student: Job,
+    chained: Chained,
     baselines: list[Job],
     parts: Parts | None,
     interrupt: StopOnSignal,
     say: Callable[[str], None],
 ) -> Outcome:
-    """Test once: teachers and their aggregate, baselines, the student; then export it."""
+    """Test once: teachers and their aggregate, baselines, links of a chain, the student; then
+    export it.
+
+    The teachers of ``chained.first`` must be served, no others."""
     assert plan.blocks is not None
     rows = []
+    student, guidance = chained.student, chained.first.guidance
     module = load_best(student)
-    tables = Tables(plan, student.guidance, interrupt.is_set, module)
+    # Weights that the aggregation trains are in the module that was distilled with them.
+    taught = module if chained.first is student else load_best(chained.first)
+    tables = Tables(plan, guidance, interrupt.is_set, taught)
     compared: Compared | None = None
     if tables.can_compare:
         say("evaluating teachers and student on the test split")
         compared = tables.compared(student.data, module)
         rows += tables.teacher_rows(compared)
-    elif student.guidance is not None:
+    elif guidance is not None:
         say("teachers are left out of the table: perplexities of other tokens do not compare")
     say("evaluating the untrained student and the baselines on the test split")
     rows.append(tables.untrained_row(student))
     rows += [tables.student_row(job, "baseline") for job in baselines]
+    rows += [
+        replace(tables.student_row(link.job, "link"), note=link.note) for link in chained.links
+    ]
     say("generating answers to test prompts, and measuring the student on one CPU thread")
     row, cost = tables.row_and_cost(student, "student", module, compared)
     rows.append(row)
@@ -64,16 +75,31 @@ def evaluate_language(
     }
     metrics["student.gflops"] = cost.gflops
     if compared is not None and compared.routing is not None:
+        assert student.guidance is not None and module.router is not None
         metrics |= compared.routing.metrics()
+        report_weights(run.report, student.guidance, module.router, compared.routing)
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
     say("exporting the student and writing the report")
     exported = merged(module.student)
-    model_card = card(plan, student.guidance, metrics)
+    model_card = card(plan, guidance, metrics)
     export(exported, student.data.tokenizer, run.student, model_card, chat=student.data.chat)
-    histories = {job.name: history(job) for job in [student, *baselines]}
+    jobs = [student, *baselines, *(link.job for link in chained.links)]
+    histories = {job.name: history(job) for job in jobs}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
+
+
+def measure_language_teachers(plan: Plan, job: Job, interrupt: StopOnSignal) -> float | None:
+    """As :func:`distill.outcome.measure_teachers`; None where the teachers' tokens are not the
+    student's."""
+    module = load_best(job)
+    assert isinstance(module, TokenModule)
+    tables = Tables(plan, job.guidance, interrupt.is_set, module)
+    if not tables.can_compare:
+        return None
+    total = tables.compared(job.data, split="validation").aggregate.total
+    return total.accuracy if job.selection.metric == "eval.accuracy" else total.perplexity
 
 
 class Tables:
@@ -86,7 +112,7 @@ class Tables:
         is_asked_to_stop: Callable[[], bool],
         routed_by: TokenModule | None = None,
     ) -> None:
-        """``routed_by``: the model whose learned router, if it has one, weighs the teachers for all
+        """``routed_by``: the model whose trained weights, if it has any, the teachers have for all
         students; None: each one's own."""
         assert plan.blocks is not None
         self._routed_by = routed_by
@@ -101,7 +127,9 @@ class Tables:
         crosses = self._plan.experiment.objective.crosses_tokenizers
         return self._guidance is not None and not crosses
 
-    def compared(self, data: Data, module: TokenModule | None = None) -> Compared:
+    def compared(
+        self, data: Data, module: TokenModule | None = None, split: str = "test"
+    ) -> Compared:
         """Teachers and, if given, a student; a second time the outputs come from the cache."""
         assert self._guidance is not None
         teachers = Teachers.of(self._guidance)
@@ -115,6 +143,7 @@ class Tables:
                 self._stop,
                 self._plan.experiment.trainer.loss_chunk_mb,
                 self._routed_by,
+                split,
             )
 
     def teacher_rows(self, compared: Compared) -> list[Row]:
@@ -236,7 +265,7 @@ def compressed(rows: list[Row]) -> list[Row]:
         return rows
     return [
         replace(row, compression=max(teachers) / row.params)
-        if row.role in ("baseline", "student") and row.params
+        if row.role in ("baseline", "link", "student") and row.params
         else row
         for row in rows
     ]

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from distill.aggregation import Routed
+from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
 from distill.check_estimate import JobTimes, room_left
 from distill.cluster import check_address, check_room, connect
@@ -29,15 +29,19 @@ from distill.experts.losses import losses_file, measure_losses, router_targets
 from distill.experts.partition import Parts, by_column, partition
 from distill.finished import Result, finished, keep
 from distill.fit import Guidance, Job, TeacherSpec, is_done, is_saved
+from distill.fitted import best_evaluation
 from distill.interrupt import StopOnSignal
 from distill.jobs import language_job, shown_to, student_job, write_tokenizer
+from distill.links import Chained, ServedTeachers, Stages, link_jobs, run_chain, taught
+from distill.memory.store import Memory, NoMemory, open_memory
 from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
+from distill.moe.settings import OwnRouting
 from distill.names import folder_name
-from distill.outcome import Outcome, best_evaluation, evaluate, majority_rates
-from distill.outcome_language import evaluate_language
+from distill.outcome import Outcome, evaluate, majority_rates, measure_teachers
+from distill.outcome_language import evaluate_language, measure_language_teachers
 from distill.placement import check_kept, check_labels
 from distill.plan import Plan
 from distill.quiet import silence
@@ -46,13 +50,17 @@ from distill.run_folder import RunFolder
 from distill.specs import DataSpec, LanguageStudentSpec, StudentSpec
 from distill.student.deepspeed_engine import is_compiled
 from distill.student.group import run_group
-from distill.student.store import resumed_step, rewind_log
-from distill.task import meta_of, task_of
+from distill.student.store import check_version, resumed_step, rewind_log
+from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import Launcher, RayLauncher, Task, Tasks, whole_room
-from distill.teachers.cache import TeacherKey, open_cache
+from distill.teachers.cache import TeacherKey, home_of, open_cache
+from distill.teachers.client import SilentTeachers
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.probability import file_fingerprint, is_pickle
+from distill.temperature import ChoiceReader
 from distill.tracking import Tracker, check_reachable
+from distill.tracking.values import flatten
+from distill.warm import undecided, warm_started
 from distill.wording import counted
 
 POLL_S = 0.5
@@ -82,12 +90,13 @@ class Driver(Work):
 
     tracker: Tracker
     interrupt: StopOnSignal
+    memory: Memory | NoMemory = field(default_factory=NoMemory)
     launcher: Launcher = field(default_factory=RayLauncher)
 
     @cached_property
     def fits(self) -> Fits:
         """Training that runs as tasks on Ray, also while the driver does something else."""
-        return Fits(self, self.interrupt, self.launcher)
+        return Fits(self, self.interrupt, self.launcher, self.memory)
 
 
 @contextmanager
@@ -136,11 +145,12 @@ def driver(work: Work) -> Iterator[Driver]:
         connect(experiment.cluster),
         # Last: ray.init sets handlers of its own.
         StopOnSignal(run.ask_to_stop, lambda: say(STOPPING)) as interrupt,
+        closing(open_memory(experiment.memory, say)) as memory,
     ):
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, say)
         check_labels(plan.experiment, say)
         say("Ctrl-C stops after a checkpoint; the same command resumes")
-        d = Driver(plan, run, work.progress, tracker, interrupt)
+        d = Driver(plan, run, work.progress, tracker, interrupt, memory)
         try:
             yield d
         except Exception:
@@ -158,6 +168,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
         if (result := finished_before(work, "train")) is not None:
             student, report = work.run.student, work.run.report
             return Outcome(result.rows, result.metrics, student, report, {}, result.open_command)
+        check_version(work.run.fit, work.experiment.aggregation.version)
         with driver(work) as d:
             outcome = _train(d)
             d.progress.say("recording the results in MLflow")
@@ -170,25 +181,58 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
 
 def _train(d: Driver) -> Outcome:
     experiment = d.experiment
-    record_inputs(d)
+    record_inputs(d, without=undecided(experiment))
     student = own_job(d)
     report_losses(d, student)
     experts, parts = jobs_of_experts(d)
     baselines = jobs_of_baselines(d, student)
     experts = run_experts(d, experts, parts, baselines, goes_on=True)
+    if experiment.has_teachers and experiment.cache.type == "memory":
+        d.progress.say("cache.type memory: a restarted run queries the teachers again")
+    if d.plan.links:
+        return _train_chain(d, student, experts, baselines, parts)
     with serve_teachers(d, experts) as guidance:
-        student = replace(
-            student,
-            guidance=guidance,
-            objective=experiment.objective if guidance else None,
-            kd=experiment.kd if guidance else None,
-            sampling=experiment.sampling,
+        d, student = warm_started(d, student, lambda: guidance, run_tasks)
+        student = taught(student, d.experiment, guidance)
+        _run_student(d, student, d.tracker)
+        return _assessed(d, Chained(student), baselines, parts, guidance)
+
+
+def _train_chain(
+    d: Driver, student: Job, experts: list[Job], baselines: list[Job], parts: Parts | None
+) -> Outcome:
+    """The links, the student; teachers are served only while a job needs them."""
+    teachers = _teachers_of(d, experts)
+    measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
+    with ServedTeachers(partial(_served, d)) as serve:
+        d, student = warm_started(d, student, lambda: serve(teachers), run_tasks)
+        links = link_jobs(student, d.plan.links, d.run.links)
+        stages = Stages(
+            guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
+            serve=serve,
+            train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
+            measure=lambda job: measure(d.plan, job, d.interrupt),
+            say=d.progress.say,
         )
-        _run_student(d, student)
-        d.fits.wait_for_all()  # the evaluation measures latencies
-        assess = evaluate_language if experiment.is_language_model else evaluate
-        outcome = assess(d.plan, d.run, student, baselines, parts, d.interrupt, d.progress.say)
-        outcome.metrics.update(_meta_features(d, guidance, outcome))
+        chained = run_chain(d.experiment, student, links, stages)
+        guidance = serve(teachers)
+        return _assessed(d, chained.with_teachers(guidance), baselines, parts, guidance)
+
+
+def _assessed(
+    d: Driver,
+    chained: Chained,
+    baselines: list[Job],
+    parts: Parts | None,
+    guidance: Guidance | None,
+) -> Outcome:
+    d.fits.wait_for_all()  # the evaluation measures latencies
+    assess = evaluate_language if d.experiment.is_language_model else evaluate
+    outcome = assess(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
+    if d.plan.links:
+        outcome.metrics["chain.links"] = chained.num_kept
+    outcome.metrics.update(_meta_features(d, guidance, outcome))
+    outcome.metrics.update(d.memory.metrics())
     return outcome
 
 
@@ -209,8 +253,8 @@ def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> di
     if guidance is None or d.plan.blocks is not None:
         return {}
     d.tracker.tags({"distill.task": task_of(d.plan.corpus, guidance)})
-    sizes = [row.params for row in outcome.rows if row.role == "expert" and row.params]
-    return meta_of(d.plan.corpus, outcome.metrics, max(sizes, default=None))
+    params = largest_teacher(guidance)
+    return meta_of(d.plan.corpus, guidance, d.experiment.student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
@@ -228,9 +272,11 @@ def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]
     return {job.name: job.model_folder for job in wanted}
 
 
-def record_inputs(d: Driver) -> None:
+def record_inputs(d: Driver, without: Sequence[str] = ()) -> None:
+    """The configuration, but for keys that are decided later, and the data."""
     d.tracker.describe(d.experiment)
-    d.tracker.params(d.experiment.model_dump(mode="json"))
+    params = flatten(d.experiment.model_dump(mode="json"))
+    d.tracker.params({key: value for key, value in params.items() if key not in without})
     rows = d.plan.rows
     for split in ("train", "transfer", "validation", "test"):
         num_rows = len(rows.rows(split))
@@ -363,6 +409,11 @@ class Watch:
         self._progress = d.progress
         self._tracker = tracker
         self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
+        self._choices = {
+            job.name: ChoiceReader(job.total_steps)
+            for job in jobs
+            if job.kd is not None and job.kd.schedule.type == "auto" and not is_done(job)
+        }
         self._totals = {job.name: job.total_steps for job in jobs if not is_done(job)}
         # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
@@ -376,6 +427,8 @@ class Watch:
             if is_done(job):
                 d.progress.say(f"{job.name} is trained: {format_metrics(best_evaluation(job))}")
                 continue
+            if (note := job.replaced_aggregation) is not None:
+                d.progress.say(note)
             total, step = job.total_steps, resumed_step(Path(job.folder))
             rewind_log(Path(job.folder), step)  # what is not to be done again
             if step:
@@ -391,6 +444,10 @@ class Watch:
                 if name in self._totals:
                     self._show(name, line["step"], line["metrics"])
                 self._warn(line["metrics"])
+                if name in self._choices and (choice := self._choices[name].read(line)):
+                    self._progress.say(f"{name}: {choice.text}")
+                    if self._tracker is not None:
+                        self._tracker.tags({"kd.schedule.choice": choice.type})
 
     def _show(self, name: str, step: int, metrics: dict[str, float]) -> None:
         # At the last step the loss is logged first: the bar ends with the evaluation.
@@ -429,8 +486,11 @@ class Fits:
     serves teachers and trains the student: it then calls ``poll``.
     """
 
-    def __init__(self, work: Work, interrupt: StopOnSignal, launcher: Launcher) -> None:
+    def __init__(
+        self, work: Work, interrupt: StopOnSignal, launcher: Launcher, memory: Memory | NoMemory
+    ) -> None:
         self._work, self._interrupt, self._launcher = work, interrupt, launcher
+        self._memory = memory
         self._tasks: Tasks | None = None
         self._watches: dict[str, Watch] = {}
         self._num_losses = [0, 0]
@@ -467,6 +527,8 @@ class Fits:
                     self._work.progress.update(MEASURING, *self._num_losses)
                 else:
                     self._watches[task.job.name].end(task.job.name)
+                    if task.prepare is None:  # else this is not yet the job that was trained
+                        self._memory.keep(task.job)
         except Exception as error:
             if self._error is not None:  # a second one, as the first ends the run
                 return
@@ -554,7 +616,17 @@ def run_experts(
     of the experts and, last, the router.
     """
     router = router_of(d, experts, parts)
+<<<<<<< HEAD
+    for job in [*experts, *others]:
+        d.memory.restore(job)
+    tasks = [Task(job, kind="expert") for job in experts if not is_saved(job)]
+    if router is not None and not is_saved(router):
+        assert parts is not None
+        tasks += _router_tasks(d, router, parts, experts)
+    beside = _baseline_tasks(d, others)
+=======
     first, last = tasks_of(d, experts, router, parts, others)
+>>>>>>> part-pipe
     needed = [*experts, *([router] if router else [])]
     d.fits.add([*first, *last], [*needed, *others])
     d.fits.wait(task.name for task in first)
@@ -598,6 +670,7 @@ def _router_tasks(d: Driver, router: Job, parts: Parts, experts: list[Job]) -> l
     every labelled row, once."""
     assert d.experiment.experts is not None and d.experiment.experts.router is not None
     if d.experiment.experts.router.targets == "partition" or is_done(router):
+        d.memory.restore(router)
         return [Task(router, kind="router")]
 
     def with_targets(job: Job) -> Job:
@@ -633,16 +706,20 @@ def _estimated(d: Driver, tasks: list[Task]) -> list[Task]:
 
 def run_tasks(d: Driver, jobs: list[Job]) -> None:
     """Train these to their end."""
+    for job in jobs:
+        d.memory.restore(job)
     tasks = [Task(job) for job in jobs if not is_saved(job)]
     d.fits.add(_estimated(d, tasks), jobs)
     d.fits.wait(task.name for task in tasks)
 
 
-def _run_student(d: Driver, job: Job) -> None:
-    watch = Watch(d, [job], d.tracker)
+def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
+    """The student, or a link of its chain; ``tracker``: where its metrics are logged."""
+    d.memory.restore(job)
+    watch = Watch(d, [job], tracker)
     if not is_done(job):
         check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
-        d.progress.say(_starting(d.experiment.trainer))
+        d.progress.say(_starting(job.name, d.experiment.trainer))
         group: Future[None] = Future()
 
         def run() -> None:
@@ -662,18 +739,20 @@ def _run_student(d: Driver, job: Job) -> None:
             if d.interrupt.is_set():
                 polls_left -= 1
                 if polls_left < 0 and not (Path(job.folder) / "metrics.jsonl").exists():
-                    raise Interrupted("stopped before the student's worker group had started")
+                    raise Interrupted(f"stopped before the worker group of {job.name} had started")
         group.result()
     watch.end(job.name)
+    d.memory.keep(job)
     d.fits.check()
 
 
-def _starting(trainer: Trainer) -> str:
+def _starting(name: str, trainer: Trainer) -> str:
+    owner = "the student" if name == "student" else name
     ranks = counted(trainer.num_workers, "rank")
     if trainer.engine != "deepspeed" or trainer.num_gpus_per_worker > 0 or is_compiled():
-        return f"starting the student's worker group ({ranks})"
+        return f"starting {owner}'s worker group ({ranks})"
     return (
-        f"starting the student's worker group ({ranks}); on the first run on a machine DeepSpeed "
+        f"starting {owner}'s worker group ({ranks}); on the first run on a machine DeepSpeed "
         "compiles an operator, which takes about a minute"
     )
 
@@ -685,36 +764,76 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | Non
     if not experiment.has_teachers:
         yield None
         return
+    with _served(d, _teachers_of(d, expert_jobs)) as guidance:
+        yield guidance
+
+
+@contextmanager
+def _served(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
+    """The same teachers, served."""
     from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
-    teachers, router = _teacher_specs(d, expert_jobs)
-    served = [*teachers, *([router] if router else [])]
-    _open_cache(d, served)
+    experiment, served = d.experiment, list(guidance.served)
+    _open_cache(d, served, d.memory.answers(experiment.cache))
     names = ", ".join(spec.name for spec in served)
     d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
     wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
     with RayTeacherPool(served, wait_s, transport) as pool:
         d.interrupt.check()
-        yield Guidance(
-            client=pool.client(experiment.stream),
-            teachers=tuple(teachers),
-            router=router,
-            aggregation=experiment.aggregation,
-            stream=experiment.stream,
-            cache=experiment.cache,
-            cache_folder=str(d.run.root / "cache"),
-        )
+        yield replace(guidance, client=pool.client(experiment.stream))
 
 
-def _open_cache(d: Driver, served: list[TeacherSpec]) -> None:
-    """Print, once and here, the messages that ranks would print where nobody reads them."""
+def _teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
+    """The experiment's teachers, not yet served."""
+    teachers, router = _teacher_specs(d, expert_jobs)
+    return _guidance(d, teachers, router, d.experiment.aggregation)
+
+
+def _guidance_of_link(d: Driver, link: Job) -> Guidance:
+    """A chain's link, which is exported, as the only teacher; not yet served."""
+    experiment, folder, shared = d.experiment, str(link.model_folder), None
+    serving = experiment.experts.serving if experiment.experts else experiment.teachers[0]
+    own: dict[str, Any] = {name: getattr(serving, name) for name in Serving.model_fields}
+    serving = Serving(**own | {"moe": OwnRouting(), "allow_pickle": False})
+    if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
+        shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
+    spec = teacher_spec(
+        d, link.name, folder, serving, len(d.plan.corpus.label_names), shared=shared
+    )
+    return _guidance(d, [spec], None, UniformMean())
+
+
+def _guidance(
+    d: Driver, teachers: list[TeacherSpec], router: TeacherSpec | None, aggregation: Aggregation
+) -> Guidance:
+    served = [*teachers, *([router] if router else [])]
+    shared = d.memory.answers(d.experiment.cache)
+    return Guidance(
+        client=SilentTeachers(tuple(spec.name for spec in served)),
+        teachers=tuple(teachers),
+        router=router,
+        aggregation=aggregation,
+        stream=d.experiment.stream,
+        cache=d.experiment.cache,
+        cache_folder=str(shared or d.run.root / "cache"),
+        by_content=shared is not None,
+    )
+
+
+def _open_cache(d: Driver, served: list[TeacherSpec], shared: Path | None) -> None:
+    """Print, once and here, the messages that ranks would print where nobody reads them.
+
+    ``shared``: the folder of the outputs in the shared memory, which are held from here on.
+    """
     keys = {spec.name: spec.key for spec in served if not spec.serving.moe.changes}
-    cache = open_cache(d.experiment.cache, d.run.root / "cache", keys, "driver")
+    if shared is not None:
+        for name, key in keys.items():
+            d.memory.hold(home_of(shared, name, key, by_content=True))
+    folder = shared or d.run.root / "cache"
+    cache = open_cache(d.experiment.cache, folder, keys, "driver", shared is not None)
     for message in cache.messages:
         d.progress.say(message)
     cache.close()
-    if d.experiment.cache.type == "memory":
-        d.progress.say("cache.type memory: a restarted run queries the teachers again")
 
 
 def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
@@ -735,6 +854,34 @@ def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
     )
 
 
+def teacher_spec(
+    d: Driver,
+    name: str,
+    folder: str,
+    serving: Serving,
+    num_outputs: int,
+    adapter: str | None = None,
+    shared: SharedTokens | None = None,
+    fingerprint: Callable[[str], str] = weights_fingerprint,
+) -> TeacherSpec:
+    """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
+    weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
+    if adapter is not None:
+        weights = f"{weights}-{adapter_fingerprint(adapter)}"
+    is_language_model = d.experiment.is_language_model
+    wire = serving.wire.resolved(is_language_model, serving.dtype)
+    serving = serving.model_copy(update={"wire": wire})
+    key = _key(d, folder, serving, weights)
+    if is_language_model:
+        num_outputs = num_ids(load_tokenizer(folder))
+    if shared is not None:
+        key, num_outputs = replace(key, shared=shared.name), shared.width
+    columns = d.plan.columns.get(name)
+    return TeacherSpec(
+        name, folder, serving, num_outputs, key, is_language_model, adapter, columns, shared
+    )
+
+
 def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
@@ -745,19 +892,8 @@ def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teach
     def spec(
         name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
     ) -> TeacherSpec:
-        weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
-        if adapter is not None:
-            weights = f"{weights}-{adapter_fingerprint(adapter)}"
-        wire = serving.wire.resolved(d.experiment.is_language_model, serving.dtype)
-        serving = serving.model_copy(update={"wire": wire})
-        key = _key(d, folder, serving, weights)
-        if is_language_model:
-            num_outputs = num_ids(load_tokenizer(folder))
-        columns, tokens = d.plan.columns.get(name), shared.get(name)
-        if tokens is not None:
-            key, num_outputs = replace(key, shared=tokens.name), tokens.width
-        return TeacherSpec(
-            name, folder, serving, num_outputs, key, is_language_model, adapter, columns, tokens
+        return teacher_spec(
+            d, name, folder, serving, num_outputs, adapter, shared.get(name), fingerprint
         )
 
     experts, aggregation = experiment.experts, experiment.aggregation

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.config import Experiment
+from distill.config import Experiment, Student
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.models.features import FeatureSpace
@@ -43,6 +43,8 @@ class Plan:
     columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Of classifiers whose outputs are in another order than the classes (of the router: than the
     teachers), by name: the output of each."""
+    links: tuple[Student, ...] = ()
+    """Of a chain: its intermediate links, from large to small; see check_chain.py."""
 
     @property
     def rows(self) -> Corpus | Blocks:

@@ -276,6 +276,8 @@ class Target:
 
     logp_NV: torch.Tensor  # float32, log-probabilities: log_softmax(z_T / T), or log of a mixture
     weights_KN: torch.Tensor  # float32, weight of each teacher in each row; columns sum to 1
+    labels_N: torch.Tensor | None = None
+    """int64, UNLABELLED where there is none: classes, or next tokens. None: no row has one."""
 
 
 class Mean(NamedTuple):
@@ -292,6 +294,7 @@ class LossOutput(NamedTuple):
     logits_BV: torch.Tensor | None  # float32, the student's; None: never whole (language models)
     metrics: dict[str, Mean]
     teacher_logp_BV: torch.Tensor | None = None  # the aggregate at T = 1, in evaluation only
+    weights_KB: torch.Tensor | None = None  # of the teachers in it, in evaluation only
 
 
 @dataclass(frozen=True)
@@ -311,3 +314,7 @@ class Cursor:
     best_step: int = -1
     best_value: float = float("-inf")
     history: list[dict[str, float]] = field(default_factory=list)  # one row an evaluation
+    losses: list[list[float]] = field(default_factory=list)
+    """Of schedules that read losses: [step, mean cross-entropy] of each finished log interval."""
+    open_loss: list[list[float]] = field(default_factory=list)
+    """Of the same, in a checkpoint within an interval: [sum, count] of each rank so far."""

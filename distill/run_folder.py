@@ -4,9 +4,12 @@
 <output>/config.yaml       the configuration of the last start
 <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
 <output>/experts/names.json   folder → name, of experts that no folder can be called like
+<output>/links/<i>/        fits of a chain's intermediate links, exported in model/
+<output>/links/chain.json  which links are kept, and why: see links.py
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher outputs                 <output>/student/   the export
 <output>/report/           table and plots                 <output>/finished.json   see finished.py
+<output>/warm_start.json   values by past runs     <output>/brief/<name>/   their fits: see warm.py
 <output>/trials/<name>/    of a sweep, instead of fit/ and student/: see search/ledger.py
 """
 
@@ -21,6 +24,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import IO, Any
 
+from distill.chain import link_name
 from distill.config import Experiment
 from distill.errors import RunFolderError
 from distill.names import folder_name
@@ -34,6 +38,7 @@ OPERATIONAL: tuple[str, ...] = (
     "cluster",
     "stream",
     "cache",
+    "memory",
     "data.path",
     "data.cache_dir",
     "data.chat_template",  # what the file holds is in the data's fingerprint
@@ -62,6 +67,7 @@ NEWER: dict[str, str] = {
     "data.unlabelled": "error",
     "experts.router.targets": "partition",
     "aggregation.allow_pickle": "false",
+    "aggregation.per": "null",
     "task": "classification",
     "data.packing": "true",
     "data.max_unlearnable": "0.01",
@@ -70,6 +76,9 @@ NEWER: dict[str, str] = {
     "student.init_from.keep": "first",
     "sampling.type": "dataset",
     "sampling.staleness": "0",
+    "kd.schedule.type": "constant",
+    "warm_start": "false",
+    "chain": "null",
 }
 """Keys that older versions did not have, and what they did: folders of theirs can be resumed."""
 
@@ -86,6 +95,8 @@ class RunFolder:
         self.root = Path(output).absolute()
         self.experts = self.root / "experts"
         self.baselines = self.root / "baselines"
+        self.brief = self.root / "brief"
+        self.links = self.root / "links"
         self.fit = self.root / "fit"
         self.tokenizer = self.root / "tokenizer"
         self.student = self.root / "student"
@@ -212,10 +223,16 @@ class RunFolder:
         names = self.expert_names()
         folders = [*sorted(self.experts.glob("*/")), *sorted(self.baselines.glob("*/"))]
         fits = {names.get(folder.name, folder.name): folder for folder in folders}
+        fits |= {f"brief/{folder.name}": folder for folder in sorted(self.brief.glob("*/"))}
+        fits |= {link_name(int(fit.name)): fit for fit in self.link_folders()}
         found = [f"{name} ({_state(fit)})" for name, fit in fits.items() if _state(fit)]
         if state := _state(self.fit):
             found.append(f"student ({state})")
         return found + self._kept_trials()
+
+    def link_folders(self) -> list[Path]:
+        """Of a chain's intermediate links that were started, in their order."""
+        return sorted(self.links.glob("[0-9]*/"), key=lambda folder: int(folder.name))
 
     def _kept_trials(self) -> list[str]:
         counts: Counter[str] = Counter()
@@ -246,12 +263,23 @@ def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in flat.items()
-        if not any(key == skip or key.startswith(f"{skip}.") for skip in OPERATIONAL)
+        if not any(key == skip or key.startswith(f"{skip}.") for skip in _operational(experiment))
         and not _is_operational_serving(key)
         and NEWER.get(key) != value
         and not (key.endswith("moe.type") and value == "own")  # as before there was another
     }
     return kept | {DATA: data_fingerprint}
+
+
+def _operational(experiment: Experiment) -> list[str]:
+    """OPERATIONAL, but for ``trainer.log_every`` where the temperature follows the mean losses of
+    so many steps, perhaps of some trials."""
+    searched = experiment.search.space if experiment.search else ()
+    may_read_losses = experiment.kd.schedule.reads_losses or any(
+        key == "kd" or key.startswith("kd.schedule") for key in searched
+    )
+    decides = {"trainer.log_every"} if experiment.has_teachers and may_read_losses else set()
+    return [key for key in OPERATIONAL if key not in decides]
 
 
 def _is_operational_serving(key: str) -> bool:

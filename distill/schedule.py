@@ -1,4 +1,5 @@
-"""Learning rate, temperature and alpha as pure functions of the step: nothing to checkpoint."""
+"""Learning rate, temperature and alpha as pure functions of the step, and of the mean losses so far
+if the temperature depends on them. The cursor keeps those; there is no other state."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 
 from distill.config import KD, Optimizer
 from distill.records import Knobs
+from distill.temperature import Losses
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,18 @@ class Schedule:
     optimizer: Optimizer
     kd: KD | None = None
 
-    def at(self, step: int) -> Knobs:
+    @property
+    def reads_losses(self) -> bool:
+        """Whether :meth:`at` needs the losses of the intervals that have finished."""
+        return self.kd is not None and self.kd.schedule.reads_losses
+
+    def at(self, step: int, losses: Losses = ()) -> Knobs:
+        """``losses``: of the finished intervals before this step; see distill/temperature.py."""
         lr = self.optimizer.lr * self.rate(step)
         if self.kd is None:
             return Knobs(lr=lr)
-        return Knobs(temperature=self.kd.temperature, alpha=self.kd.alpha, lr=lr)
+        temperature = self.kd.schedule.at(step, self.num_steps, self.kd.temperature, losses)
+        return Knobs(temperature=temperature, alpha=self.kd.alpha, lr=lr)
 
     def rate(self, step: int) -> float:
         """The share of the peak rate: linear warm-up, then cosine, linear or constant."""

@@ -9,28 +9,21 @@ Shape suffixes: B rows of a micro-batch, T tokens, P and N its positions, K teac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.aggregation import Aggregation, LearnedRouter
+from distill.aggregation import Aggregation, TrainedWeights
 from distill.models.decoder import base_of, head_of, plain
 from distill.models.load_balancing import LoadBalancing
 from distill.objectives import Objective
 from distill.objectives.fused import FusedHead
-from distill.objectives.likelihood import mixture_nll
+from distill.objectives.likelihood import Routes, mixture_nll
 from distill.objectives.tokens import Reader, TokenLoss
 from distill.records import Answers, Batch, Head, Knobs, LossOutput, Mean, TokenAnswers
 from distill.teachers.wires import WireFormat
-
-
-class Routes(NamedTuple):
-    """A learned router's weights at a batch's positions; ``log_weights_KN`` alone is trained."""
-
-    log_weights_KN: Tensor
-    homes_N: Tensor  # int64: the teacher named like the position's domain, -1 without one
 
 
 class TokenModule(nn.Module):
@@ -38,8 +31,8 @@ class TokenModule(nn.Module):
 
     All are means over the positions of the whole global batch; each call returns its
     micro-batch's share. Without teachers (``answers`` None) the loss is the cross-entropy alone.
-    A learned router of teachers adds its own loss (aggregation/learned.py), which trains nothing
-    but the router.
+    An aggregation with trained weights adds its own loss (aggregation/trained.py), which trains
+    nothing but its network.
 
     Of a mixture of experts in training its load-balancing loss is added, times the coefficient of
     its own configuration (models/load_balancing.py). It is no sum over positions: each micro-batch
@@ -62,7 +55,7 @@ class TokenModule(nn.Module):
         """``num_tokens``: columns that count, of the student; ``widths``: of each teacher, by name,
         like ``wires``. Wider heads are padded ones. ``passes``: answers of each teacher about each
         position, where there are several. ``homes``: of each domain, the teacher that is named like
-        it, or -1; what a learned router is measured by. ``left_out``: columns among those that
+        it, or -1; for the accuracy of trained weights. ``left_out``: columns among those that
         count that are not the same token to student and teachers."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
@@ -76,7 +69,7 @@ class TokenModule(nn.Module):
         self._passes = dict(passes or {})
         self.take_heads({}, "cpu")
         self.router: nn.Module | None = None
-        if isinstance(aggregation, LearnedRouter):
+        if isinstance(aggregation, TrainedWeights):
             width = head_of(student).in_features
             self.router = aggregation.build(len(self.wires), num_tokens, width)
         self._balancing = LoadBalancing.of(student)
@@ -117,9 +110,13 @@ class TokenModule(nn.Module):
         metrics = self._metrics(total, loss, batch, has_teachers)
         if routes is not None and isinstance(answers, TokenAnswers):
             assert loss.label_logp_KN is not None
-            nll = mixture_nll(routes.log_weights_KN, loss.label_logp_KN, answers.asked_KP)
+            are_together_N = answers.asked_KP.all(0)
+            nll = mixture_nll(routes.log_weights_KN, loss.label_logp_KN, are_together_N)
             total = total + nll / max(1, batch.num_valid)
-            metrics |= _router_metrics(routes, nll)
+            if (beta := self._beta(knobs)) > 0:
+                total = total - beta * routes.entropy() / max(1, batch.num_valid)
+            count = torch.tensor(float(len(labels_N)), device=labels_N.device)
+            metrics |= routes.metrics(nll, count)
         if self._balances:
             assert self._balancing is not None
             balance = self._balancing(output.router_logits, real_tokens(batch))
@@ -141,11 +138,17 @@ class TokenModule(nn.Module):
         asked = {"output_router_logits": True} if with_routers else {}
         return base_of(self.student)(**batch.inputs(), use_cache=False, **asked)
 
+    def _beta(self, knobs: Knobs) -> float:
+        """Of the entropy of trained weights, with the factor of the distillation loss."""
+        assert isinstance(self.aggregation, TrainedWeights) and self.objective is not None
+        scale = self.objective.coefficient(knobs.temperature)
+        return self.aggregation.beta * knobs.alpha * scale
+
     def routes(self, batch: Batch, hidden_NH: Tensor) -> Routes | None:
-        """At the positions of :meth:`positions`; None without a learned router."""
+        """At the positions of :meth:`positions`; None without trained weights."""
         if self.router is None:
             return None
-        assert isinstance(self.aggregation, LearnedRouter) and batch.targets_BT is not None
+        assert isinstance(self.aggregation, TrainedWeights) and batch.targets_BT is not None
         log_weights_KN = self.aggregation.log_weights(self.router, hidden_NH, sequences_at(batch))
         homes_D = torch.tensor(self._homes, device=hidden_NH.device)
         row_N = batch.targets_BT.nonzero()[:, 0]
@@ -178,20 +181,6 @@ def _mean_of(value: Tensor, num_positions: int) -> Mean:
     """Of one value for so many positions."""
     count = torch.tensor(float(num_positions), device=value.device)
     return Mean(value.detach() * count, count)
-
-
-@torch.no_grad()
-def _router_metrics(routes: Routes, nll: Tensor) -> dict[str, Mean]:
-    """Of positions. The accuracy is of those whose domain a teacher is named like."""
-    log_weights_KN, homes_N = routes
-    count = torch.tensor(float(len(homes_N)), device=homes_N.device)
-    entropy = -(log_weights_KN.exp() * log_weights_KN).sum()
-    is_at_home_N = log_weights_KN.argmax(0) == homes_N
-    return {
-        "router.loss": Mean(nll.detach(), count),
-        "router.entropy": Mean(entropy, count),
-        "router.accuracy": Mean(is_at_home_N.sum().float(), (homes_N >= 0).sum().float()),
-    }
 
 
 def sequences_at(batch: Batch) -> Tensor:

@@ -1,6 +1,7 @@
 """Weights sum to one over whoever answered; one teacher is no aggregation; each rule is its own."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -129,20 +130,39 @@ def test_uncertainty_trusts_the_sure_teacher() -> None:
     assert (hard[1] == 1).all()
 
 
-def test_attention_learns_whom_to_trust_and_its_bonus_is_the_entropy() -> None:
+def test_attention_starts_as_the_mean_and_reads_its_input_without_gradient() -> None:
     torch.manual_seed(0)
-    said = answers(everyone=True)
-    attention = Attention(dropout=0, entropy_weight=0.5)
+    said = answers()
+    attention = Attention(dropout=0)
     module = attention.build(K, V, H)
-    assert isinstance(module, nn.Module)
     features_BH = torch.randn(B, H, requires_grad=True)
-    weights_KB, bonus_B = attention.weigh(said, features_BH, module)
-    entropy_B = -(weights_KB * weights_KB.log()).sum(0)
-    assert bonus_B is not None
-    torch.testing.assert_close(bonus_B, 0.5 * entropy_B)
-    attention.target(said, weights_KB, 1.0).logp_NV[:, 0].sum().backward()
+    start = attention.weigh(said, features_BH, module)
+    mean_KB = UniformMean().weigh(said, None, None).weights_KB
+    torch.testing.assert_close(start.weights_KB, mean_KB)
+    for param in module.parameters():
+        nn.init.normal_(param)
+    weights_KB, log_weights_KB = attention.weigh(said, features_BH, module)
+    assert log_weights_KB is not None and not weights_KB.requires_grad
+    torch.testing.assert_close(log_weights_KB.exp(), weights_KB)
+    assert weights_KB[0].std() > 0.05, "rows differ in their weights"
+    log_weights_KB[0].sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
-    assert features_BH.grad is None  # the student is not moved by the attention's encoder
+    assert features_BH.grad is None
+
+
+def test_the_attentions_network_is_an_mlp_of_features_and_a_teachers_embedding() -> None:
+    """score_m = v · ReLU([W I] · [norm(x); t_m] + b), one row and teacher at a time."""
+    network: Any = Attention(dropout=0).build(K, V, H)
+    for param in network.parameters():
+        nn.init.normal_(param)
+    features_BH = torch.randn(B, H)
+    for b, x_H in enumerate(features_BH):
+        normed_H = (x_H - x_H.mean()) / (x_H.var(unbiased=False) + 1e-5).sqrt()
+        for k, t_X in enumerate(network.teachers):
+            first = torch.cat([network.features.weight, torch.eye(len(t_X))], dim=1)
+            hidden_X = (first @ torch.cat([normed_H, t_X]) + network.features.bias).relu()
+            score = network.score.weight[0] @ hidden_X
+            torch.testing.assert_close(network(features_BH)[b, k], score, rtol=1e-4, atol=1e-4)
 
 
 def test_counts_that_do_not_fit_name_the_key() -> None:

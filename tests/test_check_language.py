@@ -233,7 +233,16 @@ BAD: list[tuple[dict[str, Any], type[InputError], str]] = [
         "data.image .* applies only to classif",
     ),
     ({"student.vocab_size": 64}, ConfigError, r"student.vocab_size \(64\) applies only to c"),
-    ({"aggregation": {"type": "attention"}}, ConfigError, "'attention' needs all logits of all"),
+    (
+        {"aggregation": {"type": "attention"}, "teachers.0.wire": {"type": "sampled"}},
+        ConfigError,
+        "'attention' needs .* the wire sampled .* use the wire hidden or dense for every",
+    ),
+    (
+        {"aggregation": {"type": "attention", "mix": "divergences"}},
+        ConfigError,
+        "'attention' is trained on the likelihood under all .* set aggregation.mix: probabilities",
+    ),
     ({"aggregation": {"type": "routed", "router": "x"}}, ConfigError, "routed applies only to cl"),
     # whom a learned router, or the domain, cannot choose
     (

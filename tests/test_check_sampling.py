@@ -99,6 +99,14 @@ def test_packed_rows_and_text_without_prompts_are_refused(tmp_path: Path) -> Non
         check(parse(bare))
 
 
+def test_attention_is_refused_for_text_that_the_data_set_does_not_hold(tmp_path: Path) -> None:
+    raw = experiment_of(tmp_path, SKD | {"teacher": "t0"}) | {"aggregation": {"type": "attention"}}
+    with pytest.raises(
+        InputError, match=r"attention is trained on the text of .* sampling.type sk"
+    ):
+        check(parse(raw))
+
+
 def test_a_sweep_over_sampled_text_is_refused(tmp_path: Path) -> None:
     space = {"space": {"kd.temperature": {"type": "grid", "values": [1.0, 2.0]}}}
     raw = experiment_of(tmp_path, SKD, search=space)

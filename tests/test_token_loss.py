@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from distill.aggregation import Attention, FixedWeights, Single, Uncertainty, UniformMean
+from distill.aggregation import (
+    Attention,
+    FixedWeights,
+    LearnedRouter,
+    Single,
+    Uncertainty,
+    UniformMean,
+)
 from distill.aggregation.mixture import Mixture
 from distill.errors import ConfigError
 from distill.objectives import (
@@ -351,8 +358,10 @@ def test_mixing_that_a_wire_cannot_serve_is_refused() -> None:
         check_mixing(Uncertainty(), [SampledWire()], ForwardKL())
     with pytest.raises(ConfigError, match=r"aggregation.type 'uncertainty'.*'uld'"):
         check_mixing(Uncertainty(), [exact, exact], UniversalLogits())
-    with pytest.raises(ConfigError, match=r"aggregation.type 'attention'"):
-        check_mixing(Attention(), [exact], ForwardKL())
+    for trained in (Attention(), LearnedRouter()):
+        check_mixing(trained, [exact, exact], ForwardKL())
+        with pytest.raises(ConfigError, match=rf"'{trained.type}' needs .*topk.*the wire hidden"):
+            check_mixing(trained, [exact, cut], ForwardKL())
 
 
 def test_chunks_fill_the_budget_and_split_the_vocabulary_only_where_rows_do_not_fit() -> None:

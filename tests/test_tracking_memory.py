@@ -16,7 +16,7 @@ from distill.tracking.memory import experiences
 from distill.tracking.store import import_mlflow
 
 META = {"meta.n": 120.0, "meta.d": 4.0}
-VALUES = dict(zip(KEYS, (4.0, 0.25, 3e-4, 1e-5), strict=True))
+VALUES = dict(zip(KEYS[:4], (4.0, 0.25, 3e-4, 1e-5), strict=True))
 
 
 class Store:
@@ -150,6 +150,19 @@ def test_only_the_keys_asked_for_must_be_known(store: Store) -> None:
     found = experiences(store.uri, keys=["kd.alpha"])
     assert of_task(found, "alpha") == [Experience("alpha", META, {"kd.alpha": 1.0}, 1.0)]
     assert of_task(experiences(store.uri), "alpha") == []
+
+
+def test_epsilon_may_be_missing_and_the_capacity_gap_is_computed(store: Store) -> None:
+    here = store.experiment("chains")
+    metrics = META | {"meta.compression": 10.0, "eval.accuracy": 0.5}
+    store.run(here, {"distill.task": "chain"}, VALUES | {"chain": "null"}, metrics)
+    with_chain = VALUES | {"chain.epsilon": 0.02}
+    store.run(here, {"distill.task": "chain"}, with_chain, metrics | {"eval.accuracy": 0.6})
+    meta = META | {"meta.compression": 10.0, "meta.log_capacity_gap": math.log(10)}
+    assert of_task(experiences(store.uri), "chain") == [
+        Experience("chain", meta, VALUES, 0.5),
+        Experience("chain", meta, with_chain, 0.6),
+    ]
 
 
 def test_a_store_that_is_not_there_holds_no_memory_and_is_not_made(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from distill.aggregation.attention import Attention
 from distill.aggregation.fixed import FixedWeights, UniformMean
 from distill.aggregation.learned import LearnedRouter
 from distill.aggregation.routed import Routed
+from distill.aggregation.trained import TrainedWeights
 from distill.aggregation.uncertainty import Uncertainty
 
 Aggregation = Annotated[
@@ -31,6 +32,7 @@ __all__ = [
     "OracleDomain",
     "Routed",
     "Single",
+    "TrainedWeights",
     "Uncertainty",
     "UniformMean",
 ]

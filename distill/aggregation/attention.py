@@ -6,52 +6,53 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distill.aggregation.mixture import Mixture, Space, Weights
-from distill.records import TeacherAnswers
+from distill.aggregation.trained import TrainedWeights
+from distill.aggregation.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-else:
-    from distill.lazy_torch import torch
+    from torch import nn
 
 
-class Attention(Mixture):
-    """a(x) = softmax(MLP([enc(x); z_1..z_M])), p = Σ a_m p_m, L −= entropy_weight · H(a).
+class Attention(TrainedWeights):
+    """a(x) = softmax_m(MLP([enc(x); t_m])), p = Σ a_m p_m, with a learned embedding t_m for each
+    teacher.
 
-    enc(x) is the pooled feature of the student, detached [ours: the source does not specify the
-    encoder]. H(a) is a mean over rows, so its sum over ranks is the mean over the global batch.
+    The attention minimises −log Σ a_m p_m(y) − α · c(T) · β · H(a): a mean over the labelled rows,
+    at temperature 1, and a mean over all rows. The distillation loss takes a as constants, and the
+    attention's loss does not train the student [ours: the source trains both by the distillation
+    loss, which moves the weights to the teacher nearest to the student]. α · c(T) is the factor of
+    the distillation loss, so that β compares H(a) with D, as in the source. enc(x): mean of the
+    student's last hidden states over a row's tokens, normalised [ours].
     """
 
-    sees_logits: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     type: Literal["attention"] = "attention"
-    mix: Space = "probabilities"
-    """What is averaged over the teachers; in the paper ``probabilities``."""
+    per: Literal["sample", "token"] | None = None
+    """``sample``: weights for each row of a classifier, or each packed sequence of a language model
+    (from the mean over its positions, which depends on the text itself). ``token``: weights for
+    each position, from the text before it; applies only to language models. null: ``sample`` for
+    classifiers, ``token`` for language models."""
     hidden: int = Field(default=128, gt=0)
     """Width of the MLP."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout of the MLP."""
     entropy_weight: float = Field(default=0.01, ge=0)
-    """β: prevents the attention from collapsing onto one teacher [ours: 0.01]."""
+    """β: weight of the entropy of the weights. Larger values keep them closer to the uniform
+    mean. It is multiplied by α · c(T), as the distillation loss is: at high temperatures with
+    c(T) = T² a smaller value may be needed."""
+
+    @property
+    def pools(self) -> bool:
+        return self.per == "sample"
+
+    @property
+    def beta(self) -> float:
+        return self.entropy_weight
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:
-        return torch.nn.Sequential(
-            torch.nn.Linear(num_features + num_teachers * num_classes, self.hidden),
-            torch.nn.ReLU(),
-            torch.nn.Dropout(self.dropout),
-            torch.nn.Linear(self.hidden, num_teachers),
-        )
+        from distill.aggregation.network import TeacherScores  # imports torch
 
-    def weigh(
-        self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
-    ) -> Weights:
-        assert features_BH is not None and module is not None
-        num_rows = answers.logits_KBV.shape[1]
-        logits_B_KV = answers.logits_KBV.transpose(0, 1).reshape(num_rows, -1)
-        seen_BX = torch.cat([features_BH.detach().float(), logits_B_KV], dim=1)
-        dtype = next(module.parameters()).dtype  # bf16 under DeepSpeed's bf16
-        scores_BK = module(seen_BX.to(dtype)).float()
-        log_weights_BK = scores_BK.masked_fill(~answers.asked_KB.T, -1e30).log_softmax(dim=1)
-        weights_BK = log_weights_BK.exp()
-        entropy_B = -(weights_BK * log_weights_BK).sum(1)
-        return Weights(weights_BK.T, self.entropy_weight * entropy_B)
+        return TeacherScores(num_teachers, num_features, self.hidden, self.dropout)
+
+    def without_labels(self) -> Uncertainty:
+        return Uncertainty(mix=self.mix)

@@ -1,41 +1,36 @@
-"""A router of language-model teachers that is trained with the student, on the text alone.
-
-Shape suffixes: K teachers, N positions, S sequences, H the student's hidden states, B rows.
-"""
+"""A router of language-model teachers that is trained with the student, on the text alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from distill.aggregation.mixture import Mixture, Space, Weights, only_asked
+from distill.aggregation.trained import TrainedWeights
 from distill.errors import ConfigError
-from distill.records import TeacherAnswers
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 else:
     from distill.lazy_torch import torch
 
 
-class LearnedRouter(Mixture):
+class LearnedRouter(TrainedWeights):
     """w = softmax(W · norm(h) + b), trained on −log Σ_k w_k p_k(x_{t+1}), at temperature 1.
 
-    The likelihood of a mixture of experts (Jacobs et al. 1991, "Adaptive mixtures of local
-    experts"), whose experts are fixed: a teacher that gives the text a higher probability gets a
-    higher weight. h: the last hidden states of the student, which this loss does not train; the
-    distillation loss does not train the router [ours: there is no published router for
-    language-model teachers]. norm: each vector to mean 0 and variance 1, so that one learning rate
-    suits all model families. W and b start at 0, which is the uniform mean.
+    Loss and gradients: see aggregation/trained.py [ours: there is no published router for
+    language-model teachers]. h: the last hidden states of the student. norm: each vector to mean 0
+    and variance 1, so that one learning rate suits all model families. W and b start at 0, which is
+    the uniform mean.
     """
 
     type: Literal["learned"] = "learned"
     per: Literal["sample", "token"] = "token"
     """``token``: weights for each position, from the text before it. ``sample``: weights for each
     packed sequence, from the mean of h over its positions, which depends on the text itself."""
-    mix: Space = "probabilities"
-    """What is averaged over the teachers for the student. The router's loss always uses
-    ``probabilities``."""
+
+    @property
+    def pools(self) -> bool:
+        return self.per == "sample"
 
     def check(self, teacher_names: list[str]) -> None:
         if len(teacher_names) < 2:
@@ -50,25 +45,3 @@ class LearnedRouter(Mixture):
         torch.nn.init.zeros_(score.bias)
         norm = torch.nn.LayerNorm(num_features, elementwise_affine=False)
         return torch.nn.Sequential(norm, score)
-
-    def log_weights(self, module: nn.Module, hidden_NH: Tensor, sequences_N: Tensor) -> Tensor:
-        """float32 [K, N]. ``sequences_N``: which of the packed sequences a position is of."""
-        dtype = next(module.parameters()).dtype  # bf16 under DeepSpeed's bf16
-        seen_XH = hidden_NH.detach().float()
-        place_N = None
-        if self.per == "sample":
-            found_S, place_N = sequences_N.unique(return_inverse=True)
-            sums_SH = seen_XH.new_zeros(len(found_S), seen_XH.shape[1])
-            sums_SH.index_add_(0, place_N, seen_XH)
-            seen_XH = sums_SH / place_N.bincount(minlength=len(found_S))[:, None]
-        log_weights_KX = module(seen_XH.to(dtype)).float().log_softmax(dim=1).T
-        return log_weights_KX if place_N is None else log_weights_KX[:, place_N]
-
-    def weigh(
-        self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
-    ) -> Weights:
-        """Of rows that each are a sample, and a position."""
-        assert features_BH is not None and module is not None
-        each_B = torch.arange(len(features_BH), device=features_BH.device)
-        weights_KB = self.log_weights(module, features_BH, each_B).exp()
-        return Weights(only_asked(weights_KB, answers.asked_KB))

@@ -21,17 +21,20 @@ Space = Literal["logits", "probabilities", "divergences"]
 
 
 class Weights(NamedTuple):
-    """``weights_KB`` sum to 1 over teachers; ``bonus_B`` is subtracted from each row's loss."""
+    """``weights_KB`` sum to 1 over teachers. ``log_weights_KB``: the same with a gradient, where a
+    network is trained that makes them (aggregation/trained.py)."""
 
     weights_KB: Tensor
-    bonus_B: Tensor | None = None
+    log_weights_KB: Tensor | None = None
 
 
 class Mixture(Variant):
     """An aggregation with nothing to train; ``weigh`` decides, :func:`mix` mixes."""
 
     sees_logits: ClassVar[bool] = False
-    """Whether the weights depend on what the teachers say, not only on who was asked."""
+    """Whether the weights depend on the teachers' outputs, not only on which were queried."""
+    version: ClassVar[int] = 1
+    """Of the trained network and its loss: a checkpoint of another version is not resumed."""
     mix: Space = "logits"
     """``logits``: log_softmax(Σ w_k z_k / T). ``probabilities``: log Σ w_k softmax(z_k / T).
     ``divergences`` (language models): outputs are not combined, L = Σ w_k D(p_k, p_S); for a
@@ -57,6 +60,10 @@ class Mixture(Variant):
         """The trainable part, or None. Trained, reduced and checkpointed with the student."""
         return None
 
+    def without_labels(self) -> Mixture:
+        """What is used where no row that the student is trained on has a label."""
+        return self
+
     def check(self, teacher_names: list[str]) -> None:
         """Raise ConfigError where this aggregation cannot serve these teachers."""
 
@@ -70,7 +77,7 @@ class Mixture(Variant):
 
 
 def only_asked(weights_KB: Tensor, asked_KB: Tensor) -> Tensor:
-    """Weights with the silent teachers at 0, summing to 1 over the teachers that answered."""
+    """Weights with the teachers that were not queried at 0, summing to 1 over the others."""
     kept_KB = torch.where(asked_KB, weights_KB, torch.zeros_like(weights_KB))
     return kept_KB / kept_KB.sum(0, keepdim=True)
 

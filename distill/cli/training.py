@@ -78,7 +78,7 @@ def experts(
             raise ConfigError(f"{config} has no section experts: there is nothing to train")
 
         from distill import pipeline
-        from distill.outcome import best_evaluation_in
+        from distill.fitted import best_evaluation_in
         from distill.report.progress import Progress, format_metrics
         from distill.report.terminal import grid
 

@@ -26,6 +26,8 @@ class Predicted:
 
     student_RC: np.ndarray
     teacher_RC: np.ndarray | None
+    weights_RK: np.ndarray | None = None
+    """float32: of the teachers in the aggregate."""
 
     @property
     def student_R(self) -> np.ndarray:
@@ -55,7 +57,7 @@ def predict(
 ) -> Predicted:
     """The outputs of the module, in evaluation mode and on its device, for every row in order."""
     device = next(module.parameters()).device
-    student, teacher = [], []
+    student, teacher, weights = [], [], []
     for step in (source or NoTeachers()).feed(batches, 0, batches.steps_per_epoch):
         _obey(is_asked_to_stop)
         for batch, answers in step.parts:
@@ -65,7 +67,10 @@ def predict(
             student.append(output.logits_BV.double().softmax(-1).cpu()[kept_B])
             if output.teacher_logp_BV is not None:
                 teacher.append(output.teacher_logp_BV.double().exp().cpu()[kept_B])
-    return Predicted(_joined(student), _joined(teacher) if teacher else None)
+                weights.append(output.weights_KB.T.cpu()[kept_B])
+    if not teacher:
+        return Predicted(_joined(student), None)
+    return Predicted(_joined(student), _joined(teacher), _joined(weights))
 
 
 @torch.inference_mode()

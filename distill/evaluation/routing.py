@@ -78,14 +78,15 @@ def routing_of(
     )
 
 
-class TokenRouting:
-    """The weights of a learned router for teachers of language models; sums over positions.
+class MeanWeights:
+    """The mean of trained weights of teachers, by domain; sums over positions (of a classifier, its
+    rows).
 
     The names are those of :meth:`Routing.metrics`, where a load is a share of the weight.
     """
 
     def __init__(self, names: tuple[str, ...], domain_names: tuple[str, ...]) -> None:
-        self._names = names
+        self.names = names
         self._domain_names = domain_names
         self._load_DK = torch.zeros(len(domain_names) + 1, len(names), dtype=torch.float64)
         self._confidence = 0.0
@@ -98,16 +99,25 @@ class TokenRouting:
         self._num_right += int((weights_KP.argmax(0) == homes_P).sum())
         self._num_at_home += int((homes_P >= 0).sum())
 
+    def by_domain(self) -> dict[str, list[float]]:
+        """The mean weights of the teachers over all positions (``all``) and in each domain."""
+        shares = {"all": (self._load_DK.sum(0) / self._load_DK.sum()).tolist()}
+        for d, domain in enumerate(self._domain_names):
+            total = self._load_DK[d].sum()  # the weights of a position sum to 1
+            if total > 0:
+                shares[domain] = (self._load_DK[d] / total).tolist()
+        return shares
+
     def metrics(self) -> dict[str, float]:
         total_D = self._load_DK.sum(1)  # the weights of a position sum to 1
         num_positions = float(total_D.sum())
-        loads = zip(self._names, (self._load_DK.sum(0) / num_positions).tolist(), strict=True)
+        loads = zip(self.names, (self._load_DK.sum(0) / num_positions).tolist(), strict=True)
         metrics = {f"router.load.{name}": load for name, load in loads}
         metrics["router.confidence"] = self._confidence / num_positions
         if self._num_at_home:
             metrics["router.accuracy"] = self._num_right / self._num_at_home
         for d, domain in enumerate(self._domain_names):
             if total_D[d] > 0:
-                shares = zip(self._names, (self._load_DK[d] / total_D[d]).tolist(), strict=True)
+                shares = zip(self.names, (self._load_DK[d] / total_D[d]).tolist(), strict=True)
                 metrics |= {f"router.load.{name}.{domain}": share for name, share in shares}
         return metrics

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from distill.aggregation.mixture import Space, log_weights
-from distill.objectives.divergence import Divergence
+from distill.objectives import Objective
 from distill.objectives.likelihood import LabelLogp
 
 LogitsOf = Callable[[slice], Tensor]
@@ -35,7 +35,7 @@ class Teachers(NamedTuple):
     weights_Kn: Tensor
     is_answered_n: Tensor  # bool: positions that count
     mix: Space
-    objective: Divergence
+    objective: Objective  # elementwise
     temperature: float
     is_routed: bool = False  # whether a router asks what they say of the labels
 
@@ -88,7 +88,8 @@ class SplitLoss:
         logp_S_nC = self._logp_S(logits_nC, teachers.temperature)
         _, slope_nC = self._terms(teachers, columns, logp_S_nC)
         soft_nC = (slope_nC - logp_S_nC.exp() * self._slope_n[:, None]) / teachers.temperature
-        return grad_nC + self._alpha * teachers.objective.scale(teachers.temperature) * soft_nC
+        scale = teachers.objective.coefficient(teachers.temperature)
+        return grad_nC + self._alpha * scale * soft_nC
 
     def _normalise(self, logits_of: LogitsOf, columns: list[slice]) -> None:
         """The first pass."""
@@ -129,7 +130,7 @@ class SplitLoss:
             terms_nC, slope_nC = self._terms(teachers, part, logp_S_nC)
             divergence_n += terms_nC.sum(1)
             self._slope_n += slope_nC.sum(1)
-        scale = teachers.objective.scale(teachers.temperature)
+        scale = teachers.objective.coefficient(teachers.temperature)
         self.kd = scale * torch.where(teachers.is_answered_n, divergence_n, 0.0).sum()
 
     def _logp_S(self, logits_nC: Tensor, temperature: float) -> Tensor:
@@ -143,6 +144,6 @@ class SplitLoss:
         logp_T_nC = teachers.logp(columns, self._lse_T_Kn)
         with torch.enable_grad():
             logp_S_nC = logp_S_nC.detach().requires_grad_()
-            terms_nC = teachers.objective.terms(logp_T_nC, logp_S_nC)
+            terms_nC = teachers.objective.terms_at(logp_T_nC, logp_S_nC, teachers.temperature)
             (slope_nC,) = torch.autograd.grad(terms_nC.sum(), logp_S_nC)
         return terms_nC.detach(), slope_nC * teachers.is_answered_n[:, None]

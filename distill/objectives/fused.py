@@ -73,6 +73,8 @@ class Chunk:
     """Positions whose logits, the student's and the teachers', are alive together."""
     columns: int | None = None
     """Columns of the vocabulary alive together; None: all."""
+    row_floats: int = 0
+    """Floats of the loss's largest temporary of one position, if it may be larger than [V]."""
 
     @classmethod
     def within(
@@ -249,7 +251,8 @@ class _Pass:
         block_loss = self._plan.loss.of_chunk(rows)
         value = logits_nV.new_zeros(())
         # Smaller blocks for the loss than for the product: their many temporaries stay small.
-        for block in slices(len(logits_nV), _rows_of_block(logits_nV)):
+        rows_of_block = _rows_of_block(logits_nV, self._plan.chunk.row_floats)
+        for block in slices(len(logits_nV), rows_of_block):
             logits_mV = logits_nV[block].detach()
             with torch.enable_grad() if self._needs_gradient else nullcontext():
                 logits_mV.requires_grad_(self._needs_gradient)
@@ -305,9 +308,10 @@ def _gradient(loss: Tensor, logits_mV: Tensor) -> Tensor | float:
     return 0.0 if grad_mV is None else grad_mV
 
 
-def _rows_of_block(logits_nV: Tensor) -> int:
+def _rows_of_block(logits_nV: Tensor, row_floats: int) -> int:
     num_bytes = _BLOCK_BYTES.get(logits_nV.device.type, 64e6)
-    return max(1, math.floor(num_bytes / (logits_nV.shape[1] * logits_nV.element_size())))
+    width = max(logits_nV.shape[1], row_floats)
+    return max(1, math.floor(num_bytes / (width * logits_nV.element_size())))
 
 
 def _zeros_like(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,12 +1,17 @@
-"""How probable teachers found the text itself, and the loss of a router that learns from it.
+"""How probable the labels are under each teacher, and the loss of a network that is trained by it
+(aggregation/trained.py).
 
 Shape suffixes: K teachers, N positions, n some of them, C columns of the vocabulary.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from distill.records import Mean
 
 
 class LabelLogp:
@@ -36,10 +41,33 @@ class LabelLogp:
         return self._logit_Kn - self._lse_Kn
 
 
-def mixture_nll(log_weights_KN: Tensor, label_logp_KN: Tensor, asked_KN: Tensor) -> Tensor:
-    """−Σ_n log Σ_k w_kn p_k(y_n) in nats, over the positions that all teachers were queried for.
+class Routes(NamedTuple):
+    """A trained network's weights at a batch's positions; ``log_weights_KN`` has a gradient."""
+
+    log_weights_KN: Tensor
+    homes_N: Tensor  # int64: the teacher named like the position's domain, -1 without one
+
+    def entropy(self) -> Tensor:
+        """Σ_n H(w_n) in nats, differentiable."""
+        return -(self.log_weights_KN.exp() * self.log_weights_KN).sum()
+
+    @torch.no_grad()
+    def metrics(self, nll: Tensor, num_labels: Tensor) -> dict[str, Mean]:
+        """``nll``: the network's loss, a sum over ``num_labels`` positions. The accuracy is that of
+        positions whose domain a teacher is named like."""
+        log_weights_KN, homes_N = self
+        count = torch.tensor(float(len(homes_N)), device=homes_N.device)
+        is_at_home_N = log_weights_KN.argmax(0) == homes_N
+        return {
+            "router.loss": Mean(nll.detach(), num_labels),
+            "router.entropy": Mean(self.entropy(), count),
+            "router.accuracy": Mean(is_at_home_N.sum().float(), (homes_N >= 0).sum().float()),
+        }
+
+
+def mixture_nll(log_weights_KN: Tensor, label_logp_KN: Tensor, counts_N: Tensor) -> Tensor:
+    """−Σ_n log Σ_k w_kn p_k(y_n) in nats, over the positions where the bool ``counts_N`` is true.
 
     Differentiable in the weights; 0 with a graph where there is no position.
     """
-    together_N = asked_KN.all(0)
-    return -torch.logsumexp(log_weights_KN + label_logp_KN, dim=0)[together_N].sum()
+    return -torch.logsumexp(log_weights_KN + label_logp_KN, dim=0)[counts_N].sum()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill.aggregation import Aggregation, LearnedRouter
+from distill.aggregation import Aggregation, TrainedWeights
 from distill.aggregation.mixture import only_asked
 from distill.errors import ConfigError
 from distill.objectives import Objective
@@ -59,37 +60,32 @@ def check_mixing(
     aggregation: Aggregation, wires: Sequence[WireFormat], objective: Objective
 ) -> None:
     """Raise ConfigError for an aggregation that cannot be had of language models' teachers."""
-    if aggregation.type == "attention":
-        raise ConfigError(
-            "aggregation.type 'attention' needs all logits of all teachers at once, which do not "
-            "exist with language models: use mean, weights, oracle, single, uncertainty or learned"
-        )
     if aggregation.mix == "divergences" and aggregation.sees_logits:
         raise ConfigError(
             f"aggregation.type {aggregation.type!r} compares the logits of all teachers, "
             "but aggregation.mix: divergences compares the student with each teacher alone: use "
             "mean, weights, oracle or single, or another aggregation.mix"
         )
-    if aggregation.mix == "divergences" and aggregation.type == "learned":
+    if aggregation.mix == "divergences" and isinstance(aggregation, TrainedWeights):
         raise ConfigError(
-            "aggregation.type 'learned' is trained on the likelihood under all teachers, but "
-            "aggregation.mix divergences compares the student with each teacher separately: set "
-            "aggregation.mix: probabilities"
+            f"aggregation.type {aggregation.type!r} is trained on the likelihood under all "
+            "teachers, but aggregation.mix divergences compares the student with each teacher "
+            "separately: set aggregation.mix: probabilities"
         )
     inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
     if inexact:
         many = " and " in inexact
         reason = f"the wire{'s' * many} {inexact} {'do' if many else 'does'} not send all of them"
-    elif not objective.is_elementwise:
+    elif not objective.mixes:
         reason = (
             f"objective.type {objective.type!r} compares the student with each teacher separately"
         )
     else:
         return
-    if isinstance(aggregation, LearnedRouter):
+    if isinstance(aggregation, TrainedWeights):
         raise ConfigError(
-            "aggregation.type 'learned' needs each teacher's probability of the next token, from "
-            f"all logits, but {reason}: use "
+            f"aggregation.type {aggregation.type!r} needs each teacher's probability of the next "
+            f"token, from all logits, but {reason}: use "
             + ("the wire hidden or dense for every teacher, or " if inexact else "")
             + "mean, weights, oracle or single"
         )
@@ -126,8 +122,8 @@ class Sums(NamedTuple):
 class TokenLoss:
     """One micro-batch's loss, a sum over its positions, chunk by chunk (see fused.py).
 
-    Where all wires are exact and the objective is a sum over the vocabulary, D compares the student
-    with the aggregate of the teachers; else, and where the aggregation's mix is ``divergences``,
+    Where all wires are exact and the objective mixes the teachers, D compares the student with the
+    aggregate of the teachers; else, and where the aggregation's mix is ``divergences``,
     D = Σ_k w_k D(p_k, p_S), whose gradient is for forward KL that of the aggregate of probabilities
     (its value is larger by what teachers differ among themselves). D(p_k, p_S) of a teacher with M
     forwards is (1/M) Σ_m D(p_k^m, p_S). Teachers not queried for a position weigh 0 there, and
@@ -155,7 +151,7 @@ class TokenLoss:
         self._answers = answers
         self._readers = tuple(readers)
         self._aggregation = aggregation
-        self._objective = objective
+        self._objective = None if objective is None else objective.at_tokens()
         zero = torch.zeros((), device=labels_N.device)
         kd, ce, hits, num_answered = (zero.clone() for _ in range(4))
         weights_K, apart_K, num_apart_K = (zero.new_zeros(len(self._readers)) for _ in range(3))
@@ -176,17 +172,22 @@ class TokenLoss:
         if self._aggregation is not None and self._aggregation.mix == "divergences":
             return False
         exact = all(reader.wire.is_exact for reader in self._readers)
-        return exact and self._objective.is_elementwise
+        return exact and self._objective.mixes
 
     def chunk(self, budget_mb: float) -> Chunk:
         """How many positions fit into ``budget_mb`` of logits (trainer.loss_chunk_mb)."""
         num_whole = sum(reader.num_passes for reader in self._readers if reader.wire.is_exact)
         can_split = self._answers is None or (
             self._compares_aggregate
+            and self._objective is not None
+            and self._objective.is_elementwise
             and self._aggregation is not None
             and not self._aggregation.sees_logits
         )
-        return Chunk.within(budget_mb, self._num_columns, num_whole, can_split)
+        chunk = Chunk.within(budget_mb, self._num_columns, num_whole, can_split)
+        if self._answers is None or self._objective is None:
+            return chunk
+        return replace(chunk, row_floats=self._objective.row_floats)
 
     def of_chunk(self, rows: slice) -> BlockLoss:
         said = None if self._answers is None else self._decoded(rows)
@@ -280,7 +281,7 @@ class TokenLoss:
         assert self._objective is not None
         compare = self._to_aggregate if self._compares_aggregate else self._one_by_one
         with torch.no_grad() if self._alpha == 0 else nullcontext():
-            kd = self._objective.scale(self._temperature) * compare(logits_mV, said, at)
+            kd = self._objective.coefficient(self._temperature) * compare(logits_mV, said, at)
         self.sums.kd.add_(kd.detach())
         # Not 0 · kd: of an infinite divergence that is NaN.
         return self._alpha * kd if self._alpha > 0 else torch.zeros_like(kd)
@@ -306,9 +307,10 @@ class TokenLoss:
             else:
                 weights_Km = self._weights(asked_Km, at, kept)
             target = self._aggregation.target(answers, weights_Km, self._temperature)
+            target = replace(target, labels_N=self._labels_N[at][kept])
             self._note(weights_Km)
             self._note_labels(logits_KmV, at, kept)
-            self._note_apart(logits_KmV, asked_Km, logits_mV[kept], at)
+            self._note_apart(logits_KmV, asked_Km, logits_mV[kept], at, kept)
         return self._objective(logits_mV[kept], target, self._temperature).sum()
 
     def _one_by_one(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
@@ -322,18 +324,24 @@ class TokenLoss:
             asked_m = asked_Km[k]
             passes = [said_mX for said_mX in said[k](at) if len(said_mX)]
             if passes:
-                each = [self._to_one(reader, said_mX, logits_mV[asked_m]) for said_mX in passes]
+                labels_m = self._labels_N[at][kept][asked_m]
+                each = [
+                    self._to_one(reader, said_mX, logits_mV[asked_m], labels_m)
+                    for said_mX in passes
+                ]
                 divergence_m = torch.stack(each).mean(0)
                 total = total + (weights_Km[k][asked_m] * divergence_m).sum()
                 self._note_apart_of(k, divergence_m)
         return total
 
-    def _to_one(self, reader: Reader, said_mX: Tensor, logits_mV: Tensor) -> Tensor:
+    def _to_one(
+        self, reader: Reader, said_mX: Tensor, logits_mV: Tensor, labels_m: Tensor
+    ) -> Tensor:
         assert self._objective is not None
         if not reader.wire.is_exact:
             return reader.wire.forward_kl(said_mX, logits_mV, self._temperature)
         logp_mV = log_softmax_at(said_mX, self._temperature)
-        target = Target(logp_mV, logp_mV.new_ones(1, len(logp_mV)))
+        target = Target(logp_mV, logp_mV.new_ones(1, len(logp_mV)), labels_m)
         return self._objective(logits_mV, target, self._temperature)
 
     def _weights(self, asked_Kn: Tensor, at: slice, kept: slice | Tensor) -> Tensor:
@@ -356,23 +364,29 @@ class TokenLoss:
             self.label_logp_KN[:, at][:, kept] = likelihood.value
 
     def _note_apart(
-        self, logits_KmV: Tensor, asked_Km: Tensor, logits_mV: Tensor, at: slice
+        self,
+        logits_KmV: Tensor,
+        asked_Km: Tensor,
+        logits_mV: Tensor,
+        at: slice,
+        kept: slice | Tensor,
     ) -> None:
         """D(p_k, p_S) of a sample: a softmax for each teacher would cost as much as the loss."""
         if len(logits_KmV) == 1:
             return  # it is the loss
         some = slice(-at.start % APART_EVERY, None, APART_EVERY)
+        labels_m = self._labels_N[at][kept][some]
         for k, (said_mV, asked_m) in enumerate(
             zip(logits_KmV[:, some], asked_Km[:, some], strict=True)
         ):
             divergence_m = self._to_one(
-                self._readers[k], said_mV[asked_m], logits_mV[some][asked_m]
+                self._readers[k], said_mV[asked_m], logits_mV[some][asked_m], labels_m[asked_m]
             )
             self._note_apart_of(k, divergence_m)
 
     def _note_apart_of(self, k: int, divergence_m: Tensor) -> None:
         assert self._objective is not None
-        scaled = self._objective.scale(self._temperature) * divergence_m.detach().sum()
+        scaled = self._objective.coefficient(self._temperature) * divergence_m.detach().sum()
         self.sums.apart_K[k] += scaled
         self.sums.num_apart_K[k] += len(divergence_m)
 

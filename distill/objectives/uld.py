@@ -29,6 +29,7 @@ class UniversalLogits(Divergence):
     """
 
     is_elementwise: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     crosses_tokenizers: ClassVar[bool] = True
     type: Literal["uld"] = "uld"
 

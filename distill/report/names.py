@@ -41,6 +41,8 @@ MEANINGS = {
     "router.confidence": "mean of the largest router probability, on test",
     "router.accuracy": "share of test rows that are routed to the expert of their own part of the "
     "data",
+    "chain.links": "links of the chain that were kept, the student counted; 1: the student was "
+    "distilled from the teachers",
     "kd.temperature": "T: divides the logits of teachers and student in the soft loss",
     "kd.alpha": "α: weight of the soft target; 1 − α is the weight of the label",
     "loss": "training loss, mean over the steps since the last record",

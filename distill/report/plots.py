@@ -24,6 +24,7 @@ STYLES: dict[Role, tuple[str, str, str]] = {
     "expert": ("o", BLUE, "teacher"),
     "mix": ("D", PURPLE, "ensemble of teachers"),
     "baseline": ("s", ORANGE, "baseline"),
+    "link": ("^", GREEN, "link of the chain"),
     "student": ("*", VERMILION, "student"),
 }
 """Marker, colour and name in the legend of each role."""
@@ -77,7 +78,7 @@ def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.grid(which="major", color="0.9", linewidth=0.8)
     if sized:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=4, frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=5, frameon=False)
     labels = [(row.name, row.params or 0.0, value) for row, value in sized]
     lines = [(row.name, value) for row, value in measured if not row.params]
     place_labels(axes, labels, lines)
@@ -95,11 +96,13 @@ def learning_curves(
     accuracy: str = "eval.accuracy",
     loss: str = "loss",
 ) -> Path:
-    """Evaluation accuracy and training loss over steps, a line a fit.
+    """Evaluation accuracy and training loss over steps, a line a fit; below them the temperature,
+    of fits in which it varies.
 
     ``history``: the lines of each fit's metrics.jsonl, by its name.
     """
-    figure, (above, below) = new_figure(8.0, 7.0, num_rows=2)
+    varying = _temperatures(history)
+    figure, (above, below, *rest) = new_figure(8.0, 9.0 if varying else 7.0, 3 if varying else 2)
     for index, name in enumerate(history):
         above.plot([], [], color=PALETTE[index % len(PALETTE)], linewidth=3, label=plain(name))
     for axes, metric in ((above, accuracy), (below, loss)):
@@ -124,12 +127,32 @@ def learning_curves(
                 axes.plot(steps, values, color=colour, linewidth=1.8)
         axes.grid(color="0.9", linewidth=0.8)
     if history:
-        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
+        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=5, frameon=False)
     above.set_ylabel("accuracy on the validation split")
     above.yaxis.set_major_formatter(as_percent)
     below.set_ylabel("training loss")
-    below.set_xlabel("optimizer steps")
+    for axes in rest:
+        for index, points in varying.items():
+            axes.plot(*zip(*points, strict=True), color=PALETTE[index % len(PALETTE)])
+        axes.set_ylabel("temperature")
+        axes.grid(color="0.9", linewidth=0.8)
+    (rest[-1] if rest else below).set_xlabel("optimizer steps")
     return save(figure, path)
+
+
+def _temperatures(
+    history: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[int, list[tuple[float, float]]]:
+    """Step and temperature of each record, by the index of a fit, where it is not constant."""
+    found = {
+        index: sorted(
+            (line["step"], line["metrics"]["kd.temperature"])
+            for line in lines
+            if "kd.temperature" in line["metrics"]
+        )
+        for index, lines in enumerate(history.values())
+    }
+    return {i: points for i, points in found.items() if len({t for _, t in points}) > 1}
 
 
 LOG_FROM = 20.0
@@ -172,7 +195,7 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     if shown:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=4, frameon=False)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=5, frameon=False)
     return save(figure, path)
 
 

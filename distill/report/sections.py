@@ -92,7 +92,8 @@ def comparison(record: Record) -> Markup | None:
         cells = [Cell(row.role, is_text=True), *cells, Cell(note, is_text=True)]
         lines.append((row.name, cells))
     caption = (
-        "On the test split: teachers, ensembles (mix), baselines and students (★ on the frontier)"
+        "On the test split: teachers, ensembles (mix), baselines, links of a chain and students "
+        "(★ on the frontier)"
     )
     head = ["model", "role", *columns, "note"]
     return table(head, lines, caption, is_sortable=True, trials=names)

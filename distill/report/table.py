@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from rich.console import Group
 
-Role = Literal["expert", "mix", "baseline", "student"]
+Role = Literal["expert", "mix", "baseline", "link", "student"]
 MISSING = "–"
 CLASSIFIERS_ONLY = ("f1", "in_domain", "out_of_domain", "retention")
 LANGUAGE_ONLY = (

@@ -1,44 +1,49 @@
 """Configuration memory: what worked on the most similar past tasks (HPM-KD, components 1 and 6).
 
-arXiv 2512.09886 leaves several things open. [paper]: the hyper-parameters and their ranges, the
-mean of 5 neighbours by cosine, gradient boosting beyond 50 past experiments, a short validation
-run and local refinement. [ours]: what a past experiment is, how meta-features are scaled, on which
-scale values are averaged, when a proposal is poor, how it is refined.
+arXiv 2512.09886. [draft]: the hyper-parameters and their ranges, gradient boosting beyond 50 past
+experiments, before that the mean of the 5 nearest by cosine, a short validation run and its
+refinement (refine.py). [ours]: what a past experiment is, how meta-features are scaled and compared
+where an older version recorded fewer, on which scale values are averaged, what the boosting is
+fitted on.
 
-Shape suffixes: E past experiments, F meta-features.
+Shape suffixes: E past tasks, R runs, F meta-features.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from distill.search.meta import STUDENT_FAMILY, TEACHER_FAMILY
+
 NUM_NEIGHBOURS = 5
-"""[paper]"""
+"""[draft]"""
 BOOST_BEYOND = 50
-"""Past experiments beyond which regressors take over [paper]."""
+"""Past runs beyond which gradient boosting proposes [draft]."""
+MIN_BOOSTED_TASKS = 5
+"""Past tasks that it needs [ours]: all runs of a task have nearly one vector of features."""
 BEST_SHARE = 0.1
-"""Of a task's runs, those that count as what worked [ours]; see :class:`Memory`."""
+"""Share of a task's runs that count as what worked [ours]; see :class:`Memory`."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One hyper-parameter: its range [paper], the scale it is averaged on and its step [ours]."""
+    """One hyper-parameter: its range [draft], the scale it is averaged on and its step [ours]."""
 
     key: str
     low: float
     high: float
     is_log: bool
     step: float
-    """Standard deviation of a refinement; on the log scale in nats (0.5: a factor of 1.65)."""
+    """Of a refinement; on the log scale in nats (0.5: a factor of 1.65)."""
 
     def coordinate(self, value: float) -> float:
-        """On the axis' own scale, a value outside the range from its edge."""
+        """On the axis' own scale; a value outside the range counts as the nearer end."""
         value = min(max(value, self.low), self.high)
         return math.log(value) if self.is_log else value
 
@@ -47,31 +52,40 @@ class Axis:
         value = math.exp(coordinate) if self.is_log else coordinate
         return float(min(max(value, self.low), self.high))
 
+    def moved(self, value: float, num_steps: float) -> float:
+        """``value``, this many steps up; negative: down. In the range."""
+        return self.value(self.coordinate(value) + num_steps * self.step)
 
+
+EPSILON = "chain.epsilon"
 # alpha is averaged as it is: a logit would let one pure α of 0 or 1 outweigh all others.
 AXES = (
     Axis("kd.temperature", 2.0, 8.0, is_log=False, step=1.0),
     Axis("kd.alpha", 0.0, 1.0, is_log=False, step=0.1),
     Axis("optimizer.lr", 1e-5, 1e-2, is_log=True, step=0.5),
     Axis("optimizer.weight_decay", 1e-6, 1e-3, is_log=True, step=1.0),
+    Axis(EPSILON, 0.005, 0.05, is_log=True, step=0.5),
 )
 KEYS = tuple(axis.key for axis in AXES)
+ABSENT = (EPSILON,)
+"""Keys that a run may lack: only runs with a chain have them."""
 
 # Spread over orders of magnitude, or unbounded: one wide table must not set the scale of all.
 _COMPRESSED = {
-    *("meta.n", "meta.d", "meta.classes", "meta.imbalance", "meta.compression"),
+    *("meta.n", "meta.n_test", "meta.d", "meta.classes", "meta.imbalance", "meta.compression"),
     *("meta.mean", "meta.variance", "meta.skewness", "meta.kurtosis"),
 }
+_ONE_HOTS = (TEACHER_FAMILY, STUDENT_FAMILY)
 
 
 @dataclass(frozen=True)
 class Experience:
-    """One past run, or what the best runs of one task have in common."""
+    """One past run, or the mean of the best runs of one task."""
 
     task: str
-    """What makes qualities comparable: the data's fingerprint, teachers and student."""
+    """What makes qualities comparable: the data's fingerprint and the teachers."""
     meta: dict[str, float]
-    """``meta.*``, finite; see distill/search/meta.py."""
+    """``meta.*``, finite; see distill/search/meta.py. Older versions recorded fewer."""
     values: dict[str, float]
     """Hyper-parameters by key."""
     quality: float
@@ -79,12 +93,23 @@ class Experience:
 
 
 @dataclass(frozen=True)
+class PastTask:
+    """The runs of one task, as far as they count."""
+
+    mean: Experience
+    """Of the best runs, each value on its axis' own scale."""
+    best: tuple[Experience, ...]
+    num_runs: int
+    """All, the best ones included."""
+
+
+@dataclass(frozen=True)
 class Neighbour:
-    """A past experiment that a proposal is the mean of."""
+    """A past task that a proposal is the mean of."""
 
     experience: Experience
     similarity: float
-    """Cosine of the standardised meta-features, in [−1, 1]."""
+    """Cosine of the standardised meta-features that both have, in [−1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -101,137 +126,180 @@ class Proposal:
 
 
 class Memory:
-    """Past experiments, one a task: the mean of its best runs on each axis' own scale.
+    """Past tasks, and of each its best runs.
 
-    The best tenth of its runs, at least one, and all that equal the last of these: the best of many
-    noisy runs is lucky, their mean less so, and a small validation split knows many ties. Runs
-    whose meta-features or values are not all finite must have been left out.
+    The best tenth of a task's runs, at least one, and all that equal the last of these: the best of
+    many noisy runs is lucky, their mean less so, and a small validation split has many ties. Values
+    and meta-features must be finite.
     """
 
     def __init__(self, experiences: Iterable[Experience]) -> None:
         runs: dict[str, list[Experience]] = defaultdict(list)
         for experience in experiences:
             runs[experience.task].append(experience)
-        self.experiments = tuple(_best(runs[task]) for task in sorted(runs))
+        self.tasks = tuple(_past(runs[task]) for task in sorted(runs))
+
+    @property
+    def experiments(self) -> tuple[Experience, ...]:
+        """The mean of the best runs of each task."""
+        return tuple(task.mean for task in self.tasks)
+
+    @property
+    def num_runs(self) -> int:
+        return sum(task.num_runs for task in self.tasks)
+
+    def mean(self, defaults: Mapping[str, float]) -> dict[str, float]:
+        """The mean of all past tasks, whatever their features: a control for :meth:`propose`."""
+        return {
+            key: _mean(_axis(key), known) if (known := _with_key(key, self.experiments)) else value
+            for key, value in defaults.items()
+        }
 
     def propose(
         self, meta: Mapping[str, float], defaults: Mapping[str, float], seed: int = 0
     ) -> Proposal:
-        """Values for the keys of ``defaults`` (some of :data:`KEYS`), within the ranges [paper].
+        """Values for the keys of ``defaults`` (some of :data:`KEYS`), within the ranges [draft].
 
-        Past experiments that lack one of these keys or meta-features have no say. Without any, the
-        defaults as they are. A function of its arguments: ``seed`` is the regressors'.
+        Past tasks count for the keys that they have, and are compared by the meta-features that
+        both have; one without any of either does not count. A key that no past task has keeps its
+        default. With more than 50 runs of at least 5 tasks: gradient boosting on the features that
+        all of their best runs have. A function of its arguments: ``seed`` is the boosting's.
         """
         assert set(defaults) <= set(KEYS), set(defaults) - set(KEYS)
-        axes = [axis for axis in AXES if axis.key in defaults]
-        usable = [e for e in self.experiments if meta.keys() <= e.meta.keys()]
-        usable = [e for e in usable if defaults.keys() <= e.values.keys()]
-        if not usable or not axes:
+        usable = [task.mean.task for task in self.tasks if meta.keys() & task.mean.meta.keys()]
+        groups: dict[tuple[str, ...], list[Axis]] = {}  # the tasks that have a key: their axes
+        for axis in (axis for axis in AXES if axis.key in defaults):
+            known = tuple(e.task for e in _with_key(axis.key, self.experiments))
+            groups.setdefault(tuple(name for name in known if name in usable), []).append(axis)
+        groups.pop((), None)
+        if not groups:
             why = "there is no past experiment with these keys: the defaults are proposed"
             return Proposal(dict(defaults), (), "defaults", why)
-        past_EF, asked_F = _standardised(usable, meta)
-        if len(usable) > BOOST_BEYOND:
-            values = {a.key: _boosted(a, past_EF, asked_F, usable, seed) for a in axes}
-            why = f"gradient-boosted regressors over {len(usable)} past experiments"
-            return Proposal(values, (), "boosting", why)
-        similarity_E = _cosines(past_EF, asked_F)
-        nearest = np.argsort(-similarity_E, kind="stable")[:NUM_NEIGHBOURS]
-        neighbours = tuple(Neighbour(usable[i], float(similarity_E[i])) for i in nearest)
-        values = {a.key: _mean(a, [n.experience for n in neighbours]) for a in axes}
-        told = ", ".join(f"{n.experience.task} ({n.similarity:.2f})" for n in neighbours)
+        by_name = {task.mean.task: task for task in self.tasks}
+        parts = [
+            _proposed([by_name[name] for name in names], axes, meta, seed)
+            for names, axes in groups.items()
+        ]
+        values = dict(defaults)
+        for part in parts:
+            values |= part.values
+        # All but chain.epsilon are of the same runs.
+        main = parts[0]
+        why = main.why
+        for part in parts[1:]:
+            why += f"; {', '.join(part.values)}: {part.why}"
+        return Proposal(values, main.neighbours, main.model, why)
+
+
+def _proposed(
+    tasks: Sequence[PastTask], axes: Sequence[Axis], meta: Mapping[str, float], seed: int
+) -> Proposal:
+    """Of axes whose values all of these tasks have."""
+    num_runs = sum(task.num_runs for task in tasks)
+    rows = [(run, 1 / len(task.best)) for task in tasks for run in task.best]
+    names = sorted(name for name in meta if all(name in run.meta for run, _ in rows))
+    if num_runs > BOOST_BEYOND and len(tasks) >= MIN_BOOSTED_TASKS and names:
+        values = {axis.key: _boosted(axis, rows, names, meta, seed) for axis in axes}
         why = (
-            f"mean of the {len(neighbours)} nearest of {len(usable)} past experiments, "
-            f"by cosine of their meta-features: {told}"
+            f"gradient boosting over the best runs of {len(tasks)} past tasks ({num_runs} runs)"
+            f"{_left_out(meta.keys() - set(names))}"
         )
-        return Proposal(values, neighbours, "nearest", why)
+        return Proposal(values, (), "boosting", why)
+    past = [task.mean for task in tasks]
+    past_EF, present_F = _standardised(past, meta)
+    similarity_E = _cosines(past_EF, present_F)
+    nearest = np.argsort(-similarity_E, kind="stable")[:NUM_NEIGHBOURS]
+    neighbours = tuple(Neighbour(past[i], float(similarity_E[i])) for i in nearest)
+    values = {axis.key: _mean(axis, [n.experience for n in neighbours]) for axis in axes}
+    listed = ", ".join(f"{n.experience.task} ({n.similarity:.2f})" for n in neighbours)
+    fewer = meta.keys() - set.intersection(*(set(n.experience.meta) for n in neighbours))
+    why = (
+        f"mean of the {len(neighbours)} nearest of {len(tasks)} past tasks ({num_runs} runs), by "
+        f"cosine of their meta-features: {listed}{_left_out(fewer)}"
+    )
+    return Proposal(values, neighbours, "nearest", why)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the brief evaluation of a proposal came to."""
-
-    is_poor: bool
-    why: str
-
-
-def judge(proposed: float, default: float) -> Verdict:
-    """Whether to refine a proposal [ours]: poor if its brief run is worse than the defaults' own.
-
-    Qualities (higher is better) of two equally brief runs on validation. A proposal whose run
-    failed (not finite) is poor; one that equals the defaults is not.
-    """
-    told = f"{proposed:.4g} in the brief run, the defaults {default:.4g}"
-    if not math.isfinite(proposed):
-        return Verdict(True, f"the proposal's brief run has no finite quality ({proposed})")
-    if math.isfinite(default) and proposed < default:
-        return Verdict(True, f"the proposal is worse than the defaults: {told}")
-    return Verdict(False, f"the proposal is no worse than the defaults: {told}")
+def _left_out(names: Iterable[str]) -> str:
+    """That some runs were recorded by a version with fewer meta-features."""
+    # A one-hot code by its name alone: meta.teacher_family.
+    listed = ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
+    return f"; compared without {listed}, which some of them lack" * bool(listed)
 
 
-def refinements(proposal: Proposal, num: int, seed: int) -> list[dict[str, float]]:
-    """``num`` configurations near the proposal, each within the ranges [ours].
-
-    Each axis moves by a normal step: additive for T and α, so log-normal for lr and weight decay.
-    The same seed gives the same ones, and a larger ``num`` only adds to them.
-    """
-    rng = np.random.default_rng(seed)
-    axes = [axis for axis in AXES if axis.key in proposal.values]
-
-    def moved(axis: Axis) -> float:
-        return axis.value(axis.coordinate(proposal.values[axis.key]) + axis.step * rng.normal())
-
-    return [{axis.key: moved(axis) for axis in axes} for _ in range(num)]
-
-
-def _best(runs: list[Experience]) -> Experience:
-    """One past experiment out of a task's runs."""
+def _past(runs: list[Experience]) -> PastTask:
     # In an order of their own: sums must not depend on how a store lists runs.
     ranked = sorted(runs, key=lambda run: (-run.quality, sorted(run.values.items())))
     last = ranked[math.ceil(BEST_SHARE * len(runs)) - 1]
     best = [run for run in ranked if run.quality >= last.quality]
-    values = {a.key: _mean(a, best) for a in AXES if all(a.key in run.values for run in best)}
-    meta = {
-        name: float(np.mean([run.meta[name] for run in best]))
-        for name in best[0].meta
-        if all(name in run.meta for run in best)
-    }
+    values = {a.key: _mean(a, known) for a in AXES if (known := _with_key(a.key, best))}
+    names = sorted({name for run in best for name in run.meta})
+    meta = {n: float(np.mean([r.meta[n] for r in best if n in r.meta])) for n in names}
     quality = float(np.mean([run.quality for run in best]))
-    return Experience(best[0].task, meta, values, quality)
+    return PastTask(Experience(best[0].task, meta, values, quality), tuple(best), len(runs))
 
 
-def _mean(axis: Axis, experiences: list[Experience]) -> float:
+def _axis(key: str) -> Axis:
+    return next(axis for axis in AXES if axis.key == key)
+
+
+def _with_key(key: str, experiences: Iterable[Experience]) -> list[Experience]:
+    return [e for e in experiences if key in e.values]
+
+
+def _mean(axis: Axis, experiences: Sequence[Experience]) -> float:
     return axis.value(float(np.mean([axis.coordinate(e.values[axis.key]) for e in experiences])))
 
 
 def _standardised(
-    past: list[Experience], meta: Mapping[str, float]
+    past: Sequence[Experience], meta: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[E, F] and [F]: mean 0 and deviation 1 over the past; what never varied there is 0."""
-    names = sorted(meta)
-    past_EF = np.array([[_compressed(name, e.meta[name]) for name in names] for e in past])
-    asked_F = np.array([_compressed(name, meta[name]) for name in names])
-    mean_F, deviation_F = past_EF.mean(0), past_EF.std(0)
+    """[E, F] and [F]: mean 0 and deviation 1 over the past; NaN where a past task lacks a feature.
+
+    A feature that never varied there is 0. The columns of a one-hot code together weigh as much as
+    one feature.
+    """
+    names = sorted(meta.keys() & {name for e in past for name in e.meta})
+    past_EF = np.array([[_scaled(n, e.meta.get(n, math.nan)) for n in names] for e in past])
+    present_F = np.array([_scaled(name, meta[name]) for name in names])
+    mean_F, deviation_F = np.nanmean(past_EF, 0), np.nanstd(past_EF, 0)
     varies_F = deviation_F > 1e-9 * (1 + np.abs(mean_F))
     scale_F = np.where(varies_F, deviation_F, 1.0)
-    return (past_EF - mean_F) / scale_F * varies_F, (asked_F - mean_F) / scale_F * varies_F
+    for code in _ONE_HOTS:
+        is_code_F = varies_F & np.array([name.startswith(code) for name in names])
+        scale_F[is_code_F] *= math.sqrt(is_code_F.sum())
+    return (past_EF - mean_F) / scale_F * varies_F, (present_F - mean_F) / scale_F * varies_F
 
 
-def _compressed(name: str, value: float) -> float:
+def _scaled(name: str, value: float) -> float:
     """sign(x) · log10(1 + |x|) of what spreads over orders of magnitude."""
     return math.copysign(math.log10(1 + abs(value)), value) if name in _COMPRESSED else value
 
 
-def _cosines(past_EF: np.ndarray, asked_F: np.ndarray) -> np.ndarray:
-    """[E]; 0 where a vector is 0, such as that of the only past experiment."""
-    lengths_E = np.linalg.norm(past_EF, axis=1) * np.linalg.norm(asked_F)
-    return np.divide(past_EF @ asked_F, lengths_E, out=np.zeros(len(past_EF)), where=lengths_E > 0)
+def _cosines(past_EF: np.ndarray, present_F: np.ndarray) -> np.ndarray:
+    """[E], over the features that both have; 0 where a vector is 0, as of the only past task."""
+    is_known_EF = ~np.isnan(past_EF)
+    past_EF = np.where(is_known_EF, past_EF, 0.0)
+    lengths_E = np.linalg.norm(past_EF, axis=1) * np.linalg.norm(is_known_EF * present_F, axis=1)
+    return np.divide(
+        past_EF @ present_F, lengths_E, out=np.zeros(len(past_EF)), where=lengths_E > 0
+    )
 
 
 def _boosted(
-    axis: Axis, past_EF: np.ndarray, asked_F: np.ndarray, past: list[Experience], seed: int
+    axis: Axis,
+    rows: Sequence[tuple[Experience, float]],
+    names: Sequence[str],
+    meta: Mapping[str, float],
+    seed: int,
 ) -> float:
+    """``rows``: runs and their weights, which add up to 1 for each task."""
     from sklearn.ensemble import GradientBoostingRegressor
 
+    known = [(run, weight) for run, weight in rows if axis.key in run.values]
+    inputs_RF = [[_scaled(name, run.meta[name]) for name in names] for run, _ in known]
+    targets_R = [axis.coordinate(run.values[axis.key]) for run, _ in known]
     model = GradientBoostingRegressor(random_state=seed)
-    model.fit(past_EF, [axis.coordinate(e.values[axis.key]) for e in past])
-    return axis.value(float(model.predict(asked_F[None])[0]))
+    model.fit(inputs_RF, targets_R, sample_weight=[weight for _, weight in known])
+    present_F = [[_scaled(name, meta[name]) for name in names]]
+    return axis.value(float(model.predict(present_F)[0]))

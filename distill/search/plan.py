@@ -22,7 +22,7 @@ MAX_CORNERS = 512
 """More corners than this are not all tried: then each key's own ends."""
 WAITING_CPUS = 0.01
 """Of a trial that has a worker group, in addition to what the group holds."""
-FIXED = ("task", "data", "experts", "teachers", *OPERATIONAL)
+FIXED = ("task", "data", "experts", "teachers", "chain", "warm_start", *OPERATIONAL)
 """Sections and keys that a sweep cannot search: they decide what the teachers say, or say where
 and how to run."""
 

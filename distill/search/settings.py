@@ -126,8 +126,9 @@ class Search(Section):
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials that run at the same time; null: as many as fit."""
     warm_start: bool = False
-    """Start with the values that past runs in MLflow suggest for T, α, learning rate and weight
-    decay."""
+    """Start with the values that past runs in MLflow suggest for T, α, learning rate, weight decay
+    and the threshold of a chain, as far as they are searched; brief runs compare and refine them.
+    """
     champion: Champion = Champion()
 
     @model_validator(mode="after")
@@ -177,6 +178,12 @@ class Search(Section):
             raise ValueError(
                 f"search.scheduler pbt changes values while a student trains, but {fixed[0]} "
                 "cannot change: search only kd.* and optimizer.*, or use asha"
+            )
+        if any(k == "kd" or k.startswith("kd.schedule") for k in self.space):
+            raise ValueError(
+                "search.scheduler pbt changes values while a student trains, but the losses that "
+                "kd.schedule follows belong to one schedule: remove it from search.space, or use "
+                "asha"
             )
         if not isinstance(self.sampling, RandomSampler):
             raise ValueError("search.scheduler pbt needs search.sampler random: set it")

@@ -5,6 +5,7 @@ search:
     kd.temperature: {type: grid, values: [1, 2, 4]}
     optimizer.lr: {type: loguniform, low: 1.0e-4, high: 1.0e-2}
     aggregation: {type: grid, values: [{type: mean}, {type: routed, k: 1}]}  # a whole section
+    objective: {type: grid, values: [{type: jsd}, [{type: forward_kl}, {type: cosine}]]}  # a list
 """
 
 from __future__ import annotations
@@ -23,26 +24,30 @@ Value = bool | int | float | str
 
 
 def _written(value: Any) -> Any:
-    """A section as one line of YAML: a value stays something that compares, prints and is a key."""
-    if not isinstance(value, dict):
+    """A section or list as one line of YAML: a value stays something that compares, prints and is
+    a key."""
+    if not isinstance(value, dict | list):
         return value
     flow = write_yaml(value, default_flow_style=True, width=math.inf)
     return flow.strip()
 
 
 def read_value(value: Value) -> Any:
-    """What a value sets its key to: itself, or the section that :func:`_written` wrote."""
-    if isinstance(value, str) and value.startswith("{"):
+    """What a value sets its key to: itself, or the section or list that :func:`_written` wrote."""
+    if isinstance(value, str) and value.startswith(("{", "[")):
         return read_yaml(value)
     return value
 
 
-Listed = Annotated[Value, BeforeValidator(_written, json_schema_input_type=Value | dict[str, Any])]
+Listed = Annotated[
+    Value,
+    BeforeValidator(_written, json_schema_input_type=Value | dict[str, Any] | list[Any]),
+]
 
 
 class _Values(Variant):
     values: tuple[Listed, ...] = Field(min_length=1)
-    """Numbers, words, or whole sections (mappings, stored as one line of YAML)."""
+    """Numbers, words, or whole sections or lists (stored as one line of YAML)."""
 
     @model_validator(mode="after")
     def _differ(self) -> _Values:

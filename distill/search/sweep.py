@@ -37,12 +37,12 @@ from distill.report.frontier import write_frontier
 from distill.report.names import label, shown, shown_value
 from distill.report.progress import Progress, duration
 from distill.report.table import Row
-from distill.search.ledger import Entry, Ledger
+from distill.search.ledger import Entry, Ledger, searched
 from distill.search.outcome import SweepOutcome, champion_of
 from distill.search.plan import concurrency, raw_of
 from distill.search.settings import Search
 from distill.search.tested import tested, timed_alone
-from distill.search.trial import Sweep
+from distill.search.trial import Sweep, with_values
 from distill.search.trials import frontier
 from distill.search.tuner import Room, tune_trials
 from distill.search.warm import warm_start
@@ -65,7 +65,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
             return outcome
         with driver(work) as d:
             outcome, outputs = _sweep(d, search)
-            metrics = outcome.metrics | outputs.metrics
+            metrics = outcome.metrics | outputs.metrics | d.memory.metrics()
             metrics["time.total_s"] = time.perf_counter() - started
             d.tracker.metrics(metrics, 0)
             outcome = replace(outcome, metrics=metrics, open_command=d.tracker.open_command)
@@ -160,6 +160,7 @@ def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) 
         if guidance is None:
             return Outputs(None, [], None, {})
         metrics = _fill(d, guidance, data)
+        d.memory.count(metrics)
         d.progress.say("evaluating the teachers on the test split")
         rows = _teacher_rows(d, guidance, data, parts)
         sizes = [row.params for row in rows if row.role == "expert"]
@@ -311,7 +312,9 @@ def record_trial(
     if is_remembered:
         tags["distill.task"] = task_of(d.plan.corpus, sweep.guidance)
     if is_remembered and trial.status == "finished":
-        metrics |= meta_of(d.plan.corpus, metrics, sweep.teacher_params)
+        student = with_values(sweep.raw, searched(trial.values)).student
+        params = sweep.teacher_params
+        metrics |= meta_of(d.plan.corpus, sweep.guidance, student, metrics, params)
     dimensions = {f"student.{key}": size for key, size in (entry.dimensions or {}).items()}
     step = max((int(line["step"]) for line in trial.history), default=0)
     d.tracker.child(

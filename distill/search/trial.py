@@ -17,8 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
+
+from distill.aggregation import TrainedWeights
+from distill.aggregation.saved import save_weights
 from distill.comparison_language import cost_of
-from distill.config import Experiment, parse
+from distill.config import KD, Experiment, parse
 from distill.data.corpus import Corpus
 from distill.data.rows import published
 from distill.errors import Interrupted
@@ -37,6 +41,7 @@ from distill.search.settings import COSTS, REPORTED
 from distill.search.space import Value, read_value
 from distill.student.export import ModelCard, export
 from distill.student.store import newest
+from distill.variant import Variant
 
 Metrics = dict[str, float]
 Tell = Callable[[Metrics, Path | None], None]
@@ -55,27 +60,43 @@ DIMENSIONS = {
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experiment:
     """The experiment with searched keys set; ConfigError where they do not go together.
 
-    A searched ``aggregation.type`` or ``objective.type`` keeps, of the file's section, the keys
-    that the type has: the file's ``k`` is no key of ``mean``.
+    A searched ``aggregation.type``, ``objective.type`` or ``kd.schedule.type`` keeps, of the file's
+    section, the keys that the type has: the file's ``k`` is no key of ``mean``. So does
+    ``objective.0.type``, of an entry of a list.
     """
     changed = copy.deepcopy(dict(raw))
     for key, value in values.items():
-        section, _, last = key.partition(".")
-        if section in ("aggregation", "objective") and last == "type":
-            _keep_known(changed.get(section, {}), section, value)
+        path, _, last = key.rpartition(".")
+        name, _, index = path.partition(".")
+        if name in ("aggregation", "objective") and last == "type":
+            section = changed.get(name, {})
+            if index.isdecimal() and isinstance(section, list) and int(index) < len(section):
+                section = section[int(index)]
+            if isinstance(section, dict):
+                _keep_known(section, Experiment.model_fields[name], value)
+        if path == "kd.schedule" and last == "type":
+            schedule = changed.get("kd", {}).get("schedule", {})
+            _keep_known(schedule, KD.model_fields["schedule"], value)
     for key, value in values.items():
         assign(changed, key, read_value(value))
     told = ", ".join(f"{key}={value}" for key, value in values.items())
     return parse(changed, source=told or "the experiment")
 
 
-def _keep_known(section: dict[str, Any], name: str, kind: Value) -> None:
+def _keep_known(section: dict[str, Any], family: FieldInfo, kind: Value) -> None:
     """Remove the keys that the variant ``kind`` of this section of the file does not have."""
-    variants = get_args(Experiment.model_fields[name].annotation)
+    variants = _variants(family.annotation)
     fields = [v.model_fields for v in variants if v.model_fields["type"].default == kind]
     for key in list(section):
         if fields and key not in fields[0]:
             del section[key]
+
+
+def _variants(annotation: Any) -> list[type[Variant]]:
+    """The sections that a key may be."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, Variant) else []
+    return [found for argument in get_args(annotation) for found in _variants(argument)]
 
 
 @dataclass(frozen=True)
@@ -204,8 +225,12 @@ def _train(
     metrics = costs | assess(job, entry)
     metrics["time.total_s"] = time.perf_counter() - started
     card = _card(sweep, entry, metrics)
-    model = merged(load_best(job).student)
+    module = load_best(job)
+    model = merged(module.student)
     export(model, job.data.tokenizer, entry.student, card, job.data.reading, job.data.chat)
+    if job.guidance is not None and isinstance(job.aggregation, TrainedWeights):
+        names = [t.name for t in job.guidance.teachers]
+        save_weights(entry.folder / "aggregation", job.aggregation, names, module.router)
     ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
     shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
     for left in entry.folder.glob("fit-*"):  # a population's: what was given up for another's
@@ -306,6 +331,7 @@ def _card(sweep: Sweep, entry: Entry, metrics: Metrics) -> ModelCard:
         aggregation=experiment.aggregation.type,
         objective=experiment.objective.type,
         temperature=experiment.kd.temperature,
+        schedule=experiment.kd.schedule.text(experiment.kd.temperature),
         alpha=experiment.kd.alpha,
         data_fingerprint=Corpus(sweep.corpus).fingerprint,
         metrics=metrics,

@@ -82,6 +82,8 @@ class ModelCard:
     aggregation: str | None = None
     objective: str | None = None
     temperature: float | None = None
+    schedule: str | None = None
+    """Of the temperature, where it is not constant: ``cosine, 1 to 3``."""
     alpha: float | None = None
     data_fingerprint: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)  # e.g. {"test.accuracy": 0.91}
@@ -219,6 +221,7 @@ def _readme(
         "Aggregation": card.aggregation,
         "Objective": card.objective,
         "Temperature": card.temperature,
+        "Temperature schedule": card.schedule,
         "Alpha (weight of the soft target)": card.alpha,
         **_shows(model),
         "Reads": reading,

@@ -25,11 +25,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from distill.errors import CheckpointError
 from distill.loop import Engine
 from distill.records import Cursor
+
+VERSION = "aggregation_version"
+"""In a checkpoint's cursor.json and the metadata of best.safetensors; absent: 1."""
 
 
 class Stateful(Protocol):
@@ -47,7 +51,8 @@ class FolderStore:
 
     ``beside``: other objects with state (text that is written ahead, gates that learn).
 
-    ``stop``: a file that the driver makes when the user asks to stop.
+    ``stop``: a file that the driver makes when the user asks to stop. ``version``: of the trained
+    aggregation (aggregation/mixture.py).
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class FolderStore:
         before_save: Callable[[], None] = lambda: None,
         stop: Path | None = None,
         beside: Stateful | None = None,
+        version: int = 1,
     ) -> None:
         self.folder = folder
         self._checkpoints = folder / "checkpoints"
@@ -66,6 +72,7 @@ class FolderStore:
         self._before_save = before_save
         self._stop = stop
         self._beside = beside
+        self._version = version
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, engine: Engine) -> Cursor:
@@ -77,6 +84,7 @@ class FolderStore:
                 self._rewind_log(0)
             return Cursor()
         verify(checkpoint)
+        check_version(self.folder, self._version)
         saved = json.loads((checkpoint / "cursor.json").read_text())
         if engine.is_sharded and saved["world_size"] != self._world_size:
             raise CheckpointError(
@@ -108,7 +116,9 @@ class FolderStore:
         torch.save(random_states(), building / f"rng-{engine.rank}.pt")
         engine.barrier()
         if engine.rank == 0:
-            record = {"cursor": asdict(cursor), "world_size": self._world_size}
+            record: dict[str, Any] = {"cursor": asdict(cursor), "world_size": self._world_size}
+            if self._version > 1:
+                record[VERSION] = self._version
             (building / "cursor.json").write_text(json.dumps(record))
             files = sorted(p for p in building.rglob("*") if p.is_file())
             sums = {str(p.relative_to(building)): sha256(p) for p in files}
@@ -124,8 +134,10 @@ class FolderStore:
         if engine.rank == 0:
             state = {name: tensor.contiguous() for name, tensor in state.items()}
             partial = self.folder / "best.partial"
-            step = {"step": str(cursor.best_step), "value": str(cursor.best_value)}
-            save_file(state, partial, metadata=step)
+            about = {"step": str(cursor.best_step), "value": str(cursor.best_value)}
+            if self._version > 1:
+                about[VERSION] = str(self._version)
+            save_file(state, partial, metadata=about)
             os.replace(partial, self.folder / "best.safetensors")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -163,6 +175,27 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+def check_version(folder: Path, version: int) -> None:
+    """Raise CheckpointError where the fit in ``folder`` holds trained weights of teachers of
+    another version than ``version``: parameters and loss differ."""
+    found = {}
+    if (checkpoint := newest(folder / "checkpoints")) is not None:
+        saved = json.loads((checkpoint / "cursor.json").read_text())
+        found[checkpoint] = int(saved.get(VERSION, 1))
+    if (best := folder / "best.safetensors").exists():
+        with safe_open(best, "pt") as file:
+            found[best] = int((file.metadata() or {}).get(VERSION, 1))
+    for path, other in found.items():
+        if other != version:
+            raise CheckpointError(
+                f"{path} holds weights of teachers from another version of distill (version "
+                f"{other} of the aggregation, this is {version}), whose network and loss are "
+                f"different: start a new run with another output, or delete {folder} to train "
+                "the student again (experts and cached teacher outputs are kept). A student that "
+                "is already exported can be used as before"
+            )
 
 
 def checkpoints(folder: Path) -> list[Path]:

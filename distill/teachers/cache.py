@@ -123,8 +123,9 @@ class TeacherCache:
     """One writer's view of the folder. Thread-safe.
 
     ``segment_rows`` are written at once; ``memory`` is the folder to let go of at the end.
-    ``writer_id`` names this writer's files (``rank0``). ``messages`` holds what the user should
-    know, e.g. why an existing cache was not used. Raises CacheError for a damaged file.
+    ``by_content``: see :func:`home_of`. ``writer_id`` names this writer's files (``rank0``).
+    ``messages`` holds what the user should know, e.g. why an existing cache was not used. Raises
+    CacheError for a damaged file.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class TeacherCache:
         *,
         segment_rows: int = SEGMENT_ROWS,
         memory: "MemoryFolder | None" = None,
+        by_content: bool = False,
     ) -> None:
         self.messages: list[str] = []
         self._lock = threading.Lock()
@@ -142,9 +144,10 @@ class TeacherCache:
         self._memory = memory
         self._shelves: dict[str, Shelf] = {}
         for teacher, key in keys.items():
-            home = Path(folder) / f"{folder_name(teacher)}-{key.fingerprint[:12]}"
+            home = home_of(folder, teacher, key, by_content)
             if not (home / "manifest.json").exists():
-                self._say_what_changed(Path(folder), teacher, key)
+                if not by_content:  # whose folder has many other keys
+                    self._say_what_changed(Path(folder), teacher, key)
                 _write_manifest(home, teacher, key)
             self._shelves[teacher] = Shelf(home, writer_id)
         self.refresh()
@@ -236,12 +239,26 @@ class TeacherCache:
 Cache = TeacherCache | NoCache
 
 
+def home_of(folder: str | Path, teacher: str, key: TeacherKey, by_content: bool = False) -> Path:
+    """The folder of one teacher's outputs in a cache.
+
+    ``by_content``: the same for equal teachers with different names, as in the shared memory.
+    """
+    name = "" if by_content else f"{folder_name(teacher)}-"
+    return Path(folder) / f"{name}{key.fingerprint[: 32 if by_content else 12]}"
+
+
 def open_cache(
-    cache: CacheConfig, folder: str | Path, keys: dict[str, TeacherKey], writer_id: str
+    cache: CacheConfig,
+    folder: str | Path,
+    keys: dict[str, TeacherKey],
+    writer_id: str,
+    by_content: bool = False,
 ) -> Cache:
-    """The cache that the configuration asks for; ``folder`` is the run's own, if it names none.
+    """The cache that the configuration asks for; ``folder`` is used if it names none.
 
     A cache in memory is shared by all processes of a node that open it with the same folder.
+    ``by_content``: see :func:`home_of`.
     """
     if cache.type == "none":
         return NoCache()
@@ -249,7 +266,7 @@ def open_cache(
     if cache.type == "memory":
         memory = MemoryFolder(folder)
         return TeacherCache(memory.path, keys, writer_id, memory=memory)
-    return TeacherCache(folder, keys, writer_id)
+    return TeacherCache(folder, keys, writer_id, by_content=by_content)
 
 
 def _write_manifest(home: Path, teacher: str, key: TeacherKey) -> None:

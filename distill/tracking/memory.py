@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.errors import UnreachableError
-from distill.search.memory import KEYS, Experience
-from distill.search.meta import PREFIX
+from distill.search.memory import ABSENT, KEYS, Experience
+from distill.search.meta import PREFIX, completed
 from distill.search.trials import Goal
 from distill.tracking.sender import PARENT
 from distill.tracking.store import import_mlflow, reason_of, sqlite_path
@@ -32,8 +32,10 @@ def experiences(
 
     An experience is a finished run (a train run, or a sweep's trial that was not stopped early)
     with the tag ``distill.task``, ``meta.*`` metrics, ``goal``, and a value of every key: its own
-    parameter, else its own metric, else its parent's parameter (a trial logs what is searched). A
-    run with anything missing or not finite is left out, and counted in the log.
+    parameter, else its own metric, else its parent's parameter (a trial logs what is searched).
+    Only ``chain.epsilon`` may be missing: few runs have a chain. A run with anything else missing
+    or not finite is left out, and counted in the log. Meta-features that an older version did not
+    record are missing in the experience, or computed where they follow from others.
     """
     path = sqlite_path(uri)
     if path is not None and not path.exists():
@@ -98,10 +100,12 @@ def _experience(
     for key in keys:
         logged = data.params.get(key, data.metrics.get(key))
         value = _number(parent.get(key) if logged is None else logged)
+        if value is None and key in ABSENT:
+            continue
         if value is None:
             return f"without a finite {key}"
         values[key] = value
-    return Experience(data.tags[TASK], meta, values, quality)
+    return Experience(data.tags[TASK], completed(meta), values, quality)
 
 
 def _number(logged: str | float | None) -> float | None:

@@ -22,7 +22,7 @@ from distill.tracking.values import masked, written_name
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
 CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")
 """Metrics whose history is read; others are known by their last value."""
-ROLES = ("expert", "mix", "baseline")
+ROLES = ("expert", "mix", "baseline", "link")
 NOT_COMPARED = ("output", "tracking.", "cluster.", "stream.", "cache.", "data.cache_dir")
 """Parameters in which two trainings may differ without being different students."""
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from distill.config import Experiment, Tracking
 from distill.errors import Interrupted, UnreachableError
+from distill.objectives import WeightedSum
 from distill.tracking.outbox import Outbox
 from distill.tracking.runs import DEFAULT_EXPERIMENT, resume_run, start_run
 from distill.tracking.sender import Sender
@@ -105,6 +106,8 @@ class Tracker:
         notes = KIND | {NOTE: masked(experiment_note(name, is_language_model))}
         view = {VIEW_TAG: view_state(is_language_model)}
         self._outbox.post({"kind": "experiment", "new": notes, "values": view})
+        if isinstance(experiment.objective, WeightedSum):  # the column of all runs
+            self.params({"objective.type": experiment.objective.type})
         note = masked(run_note(experiment, str(self.output)))
         self._outbox.post({"kind": "note", "text": note})
 

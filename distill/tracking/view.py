@@ -22,6 +22,8 @@ ROLES = {
     "expert": "A teacher of this run, measured on the test split (`test.*`).",
     "mix": "The aggregated teachers, measured on the test split (`test.*`).",
     "baseline": "A baseline for the student, measured on the test split (`test.*`).",
+    "link": "An intermediate link of this run's chain: a student that is the next one's teacher, "
+    "measured on the test split (`test.*`).",
 }
 
 
@@ -116,9 +118,10 @@ def experiment_note(name: str, is_language_model: bool) -> str:
     return (
         "Students distilled by *distill*: one run per training, or one per sweep with its trials "
         "as child runs. The tag `role` is `expert` (a teacher), `mix` (the aggregated teachers), "
-        f"`baseline` or `trial`.\n\n{quality}- `student.size_mb`: exported float32 weights, 10⁶ "
-        "bytes. `student.latency_ms`: one input on one CPU thread. `compression`: parameters of "
-        f"the largest teacher / parameters of the student.\n\nCompare {compare} with "
+        f"`baseline`, `link` (of a chain) or `trial`.\n\n{quality}- `student.size_mb`: exported "
+        "float32 weights, 10⁶ bytes. `student.latency_ms`: one input on one CPU thread. "
+        "`compression`: parameters of the largest teacher / parameters of the student.\n\n"
+        f"Compare {compare} with "
         "`student.size_mb`: the *Chart view* of the runs has both. A student is on the frontier "
         f"if no smaller one is as good.\n\n- `distill frontier {name}`: the frontier, and the best "
         f"student under a limit of size or latency\n- `distill report {name}`: everything as one "
@@ -129,6 +132,7 @@ def experiment_note(name: str, is_language_model: bool) -> str:
 def run_note(experiment: Experiment, output: str) -> str:
     """Of a training or a sweep: what the student is, and its teachers (Markdown)."""
     kd, search = experiment.kd, experiment.search
+    is_warm = experiment.warm_start and search is None
     kind = "Language model" if experiment.is_language_model else "Classifier"
     what = kind if search is None else f"Sweep over {', '.join(f'`{key}`' for key in search.space)}"
     lines = [f"{what}, trained on `{experiment.data.path}`."]
@@ -143,10 +147,12 @@ def run_note(experiment: Experiment, output: str) -> str:
     else:
         lines.append("Without teachers: trained on the labels.")
     if experiment.has_teachers:
+        text = kd.schedule.text(kd.temperature)
         lines.append(
             f"Aggregation `{experiment.aggregation.type}`, objective `{experiment.objective.type}`,"
-            f" temperature {kd.temperature:g}, alpha {kd.alpha:g}"
+            f" temperature {kd.temperature:g}{f' ({text})' if text else ''}, alpha {kd.alpha:g}"
             + (" where they are not searched." if search is not None else ".")
+            + (" `warm_start` may choose others: see the parameters." if is_warm else "")
         )
     lines.append(f"Run folder: `{output}`; tables and plots are in the artifacts, in `report`.")
     return "\n\n".join(lines)

@@ -102,9 +102,16 @@ def test_past_runs_propose_the_first_trial(evolved: SweepOutcome, root: Path) ->
     raw = sweep_config(root, root / "warm", search)
     raw["tracking"] |= {"uri": f"sqlite:///{root}/nsga.db"}
     outcome = run(raw)
-    told = json.loads((root / "warm/warm_start.json").read_text())
-    (neighbour,) = told["neighbours"]  # the trials of the first sweep are one past experiment
-    assert neighbour["experience"]["values"] == told["proposed"]
+    record = json.loads((root / "warm/warm_start.json").read_text())
+    (neighbour,) = record["neighbours"]  # the trials of the first sweep are one past task
+    assert neighbour["experience"]["values"] == record["proposed"] == record["mean_of_all"]
+    meta = neighbour["experience"]["meta"]
+    assert meta["meta.teacher_family.transformer"] == meta["meta.student_family.transformer"] == 1
+    names = [run["name"] for run in record["runs"]]
+    assert names[:2] == ["proposal", "configuration"]
+    assert set(names[2:]) <= {"kd.temperature-up", "kd.temperature-down"}
+    best = max(record["runs"], key=lambda run: run["quality"])  # of equals the first
+    assert record["chosen"] == best["name"] and record["first"] == [best["values"]]
     tried = [trial.values["kd.temperature"] for trial in outcome.trials]
-    assert told["first"][0]["kd.temperature"] in tried
-    assert "brief run" in told["brief"]
+    assert best["values"]["kd.temperature"] in tried
+    assert "brief run" in record["brief"] and not (root / "warm/brief").exists()

@@ -1,4 +1,4 @@
-"""The configuration memory: who is near, what is proposed, what is poor."""
+"""The configuration memory: which past tasks are near, and what is proposed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from distill.search.memory import (
     KEYS,
     Experience,
     Memory,
-    Proposal,
-    judge,
-    refinements,
 )
 
 DEFAULTS = {
@@ -26,10 +23,11 @@ DEFAULTS = {
     "optimizer.weight_decay": 0.01,
 }
 RANGES = {axis.key: (axis.low, axis.high) for axis in AXES}
+EPSILON = "chain.epsilon"
 
 
 def values(temperature: float = 4.0, alpha: float = 0.5, lr: float = 1e-3, wd: float = 1e-4):
-    return dict(zip(KEYS, (temperature, alpha, lr, wd), strict=True))
+    return dict(zip(DEFAULTS, (temperature, alpha, lr, wd), strict=True))
 
 
 def past(task: str, a: float, b: float, quality: float = 0.5, **changes: float) -> Experience:
@@ -37,13 +35,15 @@ def past(task: str, a: float, b: float, quality: float = 0.5, **changes: float) 
     return Experience(task, {"meta.a": a, "meta.b": b}, values(**changes), quality)
 
 
-def test_the_ranges_are_the_papers() -> None:
+def test_the_ranges_are_the_drafts() -> None:
     assert RANGES == {
         "kd.temperature": (2, 8),
         "kd.alpha": (0, 1),
         "optimizer.lr": (1e-5, 1e-2),
         "optimizer.weight_decay": (1e-6, 1e-3),
+        "chain.epsilon": (0.005, 0.05),
     }
+    assert tuple(RANGES) == KEYS
 
 
 def test_an_empty_memory_proposes_the_defaults_and_says_so() -> None:
@@ -139,35 +139,121 @@ def test_a_value_out_of_range_counts_as_the_ranges_edge() -> None:
     assert proposal.values == pytest.approx(values(temperature=8, wd=1e-6, lr=1e-2))
 
 
-def test_past_experiments_without_a_key_or_feature_have_no_say() -> None:
-    lacks_feature = Experience("old", {"meta.a": 0.0}, values(temperature=8), 1.0)
-    lacks_key = Experience("other", {"meta.a": 0.0, "meta.b": 0.0}, {"kd.alpha": 1.0}, 1.0)
-    memory = Memory([lacks_feature, lacks_key, past("t", 0, 0, temperature=3)])
-    asked = {"meta.a": 0.0, "meta.b": 0.0}
-    assert memory.propose(asked, DEFAULTS).values == pytest.approx(values(temperature=3))
-    # Keys that are not searched are not proposed, and then the other one is heard.
-    assert memory.propose(asked, {"kd.alpha": 0.0}).values == {"kd.alpha": pytest.approx(0.75)}
+def test_a_past_task_counts_for_the_keys_that_it_has() -> None:
+    other_feature = Experience("other", {"meta.c": 0.0}, values(temperature=8), 1.0)
+    with_alpha = Experience("alpha", {"meta.a": 0.0, "meta.b": 0.0}, {"kd.alpha": 1.0}, 1.0)
+    memory = Memory([other_feature, with_alpha, past("t", 0, 0, temperature=3)])
+    present = {"meta.a": 0.0, "meta.b": 0.0}
+    proposal = memory.propose(present, DEFAULTS)
+    assert proposal.values == pytest.approx(values(temperature=3) | {"kd.alpha": 0.75})
+    assert memory.propose(present, {"kd.alpha": 0.0}).values == {"kd.alpha": pytest.approx(0.75)}
 
 
-def test_beyond_fifty_past_experiments_regressors_learn_the_rule() -> None:
-    rng = np.random.default_rng(2)
+def test_epsilon_is_proposed_by_runs_with_a_chain_alone() -> None:
+    def chained(task: str, epsilon: float, **changes: float) -> Experience:
+        one = past(task, 0, 0, **changes)
+        return Experience(task, one.meta, one.values | {EPSILON: epsilon}, 0.5)
 
-    def learned(num: int) -> list[Experience]:
-        points = rng.uniform(-1, 1, (num, 2))
-        return [
-            past(f"task {i}", a, b, lr=10 ** (-3.5 + a), temperature=5 + 2 * b)
-            for i, (a, b) in enumerate(points)
-        ]
+    present, defaults = {"meta.a": 0.0, "meta.b": 0.0}, DEFAULTS | {EPSILON: 0.01}
+    plain = past("plain", 1, 1, temperature=2)
+    without = Memory([plain]).propose(present, defaults)
+    assert without.values == pytest.approx(values(temperature=2) | {EPSILON: 0.01})
+    memory = Memory([plain, chained("c", 0.01, temperature=4), chained("d", 0.04, temperature=6)])
+    proposal = memory.propose(present, defaults)
+    # On a log scale, and of two tasks; the temperature is the mean of all three.
+    assert proposal.values == pytest.approx(values(temperature=4) | {EPSILON: 0.02})
+    assert "chain.epsilon: mean of the 2 nearest" in proposal.why
+    assert EPSILON not in memory.propose(present, DEFAULTS).values
 
-    assert Memory(learned(50)).propose({"meta.a": 0.0, "meta.b": 0.0}, DEFAULTS).model == "nearest"
-    memory = Memory(learned(300))
-    for a, b in ((0.5, -0.5), (-0.6, 0.7)):
-        asked = {"meta.a": a, "meta.b": b}
-        proposal = memory.propose(asked, DEFAULTS, seed=3)
-        assert proposal.model == "boosting" and "300" in proposal.why
-        assert math.log10(proposal.values["optimizer.lr"]) == pytest.approx(-3.5 + a, abs=0.15)
-        assert proposal.values["kd.temperature"] == pytest.approx(5 + 2 * b, abs=0.3)
-        assert memory.propose(asked, DEFAULTS, seed=3) == proposal
+
+def test_runs_of_an_older_version_are_compared_by_what_both_recorded() -> None:
+    def task(name: str, temperature: float, **meta: float) -> Experience:
+        named = {f"meta.{key}": value for key, value in meta.items()}
+        return Experience(name, named, values(temperature), 0.5)
+
+    new = [task(f"new {i}", 2.0, a=1.0, b=-1.0, c=1.0) for i in range(5)]
+    old = [task(f"old {i}", 8.0, a=-1.0, b=1.0) for i in range(5)]
+    memory = Memory([*new, *old])
+    # Near the old ones in all that they recorded; the new ones differ in c too.
+    proposal = memory.propose({"meta.a": -1.0, "meta.b": 1.0, "meta.c": -1.0}, DEFAULTS)
+    assert proposal.values["kd.temperature"] == 8
+    assert [n.similarity for n in proposal.neighbours] == pytest.approx([1.0] * 5)
+    assert "compared without meta.c, which some of them lack" in proposal.why
+    near_new = memory.propose({"meta.a": 1.0, "meta.b": -1.0, "meta.c": 1.0}, DEFAULTS)
+    assert near_new.values["kd.temperature"] == 2 and "lack" not in near_new.why
+
+
+def test_a_one_hot_code_weighs_as_much_as_one_feature() -> None:
+    def task(name: str, size: float, is_text: float, temperature: float = 4) -> Experience:
+        code = {"meta.student_family.transformer": is_text, "meta.student_family.mlp": 1 - is_text}
+        return Experience(name, {"meta.a": size} | code, values(temperature), 0.5)
+
+    memory = Memory([task("a", 1, 1), task("b", -1, 1), task("c", 1, 0), task("d", -1, 0)])
+    proposal = memory.propose(task("", 1, 1).meta, DEFAULTS)
+    similar = {n.experience.task: n.similarity for n in proposal.neighbours}
+    # Half of what they are compared by is the size, half the family.
+    assert similar == pytest.approx({"a": 1, "b": 0, "c": 0, "d": -1})
+
+
+def history(num_tasks: int, num_runs: int, seed: int = 0) -> list[Experience]:
+    """Tasks whose best temperature is 5 + 2a, whatever the noise feature b, with runs around it
+    that are the worse the farther they are. Few runs are near, as in a random search."""
+    rng = np.random.default_rng(seed)
+    runs = []
+    for task in range(num_tasks):
+        a, b = rng.uniform(-1, 1, 2)
+        for _ in range(num_runs):
+            temperature = rng.uniform(2, 8)
+            quality = -abs(temperature - (5 + 2 * a))
+            runs.append(past(f"task {task}", a, b, quality, temperature=temperature))
+    return runs
+
+
+def test_runs_count_towards_the_fifty_and_tasks_towards_the_five() -> None:
+    present = {"meta.a": 0.5, "meta.b": 0.0}
+
+    def model(num_tasks: int, num_runs: int) -> str:
+        return Memory(history(num_tasks, num_runs)).propose(present, DEFAULTS).model
+
+    assert model(5, 10) == "nearest"  # 50 are not more than 50
+    assert model(5, 11) == "boosting"
+    assert model(4, 100) == "nearest"
+    assert model(51, 1) == "boosting"
+
+
+def test_boosting_finds_a_rule_that_means_cannot() -> None:
+    memory = Memory(history(30, 30))
+    for a in (-0.8, -0.3, 0.4, 0.8):
+        present = {"meta.a": a, "meta.b": 0.0}
+        proposal = memory.propose(present, DEFAULTS, seed=3)
+        assert proposal.model == "boosting" and "30 past tasks (900 runs)" in proposal.why
+        assert proposal.values["kd.temperature"] == pytest.approx(5 + 2 * a, abs=0.45)
+        assert memory.propose(present, DEFAULTS, seed=3) == proposal
+    # All runs of a task average 5, and so does the mean of all tasks' best.
+    assert memory.mean(DEFAULTS)["kd.temperature"] == pytest.approx(5, abs=0.45)
+
+
+def test_a_task_with_many_runs_weighs_as_much_as_one_with_few() -> None:
+    few = [past(f"few {i}", 0, 0, temperature=2) for i in range(5)]
+    many = [past("many", 0, 0, temperature=8) for _ in range(995)]
+    proposal = Memory([*few, *many]).propose({"meta.a": 0.0, "meta.b": 0.0}, DEFAULTS)
+    assert proposal.model == "boosting"
+    assert proposal.values["kd.temperature"] == pytest.approx(3)  # (5·2 + 8) / 6
+
+
+def test_boosting_uses_the_features_that_all_runs_have() -> None:
+    runs = history(6, 10)
+    old = [Experience("old", {"meta.a": 0.9}, values(temperature=6.8), 0.0)]
+    proposal = Memory([*runs, *old]).propose({"meta.a": 0.9, "meta.b": 0.0}, DEFAULTS)
+    assert proposal.model == "boosting" and "without meta.b" in proposal.why
+    assert proposal.values["kd.temperature"] == pytest.approx(6.8, abs=0.3)
+
+
+def test_the_control_is_the_mean_of_all_past_tasks() -> None:
+    runs = [past("many", 0, 0, temperature=2) for _ in range(9)] + [past("one", 5, 5, lr=1e-5)]
+    mean = Memory(runs).mean(DEFAULTS | {EPSILON: 0.01})
+    assert mean == pytest.approx(values(temperature=3, lr=1e-4) | {EPSILON: 0.01})
+    assert Memory([]).mean(DEFAULTS) == DEFAULTS
 
 
 @given(
@@ -182,43 +268,7 @@ def test_a_proposal_is_always_finite_and_in_range(runs: list[tuple[float, ...]])
         for task, a, b, q, t, alpha, lr, wd in runs
     )
     proposal = memory.propose({"meta.mean": 1e5, "meta.b": 1.0}, values(lr=1e-4))
-    for key, (low, high) in RANGES.items():
-        assert low <= proposal.values[key] <= high
-
-
-def test_refinements_stay_near_in_range_and_repeat() -> None:
-    centre = Proposal(values(temperature=5, lr=1e-3, wd=3e-5), (), "nearest", "")
-    found = refinements(centre, 400, seed=0)
-    assert found[:10] == refinements(centre, 10, seed=0)
-    assert found[:10] != refinements(centre, 10, seed=1)
-    for axis in AXES:
-        low, high = RANGES[axis.key]
-        moves = [
-            axis.coordinate(v[axis.key]) - axis.coordinate(centre.values[axis.key]) for v in found
-        ]
-        assert all(low <= v[axis.key] <= high for v in found)
-        # Normal steps, none of the four cut by its range by much.
-        assert np.mean(moves) == pytest.approx(0, abs=0.2 * axis.step)
-        assert np.std(moves) == pytest.approx(axis.step, rel=0.15)
-
-
-def test_a_refinement_of_the_defaults_comes_into_range() -> None:
-    defaults = Memory([]).propose({}, DEFAULTS)
-    for found in refinements(defaults, 20, seed=0):
-        assert 1e-6 <= found["optimizer.weight_decay"] <= 1e-3
-
-
-@pytest.mark.parametrize(
-    ("proposed", "default", "is_poor"),
-    [
-        (0.8, 0.7, False),
-        (0.7, 0.7, False),
-        (0.69, 0.7, True),
-        (math.nan, 0.7, True),
-        (-math.inf, 0.7, True),
-        (math.nan, math.nan, True),
-        (0.1, math.nan, False),  # the defaults failed
-    ],
-)
-def test_a_proposal_is_poor_if_worse_than_the_defaults(proposed, default, is_poor) -> None:
-    assert judge(proposed, default).is_poor == is_poor
+    assert proposal.values.keys() == DEFAULTS.keys()
+    for key, value in proposal.values.items():
+        low, high = RANGES[key]
+        assert low <= value <= high

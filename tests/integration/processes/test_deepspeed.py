@@ -26,6 +26,7 @@ from distill.objectives import ForwardKL
 from distill.schedule import Schedule
 from distill.student.engines import make_engine
 from distill.student.store import FolderStore
+from distill.temperature import Convergence
 from tests.sampling.test_fits import SKD, sampled_job
 from tests.test_language_fit import job_of
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
@@ -34,9 +35,20 @@ pytestmark = pytest.mark.slow
 NUM_STEPS = 20
 LANGUAGE_STAGES = (1, 3)
 MICRO = 4
+TEMPERATURE = "kd.temperature"
+CONSTANT = KD(alpha=0.6)
 
 
-def fit(folder: Path, trainer: Trainer, rank: int, world_size: int, num_steps: int) -> Any:
+def fit(
+    folder: Path,
+    trainer: Trainer,
+    rank: int,
+    world_size: int,
+    num_steps: int,
+    kd: KD = CONSTANT,
+    log: int = 1,
+    metric: str = "loss",
+) -> Any:
     """20 steps over 12-row batches of 50 rows: uneven lengths, unlabelled rows, filler rows."""
     torch.manual_seed(rank)
     with torch.random.fork_rng():
@@ -48,24 +60,24 @@ def fit(folder: Path, trainer: Trainer, rank: int, world_size: int, num_steps: i
     optimizer = Optimizer(lr=5e-3, weight_decay=0.05, clip_norm=0.5)
     engine = make_engine(module, optimizer, trainer, batches.num_micro_batches)
     started_from = engine.module_state()
-    losses: list[float] = []
+    logged: list[float] = []
 
-    def log(step: int, metrics: dict[str, float]) -> None:
-        if "loss" in metrics:
-            losses.append(metrics["loss"])
+    def keep(step: int, metrics: dict[str, float]) -> None:
+        if metric in metrics:
+            logged.append(metrics[metric])
 
     train(
         engine,
         batches,
         ToyTeachers([tiny_bert(8), tiny_bert(9)]),
-        Schedule(num_steps, optimizer.model_copy(update={"decay": "constant"}), KD(alpha=0.6)),
+        Schedule(num_steps, optimizer.model_copy(update={"decay": "constant"}), kd),
         FolderStore(folder, world_size),
         lambda engine: {"eval.accuracy": 0.5},
         Selection("eval.accuracy"),
-        Pace(log=1, evaluate=1000, checkpoint=10),
-        log,
+        Pace(log=log, evaluate=1000, checkpoint=10),
+        keep,
     )
-    return engine, started_from, losses
+    return engine, started_from, logged
 
 
 def rank_main(rank: int, world_size: int, port: int, folder: Path) -> None:
@@ -101,12 +113,34 @@ def rank_main(rank: int, world_size: int, port: int, folder: Path) -> None:
         fit_job(job, rank, world_size)
     drafting = {"zero_stage": 3, "checkpoint_every": 3}
     fit_job(drafting_job(folder, "drafting-3", rank, **drafting), rank, world_size)
+    scheduled_fits(folder, rank, world_size)
     # With text under way on both ranks.
     (again := folder / "drafting-again/checkpoints").mkdir(parents=True, exist_ok=True)
     if rank == 0:
         os.rename(folder / "drafting-3/checkpoints/step-00000003", again / "step-00000003")
     dist.barrier()
     fit_job(drafting_job(folder, "drafting-again", rank, **drafting), rank, world_size)
+
+
+def scheduled_fits(folder: Path, rank: int, world_size: int) -> None:
+    """A temperature that follows losses; resumed from step 10, in the interval from 9 to 12."""
+    schedule = {"kd": KD(alpha=0.6, schedule=Convergence()), "log": 3}
+    trainer = Trainer(engine="deepspeed", zero_stage=2)
+    engine, _, whole = fit(
+        folder / "scheduled", trainer, rank, world_size, NUM_STEPS, **schedule, metric=TEMPERATURE
+    )
+    (again := folder / "scheduled-again/checkpoints").mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        os.rename(folder / "scheduled/checkpoints/step-00000010", again / "step-00000010")
+    dist.barrier()
+    resumed, _, rest = fit(
+        again.parent, trainer, rank, world_size, NUM_STEPS, **schedule, metric=TEMPERATURE
+    )
+    state, resumed_state = engine.module_state(), resumed.module_state()
+    if rank == 0:
+        is_same = all(torch.equal(state[n], resumed_state[n]) for n in state)
+        record = {"temperatures": whole, "rest": rest, "is_same": is_same}
+        (folder / "scheduled.json").write_text(json.dumps(record))
 
 
 def drafting_job(root: Path, folder: str, rank: int = 0, **trainer: Any) -> Job:
@@ -187,6 +221,13 @@ def test_resumed_is_uninterrupted_bit_for_bit(two_ranks: Path, stage: int) -> No
     record = json.loads((two_ranks / f"zero-{stage}.json").read_text())
     assert len(record["rest"]) == NUM_STEPS - 10
     assert record["rest"] == record["losses"][10:]
+    assert record["is_same"]
+
+
+def test_a_temperature_resumes_within_an_interval_bit_for_bit(two_ranks: Path) -> None:
+    record = json.loads((two_ranks / "scheduled.json").read_text())
+    assert len(record["temperatures"]) == 7 and len(set(record["temperatures"])) > 4
+    assert record["rest"] == record["temperatures"][3:]
     assert record["is_same"]
 
 

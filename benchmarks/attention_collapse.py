@@ -1,0 +1,353 @@
+"""Whether attention over teachers collapses onto a poor one: before and after a change of its loss.
+
+    git worktree add ../before bf63392
+    PYTHONPATH=../before python benchmarks/attention_collapse.py measure --before
+    python benchmarks/attention_collapse.py measure
+    python benchmarks/attention_collapse.py merge
+
+scikit-learn's digits, split by seed into train (30 %, labelled), transfer (20 %, without labels),
+validation and test (25 % each). Two sets of teachers. `poor`: a random forest, a uniform teacher,
+and a random one that is sure of its output. `domains`: the images are upright, rotated by 90° or
+inverted, and each of three forests is trained on one of these. A forest's outputs on rows that it
+was trained on are those of five-fold cross-validation. The student is a perceptron of one hidden
+layer of 32. Everything runs through distill's own loop, in this process. The weight is the mean on
+test of the forest (of the row's own domain).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sklearn
+import torch
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import cross_val_predict
+
+from distill import __version__
+from distill.aggregation import Attention, Uncertainty, UniformMean
+from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
+from distill.data.batches import Batches
+from distill.data.corpus import Corpus, build_corpus
+from distill.evaluation.predict import predict
+from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.models.features import feature_space
+from distill.objectives import ForwardKL
+from distill.records import TeacherAnswers
+from distill.specs import DataSpec, StudentSpec
+from distill.teachers.cache import TeacherCache, TeacherKey
+from distill.teachers.local import LocalTeachers
+
+SEEDS = (0, 1, 2)
+TEMPERATURES, ALPHAS = (2.0, 4.0), (0.7, 0.9)
+SHARES = {"train": 0.3, "transfer": 0.2, "validation": 0.25, "test": 0.25}
+SETS = {
+    "poor": ("forest", "uniform", "random"),
+    "domains": ("upright", "rotated", "inverted"),
+}
+METHODS: dict[str, Any] = {
+    "mean": UniformMean(mix="probabilities"),
+    "uncertainty": Uncertainty(),
+    "attention": Attention(),
+}
+BEFORE = "attention before"
+ALONE = "labels alone"
+NUM_STEPS, BATCH_SIZE, LR = 480, 32, 3e-3
+SMALLEST = 1e-7
+"""Forests emit exact zeros."""
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set under one seed, with the outputs of its teachers for every row."""
+
+    corpus: Corpus
+    logits_KRC: np.ndarray
+    good_R: np.ndarray
+    """The teacher that knows a row."""
+    guidance: Guidance
+    model: StudentSpec
+
+
+def prepared(name: str, seed: int, folder: Path) -> Setting:
+    rng = np.random.default_rng(seed)
+    images_RHW, labels_R = load_digits().images, load_digits().target
+    num_rows = len(labels_R)
+    teachers = SETS[name]
+    domain_R = rng.integers(3, size=num_rows) if name == "domains" else np.zeros(num_rows, int)
+    shown = np.stack([images_RHW, np.rot90(images_RHW, axes=(1, 2)), 16 - images_RHW])
+    features_RD = shown[domain_R, np.arange(num_rows)].reshape(num_rows, -1)
+    order_R = rng.permutation(num_rows)
+    edges = np.cumsum([round(share * num_rows) for share in SHARES.values()])[:-1]
+    split_R = np.empty(num_rows, object)
+    for split, rows in zip(SHARES, np.split(order_R, edges), strict=True):
+        split_R[rows] = split
+    columns = {
+        "features": pa.array(list(features_RD)),
+        "label": pa.array(labels_R.astype(np.int64)),
+        "split": pa.array(split_R.tolist()),
+        "domain": pa.array([teachers[d] for d in domain_R]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "rows.parquet")
+    settings: dict[str, Any] = {
+        "path": str(folder / "rows.parquet"),
+        "columns": {"features": "features", "split": "split", "domain": "domain"},
+        "cache_dir": str(folder / "data"),
+    }
+    corpus = build_corpus(Data.model_validate(settings), seed)
+    domains_R = corpus.domains_of(range(corpus.num_rows))
+    good_R = np.array([teachers.index(d) for d in corpus.domain_names])[domains_R]
+    probs_KRC = np.stack(
+        [
+            _answers(corpus, teacher, seed + k, np.flatnonzero(good_R == k))
+            for k, teacher in enumerate(teachers)
+        ]
+    )
+    logits_KRC = np.log(np.maximum(probs_KRC, SMALLEST)).astype(np.float32)
+    keys = {
+        teacher: TeacherKey(f"{teacher}-{seed}", corpus.fingerprint, "none", "dense/float32", 0)
+        for teacher in teachers
+    }
+    cache = TeacherCache(folder / "cache", keys, "benchmark")
+    for teacher, logits_RC in zip(teachers, logits_KRC, strict=True):
+        cache.put(teacher, np.arange(corpus.num_rows), logits_RC)
+    cache.close()
+    specs = tuple(
+        TeacherSpec(teacher, "", Serving(), len(corpus.label_names), key)
+        for teacher, key in keys.items()
+    )
+    guidance = Guidance(
+        client=LocalTeachers({}),  # never queried: the cache holds every row
+        teachers=specs,
+        router=None,
+        aggregation=UniformMean(),
+        stream=Stream(in_flight=1),
+        cache=Cache(),
+        cache_folder=str(folder / "cache"),
+    )
+    info = corpus.features
+    assert info is not None
+    space = feature_space(info.columns, info.mean, info.sd)
+    student = Student(layers=1, hidden=32, dropout=0.0)
+    model = StudentSpec(student, "", corpus.label_names, 0, space)
+    return Setting(corpus, logits_KRC, good_R, guidance, model)
+
+
+def _answers(corpus: Corpus, teacher: str, seed: int, own_R: np.ndarray) -> np.ndarray:
+    """Probabilities of every row; ``own_R``: the rows of the teacher's domain."""
+    num_classes = len(corpus.label_names)
+    if teacher == "uniform":
+        return np.full((corpus.num_rows, num_classes), 1 / num_classes)
+    if teacher == "random":
+        drawn_RC = np.random.default_rng(seed).normal(size=(corpus.num_rows, num_classes))
+        return torch.from_numpy(4 * drawn_RC).softmax(1).numpy()
+    features_RD = corpus.features_of(range(corpus.num_rows))
+    train = np.intersect1d(np.asarray(corpus.rows("train")), own_R)
+    labels = corpus.labels_of(train)
+    forest: Any = RandomForestClassifier(100, random_state=seed, n_jobs=1)
+    forest.fit(features_RD[train], labels)
+    probs_RC = np.zeros((corpus.num_rows, num_classes))
+    probs_RC[:, forest.classes_] = forest.predict_proba(features_RD)
+    crossed: Any = cross_val_predict(
+        RandomForestClassifier(100, random_state=seed, n_jobs=1),
+        features_RD[train],
+        labels,
+        cv=5,
+        method="predict_proba",
+    )
+    probs_RC[np.ix_(train, forest.classes_)] = crossed
+    return probs_RC
+
+
+def measured(
+    setting: Setting, aggregation: Any, knobs: tuple[float, float], seed: int, folder: Path
+) -> dict[str, float]:
+    """Test accuracy, and the mean weight of the teacher that knows a row."""
+    corpus = setting.corpus
+    train, transfer = corpus.rows("train"), corpus.rows("transfer")
+    guidance = None
+    if aggregation is not None:
+        changed = vars(setting.guidance) | {"aggregation": aggregation}
+        guidance = Guidance(**changed)
+    job = Job(
+        name="student",
+        folder=str(folder),
+        seed=seed,
+        model=setting.model,
+        data=DataSpec(str(corpus.folder), "", 0),
+        train_rows=train if guidance is None else range(train.start, transfer.stop),
+        validation_rows=corpus.rows("validation"),
+        optimizer=Optimizer(lr=LR),
+        trainer=Trainer(
+            engine="torch",
+            batch_size=BATCH_SIZE,
+            eval_every=NUM_STEPS // 6,
+            log_every=NUM_STEPS,
+            checkpoint_every=NUM_STEPS,
+        ),
+        num_steps=NUM_STEPS,
+        objective=ForwardKL() if guidance else None,
+        kd=KD(temperature=knobs[0], alpha=knobs[1]) if guidance else None,
+        guidance=guidance,
+    )
+    fit(job)
+    module, test = load_best(job), np.asarray(corpus.rows("test"))
+    batches = Batches(job.data.open(), corpus.rows("test"), 256, 0, shuffle=False)
+    hits_R = predict(module, batches).student_R == corpus.labels_of(test)
+    found = {"accuracy": float(hits_R.mean())}
+    if guidance is not None:
+        weights_KR = _weights(module, setting.logits_KRC[:, test], corpus.features_of(test))
+        found["weight"] = float(weights_KR[setting.good_R[test], np.arange(len(test))].mean())
+    return found
+
+
+@torch.inference_mode()
+def _weights(module: Any, logits_KRC: np.ndarray, features_RD: np.ndarray) -> np.ndarray:
+    """Of both versions of the attention, whose networks have different names."""
+    network = getattr(module, "router", None) or getattr(module, "attention", None)
+    features_BD = torch.from_numpy(features_RD)
+    states = module.student(features=features_BD, output_hidden_states=True).hidden_states
+    logits_KBC = torch.from_numpy(logits_KRC)
+    answers = TeacherAnswers(logits_KBC, torch.ones(logits_KBC.shape[:2], dtype=torch.bool))
+    return module.aggregation.weigh(answers, states[-1][:, 0], network).weights_KB.numpy()
+
+
+def measure(is_before: bool) -> None:
+    methods = {BEFORE: METHODS["attention"]} if is_before else METHODS
+    runs, started, cpu_started = [], time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as root:
+        for name, seed in product(SETS, SEEDS):
+            setting = prepared(name, seed, Path(root) / f"{name}-{seed}")
+            about = {"set": name, "seed": seed}
+            tries: list[tuple[str, Any, tuple[float, float]]] = [
+                (method, aggregation, knobs)
+                for method, aggregation in methods.items()
+                for knobs in product(TEMPERATURES, ALPHAS)
+            ]
+            if not is_before:
+                test = np.asarray(setting.corpus.rows("test"))
+                hits_KR = setting.logits_KRC[:, test].argmax(2) == setting.corpus.labels_of(test)
+                for teacher, hits_R in zip(SETS[name], hits_KR, strict=True):
+                    runs.append(about | {"method": teacher, "accuracy": float(hits_R.mean())})
+                tries.append((ALONE, None, (1.0, 0.0)))
+            for i, (method, aggregation, knobs) in enumerate(tries):
+                folder = Path(root) / f"{name}-{seed}" / f"fit-{i}"
+                found = measured(setting, aggregation, knobs, seed, folder)
+                run = about | {"method": method, "temperature": knobs[0], "alpha": knobs[1]}
+                runs.append(run | found)
+                print(json.dumps(runs[-1]), flush=True)
+    content = {
+        "runs": runs,
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
+    }
+    part = RESULTS / f"attention_collapse_{'before' if is_before else 'now'}.json"
+    part.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def merge() -> None:
+    """Both parts into one file of results, and its table."""
+    parts = [RESULTS / f"attention_collapse_{part}.json" for part in ("before", "now")]
+    contents = [json.loads(part.read_text()) for part in parts]
+    result = {
+        "steps": NUM_STEPS,
+        "batch_size": BATCH_SIZE,
+        "lr": LR,
+        "cpu_seconds": sum(content["cpu_seconds"] for content in contents),
+        "versions": {
+            "distill": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+        "cpus": os.cpu_count(),
+        "runs": [run for content in contents for run in content["runs"]],
+    }
+    out = RESULTS / "attention_collapse"
+    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    out.with_suffix(".md").write_text(as_markdown(result))
+    for part in parts:
+        part.unlink()
+    print(as_markdown(result))
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    runs = result["runs"]
+    about = " ".join((__doc__ or "").split("scikit-learn's digits")[1].split())
+    lines = [
+        "# Attention over teachers: before and after it is trained by the labels' likelihood",
+        "",
+        f"scikit-learn's digits{about} {NUM_STEPS} steps of {BATCH_SIZE} rows, AdamW at {LR:g}; "
+        "the weights of the best evaluation on validation. Mean ± standard deviation of three "
+        f"seeds. All fits: {result['cpu_seconds'] / 60:.0f} CPU minutes.",
+        "",
+        "*attention before* (commit bf63392): the distillation loss trains the weights. "
+        "*attention*: the likelihood of the labels trains them.",
+    ]
+    for name, teachers in SETS.items():
+        own = [run for run in runs if run["set"] == name]
+        single = ", ".join(f"{t} {_cell(own, 'accuracy', method=t)}" for t in teachers)
+        alone = _cell(own, "accuracy", method=ALONE)
+        lines += [
+            "",
+            f"## Teachers: {', '.join(teachers)}",
+            "",
+            f"Test accuracy of the teachers: {single}. Student from labels alone: {alone}.",
+            "",
+        ]
+        knobs = list(product(TEMPERATURES, ALPHAS))
+        for metric, shown in (("accuracy", "test accuracy"), ("weight", "weight of the good one")):
+            head = " | ".join(f"T {t:g}, α {a:g}" for t, a in knobs)
+            lines += [f"| {shown} | {head} |", "|---|" + "---:|" * len(knobs)]
+            for method in ("mean", "uncertainty", BEFORE, "attention"):
+                cells = [
+                    _cell(own, metric, method=method, temperature=t, alpha=a) for t, a in knobs
+                ]
+                lines.append(f"| {method} | {' | '.join(cells)} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(runs: list[dict[str, Any]], metric: str, **of: Any) -> str:
+    values = [
+        run[metric] for run in runs if all(run.get(key) == value for key, value in of.items())
+    ]
+    if metric == "weight":
+        return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("--before", action="store_true", help="the attention of an old worktree")
+    commands.add_parser("merge")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("distill").setLevel(logging.ERROR)
+    RESULTS.mkdir(exist_ok=True)
+    if args.command == "merge":
+        merge()
+    else:
+        measure(args.before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The authors' HPM-KD on the splits of hpm_kd.py, in an environment with their package alone.
+
+    python benchmarks/hpm_kd_deepbridge.py runs/hpm-kd/splits
+
+For each split file two calls: ``HPMKD``, the interface of the paper's listing, which gives no
+outputs of the teacher to its distiller; and ``HPMDistiller.fit`` with ``teacher_probs``, the mean
+of the same teachers as hpm_kd.py has. Their settings are the defaults. Writes deepbridge.json next
+to the splits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import sys
+import time
+import traceback
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Teacher:
+    """What HPMKD needs of a teacher: ``predict``, here of the test rows alone."""
+
+    def __init__(self, probs_RC: np.ndarray) -> None:
+        self._probs_RC = probs_RC
+
+    def predict(self, features_RD: np.ndarray) -> np.ndarray:
+        assert len(features_RD) == len(self._probs_RC)
+        return self._probs_RC.argmax(1)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    warnings.filterwarnings("ignore")
+    results = []
+    for path in sorted(folder.glob("*.npz")):
+        task, _, seed = path.stem.rpartition("-")
+        arrays = dict(np.load(path))
+        for name, call in (("HPMKD", _wrapper), ("HPMDistiller", _distiller)):
+            result = {"task": task, "seed": int(seed), "name": name} | _run(call, arrays, int(seed))
+            print(json.dumps(result), flush=True)
+            results.append(result)
+    packages = ("deepbridge-distillation", "deepbridge", "scikit-learn", "xgboost", "numpy")
+    record = {"versions": {name: version(name) for name in packages}, "runs": results}
+    (folder / "deepbridge.json").write_text(json.dumps(record, indent=1))
+
+
+def _run(call: Any, arrays: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """Accuracy on the test rows, what was selected, and the package's own warnings and errors."""
+    messages = _Messages()
+    logging.getLogger().addHandler(messages)
+    started = time.process_time()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            distiller = call(arrays, seed)
+            predicted_R = np.asarray(distiller.predict(arrays["test_features"]))
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(where.filename).name}, line {where.lineno}"
+        return {"error": f"{type(error).__name__}: {error} ({place})", "messages": messages.seen}
+    finally:
+        logging.getLogger().removeHandler(messages)
+    stages = distiller.progressive_chain.stages
+    model = distiller.best_model
+    return {
+        "accuracy": float((predicted_R == arrays["test_labels"]).mean()),
+        "selected": distiller.best_metrics["source"],
+        "score": distiller.best_metrics["accuracy"],
+        "model": type(model).__name__,
+        "stages": [[stage.model_type.name, stage.performance] for stage in stages],
+        "messages": messages.seen,
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def _wrapper(arrays: dict[str, np.ndarray], seed: int) -> Any:
+    from deepbridge_distillation import HPMKD
+
+    wrapper = HPMKD(
+        teacher_model=Teacher(arrays["test_mean"]),
+        train_loader=(arrays["train_features"], arrays["train_labels"]),
+        test_loader=(arrays["test_features"], arrays["test_labels"]),
+        random_state=seed,
+    )
+    wrapper.distill(X_val=arrays["validation_features"], y_val=arrays["validation_labels"])
+    return wrapper._distiller
+
+
+def _distiller(arrays: dict[str, np.ndarray], seed: int) -> Any:
+    from deepbridge_distillation.techniques.hpm import HPMConfig, HPMDistiller
+
+    distiller = HPMDistiller(config=HPMConfig(random_state=seed))
+    return distiller.fit(
+        arrays["train_features"],
+        arrays["train_labels"],
+        arrays["validation_features"],
+        arrays["validation_labels"],
+        teacher_probs=arrays["train_mean"],
+    )
+
+
+class _Messages(logging.Handler):
+    """Each different warning or error, once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname}: {record.getMessage()}"
+        if text not in self.seen:
+            self.seen.append(text)
+
+
+if __name__ == "__main__":
+    main()

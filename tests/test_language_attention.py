@@ -1,0 +1,141 @@
+"""Attention over language models: its loss, and that the good teacher wins.
+
+Shape suffixes: N positions, K teachers, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from distill.aggregation.mixture import mix
+from distill.fit import Job, build_module, fit, load_best
+from distill.objectives import ForwardKL
+from distill.records import Knobs
+from distill.token_module import TokenModule, labels_at
+from tests.test_language_fit import job_of
+from tests.test_learned_router import compared, first_step, gradients
+from tests.toys_language import (
+    DOMAINS,
+    NUM_TOKENS,
+    language_experiment,
+    llama,
+    write_llama,
+    write_tokenizer,
+)
+
+TEACHERS = ("good", "uniform", "random")
+PACE = {"epochs": 6, "batch_size": 4, "log_every": 5}
+
+
+def attention(**more: Any) -> dict[str, Any]:
+    return {"aggregation": {"type": "attention", "dropout": 0.0, **more}}
+
+
+@pytest.mark.parametrize("loss_chunk_mb", [256, 0.003], ids=["rows", "columns"])
+@pytest.mark.parametrize("per", ["token", "sample"])
+def test_loss_and_every_gradient_are_those_of_the_definitions(
+    tmp_path: Path, per: str, loss_chunk_mb: float
+) -> None:
+    """The student's terms with the weights as constants, and likelihood and entropy with the
+    student as one; β is multiplied by α · T²."""
+    trainer = {"batch_size": 4, "loss_chunk_mb": loss_chunk_mb}
+    job = job_of(tmp_path, trainer=trainer, **attention(per=per, entropy_weight=0.3))
+    module = build_module(job).train()
+    assert isinstance(module, TokenModule) and module.router is not None
+    torch.manual_seed(3)
+    for param in module.router.parameters():
+        torch.nn.init.normal_(param, std=0.3)
+    batch, answers = first_step(job, module)
+    knobs = Knobs(temperature=2.0, alpha=0.5)
+    found = module(batch, answers, knobs).loss
+
+    labels_N = labels_at(batch)
+    with torch.no_grad():
+        teachers = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in DOMAINS]
+        said = [t(**batch.inputs(), use_cache=False).logits[batch.targets_BT] for t in teachers]
+    logits_KNV = torch.stack([logits_NV[:, :NUM_TOKENS] for logits_NV in said])
+    hidden_NH, _ = module.positions(batch)
+    routes = module.routes(batch, hidden_NH)
+    assert routes is not None
+    weights_KN = routes.log_weights_KN.exp()
+    assert weights_KN.std(1).min() > 0.01, "positions differ in their weights"
+    probs_KN = logits_KNV.softmax(-1)[:, torch.arange(len(labels_N)), labels_N]
+    nll = -(weights_KN * probs_KN).sum(0).log().mean()
+    entropy = torch.special.entr(weights_KN).sum(0).mean()
+    target = mix(logits_KNV, weights_KN.detach(), knobs.temperature, "probabilities")
+    logits_NV = hidden_NH @ module.student.get_output_embeddings().weight.T
+    soft = ForwardKL()(logits_NV, target, knobs.temperature).mean() * knobs.temperature**2
+    hard = cross_entropy(logits_NV, labels_N)
+    expected = 0.5 * soft + 0.5 * hard + nll - 0.5 * 4 * 0.3 * entropy
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    wanted = gradients(module, expected)
+    for name, gradient in gradients(module, found).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-5)
+        assert not name.startswith("router.") or wanted[name].norm() > 1e-4
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that was trained on the texts, one that is uniform, and one with random weights."""
+    root = tmp_path_factory.mktemp("language-attention")
+    language_experiment(root)
+    pace = {"epochs": 6, "batch_size": 4, "eval_every": 99}
+    tuned = replace(job_of(root, "tuning", trainer=pace), guidance=None)
+    fit(tuned)
+    load_best(tuned).student.save_pretrained(root / "good")
+    write_tokenizer(root / "good")
+    uniform: Any = llama(0)
+    with torch.no_grad():
+        uniform.lm_head.weight.mul_(0.05)  # exactly equal logits are refused as damaged
+    uniform.save_pretrained(root / "uniform")
+    write_tokenizer(root / "uniform")
+    write_llama(root / "random", seed=5)
+    return root
+
+
+def job_under(root: Path, folder: str, **changes: Any) -> Job:
+    teachers = [{"name": n, "path": str(root / n), "num_cpus": 0.1} for n in TEACHERS]
+    kd = {"temperature": 2.0, "alpha": 0.9}
+    return job_of(root, folder, teachers=teachers, trainer=PACE, kd=kd, **changes)
+
+
+@pytest.fixture(scope="module")
+def of_mean(root: Path) -> float:
+    """Perplexity of the student under the mean of the three."""
+    job = job_under(root, "mean", aggregation={"type": "mean", "mix": "probabilities"})
+    fit(job)
+    return compared(job, load_best(job)).student.total.perplexity
+
+
+@pytest.mark.parametrize("per", ["token", "sample"])
+def test_the_good_teacher_wins_and_the_student_gains(root: Path, of_mean: float, per: str) -> None:
+    job = job_under(root, f"attention-{per}", aggregation={"type": "attention", "per": per})
+    fit(job)
+    found = compared(job, load_best(job))
+    assert found.routing is not None
+    metrics = found.routing.metrics()
+    for domain in DOMAINS:
+        assert metrics[f"router.load.good.{domain}"] >= 0.8
+    assert found.student.total.perplexity <= of_mean
+
+
+def test_weights_are_of_tokens_by_default(tmp_path: Path) -> None:
+    """Within one sequence they differ; per sample they do not."""
+    for per, differ in ((None, True), ("sample", False)):
+        module = build_module(job_of(tmp_path, str(per), **attention(per=per)))
+        assert isinstance(module, TokenModule) and module.router is not None
+        for param in module.router.parameters():
+            torch.nn.init.normal_(param)
+        hidden_NH = torch.randn(5, module.student.config.hidden_size)
+        log_weights_KN = module.aggregation.log_weights(  # type: ignore[union-attr]
+            module.router, hidden_NH, torch.tensor([1, 1, 1, 2, 2])
+        )
+        assert (log_weights_KN[0, :3].std() > 1e-3) == differ
+        assert not torch.allclose(log_weights_KN[:, 0], log_weights_KN[:, 3], atol=1e-3)
