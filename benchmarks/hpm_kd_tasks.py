@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn import datasets
 
-from distill.aggregation import Aggregation, UniformMean
+from distill.aggregation import Aggregation
 from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
 from distill.data import Batches, Corpus, build_corpus
 from distill.evaluation.predict import predict

@@ -15,8 +15,11 @@ from distill.config import parse
 from distill.errors import Interrupted, TrainingError
 from distill.fit import Job
 from distill.interrupt import StopOnSignal
+from distill.memory.store import NoMemory
 from distill.pipeline import (
     Driver,
+    Fits,
+    Work,
     jobs_of_baselines,
     jobs_of_experts,
     own_job,
@@ -53,14 +56,11 @@ class Run:
         self.printed = io.StringIO()
         self.launcher = launcher
         self.interrupt = StopOnSignal(run.ask_to_stop)
-        self.d = Driver(
-            plan,
-            run,
-            Progress(self.printed),
-            None,
-            self.interrupt,
-            launcher,  # type: ignore[arg-type]
-        )
+        progress = Progress(self.printed)
+        work = Work(plan, run, progress)
+        fits = Fits(work, self.interrupt, launcher, NoMemory())
+        tracker: Any = None
+        self.d = Driver(plan, run, progress, tracker, self.interrupt, fits=fits)
         self.student = own_job(self.d)
         self.experts, self.parts = jobs_of_experts(self.d)
         self.baselines = jobs_of_baselines(self.d, self.student)
