@@ -67,6 +67,8 @@ POLL_S = 0.5
 STOP_PATIENCE_S = 60.0
 """How long a worker group may take to start after Ctrl-C, and tasks to write checkpoints after an
 error."""
+FIRST_S = 1e9
+"""More than any task takes: a task that so much waits for starts before the others."""
 LOSSES, MEASURING = "losses", "measuring the experts' losses"
 """Verb of the tasks that measure the experts' losses, and their label."""
 
@@ -711,11 +713,12 @@ def _estimated(d: Driver, tasks: list[Task]) -> list[Task]:
 
 
 def run_tasks(d: Driver, jobs: list[Job]) -> None:
-    """Train these to their end."""
+    """Train these to their end, before what else is left to do."""
     for job in jobs:
         d.memory.restore(job)
-    tasks = [Task(job) for job in jobs if not is_saved(job)]
-    d.fits.add(_estimated(d, tasks), jobs)
+    tasks = _estimated(d, [Task(job) for job in jobs if not is_saved(job)])
+    tasks = [replace(task, rest=FIRST_S) for task in tasks]
+    d.fits.add(tasks, jobs)
     d.fits.wait(task.name for task in tasks)
 
 
