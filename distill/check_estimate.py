@@ -102,8 +102,9 @@ class Estimate:
     serial_s: float = 0.0
     """Of all stages one after the other."""
     parallel_s: float = 0.0
-    """Of all stages on ``num_workers``."""
+    """Of all stages on the CPUs of this machine."""
     num_cpus: float = 1.0
+    """Of this machine, or of ``cluster.num_cpus``."""
 
     @property
     def lines(self) -> list[Line]:
@@ -129,7 +130,7 @@ class Estimate:
 
     def _path_lines(self) -> list[Line]:
         """Nothing where the student is all that is trained."""
-        if self.serial_s <= sum(seconds for _, seconds in self.critical) and len(self.critical) < 2:
+        if len(self.critical) < 2 and self.serial_s == self.parallel_s:
             return []
         path = " → ".join(f"{name} {_upto(seconds)}" for name, seconds in self.critical)
         cpus = "1 CPU" if self.num_cpus == 1 else f"{self.num_cpus:g} CPUs"
