@@ -105,7 +105,7 @@ class Convergence(_Varying):
     """s = 1 − exp(−λ·|dL/dt|), with dL/dt the slope between the means of the last two intervals and
     λ = 1 / the first slope that is not 0; 1 until there is one.
 
-    Ours: the paper prints s = exp(−λ·|dL/dt|), but its text says that T is high while the loss
+    Ours: the paper prints s = exp(−λ·|dL/dt|), but its text describes a high T while the loss
     changes fast; and it leaves λ open.
     """
 
