@@ -176,7 +176,8 @@ def test_exact_wires_serve_every_objective() -> None:
 
 def test_weights_from_all_logits_go_with_every_objective_that_mixes() -> None:
     exact = HiddenWire()
-    for objective in (AdaptiveKL(), Dist(), GeneralisedJSD(), RobustCorrelation(), *SUMS):
+    mixing: list[Objective] = [AdaptiveKL(), Dist(), GeneralisedJSD(), RobustCorrelation(), *SUMS]
+    for objective in mixing:
         check_mixing(Uncertainty(), [exact, exact], objective)
         check_mixing(LearnedRouter(), [exact, exact], objective)
         case = Case(objective, Uncertainty())
@@ -208,7 +209,8 @@ def test_a_truncated_wire_serves_a_weighted_forward_kl() -> None:
     """Also as the only entry of a list, with its own scale; twice it does not."""
     wire = TopKWire(k=V, temperatures=(2.0,))
     found = []
-    for objective in (ForwardKL(), ForwardKL(weight=0.5), weighted_sum((0.5, "forward_kl"))):
+    same: list[Objective] = [ForwardKL(weight=0.5), weighted_sum((0.5, "forward_kl"))]
+    for objective in (ForwardKL(), *same):
         wire.check("teachers.a.wire", objective, [2.0])
         case = Case(objective, UniformMean(mix="probabilities"), alpha=1.0, wires=(wire, wire))
         inputs = case.student()

@@ -12,7 +12,7 @@ Shape suffixes: N any block of valid rows, V classes or vocabulary, K the most p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -114,7 +114,7 @@ class Dist(_Unscaled):
     def min_classes(self) -> int:
         return 2 if self.class_weight > 0 else 3
 
-    def at_tokens(self) -> Dist:
+    def at_tokens(self) -> Self:
         """Without the term that compares rows, unless it is the only one: then it is refused."""
         if self.row_weight == 0:
             return self
