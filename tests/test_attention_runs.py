@@ -143,7 +143,7 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
             mean = float(weights_KR[k][torch.from_numpy(domains_R == d)].mean())
             assert metrics[f"router.load.{name}.{domain}"] == pytest.approx(mean, abs=1e-4)
     assert metrics["router.load.good"] > 0.6
-    # Of the rows of the domain that is named like a teacher, all are given to that teacher.
+    # Of the rows whose domain a teacher is named like, this teacher has the largest weight for all.
     assert metrics["router.accuracy"] == 1
     table = (outcome.report / "weights.md").read_text()
     assert table.splitlines()[0] == "| domain | good | flat | wild |"
@@ -231,8 +231,8 @@ def test_old_weights_of_a_finished_fit_are_refused_and_its_result_is_kept(root: 
 def test_a_later_link_without_attention_goes_on(root: Path) -> None:
     """A fit of the same experiment whose own teachers need no attention is not an old one."""
     plan, job = planned(root, "link")
-    (Path(job.folder).parent / "experiment.json").parent.mkdir()
-    (Path(job.folder).parent / "experiment.json").write_text(json.dumps(plan.identity))
+    (root / "link").mkdir()
+    (root / "link/experiment.json").write_text(json.dumps(plan.identity))
     assert job.guidance is not None
     mean = replace(job, guidance=replace(job.guidance, aggregation=UniformMean()))
     with pytest.raises(Stopped):
