@@ -482,9 +482,10 @@ def is_saved(job: Job) -> bool:
 def load_best(job: Job) -> Any:
     """The module of :func:`build_module` with the weights of its best evaluation, in evaluation
     mode, on the CPU. CheckpointError for weights of another version of the aggregation."""
-    check_version(Path(job.folder), _version(job))
+    best = Path(job.folder) / "best.safetensors"
+    check_version(best, _version(job))
     module = build_module(job)
-    module.load_state_dict(load_file(Path(job.folder) / "best.safetensors"))
+    module.load_state_dict(load_file(best))
     return module.eval()
 
 

@@ -50,7 +50,7 @@ from distill.run_folder import RunFolder
 from distill.specs import DataSpec, LanguageStudentSpec, StudentSpec
 from distill.student.deepspeed_engine import is_compiled
 from distill.student.group import run_group
-from distill.student.store import check_version, resumed_step, rewind_log
+from distill.student.store import check_is_recent, resumed_step, rewind_log
 from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import Launcher, RayLauncher, Task, Tasks, whole_room
 from distill.teachers.cache import TeacherKey, home_of, open_cache
@@ -167,7 +167,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
         if (result := finished_before(work, "train")) is not None:
             student, report = work.run.student, work.run.report
             return Outcome(result.rows, result.metrics, student, report, {}, result.open_command)
-        check_version(work.run.fit, work.experiment.aggregation.version)
+        check_is_recent(work.run.fit, work.experiment.aggregation.version)
         with driver(work) as d:
             outcome = _train(d)
             d.progress.say("recording the results in MLflow")

@@ -57,11 +57,11 @@ class Routes(NamedTuple):
         positions whose domain a teacher is named like."""
         log_weights_KN, homes_N = self
         count = torch.tensor(float(len(homes_N)), device=homes_N.device)
-        is_at_home_N = log_weights_KN.argmax(0) == homes_N
+        is_right_N = log_weights_KN.argmax(0) == homes_N
         return {
             "router.loss": Mean(nll.detach(), num_labels),
             "router.entropy": Mean(self.entropy(), count),
-            "router.accuracy": Mean(is_at_home_N.sum().float(), (homes_N >= 0).sum().float()),
+            "router.accuracy": Mean(is_right_N.sum().float(), (homes_N >= 0).sum().float()),
         }
 
 
