@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from distill.check import check
 from distill.check_estimate import student_of
-from distill.config import parse
+from distill.config import InitFrom, Student, parse
 from distill.errors import ConfigError
 from distill.models.load import check_folder
 from distill.plan import Plan
@@ -104,8 +104,8 @@ def test_links_of_a_language_model_keep_more_layers_where_the_student_keeps_some
 
 
 def sizes_of_layers(plan: Plan, root: Path, layers: int) -> int:
-    start = {"init_from": {"path": str(root / "deep"), "layers": layers}}
-    return student_of(plan, type(plan.experiment.student)(**start)).num_params
+    start = InitFrom(path=str(root / "deep"), layers=layers)
+    return student_of(plan, Student(init_from=start)).num_params
 
 
 def test_an_adapters_parameters_count(root: Path) -> None:
