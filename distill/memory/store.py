@@ -5,6 +5,8 @@
                                          that the key was made of; manifest.json: sha256 and bytes
 <memory.path>/answers/<fingerprint>/     see teachers/cache.py
 
+<folder of a fit>/content-key            the key that it was begun with
+
 An entry appears by a rename, complete, and is never changed; any number of runs use the folder at
 once. Nothing in it is unpickled. The exported model is not kept: it is written again from the best
 weights, with the new job's name.
