@@ -139,7 +139,7 @@ def link_jobs(student: Job, students: Sequence[Student], folder: Path) -> list[J
 
 
 def taught(job: Job, experiment: Experiment, guidance: Guidance | None) -> Job:
-    """The job, distilled from these teachers as the experiment says."""
+    """The job, distilled from these teachers with the settings of the experiment."""
     sampling: Any = experiment.sampling
     names = [t.name for t in guidance.teachers] if guidance else []
     if names and getattr(sampling, "teacher", None) not in (None, *names):
@@ -178,7 +178,7 @@ def run_chain(
             record = replace(record, links=(*record.links, decision))
             record.write(path)
         decision = record.links[len(done)]
-        stages.say(_told(decision, record.metric))
+        stages.say(_line(decision, record.metric))
         done.append(Link(job, decision))
         if not decision.is_kept:
             break
@@ -240,6 +240,6 @@ def _decided(job: Job, chain: Chain, record: Record) -> Decision:
     return Decision(job.name, value, change, is_kept, reason)
 
 
-def _told(decision: Decision, metric: str) -> str:
+def _line(decision: Decision, metric: str) -> str:
     kept = "kept" if decision.is_kept else "dropped, the chain ends"
     return f"{decision.name}: {metric} {decision.value:.4g}, {decision.reason}: {kept}"

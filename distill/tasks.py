@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
 
@@ -61,8 +61,8 @@ class Launcher(Protocol):
         """CPUs and GPUs there."""
         ...
 
-    def start(self, task: Task, job: Job) -> Any:
-        """A handle of the started task."""
+    def start(self, task: Task) -> Any:
+        """A handle of the started task, whose job is complete."""
         ...
 
     def wait(self, handles: list[Any], timeout_s: float) -> list[Any]:
@@ -83,7 +83,8 @@ class RayLauncher:
         have = ray.cluster_resources()
         return have.get("CPU", 0.0), have.get("GPU", 0.0)
 
-    def start(self, task: Task, job: Job) -> Any:
+    def start(self, task: Task) -> Any:
+        job = task.job
         remote = _remote(task.work).options(
             num_cpus=job.trainer.num_cpus_per_worker,
             num_gpus=job.trainer.num_gpus_per_worker,
@@ -183,8 +184,9 @@ class Tasks:
         for stage in self._queue.start(must_fit):
             task = self._tasks[stage.name]
             try:
-                job = task.job if task.prepare is None else task.prepare(task.job)
-                handle = self._launcher.start(task, job)
+                if task.prepare is not None:
+                    task = replace(task, job=task.prepare(task.job))
+                handle = self._launcher.start(task)
             except Exception:
                 self.stop()
                 raise
