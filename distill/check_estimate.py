@@ -33,6 +33,7 @@ from typing import NamedTuple
 import torch
 
 from distill.aggregation import Routed
+from distill.chain import link_name
 from distill.check_inputs import read_info
 from distill.check_language import check_lora
 from distill.check_resources import machine_cpus
@@ -161,17 +162,14 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     experiment, trainer = plan.experiment, plan.experiment.trainer
     tokens = tokens_of_a_row(plan)
     work = _Work(plan, tokens)
-    own, teacher_ops = work.student, work.teachers
-    others = [*work.experts.values(), *work.baselines.values()]
-    operations = own.operations + sum(teacher_ops) + sum(one.operations for one in others)
     student = student_of(plan, experiment.student)
     why = _why_not(experiment)
     rank_mb = _rank_mb(experiment, student, tokens)
     found = Estimate(
-        own.num_steps,
+        work.student.num_steps,
         work.steps_per_epoch,
         student,
-        operations,
+        work.operations,
         None,
         why,
         trainer.num_workers * rank_mb + _weights_mb(plan),
@@ -233,7 +231,14 @@ class _Work:
             every = trainer.eval_every or per_epoch
             self.baselines[baseline.name] = training(model, batch_size, steps, every)
         answered = num_rows + num_validation + len(plan.rows.rows("test"))
-        self.teachers = [2.0 * active * tokens * answered for active in teachers_of(plan)]
+        self.links: dict[str, Training] = {}
+        """Intermediate ones, of a chain."""
+        self.teachers = [[2.0 * active * tokens * answered for active in teachers_of(plan)]]
+        """Of link 1, of each later link, and of the student."""
+        for i, link in enumerate(plan.links, 1):
+            model = student_of(plan, link)
+            self.links[link_name(i)] = training(model, trainer.batch_size, num_steps, eval_every)
+            self.teachers.append([2.0 * model.num_active * tokens * answered])
         self.experts: dict[str, Training] = {}
         if experiment.experts is None:
             return
@@ -264,6 +269,12 @@ class _Work:
                 per_epoch,
                 base.per_parameter(router.train_layers),
             )
+
+    @property
+    def operations(self) -> float:
+        fits = [self.student, *self.links.values(), *self.baselines.values()]
+        trained = sum(one.operations for one in [*fits, *self.experts.values()])
+        return trained + sum(map(sum, self.teachers))
 
 
 class Base(NamedTuple):
@@ -308,8 +319,8 @@ def _rows_of_experts(plan: Plan) -> dict[str, int]:
 
 
 def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[Stage], int]:
-    """Of the run: experts, router, baselines and the student with its teachers. And how many of
-    the baselines are trained at once while teachers and student run."""
+    """Of the run: experts, router, baselines, and the student (or each link of its chain) with its
+    teachers. And how many of the baselines are trained at once meanwhile."""
     experiment, trainer = plan.experiment, plan.experiment.trainer
     cores, is_gpu = whole.num_cpus, _device(experiment) == "cuda"
 
@@ -336,12 +347,15 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
             meanwhile.append(stage)
     threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
     ranks = trainer.num_workers if is_gpu else min(cores, threads)
-    own, teachers = work.student, work.teachers
-    alone = own.seconds(speed * ranks)
-    together = (own.operations + sum(teachers)) / (speed * max(cores, ranks))
-    longest = max([alone, together, *(ops / speed for ops in teachers)])
-    student = Stage("student", longest, tuple(waits_for), min(cores, plan.num_cpus))
-    return [*stages, student], len(meanwhile)
+    cpus = min(cores, plan.num_cpus)
+    distilled = [*work.links.items(), ("student", work.student)]
+    for (name, own), teachers in zip(distilled, work.teachers, strict=True):
+        alone = own.seconds(speed * ranks)
+        together = (own.operations + sum(teachers)) / (speed * max(cores, ranks))
+        longest = max([alone, together, *(ops / speed for ops in teachers)])
+        stages.append(Stage(name, longest, tuple(waits_for), cpus, plan.num_gpus))
+        waits_for = [name]  # links are trained one after the other
+    return stages, len(meanwhile)
 
 
 def room_left(plan: Plan, whole: Room) -> Room:
@@ -373,9 +387,11 @@ class JobTimes:
 
     @property
     def student(self) -> float:
-        """Of the student and its teachers."""
+        """Of the student, the links before it and their teachers."""
         work = _Work(self._plan, self._tokens)
-        return work.student.seconds(self._rate) + sum(work.teachers) / self._rate
+        fits = [work.student, *work.links.values()]
+        answers = sum(map(sum, work.teachers)) / self._rate
+        return sum(one.seconds(self._rate) for one in fits) + answers
 
     def __call__(self, job: Job) -> float:
         trainer = job.trainer
