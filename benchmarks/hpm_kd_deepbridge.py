@@ -4,8 +4,9 @@
 
 For each split file two calls: ``HPMKD``, the interface of the paper's listing, which gives no
 outputs of the teacher to its distiller; and ``HPMDistiller.fit`` with ``teacher_probs``, the mean
-of the same teachers as hpm_kd.py has. Their settings are the defaults. Writes deepbridge.json next
-to the splits.
+of the same teachers as hpm_kd.py has. Their settings are the defaults. A call that takes longer
+than ``LIMIT_S`` of CPU time is ended, and its data set is not tried again. Writes deepbridge.json
+next to the splits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import io
 import json
 import logging
+import signal
 import sys
 import time
 import traceback
@@ -23,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+LIMIT_S = 300.0
+"""Of CPU time, for one call."""
 
 
 class Teacher:
@@ -39,14 +44,25 @@ class Teacher:
 def main() -> None:
     folder = Path(sys.argv[1])
     warnings.filterwarnings("ignore")
+    signal.signal(signal.SIGVTALRM, _too_long)
     results = []
-    for path in sorted(folder.glob("*.npz")):
+    ended = set()
+    # The largest last.
+    for path in sorted(folder.glob("*.npz"), key=lambda path: (path.stat().st_size, path.stem)):
         task, _, seed = path.stem.rpartition("-")
         arrays = dict(np.load(path))
         for name, call in (("HPMKD", _wrapper), ("HPMDistiller", _distiller)):
+            if task in ended:
+                continue
             result = {"task": task, "seed": int(seed), "name": name} | _run(call, arrays, int(seed))
+            if result.get("error", "").startswith("not finished"):
+                ended.add(task)
             print(json.dumps(result), flush=True)
             results.append(result)
+        _write(folder, results)
+
+
+def _write(folder: Path, results: list[dict[str, Any]]) -> None:
     packages = ("deepbridge-distillation", "deepbridge", "scikit-learn", "xgboost", "numpy")
     record = {"versions": {name: version(name) for name in packages}, "runs": results}
     (folder / "deepbridge.json").write_text(json.dumps(record, indent=1))
@@ -57,15 +73,19 @@ def _run(call: Any, arrays: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
     messages = _Messages()
     logging.getLogger().addHandler(messages)
     started = time.process_time()
+    signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             distiller = call(arrays, seed)
             predicted_R = np.asarray(distiller.predict(arrays["test_features"]))
+    except _TooLong:
+        return {"error": f"not finished after {LIMIT_S:.0f} s of CPU time"}
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}, line {where.lineno}"
         return {"error": f"{type(error).__name__}: {error} ({place})", "messages": messages.seen}
     finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         logging.getLogger().removeHandler(messages)
     stages = distiller.progressive_chain.stages
     model = distiller.best_model
@@ -78,6 +98,14 @@ def _run(call: Any, arrays: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
         "messages": messages.seen,
         "cpu_seconds": time.process_time() - started,
     }
+
+
+class _TooLong(BaseException):
+    """No Exception: the package catches those of a configuration, and goes on."""
+
+
+def _too_long(*_: object) -> None:
+    raise _TooLong
 
 
 def _wrapper(arrays: dict[str, np.ndarray], seed: int) -> Any:

@@ -243,7 +243,7 @@ def trained(
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     metrics: dict[str, float] = {}
     for line in lines:
-        metrics |= json.loads(line)
+        metrics |= json.loads(line).get("metrics", {})
     return Trained(predict(load_best(job), everything).student_RC, metrics)
 
 

@@ -5,9 +5,10 @@
 All objectives have their defaults, and the same T, alpha, learning rate and steps: none is tuned.
 Classification: scikit-learn's digits, a random forest teaches a small perceptron
 (memory_tasks.py). Language model: the text of this repository's documents; a small Llama that was
-trained on it teaches a smaller one. Both beside a student that is trained on labels alone, for as
-many steps. Everything runs through distill's own loop, in this process, with one thread. Finished
-fits in --work are not run again. Writes benchmarks/results/objectives_table.{json,md}.
+trained on it teaches a smaller one. Both are compared with a student that is trained on labels
+only, for as many steps. Everything runs through distill's own loop, in this process, with one
+thread. Finished fits in --work are not run again. Writes
+benchmarks/results/objectives_table.{json,md}.
 """
 
 from __future__ import annotations

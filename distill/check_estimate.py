@@ -162,14 +162,18 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     experiment, trainer = plan.experiment, plan.experiment.trainer
     tokens = tokens_of_a_row(plan)
     work = _Work(plan, tokens)
+    own, teacher_ops = work.student, work.teachers
+    others = [*work.experts.values(), *work.baselines.values(), *work.links.values()]
+    operations = own.operations + sum(one.operations for one in others)
+    operations += sum(teacher_ops) + sum(work.link_outputs.values())
     student = student_of(plan, experiment.student)
     why = _why_not(experiment)
     rank_mb = _rank_mb(experiment, student, tokens)
     found = Estimate(
-        work.student.num_steps,
+        own.num_steps,
         work.steps_per_epoch,
         student,
-        work.operations,
+        operations,
         None,
         why,
         trainer.num_workers * rank_mb + _weights_mb(plan),
@@ -231,14 +235,17 @@ class _Work:
             every = trainer.eval_every or per_epoch
             self.baselines[baseline.name] = training(model, batch_size, steps, every)
         answered = num_rows + num_validation + len(plan.rows.rows("test"))
-        self.links: dict[str, Training] = {}
-        """Intermediate ones, of a chain."""
-        self.teachers = [[2.0 * active * tokens * answered for active in teachers_of(plan)]]
-        """Of link 1, of each later link, and of the student."""
-        for i, link in enumerate(plan.links, 1):
-            model = student_of(plan, link)
-            self.links[link_name(i)] = training(model, trainer.batch_size, num_steps, eval_every)
-            self.teachers.append([2.0 * model.num_active * tokens * answered])
+        self.teachers = [2.0 * active * tokens * answered for active in teachers_of(plan)]
+        # Each is trained as the student is.
+        self.links = {
+            link_name(i): training(
+                student_of(plan, link), trainer.batch_size, num_steps, eval_every
+            )
+            for i, link in enumerate(plan.links, 1)
+        }
+        self.link_outputs = {
+            n: 2.0 * t.num_active * tokens * answered for n, t in self.links.items()
+        }
         self.experts: dict[str, Training] = {}
         if experiment.experts is None:
             return
@@ -269,12 +276,6 @@ class _Work:
                 per_epoch,
                 base.per_parameter(router.train_layers),
             )
-
-    @property
-    def operations(self) -> float:
-        fits = [self.student, *self.links.values(), *self.baselines.values()]
-        trained = sum(one.operations for one in [*fits, *self.experts.values()])
-        return trained + sum(map(sum, self.teachers))
 
 
 class Base(NamedTuple):
@@ -319,8 +320,9 @@ def _rows_of_experts(plan: Plan) -> dict[str, int]:
 
 
 def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[Stage], int]:
-    """Of the run: experts, router, baselines, and the student (or each link of its chain) with its
-    teachers. And how many of the baselines are trained at once meanwhile."""
+    """Of the run: experts, router, baselines, links of a chain and the student, with their
+    teachers. And how many of
+    the baselines are trained at once while teachers and student run."""
     experiment, trainer = plan.experiment, plan.experiment.trainer
     cores, is_gpu = whole.num_cpus, _device(experiment) == "cuda"
 
@@ -347,14 +349,14 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
             meanwhile.append(stage)
     threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
     ranks = trainer.num_workers if is_gpu else min(cores, threads)
-    cpus = min(cores, plan.num_cpus)
-    distilled = [*work.links.items(), ("student", work.student)]
-    for (name, own), teachers in zip(distilled, work.teachers, strict=True):
-        alone = own.seconds(speed * ranks)
-        together = (own.operations + sum(teachers)) / (speed * max(cores, ranks))
+    teachers = work.teachers
+    # One after the other; each is the only teacher of the next one.
+    for name, training in [*work.links.items(), ("student", work.student)]:
+        alone = training.seconds(speed * ranks)
+        together = (training.operations + sum(teachers)) / (speed * max(cores, ranks))
         longest = max([alone, together, *(ops / speed for ops in teachers)])
-        stages.append(Stage(name, longest, tuple(waits_for), cpus, plan.num_gpus))
-        waits_for = [name]  # links are trained one after the other
+        stages.append(Stage(name, longest, tuple(waits_for), min(cores, plan.num_cpus)))
+        waits_for, teachers = [name], [work.link_outputs.get(name, 0.0)]
     return stages, len(meanwhile)
 
 
@@ -387,11 +389,10 @@ class JobTimes:
 
     @property
     def student(self) -> float:
-        """Of the student, the links before it and their teachers."""
+        """Of the student, its teachers and the links of a chain."""
         work = _Work(self._plan, self._tokens)
-        fits = [work.student, *work.links.values()]
-        answers = sum(map(sum, work.teachers)) / self._rate
-        return sum(one.seconds(self._rate) for one in fits) + answers
+        trained = sum(t.seconds(self._rate) for t in (work.student, *work.links.values()))
+        return trained + (sum(work.teachers) + sum(work.link_outputs.values())) / self._rate
 
     def __call__(self, job: Job) -> float:
         trainer = job.trainer

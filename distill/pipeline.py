@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
+from distill.check_chain import serving_of_link
 from distill.check_estimate import JobTimes, room_left
 from distill.cluster import check_address, check_room, connect
 from distill.comparison import fit_and_test, predictions_file
@@ -38,7 +39,6 @@ from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
-from distill.moe.settings import OwnRouting
 from distill.names import folder_name
 from distill.outcome import Outcome, evaluate, majority_rates, measure_teachers
 from distill.outcome_language import evaluate_language, measure_language_teachers
@@ -212,6 +212,7 @@ def _train_chain(
             train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
             measure=lambda job: measure(d.plan, job, d.interrupt),
             say=d.progress.say,
+            find=d.memory.restore,
         )
         chained = run_chain(d.experiment, student, links, stages)
         guidance = serve(teachers)
@@ -446,7 +447,7 @@ class Watch:
                 if name in self._choices and (choice := self._choices[name].read(line)):
                     self._progress.say(f"{name}: {choice.text}")
                     if self._tracker is not None:
-                        self._tracker.tags({"kd.schedule.choice": choice.type})
+                        self._tracker.tags({"distill.schedule": choice.type})
 
     def _show(self, name: str, step: int, metrics: dict[str, float]) -> None:
         # At the last step the loss is logged first: the bar ends with the evaluation.
@@ -682,7 +683,7 @@ def _router_tasks(d: Driver, router: Job, parts: Parts, experts: list[Job]) -> l
     def with_targets(job: Job) -> Job:
         own = router_targets(parts, experts)
         job = replace(job, train_labels=own["train"], validation_labels=own["validation"])
-        d.memory.restore(job)
+        d.memory.restore(job)  # now that its labels are known
         return job
 
     losses = [
@@ -802,9 +803,7 @@ def _teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
 def _guidance_of_link(d: Driver, link: Job) -> Guidance:
     """A chain's link, which is exported, as the only teacher; not yet served."""
     experiment, folder, shared = d.experiment, str(link.model_folder), None
-    serving = experiment.experts.serving if experiment.experts else experiment.teachers[0]
-    own: dict[str, Any] = {name: getattr(serving, name) for name in Serving.model_fields}
-    serving = Serving(**own | {"moe": OwnRouting(), "allow_pickle": False})
+    serving = serving_of_link(experiment)
     if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
         shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
     spec = teacher_spec(

@@ -165,7 +165,7 @@ def decide(
     """
     memory = Memory(experiences(d.tracker.uri, list(own), goal))
     num_tasks = counted(len(memory.tasks), "task")
-    d.progress.say(f"configuration memory: {counted(memory.num_runs, 'past run')} of {num_tasks}")
+    d.progress.say(f"configuration memory: {counted(len(memory.runs), 'past run')} of {num_tasks}")
     proposal = memory.propose(meta() if memory.tasks else {}, own, d.experiment.seed)
     mean = memory.mean(own)
     if proposal.model == "defaults":

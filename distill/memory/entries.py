@@ -111,4 +111,4 @@ class Entry:
 
 def entries(folder: Path) -> list[Entry]:
     """All in ``folder``, hidden ones too."""
-    return [Entry(path) for path in sorted(folder.iterdir())] if folder.exists() else []
+    return [Entry(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []

@@ -22,6 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from distill.config import Cache
+from distill.errors import CacheError
 from distill.fit import Job, is_done
 from distill.memory.content import Contents, content_key, description
 from distill.memory.entries import MANIFEST, Entry, entries
@@ -91,10 +92,19 @@ class Memory:
         return self._root / "answers" if is_shared else None
 
     def hold(self, folder: Path) -> None:
-        """Use a teacher's outputs until the run ends: they are not removed meanwhile."""
+        """Use a teacher's outputs until the run ends: they are not removed meanwhile.
+
+        Raises CacheError for a folder that cannot be written.
+        """
         entry = Entry(folder)
-        self._locks.append(entry.create())
-        entry.touch()
+        try:
+            self._locks.append(entry.create())
+            entry.touch()
+        except OSError as error:
+            raise CacheError(
+                f"memory.path {self._root} cannot be written ({error}): set a folder that you can "
+                "write to, or cache.path for the teachers' outputs alone"
+            ) from None
 
     def count(self, timings: Mapping[str, float]) -> None:
         """Add the rows of a stream's timings: ``teacher.<name>.rows`` and ``….cached_rows``."""
@@ -109,9 +119,10 @@ class Memory:
     def restore(self, job: Job) -> bool:
         """Place the finished fit of an equal job into ``job.folder``, if there is one.
 
-        A folder that is finished, or has checkpoints of its own, is not touched.
+        A folder that is finished, or has checkpoints of its own, is not touched. A job is looked up
+        once, however often this is called.
         """
-        if is_done(job):
+        if is_done(job) or job.folder in self._trained:
             return False
         if is_begun(Path(job.folder)):
             self._trained.add(job.folder)
@@ -151,18 +162,23 @@ class Memory:
 
     def _place(self, job: Job) -> bool:
         entry = self._entry(job)
-        lock = entry.share()
-        if lock is None:
-            return False
         try:
-            if (fault := _fault(entry.folder)) is None:
-                _copy(entry.folder, Path(job.folder))
-                entry.touch()
-                return True
-        finally:
-            os.close(lock)
-        entry.remove()
-        self._say(f"{job.name}: its fit in the shared memory is damaged ({fault}): removed")
+            lock = entry.share()
+            if lock is None:
+                return False
+            try:
+                if (fault := _fault(entry.folder)) is None:
+                    entry.touch()
+                    _copy(entry.folder, Path(job.folder))
+                    return True
+            finally:
+                os.close(lock)
+            entry.remove()
+        except OSError as error:  # of another user, or on storage that fails
+            fault = str(error)
+        self._say(
+            f"{job.name}: its fit in the shared memory cannot be used ({fault}): trained again"
+        )
         return False
 
     def _write(self, job: Job, folder: Path) -> None:
@@ -199,6 +215,12 @@ class Memory:
 
     def trim(self) -> None:
         """Remove the least recently used entries until the rest is within the limit."""
+        try:
+            self._trim()
+        except OSError as error:  # an entry of another user
+            self._say(f"shared memory: {self._root} could not be brought within its limit: {error}")
+
+    def _trim(self) -> None:
         found = [e for kind in ("answers", "fits") for e in entries(self._root / kind)]
         for entry in [entry for entry in found if entry.is_hidden]:
             entry.remove()  # left behind by a killed process, unless it is in use

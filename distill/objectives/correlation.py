@@ -115,6 +115,9 @@ class Dist(_Unscaled):
         return 2 if self.class_weight > 0 else 3
 
     def at_tokens(self) -> Dist:
+        """Without the term that compares rows, unless it is the only one: then it is refused."""
+        if self.row_weight == 0:
+            return self
         return self.model_copy(update={"class_weight": 0.0})
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
@@ -188,6 +191,12 @@ class RobustCorrelation(_Ranked):
     """Weight of the values."""
     rank_weight: float = Field(default=1.0, ge=0)
     """Weight of the ranks."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> RobustCorrelation:
+        if self.value_weight == self.rank_weight == 0:
+            raise ValueError("value_weight and rank_weight are both 0: raise one of them")
+        return self
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
         values_N, ranks_N = self.distances(student_logits_NV, target, temperature)

@@ -15,7 +15,7 @@ from distill.records import Mean
 
 
 class LabelLogp:
-    """log p_k(y_n) at temperature 1, from logits that come some columns at a time."""
+    """log p_k(y_n) at temperature 1, from logits given some columns at a time."""
 
     def __init__(self, labels_n: Tensor) -> None:
         self._labels_n = labels_n

@@ -130,6 +130,12 @@ def test_folders_with_work_of_their_own_are_not_touched(tmp_path: Path, memory: 
     assert memory.metrics()["memory.students.accesses"] == 1
 
 
+def test_a_job_is_looked_up_once(tmp_path: Path, memory: Memory) -> None:
+    job = table_job(tmp_path)
+    assert not memory.restore(job) and not memory.restore(job)
+    assert memory.metrics()["memory.students.accesses"] == 1
+
+
 def test_an_unfinished_fit_is_not_kept(tmp_path: Path, memory: Memory) -> None:
     job = table_job(tmp_path)
     memory.restore(job)
@@ -171,7 +177,7 @@ def test_a_damaged_entry_is_removed_and_the_fit_trained_again(
     assert not memory.restore(second)
     assert not is_done(second) and not entry.folder.exists()
     assert len(said) == 1 and said[0].startswith(
-        "student: its fit in the shared memory is damaged ("
+        "student: its fit in the shared memory cannot be used ("
     )
     assert kept(memory, second).folder.exists()
     assert memory.restore(table_job(tmp_path, "third"))
