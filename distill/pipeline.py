@@ -529,7 +529,8 @@ class Fits:
             for task in self.tasks.poll(timeout_s):
                 if task.verb == LOSSES:
                     self._num_losses[0] += 1
-                    self._work.progress.update(MEASURING, *self._num_losses)
+                    num_done, num_all = self._num_losses
+                    self._work.progress.update(MEASURING, num_done, num_all)
                 else:
                     self._watches[task.job.name].end(task.job.name)
                     self._memory.keep(task.job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from distill.check_estimate import (
     PROCESS_MB,
     SLACK,
     START_S,
-    Estimate,
     estimate,
     measured_rate,
     student_of,
@@ -94,7 +94,7 @@ def test_memory_is_of_states_activations_and_processes(root: Path) -> None:
 
 
 def with_experts(root: Path, num_cpus: int, **cluster: Any):
-    raw = toy_experiment(root) | {"output": str(root / "run")}
+    raw: dict[str, Any] = {**toy_experiment(root), "output": str(root / "run")}
     raw["experts"]["router"]["targets"] = "lowest_loss"
     return check(parse(raw | {"cluster": {"num_cpus": num_cpus} | cluster}))
 
@@ -205,7 +205,7 @@ def test_of_low_rank_updates_alone_are_trained(tmp_path: Path) -> None:
 )
 def test_a_range_has_two_figures(root: Path, seconds: tuple[float, float], shown: str) -> None:
     found = estimate(planned(root), RATE)
-    made = Estimate(**(vars(found) | {"seconds": seconds}))
+    made = replace(found, seconds=seconds)
     assert {line.part: line.what for line in made.lines}["duration"] == shown
 
 

@@ -44,7 +44,7 @@ class Run:
     """The driver of a run whose tasks are scripted."""
 
     def __init__(self, root: Path, output: Path, launcher: Scripted, **changes: Any) -> None:
-        raw = toy_experiment(root) | {"output": str(output)}
+        raw: dict[str, Any] = {**toy_experiment(root), "output": str(output)}
         raw["experts"]["router"]["targets"] = changes.pop("targets", "lowest_loss")
         raw["baselines"] = [
             {"type": "labels_only", "name": name} for name in changes.pop("baselines", ["alone"])
