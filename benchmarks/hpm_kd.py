@@ -22,15 +22,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
+import os
+import platform
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn
 import torch
 from hpm_kd_tasks import (
     MEASURED,
@@ -44,6 +49,7 @@ from hpm_kd_tasks import (
     trained,
 )
 
+from distill import __version__
 from distill.aggregation import Attention, UniformMean
 from distill.chain import is_dropped, link_layers, link_name, link_sizes, num_links, relative_change
 from distill.config import KD, Optimizer, Student
