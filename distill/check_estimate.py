@@ -186,7 +186,7 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     cores = machine_cpus(experiment.cluster)
     whole = Room(cores, max_stages=experiment.cluster.max_tasks or math.inf)
     planned, num_meanwhile = _stages(plan, work, speed, whole)
-    together = makespan(planned, whole)
+    together = makespan(planned, whole, room_left(plan, whole))
     return replace(
         found,
         memory_mb=found.memory_mb + num_meanwhile * rank_mb,
@@ -345,7 +345,9 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
         stages.append(stage)
         if not room.holds([stage]):
             waits_for.append(name)
-        elif room.holds([*meanwhile, stage]):
+            continue
+        stages[-1] = stage = replace(stage, is_background=True)
+        if room.holds([*meanwhile, stage]):
             meanwhile.append(stage)
     threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
     ranks = trainer.num_workers if is_gpu else min(cores, threads)

@@ -496,12 +496,10 @@ class Fits:
         self._num_losses = [0, 0]
         """Measured, and to be measured."""
         self._error: Exception | None = None
-        self._background: Room | None = None
-        """For tasks while the student is trained; None where all have ended before."""
 
     @cached_property
-    def _foreground(self) -> Room:
-        """For tasks while it is not."""
+    def _room(self) -> Room:
+        """For tasks while the student is not trained."""
         return self.whole_room
 
     @property
@@ -512,7 +510,7 @@ class Fits:
     @property
     def tasks(self) -> Tasks:
         if self._tasks is None:  # of a cluster that is up
-            self._tasks = Tasks(self._foreground, self._launcher)
+            self._tasks = Tasks(self._room, self._launcher)
         return self._tasks
 
     def add(self, tasks: Sequence[Task], jobs: Sequence[Job]) -> None:
@@ -522,16 +520,17 @@ class Fits:
         self._num_losses[1] += sum(task.verb == LOSSES for task in tasks)
         self.tasks.add(tasks)
 
-    def poll(self, timeout_s: float = 0.0, must_fit: bool = False) -> None:
+    def poll(self, timeout_s: float = 0.0) -> None:
         """Start what there is room for, and show the progress. The error of a task is kept for
         ``wait``: what else runs is not lost."""
         if self._interrupt.is_set():
             self.tasks.stop()
         try:
-            for task in self.tasks.poll(timeout_s, must_fit):
+            for task in self.tasks.poll(timeout_s):
                 if task.verb == LOSSES:
                     self._num_losses[0] += 1
-                    self._work.progress.update(MEASURING, *self._num_losses)
+                    num_done, num_all = self._num_losses
+                    self._work.progress.update(MEASURING, num_done, num_all)
                 else:
                     self._watches[task.job.name].end(task.job.name)
                     self._memory.keep(task.job)
@@ -545,7 +544,6 @@ class Fits:
     def wait(self, names: Iterable[str]) -> None:
         """Until these tasks have ended. Raises as ``check`` does; Interrupted after a signal."""
         names = set(names)
-        self.tasks.room = self._foreground
         while self._error is None and names & set(self.tasks.pending):
             self.poll(POLL_S)
         self.check()
@@ -554,6 +552,8 @@ class Fits:
             raise Interrupted("stopped before all tasks had ended")
 
     def wait_for_all(self) -> None:
+        """Nothing is trained any more but these tasks."""
+        self.tasks.set_room(self._room, self._room)
         self.wait(self.tasks.pending)
 
     def check(self) -> None:
@@ -570,29 +570,18 @@ class Fits:
         any other time than its training the student's share is left too."""
         trainer = self._work.experiment.trainer
         ranks = trainer.num_workers
-        self._background = left
-        self._foreground = replace(
+        self._room = replace(
             left,
             num_cpus=left.num_cpus + ranks * trainer.num_cpus_per_worker,
             num_gpus=left.num_gpus + ranks * trainer.num_gpus_per_worker,
             max_stages=left.max_stages + 1,
         )
-        self.give_way()
-
-    def give_way(self) -> None:
-        """Until those that run leave teachers and student their resources."""
-        if self._background is None:
-            return
-        self.tasks.room = self._background
-        while self._error is None and not self.tasks.fit_the_room:
-            self.poll(POLL_S, must_fit=True)
-        self.check()
-        self._interrupt.check()
+        self.tasks.set_room(self._room, left)
 
     def poll_during(self, name: str) -> None:
         """As ``poll``, while ``name`` is trained. An error ends the run after that."""
         had_none = self._error is None
-        self.poll(must_fit=True)
+        self.poll()
         if had_none and self._error is not None:
             say = self._work.progress.say
             say(f"error: {self._error}")
@@ -635,12 +624,14 @@ def run_experts(
         d.memory.restore(job)
     first, last = tasks_of(d, experts, router, parts, others)
     needed = [*experts, *([router] if router else [])]
-    d.fits.add([*first, *last], [*needed, *others])
-    d.fits.wait(task.name for task in first)
-    room = room_left(d.plan, d.fits.whole_room)
-    d.fits.wait(task.name for task in last if not (goes_on and room.holds([task.stage])))
+    left = room_left(d.plan, d.fits.whole_room)
     if goes_on:
-        d.fits.go_on(room)
+        last = [replace(task, is_background=left.holds([task.stage])) for task in last]
+        d.fits.tasks.set_room(d.fits.whole_room, left)
+    d.fits.add([*first, *last], [*needed, *others])
+    d.fits.wait(task.name for task in [*first, *last] if not task.is_background)
+    if goes_on:
+        d.fits.go_on(left)
     return needed
 
 
@@ -728,7 +719,6 @@ def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
     d.memory.restore(job)
     watch = Watch(d, [job], tracker)
     if not is_done(job):
-        d.fits.give_way()
         check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
         d.progress.say(_starting(job.name, d.experiment.trainer))
         group: Future[None] = Future()

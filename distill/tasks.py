@@ -33,6 +33,8 @@ class Task:
     """Estimated seconds of what is done after it, and is no task."""
     kind: str = ""
     """Of its model: see :class:`distill.estimates.Stage`."""
+    is_background: bool = False
+    """Whether it may run while the student is trained."""
     prepare: Callable[[Job], Job] | None = None
     """Completes the job, in this process, when it starts."""
 
@@ -51,6 +53,7 @@ class Task:
             trainer.num_gpus_per_worker,
             self.rest,
             self.kind,
+            self.is_background,
         )
 
 
@@ -153,14 +156,13 @@ class Tasks:
         self._tasks |= {task.name: task for task in tasks}
         self._queue.add([task.stage for task in tasks])
 
-    def poll(self, timeout_s: float, must_fit: bool = False) -> Iterator[Task]:
-        """Start the tasks that there is room for (see :meth:`Queue.start`); those that ended within
-        ``timeout_s``.
+    def poll(self, timeout_s: float) -> Iterator[Task]:
+        """Start the tasks that there is room for; those that ended within ``timeout_s``.
 
         A task that was interrupted has written its checkpoint: none starts after it, and the others
         go on to theirs.
         """
-        self._start(must_fit)
+        self._start()
         if not self._handles:
             return
         for handle in self._launcher.wait(list(self._handles), timeout_s):
@@ -176,12 +178,12 @@ class Tasks:
                 raise
             self.ended.add(task.name)
             yield task
-        self._start(must_fit)
+        self._start()
 
-    def _start(self, must_fit: bool) -> None:
+    def _start(self) -> None:
         if self._is_stopped:
             return
-        for stage in self._queue.start(must_fit):
+        for stage in self._queue.start():
             task = self._tasks[stage.name]
             try:
                 if task.prepare is not None:
@@ -196,19 +198,9 @@ class Tasks:
         """Start no more."""
         self._is_stopped = True
 
-    @property
-    def room(self) -> Room:
-        return self._queue.room
-
-    @room.setter
-    def room(self, room: Room) -> None:
-        self._queue.room = room
-
-    @property
-    def fit_the_room(self) -> bool:
-        """Whether those that run do; they do not after it has become smaller."""
-        running = [task.stage for task, _ in self._handles.values()]
-        return not running or self.room.holds(running)
+    def set_room(self, room: Room, background: Room) -> None:
+        """For all tasks, and for those in the background."""
+        self._queue.room, self._queue.background = room, background
 
     @property
     def pending(self) -> list[str]:

@@ -44,7 +44,7 @@ class Run:
     """The driver of a run whose tasks are scripted."""
 
     def __init__(self, root: Path, output: Path, launcher: Scripted, **changes: Any) -> None:
-        raw = toy_experiment(root) | {"output": str(output)}
+        raw: dict[str, Any] = {**toy_experiment(root), "output": str(output)}
         raw["experts"]["router"]["targets"] = changes.pop("targets", "lowest_loss")
         raw["baselines"] = [
             {"type": "labels_only", "name": name} for name in changes.pop("baselines", ["alone"])
@@ -134,7 +134,8 @@ def test_baselines_go_on_next_to_the_student_where_there_is_room(
     launcher = Scripted(num_cpus=3, order=order)
     run = Run(root, tmp_path, launcher, baselines=["one", "two"])
     assert run.experts_trained(goes_on=True) == [*DOMAINS, "router"]
-    assert len(run.d.fits.tasks.pending) == 1  # both had started: one had to end before
+    assert run.d.fits.tasks.pending == ["fit:one", "fit:two"]
+    assert launcher.events[-1] == "-fit:router" and "+fit:two" not in launcher.events
     run.d.fits.poll_during("student")
     run.d.fits.wait_for_all()
     assert {"-fit:one", "-fit:two"} <= set(launcher.events)
@@ -245,7 +246,6 @@ def test_a_warm_start_finds_room_next_to_the_baselines(root: Path, tmp_path: Pat
     run_tasks(other, [brief])
     # The student's CPU is free: the brief fit starts although a baseline runs.
     assert launcher.events[begun] == "+fit:brief"
-    other.fits.give_way()
     running = [e[1:] for e in launcher.events if e[0] == "+" and f"-{e[1:]}" not in launcher.events]
     assert len(running) == 1  # as many as the student leaves room for
     other.fits.wait_for_all()
