@@ -282,7 +282,7 @@ def test_constant_rows_are_neither_nan_nor_a_target(objective: Objective) -> Non
 
 
 @pytest.mark.parametrize("objective", CORRELATIONS, ids=lambda o: o.type)
-def test_two_classes_give_correlations_no_gradient(objective: Objective) -> None:
+def test_two_classes_give_correlations_no_gradient(objective: Single) -> None:
     """Which is why they are refused there; three classes do."""
     for num_classes in (2, 3):
         z_S, target = logits(1, 6, num_classes), target_of(logits(0, 6, num_classes), 2.0, None)

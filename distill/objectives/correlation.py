@@ -4,7 +4,7 @@ Pearson's ρ does not depend on the scale and the offset of either side. It is 1
 the centred unit vectors u and v. Where the target is constant there is nothing to correlate with:
 1 − ρ counts as 0 [ours]. Where only the student is constant it is 1, with gradient 0 [ours].
 
-Logits z_T are T · log p_T, which is right up to a constant for each row, also of a mixture of
+Logits z_T are T · log p_T, which is right up to a constant for each row, also of an ensemble of
 teachers. What is compared is therefore centred over the classes.
 
 Shape suffixes: N any block of valid rows, V classes or vocabulary, K the most probable of them.
