@@ -86,7 +86,8 @@ class Setting:
 
 def prepared(name: str, seed: int, folder: Path) -> Setting:
     rng = np.random.default_rng(seed)
-    images_RHW, labels_R = load_digits().images, load_digits().target
+    digits: Any = load_digits()
+    images_RHW, labels_R = digits.images, digits.target
     num_rows = len(labels_R)
     teachers = SETS[name]
     domain_R = rng.integers(3, size=num_rows) if name == "domains" else np.zeros(num_rows, int)
