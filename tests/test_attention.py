@@ -103,12 +103,12 @@ def test_a_few_labels_train_weights_that_are_used_on_all_rows() -> None:
 # ---- which loss trains what -------------------------------------------------------------------
 
 
-def drawn(aggregation: Attention, objective: Any = None) -> tuple[DistillModule, Any, Any]:
+def drawn(aggregation: Attention, objective: Any = None) -> tuple[Any, Any, Any]:
     """A module whose attention differs between rows, and one batch: every fourth row has no label,
     the second teacher is queried for even rows only."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        module = DistillModule(
+        module: Any = DistillModule(
             tiny_bert(0), objective or ForwardKL(), aggregation, ("a", "b"), NUM_CLASSES
         )
         for param in module.router.parameters():

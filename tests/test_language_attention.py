@@ -76,7 +76,8 @@ def test_loss_and_every_gradient_are_those_of_the_definitions(
     nll = -(weights_KN * probs_KN).sum(0).log().mean()
     entropy = torch.special.entr(weights_KN).sum(0).mean()
     target = mix(logits_KNV, weights_KN.detach(), knobs.temperature, "probabilities")
-    logits_NV = hidden_NH @ module.student.get_output_embeddings().weight.T
+    head: Any = module.student.get_output_embeddings()
+    logits_NV = hidden_NH @ head.weight.T
     soft = ForwardKL()(logits_NV, target, knobs.temperature).mean() * knobs.temperature**2
     hard = cross_entropy(logits_NV, labels_N)
     expected = 0.5 * soft + 0.5 * hard + nll - 0.5 * 4 * 0.3 * entropy
