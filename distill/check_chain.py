@@ -10,7 +10,7 @@ from distill.chain import link_layers, link_name, link_sizes, num_links
 from distill.check_estimate import Model, student_of
 from distill.check_language import check_language_student
 from distill.config import Chain, Experiment, Serving, Student
-from distill.errors import ConfigError
+from distill.errors import ConfigError, ModelError
 from distill.models.plain_head import described, has_plain_head
 from distill.models.student import check_feature_start, check_start
 from distill.moe.settings import OwnRouting
@@ -63,9 +63,9 @@ def with_chain(
         return student_of(plan, student)
 
     students, ratio = chain.students, None
-    if students:
-        _check_by_hand(plan, chain)
-    elif chain.links != 1:
+    for index, student in enumerate(students):
+        _check_by_hand(plan, f"chain.students.{index}", student, measure)
+    if not students and chain.links != 1:
         teacher, layers = _largest(chain, teachers, updates or {})
         student = measure(plan.experiment.student)
         students = link_students(chain, plan.experiment.student, teacher, layers, measure)
@@ -204,25 +204,28 @@ def _largest(
     return sizes[largest], teachers[largest].num_layers
 
 
-def _check_by_hand(plan: Plan, chain: Chain) -> None:
-    """Raise for links that cannot be built for the student's data and tokenizer."""
+def _check_by_hand(plan: Plan, key: str, student: Student, measure: Measure) -> None:
+    """Raise for a link that cannot be built for the student's data and tokenizer."""
     experiment, labels = plan.experiment, plan.corpus.label_names
     length, is_order_given = experiment.data.max_length, experiment.data.labels is not None
-    for index, student in enumerate(chain.students):
-        key = f"chain.students.{index}"
-        start = (student.init_from or student).path
-        if start and experiment.student.vocab_size:
-            raise ConfigError(
-                f"{key} starts from {start}, whose tokens are not those of the tokenizer that "
-                f"student.vocab_size {experiment.student.vocab_size} retrains: give its layers and "
-                "hidden or size_mb, or remove student.vocab_size"
-            )
+    start = (student.init_from or student).path
+    if start and experiment.student.vocab_size:
+        raise ConfigError(
+            f"{key} starts from {start}, whose tokens are not those of the tokenizer that "
+            f"student.vocab_size {experiment.student.vocab_size} retrains: give its layers and "
+            "hidden or size_mb, or remove student.vocab_size"
+        )
+    try:
         if plan.blocks is not None:
             check_language_student(key, student, plan.tokenizer, experiment)
         elif plan.features is not None:
             check_feature_start(student, plan.features, labels, is_order_given)
         else:
             check_start(student, plan.tokenizer, labels, length, is_order_given)
+        measure(student)
+    except (ConfigError, ModelError) as error:
+        message = str(error)
+        raise type(error)(message if message.startswith(key) else f"{key}: {message}") from None
 
 
 def _check_wire(plan: Plan, students: Sequence[Student]) -> None:

@@ -173,6 +173,11 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         r"chain\.students\.0\.family is mlp, the data is text",
     ),
     (
+        {"students": [{"hidden": 32}, {"hidden": 18, "heads": 4}]},
+        {},
+        r"chain\.students\.1: student\.heads 4 must divide the hidden size, 18",
+    ),
+    (
         {"students": [{"hidden": 16, "kv_heads": 1}]},
         {},
         r"chain\.students\.0\.kv_heads applies only to language models",
