@@ -12,6 +12,7 @@ from distill.jobs import student_job
 from distill.links import Chained, ServedTeachers, Stages, link_jobs, run_chain
 from distill.memory.settings import SharedMemory
 from distill.memory.store import Memory, NoMemory
+from distill.pipeline import Fits
 from distill.run_folder import RunFolder
 from tests.test_fits import Run
 from tests.test_links import Local, done, local, teacher  # noqa: F401 (a fixture)
@@ -43,7 +44,9 @@ def test_experts_router_and_baselines_are_found_by_the_next_run(
     for name in ("first", "second"):
         launcher = Trained(num_cpus=4)
         run = Run(tmp_path, tmp_path / name, launcher, targets=targets)
-        run.d = replace(run.d, memory=opened(tmp_path, printed))
+        memory = opened(tmp_path, printed)
+        fits = Fits(run.d, run.interrupt, launcher, memory)
+        run.d = replace(run.d, memory=memory, fits=fits)
         assert run.experts_trained() == [*DOMAINS, "router"]
         found = run.d.memory.metrics()
         assert found["memory.students.accesses"] == 5
