@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from distill.chain import link_layers, link_name, link_sizes, num_links
+from distill.chain import is_link_name, link_layers, link_name, link_sizes, num_links
 from distill.check_estimate import Model, student_of
 from distill.check_language import check_language_student
 from distill.config import Chain, Experiment, Serving, Student
@@ -58,6 +58,12 @@ def with_chain(
     chain = plan.experiment.chain
     if chain is None:
         return plan
+
+    if taken := [name for name in plan.teacher_names if is_link_name(name)]:  # of domains
+        raise ConfigError(
+            f"the teacher {taken[0]!r} has the name of a link of the chain: give its domain "
+            "another name in the data"
+        )
 
     def measure(student: Student) -> Model:
         return student_of(plan, student)

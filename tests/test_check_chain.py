@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sklearn.dummy import DummyClassifier
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from distill.check import check
+from distill.check_chain import with_chain
 from distill.check_estimate import student_of
 from distill.config import InitFrom, Student, parse
 from distill.errors import ConfigError
@@ -234,6 +236,12 @@ def test_a_link_must_be_able_to_send_its_outputs(root: Path) -> None:
         languages(root, chain, **changes)
     deep["wire"] = {"type": "dense"}
     assert languages(root, chain, **changes).links[0].path == str(root / "capped")
+
+
+def test_a_domain_cannot_be_named_like_a_link(root: Path) -> None:
+    plan = replace(classifiers(root, {"links": 1}), teacher_names=("films", "link 1"))
+    with pytest.raises(ConfigError, match="the teacher 'link 1' has the name of a link"):
+        with_chain(plan, {})
 
 
 def test_a_sweep_has_no_chain(root: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
+from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
 from distill import pipeline
@@ -45,12 +45,10 @@ def test_a_chain_of_language_models(tmp_path: Path, ray_cluster: None) -> None:
     assert exported.config.num_hidden_layers == 2
     log = (tmp_path / "run/fit/metrics.jsonl").read_text()
     assert '"teacher.link 1.' in log and '"teacher.deep.' not in log
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    try:
-        runs: Any = mlflow.search_runs(experiment_names=["toy-language"], output_format="list")
-        (child,) = [run for run in runs if run.data.tags.get("role") == "link"]
-        assert child.info.run_name == "link 1"
-        assert child.data.metrics["test.perplexity"] == pytest.approx(link.perplexity)
-        assert "eval.perplexity" in child.data.metrics  # its learning curve
-    finally:
-        mlflow.set_tracking_uri(None)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment: Any = client.get_experiment_by_name("toy-language")
+    runs = client.search_runs([experiment.experiment_id])
+    (child,) = [run for run in runs if run.data.tags.get("role") == "link"]
+    assert child.info.run_name == "link 1"
+    assert child.data.metrics["test.perplexity"] == pytest.approx(link.perplexity)
+    assert "eval.perplexity" in child.data.metrics  # its learning curve
