@@ -353,6 +353,8 @@ METHODS = {
     "plain": "plain KD",
     "labels": "labels alone",
 }
+MORE_STEPS = "HPM-KD, each link with all the steps"
+"""As distill trains a chain: by default a link has as many epochs as the student."""
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -376,29 +378,29 @@ class Report:
     package: dict[str, Any] | None
     """What hpm_kd_deepbridge.py wrote."""
 
-    def runs(self, task: str, ratio: int, name: str) -> list[Run]:
+    def runs(self, task: str, ratio: int, name: str) -> dict[int, Run]:
         """By seed."""
-        found = [self.ledger.find(task, ratio, seed, name) for seed in self.seeds]
-        return [run for run in found if run is not None]
+        found = {seed: self.ledger.find(task, ratio, seed, name) for seed in self.seeds}
+        return {seed: run for seed, run in found.items() if run is not None}
 
     def accuracies(self, task: str, ratio: int, name: str) -> list[float]:
-        """Of test, in per cent, by seed."""
-        return [100 * run.test for run in self.runs(task, ratio, name)]
+        """Of test, in per cent."""
+        return [100 * run.test for run in self.runs(task, ratio, name).values()]
 
     def teacher(self, task: str, name: str) -> list[float]:
         return [100 * self.about[task, seed]["test"][name] for seed in self.seeds]
 
     def retention(self, task: str, ratio: int, name: str) -> list[float]:
-        """In per cent of the largest teacher's accuracy, by seed."""
-        pairs = zip(self.accuracies(task, ratio, name), self.teacher(task, "large"), strict=False)
-        return [100 * student / teacher for student, teacher in pairs]
+        """In per cent of the largest teacher's accuracy."""
+        return [
+            100 * run.test / self.about[task, seed]["test"]["large"]
+            for seed, run in self.runs(task, ratio, name).items()
+        ]
 
     def differences(self, task: str, ratio: int, one: str, other: str) -> list[float]:
         """Percentage points of ``one`` above ``other``, seed by seed."""
-        pairs = zip(
-            self.accuracies(task, ratio, one), self.accuracies(task, ratio, other), strict=False
-        )
-        return [a - b for a, b in pairs]
+        ones, others = self.runs(task, ratio, one), self.runs(task, ratio, other)
+        return [100 * (run.test - others[s].test) for s, run in ones.items() if s in others]
 
     # ---- tables
 
@@ -421,7 +423,7 @@ class Report:
             for task in self.tasks:
                 plain = self.runs(task, ratio, "plain")
                 largest = self.about[task, self.seeds[0]]["params"]["large"]
-                real = f"{largest / plain[0].num_params:.1f}×"
+                real = f"{largest / plain[self.seeds[0]].num_params:.1f}×"
                 cells = [spread(cell(task, ratio, name)) for name in METHODS]
                 lines.append([task, real, *cells])
             means = [
@@ -442,7 +444,7 @@ class Report:
                 lines.append([f"{task}, {ratio}×", *cells])
         return table(["data set", *(f"above {METHODS[o]}" for o in others)], lines)
 
-    def verdict(self, one: str, other: str) -> str:
+    def comparison(self, one: str, other: str) -> str:
         """One sentence: on how many of the data sets and ratios, and by how much."""
         gains = [
             statistics.fmean(found)
@@ -451,7 +453,9 @@ class Report:
             if (found := self.differences(task, ratio, one, other))
         ]
         better, worse = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
-        error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+        if len(gains) < 2:
+            return f"{METHODS[one]} compared with {METHODS[other]}: not measured."
+        error = statistics.stdev(gains) / math.sqrt(len(gains))
         return (
             f"{METHODS[one]} compared with {METHODS[other]}: better on {better} and worse on "
             f"{worse} of {len(gains)}; {statistics.fmean(gains):+.2f} ± {error:.2f} pp (standard "
@@ -459,7 +463,7 @@ class Report:
         )
 
     def ablation_table(self) -> str:
-        names = ("full", "no chain", "no attention", "no schedule", "no manager", "plain")
+        names = ("full", *WITHOUT, "no manager", "plain", "labels", "more steps")
         lines = []
         for name in names:
             cells = []
@@ -467,7 +471,7 @@ class Report:
                 cells.append(spread(self.accuracies(task, RATIOS[0], name)))
                 gains = self.differences(task, RATIOS[0], name, "full")
                 cells.append("" if name == "full" else signed(gains))
-            lines.append([METHODS.get(name, name), *cells])
+            lines.append([(METHODS | {"more steps": MORE_STEPS}).get(name, name), *cells])
         head = ["method"]
         for task in (t for t in ABLATED if t in self.tasks):
             head += [task, "difference to HPM-KD"]
@@ -478,7 +482,7 @@ class Report:
         lines = []
         for ratio in RATIOS:
             for task in self.tasks:
-                runs = self.runs(task, ratio, "full")
+                runs = list(self.runs(task, ratio, "full").values())
                 if not runs:
                     continue
                 kept = [str(sum(not link["dropped"] for link in run.links)) for run in runs]
@@ -567,8 +571,8 @@ splits of sentiment are given). {len(runs)} runs took {minutes:.0f} CPU minutes;
 {report.differences_table()}
 """
     for other in ("plain", "labels", "others", "no manager"):
-        text += f"- {report.verdict('full', other)}\n"
-    text += f"- {report.verdict('plain', 'labels')}\n"
+        text += f"- {report.comparison('full', other)}\n"
+    text += f"- {report.comparison('plain', 'labels')}\n"
     text += f"\n## Each component off, {RATIOS[0]}×\n\n{report.ablation_table()}"
     text += f"\n## Inside the runs of HPM-KD\n\n{report.inside_table()}"
     if report.package is not None:
@@ -634,6 +638,10 @@ def measure(ledger: Ledger, tasks: Sequence[Task]) -> None:
         for task in measured:
             ledger.run(task, ratio, "full", FULL, values[task.name, task.seed])
             ledger.run(task, ratio, "others", FULL, memory(task).mean(DEFAULTS))
+    for task in measured:
+        if task.name in ABLATED:
+            known, share = values[task.name, task.seed], float(links_of(task, RATIOS[0]))
+            ledger.run(task, RATIOS[0], "more steps", FULL, known, share)
     for ratio in RATIOS:
         for task in measured:
             ledger.run(task, ratio, "no manager", FULL, DEFAULTS)
