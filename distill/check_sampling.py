@@ -55,7 +55,7 @@ def check_sampling(experiment: Experiment) -> None:
     if isinstance(experiment.aggregation, Attention):
         raise ConfigError(
             f"aggregation.type attention is trained on the text of the data set, and {key} "
-            "generates other text, whose likelihood says nothing about the quality of a teacher: "
+            "generates other text, whose likelihood does not measure the quality of a teacher: "
             "use aggregation.type mean, weights, uncertainty, single or oracle, or sampling.type "
             "dataset"
         )

@@ -28,6 +28,7 @@ from distill.evaluation.predict import predict
 from distill.fit import Guidance, Job, build_module, fit, load_best
 from distill.interrupt import StopOnSignal
 from distill.jobs import student_job
+from distill.links import Chained
 from distill.module import pooled
 from distill.outcome import evaluate
 from distill.pipeline import Driver, Watch, Work, _teacher_specs
@@ -125,7 +126,7 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     fit(job)
     run = RunFolder(plan.experiment.output)
     interrupt = StopOnSignal(lambda: None)
-    outcome = evaluate(plan, run, job, [], None, interrupt, lambda message: None)
+    outcome = evaluate(plan, run, Chained(job), [], None, interrupt, lambda message: None)
 
     saved = read_weights(outcome.report / "aggregation")
     assert saved.aggregation == plan.experiment.aggregation and saved.teachers == TEACHERS

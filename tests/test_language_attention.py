@@ -20,6 +20,7 @@ from distill.check import check
 from distill.config import parse
 from distill.fit import Job, build_module, fit, load_best
 from distill.interrupt import StopOnSignal
+from distill.links import Chained
 from distill.objectives import ForwardKL
 from distill.outcome_language import evaluate_language
 from distill.records import Knobs
@@ -159,7 +160,7 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "new"), **under(root))))
     run, interrupt = RunFolder(root / "reported"), StopOnSignal(lambda: None)
-    outcome = evaluate_language(plan, run, job, [], None, interrupt, lambda message: None)
+    outcome = evaluate_language(plan, run, Chained(job), [], None, interrupt, lambda message: None)
     found = compared(job, load_best(job))
     assert found.routing is not None
     weights = found.routing.metrics()

@@ -1,5 +1,5 @@
 """What attention and the learned router share: weights of a network that is trained with the
-student, by the likelihood of the labels under the teachers' mixture.
+student, by the likelihood of the labels under the ensemble of teachers.
 
     L_R = −log Σ_k w_k p_k(y), at temperature 1
 

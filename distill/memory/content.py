@@ -79,6 +79,8 @@ def description(job: Job, contents: Contents | None = None) -> dict[str, Any]:
     contents = Contents() if contents is None else contents
     built = replace(job, model=job.model.in_folder(Path(job.folder)))
     versions = {module.__name__: module.__version__ for module in (distill, torch, transformers)}
+    if built.aggregation is not None:
+        versions["aggregation"] = str(built.aggregation.version)
     return {"format": FORMAT, "versions": versions, "job": contents.described(built)}
 
 
@@ -130,8 +132,10 @@ class Contents:
         for name in names:
             if name not in dropped:
                 content, read = getattr(value, name), folders.get(name)
-                is_folder = read is not None and content
-                found[name] = read(content) if is_folder else self.described(content)
+                if read is not None and content:
+                    found[name] = read(content)
+                else:
+                    found[name] = self.described(content)
         return found
 
 

@@ -5,7 +5,7 @@
                                          that the key was made of; manifest.json: sha256 and bytes
 <memory.path>/answers/<fingerprint>/     see teachers/cache.py
 
-<folder of a fit>/content-key            the key that it was begun with
+<folder of a fit>/content-key            the key that it was started with
 
 An entry appears by a rename, complete, and is never changed; any number of runs use the folder at
 once. Nothing in it is unpickled. The exported model is not kept: it is written again from the best
@@ -39,7 +39,7 @@ KEPT = (BEST, LOG, SHAPE, DONE)
 """The files of a fit, in the order in which they are placed: ``done.json`` last."""
 
 KEY = "content-key"
-"""In the folder of a fit that was begun with a shared memory: the key that it was begun with."""
+"""In the folder of a fit that was started with a shared memory: the key that it was started with."""
 
 Say = Callable[[str], None]
 
@@ -146,7 +146,7 @@ class Memory:
     def keep(self, job: Job) -> None:
         """Keep the fit of ``job``, if it is finished, for later runs.
 
-        Not one that was begun without the memory, or as another job, which a run that resumes may
+        Not one that was started without the memory, or as another job, which a run that resumes may
         change it to (ranks; other weights in the same folder).
         """
         if not is_done(job):
