@@ -39,7 +39,7 @@ KEPT = (BEST, LOG, SHAPE, DONE)
 """The files of a fit, in the order in which they are placed: ``done.json`` last."""
 
 KEY = "content-key"
-"""In the folder of a fit that was started with a shared memory: the key that it was started with."""
+"""In the folder of a fit that was started with a shared memory: the key at its start."""
 
 Say = Callable[[str], None]
 
