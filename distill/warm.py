@@ -303,7 +303,7 @@ def _decided(d: Driver, student: Job, guidance: Guidance, run: RunJobs) -> Decis
 
     decision = decide(d, own, Goal(student.selection.metric, "max"), meta, measure)
     if decision.choice is None:
-        d.progress.say(f"{decision.why}: the configuration's own values")
+        d.progress.say(f"{decision.why}: the configuration's own values are used")
     else:
         d.progress.say(decision.why)
     return decision

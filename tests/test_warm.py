@@ -216,7 +216,7 @@ def test_without_past_runs_the_configuration_is_used(tmp_path: Path, root: Path)
         "configuration": own,
         "proposed": own,
         "model": "defaults",
-        "why": "there is no past experiment with these keys: the defaults are proposed",
+        "why": "no past run has values of these keys",
         "neighbours": [],
         "mean_of_all": own,
         "brief": None,
