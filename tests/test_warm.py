@@ -18,10 +18,11 @@ from distill.config import Cache, Experiment, Stream, parse
 from distill.errors import ConfigError, Interrupted, TrainingError
 from distill.fit import Guidance, Job, fit_and_save, is_done
 from distill.interrupt import StopOnSignal
-from distill.pipeline import Driver, _teacher_specs, own_job, record_inputs
+from distill.pipeline import Driver, own_job, record_inputs
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
 from distill.search.trials import Goal
+from distill.serve import teacher_specs
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
 from distill.tracking import Tracker
@@ -108,7 +109,7 @@ class Started:
         interrupt = StopOnSignal(run.ask_to_stop)
         self.driver = Driver(plan, run, Progress(self.printed), tracker, interrupt)
         self.student = own_job(self.driver)
-        teachers, _ = _teacher_specs(self.driver, [])
+        teachers, _ = teacher_specs(self.driver, [])
         self.guidance = Guidance(
             LocalTeachers(engines(teachers)),
             tuple(teachers),

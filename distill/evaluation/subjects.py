@@ -233,8 +233,8 @@ def _ensemble_of_run(run: Path, allow_pickle: bool) -> Subject:
         raise ConfigError(f"--teacher {run}: that run had no teachers: give a model folder")
     if aggregation.build(1, 1, 1) is not None:
         raise ConfigError(
-            f"--teacher {run}: its aggregation {aggregation.type} has weights that are trained "
-            "with the student and not exported: give its teachers one by one"
+            f"--teacher {run}: the weights of its aggregation {aggregation.type} are computed from "
+            "the student's own encoding of a row: give its teachers one by one"
         )
     read_as = {"max_length": experiment.data.max_length, "cut": experiment.data.cut}
     found = _models_of_run(run, experiment)
