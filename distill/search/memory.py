@@ -168,7 +168,7 @@ class Memory:
             groups.setdefault(tuple(np.flatnonzero(known).tolist()), []).append(axis)
         groups.pop((), None)
         if not groups:
-            why = "there is no past experiment with these keys: the defaults are proposed"
+            why = "no past run has values of these keys"
             return Proposal(dict(defaults), (), "defaults", why)
         parts = [
             _proposed(_tasks([self.runs[i] for i in known]), axes, meta, seed)
