@@ -50,7 +50,7 @@ def test_an_empty_memory_proposes_the_defaults_and_says_so() -> None:
     proposal = Memory([]).propose({"meta.a": 1.0}, DEFAULTS)
     assert proposal.values == DEFAULTS  # as they are: weight decay 0.01 is outside the range
     assert (proposal.model, proposal.neighbours) == ("defaults", ())
-    assert "no past experiment" in proposal.why
+    assert "no past run" in proposal.why
 
 
 def test_one_past_experiment_is_proposed() -> None:
