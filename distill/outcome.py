@@ -94,11 +94,13 @@ def evaluate(
 
     The teachers of ``chained.first`` must be served, no others."""
     test = Split(plan.corpus, "test")
-    student = chained.student
+    student, first = chained.student, chained.first
     tokens = student.data.open()
     rows: list[Row] = []
     module = load_best(student)
-    guidance = chained.first.guidance
+    # Weights that the aggregation trains are in the module that was distilled with them.
+    taught = module if first is student else load_best(first)
+    guidance = first.guidance
     routing: Routing | None = None
     weights: MeanWeights | None = None
     eval_metrics = best_evaluation(student)
@@ -107,15 +109,13 @@ def evaluate(
         say("evaluating the student on the test split")
         predicted = predict(module, test.batches(tokens), is_asked_to_stop=interrupt.is_set)
     else:
-        assert student.aggregation is not None
-        guidance = replace(guidance, aggregation=student.aggregation)
+        assert first.aggregation is not None
+        guidance = replace(guidance, aggregation=first.aggregation)
         say("evaluating teachers and student on the validation and test splits")
         compared = teacher_rows(plan, student.data, guidance, parts, test, interrupt)
         rows += compared.rows
         routing = _routing(guidance, compared, test)
         validation = Split(plan.corpus, "validation")
-        # Weights that the aggregation trains are in the module that was distilled with them.
-        taught = module if chained.first is student else load_best(chained.first)
         with guidance.open(student.data, "driver", test.num_classes) as stream:
             seen = predict(taught, validation.batches(tokens), stream, interrupt.is_set)
             predicted = predict(taught, test.batches(tokens), stream, interrupt.is_set)
@@ -155,7 +155,7 @@ def evaluate(
     if weights is not None:
         assert guidance is not None
         metrics |= weights.metrics()
-        report_weights(run.report, guidance, module.router, weights)
+        report_weights(run.report, guidance, taught.router, weights)
     say("exporting the student and writing the report")
     model_card = card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, model_card, student.data.reading)

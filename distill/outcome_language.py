@@ -75,9 +75,9 @@ def evaluate_language(
     }
     metrics["student.gflops"] = cost.gflops
     if compared is not None and compared.routing is not None:
-        assert student.guidance is not None and module.router is not None
+        assert guidance is not None and taught.router is not None
         metrics |= compared.routing.metrics()
-        report_weights(run.report, student.guidance, module.router, compared.routing)
+        report_weights(run.report, guidance, taught.router, compared.routing)
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
     say("exporting the student and writing the report")

@@ -14,13 +14,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from distill.aggregation import UniformMean
 from distill.aggregation.mixture import mix
 from distill.aggregation.saved import read_weights
 from distill.check import check
 from distill.config import parse
 from distill.fit import Job, build_module, fit, load_best
 from distill.interrupt import StopOnSignal
-from distill.links import Chained
+from distill.links import Chained, Decision, Link
 from distill.objectives import ForwardKL
 from distill.outcome_language import evaluate_language
 from distill.records import Knobs
@@ -183,3 +184,21 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     torch.testing.assert_close(
         saved.weights(torch.stack(means_SH)), routes.log_weights_KN.exp()[:, firsts]
     )
+
+
+def test_a_chain_reports_the_weights_of_its_first_link(root: Path) -> None:
+    """Those of the teachers; its student has one teacher, and no weights."""
+    job = replace(job_under(root, "link"), name="link 1", num_steps=2)
+    assert job.guidance is not None
+    one = replace(job.guidance, teachers=job.guidance.teachers[:1], aggregation=UniformMean())
+    student = replace(job_under(root, "last"), num_steps=2, guidance=one)
+    fit(job)
+    fit(student)
+    link = Link(job, Decision("link 1", 1.0, None, True, "kept"))
+    plan = check(parse(language_experiment(root, output=str(root / "chain"), **under(root))))
+    run, interrupt = RunFolder(root / "chain"), StopOnSignal(lambda: None)
+    chained = Chained(student, (link,))
+    outcome = evaluate_language(plan, run, chained, [], None, interrupt, lambda message: None)
+    assert {f"router.load.{name}" for name in TEACHERS} < outcome.metrics.keys()
+    saved = read_weights(outcome.report / "aggregation")
+    assert saved.teachers == TEACHERS and saved.aggregation.type == "attention"

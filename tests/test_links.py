@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from distill.aggregation import UniformMean
+from distill.aggregation.saved import read_weights
 from distill.check import check
 from distill.config import Cache, Experiment, Serving, Stream, parse
 from distill.errors import RunFolderError
@@ -149,10 +150,12 @@ def test_each_link_is_distilled_from_the_one_before_and_is_served_alone(
         outcome = evaluate(first.plan, run, whole, [], None, NEVER, first.log.append)
     found = [(row.role, row.name) for row in outcome.rows]
     assert found == [
-        *(("expert", "big"), ("mix", "uniform mean")),
+        *(("expert", "big"), ("mix", "uniform mean"), ("mix", "attention ensemble")),
         *(("link", "link 1"), ("link", "link 2"), ("student", "student")),
     ]
-    big, _, *links, student = outcome.rows
+    assert read_weights(outcome.report / "aggregation").teachers == ("big",)
+    assert outcome.metrics["router.load.big"] == 1
+    big, _, _, *links, student = outcome.rows
     assert outcome.metrics["eval.teacher_accuracy"] == record["teachers"]
     for row in (*links, student):
         assert big.accuracy and big.params and row.accuracy and row.params
