@@ -18,6 +18,9 @@ def component_lines(experiment: Experiment, num_teachers: int, rows: Any) -> lis
     lines = []
     if num_teachers > 1:
         lines.append(_aggregation(experiment, rows))
+    elif num_teachers and isinstance(experiment.aggregation, TrainedWeights):
+        alone = "of one teacher: its weight is always 1"
+        lines.append(Line("aggregation", experiment.aggregation.type, alone))
     if num_teachers:
         kd = experiment.kd
         settings = f"alpha {kd.alpha:g}"

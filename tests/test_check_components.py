@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.aggregation.attention import Attention
-from distill.aggregation.learned import LearnedRouter
 from distill.check import check
 from distill.check_components import component_lines
 from distill.config import parse
-from distill.errors import ConfigError
+from distill.plan import Line
 from tests.toys import toy_experiment
 from tests.toys_language import language_experiment
 
@@ -76,9 +74,9 @@ def test_the_shared_memory(root: Path, tmp_path: Path) -> None:
     assert shown(raw)["shared memory"][1] == held
 
 
-@pytest.mark.parametrize("aggregation", [Attention(), LearnedRouter()])
-def test_trained_weights_need_two_teachers(aggregation: Any) -> None:
-    aggregation.check(["one", "two"])
-    message = f"aggregation.type {aggregation.type} needs at least two teachers.*only one: use"
-    with pytest.raises(ConfigError, match=message):
-        aggregation.check(["one"])
+def test_trained_weights_of_one_teacher_are_one(root: Path) -> None:
+    raw = toy_experiment(root, aggregation={"type": "attention"})
+    line, _ = component_lines(parse(raw), 1, Rows(1, 1, 1, 1))
+    assert line == Line("aggregation", "attention", "of one teacher: its weight is always 1")
+    raw["aggregation"] = {"type": "mean"}
+    assert [line.part for line in component_lines(parse(raw), 1, Rows(1))] == ["objective"]

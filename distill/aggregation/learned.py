@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distill.aggregation.trained import TrainedWeights
+from distill.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,13 @@ class LearnedRouter(TrainedWeights):
     @property
     def pools(self) -> bool:
         return self.per == "sample"
+
+    def check(self, teacher_names: list[str]) -> None:
+        if len(teacher_names) < 2:
+            raise ConfigError(
+                "aggregation.type learned needs at least two teachers, and there is only "
+                f"{teacher_names[0]}: use aggregation.type mean, or add another teacher"
+            )
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:
         score = torch.nn.Linear(num_features, num_teachers)

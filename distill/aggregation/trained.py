@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distill.aggregation.mixture import Mixture, Space, Weights
-from distill.errors import ConfigError
 from distill.records import TeacherAnswers
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ else:
 class TrainedWeights(Mixture):
     """Base of the aggregations with a trained network; :meth:`build` makes it, with one score for
     each row of h and teacher: [N, H] → [N, K]."""
-
-    if TYPE_CHECKING:
-        type: str
 
     mix: Space = "probabilities"
     """What is averaged over the teachers for the student. The network's own loss always uses
@@ -46,13 +42,6 @@ class TrainedWeights(Mixture):
     def beta(self) -> float:
         """Weight of the entropy of the weights; see :class:`Attention`."""
         return 0.0
-
-    def check(self, teacher_names: list[str]) -> None:
-        if len(teacher_names) < 2:
-            raise ConfigError(
-                f"aggregation.type {self.type} needs at least two teachers, and there is only "
-                f"{teacher_names[0]}: use aggregation.type mean, or add another teacher"
-            )
 
     def log_weights(self, module: nn.Module, hidden_NH: Tensor, sequences_N: Tensor) -> Tensor:
         """float32 [K, N]. ``sequences_N``: the packed sequence that each position belongs to."""
