@@ -56,8 +56,9 @@ def check_warm_start(experiment: Experiment) -> None:
     fixed = [key for key in ("low", "high") if getattr(schedule, key, None) is not None]
     if fixed:
         raise ConfigError(
-            f"warm_start true chooses kd.temperature, but kd.schedule.{fixed[0]} is "
-            f"{getattr(schedule, fixed[0]):g} whatever it is: remove one of the two"
+            f"warm_start true chooses kd.temperature, but kd.schedule.{fixed[0]} "
+            f"{getattr(schedule, fixed[0]):g} does not depend on it: remove kd.schedule.{fixed[0]} "
+            "(its default follows kd.temperature), or warm_start"
         )
     if not experiment.has_teachers:
         raise ConfigError(

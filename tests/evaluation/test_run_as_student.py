@@ -140,3 +140,26 @@ def test_folders_that_are_no_student(run: Path, tmp_path: Path) -> None:
     (unfinished / "config.yaml").write_text("")
     assert run_of(trial) == unfinished.absolute()
     assert run_of(tmp_path) is None
+
+
+def test_attention_of_a_run_has_the_mean_of_its_teachers_as_the_way_out(run: Path) -> None:
+    """Its weights depend on hidden states that only the training has."""
+    other = run.parent / "attention"
+    raw = read_yaml((run / "config.yaml").read_text())
+    teachers = [raw["teachers"][0] | {"name": name} for name in "ab"]
+    RunFolder(other).claim(
+        parse(
+            raw
+            | {
+                "output": str(other),
+                "aggregation": {"type": "attention"},
+                "teachers": teachers,
+            }
+        ),
+        {},
+    )
+    shutil.copytree(run / "student", other / "student")
+    output, _ = evaluate(other)
+    path = run.parent / "words.pkl"
+    assert f"uniform mean of its teachers, --teacher {path} --teacher {path};" in output
+    assert f"to evaluate without the teachers of the run, give {other / 'student'}" in output
