@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-LIMIT_S = 300.0
+LIMIT_S = 180.0
 """Of CPU time, for one call."""
 
 
