@@ -303,7 +303,8 @@ def gaps(ledger: Ledger, task: str, seed: int, num: int, split: str) -> dict[str
 
 def spread(values: Sequence[float]) -> str:
     sd = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.fmean(values):.1f} ± {sd:.1f}"
+    mean = round(statistics.fmean(values), 1) + 0.0  # not −0.0
+    return f"{mean:.1f} ± {sd:.1f}"
 
 
 def compared(

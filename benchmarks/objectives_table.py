@@ -5,9 +5,10 @@
 All objectives have their defaults, and the same T, alpha, learning rate and steps: none is tuned.
 Classification: scikit-learn's digits, a random forest teaches a small perceptron
 (memory_tasks.py). Language model: the text of this repository's documents; a small Llama that was
-trained on it teaches a smaller one. Both beside a student that is trained on labels alone, for as
-many steps. Everything runs through distill's own loop, in this process, with one thread. Finished
-fits in --work are not run again. Writes benchmarks/results/objectives_table.{json,md}.
+trained on it teaches a smaller one. Both are compared with a student that is trained on labels
+only, for as many steps. Everything runs through distill's own loop, in this process, with one
+thread. Finished fits in --work are not run again. Writes
+benchmarks/results/objectives_table.{json,md}.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=240, help="of a student, digits")
-    parser.add_argument("--language-steps", type=int, default=120, help="of a student, documents")
-    parser.add_argument("--teacher-steps", type=int, default=400, help="documents")
+    parser.add_argument("--language-steps", type=int, default=250, help="of a student, documents")
+    parser.add_argument("--teacher-steps", type=int, default=600, help="documents")
     parser.add_argument("--work", type=Path, default=Path("runs/objectives-table"))
     args = parser.parse_args()
     torch.set_num_threads(1)

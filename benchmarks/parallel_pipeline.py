@@ -31,8 +31,8 @@ from distill import __version__
 from distill.cluster import connect
 from distill.config import Cluster, load
 from distill.estimates import Room, Stage, makespan
-from distill.fit import Job
 from distill.pipeline import (
+    Fits,
     driver,
     jobs_of_baselines,
     jobs_of_experts,
@@ -68,8 +68,8 @@ class Timed(RayLauncher):
         self.seconds: dict[str, float] = {}
         self._started: dict[Any, tuple[str, float]] = {}
 
-    def start(self, task: Task, job: Job) -> Any:
-        handle = super().start(task, job)
+    def start(self, task: Task) -> Any:
+        handle = super().start(task)
         self._started[handle] = task.name, time.perf_counter()
         return handle
 
@@ -120,7 +120,7 @@ def run(
     ]
     with opened(load(config, [*overrides, *own]), progress) as work, driver(work) as started:
         launcher = Timed()
-        d = replace(started, launcher=launcher)
+        d = replace(started, fits=Fits(work, started.interrupt, launcher, started.memory))
         student = own_job(d)
         experts, parts = jobs_of_experts(d)
         baselines = jobs_of_baselines(d, student)

@@ -66,7 +66,7 @@ from distill.plan import Line, Plan
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.search.settings import Search
-from distill.student.store import check_version, newest
+from distill.student.store import check_is_recent, newest
 from distill.teachers.probability import is_pickle
 from distill.warm import check_warm_start, warm_start_lines
 
@@ -244,7 +244,7 @@ def _is_resuming(experiment: Experiment, described: dict[str, Any]) -> bool:
     run = RunFolder(experiment.output)
     is_resuming = run.check(described)
     if is_resuming and not run.finished.exists():
-        check_version(run.fit, experiment.aggregation.version)
+        check_is_recent(run.fit, experiment.aggregation.version)
     return is_resuming
 
 

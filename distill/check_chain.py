@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from distill.chain import link_layers, link_name, link_sizes, num_links
+from distill.chain import is_link_name, link_layers, link_name, link_sizes, num_links
 from distill.check_estimate import Model, student_of
 from distill.check_language import check_language_student
-from distill.config import Chain, Experiment, Student
-from distill.errors import ConfigError
+from distill.config import Chain, Experiment, Serving, Student
+from distill.errors import ConfigError, ModelError
+from distill.models.plain_head import described, has_plain_head
 from distill.models.student import check_feature_start, check_start
+from distill.moe.settings import OwnRouting
 from distill.plan import Line, Plan
 from distill.report.table import count
 
@@ -51,26 +53,30 @@ def with_chain(
     """The plan with its intermediate links, and their lines; without a chain itself.
 
     ``teachers``: by name, or the experts' base; ``updates``: parameters of adapters on them. Raises
-    ConfigError for links that cannot be built, with the way out.
+    ConfigError, with the fix, for links that cannot be built.
     """
     chain = plan.experiment.chain
     if chain is None:
         return plan
 
+    if taken := [name for name in plan.teacher_names if is_link_name(name)]:  # of domains
+        raise ConfigError(
+            f"the teacher {taken[0]!r} has the name of a link of the chain: give its domain "
+            "another name in the data"
+        )
+
     def measure(student: Student) -> Model:
         return student_of(plan, student)
 
-    if chain.students:
-        _check_by_hand(plan, chain)
-        students = chain.students
-        ratio = None
-    elif chain.links == 1:
-        students, ratio = (), None
-    else:
+    students, ratio = chain.students, None
+    for index, student in enumerate(students):
+        _check_by_hand(plan, f"chain.students.{index}", student, measure)
+    if not students and chain.links != 1:
         teacher, layers = _largest(chain, teachers, updates or {})
         student = measure(plan.experiment.student)
         students = link_students(chain, plan.experiment.student, teacher, layers, measure)
         ratio = f"the largest teacher has {teacher / student.num_params:.1f} times the student's"
+    _check_wire(plan, students)
     links = [
         Line(link_name(i), *_described(student, measure(student)))
         for i, student in enumerate(students, 1)
@@ -78,9 +84,18 @@ def with_chain(
     what = f"{len(links) + 1} links, stop: {chain.stop}, epsilon {chain.epsilon:g}"
     if not links:
         what = "no intermediate link: the student is distilled from the teachers"
-    told = "" if ratio is None else f"{ratio} parameters"
+    compared = "" if ratio is None else f"{ratio} parameters"
     *others, output = plan.lines
-    return replace(plan, links=students, lines=(*others, Line("chain", what, told), *links, output))
+    lines = (*others, Line("chain", what, compared), *links, output)
+    return replace(plan, links=students, lines=lines)
+
+
+def serving_of_link(experiment: Experiment) -> Serving:
+    """How a link is served as a teacher: as the experts, or the first teacher. It is no mixture of
+    experts."""
+    given = experiment.experts.serving if experiment.experts else experiment.teachers[0]
+    own: dict[str, Any] = {name: getattr(given, name) for name in Serving.model_fields}
+    return Serving(**own | {"moe": OwnRouting(), "allow_pickle": False})
 
 
 def link_students(
@@ -108,9 +123,8 @@ def link_students(
         students = _of_more_layers(student, sizes, measure)
     else:
         layers = link_layers(teacher_layers, own.layers, links)
-        students = [
-            _of_size(student, *shape, measure) for shape in zip(sizes, layers, strict=False)
-        ]
+        shapes = zip(sizes, layers[:-1], strict=True)
+        students = [_of_size(student, *shape, measure) for shape in shapes]
     before = teacher
     for link, (one, size) in enumerate(zip(students, sizes, strict=True), 1):
         num_params = _measured(one, link, size, links, measure)
@@ -165,17 +179,17 @@ def _of_more_layers(student: Student, sizes: tuple[float, ...], measure: Measure
 
 
 def _measured(student: Student, link: int, size: float, links: int, measure: Measure) -> int:
-    way_out = f"use other chain.links, or give {BY_HAND}"
+    fix = f"use other chain.links, or give {BY_HAND}"
     shape = "" if student.layers is None else f" in {student.layers} layers"
-    told = f"chain.links {links}: {link_name(link)} should have {size:,.0f} parameters{shape}"
+    wanted = f"chain.links {links}: {link_name(link)} should have {size:,.0f} parameters{shape}"
     try:
         num_params = measure(student).num_params
     except ConfigError:
-        raise ConfigError(f"{told}, and the smallest shape has more: {way_out}") from None
+        raise ConfigError(f"{wanted}, and the smallest shape has more: {fix}") from None
     if student.init_from is None and num_params < SMALLEST_SHARE * size:
         raise ConfigError(
-            f"{told}, and the nearest shape below has {num_params:,}: give student.init_from, so "
-            f"that links keep layers of a model, or {way_out}"
+            f"{wanted}, and the nearest shape below has {num_params:,}: give student.init_from, so "
+            f"that links keep layers of a model, or {fix}"
         )
     return num_params
 
@@ -196,30 +210,48 @@ def _largest(
     return sizes[largest], teachers[largest].num_layers
 
 
-def _check_by_hand(plan: Plan, chain: Chain) -> None:
-    """Raise for links that cannot be built for the student's data and tokenizer."""
+def _check_by_hand(plan: Plan, key: str, student: Student, measure: Measure) -> None:
+    """Raise for a link that cannot be built for the student's data and tokenizer."""
     experiment, labels = plan.experiment, plan.corpus.label_names
     length, is_order_given = experiment.data.max_length, experiment.data.labels is not None
-    for index, student in enumerate(chain.students):
-        key = f"chain.students.{index}"
-        start = student.path or (student.init_from.path if student.init_from else None)
-        if start and experiment.student.vocab_size:
-            raise ConfigError(
-                f"{key} starts from {start}, whose tokens are not those of the tokenizer that "
-                f"student.vocab_size {experiment.student.vocab_size} retrains: give its layers and "
-                "hidden or size_mb, or remove student.vocab_size"
-            )
+    start = (student.init_from or student).path
+    if start and experiment.student.vocab_size:
+        raise ConfigError(
+            f"{key} starts from {start}, whose tokens are not those of the tokenizer that "
+            f"student.vocab_size {experiment.student.vocab_size} retrains: give its layers and "
+            "hidden or size_mb, or remove student.vocab_size"
+        )
+    try:
         if plan.blocks is not None:
             check_language_student(key, student, plan.tokenizer, experiment)
         elif plan.features is not None:
             check_feature_start(student, plan.features, labels, is_order_given)
         else:
             check_start(student, plan.tokenizer, labels, length, is_order_given)
+        measure(student)
+    except (ConfigError, ModelError) as error:
+        message = str(error)
+        raise type(error)(message if message.startswith(key) else f"{key}: {message}") from None
+
+
+def _check_wire(plan: Plan, students: Sequence[Student]) -> None:
+    """Raise for a link that could not send its outputs to the next one."""
+    serving = serving_of_link(plan.experiment)
+    if plan.blocks is None or serving.wire.resolved(True, serving.dtype).takes != "hidden":
+        return
+    for link, student in enumerate(students, 1):
+        start = (student.init_from or student).path
+        if start is not None and has_plain_head(described(start)) is False:
+            raise ConfigError(
+                f"chain: {link_name(link)} starts from {start}, a model that caps or scales its "
+                "logits after the output layer, so the wire hidden cannot send its outputs: use "
+                "the wire dense or topk for the first teacher, or another model"
+            )
 
 
 def _described(student: Student, size: Model) -> tuple[str, str]:
     shape = f"{size.layers} layers, hidden {size.hidden}"
-    start = student.path or (student.init_from.path if student.init_from else None)
+    start = (student.init_from or student).path
     if start is not None:
         shape = f"from {start}, {size.layers} layers"
     return shape, f"{count(size.num_params)} parameters, {size.num_params * 4 / 1e6:.3g} MB"

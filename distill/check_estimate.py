@@ -33,6 +33,7 @@ from typing import NamedTuple
 import torch
 
 from distill.aggregation import Routed
+from distill.chain import link_name
 from distill.check_inputs import read_info
 from distill.check_language import check_lora
 from distill.check_resources import machine_cpus
@@ -101,8 +102,9 @@ class Estimate:
     serial_s: float = 0.0
     """Of all stages one after the other."""
     parallel_s: float = 0.0
-    """Of all stages on ``num_workers``."""
+    """Of all stages on the CPUs of this machine."""
     num_cpus: float = 1.0
+    """Of this machine, or of ``cluster.num_cpus``."""
 
     @property
     def lines(self) -> list[Line]:
@@ -128,7 +130,7 @@ class Estimate:
 
     def _path_lines(self) -> list[Line]:
         """Nothing where the student is all that is trained."""
-        if self.serial_s <= sum(seconds for _, seconds in self.critical) and len(self.critical) < 2:
+        if len(self.critical) < 2 and self.serial_s == self.parallel_s:
             return []
         path = " → ".join(f"{name} {_upto(seconds)}" for name, seconds in self.critical)
         cpus = "1 CPU" if self.num_cpus == 1 else f"{self.num_cpus:g} CPUs"
@@ -161,8 +163,9 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     tokens = tokens_of_a_row(plan)
     work = _Work(plan, tokens)
     own, teacher_ops = work.student, work.teachers
-    others = [*work.experts.values(), *work.baselines.values()]
-    operations = own.operations + sum(teacher_ops) + sum(one.operations for one in others)
+    others = [*work.experts.values(), *work.baselines.values(), *work.links.values()]
+    operations = own.operations + sum(one.operations for one in others)
+    operations += sum(teacher_ops) + sum(work.link_outputs.values())
     student = student_of(plan, experiment.student)
     why = _why_not(experiment)
     rank_mb = _rank_mb(experiment, student, tokens)
@@ -183,7 +186,7 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     cores = machine_cpus(experiment.cluster)
     whole = Room(cores, max_stages=experiment.cluster.max_tasks or math.inf)
     planned, num_meanwhile = _stages(plan, work, speed, whole)
-    together = makespan(planned, whole)
+    together = makespan(planned, whole, room_left(plan, whole))
     return replace(
         found,
         memory_mb=found.memory_mb + num_meanwhile * rank_mb,
@@ -233,6 +236,16 @@ class _Work:
             self.baselines[baseline.name] = training(model, batch_size, steps, every)
         answered = num_rows + num_validation + len(plan.rows.rows("test"))
         self.teachers = [2.0 * active * tokens * answered for active in teachers_of(plan)]
+        # Each is trained as the student is.
+        self.links = {
+            link_name(i): training(
+                student_of(plan, link), trainer.batch_size, num_steps, eval_every
+            )
+            for i, link in enumerate(plan.links, 1)
+        }
+        self.link_outputs = {
+            n: 2.0 * t.num_active * tokens * answered for n, t in self.links.items()
+        }
         self.experts: dict[str, Training] = {}
         if experiment.experts is None:
             return
@@ -307,7 +320,8 @@ def _rows_of_experts(plan: Plan) -> dict[str, int]:
 
 
 def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[Stage], int]:
-    """Of the run: experts, router, baselines and the student with its teachers. And how many of
+    """Of the run: experts, router, baselines, links of a chain and the student, with their
+    teachers. And how many of
     the baselines are trained at once while teachers and student run."""
     experiment, trainer = plan.experiment, plan.experiment.trainer
     cores, is_gpu = whole.num_cpus, _device(experiment) == "cuda"
@@ -331,16 +345,21 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
         stages.append(stage)
         if not room.holds([stage]):
             waits_for.append(name)
-        elif room.holds([*meanwhile, stage]):
+            continue
+        stages[-1] = stage = replace(stage, is_background=True)
+        if room.holds([*meanwhile, stage]):
             meanwhile.append(stage)
     threads = trainer.num_workers * max(1, int(trainer.num_cpus_per_worker))
     ranks = trainer.num_workers if is_gpu else min(cores, threads)
-    own, teachers = work.student, work.teachers
-    alone = own.seconds(speed * ranks)
-    together = (own.operations + sum(teachers)) / (speed * max(cores, ranks))
-    longest = max([alone, together, *(ops / speed for ops in teachers)])
-    student = Stage("student", longest, tuple(waits_for), min(cores, plan.num_cpus))
-    return [*stages, student], len(meanwhile)
+    teachers = work.teachers
+    # One after the other; each is the only teacher of the next one.
+    for name, training in [*work.links.items(), ("student", work.student)]:
+        alone = training.seconds(speed * ranks)
+        together = (training.operations + sum(teachers)) / (speed * max(cores, ranks))
+        longest = max([alone, together, *(ops / speed for ops in teachers)])
+        stages.append(Stage(name, longest, tuple(waits_for), min(cores, plan.num_cpus)))
+        waits_for, teachers = [name], [work.link_outputs.get(name, 0.0)]
+    return stages, len(meanwhile)
 
 
 def room_left(plan: Plan, whole: Room) -> Room:
@@ -372,9 +391,10 @@ class JobTimes:
 
     @property
     def student(self) -> float:
-        """Of the student and its teachers."""
+        """Of the student, its teachers and the links of a chain."""
         work = _Work(self._plan, self._tokens)
-        return work.student.seconds(self._rate) + sum(work.teachers) / self._rate
+        trained = sum(t.seconds(self._rate) for t in (work.student, *work.links.values()))
+        return trained + (sum(work.teachers) + sum(work.link_outputs.values())) / self._rate
 
     def __call__(self, job: Job) -> float:
         trainer = job.trainer

@@ -38,7 +38,7 @@ def _refuse_coupled_tokens(experiment: Experiment) -> None:
             raise ConfigError(
                 f"{key}.type {member.type} compares the rows of a batch with each other, task is "
                 "language_model, whose loss is computed a few tokens at a time: use forward_kl, or "
-                "dist, which compares the tokens of the vocabulary"
+                "dist with row_weight above 0"
             )
 
 
@@ -48,7 +48,10 @@ def _refuse_split_batches(experiment: Experiment) -> None:
     if trainer.num_workers > 1:
         split = f"trainer.num_workers {trainer.num_workers}", "trainer.num_workers: 1"
     elif trainer.micro_batch_size is not None and trainer.micro_batch_size < trainer.batch_size:
-        split = f"trainer.micro_batch_size {trainer.micro_batch_size}", "it to null"
+        split = (
+            f"trainer.micro_batch_size {trainer.micro_batch_size}",
+            "trainer.micro_batch_size: null",
+        )
     if split is None:
         return
     name, way_out = split

@@ -141,32 +141,38 @@ def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency | ObjectCost:
 
 
 def predictions_file(job: Job) -> Path:
-    """Where :func:`fit_and_test` leaves the predicted classes of the test split, int64 [R]."""
-    return Path(job.folder) / "test.npy"
+    """Where :func:`keep_predictions` leaves the predicted classes of the test split, int64 [R]."""
+    return Path(job.folder) / "predictions.npy"
 
 
 def fit_and_test(job: Job) -> None:
     """A classifier's fit (see :func:`fit_and_save`) and its predictions, in one process; does what
-    is missing. Raises Interrupted once ``job.stop_file`` exists."""
+    is missing."""
     fit_and_save(job)
-    kept = predictions_file(job)
+    keep_predictions(job)
+
+
+def keep_predictions(job: Job) -> None:
+    """Those of a trained classifier on the test split, once. Raises Interrupted once
+    ``job.stop_file`` exists."""
+    kept, stop = predictions_file(job), job.stop_file
     if kept.exists():
         return
-    stop = job.stop_file
     inputs: Any = job.data.open()
     predicted = predict(
         load_best(job),
         Split(inputs.corpus, "test").batches(inputs),
         is_asked_to_stop=lambda: stop is not None and Path(stop).exists(),
     )
-    partial = kept.with_name("test.partial.npy")
+    partial = kept.with_name("predictions.partial.npy")
     np.save(partial, predicted.student_R, allow_pickle=False)
     os.replace(partial, kept)
 
 
 def fit_row(job: Job, test: Split, role: Role) -> Row:
-    """Of a job that :func:`fit_and_test` has done. The latency is measured here: in its task other
-    processes would have slowed it down."""
+    """Of a trained job; its predictions are made here unless its task has made them. The latency is
+    measured here: in a task other processes would have slowed it down."""
+    keep_predictions(job)
     row = row_of(test, job.name, role, np.load(predictions_file(job), allow_pickle=False))
     return costed(row, measure_on_cpu(load_best(job).student, job.data.max_length))
 

@@ -641,7 +641,8 @@ class Trainer(Section):
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of newest checkpoints that are kept; older ones are deleted."""
     log_every: int = Field(default=10, ge=1)
-    """Steps between records of training metrics."""
+    """Steps between records of training metrics. Temperature schedules that follow losses read the
+    means of so many steps; with them, a run can be resumed only with the same value."""
     select_by: Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None = None
     """The metric on the validation split that selects the exported weights; null: eval.accuracy,
     for language models eval.perplexity (the lowest)."""

@@ -63,6 +63,8 @@ class Stage:
     kind: str = ""
     """Stages of a kind train similar models: the measured times of those that ended correct the
     estimates of the others."""
+    is_background: bool = False
+    """Whether it may run while the student is trained: a baseline."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,19 @@ class Queue:
     falling :func:`remaining`, ties in the order in which they were added. One that does not fit
     into the room is passed by those that do; if nothing runs, the first starts anyway, so that no
     stage waits for ever.
+
+    ``background``: room of the background stages. They never use more, also before the student is
+    trained: it would have to wait until they end.
     """
 
-    def __init__(self, stages: Iterable[Stage] = (), room: Room | None = None) -> None:
+    def __init__(
+        self,
+        stages: Iterable[Stage] = (),
+        room: Room | None = None,
+        background: Room | None = None,
+    ) -> None:
         self.room = room or Room()
+        self.background = background or Room()
         self.waiting: dict[str, Stage] = {}
         self.running: dict[str, Stage] = {}
         self._ended: list[tuple[Stage, float]] = []
@@ -133,17 +144,19 @@ class Queue:
             assert stage.name not in self.waiting and stage.name not in self.running, stage.name
             self.waiting[stage.name] = stage
 
-    def start(self, must_fit: bool = False) -> list[Stage]:
-        """The stages that start now; they run until :meth:`end`. ``must_fit``: not even the first
-        starts where it does not fit, as others use what is not in the room."""
+    def start(self) -> list[Stage]:
+        """The stages that start now; they run until :meth:`end`."""
         left = remaining(self._corrected())
         started = []
         for name in sorted(self.waiting, key=lambda name: -left[name]):
             stage = self.waiting[name]
             if any(other in self.waiting or other in self.running for other in stage.after):
                 continue
-            is_first = not self.running and not must_fit
-            if is_first or self.room.holds([*self.running.values(), stage]):
+            running = list(self.running.values())
+            others = [other for other in running if other.is_background]
+            if stage.is_background and not self.background.holds([*others, stage]):
+                continue
+            if not running or self.room.holds([*running, stage]):
                 self.running[name] = stage
                 started.append(stage)
         for stage in started:
@@ -170,9 +183,11 @@ class Queue:
         ]
 
 
-def simulate(stages: Iterable[Stage], room: Room) -> dict[str, tuple[float, float]]:
+def simulate(
+    stages: Iterable[Stage], room: Room, background: Room | None = None
+) -> dict[str, tuple[float, float]]:
     """When each stage starts and ends, in seconds, if every estimate is exact."""
-    queue, now = Queue(stages, room), 0.0
+    queue, now = Queue(stages, room, background), 0.0
     spans: dict[str, tuple[float, float]] = {}
     while queue.waiting or queue.running:
         spans |= {stage.name: (now, now + stage.seconds) for stage in queue.start()}
@@ -182,6 +197,6 @@ def simulate(stages: Iterable[Stage], room: Room) -> dict[str, tuple[float, floa
     return spans
 
 
-def makespan(stages: Iterable[Stage], room: Room) -> float:
+def makespan(stages: Iterable[Stage], room: Room, background: Room | None = None) -> float:
     """Seconds until all have ended."""
-    return max((end for _, end in simulate(stages, room).values()), default=0.0)
+    return max((end for _, end in simulate(stages, room, background).values()), default=0.0)

@@ -23,7 +23,7 @@ from distill.aggregation import Aggregation, OracleDomain, TrainedWeights
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
-from distill.errors import Interrupted
+from distill.errors import Interrupted, TrainingError
 from distill.evaluation.greedy import end_ids
 from distill.evaluation.quality import Confusion
 from distill.loop import (
@@ -189,6 +189,11 @@ class Job:
     sampling: Sampling = field(default_factory=DatasetSampling)
     stop_file: str | None = None
     """Once it exists, the fit writes a checkpoint and raises Interrupted."""
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether a fit that fails leaves ``failed.txt`` and does not end the run."""
+        return False
 
     @property
     def is_language_model(self) -> bool:
@@ -482,16 +487,23 @@ def is_saved(job: Job) -> bool:
 def load_best(job: Job) -> Any:
     """The module of :func:`build_module` with the weights of its best evaluation, in evaluation
     mode, on the CPU. CheckpointError for weights of another version of the aggregation."""
-    check_version(Path(job.folder), _version(job))
+    best = Path(job.folder) / "best.safetensors"
+    check_version(best, _version(job))
     module = build_module(job)
-    module.load_state_dict(load_file(Path(job.folder) / "best.safetensors"))
+    module.load_state_dict(load_file(best))
     return module.eval()
 
 
 def fit_and_save(job: Job) -> None:
     """A whole fit in one process, from nothing to ``job.model_folder``; does what is missing."""
     if not is_done(job):
-        fit(job)
+        try:
+            fit(job)
+        except TrainingError as error:
+            if not job.may_fail:
+                raise
+            (Path(job.folder) / "failed.txt").write_text(str(error), "utf-8")
+            return
     if not job.model_folder.exists():
         model = load_best(job).student
         if job.is_adapter:

@@ -95,6 +95,8 @@ class Stages:
     """The aggregated teachers on validation, by the metric that selects weights; the job is
     distilled from them."""
     say: Callable[[str], None]
+    find: Callable[[Job], bool] = lambda job: False
+    """Place the finished fit of an equal job, from the shared memory, where there is one."""
 
 
 class ServedTeachers:
@@ -137,7 +139,7 @@ def link_jobs(student: Job, students: Sequence[Student], folder: Path) -> list[J
 
 
 def taught(job: Job, experiment: Experiment, guidance: Guidance | None) -> Job:
-    """The job, distilled from these teachers as the experiment says."""
+    """The job, distilled from these teachers with the settings of the experiment."""
     sampling: Any = experiment.sampling
     names = [t.name for t in guidance.teachers] if guidance else []
     if names and getattr(sampling, "teacher", None) not in (None, *names):
@@ -164,7 +166,10 @@ def run_chain(
         job = taught(link, experiment, stages.guide(source))
         assert job.guidance is not None
         if len(record.links) == len(done):
-            served = replace(job, guidance=stages.serve(job.guidance))
+            stages.find(job)
+            served = job
+            if not (done and is_done(job)):  # of link 1, the teachers are measured too
+                served = replace(job, guidance=stages.serve(job.guidance))
             stages.train(served)
             if not done:
                 record = replace(record, teachers=stages.measure(served))
@@ -173,13 +178,14 @@ def run_chain(
             record = replace(record, links=(*record.links, decision))
             record.write(path)
         decision = record.links[len(done)]
-        stages.say(_told(decision, record.metric))
+        stages.say(_line(decision, record.metric))
         done.append(Link(job, decision))
         if not decision.is_kept:
             break
         source = job
     student = taught(student, experiment, stages.guide(source))
     assert student.guidance is not None
+    stages.find(student)
     if not is_done(student):
         student = replace(student, guidance=stages.serve(student.guidance))
     stages.train(student)
@@ -234,6 +240,6 @@ def _decided(job: Job, chain: Chain, record: Record) -> Decision:
     return Decision(job.name, value, change, is_kept, reason)
 
 
-def _told(decision: Decision, metric: str) -> str:
+def _line(decision: Decision, metric: str) -> str:
     kept = "kept" if decision.is_kept else "dropped, the chain ends"
     return f"{decision.name}: {metric} {decision.value:.4g}, {decision.reason}: {kept}"

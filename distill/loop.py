@@ -1,7 +1,7 @@
 """THE training loop. Experts, routers, baselines and distilled students all train through it.
 
-It knows an engine (plain torch, or DeepSpeed), a source of targets (teachers, or nobody), a
-schedule, and a store that keeps checkpoints; it starts no process and reads no configuration.
+It uses an engine (plain torch, or DeepSpeed), a source of targets (teachers, or none), a
+schedule, and a store of checkpoints; it starts no process and reads no configuration.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MEANS = (
     ".perplexity",
     ".mass_outside",
 )
-"""How the names of timings end that are means themselves."""
+"""Suffixes of the timings that are averaged over ranks; the others are summed."""
 
 
 class BatchSource(Protocol):
@@ -63,14 +63,14 @@ class TargetSource(Protocol):
     def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
     def timings(self) -> dict[str, float]: ...
     def flush(self) -> None:
-        """Make answers so far outlive this process; called before a checkpoint."""
+        """Persist the outputs so far; called before a checkpoint."""
         ...
 
     def close(self) -> None: ...
 
 
 class NoTeachers:
-    """The source of targets of whoever learns from labels alone."""
+    """The source of targets of a fit that is trained on labels alone."""
 
     def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]:
         for step in range(start, stop):
@@ -99,7 +99,7 @@ class Engine(Protocol):
         ...
 
     is_sharded: bool
-    """Whether a checkpoint fits this number of ranks only."""
+    """Whether a checkpoint can be loaded only by the same number of ranks."""
 
     def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput: ...
     def backward(self, loss: Tensor) -> None: ...
@@ -125,7 +125,7 @@ class Engine(Protocol):
 
 
 class Store(Protocol):
-    """Keeps what a crash must not lose."""
+    """Checkpoints and best weights."""
 
     def restore(self, engine: Engine) -> Cursor: ...
     def save(self, engine: Engine, cursor: Cursor) -> None: ...
@@ -134,7 +134,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """How often, in steps."""
+    """Intervals, in steps."""
 
     log: int
     evaluate: int
@@ -143,13 +143,13 @@ class Pace:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which evaluation's weights are the best."""
+    """The validation metric that selects the best weights."""
 
     metric: str
     prefers_low: bool = False
 
     def score(self, metrics: Mapping[str, float]) -> float:
-        """The higher, the better."""
+        """Higher is better."""
         return -metrics[self.metric] if self.prefers_low else metrics[self.metric]
 
 
@@ -157,7 +157,7 @@ WAY_OUT = (
     ": lower optimizer.lr (with a new output), or look for damaged rows; the last checkpoint is "
     "from before this"
 )
-"""Of a fit that diverged."""
+"""End of the message of a fit that diverged."""
 Log = Callable[[int, dict[str, float]], None]
 Evaluate = Callable[[Engine], dict[str, float]]
 Report = Callable[[Cursor], None]
@@ -176,11 +176,11 @@ def train(
     is_asked_to_stop: Callable[[], bool] = lambda: False,
     report: Report = lambda cursor: None,
 ) -> Cursor:
-    """Train until ``schedule.num_steps``, from wherever ``store`` stands.
+    """Train up to ``schedule.num_steps``, from the checkpoint that ``store`` restores.
 
-    ``report`` hears of each evaluation, last thing in its step: it may end the fit there. Raises
-    Interrupted after a checkpoint when asked to stop, TrainingError on a loss, gradient norm or
-    evaluation that is not finite; the last checkpoint stays in both cases.
+    ``report`` is called after each evaluation, at the end of its step; it may end the fit by an
+    exception. Raises Interrupted after a checkpoint if a stop is requested, TrainingError on a
+    loss, gradient norm or evaluation that is not finite; the last checkpoint stays in both cases.
     """
     cursor = store.restore(engine)
     meters = Meters()
@@ -189,7 +189,7 @@ def train(
     for step in source.feed(batches, cursor.step, schedule.num_steps):
         knobs = schedule.at(step.step, cursor.losses)
         for batch, answers in step.parts:
-            output = engine.forward(batch, answers, knobs)  # answers: waits only if behind
+            output = engine.forward(batch, answers, knobs)
             engine.backward(output.loss)
             meters.add(output.metrics)
         meters.grad_norm = engine.step(knobs.lr)
@@ -227,9 +227,9 @@ def train(
 
 
 def _over_ranks(timings: dict[str, float], engine: Engine) -> dict[str, float]:
-    """Seconds, rows and bytes add up over ranks; of MEANS the mean is taken.
+    """Seconds, rows and bytes are summed over ranks, names that end as MEANS averaged.
 
-    All ranks have the same names. NaN: a rank has nothing to tell; what none has is left out.
+    All ranks have the same names. NaN: a rank has no value; names without any value are left out.
     """
     if not timings:
         return {}
@@ -248,8 +248,8 @@ def _refuse_divergence(name: str, value: float, step: int) -> None:
 
 
 def _finite(metrics: dict[str, float], step: int) -> dict[str, float]:
-    """The metrics as they are; TrainingError where one is not finite: weights are selected, and
-    trials stopped, by them."""
+    """The metrics unchanged; TrainingError if one is not finite: weights are selected, and trials
+    stopped, by them."""
     for name, value in metrics.items():
         _refuse_divergence(name, value, step)
     return metrics
@@ -284,7 +284,7 @@ class Meters:
             self.totals[name] = sums.sum(0)
 
     def reduce(self, engine: Engine, is_asked_to_stop: bool) -> tuple[dict[str, float], bool]:
-        """The means over all ranks, and whether any rank was asked to stop: all ranks agree."""
+        """The means over all ranks, and whether a stop is requested on any; equal on all ranks."""
         names = sorted(self.totals)
         flag = torch.tensor([float(is_asked_to_stop), 0.0], device=engine.device)
         stacked = torch.stack([flag.double(), *(self.totals[n].to(engine.device) for n in names)])
@@ -302,7 +302,7 @@ def count_predictions(engine: Engine, batches: BatchSource, num_classes: int) ->
     """Confusion counts [true class, predicted class], int64: every labelled row once, all ranks.
 
     The engine must be in evaluation mode. Raises TrainingError, on every rank, for logits that are
-    not finite, among which some class would still be the first.
+    not finite: their argmax would still be a class.
     """
     counts_CC = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=engine.device)
     num_broken = torch.zeros(1, dtype=torch.int64, device=engine.device)

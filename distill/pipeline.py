@@ -13,10 +13,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
+from distill.check_chain import serving_of_link
 from distill.check_estimate import JobTimes, room_left
 from distill.cluster import check_address, check_room, connect
 from distill.comparison import fit_and_test, predictions_file
@@ -38,7 +39,6 @@ from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
-from distill.moe.settings import OwnRouting
 from distill.names import folder_name
 from distill.outcome import Outcome, evaluate, majority_rates, measure_teachers
 from distill.outcome_language import evaluate_language, measure_language_teachers
@@ -50,7 +50,7 @@ from distill.run_folder import RunFolder
 from distill.specs import DataSpec, LanguageStudentSpec, StudentSpec
 from distill.student.deepspeed_engine import is_compiled
 from distill.student.group import run_group
-from distill.student.store import check_version, resumed_step, rewind_log
+from distill.student.store import check_is_recent, resumed_step, rewind_log
 from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import Launcher, RayLauncher, Task, Tasks, whole_room
 from distill.teachers.cache import TeacherKey, home_of, open_cache
@@ -67,6 +67,8 @@ POLL_S = 0.5
 STOP_PATIENCE_S = 60.0
 """How long a worker group may take to start after Ctrl-C, and tasks to write checkpoints after an
 error."""
+FIRST_S = 1e9
+"""More than any task takes: a task that so much waits for starts before the others."""
 LOSSES, MEASURING = "losses", "measuring the experts' losses"
 """Verb of the tasks that measure the experts' losses, and their label."""
 
@@ -91,12 +93,9 @@ class Driver(Work):
     tracker: Tracker
     interrupt: StopOnSignal
     memory: Memory | NoMemory = field(default_factory=NoMemory)
-    launcher: Launcher = field(default_factory=RayLauncher)
-
-    @cached_property
-    def fits(self) -> Fits:
-        """Training that runs as tasks on Ray, also while the driver does something else."""
-        return Fits(self, self.interrupt, self.launcher, self.memory)
+    fits: Fits = field(default=cast("Fits", None), repr=False)
+    """Training that runs as tasks on Ray, also while the driver does something else. Left out where
+    no task is started."""
 
 
 @contextmanager
@@ -150,11 +149,11 @@ def driver(work: Work) -> Iterator[Driver]:
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, say)
         check_labels(plan.experiment, say)
         say("Ctrl-C stops after a checkpoint; the same command resumes")
-        d = Driver(plan, run, work.progress, tracker, interrupt, memory)
+        fits = Fits(work, interrupt, RayLauncher(), memory)
         try:
-            yield d
+            yield Driver(plan, run, work.progress, tracker, interrupt, memory, fits)
         except Exception:
-            d.fits.end()
+            fits.end()
             raise
 
 
@@ -168,7 +167,7 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
         if (result := finished_before(work, "train")) is not None:
             student, report = work.run.student, work.run.report
             return Outcome(result.rows, result.metrics, student, report, {}, result.open_command)
-        check_version(work.run.fit, work.experiment.aggregation.version)
+        check_is_recent(work.run.fit, work.experiment.aggregation.version)
         with driver(work) as d:
             outcome = _train(d)
             d.progress.say("recording the results in MLflow")
@@ -213,6 +212,7 @@ def _train_chain(
             train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
             measure=lambda job: measure(d.plan, job, d.interrupt),
             say=d.progress.say,
+            find=d.memory.restore,
         )
         chained = run_chain(d.experiment, student, links, stages)
         guidance = serve(teachers)
@@ -447,7 +447,7 @@ class Watch:
                 if name in self._choices and (choice := self._choices[name].read(line)):
                     self._progress.say(f"{name}: {choice.text}")
                     if self._tracker is not None:
-                        self._tracker.tags({"kd.schedule.choice": choice.type})
+                        self._tracker.tags({"distill.schedule": choice.type})
 
     def _show(self, name: str, step: int, metrics: dict[str, float]) -> None:
         # At the last step the loss is logged first: the bar ends with the evaluation.
@@ -497,6 +497,11 @@ class Fits:
         """Measured, and to be measured."""
         self._error: Exception | None = None
 
+    @cached_property
+    def _room(self) -> Room:
+        """For tasks while the student is not trained."""
+        return self.whole_room
+
     @property
     def whole_room(self) -> Room:
         """While neither teachers nor the student run."""
@@ -505,7 +510,7 @@ class Fits:
     @property
     def tasks(self) -> Tasks:
         if self._tasks is None:  # of a cluster that is up
-            self._tasks = Tasks(self.whole_room, self._launcher)
+            self._tasks = Tasks(self._room, self._launcher)
         return self._tasks
 
     def add(self, tasks: Sequence[Task], jobs: Sequence[Job]) -> None:
@@ -515,35 +520,26 @@ class Fits:
         self._num_losses[1] += sum(task.verb == LOSSES for task in tasks)
         self.tasks.add(tasks)
 
-    def poll(self, timeout_s: float = 0.0, must_fit: bool = False) -> None:
+    def poll(self, timeout_s: float = 0.0) -> None:
         """Start what there is room for, and show the progress. The error of a task is kept for
         ``wait``: what else runs is not lost."""
         if self._interrupt.is_set():
             self.tasks.stop()
         try:
-            for task in self.tasks.poll(timeout_s, must_fit):
+            for task in self.tasks.poll(timeout_s):
                 if task.verb == LOSSES:
                     self._num_losses[0] += 1
-                    self._work.progress.update(MEASURING, *self._num_losses)
+                    num_done, num_all = self._num_losses
+                    self._work.progress.update(MEASURING, num_done, num_all)
                 else:
                     self._watches[task.job.name].end(task.job.name)
-                    if task.prepare is None:  # else this is not yet the job that was trained
-                        self._memory.keep(task.job)
+                    self._memory.keep(task.job)
         except Exception as error:
             if self._error is not None:  # a second one, as the first ends the run
                 return
             self._error = error
         for watch in {id(watch): watch for watch in self._watches.values()}.values():
             watch.poll()
-
-    def poll_during(self, name: str) -> None:
-        """As ``poll``, while ``name`` is trained. An error ends the run after that."""
-        had_none = self._error is None
-        self.poll(must_fit=True)
-        if had_none and self._error is not None:
-            say = self._work.progress.say
-            say(f"error: {self._error}")
-            say(f"the training of {name} goes on; then the run ends with this error")
 
     def wait(self, names: Iterable[str]) -> None:
         """Until these tasks have ended. Raises as ``check`` does; Interrupted after a signal."""
@@ -555,39 +551,52 @@ class Fits:
         if names - self.tasks.ended:
             raise Interrupted("stopped before all tasks had ended")
 
+    def wait_for_all(self) -> None:
+        """Nothing is trained any more but these tasks."""
+        self.tasks.set_room(self._room, self._room)
+        self.wait(self.tasks.pending)
+
     def check(self) -> None:
         """Raise the first error, after the others have written checkpoints."""
         if self._error is not None:
+            if self.tasks.pending:
+                num = counted(len(self.tasks.pending), "task")
+                self._work.progress.say(f"error: {num} more will write checkpoints and end")
             self.end()
             raise self._error
 
-    def wait_for_all(self) -> None:
-        """Until all tasks have ended, with the resources of the student's ranks, which have."""
-        room, trainer = self.tasks.room, self._work.experiment.trainer
-        cpus, gpus = trainer.num_cpus_per_worker, trainer.num_gpus_per_worker
-        self.tasks.room = replace(
-            room,
-            num_cpus=room.num_cpus + trainer.num_workers * cpus,
-            num_gpus=room.num_gpus + trainer.num_workers * gpus,
-            max_stages=room.max_stages + 1,
+    def go_on(self, left: Room) -> None:
+        """From now on teachers are served; ``left``: what they and the student leave to tasks. At
+        any other time than its training the student's share is left too."""
+        trainer = self._work.experiment.trainer
+        ranks = trainer.num_workers
+        self._room = replace(
+            left,
+            num_cpus=left.num_cpus + ranks * trainer.num_cpus_per_worker,
+            num_gpus=left.num_gpus + ranks * trainer.num_gpus_per_worker,
+            max_stages=left.max_stages + 1,
         )
-        self.wait(self.tasks.pending)
+        self.tasks.set_room(self._room, left)
 
-    def shrink(self, room: Room) -> None:
-        """Until those that run fit into this room; later ones start if they fit too."""
-        self.tasks.room = room
-        while self._error is None and not self.tasks.fit_the_room:
-            self.poll(POLL_S, must_fit=True)
-        self.wait(())
+    def poll_during(self, name: str) -> None:
+        """As ``poll``, while ``name`` is trained. An error ends the run after that."""
+        had_none = self._error is None
+        self.poll()
+        if had_none and self._error is not None:
+            say = self._work.progress.say
+            say(f"error: {self._error}")
+            say(f"the training of {name} goes on; then the run ends with this error")
 
     def end(self) -> None:
-        """The run ends early: those that run write checkpoints, for a limited time."""
+        """The run ends early: those that run write checkpoints. After an error the time for that
+        is limited; after a signal a second one ends it."""
         if self._tasks is None:
             return
         self._tasks.stop()
         if self._tasks.pending:
             self._work.run.ask_to_stop()
-        give_up = time.monotonic() + STOP_PATIENCE_S
+        is_limited = not self._interrupt.is_set()
+        give_up = time.monotonic() + (STOP_PATIENCE_S if is_limited else float("inf"))
         while self._tasks.pending and time.monotonic() < give_up:
             try:
                 list(self._tasks.poll(POLL_S))
@@ -611,24 +620,18 @@ def run_experts(
     of the experts and, last, the router.
     """
     router = router_of(d, experts, parts)
-<<<<<<< HEAD
     for job in [*experts, *others]:
         d.memory.restore(job)
-    tasks = [Task(job, kind="expert") for job in experts if not is_saved(job)]
-    if router is not None and not is_saved(router):
-        assert parts is not None
-        tasks += _router_tasks(d, router, parts, experts)
-    beside = _baseline_tasks(d, others)
-=======
     first, last = tasks_of(d, experts, router, parts, others)
->>>>>>> part-pipe
     needed = [*experts, *([router] if router else [])]
-    d.fits.add([*first, *last], [*needed, *others])
-    d.fits.wait(task.name for task in first)
-    room = room_left(d.plan, d.fits.whole_room)
-    d.fits.wait(task.name for task in last if not (goes_on and room.holds([task.stage])))
+    left = room_left(d.plan, d.fits.whole_room)
     if goes_on:
-        d.fits.shrink(room)
+        last = [replace(task, is_background=left.holds([task.stage])) for task in last]
+        d.fits.tasks.set_room(d.fits.whole_room, left)
+    d.fits.add([*first, *last], [*needed, *others])
+    d.fits.wait(task.name for task in [*first, *last] if not task.is_background)
+    if goes_on:
+        d.fits.go_on(left)
     return needed
 
 
@@ -670,7 +673,9 @@ def _router_tasks(d: Driver, router: Job, parts: Parts, experts: list[Job]) -> l
 
     def with_targets(job: Job) -> Job:
         own = router_targets(parts, experts)
-        return replace(job, train_labels=own["train"], validation_labels=own["validation"])
+        job = replace(job, train_labels=own["train"], validation_labels=own["validation"])
+        d.memory.restore(job)  # now that its labels are known
+        return job
 
     losses = [
         Task(job, measure_losses, LOSSES, after=(f"fit:{job.name}",), kind=LOSSES)
@@ -687,23 +692,25 @@ def _estimated(d: Driver, tasks: list[Task]) -> list[Task]:
     if len(tasks) < 2:
         return tasks
     times = JobTimes(d.plan)
+    student = times.student
     labelled = len(d.plan.rows.rows("train")) + len(d.plan.rows.rows("validation"))
 
     def seconds(task: Task) -> float:
         return times.forward(task.job, labelled) if task.verb == LOSSES else times(task.job)
 
     return [
-        replace(task, seconds=seconds(task), rest=0.0 if task.kind == "baseline" else times.student)
+        replace(task, seconds=seconds(task), rest=0.0 if task.kind == "baseline" else student)
         for task in tasks
     ]
 
 
 def run_tasks(d: Driver, jobs: list[Job]) -> None:
-    """Train these to their end."""
+    """Train these to their end, before what else is left to do."""
     for job in jobs:
         d.memory.restore(job)
-    tasks = [Task(job) for job in jobs if not is_saved(job)]
-    d.fits.add(_estimated(d, tasks), jobs)
+    tasks = _estimated(d, [Task(job) for job in jobs if not is_saved(job)])
+    tasks = [replace(task, rest=FIRST_S) for task in tasks]
+    d.fits.add(tasks, jobs)
     d.fits.wait(task.name for task in tasks)
 
 
@@ -786,9 +793,7 @@ def _teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
 def _guidance_of_link(d: Driver, link: Job) -> Guidance:
     """A chain's link, which is exported, as the only teacher; not yet served."""
     experiment, folder, shared = d.experiment, str(link.model_folder), None
-    serving = experiment.experts.serving if experiment.experts else experiment.teachers[0]
-    own: dict[str, Any] = {name: getattr(serving, name) for name in Serving.model_fields}
-    serving = Serving(**own | {"moe": OwnRouting(), "allow_pickle": False})
+    serving = serving_of_link(experiment)
     if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
         shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
     spec = teacher_spec(

@@ -100,14 +100,20 @@ def check_labels(experiment: Experiment, say: Callable[[str], None], only: str =
 
 
 def check_kept(experiment: Experiment, folder: Path | None = None) -> None:
-    """Raise ConfigError if the run folder would lie in a submitted job's own working folder.
+    """Raise ConfigError if the run folder, or what runs share, would lie in a submitted job's own
+    working folder.
 
     Ray unpacks that on one node, and deletes it after the job. ``folder``: the working folder.
     """
     here = (folder or Path.cwd()).absolute()
-    output = here / experiment.output
-    if UNPACKED in output.parts:
-        raise ConfigError(
-            f"output {experiment.output!r} is in the folder that Ray unpacked for this job and "
-            "deletes after it: give an absolute path on storage that all nodes share"
-        )
+    kept = {
+        "output": experiment.output,
+        "cache.path": experiment.cache.path,
+        "memory.path": experiment.memory.path,
+    }
+    for key, path in kept.items():
+        if path is not None and UNPACKED in (here / path).parts:
+            raise ConfigError(
+                f"{key} {path!r} is in the folder that Ray unpacked for this job and deletes after "
+                "it: give an absolute path on storage that all nodes share"
+            )

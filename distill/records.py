@@ -299,7 +299,7 @@ class LossOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class Knobs:
-    """What may change from step to step."""
+    """The schedule values of one step."""
 
     temperature: float = 1.0
     alpha: float = 1.0
@@ -308,7 +308,7 @@ class Knobs:
 
 @dataclass
 class Cursor:
-    """Where training stands: all that a resumed run needs apart from the engine's own state."""
+    """Progress of a fit: all that a resumed one needs apart from the engine's own state."""
 
     step: int = 0  # optimizer steps done
     best_step: int = -1

@@ -260,10 +260,11 @@ def _state(fit: Path) -> str:
 def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
     """Flat keys and values of what the experiment computes, with the data's fingerprint."""
     flat = flatten(experiment.model_dump(mode="json"))  # secrets are masked
+    operational = _operational(experiment)
     kept = {
         key: value
         for key, value in flat.items()
-        if not any(key == skip or key.startswith(f"{skip}.") for skip in _operational(experiment))
+        if not any(key == skip or key.startswith(f"{skip}.") for skip in operational)
         and not _is_operational_serving(key)
         and NEWER.get(key) != value
         and not (key.endswith("moe.type") and value == "own")  # as before there was another

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
 
@@ -33,6 +33,8 @@ class Task:
     """Estimated seconds of what is done after it, and is no task."""
     kind: str = ""
     """Of its model: see :class:`distill.estimates.Stage`."""
+    is_background: bool = False
+    """Whether it may run while the student is trained."""
     prepare: Callable[[Job], Job] | None = None
     """Completes the job, in this process, when it starts."""
 
@@ -51,6 +53,7 @@ class Task:
             trainer.num_gpus_per_worker,
             self.rest,
             self.kind,
+            self.is_background,
         )
 
 
@@ -61,8 +64,8 @@ class Launcher(Protocol):
         """CPUs and GPUs there."""
         ...
 
-    def start(self, task: Task, job: Job) -> Any:
-        """A handle of the started task."""
+    def start(self, task: Task) -> Any:
+        """A handle of the started task, whose job is complete."""
         ...
 
     def wait(self, handles: list[Any], timeout_s: float) -> list[Any]:
@@ -83,7 +86,8 @@ class RayLauncher:
         have = ray.cluster_resources()
         return have.get("CPU", 0.0), have.get("GPU", 0.0)
 
-    def start(self, task: Task, job: Job) -> Any:
+    def start(self, task: Task) -> Any:
+        job = task.job
         remote = _remote(task.work).options(
             num_cpus=job.trainer.num_cpus_per_worker,
             num_gpus=job.trainer.num_gpus_per_worker,
@@ -152,14 +156,13 @@ class Tasks:
         self._tasks |= {task.name: task for task in tasks}
         self._queue.add([task.stage for task in tasks])
 
-    def poll(self, timeout_s: float, must_fit: bool = False) -> Iterator[Task]:
-        """Start the tasks that there is room for (see :meth:`Queue.start`); those that ended within
-        ``timeout_s``.
+    def poll(self, timeout_s: float) -> Iterator[Task]:
+        """Start the tasks that there is room for; those that ended within ``timeout_s``.
 
         A task that was interrupted has written its checkpoint: none starts after it, and the others
         go on to theirs.
         """
-        self._start(must_fit)
+        self._start()
         if not self._handles:
             return
         for handle in self._launcher.wait(list(self._handles), timeout_s):
@@ -175,16 +178,17 @@ class Tasks:
                 raise
             self.ended.add(task.name)
             yield task
-        self._start(must_fit)
+        self._start()
 
-    def _start(self, must_fit: bool) -> None:
+    def _start(self) -> None:
         if self._is_stopped:
             return
-        for stage in self._queue.start(must_fit):
+        for stage in self._queue.start():
             task = self._tasks[stage.name]
             try:
-                job = task.job if task.prepare is None else task.prepare(task.job)
-                handle = self._launcher.start(task, job)
+                if task.prepare is not None:
+                    task = replace(task, job=task.prepare(task.job))
+                handle = self._launcher.start(task)
             except Exception:
                 self.stop()
                 raise
@@ -194,19 +198,9 @@ class Tasks:
         """Start no more."""
         self._is_stopped = True
 
-    @property
-    def room(self) -> Room:
-        return self._queue.room
-
-    @room.setter
-    def room(self, room: Room) -> None:
-        self._queue.room = room
-
-    @property
-    def fit_the_room(self) -> bool:
-        """Whether those that run do; they do not after it has become smaller."""
-        running = [task.stage for task, _ in self._handles.values()]
-        return not running or self.room.holds(running)
+    def set_room(self, room: Room, background: Room) -> None:
+        """For all tasks, and for those in the background."""
+        self._queue.room, self._queue.background = room, background
 
     @property
     def pending(self) -> list[str]:

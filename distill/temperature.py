@@ -105,7 +105,7 @@ class Convergence(_Varying):
     """s = 1 − exp(−λ·|dL/dt|), with dL/dt the slope between the means of the last two intervals and
     λ = 1 / the first slope that is not 0; 1 until there is one.
 
-    Ours: the paper prints s = exp(−λ·|dL/dt|), but its text says that T is high while the loss
+    Ours: the paper prints s = exp(−λ·|dL/dt|), but its text describes a high T while the loss
     changes fast; and it leaves λ open.
     """
 
@@ -145,11 +145,7 @@ class Auto(_Varying):
         return schedule.at(step, num_steps, temperature, losses)
 
 
-CHOICES: dict[str, type[_Varying]] = {
-    "loss_ratio": LossRatio,
-    "convergence": Convergence,
-    "cosine": Cosine,
-}
+CHOICES = {"loss_ratio": LossRatio, "convergence": Convergence, "cosine": Cosine}
 OBSERVED = 0.1
 """Share of the steps after which ``auto`` chooses."""
 STEADY = 0.5
@@ -183,7 +179,7 @@ class Choice(NamedTuple):
 
 def choice(losses: Losses, num_steps: int) -> Choice | None:
     """The choice of ``auto``; None before the end of the interval at which it is made."""
-    made = choice_at(losses, num_steps)
+    made = _chosen_at(losses, num_steps)
     if made is None:
         return None
     fall, r2 = _line(losses[: made + 1])
@@ -191,7 +187,7 @@ def choice(losses: Losses, num_steps: int) -> Choice | None:
     return Choice(kind, int(losses[made][0]), fall, r2)
 
 
-def choice_at(losses: Losses, num_steps: int) -> int | None:
+def _chosen_at(losses: Losses, num_steps: int) -> int | None:
     """Index of the interval at whose end ``auto`` chooses."""
     ends = enumerate(step for step, _ in losses)
     observed = (i for i, step in ends if step >= OBSERVED * num_steps)

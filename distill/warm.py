@@ -16,15 +16,15 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config import Experiment, Student
-from distill.errors import ConfigError, TrainingError
+from distill.errors import ConfigError
 from distill.evaluation.predict import predict
 from distill.evaluation.split import Split
-from distill.fit import Guidance, Job, build_module
+from distill.fit import Guidance, Job, build_module, is_done
 from distill.module import DistillModule
 from distill.plan import Line
 from distill.search.memory import KEYS, Memory, Proposal
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FILE = "warm_start.json"
 RunJobs = Callable[["Driver", list[Job]], None]
-"""Runs fits to their end, as the pipeline's ``run_tasks``; raises TrainingError, Interrupted."""
+"""Runs fits to their end, as the pipeline's ``run_tasks``; raises Interrupted."""
 
 
 def check_warm_start(experiment: Experiment) -> None:
@@ -165,7 +165,7 @@ def decide(
     """
     memory = Memory(experiences(d.tracker.uri, list(own), goal))
     num_tasks = counted(len(memory.tasks), "task")
-    d.progress.say(f"configuration memory: {counted(memory.num_runs, 'past run')} of {num_tasks}")
+    d.progress.say(f"configuration memory: {counted(len(memory.runs), 'past run')} of {num_tasks}")
     proposal = memory.propose(meta() if memory.tasks else {}, own, d.experiment.seed)
     mean = memory.mean(own)
     if proposal.model == "defaults":
@@ -200,6 +200,14 @@ def keep(d: Driver, record: Mapping[str, Any]) -> None:
     d.tracker.artifact(path)
 
 
+class BriefJob(Job):
+    """A brief fit. One that fails, as with a learning rate too high, only has no quality."""
+
+    @property
+    def may_fail(self) -> bool:
+        return True
+
+
 def brief_of(job: Job, folder: Path, name: str, values: Values) -> Job:
     """A quarter of the job's steps, in one process, in a folder of these values."""
     trainer = job.trainer
@@ -209,21 +217,22 @@ def brief_of(job: Job, folder: Path, name: str, values: Values) -> Job:
     update = {"engine": "torch", "num_workers": 1, "micro_batch_size": micro}
     # Another proposal, from a store that has changed since, must not find this one's result.
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    return replace(
+    brief = replace(
         job,
         name=f"brief-{name}",
         folder=str(folder / f"{name}-{digest}"),
         num_steps=max(1, round(BRIEF * job.total_steps)),
         trainer=trainer.model_copy(update=update),
     )
+    return BriefJob(**{field.name: getattr(brief, field.name) for field in fields(brief)})
 
 
 def quality(d: Driver, job: Job, run: RunJobs) -> float:
-    """The best validation metric; −inf: the fit failed, as with a learning rate too high."""
-    try:
-        run(d, [job])
-    except TrainingError as error:
-        d.progress.say(f"{job.name} failed: {error}")
+    """The best validation metric; −inf: the fit failed."""
+    run(d, [job])
+    if not is_done(job):
+        why = (Path(job.folder) / "failed.txt").read_text("utf-8")
+        d.progress.say(f"{job.name} failed: {why}")
         return -math.inf
     done = json.loads((Path(job.folder) / "done.json").read_text(encoding="utf-8"))
     return float(done["best"])

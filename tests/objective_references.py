@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +24,15 @@ from distill.objectives import (
     GeneralisedJSD,
     ReverseKL,
     RobustCorrelation,
+    Single,
     SkewedForwardKL,
     SkewedReverseKL,
     TotalVariation,
     UniversalLogits,
     WeightedSum,
 )
-from distill.objectives.divergence import Divergence
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Reference = Callable[[Array, Array, NDArray[np.int64], float], Array]
 """(z_T [N, V], z_S [N, V], labels [N], T) -> D [N]."""
 
@@ -118,7 +119,7 @@ def comparative(z_T: Array, z_S: Array, labels: NDArray[np.int64], T: float) -> 
     return np.full(len(d), np.mean(pairs))
 
 
-SINGLE: dict[str, tuple[Divergence, Reference, Callable[[float], float]]] = {
+SINGLE: dict[str, tuple[Single, Reference, Callable[[float], float]]] = {
     # objective, D, c(T)
     "forward_kl": (ForwardKL(), by_row(kl), lambda T: T * T),
     "reverse_kl": (ReverseKL(), by_row(lambda p, q: kl(q, p)), lambda T: T * T),
@@ -156,4 +157,4 @@ SINGLE: dict[str, tuple[Divergence, Reference, Callable[[float], float]]] = {
 
 def weighted_sum(*parts: tuple[float, str]) -> WeightedSum:
     members = [SINGLE[kind][0].model_copy(update={"weight": weight}) for weight, kind in parts]
-    return WeightedSum(tuple(members))  # pyright: ignore[reportArgumentType] (of the union)
+    return WeightedSum(tuple(members))

@@ -103,22 +103,25 @@ def test_a_few_labels_train_weights_that_are_used_on_all_rows() -> None:
 # ---- which loss trains what -------------------------------------------------------------------
 
 
-def drawn(aggregation: Attention, objective: Any = None) -> tuple[DistillModule, Any, Any]:
+def drawn(aggregation: Attention, objective: Any = None) -> tuple[Any, Any, Any]:
     """A module whose attention differs between rows, and one batch: every fourth row has no label,
     the second teacher is queried for even rows only."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        module = DistillModule(
+        module: Any = DistillModule(
             tiny_bert(0), objective or ForwardKL(), aggregation, ("a", "b"), NUM_CLASSES
         )
         for param in module.router.parameters():
             torch.nn.init.normal_(param, std=0.3)
-    ((batch, answers),) = next(teachers().feed(toy_batches(shuffle=False), 0, 1)).parts
+    ((batch, answers),) = parts_of(0)
     return module, batch, answers
 
 
-def teachers() -> ToyTeachers:
-    return ToyTeachers([tiny_bert(8), tiny_bert(9)])
+def parts_of(step: int, **cut: Any) -> list[tuple[Any, Any]]:
+    """The parts of a step, under teachers that differ: those of tiny_bert are nearly uniform."""
+    teachers = ToyTeachers([tiny_bert(8), tiny_bert(9)])
+    parts = next(teachers.feed(toy_batches(shuffle=False, **cut), step, step + 1)).parts
+    return [(batch, replace(said, logits_KBV=30 * said.logits_KBV)) for batch, said in parts]
 
 
 def expected(module: DistillModule, batch: Any, answers: Any, knobs: Knobs) -> tuple[Any, ...]:
@@ -215,18 +218,20 @@ def test_a_teacher_that_was_not_queried_has_no_weight() -> None:
     assert alone.any() and (found.weights_KB[0][alone] == 1).all()
 
 
-@pytest.mark.parametrize(("world_size", "micro"), [(1, 5), (2, None), (3, 2)])
+@pytest.mark.parametrize(
+    ("step", "world_size", "micro"), [(0, 1, 5), (0, 2, None), (0, 3, 2), (4, 3, None)]
+)
 def test_ranks_and_micro_batches_add_up_to_the_global_batch(
-    world_size: int, micro: int | None
+    step: int, world_size: int, micro: int | None
 ) -> None:
-    """Of unequal parts, some without a label: the loss, its gradients, and the metrics' sums."""
-    module, batch, answers = drawn(Attention(dropout=0, entropy_weight=0.5))
+    """Of unequal parts, some without a label, one (step 4) a filler: the loss, its gradients, and
+    the metrics' sums."""
+    module, _, _ = drawn(Attention(dropout=0, entropy_weight=0.5))
     knobs = Knobs(2.0, 0.7)
+    ((batch, answers),) = parts_of(step)
     whole = module(batch, answers, knobs)
-    parts = []
-    for rank in range(world_size):
-        batches = toy_batches(shuffle=False, rank=rank, world_size=world_size, micro=micro)
-        parts += [module(*part, knobs) for part in next(teachers().feed(batches, 0, 1)).parts]
+    cuts = [{"rank": r, "world_size": world_size, "micro": micro} for r in range(world_size)]
+    parts = [module(*part, knobs) for cut in cuts for part in parts_of(step, **cut)]
     assert len(parts) > 1
     total = torch.stack([part.loss for part in parts]).sum()
     torch.testing.assert_close(total, whole.loss, rtol=1e-5, atol=1e-6)

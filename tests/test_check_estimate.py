@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from distill.check_estimate import (
     PROCESS_MB,
     SLACK,
     START_S,
-    Estimate,
     estimate,
     measured_rate,
     student_of,
@@ -94,7 +94,7 @@ def test_memory_is_of_states_activations_and_processes(root: Path) -> None:
 
 
 def with_experts(root: Path, num_cpus: int, **cluster: Any):
-    raw = toy_experiment(root) | {"output": str(root / "run")}
+    raw: dict[str, Any] = {**toy_experiment(root), "output": str(root / "run")}
     raw["experts"]["router"]["targets"] = "lowest_loss"
     return check(parse(raw | {"cluster": {"num_cpus": num_cpus} | cluster}))
 
@@ -136,6 +136,24 @@ def test_a_baseline_without_room_next_to_the_student_delays_it(root: Path) -> No
     assert roomy.memory_mb == pytest.approx(tight.memory_mb + tight.rank_mb)
     one = estimate(with_experts(root, 4, max_tasks=1), RATE)
     assert one.parallel_s == pytest.approx(one.serial_s) and one.memory_mb == tight.memory_mb
+
+
+def test_links_of_a_chain_follow_each_other(root: Path) -> None:
+    sizes = [{"layers": layers, "hidden": 32, "heads": 2} for layers in (3, 2)]
+    chain = {"links": 3, "students": sizes}
+    without = planned(root, cluster={"num_cpus": 4})
+    found = estimate(planned(root, cluster={"num_cpus": 4}, chain=chain), RATE)
+    assert [name for name, _ in found.critical] == ["link 1", "link 2", "student"]
+    assert found.parallel_s == found.serial_s == sum(seconds for _, seconds in found.critical)
+    # Each link has the student's steps, and answers about the rows as a teacher of the next one.
+    plan = planned(root, cluster={"num_cpus": 4}, chain=chain)
+    lengths = tokenise(plan.corpus, plan.tokenizer, 16).lengths(plan.corpus.rows("train"))
+    active = sum(student_of(plan, link).num_active for link in plan.links)
+    alone = estimate(without, RATE)
+    rows = 6 * plan.experiment.trainer.batch_size * alone.num_steps + 2 * 78 * 8
+    forwards = 2 * (324 + 78 + 78)
+    added = active * lengths.mean() * (rows + forwards)
+    assert found.operations - alone.operations == pytest.approx(added, rel=1e-6)
 
 
 def test_a_student_alone_has_no_critical_path(root: Path) -> None:
@@ -187,7 +205,7 @@ def test_of_low_rank_updates_alone_are_trained(tmp_path: Path) -> None:
 )
 def test_a_range_has_two_figures(root: Path, seconds: tuple[float, float], shown: str) -> None:
     found = estimate(planned(root), RATE)
-    made = Estimate(**(vars(found) | {"seconds": seconds}))
+    made = replace(found, seconds=seconds)
     assert {line.part: line.what for line in made.lines}["duration"] == shown
 
 
@@ -205,7 +223,9 @@ def test_the_output_is_shown_whole_with_where_it_resumes(root: Path) -> None:
         return check(parse(raw)).lines[-1].size
 
     assert state() == "resumes; the student has no checkpoint yet"
-    (root / "begun/fit/checkpoints/step-00000200").mkdir(parents=True)
+    checkpoint = root / "begun/fit/checkpoints/step-00000200"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "cursor.json").write_text("{}")
     assert state() == "resumes from step 200"
     (root / "begun/fit/done.json").write_text("{}")
     assert state() == "the student is trained"

@@ -43,7 +43,10 @@ def classifier(root: Path, objective: Any, **trainer: Any) -> Experiment:
 @pytest.mark.parametrize(
     ("trainer", "way_out"),
     [
-        ({"micro_batch_size": 8}, "trainer.micro_batch_size 8 splits .*16: set it to null"),
+        (
+            {"micro_batch_size": 8},
+            "trainer.micro_batch_size 8 splits .*16: set trainer.micro_batch_size: null",
+        ),
         ({"num_workers": 2}, "trainer.num_workers 2 splits .*set trainer.num_workers: 1"),
     ],
 )
@@ -92,8 +95,9 @@ def test_language_models_compare_no_rows(root: Path) -> None:
     for objective, key in (
         ({"type": "comparative"}, "objective.type"),
         ([{"type": "jsd"}, {"type": "comparative"}], "objective.1.type"),
+        ({"type": "dist", "row_weight": 0}, "objective.type"),  # nothing else is left
     ):
-        with pytest.raises(ConfigError, match=f"{key} comparative compares .*use forward_kl"):
+        with pytest.raises(ConfigError, match=f"{key} .* compares .*use forward_kl"):
             check_task(language(root, objective))
 
 

@@ -80,13 +80,27 @@ def test_an_expert_comes_before_a_longer_baseline_as_the_student_waits_for_it() 
 
 
 def test_one_that_does_not_fit_is_passed_and_starts_at_last() -> None:
-    queue = Queue([Stage("wide", 9, num_cpus=4), Stage("x", 3), Stage("y", 2)], Room(num_cpus=2))
-    assert [s.name for s in queue.start(must_fit=True)] == ["x", "y"]
+    queue = Queue([Stage("wide", 9, num_cpus=4), Stage("x", 3)], Room(num_cpus=2))
+    queue.running["y"] = Stage("y", 2)
+    assert [s.name for s in queue.start()] == ["x"]
     queue.end("x")
     assert queue.start() == []  # y runs
     queue.end("y")
-    assert queue.start(must_fit=True) == []
     assert [s.name for s in queue.start()] == ["wide"]  # whatever it needs, if nothing runs
+
+
+def test_the_student_does_not_wait_for_background_stages() -> None:
+    baselines = [Stage(name, 50, is_background=True) for name in ("one", "two")]
+    stages = [
+        Stage("expert", 10),
+        *baselines,
+        Stage("student", 40, ("expert",), num_cpus=2),
+    ]
+    spans = simulate(stages, Room(num_cpus=3), background=Room(num_cpus=1))
+    assert spans["student"] == (10, 50)
+    assert spans["one"] == (0, 50) and spans["two"] == (50, 100)
+    # Without the limit both would run, and the student would wait for them.
+    assert simulate(stages, Room(num_cpus=3))["student"] == (50, 90)
 
 
 def test_gpus_and_the_number_of_stages_are_limits_too() -> None:

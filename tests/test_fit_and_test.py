@@ -56,8 +56,8 @@ def test_predicting_ends_once_the_stop_file_exists(job: Job, tmp_path: Path) -> 
     kept = predictions_file(job)
     stop = tmp_path / "stop"
     stop.touch()
-    kept.rename(tmp_path / "test.npy")
+    kept.rename(tmp_path / "predictions.npy")
     with pytest.raises(Interrupted):
         fit_and_test(replace(job, stop_file=str(stop)))
     assert not kept.exists()
-    (tmp_path / "test.npy").rename(kept)
+    (tmp_path / "predictions.npy").rename(kept)

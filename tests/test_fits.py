@@ -15,8 +15,11 @@ from distill.config import parse
 from distill.errors import Interrupted, TrainingError
 from distill.fit import Job
 from distill.interrupt import StopOnSignal
+from distill.memory.store import NoMemory
 from distill.pipeline import (
     Driver,
+    Fits,
+    Work,
     jobs_of_baselines,
     jobs_of_experts,
     own_job,
@@ -41,7 +44,7 @@ class Run:
     """The driver of a run whose tasks are scripted."""
 
     def __init__(self, root: Path, output: Path, launcher: Scripted, **changes: Any) -> None:
-        raw = toy_experiment(root) | {"output": str(output)}
+        raw: dict[str, Any] = {**toy_experiment(root), "output": str(output)}
         raw["experts"]["router"]["targets"] = changes.pop("targets", "lowest_loss")
         raw["baselines"] = [
             {"type": "labels_only", "name": name} for name in changes.pop("baselines", ["alone"])
@@ -53,14 +56,11 @@ class Run:
         self.printed = io.StringIO()
         self.launcher = launcher
         self.interrupt = StopOnSignal(run.ask_to_stop)
-        self.d = Driver(
-            plan,
-            run,
-            Progress(self.printed),
-            None,
-            self.interrupt,
-            launcher,  # type: ignore[arg-type]
-        )
+        progress = Progress(self.printed)
+        work = Work(plan, run, progress)
+        fits = Fits(work, self.interrupt, launcher, NoMemory())
+        tracker: Any = None
+        self.d = Driver(plan, run, progress, tracker, self.interrupt, fits=fits)
         self.student = own_job(self.d)
         self.experts, self.parts = jobs_of_experts(self.d)
         self.baselines = jobs_of_baselines(self.d, self.student)
@@ -134,7 +134,8 @@ def test_baselines_go_on_next_to_the_student_where_there_is_room(
     launcher = Scripted(num_cpus=3, order=order)
     run = Run(root, tmp_path, launcher, baselines=["one", "two"])
     assert run.experts_trained(goes_on=True) == [*DOMAINS, "router"]
-    assert len(run.d.fits.tasks.pending) == 1  # both had started: one had to end before
+    assert run.d.fits.tasks.pending == ["fit:one", "fit:two"]
+    assert launcher.events[-1] == "-fit:router" and "+fit:two" not in launcher.events
     run.d.fits.poll_during("student")
     run.d.fits.wait_for_all()
     assert {"-fit:one", "-fit:two"} <= set(launcher.events)
@@ -230,3 +231,23 @@ def test_a_job_that_cannot_be_completed_ends_the_run(root: Path, tmp_path: Path)
     with pytest.raises(TrainingError, match="incomplete"):
         run.d.fits.wait([f"fit:{second.name}"])
     assert not run.d.fits.tasks.pending  # nothing is waited for that has not started
+
+
+def test_a_warm_start_finds_room_next_to_the_baselines(root: Path, tmp_path: Path) -> None:
+    order = [*FITS, "fit:router", "fit:one", "fit:brief"]
+    launcher = Scripted(num_cpus=3, order=order)
+    names = ["one", "two", "three", "four", "five", "six"]
+    run = Run(root, tmp_path, launcher, targets="partition", baselines=names)
+    run.experts_trained(goes_on=True)
+    assert len(run.d.fits.tasks.pending) > 1
+    begun = len(launcher.events)
+    other = replace(run.d, plan=run.d.plan)  # as a warm start makes it, with other values
+    brief = replace(run.student, name="brief", folder=str(tmp_path / "brief"))
+    run_tasks(other, [brief])
+    # The student's CPU is free: the brief fit starts although a baseline runs.
+    assert launcher.events[begun] == "+fit:brief"
+    running = [e[1:] for e in launcher.events if e[0] == "+" and f"-{e[1:]}" not in launcher.events]
+    assert len(running) == 1  # as many as the student leaves room for
+    other.fits.wait_for_all()
+    assert not run.d.fits.tasks.pending
+    assert all((job.model_folder).exists() for job in run.baselines)

@@ -15,10 +15,16 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from distill.aggregation.mixture import mix
+from distill.aggregation.saved import read_weights
+from distill.check import check
+from distill.config import parse
 from distill.fit import Job, build_module, fit, load_best
+from distill.interrupt import StopOnSignal
 from distill.objectives import ForwardKL
+from distill.outcome_language import evaluate_language
 from distill.records import Knobs
-from distill.token_module import TokenModule, labels_at
+from distill.run_folder import RunFolder
+from distill.token_module import TokenModule, labels_at, sequences_at
 from tests.test_language_fit import job_of
 from tests.test_learned_router import compared, first_step, gradients
 from tests.toys_language import (
@@ -70,7 +76,8 @@ def test_loss_and_every_gradient_are_those_of_the_definitions(
     nll = -(weights_KN * probs_KN).sum(0).log().mean()
     entropy = torch.special.entr(weights_KN).sum(0).mean()
     target = mix(logits_KNV, weights_KN.detach(), knobs.temperature, "probabilities")
-    logits_NV = hidden_NH @ module.student.get_output_embeddings().weight.T
+    head: Any = module.student.get_output_embeddings()
+    logits_NV = hidden_NH @ head.weight.T
     soft = ForwardKL()(logits_NV, target, knobs.temperature).mean() * knobs.temperature**2
     hard = cross_entropy(logits_NV, labels_N)
     expected = 0.5 * soft + 0.5 * hard + nll - 0.5 * 4 * 0.3 * entropy
@@ -100,10 +107,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def job_under(root: Path, folder: str, **changes: Any) -> Job:
+def under(root: Path) -> dict[str, Any]:
     teachers = [{"name": n, "path": str(root / n), "num_cpus": 0.1} for n in TEACHERS]
     kd = {"temperature": 2.0, "alpha": 0.9}
-    return job_of(root, folder, teachers=teachers, trainer=PACE, kd=kd, **changes)
+    aggregation = {"type": "attention", "per": "sample"}
+    return {"teachers": teachers, "trainer": PACE, "kd": kd, "aggregation": aggregation}
+
+
+def job_under(root: Path, folder: str, **changes: Any) -> Job:
+    return job_of(root, folder, **{**under(root), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +151,34 @@ def test_weights_are_of_tokens_by_default(tmp_path: Path) -> None:
         )
         assert (log_weights_KN[0, :3].std() > 1e-3) == differ
         assert not torch.allclose(log_weights_KN[:, 0], log_weights_KN[:, 3], atol=1e-3)
+
+
+def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
+    """As of classifiers (tests/test_attention_runs.py): by domain, and readable again."""
+    job = replace(job_under(root, "reported"), num_steps=8)
+    fit(job)
+    plan = check(parse(language_experiment(root, output=str(root / "new"), **under(root))))
+    run, interrupt = RunFolder(root / "reported"), StopOnSignal(lambda: None)
+    outcome = evaluate_language(plan, run, job, [], None, interrupt, lambda message: None)
+    found = compared(job, load_best(job))
+    assert found.routing is not None
+    weights = found.routing.metrics()
+    assert {f"router.load.good.{domain}" for domain in DOMAINS} < weights.keys()
+    assert {n: outcome.metrics[n] for n in weights} == pytest.approx(weights)
+    assert "| films |" in (outcome.report / "weights.md").read_text()
+    assert (outcome.report / "weights.png").stat().st_size > 10_000
+
+    saved = read_weights(outcome.report / "aggregation")
+    assert saved.teachers == TEACHERS and saved.aggregation.type == "attention"
+    module = load_best(job)
+    batch, _ = first_step(job, module)
+    with torch.no_grad():
+        hidden_NH, _ = module.positions(batch)
+        sequences_N = sequences_at(batch)
+        means_SH = [hidden_NH[sequences_N == s].mean(0) for s in sequences_N.unique()]
+        routes = module.routes(batch, hidden_NH)
+    firsts = [int((sequences_N == s).nonzero()[0]) for s in sequences_N.unique()]
+    assert routes is not None
+    torch.testing.assert_close(
+        saved.weights(torch.stack(means_SH)), routes.log_weights_KN.exp()[:, firsts]
+    )

@@ -339,4 +339,10 @@ def test_a_run_folder_that_ray_would_delete_is_refused(tmp_path: Path) -> None:
     check_kept(experiment, tmp_path)
     with pytest.raises(ConfigError, match=r"output 'runs/toy' .* give an absolute path"):
         check_kept(experiment, unpacked)
-    check_kept(parse(toy_experiment(tmp_path, output=str(tmp_path / "run"))), unpacked)
+    kept = toy_experiment(tmp_path, output=str(tmp_path / "run"))
+    check_kept(parse(kept), unpacked)
+    for section in ("cache", "memory"):
+        with pytest.raises(
+            ConfigError, match=rf"{section}\.path 'shared' .* give an absolute path"
+        ):
+            check_kept(parse(kept | {section: {"path": "shared"}}), unpacked)

@@ -176,7 +176,8 @@ def test_exact_wires_serve_every_objective() -> None:
 
 def test_weights_from_all_logits_go_with_every_objective_that_mixes() -> None:
     exact = HiddenWire()
-    for objective in (AdaptiveKL(), Dist(), GeneralisedJSD(), RobustCorrelation(), *SUMS):
+    mixing: list[Objective] = [AdaptiveKL(), Dist(), GeneralisedJSD(), RobustCorrelation(), *SUMS]
+    for objective in mixing:
         check_mixing(Uncertainty(), [exact, exact], objective)
         check_mixing(LearnedRouter(), [exact, exact], objective)
         case = Case(objective, Uncertainty())
@@ -202,3 +203,19 @@ def test_a_mean_of_teachers_in_probabilities_goes_with_every_objective() -> None
         inputs = case.student()
         found = with_gradients(fused(*inputs, case.loss(), Chunk(5), num_columns=V), inputs)
         torch.testing.assert_close(found, dense(case, inputs), rtol=1e-4, atol=2e-5)
+
+
+def test_a_truncated_wire_serves_a_weighted_forward_kl() -> None:
+    """Also as the only entry of a list, with its own scale; twice it does not."""
+    wire = TopKWire(k=V, temperatures=(2.0,))
+    found = []
+    same: list[Objective] = [ForwardKL(weight=0.5), weighted_sum((0.5, "forward_kl"))]
+    for objective in (ForwardKL(), *same):
+        wire.check("teachers.a.wire", objective, [2.0])
+        case = Case(objective, UniformMean(mix="probabilities"), alpha=1.0, wires=(wire, wire))
+        inputs = case.student()
+        found.append(fused(*inputs, case.loss(), Chunk(5), num_columns=V))
+    torch.testing.assert_close(found[1], 0.5 * found[0])
+    torch.testing.assert_close(found[2], found[1])
+    with pytest.raises(ConfigError, match="topk cannot serve"):
+        wire.check("teachers.a.wire", weighted_sum((1, "forward_kl"), (1, "forward_kl")), [2.0])

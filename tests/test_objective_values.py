@@ -26,7 +26,6 @@ from distill.objectives import (
     SkewedReverseKL,
     WeightedSum,
 )
-from distill.objectives.divergence import Divergence
 from distill.records import UNLABELLED, Target
 from distill.tempered import LEFT_OUT
 from tests.objective_references import SINGLE, softmax, weighted_sum
@@ -250,7 +249,7 @@ def test_dist_without_its_class_term_is_that_of_language_models() -> None:
 
 
 @pytest.mark.parametrize("objective", [Dist(), Comparative()], ids=lambda o: o.type)
-def test_a_batch_of_one_row_has_no_other_rows(objective: Divergence) -> None:
+def test_a_batch_of_one_row_has_no_other_rows(objective: Objective) -> None:
     z_S = logits(1)[:1].requires_grad_()
     target = target_of(logits(0)[:1], 2.0, None)
     value_N = objective(z_S, target, 2.0)
@@ -261,7 +260,7 @@ def test_a_batch_of_one_row_has_no_other_rows(objective: Divergence) -> None:
 
 
 @pytest.mark.parametrize("objective", [Dist(), Comparative()], ids=lambda o: o.type)
-def test_no_row_at_all_is_an_empty_value(objective: Divergence) -> None:
+def test_no_row_at_all_is_an_empty_value(objective: Objective) -> None:
     empty = logits(1)[:0]
     assert objective(empty, target_of(empty, 2.0, None), 2.0).shape == (0,)
 
@@ -270,7 +269,7 @@ CORRELATIONS = [Cosine(), Dist(class_weight=0), CorrelationMatching(), RobustCor
 
 
 @pytest.mark.parametrize("objective", CORRELATIONS, ids=lambda o: o.type)
-def test_constant_rows_are_neither_nan_nor_a_target(objective: Divergence) -> None:
+def test_constant_rows_are_neither_nan_nor_a_target(objective: Objective) -> None:
     """Of a constant target 0, of a constant student the whole distance; both without gradient."""
     constant, z = torch.full((1, 5), 0.3), logits(1).float()[:1]
     for z_T, z_S, expected in ((constant, z, 0.0), (z, constant, 1.0)):
@@ -283,7 +282,7 @@ def test_constant_rows_are_neither_nan_nor_a_target(objective: Divergence) -> No
 
 
 @pytest.mark.parametrize("objective", CORRELATIONS, ids=lambda o: o.type)
-def test_two_classes_give_correlations_no_gradient(objective: Divergence) -> None:
+def test_two_classes_give_correlations_no_gradient(objective: Single) -> None:
     """Which is why they are refused there; three classes do."""
     for num_classes in (2, 3):
         z_S, target = logits(1, 6, num_classes), target_of(logits(0, 6, num_classes), 2.0, None)

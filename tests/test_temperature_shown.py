@@ -88,7 +88,7 @@ def test_the_driver_reports_what_auto_chose_once(plan: Plan, tmp_path: Path) -> 
         "line with R² 1.00\n"
     )
     assert watched(plan, job, tags).count(message) == 1
-    assert tags.values == {"kd.schedule.choice": "loss_ratio"}
+    assert tags.values == {"distill.schedule": "loss_ratio"}
     assert "auto" not in watched(plan, replace(job, kd=KD(schedule=Cosine())))
     (tmp_path / "done.json").write_text(json.dumps({"best_step": 300}))
     with (tmp_path / "metrics.jsonl").open("a") as file:

@@ -26,11 +26,11 @@ from distill.errors import ConfigError
 from distill.objectives import (
     ForwardKL,
     GeneralisedJSD,
+    Objective,
     ReverseKL,
     TotalVariation,
     UniversalLogits,
 )
-from distill.objectives.divergence import Divergence
 from distill.objectives.fused import Chunk, fused
 from distill.objectives.tokens import Reader, TokenLoss, check_mixing
 from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
@@ -43,7 +43,7 @@ from distill.teachers.wires import (
 )
 
 N, H, V, PADDED = 13, 6, 11, 16
-ELEMENTWISE: list[Divergence] = [
+ELEMENTWISE: list[Objective] = [
     ForwardKL(),
     ReverseKL(),
     GeneralisedJSD(beta=0.3),
@@ -60,7 +60,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 class Case:
     """A student with a padded head, and two teachers with heads padded otherwise."""
 
-    objective: Divergence
+    objective: Objective
     aggregation: Mixture = field(default_factory=UniformMean)
     alpha: float = 0.7
     temperature: float = 2.0
@@ -112,7 +112,7 @@ def soft_and_hard(case: Case, z_NV: Tensor) -> tuple[Tensor, Tensor]:
     """c(T) Σ D and Σ CE, all logits at once, gradients autograd's own."""
     target, kept_N = target_of(case)
     divergence_N = case.objective(z_NV[kept_N], target, case.temperature)
-    soft = case.objective.scale(case.temperature) * divergence_N.sum()
+    soft = case.objective.coefficient(case.temperature) * divergence_N.sum()
     return soft, cross_entropy(z_NV, case.labels_N, reduction="sum")
 
 
@@ -144,7 +144,7 @@ chunks = pytest.mark.parametrize("chunk", ROWS_AND_COLUMNS, ids=["rows", "column
 
 @by_type
 @pytest.mark.parametrize("chunk", CHUNKS, ids=str)
-def test_chunked_is_dense_in_value_and_gradient(objective: Divergence, chunk: Chunk) -> None:
+def test_chunked_is_dense_in_value_and_gradient(objective: Objective, chunk: Chunk) -> None:
     assert_equals_dense(Case(objective), chunk)
 
 

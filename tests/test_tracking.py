@@ -91,10 +91,12 @@ def test_mlflow_opens_the_runs_and_says_how_to_read_them(uri, client, tmp_path):
             "data": {"path": "reviews.parquet"},
             "output": "runs/reviews",
             "teachers": [{"name": "bert", "path": "p1"}, {"name": "svm", "path": "p2"}],
+            "objective": [{"type": "forward_kl"}, {"type": "cosine", "weight": 0.1}],
         }
     )
     with Tracker(tracking, tmp_path) as tracker:
         tracker.describe(experiment)
+        tracker.params(experiment.model_dump(mode="json"))
         trial = tracker.child("trial-001", {"kd.alpha": 0.5}, {}, {"role": "trial"})
     tags = client.get_experiment(tracker.experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"  # not the page of traces
@@ -108,6 +110,10 @@ def test_mlflow_opens_the_runs_and_says_how_to_read_them(uri, client, tmp_path):
     }
     note = client.get_run(tracker.run_id).data.tags[NOTE]
     assert "Teachers: `bert`, `svm`." in note
+    assert "objective `forward_kl + 0.1 cosine`" in note
+    params = client.get_run(tracker.run_id).data.params
+    assert params["objective.type"] == "forward_kl + 0.1 cosine"  # a column of all runs
+    assert params["objective.1.weight"] == "0.1"
     assert "`kd.alpha` 0.5" in client.get_run(trial).data.tags[NOTE]
     client.set_experiment_tag(tracker.experiment_id, NOTE, "my own words")
     client.set_tag(tracker.run_id, NOTE, "mine too")

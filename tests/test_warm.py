@@ -225,14 +225,21 @@ def test_without_past_runs_the_configuration_is_used(tmp_path: Path, root: Path)
     assert lines == ["configuration memory: 0 past runs of 0 tasks"]
 
 
-def test_a_brief_fit_that_fails_has_no_quality(started: Any) -> None:
-    it, _, job = started
+def test_a_brief_fit_that_fails_has_no_quality(started: Any, tmp_path: Path) -> None:
+    it, driver, job = started
+    rate = driver.experiment.optimizer.model_copy(update={"lr": 1e30})
+    diverging = replace(job, optimizer=rate, folder=str(tmp_path / "fit"))
+    brief = brief_of(diverging, tmp_path, "proposal", {"optimizer.lr": 1e30})
 
     def run(d: Driver, jobs: list[Job]) -> None:
-        raise TrainingError("the loss became nan by step 3: lower optimizer.lr")
+        for each in jobs:
+            fit_and_save(each)
 
-    assert quality(it.driver, job, run) == -math.inf
-    assert "student failed: the loss became nan" in it.printed.getvalue()
+    assert quality(it.driver, brief, run) == -math.inf
+    assert "brief-proposal failed: " in it.printed.getvalue()
+    assert "lower optimizer.lr" in it.printed.getvalue()
+    with pytest.raises(TrainingError):  # the student's own fit ends the run
+        fit_and_save(diverging)
 
 
 def test_a_brief_fit_is_a_quarter_in_one_process(started: Any, tmp_path: Path) -> None:

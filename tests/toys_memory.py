@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,7 @@ def taught_job(root: Path, folder: str = "fit", answers: Path | None = None, **c
     name = changes.pop("teacher", "rule")
     key = TeacherKey("rule", "rows", "none", "dense/float32", 0)
     guidance = Guidance(
-        LocalTeachers({name: TeacherEngine(Rule(), num_labels=2)}),
+        LocalTeachers({name: TeacherEngine(cast(Any, Rule()), num_labels=2)}),
         (TeacherSpec(name, "", Serving(), 2, key),),
         None,
         UniformMean(),

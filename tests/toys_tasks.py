@@ -35,9 +35,9 @@ class Scripted:
     def resources(self) -> tuple[float, float]:
         return self.num_cpus, 0.0
 
-    def start(self, task: Task, job: Job) -> Any:
+    def start(self, task: Task) -> Any:
         self.events.append(f"+{task.name}")
-        self.jobs[task.name] = job
+        self.jobs[task.name] = task.job
         self._running.append(task.name)
         self.most_at_once = max(self.most_at_once, len(self._running))
         return task.name

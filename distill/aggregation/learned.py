@@ -17,10 +17,12 @@ else:
 class LearnedRouter(TrainedWeights):
     """w = softmax(W · norm(h) + b), trained on −log Σ_k w_k p_k(x_{t+1}), at temperature 1.
 
-    Loss and gradients: see aggregation/trained.py [ours: there is no published router for
-    language-model teachers]. h: the last hidden states of the student. norm: each vector to mean 0
-    and variance 1, so that one learning rate suits all model families. W and b start at 0, which is
-    the uniform mean.
+    The likelihood of a mixture of experts (Jacobs et al. 1991, "Adaptive mixtures of local
+    experts") whose experts are fixed: a teacher that gives the text a higher probability gets a
+    higher weight. h: the last hidden states of the student, which this loss does not train; the
+    distillation loss does not train the router [ours: there is no published router for
+    language-model teachers]. norm: each vector to mean 0 and variance 1, so that one learning rate
+    suits all model families. W and b start at 0, which is the uniform mean.
     """
 
     type: Literal["learned"] = "learned"

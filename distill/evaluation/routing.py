@@ -90,14 +90,14 @@ class MeanWeights:
         self._domain_names = domain_names
         self._load_DK = torch.zeros(len(domain_names) + 1, len(names), dtype=torch.float64)
         self._confidence = 0.0
-        self._num_right = self._num_at_home = 0
+        self._num_right = self._num_known = 0
 
     def add(self, weights_KP: Tensor, homes_P: Tensor, domains_P: Tensor) -> None:
         """``homes_P``: the teacher of each position's domain, ``domains_P`` that; -1: none."""
         self._load_DK.index_add_(0, domains_P % len(self._load_DK), weights_KP.T.double())
         self._confidence += float(weights_KP.amax(0).double().sum())
         self._num_right += int((weights_KP.argmax(0) == homes_P).sum())
-        self._num_at_home += int((homes_P >= 0).sum())
+        self._num_known += int((homes_P >= 0).sum())
 
     def by_domain(self) -> dict[str, list[float]]:
         """The mean weights of the teachers over all positions (``all``) and in each domain."""
@@ -114,8 +114,8 @@ class MeanWeights:
         loads = zip(self.names, (self._load_DK.sum(0) / num_positions).tolist(), strict=True)
         metrics = {f"router.load.{name}": load for name, load in loads}
         metrics["router.confidence"] = self._confidence / num_positions
-        if self._num_at_home:
-            metrics["router.accuracy"] = self._num_right / self._num_at_home
+        if self._num_known:
+            metrics["router.accuracy"] = self._num_right / self._num_known
         for d, domain in enumerate(self._domain_names):
             if total_D[d] > 0:
                 shares = zip(self.names, (self._load_DK[d] / total_D[d]).tolist(), strict=True)

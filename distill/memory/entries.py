@@ -67,7 +67,7 @@ class Entry:
         """A descriptor with a shared lock, to be closed after use; None if there is no entry."""
         while True:
             try:
-                lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT)
+                lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             except FileNotFoundError:
                 return None
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -86,7 +86,7 @@ class Entry:
     def remove(self) -> bool:
         """Remove the entry unless it is in use; whether it is gone."""
         try:
-            lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT)
+            lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
             return not self.folder.exists()
         try:
@@ -111,4 +111,4 @@ class Entry:
 
 def entries(folder: Path) -> list[Entry]:
     """All in ``folder``, hidden ones too."""
-    return [Entry(path) for path in sorted(folder.iterdir())] if folder.exists() else []
+    return [Entry(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []

@@ -5,6 +5,8 @@
                                          that the key was made of; manifest.json: sha256 and bytes
 <memory.path>/answers/<fingerprint>/     see teachers/cache.py
 
+<folder of a fit>/content-key            the key that it was begun with
+
 An entry appears by a rename, complete, and is never changed; any number of runs use the folder at
 once. Nothing in it is unpickled. The exported model is not kept: it is written again from the best
 weights, with the new job's name.
@@ -22,6 +24,7 @@ from typing import Any
 from uuid import uuid4
 
 from distill.config import Cache
+from distill.errors import CacheError
 from distill.fit import Job, is_done
 from distill.memory.content import Contents, content_key, description
 from distill.memory.entries import MANIFEST, Entry, entries
@@ -34,6 +37,9 @@ from distill.wording import counted
 BEST, DONE, LOG = "best.safetensors", "done.json", "metrics.jsonl"
 KEPT = (BEST, LOG, SHAPE, DONE)
 """The files of a fit, in the order in which they are placed: ``done.json`` last."""
+
+KEY = "content-key"
+"""In the folder of a fit that was begun with a shared memory: the key that it was begun with."""
 
 Say = Callable[[str], None]
 
@@ -91,10 +97,19 @@ class Memory:
         return self._root / "answers" if is_shared else None
 
     def hold(self, folder: Path) -> None:
-        """Use a teacher's outputs until the run ends: they are not removed meanwhile."""
+        """Use a teacher's outputs until the run ends: they are not removed meanwhile.
+
+        Raises CacheError for a folder that cannot be written.
+        """
         entry = Entry(folder)
-        self._locks.append(entry.create())
-        entry.touch()
+        try:
+            self._locks.append(entry.create())
+            entry.touch()
+        except OSError as error:
+            raise CacheError(
+                f"memory.path {self._root} cannot be written ({error}): set a folder that you can "
+                "write to, or cache.path for the teachers' outputs alone"
+            ) from None
 
     def count(self, timings: Mapping[str, float]) -> None:
         """Add the rows of a stream's timings: ``teacher.<name>.rows`` and ``….cached_rows``."""
@@ -109,30 +124,39 @@ class Memory:
     def restore(self, job: Job) -> bool:
         """Place the finished fit of an equal job into ``job.folder``, if there is one.
 
-        A folder that is finished, or has checkpoints of its own, is not touched.
+        A folder that is finished, or has checkpoints of its own, is not touched. A job is looked up
+        once, however often this is called.
         """
-        if is_done(job):
+        if is_done(job) or job.folder in self._trained:
             return False
         if is_begun(Path(job.folder)):
             self._trained.add(job.folder)
             return False
         self._fits["accesses"] += 1
-        if not self._place(job):
+        key = content_key(job, self._contents)
+        if not self._place(job, key):
             self._trained.add(job.folder)
+            Path(job.folder).mkdir(parents=True, exist_ok=True)
+            (Path(job.folder) / KEY).write_text(key)
             return False
         self._fits["hits"] += 1
         self._say(f"{job.name}: found in the shared memory, not trained again")
         return True
 
     def keep(self, job: Job) -> None:
-        """Keep the fit of ``job``, if it is finished, for later runs."""
+        """Keep the fit of ``job``, if it is finished, for later runs.
+
+        Not one that was begun without the memory, or as another job, which a run that resumes may
+        change it to (ranks; other weights in the same folder).
+        """
         if not is_done(job):
             return
         if job.folder in self._trained:
             self._trained.remove(job.folder)
             self._count_answers(job)
-        entry = self._entry(job)
-        if entry.folder.exists():
+        key, begun = content_key(job, self._contents), Path(job.folder) / KEY
+        entry = self._entry(key)
+        if entry.folder.exists() or not begun.exists() or begun.read_text() != key:
             return
         num_bytes = sum(path.stat().st_size for path in _files(Path(job.folder)))
         if num_bytes > self._limit:
@@ -146,23 +170,28 @@ class Memory:
         except OSError as error:
             self._say(f"{job.name} could not be kept in the shared memory {self._root}: {error}")
 
-    def _entry(self, job: Job) -> Entry:
-        return Entry(self._root / "fits" / content_key(job, self._contents))
+    def _entry(self, key: str) -> Entry:
+        return Entry(self._root / "fits" / key)
 
-    def _place(self, job: Job) -> bool:
-        entry = self._entry(job)
-        lock = entry.share()
-        if lock is None:
-            return False
+    def _place(self, job: Job, key: str) -> bool:
+        entry = self._entry(key)
         try:
-            if (fault := _fault(entry.folder)) is None:
-                _copy(entry.folder, Path(job.folder))
-                entry.touch()
-                return True
-        finally:
-            os.close(lock)
-        entry.remove()
-        self._say(f"{job.name}: its fit in the shared memory is damaged ({fault}): removed")
+            lock = entry.share()
+            if lock is None:
+                return False
+            try:
+                if (fault := _fault(entry.folder)) is None:
+                    entry.touch()
+                    _copy(entry.folder, Path(job.folder))
+                    return True
+            finally:
+                os.close(lock)
+            entry.remove()
+        except OSError as error:  # of another user, or on storage that fails
+            fault = str(error)
+        self._say(
+            f"{job.name}: its fit in the shared memory cannot be used ({fault}): trained again"
+        )
         return False
 
     def _write(self, job: Job, folder: Path) -> None:
@@ -199,6 +228,12 @@ class Memory:
 
     def trim(self) -> None:
         """Remove the least recently used entries until the rest is within the limit."""
+        try:
+            self._trim()
+        except OSError as error:  # an entry of another user
+            self._say(f"shared memory: {self._root} could not be brought within its limit: {error}")
+
+    def _trim(self) -> None:
         found = [e for kind in ("answers", "fits") for e in entries(self._root / kind)]
         for entry in [entry for entry in found if entry.is_hidden]:
             entry.remove()  # left behind by a killed process, unless it is in use
@@ -260,11 +295,10 @@ def _fault(folder: Path) -> str | None:
     """What is wrong with an entry: every file must have the bytes that were written."""
     try:
         sums: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        if missing := sorted({BEST, DONE} - sums.keys()):
-            return f"{missing[0]} is missing"
+        names = {path.name for path in _files(folder)}
+        if names != sums.keys() or not {BEST, DONE} <= names:
+            return f"its files are not those in {MANIFEST}"
         for name, kept in sums.items():
-            if name not in KEPT:
-                return f"{name} does not belong to a fit"
             if sha256(folder / name) != kept["sha256"]:
                 return f"the sha256 of {name} differs"
     except OSError as error:

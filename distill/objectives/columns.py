@@ -1,13 +1,13 @@
 """The loss of a chunk of positions, with the vocabulary in parts: no [n, V] exists either.
 
-For vocabularies (and numbers of teachers) so wide that not even a few positions fit. Three passes
-over the columns, each of which makes the logits of the student and of all teachers again:
+For vocabularies (and numbers of teachers) so large that not even a few positions fit. Three passes
+over the columns, each of which computes the logits of the student and of all teachers again:
 
     1. log-sum-exps of the student and of the teachers, which turn any logit into its log p
     2. D = Σ_v f(log p_T, log p_S) and F = Σ_v f'(log p_T, log p_S), f' by log p_S
     3. the gradient by each logit, (f' − p_S · F) / T, and that of the cross-entropy
 
-A product with each head costs three times what it does where rows fit, gradients aside.
+The product with each head takes three times as long as where rows fit, apart from gradients.
 
 Shape suffixes: n positions of the chunk, C columns of one part, K teachers.
 """
@@ -29,7 +29,7 @@ LogitsOf = Callable[[slice], Tensor]
 
 
 class Teachers(NamedTuple):
-    """What the teachers of a chunk say, and how it becomes one target."""
+    """The outputs of a chunk's teachers, and how they become one target."""
 
     logits_of: LogitsOf  # -> [K, n, C]
     weights_Kn: Tensor
@@ -37,7 +37,7 @@ class Teachers(NamedTuple):
     mix: Space
     objective: Objective  # elementwise
     temperature: float
-    is_routed: bool = False  # whether a router asks what they say of the labels
+    is_routed: bool = False  # whether a router needs their probability of the labels
 
     def scaled(self, logits_KnC: Tensor) -> Tensor:
         """[K, n, C] at the temperature; [1, n, C] where logits are what is mixed."""
@@ -47,7 +47,7 @@ class Teachers(NamedTuple):
         return logits_KnC
 
     def logp(self, columns: slice, lse_Kn: Tensor) -> Tensor:
-        """[n, C]: the target, as :func:`distill.aggregation.mixture.mix` makes it."""
+        """[n, C]: the target, as :func:`distill.aggregation.mixture.mix` computes it."""
         logp_KnC = self.scaled(self.logits_of(columns)) - lse_Kn[..., None]
         if self.mix == "logits":
             return logp_KnC[0]
@@ -55,7 +55,7 @@ class Teachers(NamedTuple):
 
 
 class SplitLoss:
-    """α · c(T) · Σ D + (1 − α) · Σ CE of a chunk; see the module. Gradients are its own."""
+    """α · c(T) · Σ D + (1 − α) · Σ CE of a chunk; see the module. It computes its own gradients."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class SplitLoss:
     def _terms(
         self, teachers: Teachers, columns: slice, logp_S_nC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """f and f' [n, C]; f' is 0 at positions that nobody answered."""
+        """f and f' [n, C]; f' is 0 at positions without an answer."""
         assert self._lse_T_Kn is not None
         logp_T_nC = teachers.logp(columns, self._lse_T_Kn)
         with torch.enable_grad():

@@ -4,7 +4,7 @@ Pearson's ρ does not depend on the scale and the offset of either side. It is 1
 the centred unit vectors u and v. Where the target is constant there is nothing to correlate with:
 1 − ρ counts as 0 [ours]. Where only the student is constant it is 1, with gradient 0 [ours].
 
-Logits z_T are T · log p_T, which is right up to a constant for each row, also of a mixture of
+Logits z_T are T · log p_T, which is right up to a constant for each row, also of an ensemble of
 teachers. What is compared is therefore centred over the classes.
 
 Shape suffixes: N any block of valid rows, V classes or vocabulary, K the most probable of them.
@@ -12,7 +12,7 @@ Shape suffixes: N any block of valid rows, V classes or vocabulary, K the most p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -114,7 +114,10 @@ class Dist(_Unscaled):
     def min_classes(self) -> int:
         return 2 if self.class_weight > 0 else 3
 
-    def at_tokens(self) -> Dist:
+    def at_tokens(self) -> Self:
+        """Without the term that compares rows, unless it is the only one: then it is refused."""
+        if self.row_weight == 0:
+            return self
         return self.model_copy(update={"class_weight": 0.0})
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
@@ -188,6 +191,12 @@ class RobustCorrelation(_Ranked):
     """Weight of the values."""
     rank_weight: float = Field(default=1.0, ge=0)
     """Weight of the ranks."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> RobustCorrelation:
+        if self.value_weight == self.rank_weight == 0:
+            raise ValueError("value_weight and rank_weight are both 0: raise one of them")
+        return self
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
         values_N, ranks_N = self.distances(student_logits_NV, target, temperature)

@@ -9,7 +9,7 @@ vocabulary.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -71,7 +71,7 @@ class Divergence(Variant):
         """The divergences that are added up, by their key of the configuration."""
         return {"objective": self}
 
-    def at_tokens(self) -> Divergence:
+    def at_tokens(self) -> Self:
         """This divergence at the positions of a language model, where it differs by the task."""
         return self
 

@@ -1,4 +1,4 @@
-"""A language model's head and the loss upon it, over chunks of positions, as one function.
+"""A language model's head and its loss, over chunks of positions, as one function.
 
 The logits of a language model are by far its largest activation (4,096 positions of 151,936 columns
 in float32: 2.5 GB, and a dense loss holds five to seven of them). Here the head's product, the loss
@@ -53,21 +53,21 @@ class PositionsLoss(Protocol):
     """A loss that is a sum over positions."""
 
     def of_chunk(self, rows: slice) -> BlockLoss:
-        """What the blocks of these positions are given to. Opened once a chunk: what is decoded of
-        the teachers here is held for the chunk alone."""
+        """The loss of the blocks of these positions. Called once a chunk: the teachers' outputs
+        that are decoded here are held for this chunk only."""
         ...
 
     def of_columns(
         self, rows: slice, logits_of: Callable[[slice], Tensor], columns: list[slice]
     ) -> ColumnsLoss:
-        """The same without any [n, V]: ``logits_of`` makes the student's logits of some columns,
+        """The same without any [n, V]: ``logits_of`` computes the student's logits of some columns,
         again each time that it is called."""
         ...
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """How much is looked at at once."""
+    """How much is in memory at once."""
 
     rows: int
     """Positions whose logits, the student's and the teachers', are alive together."""
@@ -195,7 +195,7 @@ class _Fused(torch.autograd.Function):
 
 
 class _Pass:
-    """One walk over the chunks, with the sums that it leaves behind."""
+    """One pass over the chunks, with the sums of its gradients."""
 
     def __init__(
         self,
@@ -277,7 +277,7 @@ class _Pass:
         return found.value
 
     def _accumulate(self, rows: slice, columns: slice, hidden_nH: Tensor, grad_nC: Tensor) -> None:
-        """Add what a chunk's gradient at some columns of its logits means for the inputs."""
+        """Add the inputs' gradients that follow from a chunk's gradient at some columns."""
         if self._grad_bias_V is not None:
             self._grad_bias_V[columns] += grad_nC.sum(0)
         grad_nC = grad_nC.to(self._dtype)
@@ -301,7 +301,7 @@ def slices(total: int, size: int) -> Iterator[slice]:
 
 
 def _gradient(loss: Tensor, logits_mV: Tensor) -> Tensor | float:
-    """0 where the loss does not depend on the logits: of positions that nobody answered."""
+    """0 where the loss does not depend on the logits: of positions without an answer."""
     if not loss.requires_grad:
         return 0.0
     (grad_mV,) = torch.autograd.grad(loss, logits_mV, allow_unused=True)

@@ -15,7 +15,7 @@ from distill.records import Mean
 
 
 class LabelLogp:
-    """log p_k(y_n) at temperature 1, from logits that come some columns at a time."""
+    """log p_k(y_n) at temperature 1, from logits given some columns at a time."""
 
     def __init__(self, labels_n: Tensor) -> None:
         self._labels_n = labels_n
@@ -57,11 +57,11 @@ class Routes(NamedTuple):
         positions whose domain a teacher is named like."""
         log_weights_KN, homes_N = self
         count = torch.tensor(float(len(homes_N)), device=homes_N.device)
-        is_at_home_N = log_weights_KN.argmax(0) == homes_N
+        is_right_N = log_weights_KN.argmax(0) == homes_N
         return {
             "router.loss": Mean(nll.detach(), num_labels),
             "router.entropy": Mean(self.entropy(), count),
-            "router.accuracy": Mean(is_at_home_N.sum().float(), (homes_N >= 0).sum().float()),
+            "router.accuracy": Mean(is_right_N.sum().float(), (homes_N >= 0).sum().float()),
         }
 
 

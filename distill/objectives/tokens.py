@@ -28,28 +28,28 @@ from distill.teachers.wires import WireFormat
 from distill.tempered import log_softmax_at
 
 APART_EVERY = 16
-"""Of so many positions one's divergence from each teacher is looked at."""
+"""The divergence from each teacher alone is computed at one of so many positions."""
 
 
 class Reader(NamedTuple):
-    """How the answers of one teacher are read."""
+    """How the outputs of one teacher are decoded."""
 
     wire: WireFormat
     head: Head | None = None  # on the student's device; of wires that take hidden states
     num_columns: int | None = None  # of its vocabulary; other columns are padding. None: all
-    num_passes: int = 1  # M answers about each position, beside each other in its payload
+    num_passes: int = 1  # M outputs for each position, side by side in its payload
 
     def logits(self, payload_NX: Tensor, columns: slice | None = None) -> Tensor:
         """float32 [N, C], of all its columns by default."""
         columns = columns or slice(0, self.num_columns)
         if len(payload_NX) == 0 and columns.stop is not None:
-            # Of a teacher that was asked about nothing here: no answer has told its width.
+            # Of a teacher without queries here: no output has shown its width.
             width = columns.stop - (columns.start or 0)
             return torch.zeros(0, width, device=payload_NX.device)
         return self.wire.logits(payload_NX, self.head, columns)
 
     def passes(self, payload_NX: Tensor) -> list[Tensor]:
-        """The payload [N, X] of each pass."""
+        """The payload [N, X] of each forward."""
         if self.num_passes == 1:
             return [payload_NX]
         # Copied: a wire of bytes reads numbers out of whole rows.
@@ -59,7 +59,7 @@ class Reader(NamedTuple):
 def check_mixing(
     aggregation: Aggregation, wires: Sequence[WireFormat], objective: Objective
 ) -> None:
-    """Raise ConfigError for an aggregation that cannot be had of language models' teachers."""
+    """Raise ConfigError for an aggregation that these language models and wires cannot serve."""
     if aggregation.mix == "divergences" and aggregation.sees_logits:
         raise ConfigError(
             f"aggregation.type {aggregation.type!r} compares the logits of all teachers, "
@@ -95,7 +95,7 @@ def check_mixing(
             f"but {reason}: use mean, weights, oracle or single"
             + (", or the wire hidden or dense for every teacher" if inexact else "")
         )
-    # Teachers of other vocabularies are not mixed at all.
+    # Teachers with other vocabularies are not combined at all.
     if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix == "logits":
         raise ConfigError(
             f"aggregation.mix: logits averages the teachers' logits, but {reason}: set "
@@ -108,14 +108,14 @@ _Said = Callable[[slice], list[Tensor]]
 
 
 class Sums(NamedTuple):
-    """Over the positions seen so far; float32 scalars, but for the weights."""
+    """Over the positions so far; float32 scalars, except the weights."""
 
     kd: Tensor  # Σ c(T) · D, over the positions that a teacher answered
     ce: Tensor
     hits: Tensor  # positions whose label is the student's first choice
     num_answered: Tensor
     weights_K: Tensor  # Σ w_k over the answered positions
-    apart_K: Tensor  # Σ c(T) · D(p_k, p_S) over positions that were looked at, and their number
+    apart_K: Tensor  # Σ c(T) · D(p_k, p_S) over every APART_EVERY-th position, and their number
     num_apart_K: Tensor
 
 
@@ -127,8 +127,8 @@ class TokenLoss:
     D = Σ_k w_k D(p_k, p_S), whose gradient is for forward KL that of the aggregate of probabilities
     (its value is larger by what teachers differ among themselves). D(p_k, p_S) of a teacher with M
     forwards is (1/M) Σ_m D(p_k^m, p_S). Teachers not queried for a position weigh 0 there, and
-    positions that nobody answered are left out of D. ``sums`` gathers what has been seen, gradients
-    aside; what of each teacher alone costs extra (``apart_K``) at every APART_EVERY-th position.
+    positions without an answer are left out of D. ``sums`` has the sums of the metrics; the
+    divergence from each teacher alone (``apart_K``) is of every APART_EVERY-th position.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class TokenLoss:
         self.label_logp_KN = None if weights_KN is None else torch.zeros_like(weights_KN)
         if answers is not None:
             asked_KN = answers.asked_KP.cpu().numpy()
-            # Where each teacher's answers about position n start among all that it gave.
+            # Where each teacher's outputs for position n start among all of its outputs.
             self._starts_KN = np.pad(asked_KN.cumsum(1), ((0, 0), (1, 0))).tolist()
             self._are_answered_N = asked_KN.sum(0) > 0
             are_alone = all(reader.num_passes == 1 for reader in self._readers)
@@ -210,7 +210,7 @@ class TokenLoss:
         return loss
 
     def _teachers(self, rows: slice) -> Teachers:
-        """For :meth:`of_columns`: exact wires, and weights that do not look at the logits."""
+        """For :meth:`of_columns`: exact wires, and weights that do not depend on the logits."""
         assert self._answers is not None and self._compares_aggregate
         assert self._aggregation is not None and self._objective is not None
         asked_Kn = self._answers.asked_KP[:, rows]
@@ -265,7 +265,7 @@ class TokenLoss:
         return slice(0, reader.num_columns if shared is None else shared)
 
     def _given(self, k: int, rows: slice) -> slice:
-        """Which of teacher k's answers are about these positions."""
+        """The slice of teacher k's outputs for these positions."""
         return slice(self._starts_KN[k][rows.start], self._starts_KN[k][rows.stop])
 
     def _cross_entropy(self, logits_mV: Tensor, at: slice) -> Tensor:
@@ -287,7 +287,7 @@ class TokenLoss:
         return self._alpha * kd if self._alpha > 0 else torch.zeros_like(kd)
 
     def _asked(self, at: slice) -> tuple[Tensor, slice | Tensor]:
-        """asked_Km of the positions that somebody answered, and which of the block those are."""
+        """asked_Km of the positions with an answer, and which of the block those are."""
         assert self._answers is not None
         asked_Km = self._answers.asked_KP[:, at]
         if self._are_answered_N[at].all():
@@ -345,8 +345,8 @@ class TokenLoss:
         return self._objective(logits_mV, target, self._temperature)
 
     def _weights(self, asked_Kn: Tensor, at: slice, kept: slice | Tensor) -> Tensor:
-        """Of an aggregation that does not look at the logits, at the kept positions among ``at``,
-        of which ``asked_Kn`` tells."""
+        """Of an aggregation that does not depend on the logits, at the kept positions among ``at``.
+        ``asked_Kn`` is of these positions."""
         assert self._aggregation is not None
         if self._weights_KN is not None:
             return only_asked(self._weights_KN[:, at][:, kept], asked_Kn)

@@ -106,7 +106,10 @@ class WeightedSum(RootModel[tuple[Single, ...]]):
     def row_floats(self) -> int:
         return max(member.row_floats for member in self.root)
 
-    def at_tokens(self) -> WeightedSum:
+    def at_tokens(self) -> WeightedSum | Single:
+        """Of one member that member, which a truncated wire may serve."""
+        if len(self.root) == 1:
+            return self.root[0].at_tokens()
         return WeightedSum.model_construct(tuple(member.at_tokens() for member in self.root))
 
     def coefficient(self, temperature: float) -> float:

@@ -134,67 +134,59 @@ class Memory:
     """
 
     def __init__(self, experiences: Iterable[Experience]) -> None:
-        runs: dict[str, list[Experience]] = defaultdict(list)
-        for experience in experiences:
-            runs[experience.task].append(experience)
-        self.tasks = tuple(_past(runs[task]) for task in sorted(runs))
+        self.runs = tuple(experiences)
+        self.tasks = _tasks(self.runs)
 
     @property
     def experiments(self) -> tuple[Experience, ...]:
         """The mean of the best runs of each task."""
         return tuple(task.mean for task in self.tasks)
 
-    @property
-    def num_runs(self) -> int:
-        return sum(task.num_runs for task in self.tasks)
-
     def mean(self, defaults: Mapping[str, float]) -> dict[str, float]:
         """The mean of all past tasks, whatever their features: a control for :meth:`propose`."""
-        return {
-            key: _mean(_axis(key), known) if (known := _with_key(key, self.experiments)) else value
-            for key, value in defaults.items()
-        }
+        values = dict(defaults)
+        for axis in (axis for axis in AXES if axis.key in defaults):
+            known = _tasks([run for run in self.runs if axis.key in run.values])
+            if known:
+                values[axis.key] = _mean(axis, [task.mean for task in known])
+        return values
 
     def propose(
         self, meta: Mapping[str, float], defaults: Mapping[str, float], seed: int = 0
     ) -> Proposal:
         """Values for the keys of ``defaults`` (some of :data:`KEYS`), within the ranges [draft].
 
-        Past tasks count for the keys that they have, and are compared by the meta-features that
-        both have; one without any of either does not count. A key that no past task has keeps its
+        Past runs count for the keys that they have, and are compared by the meta-features that
+        both have; a run without any of either does not count. A key that no past run has keeps its
         default. With more than 50 runs of at least 5 tasks: gradient boosting on the features that
         all of their best runs have. A function of its arguments: ``seed`` is the boosting's.
         """
         assert set(defaults) <= set(KEYS), set(defaults) - set(KEYS)
-        usable = [task.mean.task for task in self.tasks if meta.keys() & task.mean.meta.keys()]
-        groups: dict[tuple[str, ...], list[Axis]] = {}  # the tasks that have a key: their axes
+        groups: dict[tuple[int, ...], list[Axis]] = {}  # the runs that have a key: their axes
         for axis in (axis for axis in AXES if axis.key in defaults):
-            known = tuple(e.task for e in _with_key(axis.key, self.experiments))
-            groups.setdefault(tuple(name for name in known if name in usable), []).append(axis)
+            known = [axis.key in r.values and bool(meta.keys() & r.meta.keys()) for r in self.runs]
+            groups.setdefault(tuple(np.flatnonzero(known).tolist()), []).append(axis)
         groups.pop((), None)
         if not groups:
             why = "there is no past experiment with these keys: the defaults are proposed"
             return Proposal(dict(defaults), (), "defaults", why)
-        by_name = {task.mean.task: task for task in self.tasks}
         parts = [
-            _proposed([by_name[name] for name in names], axes, meta, seed)
-            for names, axes in groups.items()
+            _proposed(_tasks([self.runs[i] for i in known]), axes, meta, seed)
+            for known, axes in groups.items()
         ]
         values = dict(defaults)
         for part in parts:
             values |= part.values
         # All but chain.epsilon are of the same runs.
-        main = parts[0]
-        why = main.why
-        for part in parts[1:]:
-            why += f"; {', '.join(part.values)}: {part.why}"
+        main, *others = parts
+        why = "; ".join([main.why, *(f"{', '.join(p.values)}: {p.why}" for p in others)])
         return Proposal(values, main.neighbours, main.model, why)
 
 
 def _proposed(
     tasks: Sequence[PastTask], axes: Sequence[Axis], meta: Mapping[str, float], seed: int
 ) -> Proposal:
-    """Of axes whose values all of these tasks have."""
+    """Of axes whose values all runs of these tasks have."""
     num_runs = sum(task.num_runs for task in tasks)
     rows = [(run, 1 / len(task.best)) for task in tasks for run in task.best]
     names = sorted(name for name in meta if all(name in run.meta for run, _ in rows))
@@ -227,24 +219,26 @@ def _left_out(names: Iterable[str]) -> str:
     return f"; compared without {listed}, which some of them lack" * bool(listed)
 
 
+def _tasks(runs: Iterable[Experience]) -> tuple[PastTask, ...]:
+    by_task: dict[str, list[Experience]] = defaultdict(list)
+    for run in runs:
+        by_task[run.task].append(run)
+    return tuple(_past(by_task[task]) for task in sorted(by_task))
+
+
 def _past(runs: list[Experience]) -> PastTask:
     # In an order of their own: sums must not depend on how a store lists runs.
-    ranked = sorted(runs, key=lambda run: (-run.quality, sorted(run.values.items())))
+    ranked = sorted(
+        runs, key=lambda r: (-r.quality, sorted(r.values.items()), sorted(r.meta.items()))
+    )
     last = ranked[math.ceil(BEST_SHARE * len(runs)) - 1]
     best = [run for run in ranked if run.quality >= last.quality]
-    values = {a.key: _mean(a, known) for a in AXES if (known := _with_key(a.key, best))}
+    known = {a: [run for run in best if a.key in run.values] for a in AXES}
+    values = {axis.key: _mean(axis, having) for axis, having in known.items() if having}
     names = sorted({name for run in best for name in run.meta})
     meta = {n: float(np.mean([r.meta[n] for r in best if n in r.meta])) for n in names}
     quality = float(np.mean([run.quality for run in best]))
     return PastTask(Experience(best[0].task, meta, values, quality), tuple(best), len(runs))
-
-
-def _axis(key: str) -> Axis:
-    return next(axis for axis in AXES if axis.key == key)
-
-
-def _with_key(key: str, experiences: Iterable[Experience]) -> list[Experience]:
-    return [e for e in experiences if key in e.values]
 
 
 def _mean(axis: Axis, experiences: Sequence[Experience]) -> float:
@@ -296,10 +290,9 @@ def _boosted(
     """``rows``: runs and their weights, which add up to 1 for each task."""
     from sklearn.ensemble import GradientBoostingRegressor
 
-    known = [(run, weight) for run, weight in rows if axis.key in run.values]
-    inputs_RF = [[_scaled(name, run.meta[name]) for name in names] for run, _ in known]
-    targets_R = [axis.coordinate(run.values[axis.key]) for run, _ in known]
+    inputs_RF = [[_scaled(name, run.meta[name]) for name in names] for run, _ in rows]
+    targets_R = [axis.coordinate(run.values[axis.key]) for run, _ in rows]
     model = GradientBoostingRegressor(random_state=seed)
-    model.fit(inputs_RF, targets_R, sample_weight=[weight for _, weight in known])
+    model.fit(inputs_RF, targets_R, sample_weight=[weight for _, weight in rows])
     present_F = [[_scaled(name, meta[name]) for name in names]]
     return axis.value(float(model.predict(present_F)[0]))

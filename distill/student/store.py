@@ -33,7 +33,8 @@ from distill.loop import Engine
 from distill.records import Cursor
 
 VERSION = "aggregation_version"
-"""In a checkpoint's cursor.json and the metadata of best.safetensors; absent: 1."""
+"""In a checkpoint's cursor.json and the metadata of best.safetensors; absent, as older versions of
+distill wrote them: 1."""
 
 
 class Stateful(Protocol):
@@ -84,8 +85,8 @@ class FolderStore:
                 self._rewind_log(0)
             return Cursor()
         verify(checkpoint)
-        check_version(self.folder, self._version)
-        saved = json.loads((checkpoint / "cursor.json").read_text())
+        check_version(checkpoint, self._version)
+        saved = _cursor_of(checkpoint)
         if engine.is_sharded and saved["world_size"] != self._world_size:
             raise CheckpointError(
                 f"{checkpoint} is sharded over {saved['world_size']} ranks: resume with "
@@ -116,9 +117,11 @@ class FolderStore:
         torch.save(random_states(), building / f"rng-{engine.rank}.pt")
         engine.barrier()
         if engine.rank == 0:
-            record: dict[str, Any] = {"cursor": asdict(cursor), "world_size": self._world_size}
-            if self._version > 1:
-                record[VERSION] = self._version
+            record = {
+                "cursor": asdict(cursor),
+                "world_size": self._world_size,
+                VERSION: self._version,
+            }
             (building / "cursor.json").write_text(json.dumps(record))
             files = sorted(p for p in building.rglob("*") if p.is_file())
             sums = {str(p.relative_to(building)): sha256(p) for p in files}
@@ -134,9 +137,11 @@ class FolderStore:
         if engine.rank == 0:
             state = {name: tensor.contiguous() for name, tensor in state.items()}
             partial = self.folder / "best.partial"
-            about = {"step": str(cursor.best_step), "value": str(cursor.best_value)}
-            if self._version > 1:
-                about[VERSION] = str(self._version)
+            about = {
+                "step": str(cursor.best_step),
+                "value": str(cursor.best_value),
+                VERSION: str(self._version),
+            }
             save_file(state, partial, metadata=about)
             os.replace(partial, self.folder / "best.safetensors")
 
@@ -177,25 +182,44 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def check_version(folder: Path, version: int) -> None:
-    """Raise CheckpointError where the fit in ``folder`` holds trained weights of teachers of
-    another version than ``version``: parameters and loss differ."""
-    found = {}
-    if (checkpoint := newest(folder / "checkpoints")) is not None:
-        saved = json.loads((checkpoint / "cursor.json").read_text())
-        found[checkpoint] = int(saved.get(VERSION, 1))
-    if (best := folder / "best.safetensors").exists():
-        with safe_open(best, "pt") as file:
-            found[best] = int((file.metadata() or {}).get(VERSION, 1))
-    for path, other in found.items():
-        if other != version:
-            raise CheckpointError(
-                f"{path} holds weights of teachers from another version of distill (version "
-                f"{other} of the aggregation, this is {version}), whose network and loss are "
-                f"different: start a new run with another output, or delete {folder} to train "
-                "the student again (experts and cached teacher outputs are kept). A student that "
-                "is already exported can be used as before"
-            )
+def check_version(path: Path, version: int) -> None:
+    """Raise CheckpointError where the checkpoint or best.safetensors in ``path`` was written with
+    another version of the aggregation than ``version``: parameters and loss differ."""
+    if path.is_dir():
+        found = _cursor_of(path).get(VERSION, 1)
+    else:
+        with safe_open(path, "pt") as file:
+            found = int((file.metadata() or {}).get(VERSION, 1))
+    if found != version:
+        raise _of_other_version(path)
+
+
+def check_is_recent(folder: Path, version: int) -> None:
+    """Raise CheckpointError where the fit in ``folder`` was started by a version of distill that
+    knew only version 1 of each aggregation, and ``version`` is a later one."""
+    checkpoint = newest(folder / "checkpoints")
+    if checkpoint is None or version == 1:
+        return
+    try:
+        is_marked = VERSION in _cursor_of(checkpoint)
+    except (OSError, ValueError):
+        return  # unreadable: the fit refuses it, and names the file
+    if not is_marked:
+        raise _of_other_version(checkpoint)
+
+
+def _cursor_of(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "cursor.json").read_text())
+
+
+def _of_other_version(path: Path) -> CheckpointError:
+    fit = path.parent.parent if path.is_dir() else path.parent
+    return CheckpointError(
+        f"{path} was written by another version of distill, in which this aggregation.type trained "
+        "another network: start a new run with another output, or delete "
+        f"{fit} to train the student again (experts and cached teacher outputs are kept). A "
+        "student that is already exported can be used as before"
+    )
 
 
 def checkpoints(folder: Path) -> list[Path]:

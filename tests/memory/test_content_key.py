@@ -17,7 +17,13 @@ from distill.check import check
 from distill.config import KD, Cache, InitFrom, Serving, Stream, Student, Teacher, Trainer, parse
 from distill.fit import Guidance, Job, TeacherSpec
 from distill.jobs import language_job, write_tokenizer
-from distill.memory.content import DROPPED, Contents, content_key, description
+from distill.memory.content import (
+    DROPPED,
+    Contents,
+    _model_paths,
+    content_key,
+    description,
+)
 from distill.objectives import ReverseKL
 from distill.run_folder import RunFolder
 from distill.specs import EncoderSpec, StudentSpec
@@ -80,10 +86,10 @@ def test_every_field_of_the_teachers_is_in_the_key_unless_it_is_dropped(of: type
 
 def test_a_later_field_is_in_the_key() -> None:
     class Later(KD):
-        schedule: str = "constant"
+        later: str = "none"
 
     contents = Contents()
-    assert contents.described(Later()) != contents.described(Later(schedule="cosine"))
+    assert contents.described(Later()) != contents.described(Later(later="some"))
 
 
 def test_rows_and_labels_are_in_the_key_by_their_numbers(tmp_path: Path) -> None:
@@ -126,6 +132,25 @@ def test_folders_of_teachers_and_router_are_not_in_the_key() -> None:
     assert contents.described(Teacher(name="b", path="x")) != contents.described(here)
     routed = [contents.described(Routed(k=1, router=path)) for path in ("x", "y")]
     assert routed[0] == routed[1] != contents.described(Routed(k=2, router="x"))
+
+
+def subclasses(of: type) -> list[type]:
+    return [c for one in of.__subclasses__() for c in [one, *subclasses(one)]]
+
+
+def test_every_field_that_names_a_model_is_known_as_such() -> None:
+    """Also one that is added later, if it is a ModelPath."""
+    own = [c for c in subclasses(Section) if c.__module__.startswith("distill.")]
+    paths = {(c.__name__, name) for c in own for name in _model_paths(c)}
+    assert {
+        ("Student", "path"),
+        ("Student", "tokenizer"),
+        ("InitFrom", "path"),
+        ("Teacher", "path"),
+        ("Teacher", "adapter"),
+        ("Experts", "base"),
+        ("Routed", "router"),
+    } <= paths
 
 
 def test_a_capped_student_is_described_by_its_dimensions(tmp_path: Path) -> None:

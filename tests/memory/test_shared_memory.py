@@ -130,6 +130,27 @@ def test_folders_with_work_of_their_own_are_not_touched(tmp_path: Path, memory: 
     assert memory.metrics()["memory.students.accesses"] == 1
 
 
+def test_only_what_was_begun_as_this_job_is_kept(tmp_path: Path, memory: Memory) -> None:
+    """A resumed run may train on other ranks, or find other weights in a folder."""
+    before = table_job(tmp_path, "before")
+    fit(before)  # without the memory
+    memory.keep(before)
+    begun = table_job(tmp_path, "begun")
+    memory.restore(begun)
+    fit(begun)
+    resumed = replace(begun, trainer=begun.trainer.model_copy(update={"num_workers": 2}))
+    memory.keep(resumed)
+    assert entries(tmp_path / "memory/fits") == []
+    memory.keep(begun)
+    assert len(entries(tmp_path / "memory/fits")) == 1
+
+
+def test_a_job_is_looked_up_once(tmp_path: Path, memory: Memory) -> None:
+    job = table_job(tmp_path)
+    assert not memory.restore(job) and not memory.restore(job)
+    assert memory.metrics()["memory.students.accesses"] == 1
+
+
 def test_an_unfinished_fit_is_not_kept(tmp_path: Path, memory: Memory) -> None:
     job = table_job(tmp_path)
     memory.restore(job)
@@ -171,7 +192,7 @@ def test_a_damaged_entry_is_removed_and_the_fit_trained_again(
     assert not memory.restore(second)
     assert not is_done(second) and not entry.folder.exists()
     assert len(said) == 1 and said[0].startswith(
-        "student: its fit in the shared memory is damaged ("
+        "student: its fit in the shared memory cannot be used ("
     )
     assert kept(memory, second).folder.exists()
     assert memory.restore(table_job(tmp_path, "third"))
@@ -343,9 +364,10 @@ def test_a_limit_of_nothing_is_refused(tmp_path: Path, limit: int) -> None:
 def test_a_memory_that_cannot_be_written_does_not_end_a_run(
     tmp_path: Path, memory: Memory, said: list[str]
 ) -> None:
+    job = table_job(tmp_path)
+    memory.restore(job)
     shutil.rmtree(tmp_path / "memory", ignore_errors=True)
     (tmp_path / "memory").write_text("now a file")
-    job = table_job(tmp_path)
     fit(job)
     memory.keep(job)
     assert len(said) == 1 and said[0].startswith("student could not be kept in the shared memory")

@@ -164,6 +164,11 @@ def test_epsilon_is_proposed_by_runs_with_a_chain_alone() -> None:
     assert proposal.values == pytest.approx(values(temperature=4) | {EPSILON: 0.02})
     assert "chain.epsilon: mean of the 2 nearest" in proposal.why
     assert EPSILON not in memory.propose(present, DEFAULTS).values
+    # Of a task with both, the best run with a chain counts for epsilon, however good the others.
+    better = past("c", 0, 0, quality=0.9)
+    mixed = Memory([better, chained("c", 0.01)]).propose(present, defaults)
+    assert mixed.values == pytest.approx(values() | {EPSILON: 0.01})
+    assert Memory([better, chained("c", 0.01)]).mean(defaults)[EPSILON] == pytest.approx(0.01)
 
 
 def test_runs_of_an_older_version_are_compared_by_what_both_recorded() -> None:

@@ -61,6 +61,7 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
         ({"data.max_length": GRID}, {}, {}, "data.max_length cannot be searched"),
         ({"trainer.num_workers": GRID}, {}, {}, "trainer.num_workers cannot be searched"),
         ({"output": GRID}, {}, {}, "output cannot be searched"),
+        ({"warm_start": GRID}, {}, {}, "warm_start cannot be searched"),
         ({"kd.alpha": GRID | {"values": [0.5, 1]}}, {"max_concurrent": 3}, {}, "2 trials of"),
         ({"kd.alpha": GRID | {"values": [0.5, 1]}}, {}, {"cache": {"type": "none"}}, "cache.type"),
         ({"kd.alpha": GRID | {"values": [0.5, 1]}}, {"warm_start": True}, {}, "warm_start"),

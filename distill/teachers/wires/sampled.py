@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from distill.errors import ConfigError
-from distill.objectives import Objective
+from distill.objectives import ForwardKL, Objective
 from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class SampledWire(WireFormat):
         return f"sampled/{self.num_samples}/{self.exponent:g}/{self.temperature:g}/{self.seed}"
 
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
-        if objective.type != "forward_kl":
+        if not isinstance(objective.at_tokens(), ForwardKL):
             raise ConfigError(
                 f"{key}: sampled cannot serve objective.type {objective.type!r}: only what is "
                 "linear in the teacher's probabilities has an unbiased estimate from samples, and "

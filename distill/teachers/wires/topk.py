@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from distill.errors import ConfigError
-from distill.objectives import Objective
+from distill.objectives import ForwardKL, Objective
 from distill.objectives.divergence import kl_terms
 from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
 
@@ -56,7 +56,7 @@ class TopKWire(WireFormat):
         return f"topk/{self.k}/{','.join(f'{t:g}' for t in self.temperatures)}"
 
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
-        if objective.type != "forward_kl":
+        if not isinstance(objective.at_tokens(), ForwardKL):
             raise ConfigError(
                 f"{key}: topk cannot serve objective.type {objective.type!r}: only the total "
                 "probability of the teacher's tail is sent, but this divergence depends on the "
