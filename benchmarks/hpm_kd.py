@@ -350,12 +350,26 @@ def write_splits(task: Task, folder: Path) -> None:
 METHODS = {
     "full": "HPM-KD",
     "others": "HPM-KD, configuration: mean of all others",
-    "no manager": "HPM-KD, no manager",
+    "no chain": "HPM-KD, no chain",
     "plain": "plain KD",
     "labels": "labels alone",
 }
-MORE_STEPS = "HPM-KD, each link with all the steps"
-"""As distill trains a chain: by default a link has as many epochs as the student."""
+COMPARED = (
+    ("full", "plain"),
+    ("full", "labels"),
+    ("full", "others"),
+    ("full", "no chain"),
+    ("no chain", "plain"),
+    ("no chain", "labels"),
+    ("plain", "labels"),
+)
+NAMES = METHODS | {
+    "no attention": "HPM-KD, no attention",
+    "no schedule": "HPM-KD, no schedule",
+    "no manager": "HPM-KD, no manager",
+    "more steps": "HPM-KD, each link with all the steps",
+}
+"""``more steps`` is how distill trains a chain: a link has as many epochs as the student."""
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -437,7 +451,7 @@ class Report:
         return table(["data set", "compression", *METHODS.values()], lines)
 
     def differences_table(self) -> str:
-        others = ("others", "no manager", "plain", "labels")
+        others = ("others", "no chain", "plain", "labels")
         lines = []
         for ratio in RATIOS:
             for task in self.tasks:
@@ -472,7 +486,7 @@ class Report:
                 cells.append(spread(self.accuracies(task, RATIOS[0], name)))
                 gains = self.differences(task, RATIOS[0], name, "full")
                 cells.append("" if name == "full" else signed(gains))
-            lines.append([(METHODS | {"more steps": MORE_STEPS}).get(name, name), *cells])
+            lines.append([NAMES[name], *cells])
         head = ["method"]
         for task in (t for t in ABLATED if t in self.tasks):
             head += [task, "difference to HPM-KD"]
@@ -580,9 +594,8 @@ teachers not counted.
 
 {report.differences_table()}
 """
-    for other in ("plain", "labels", "others", "no manager"):
-        text += f"- {report.comparison('full', other)}\n"
-    text += f"- {report.comparison('plain', 'labels')}\n"
+    for one, other in COMPARED:
+        text += f"- {report.comparison(one, other)}\n"
     text += f"\n## Each component off, {RATIOS[0]}×\n\n{report.ablation_table()}"
     text += f"\n## Inside the runs of HPM-KD\n\n{report.inside_table()}"
     if report.package is not None:
@@ -654,7 +667,10 @@ def measure(ledger: Ledger, tasks: Sequence[Task]) -> None:
             ledger.run(task, RATIOS[0], "more steps", FULL, known, share)
     for ratio in RATIOS:
         for task in measured:
-            ledger.run(task, ratio, "no manager", FULL, DEFAULTS)
+            known = values[task.name, task.seed]
+            ledger.run(task, ratio, "no chain", WITHOUT["no chain"], known)
+    for task in measured:
+        ledger.run(task, RATIOS[0], "no manager", FULL, DEFAULTS)
 
 
 def main() -> None:
