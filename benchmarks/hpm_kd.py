@@ -352,7 +352,9 @@ METHODS = {
     "others": "HPM-KD, configuration: mean of all others",
     "no chain": "HPM-KD, no chain",
     "plain": "plain KD",
+    "plain, managed": "plain KD, manager's configuration",
     "labels": "labels alone",
+    "labels, managed": "labels alone, manager's configuration",
 }
 COMPARED = (
     ("full", "plain"),
@@ -360,7 +362,11 @@ COMPARED = (
     ("full", "others"),
     ("full", "no chain"),
     ("no chain", "plain"),
+    ("no chain", "plain, managed"),
     ("no chain", "labels"),
+    ("no chain", "labels, managed"),
+    ("plain, managed", "plain"),
+    ("labels, managed", "labels"),
     ("plain", "labels"),
 )
 NAMES = METHODS | {
@@ -532,11 +538,11 @@ class Report:
                 found = [run for run in runs if run["name"] == name]
                 done = [100 * run["accuracy"] for run in found if "accuracy" in run]
                 if len(done) < len(found) or not found:
-                    errors = {run["error"] for run in found if "error" in run}
+                    errors = {run["error"] for run in found if "accuracy" not in run}
                     cells += ["; ".join(sorted(errors)) or "not run", ""]
                     continue
-                models = ", ".join(f"{run['model']} ({run['selected']})" for run in found)
-                cells += [spread(done), models]
+                models = [run["model"] + " \\*" * bool(run["error"]) for run in found]
+                cells += [spread(done), ", ".join(models)]
             ours = [
                 spread(self.accuracies(task, ratio, name))
                 for name in ("full", "labels")
@@ -579,6 +585,8 @@ teachers not counted.
   history are {NUM_TRIALS} random runs of each other data set and of {", ".join(HISTORY)}. Its brief
   runs at {RATIOS[0]}× are extra; the other ratio has the same configuration.
 - Plain KD: the mean of the same three teachers, T 4, α 0.7, learning rate 1e-3, weight decay 1e-4.
+- Manager's configuration: the same values for plain KD, and its learning rate and weight decay for
+  labels alone.
 - Labels alone: the labelled rows; the others also see the transfer rows, without labels.
 
 ## Teachers
@@ -669,6 +677,8 @@ def measure(ledger: Ledger, tasks: Sequence[Task]) -> None:
         for task in measured:
             known = values[task.name, task.seed]
             ledger.run(task, ratio, "no chain", WITHOUT["no chain"], known)
+            ledger.run(task, ratio, "plain, managed", PLAIN, known)
+            ledger.run(task, ratio, "labels, managed", LABELS, known)
     for task in measured:
         ledger.run(task, RATIOS[0], "no manager", FULL, DEFAULTS)
 
