@@ -541,7 +541,7 @@ class Report:
                     errors = {run["error"] for run in found if "accuracy" not in run}
                     cells += ["; ".join(sorted(errors)) or "not run", ""]
                     continue
-                models = [run["model"] + " \\*" * bool(run["error"]) for run in found]
+                models = [run["model"] + " \\*" * bool(run.get("error")) for run in found]
                 cells += [spread(done), ", ".join(models)]
             ours = [
                 spread(self.accuracies(task, ratio, name))
