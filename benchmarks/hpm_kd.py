@@ -95,6 +95,9 @@ WITHOUT = {
     "no chain": Method(chain=False),
     "no attention": Method(attention=False),
     "no schedule": Method(schedule=False),
+    # Two at once, as the chain hides the others.
+    "no chain, no attention": Method(chain=False, attention=False),
+    "no chain, no schedule": Method(chain=False, schedule=False),
 }
 
 
@@ -356,6 +359,7 @@ METHODS = {
     "labels": "labels alone",
     "labels, managed": "labels alone, manager's configuration",
 }
+PLAINER = ("plain", "plain, managed", "labels", "labels, managed")
 COMPARED = (
     ("full", "plain"),
     ("full", "labels"),
@@ -372,6 +376,8 @@ COMPARED = (
 NAMES = METHODS | {
     "no attention": "HPM-KD, no attention",
     "no schedule": "HPM-KD, no schedule",
+    "no chain, no attention": "HPM-KD, no chain, no attention",
+    "no chain, no schedule": "HPM-KD, no chain, no schedule",
     "no manager": "HPM-KD, no manager",
     "more steps": "HPM-KD, each link with all the steps",
 }
@@ -484,7 +490,7 @@ class Report:
         )
 
     def ablation_table(self) -> str:
-        names = ("full", *WITHOUT, "no manager", "plain", "labels", "more steps")
+        names = ("full", *WITHOUT, "no manager", *PLAINER, "more steps")
         lines = []
         for name in names:
             cells = []
