@@ -214,7 +214,8 @@ def test_the_teachers_of_a_first_link_are_measured_on_validation(root: Path) -> 
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "measure"), **under(root))))
     found = measure_language_teachers(plan, job, StopOnSignal(lambda: None))
-    good, blocks = AutoModelForCausalLM.from_pretrained(root / "good"), job.data.open()
+    good, blocks = AutoModelForCausalLM.from_pretrained(root / "good"), plan.blocks
+    assert blocks is not None
     perplexities = []
     for split in ("validation", "test"):
         batches = Batches(blocks, blocks.rows(split), len(blocks.rows(split)), 0, shuffle=False)
