@@ -275,9 +275,12 @@ def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:
 def _operational(experiment: Experiment) -> list[str]:
     """OPERATIONAL, but for ``trainer.log_every`` where the temperature follows the mean losses of
     so many steps, perhaps of some trials."""
-    searched = experiment.search.space if experiment.search else ()
+    searched = experiment.search.space if experiment.search else {}
+    # Of whole sections kd those with a schedule: older versions had none.
     may_read_losses = experiment.kd.schedule.reads_losses or any(
-        key == "kd" or key.startswith("kd.schedule") for key in searched
+        key.startswith("kd.schedule")
+        or (key == "kd" and any("schedule" in str(value) for value in domain.ends))
+        for key, domain in searched.items()
     )
     decides = {"trainer.log_every"} if experiment.has_teachers and may_read_losses else set()
     return [key for key in OPERATIONAL if key not in decides]

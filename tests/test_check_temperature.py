@@ -192,6 +192,16 @@ def test_a_sweep_over_schedules_keeps_the_range_where_a_type_has_one(
     assert with_values(bare, {"kd.schedule.type": "auto"}).kd.schedule.type == "auto"
 
 
+@pytest.mark.parametrize(("schedule", "expected"), [({}, False), ({"type": "auto"}, True)])
+def test_a_sweep_over_sections_without_schedules_is_that_of_older_versions(
+    root: Path, tmp_path: Path, schedule: dict[str, str], expected: bool
+) -> None:
+    raw = classifier(root, tmp_path, {"type": "constant"})
+    section = {"temperature": 2, "alpha": 0.5} | ({"schedule": schedule} if schedule else {})
+    raw |= {"search": {"space": {"kd": GRID | {"values": [section]}}}}
+    assert ("trainer.log_every" in identity(parse(raw), "data")) == expected
+
+
 def test_a_sweep_is_refused_where_a_trial_would_be(root: Path, tmp_path: Path) -> None:
     raw = classifier(root, tmp_path, {"type": "cosine", "low": 2.5})
     with pytest.raises(

@@ -19,11 +19,12 @@ from distill.aggregation.mixture import mix
 from distill.aggregation.saved import read_weights
 from distill.check import check
 from distill.config import parse
+from distill.data.batches import Batches
 from distill.fit import Job, build_module, fit, load_best
 from distill.interrupt import StopOnSignal
 from distill.links import Chained, Decision, Link
 from distill.objectives import ForwardKL
-from distill.outcome_language import evaluate_language
+from distill.outcome_language import evaluate_language, measure_language_teachers
 from distill.records import Knobs
 from distill.run_folder import RunFolder
 from distill.token_module import TokenModule, labels_at, sequences_at
@@ -202,3 +203,26 @@ def test_a_chain_reports_the_weights_of_its_first_link(root: Path) -> None:
     assert {f"router.load.{name}" for name in TEACHERS} < outcome.metrics.keys()
     saved = read_weights(outcome.report / "aggregation")
     assert saved.teachers == TEACHERS and saved.aggregation.type == "attention"
+
+
+def test_the_teachers_of_a_first_link_are_measured_on_validation(root: Path) -> None:
+    """Their perplexity, by which the link is kept or dropped; never on test rows."""
+    job = replace(job_under(root, "measured"), num_steps=1)
+    assert job.guidance is not None
+    one = replace(job.guidance, teachers=job.guidance.teachers[:1], aggregation=UniformMean())
+    job = replace(job, guidance=one)
+    fit(job)
+    plan = check(parse(language_experiment(root, output=str(root / "measure"), **under(root))))
+    found = measure_language_teachers(plan, job, StopOnSignal(lambda: None))
+    good, blocks = AutoModelForCausalLM.from_pretrained(root / "good"), plan.blocks
+    assert blocks is not None
+    perplexities = []
+    for split in ("validation", "test"):
+        batches = Batches(blocks, blocks.rows(split), len(blocks.rows(split)), 0, shuffle=False)
+        (batch,) = batches.at(0)
+        with torch.no_grad():
+            logits_BTV = good(**batch.inputs(), use_cache=False).logits
+        logits_NV = logits_BTV[batch.targets_BT][:, :NUM_TOKENS]
+        perplexities.append(float(cross_entropy(logits_NV, labels_at(batch)).exp()))
+    assert found == pytest.approx(perplexities[0], rel=1e-4)
+    assert perplexities[0] != pytest.approx(perplexities[1], rel=1e-3)
