@@ -176,7 +176,7 @@ def test_runs_of_an_older_version_are_compared_by_what_both_recorded() -> None:
         named = {f"meta.{key}": value for key, value in meta.items()}
         return Experience(name, named, values(temperature), 0.5)
 
-    new = [task(f"new {i}", 2.0, a=1.0, b=-1.0, c=1.0) for i in range(5)]
+    new = [task(f"new {i}", 2.0, a=1.0, b=-1.0, c=i % 2) for i in range(5)]
     old = [task(f"old {i}", 8.0, a=-1.0, b=1.0) for i in range(5)]
     memory = Memory([*new, *old])
     # Near the old ones in all that they recorded; the new ones differ in c too.
