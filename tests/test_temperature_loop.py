@@ -102,9 +102,7 @@ def module_of() -> DistillModule:
     return DistillModule(student, ForwardKL(), UniformMean(), ("a", "b"), NUM_CLASSES)
 
 
-def run(
-    folder: Path, schedule: Any, num_ranks: int = 1, killed_at: int | None = None
-) -> Fit:
+def run(folder: Path, schedule: Any, num_ranks: int = 1, killed_at: int | None = None) -> Fit:
     """A fit, or the rest of one; of the first rank: the cursor, weights, and training metrics."""
     ranks = Ranks(num_ranks)
     # In this thread: the seed of their weights is the process's.
@@ -168,12 +166,17 @@ def test_killed_within_an_interval_and_resumed_is_undisturbed(
         assert [m["ce.loss"] for _, m in rest] == [m["ce.loss"] for _, m in lines[3:]]
 
 
-def test_the_temperature_of_an_interval_follows_the_losses_of_those_before(whole: Whole) -> None:
-    cursor, _, lines = whole(LossRatio(), 1)
+@pytest.mark.parametrize("schedule", [LossRatio(), Cosine()], ids=lambda s: s.type)
+def test_the_temperature_of_an_interval_follows_the_losses_of_those_before(
+    whole: Whole, schedule: Any
+) -> None:
+    """What is logged is that of the interval's last step; steps count from 0."""
+    cursor, _, lines = whole(schedule, 1)
     assert [step for step, _ in lines] == [3, 6, 9, 12, 15, 18, 20]
-    assert cursor.losses == [[step, metrics["ce.loss"]] for step, metrics in lines]
+    means = [[step, metrics["ce.loss"]] for step, metrics in lines]
+    assert cursor.losses == (means if schedule.reads_losses else [])
     for i, (step, metrics) in enumerate(lines):
-        expected = LossRatio().at(step - 1, NUM_STEPS, 2.0, cursor.losses[:i])
+        expected = schedule.at(step - 1, NUM_STEPS, 2.0, means[:i])
         assert metrics["kd.temperature"] == expected
 
 
