@@ -81,7 +81,7 @@ def test_intervals_that_are_too_long_are_refused(
     long = {"trainer": raw["trainer"] | {"log_every": log_every}}
     with pytest.raises(
         ConfigError,
-        match=rf"kd.schedule.type {kind} .*trainer.log_every {log_every} steps.* of the 168 steps"
+        match=rf"kd.schedule.type {kind} reads the mean loss of each {log_every} steps .*168 steps"
         rf": set trainer.log_every to at most {most}, or use kd.schedule.type cosine or constant",
     ):
         check(parse(raw | long))
