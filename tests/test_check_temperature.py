@@ -201,7 +201,7 @@ def test_a_sweep_is_refused_where_a_trial_would_be(root: Path, tmp_path: Path) -
     raw["trainer"] = raw["trainer"] | {"log_every": 60}
     with pytest.raises(ConfigError, match=r"auto reads .*at most 55"):
         swept(raw, {"kd.schedule.type": GRID | {"values": ["cosine", "auto"]}})
-    with pytest.raises(ConfigError, match=r"auto follows .*at most 29"):  # half the steps
+    with pytest.raises(ConfigError, match=r"auto reads .*at most 29"):  # half the steps
         space = {"kd.schedule.type": GRID | {"values": ["auto"]},
                  "trainer.batch_size": GRID | {"values": [16, 32]}}  # fmt: skip
         swept(raw | {"trainer": raw["trainer"] | {"log_every": 50}}, space)
