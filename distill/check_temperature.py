@@ -40,8 +40,9 @@ def check_schedule(experiment: Experiment, rows: Any) -> None:
         most = (num_steps - 1) // schedule.min_intervals
         lower = f"set trainer.log_every to at most {most}" if most else "train for more steps"
         raise ConfigError(
-            f"{key} follows the mean losses of trainer.log_every {trainer.log_every} steps, and "
-            f"needs {schedule.min_intervals} of them before the end of the {num_steps:,} steps: "
+            f"{key} reads the mean loss of each {trainer.log_every} steps (trainer.log_every), and "
+            f"needs {schedule.min_intervals} of these means before the end of the {num_steps:,} "
+            "steps: "
             f"{lower}, or {WAY_OUT}"
         )
 
