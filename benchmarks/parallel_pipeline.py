@@ -31,17 +31,8 @@ from distill import __version__
 from distill.cluster import connect
 from distill.config import Cluster, load
 from distill.estimates import Room, Stage, makespan
-from distill.pipeline import (
-    Fits,
-    driver,
-    jobs_of_baselines,
-    jobs_of_experts,
-    opened,
-    own_job,
-    router_of,
-    run_experts,
-    tasks_of,
-)
+from distill.fits import Fits, router_of, run_experts, tasks_of
+from distill.pipeline import driver, jobs_of_baselines, jobs_of_experts, opened, own_job
 from distill.report.progress import Progress
 from distill.tasks import RayLauncher, Task
 

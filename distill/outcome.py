@@ -268,8 +268,8 @@ def _trust(predicted: Predicted, test: Split) -> dict[str, float]:
 
 
 def noted(rows: list[Row], test: Split, ready: set[str]) -> list[Row]:
-    """The rows, with a note on students and baselines that are no better than the largest class,
-    and on those of the ``ready`` teachers that may have been trained on test rows."""
+    """The rows, with a note on students, links and baselines that are no better than the largest
+    class, and on those of the ``ready`` teachers that may have been trained on test rows."""
     largest = majority(test.labels_R, [str(c) for c in range(test.num_classes)])
     own: dict[str, float] = {}
     others: dict[str, float] = {}
@@ -282,10 +282,11 @@ def noted(rows: list[Row], test: Split, ready: set[str]) -> list[Row]:
     def note(row: Row) -> str:
         if f"{row.role} {row.name}" in found:
             return ADVICE
-        is_trained = row.role in ("student", "baseline") and row.accuracy is not None
+        is_trained = row.role in ("student", "link", "baseline") and row.accuracy is not None
         return largest.note(row.accuracy) if is_trained else ""  # type: ignore[arg-type]
 
-    return [replace(row, note=note(row) or row.note) for row in rows]
+    # A link that was dropped has a note already.
+    return [replace(row, note="; ".join(filter(None, (row.note, note(row))))) for row in rows]
 
 
 def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> ModelCard:

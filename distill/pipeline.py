@@ -7,70 +7,47 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check import Command, check
-from distill.check_chain import serving_of_link
-from distill.check_estimate import JobTimes, room_left
 from distill.cluster import check_address, check_room, connect
-from distill.comparison import fit_and_test, predictions_file
-from distill.config import Experiment, LabelsOnly, Serving, Trainer
-from distill.data.tokens import tokenise, tokenizer_fingerprint
-from distill.errors import DistillError, Interrupted, RunFolderError
-from distill.estimates import Room
-from distill.experts.jobs import ROUTER, expert_jobs, router_job
-from distill.experts.losses import losses_file, measure_losses, router_targets
+from distill.config import Experiment, LabelsOnly, Trainer
+from distill.data.tokens import tokenise
+from distill.errors import Interrupted, RunFolderError
+from distill.experts.jobs import expert_jobs
 from distill.experts.partition import Parts, by_column, partition
 from distill.finished import Result, finished, keep
-from distill.fit import Guidance, Job, TeacherSpec, is_done, is_saved
-from distill.fitted import best_evaluation
+from distill.fit import Guidance, Job, is_done, is_saved
+from distill.fits import POLL_S, STOP_PATIENCE_S, Fits, Watch, router_of, run_experts, run_tasks
 from distill.interrupt import StopOnSignal
-from distill.jobs import language_job, shown_to, student_job, write_tokenizer
+from distill.jobs import language_job, student_job, write_tokenizer
 from distill.links import Chained, ServedTeachers, Stages, link_jobs, run_chain, taught
 from distill.memory.store import Memory, NoMemory, open_memory
-from distill.models.adapter import adapter_fingerprint
-from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
-from distill.models.tokenizer import num_ids
-from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.names import folder_name
 from distill.outcome import Outcome, evaluate, majority_rates, measure_teachers
 from distill.outcome_language import evaluate_language, measure_language_teachers
 from distill.placement import check_kept, check_labels
 from distill.plan import Plan
 from distill.quiet import silence
-from distill.report.progress import Progress, Tail, format_metrics
+from distill.report.progress import Progress
 from distill.run_folder import RunFolder
+from distill.serve import guidance_of_link, serve_teachers, served_as_actors, teachers_of
 from distill.specs import DataSpec, LanguageStudentSpec, StudentSpec
 from distill.student.deepspeed_engine import is_compiled
 from distill.student.group import run_group
-from distill.student.store import check_is_recent, resumed_step, rewind_log
+from distill.student.store import check_is_recent
 from distill.task import largest_teacher, meta_of, task_of
-from distill.tasks import Launcher, RayLauncher, Task, Tasks, whole_room
-from distill.teachers.cache import TeacherKey, home_of, open_cache
-from distill.teachers.client import SilentTeachers
-from distill.teachers.health import knows_nothing, knows_nothing_line
-from distill.teachers.probability import file_fingerprint, is_pickle
-from distill.temperature import ChoiceReader
+from distill.tasks import RayLauncher
 from distill.tracking import Tracker, check_reachable
 from distill.tracking.values import flatten
 from distill.warm import undecided, warm_started
 from distill.wording import counted
-
-POLL_S = 0.5
-STOP_PATIENCE_S = 60.0
-"""How long a worker group may take to start after Ctrl-C, and tasks to write checkpoints after an
-error."""
-FIRST_S = 1e9
-"""More than any task takes: a task that so much waits for starts before the others."""
-LOSSES, MEASURING = "losses", "measuring the experts' losses"
-"""Verb of the tasks that measure the experts' losses, and their label."""
 
 
 @dataclass(frozen=True)
@@ -201,13 +178,13 @@ def _train_chain(
     d: Driver, student: Job, experts: list[Job], baselines: list[Job], parts: Parts | None
 ) -> Outcome:
     """The links, the student; teachers are served only while a job needs them."""
-    teachers = _teachers_of(d, experts)
+    teachers = teachers_of(d, experts)
     measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
-    with ServedTeachers(partial(_served, d)) as serve:
+    with ServedTeachers(partial(served_as_actors, d)) as serve:
         d, student = warm_started(d, student, lambda: serve(teachers), run_tasks)
         links = link_jobs(student, d.plan.links, d.run.links)
         stages = Stages(
-            guide=lambda source: teachers if source is None else _guidance_of_link(d, source),
+            guide=lambda source: teachers if source is None else guidance_of_link(d, source),
             serve=serve,
             train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
             measure=lambda job: measure(d.plan, job, d.interrupt),
@@ -399,319 +376,7 @@ def _claim_baseline(folder: Path, baseline: LabelsOnly) -> None:
     claim.write_text(settings, "utf-8")
 
 
-# ---- running them ----------------------------------------------------------------------------
-
-
-class Watch:
-    """Follows the metrics that fits write, into progress bars and (the student's) into MLflow."""
-
-    def __init__(self, d: Work, jobs: list[Job], tracker: Tracker | None = None) -> None:
-        self._progress = d.progress
-        self._tracker = tracker
-        self._tails = {job.name: Tail(Path(job.folder) / "metrics.jsonl") for job in jobs}
-        self._choices = {
-            job.name: ChoiceReader(job.total_steps)
-            for job in jobs
-            if job.kd is not None and job.kd.schedule.type == "auto" and not is_done(job)
-        }
-        self._totals = {job.name: job.total_steps for job in jobs if not is_done(job)}
-        # Of teachers that are queried about the data set's rows; warned of once.
-        self._num_tokens = {
-            teacher.name: teacher.num_labels
-            for job in jobs
-            if job.guidance is not None and not job.sampling.writes
-            for teacher in job.guidance.teachers
-            if teacher.is_language_model
-        }
-        for job in jobs:
-            if is_done(job):
-                d.progress.say(f"{job.name} is trained: {format_metrics(best_evaluation(job))}")
-                continue
-            if (note := job.replaced_aggregation) is not None:
-                d.progress.say(note)
-            total, step = job.total_steps, resumed_step(Path(job.folder))
-            rewind_log(Path(job.folder), step)  # what is not to be done again
-            if step:
-                d.progress.say(f"{job.name}: resuming at step {step:,} of {total:,}")
-            d.progress.update(job.name, step if step < total else None, total)
-
-    def poll(self) -> None:
-        for name, tail in self._tails.items():
-            lines = tail.read()
-            if self._tracker is not None and lines:
-                self._tracker.lines(lines)
-            for line in lines:
-                if name in self._totals:
-                    self._show(name, line["step"], line["metrics"])
-                self._warn(line["metrics"])
-                if name in self._choices and (choice := self._choices[name].read(line)):
-                    self._progress.say(f"{name}: {choice.text}")
-                    if self._tracker is not None:
-                        self._tracker.tags({"distill.schedule": choice.type})
-
-    def _show(self, name: str, step: int, metrics: dict[str, float]) -> None:
-        # At the last step the loss is logged first: the bar ends with the evaluation.
-        is_before_the_end = step >= self._totals[name] and not any(
-            key.startswith("eval.") for key in metrics
-        )
-        self._progress.update(name, None if is_before_the_end else step, metrics=metrics)
-
-    def _warn(self, metrics: dict[str, float]) -> None:
-        for name, num_tokens in list(self._num_tokens.items()):
-            perplexity = metrics.get(f"teacher.{name}.perplexity", 0.0)
-            if knows_nothing(perplexity, num_tokens):
-                self._progress.say(knows_nothing_line(name, perplexity, num_tokens))
-                del self._num_tokens[name]
-
-    def end(self, name: str) -> None:
-        self.poll()
-        if name in self._totals:
-            self._progress.update(name, self._totals[name])
-
-
-def router_of(d: Work, experts: list[Job], parts: Parts | None) -> Job | None:
-    """The job of the router, where the aggregation needs one and names no trained one."""
-    config, aggregation = d.experiment.experts, d.experiment.aggregation
-    is_needed = isinstance(aggregation, Routed) and aggregation.router is None
-    if config is None or config.router is None or parts is None or not is_needed:
-        return None
-    built = router_job(config, parts, experts[0].data, d.run.experts, d.experiment.seed)
-    return replace(built, stop_file=str(d.run.stop))
-
-
-class Fits:
-    """Tasks of a run, their progress, and what happens if one fails.
-
-    ``wait`` runs them in the foreground. What is left can go on in the background while the driver
-    serves teachers and trains the student: it then calls ``poll``.
-    """
-
-    def __init__(
-        self, work: Work, interrupt: StopOnSignal, launcher: Launcher, memory: Memory | NoMemory
-    ) -> None:
-        self._work, self._interrupt, self._launcher = work, interrupt, launcher
-        self._memory = memory
-        self._tasks: Tasks | None = None
-        self._watches: dict[str, Watch] = {}
-        self._num_losses = [0, 0]
-        """Measured, and to be measured."""
-        self._error: Exception | None = None
-
-    @cached_property
-    def _room(self) -> Room:
-        """For tasks while the student is not trained."""
-        return self.whole_room
-
-    @property
-    def whole_room(self) -> Room:
-        """While neither teachers nor the student run."""
-        return whole_room(self._work.experiment.cluster, self._launcher)
-
-    @property
-    def tasks(self) -> Tasks:
-        if self._tasks is None:  # of a cluster that is up
-            self._tasks = Tasks(self._room, self._launcher)
-        return self._tasks
-
-    def add(self, tasks: Sequence[Task], jobs: Sequence[Job]) -> None:
-        """``jobs``: those whose progress is shown: of the tasks, and others that are done."""
-        watch = Watch(self._work, list(jobs))
-        self._watches |= {job.name: watch for job in jobs}
-        self._num_losses[1] += sum(task.verb == LOSSES for task in tasks)
-        self.tasks.add(tasks)
-
-    def poll(self, timeout_s: float = 0.0) -> None:
-        """Start what there is room for, and show the progress. The error of a task is kept for
-        ``wait``: what else runs is not lost."""
-        if self._interrupt.is_set():
-            self.tasks.stop()
-        try:
-            for task in self.tasks.poll(timeout_s):
-                if task.verb == LOSSES:
-                    self._num_losses[0] += 1
-                    num_done, num_all = self._num_losses
-                    self._work.progress.update(MEASURING, num_done, num_all)
-                else:
-                    self._watches[task.job.name].end(task.job.name)
-                    self._memory.keep(task.job)
-        except Exception as error:
-            if self._error is not None:  # a second one, as the first ends the run
-                return
-            self._error = error
-        for watch in {id(watch): watch for watch in self._watches.values()}.values():
-            watch.poll()
-
-    def wait(self, names: Iterable[str]) -> None:
-        """Until these tasks have ended. Raises as ``check`` does; Interrupted after a signal."""
-        names = set(names)
-        while self._error is None and names & set(self.tasks.pending):
-            self.poll(POLL_S)
-        self.check()
-        self._interrupt.check()
-        if names - self.tasks.ended:
-            raise Interrupted("stopped before all tasks had ended")
-
-    def wait_for_all(self) -> None:
-        """Nothing is trained any more but these tasks."""
-        self.tasks.set_room(self._room, self._room)
-        self.wait(self.tasks.pending)
-
-    def check(self) -> None:
-        """Raise the first error, after the others have written checkpoints."""
-        if self._error is not None:
-            if self.tasks.pending:
-                num = counted(len(self.tasks.pending), "task")
-                self._work.progress.say(f"error: {num} more will write checkpoints and end")
-            self.end()
-            raise self._error
-
-    def go_on(self, left: Room) -> None:
-        """From now on teachers are served; ``left``: what they and the student leave to tasks. At
-        any other time than its training the student's share is left too."""
-        trainer = self._work.experiment.trainer
-        ranks = trainer.num_workers
-        self._room = replace(
-            left,
-            num_cpus=left.num_cpus + ranks * trainer.num_cpus_per_worker,
-            num_gpus=left.num_gpus + ranks * trainer.num_gpus_per_worker,
-            max_stages=left.max_stages + 1,
-        )
-        self.tasks.set_room(self._room, left)
-
-    def poll_during(self, name: str) -> None:
-        """As ``poll``, while ``name`` is trained. An error ends the run after that."""
-        had_none = self._error is None
-        self.poll()
-        if had_none and self._error is not None:
-            say = self._work.progress.say
-            say(f"error: {self._error}")
-            say(f"the training of {name} goes on; then the run ends with this error")
-
-    def end(self) -> None:
-        """The run ends early: those that run write checkpoints. After an error the time for that
-        is limited; after a signal a second one ends it."""
-        if self._tasks is None:
-            return
-        self._tasks.stop()
-        if self._tasks.pending:
-            self._work.run.ask_to_stop()
-        is_limited = not self._interrupt.is_set()
-        give_up = time.monotonic() + (STOP_PATIENCE_S if is_limited else float("inf"))
-        while self._tasks.pending and time.monotonic() < give_up:
-            try:
-                list(self._tasks.poll(POLL_S))
-            except DistillError:  # the first error is the run's
-                continue
-            except Exception:  # Ray itself has ended
-                return
-
-
-def run_experts(
-    d: Driver,
-    experts: list[Job],
-    parts: Parts | None,
-    others: Sequence[Job] = (),
-    goes_on: bool = False,
-) -> list[Job]:
-    """Train experts and ``others``, and the router where one is needed: with them, or as soon as
-    the experts have ended.
-
-    ``goes_on``: of the others, those go on that fit next to teachers and student. Returns the jobs
-    of the experts and, last, the router.
-    """
-    router = router_of(d, experts, parts)
-    for job in [*experts, *others]:
-        d.memory.restore(job)
-    first, last = tasks_of(d, experts, router, parts, others)
-    needed = [*experts, *([router] if router else [])]
-    left = room_left(d.plan, d.fits.whole_room)
-    if goes_on:
-        last = [replace(task, is_background=left.holds([task.stage])) for task in last]
-        d.fits.tasks.set_room(d.fits.whole_room, left)
-    d.fits.add([*first, *last], [*needed, *others])
-    d.fits.wait(task.name for task in [*first, *last] if not task.is_background)
-    if goes_on:
-        d.fits.go_on(left)
-    return needed
-
-
-def tasks_of(
-    d: Driver,
-    experts: list[Job],
-    router: Job | None,
-    parts: Parts | None,
-    others: Sequence[Job],
-) -> tuple[list[Task], list[Task]]:
-    """What is still to be done, with estimates: of experts and router, and of the others, which
-    the student does not wait for."""
-    first = [Task(job, kind="expert") for job in experts if not is_saved(job)]
-    if router is not None and not is_saved(router):
-        assert parts is not None
-        first += _router_tasks(d, router, parts, experts)
-    tasks = _estimated(d, [*first, *_baseline_tasks(d, others)])
-    return tasks[: len(first)], tasks[len(first) :]
-
-
-def _baseline_tasks(d: Driver, jobs: Sequence[Job]) -> list[Task]:
-    """A classifier is tested in the same task; language models are compared with the teachers."""
-    if d.plan.blocks is not None:
-        return [Task(job, kind="baseline") for job in jobs if not is_saved(job)]
-    return [
-        Task(job, fit_and_test, kind="baseline")
-        for job in jobs
-        if not (is_saved(job) and predictions_file(job).exists())
-    ]
-
-
-def _router_tasks(d: Driver, router: Job, parts: Parts, experts: list[Job]) -> list[Task]:
-    """Training the router; before it, if they are its targets, measuring each expert's losses on
-    every labelled row, once."""
-    assert d.experiment.experts is not None and d.experiment.experts.router is not None
-    if d.experiment.experts.router.targets == "partition" or is_done(router):
-        d.memory.restore(router)
-        return [Task(router, kind="router")]
-
-    def with_targets(job: Job) -> Job:
-        own = router_targets(parts, experts)
-        job = replace(job, train_labels=own["train"], validation_labels=own["validation"])
-        d.memory.restore(job)  # now that its labels are known
-        return job
-
-    losses = [
-        Task(job, measure_losses, LOSSES, after=(f"fit:{job.name}",), kind=LOSSES)
-        for job in experts
-        if not losses_file(job).exists()
-    ]
-    after = tuple(task.name for task in losses) or tuple(f"fit:{job.name}" for job in experts)
-    return [*losses, Task(router, after=after, kind="router", prepare=with_targets)]
-
-
-def _estimated(d: Driver, tasks: list[Task]) -> list[Task]:
-    """The tasks with the estimates that decide their order. The student waits for all but the
-    baselines."""
-    if len(tasks) < 2:
-        return tasks
-    times = JobTimes(d.plan)
-    student = times.student
-    labelled = len(d.plan.rows.rows("train")) + len(d.plan.rows.rows("validation"))
-
-    def seconds(task: Task) -> float:
-        return times.forward(task.job, labelled) if task.verb == LOSSES else times(task.job)
-
-    return [
-        replace(task, seconds=seconds(task), rest=0.0 if task.kind == "baseline" else student)
-        for task in tasks
-    ]
-
-
-def run_tasks(d: Driver, jobs: list[Job]) -> None:
-    """Train these to their end, before what else is left to do."""
-    for job in jobs:
-        d.memory.restore(job)
-    tasks = _estimated(d, [Task(job) for job in jobs if not is_saved(job)])
-    tasks = [replace(task, rest=FIRST_S) for task in tasks]
-    d.fits.add(tasks, jobs)
-    d.fits.wait(task.name for task in tasks)
+# ---- the student ------------------------------------------------------------------------------
 
 
 def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
@@ -756,170 +421,3 @@ def _starting(name: str, trainer: Trainer) -> str:
         f"starting {owner}'s worker group ({ranks}); on the first run on a machine DeepSpeed "
         "compiles an operator, which takes about a minute"
     )
-
-
-@contextmanager
-def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
-    """The teachers, served; None for an experiment without any."""
-    experiment = d.experiment
-    if not experiment.has_teachers:
-        yield None
-        return
-    with _served(d, _teachers_of(d, expert_jobs)) as guidance:
-        yield guidance
-
-
-@contextmanager
-def _served(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
-    """The same teachers, served."""
-    from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
-
-    experiment, served = d.experiment, list(guidance.served)
-    _open_cache(d, served, d.memory.answers(experiment.cache))
-    names = ", ".join(spec.name for spec in served)
-    d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
-    wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
-    with RayTeacherPool(served, wait_s, transport) as pool:
-        d.interrupt.check()
-        yield replace(guidance, client=pool.client(experiment.stream))
-
-
-def _teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
-    """The experiment's teachers, not yet served."""
-    teachers, router = _teacher_specs(d, expert_jobs)
-    return _guidance(d, teachers, router, d.experiment.aggregation)
-
-
-def _guidance_of_link(d: Driver, link: Job) -> Guidance:
-    """A chain's link, which is exported, as the only teacher; not yet served."""
-    experiment, folder, shared = d.experiment, str(link.model_folder), None
-    serving = serving_of_link(experiment)
-    if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
-        shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
-    spec = teacher_spec(
-        d, link.name, folder, serving, len(d.plan.corpus.label_names), shared=shared
-    )
-    return _guidance(d, [spec], None, UniformMean())
-
-
-def _guidance(
-    d: Driver, teachers: list[TeacherSpec], router: TeacherSpec | None, aggregation: Aggregation
-) -> Guidance:
-    served = [*teachers, *([router] if router else [])]
-    shared = d.memory.answers(d.experiment.cache)
-    return Guidance(
-        client=SilentTeachers(tuple(spec.name for spec in served)),
-        teachers=tuple(teachers),
-        router=router,
-        aggregation=aggregation,
-        stream=d.experiment.stream,
-        cache=d.experiment.cache,
-        cache_folder=str(shared or d.run.root / "cache"),
-        by_content=shared is not None,
-    )
-
-
-def _open_cache(d: Driver, served: list[TeacherSpec], shared: Path | None) -> None:
-    """Print, once and here, the messages that ranks would print where nobody reads them.
-
-    ``shared``: the folder of the outputs in the shared memory, which are held from here on.
-    """
-    keys = {spec.name: spec.key for spec in served if not spec.serving.moe.changes}
-    if shared is not None:
-        for name, key in keys.items():
-            d.memory.hold(home_of(shared, name, key, by_content=True))
-    folder = shared or d.run.root / "cache"
-    cache = open_cache(d.experiment.cache, folder, keys, "driver", shared is not None)
-    for message in cache.messages:
-        d.progress.say(message)
-    cache.close()
-
-
-def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
-    """``weights``: their fingerprint. Its columns that are shared with the student come later."""
-    data = d.experiment.data
-    has_tokens = d.plan.corpus.features is None and not is_pickle(folder)
-    is_read_anew = has_tokens and not d.experiment.is_language_model and was_read_at_padding(folder)
-    return TeacherKey(
-        # The arithmetic decides the output as much as the weights do.
-        weights=f"{weights}-{serving.dtype}",
-        data=shown_to(d.plan, folder).fingerprint,
-        tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
-        wire=serving.wire.name,
-        max_length=data.max_length if has_tokens else 0,
-        cut=data.cut if has_tokens else "head",
-        moe=serving.moe.type,
-        pooling="mask" if is_read_anew else "",
-    )
-
-
-def teacher_spec(
-    d: Driver,
-    name: str,
-    folder: str,
-    serving: Serving,
-    num_outputs: int,
-    adapter: str | None = None,
-    shared: SharedTokens | None = None,
-    fingerprint: Callable[[str], str] = weights_fingerprint,
-) -> TeacherSpec:
-    """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
-    weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
-    if adapter is not None:
-        weights = f"{weights}-{adapter_fingerprint(adapter)}"
-    is_language_model = d.experiment.is_language_model
-    wire = serving.wire.resolved(is_language_model, serving.dtype)
-    serving = serving.model_copy(update={"wire": wire})
-    key = _key(d, folder, serving, weights)
-    if is_language_model:
-        num_outputs = num_ids(load_tokenizer(folder))
-    if shared is not None:
-        key, num_outputs = replace(key, shared=shared.name), shared.width
-    columns = d.plan.columns.get(name)
-    return TeacherSpec(
-        name, folder, serving, num_outputs, key, is_language_model, adapter, columns, shared
-    )
-
-
-def _teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
-    experiment, corpus = d.experiment, d.plan.corpus
-    num_labels = len(corpus.label_names)
-    is_language_model = experiment.is_language_model
-    fingerprint = cache(weights_fingerprint)  # of a base that many share, once
-    shared: dict[str, SharedTokens] = {}
-
-    def spec(
-        name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
-    ) -> TeacherSpec:
-        return teacher_spec(
-            d, name, folder, serving, num_outputs, adapter, shared.get(name), fingerprint
-        )
-
-    experts, aggregation = experiment.experts, experiment.aggregation
-    are_compared = is_language_model and not experiment.objective.crosses_tokenizers
-    given = aggregation.router if isinstance(aggregation, Routed) else None
-    if experts is not None:
-        folders = {job.name: str(job.model_folder) for job in jobs}
-        router = given or folders.pop(ROUTER, None)
-        if are_compared:
-            bases = folders if experts.lora is None else dict.fromkeys(folders, experts.base)
-            shared.update(shared_tokens(d.plan.tokenizer, bases))
-        if experts.lora is None:
-            teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
-        else:
-            base = experts.base
-            teachers = [spec(n, base, experts.serving, num_labels, f) for n, f in folders.items()]
-        serving = experts.router.serving if experts.router else experts.serving
-    else:
-        router = given
-        if are_compared:
-            folders = {t.name: str(t.path) for t in experiment.teachers}
-            shared.update(shared_tokens(d.plan.tokenizer, folders))
-        teachers = [spec(t.name, t.path, t, num_labels, t.adapter) for t in experiment.teachers]
-        first = teachers[0].serving
-        serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
-    if router is None:
-        return teachers, None
-    if isinstance(aggregation, Routed) and given is not None:
-        serving = serving.model_copy(update={"allow_pickle": aggregation.allow_pickle})
-    return teachers, spec(ROUTER, router, serving, len(teachers))

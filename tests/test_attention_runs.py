@@ -26,15 +26,17 @@ from distill.data.batches import Batches
 from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.evaluation.predict import predict
 from distill.fit import Guidance, Job, build_module, fit, load_best
+from distill.fits import Watch
 from distill.interrupt import StopOnSignal
 from distill.jobs import student_job
 from distill.links import Chained
 from distill.module import pooled
 from distill.outcome import evaluate
-from distill.pipeline import Driver, Watch, Work, _teacher_specs
+from distill.pipeline import Driver, Work
 from distill.plan import Plan
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
+from distill.serve import teacher_specs
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
 
@@ -93,7 +95,7 @@ def planned(root: Path, folder: str = "run", **aggregation: Any) -> tuple[Plan, 
     plan = check(parse(settings(root, folder, **aggregation)))
     run = RunFolder(plan.experiment.output)
     driver: Any = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
-    teachers, _ = _teacher_specs(driver, [])
+    teachers, _ = teacher_specs(driver, [])
     given = plan.experiment.aggregation
     guidance = Guidance(
         LocalTeachers(engines(teachers)),

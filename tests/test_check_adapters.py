@@ -17,8 +17,9 @@ from distill.check_resources import check_resources
 from distill.config import parse
 from distill.errors import ConfigError, InputError, ModelError
 from distill.models.adapter import adapter_fingerprint
-from distill.pipeline import Driver, _teacher_specs
+from distill.pipeline import Driver
 from distill.plan import Plan
+from distill.serve import teacher_specs
 from tests.toys import toy_experiment
 from tests.toys_adapters import write_adapter
 from tests.toys_language import language_experiment, write_llama, write_tokenizer
@@ -193,7 +194,7 @@ def test_memory_is_that_of_one_base_and_its_updates(root: Path) -> None:
 
 def key_of(plan: Plan, name: str) -> Any:
     driver = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
-    specs, _ = _teacher_specs(driver, [])
+    specs, _ = teacher_specs(driver, [])
     return next(spec.key for spec in specs if spec.name == name)
 
 

@@ -20,8 +20,9 @@ from distill.check import check
 from distill.config import Cache, Stream, parse
 from distill.errors import ConfigError, InputError, ModelError, UnknownLabelError
 from distill.fit import Guidance
-from distill.pipeline import Driver, _teacher_specs
+from distill.pipeline import Driver
 from distill.plan import Plan
+from distill.serve import teacher_specs
 from distill.specs import DataSpec
 from distill.task import task_of
 from distill.teachers.client import SilentTeachers
@@ -82,7 +83,7 @@ def plan_of(
 def guidance_of(plan: Plan, cache: Path, is_silent: bool = False) -> Guidance:
     """As a run has it, with the teachers in this process."""
     driver: Any = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
-    teachers, router = _teacher_specs(driver, [])
+    teachers, router = teacher_specs(driver, [])
     served = [*teachers, *([router] if router else [])]
     client = SilentTeachers(()) if is_silent else LocalTeachers(engines(served))
     aggregation = plan.experiment.aggregation

@@ -14,18 +14,10 @@ from distill.check import check
 from distill.config import parse
 from distill.errors import Interrupted, TrainingError
 from distill.fit import Job
+from distill.fits import Fits, run_experts, run_tasks
 from distill.interrupt import StopOnSignal
 from distill.memory.store import NoMemory
-from distill.pipeline import (
-    Driver,
-    Fits,
-    Work,
-    jobs_of_baselines,
-    jobs_of_experts,
-    own_job,
-    run_experts,
-    run_tasks,
-)
+from distill.pipeline import Driver, Work, jobs_of_baselines, jobs_of_experts, own_job
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks import Task

@@ -34,12 +34,14 @@ def test_a_student_below_the_largest_class_has_a_note() -> None:
     rows = [
         Row("expert", "expert", accuracy=0.3),
         Row("alone", "baseline", accuracy=0.58),
-        Row("student", "student", accuracy=0.5, note="kept"),
+        Row("link 1", "link", accuracy=0.5, note="dropped from the chain"),
+        Row("student", "student", accuracy=0.5),
         Row("other", "student", accuracy=0.6, note="kept"),
     ]
     assert notes(rows, set()) == [
         "",
         "no better than the majority class (58.0 %)",
+        "dropped from the chain; below the majority class (58.0 %)",
         "below the majority class (58.0 %)",
         "kept",
     ]

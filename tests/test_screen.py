@@ -16,7 +16,8 @@ from distill.config import parse
 from distill.evaluation.relations import RATES
 from distill.finished import Result, keep
 from distill.fit import Job
-from distill.pipeline import jobs_of_experts, opened, router_of
+from distill.fits import router_of
+from distill.pipeline import jobs_of_experts, opened
 from distill.report.progress import Progress
 from distill.report.table import Row, to_json
 from distill.run_folder import RunFolder

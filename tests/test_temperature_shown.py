@@ -16,9 +16,10 @@ import pytest
 from distill.check import check
 from distill.config import KD, parse
 from distill.fit import Job, fit
+from distill.fits import Watch
 from distill.jobs import student_job, write_tokenizer
 from distill.outcome import card
-from distill.pipeline import Watch, Work
+from distill.pipeline import Work
 from distill.plan import Plan
 from distill.report import plots
 from distill.report.progress import Progress

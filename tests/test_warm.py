@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from distill.config import Cache, Experiment, Stream, parse
 from distill.errors import ConfigError, Interrupted, TrainingError
 from distill.fit import Guidance, Job, fit_and_save, is_done
 from distill.interrupt import StopOnSignal
-from distill.pipeline import Driver, _teacher_specs, own_job, record_inputs
+from distill.pipeline import Driver, own_job, record_inputs
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
 from distill.search.trials import Goal
+from distill.serve import teacher_specs
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
 from distill.tracking import Tracker
@@ -51,16 +53,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uri(root: Path) -> str:
+def uri(root: Path, empty_store: Path) -> str:
     """A store with 54 trials of an older version, which recorded two meta-features."""
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric, Param
 
+    shutil.copy(empty_store, root / "mlflow.db")
     uri = f"sqlite:///{root}/mlflow.db"
     client = import_mlflow().MlflowClient(uri)
     experiment = client.create_experiment("past")
     for num_rows, best in NUM_ROWS.items():
         for temperature in (best, *(2.0, 4.0, 5.0, 6.0, 8.0) * 2)[:9]:
-            run_id = client.create_run(experiment).info.run_id
+            tags = {
+                "distill.task": f"task of {num_rows} rows",
+                "distill.kind": "trial",
+                "distill.status": "finished",
+            }
+            run_id = client.create_run(experiment, tags=tags).info.run_id
             metrics = {"meta.n": num_rows, "meta.d": 6.0, "eval.accuracy": temperature == best}
             params = {
                 "kd.temperature": temperature,
@@ -72,11 +80,6 @@ def uri(root: Path) -> str:
                 run_id,
                 metrics=[Metric(name, float(value), 0, 0) for name, value in metrics.items()],
                 params=[Param(name, str(value)) for name, value in params.items()],
-                tags=[
-                    RunTag("distill.task", f"task of {num_rows} rows"),
-                    RunTag("distill.kind", "trial"),
-                    RunTag("distill.status", "finished"),
-                ],
             )
             client.set_terminated(run_id, "FINISHED")
     return uri
@@ -108,7 +111,7 @@ class Started:
         interrupt = StopOnSignal(run.ask_to_stop)
         self.driver = Driver(plan, run, Progress(self.printed), tracker, interrupt)
         self.student = own_job(self.driver)
-        teachers, _ = _teacher_specs(self.driver, [])
+        teachers, _ = teacher_specs(self.driver, [])
         self.guidance = Guidance(
             LocalTeachers(engines(teachers)),
             tuple(teachers),

@@ -12,8 +12,9 @@ import pytest
 from distill.check import check
 from distill.config import parse
 from distill.fit import Job
+from distill.fits import Watch
 from distill.jobs import student_job, write_tokenizer
-from distill.pipeline import Watch, Work
+from distill.pipeline import Work
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from tests.toys import toy_experiment, write_encoder

@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import torch
 import transformers
+from pydantic import RootModel
 
 import distill
 from distill.aggregation import Routed
@@ -112,6 +113,8 @@ class Contents:
             return [self.described(item) for item in value]
         if isinstance(value, Mapping):
             return {str(key): self.described(item) for key, item in value.items()}
+        if isinstance(value, RootModel):  # a list of sections, such as a sum of objectives
+            return {"class": type(value).__name__, "root": self.described(value.root)}
         if isinstance(value, Section):
             paths = dict.fromkeys(_model_paths(type(value)), self._model)
             return self._of_fields(value, type(value).model_fields, paths)

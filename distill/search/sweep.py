@@ -17,6 +17,7 @@ from distill.evaluation.split import Split
 from distill.experts.partition import Parts
 from distill.finished import Result, keep
 from distill.fit import Guidance, Job
+from distill.fits import run_experts
 from distill.outcome_language import Tables, compressed
 from distill.pipeline import (
     Driver,
@@ -29,8 +30,6 @@ from distill.pipeline import (
     own_job,
     record_inputs,
     report_losses,
-    run_experts,
-    serve_teachers,
 )
 from distill.placement import admits
 from distill.report.frontier import write_frontier
@@ -46,6 +45,7 @@ from distill.search.trial import Sweep, with_values
 from distill.search.trials import frontier
 from distill.search.tuner import Room, tune_trials
 from distill.search.warm import warm_start
+from distill.serve import serve_teachers
 from distill.specs import Data
 from distill.task import meta_of, task_of
 from distill.teachers.client import SilentTeachers

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.fit import Job
-from distill.pipeline import Driver, run_tasks
+from distill.fits import run_tasks
+from distill.pipeline import Driver
 from distill.search.ledger import Entry
 from distill.search.memory import KEYS
 from distill.search.refine import OWN, Values

@@ -24,7 +24,7 @@ from distill.memory.content import (
     content_key,
     description,
 )
-from distill.objectives import ReverseKL
+from distill.objectives import ForwardKL, ReverseKL, WeightedSum
 from distill.run_folder import RunFolder
 from distill.specs import EncoderSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
@@ -67,6 +67,15 @@ def test_every_setting_is_in_the_key_unless_it_is_dropped(job: Job, section: str
     }
     assert same == DROPPED.get(type(settings), set())
     assert type(settings) is Trainer or not same
+
+
+def test_a_sum_of_objectives_is_in_the_key_with_its_weights(job: Job) -> None:
+    def key(weight: float) -> str:
+        members = (ForwardKL(), ReverseKL(weight=weight))
+        return content_key(replace(job, objective=WeightedSum(members)))
+
+    assert key(0.1) == key(0.1)
+    assert len({key(0.1), key(0.2), content_key(replace(job, objective=ForwardKL()))}) == 3
 
 
 @pytest.mark.parametrize("of", [Guidance, TeacherSpec, TeacherKey, Serving])

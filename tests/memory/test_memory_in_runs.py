@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from distill.fit import Job
+from distill.fits import Fits
 from distill.jobs import student_job
 from distill.links import Chained, ServedTeachers, Stages, link_jobs, run_chain
 from distill.memory.settings import SharedMemory
 from distill.memory.store import Memory, NoMemory
-from distill.pipeline import Fits
 from distill.run_folder import RunFolder
 from tests.test_fits import Run
 from tests.test_links import Local, done, local, teacher  # noqa: F401 (a fixture)
