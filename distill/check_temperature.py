@@ -12,6 +12,7 @@ from distill.records import UNLABELLED
 from distill.sampling import StudentText
 from distill.teachers.wires import WireFormat
 from distill.temperature import LOSS, OBSERVED
+from distill.wording import counted
 
 WAY_OUT = "use kd.schedule.type cosine or constant"
 
@@ -76,7 +77,7 @@ def schedule_lines(experiment: Experiment, rows: Any) -> list[Line]:
     if not schedule.reads_losses:
         return [Line("temperature", what)]
     every = experiment.trainer.log_every
-    reads = f"reads {LOSS} every {every} steps (trainer.log_every)"
+    reads = f"reads {LOSS} every {counted(every, 'step')} (trainer.log_every)"
     if schedule.type == "auto":
         num_rows = rows.rows("transfer").stop - rows.rows("train").start
         observed = OBSERVED * _num_steps(experiment.trainer, num_rows)
