@@ -234,7 +234,8 @@ def _ensemble_of_run(run: Path, allow_pickle: bool) -> Subject:
     if aggregation.build(1, 1, 1) is not None:
         raise ConfigError(
             f"--teacher {run}: the weights of its aggregation {aggregation.type} are computed from "
-            "the student's own encoding of a row: give its teachers one by one"
+            f"the student's own encoding of a row: give its teachers one by one, or evaluate "
+            f"{run}/student, without teachers"
         )
     read_as = {"max_length": experiment.data.max_length, "cut": experiment.data.cut}
     found = _models_of_run(run, experiment)

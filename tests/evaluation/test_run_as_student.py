@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from distill.cli import app
 from distill.config import parse
-from distill.errors import ModelError
+from distill.errors import ConfigError, ModelError
 from distill.evaluation.leakage import MIN_ROWS
-from distill.evaluation.subjects import check_student, run_of
+from distill.evaluation.subjects import check_student, run_of, teacher_of
 from distill.run_folder import RunFolder
 from distill.yaml_text import read_yaml
 from tests.toys import write_data, write_encoder, write_named
@@ -73,6 +73,16 @@ def test_a_run_has_its_columns_its_teacher_and_the_permission_for_its_pickle(run
     _, own = evaluate(run / "student")
     assert own["columns"] == found["columns"]
     assert "teacher.test.accuracy" not in own["metrics"]
+
+
+def test_a_run_with_trained_weights_is_evaluated_without_its_ensemble(
+    run: Path, tmp_path: Path
+) -> None:
+    raw = read_yaml((run / "config.yaml").read_text()) | {"aggregation": {"type": "attention"}}
+    RunFolder(tmp_path / "mine").claim(parse(raw), {})
+    shutil.copytree(run / "student", tmp_path / "mine/student")
+    with pytest.raises(ConfigError, match=r"one by one, or evaluate .*/mine/student, without tea"):
+        teacher_of([str(tmp_path / "mine")], False, None)
 
 
 def test_a_run_without_the_permission_loads_no_pickle(run: Path, tmp_path: Path) -> None:
