@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from distill.check_chain import check_sweep_of_chain, with_chain
+from distill.check_components import component_lines
 from distill.check_cost import cost_lines
 from distill.check_data import counts_of, source_lines
 from distill.check_inputs import check_kind, check_teachers, read_info, space_of, student_line
@@ -69,6 +70,7 @@ from distill.search.settings import Search
 from distill.student.store import check_is_recent, newest
 from distill.teachers.probability import is_pickle
 from distill.warm import check_warm_start, warm_start_lines
+from distill.wording import counted
 
 Say = Callable[[str], None]
 Command = Literal["train", "sweep"]
@@ -143,6 +145,7 @@ def check(
     lines = (
         *_data_lines(experiment, corpus),
         *label_lines(matches),
+        *component_lines(experiment, len(names), corpus),
         *schedule_lines(experiment, corpus),
         *resources.lines,
         *student_lines,
@@ -211,6 +214,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         *block_lines(corpus, blocks),
         *template_lines(experiment, languages),
         *sampling_lines(experiment),
+        *component_lines(experiment, len(names), blocks),
         *schedule_lines(experiment, blocks),
         *cost_lines(experiment, languages, names, blocks),
         *resources.lines,
@@ -412,7 +416,10 @@ def _student_lines(
         fit = RunFolder(experiment.output).fit
         started = as_begun(student, fit, solved) if name == "student" else student
         size = solve(started, num_tokens, len(corpus.label_names), length)
-        shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
+        shape = (
+            f"{counted(size.layers, 'layer')}, hidden {size.hidden}, "
+            f"{counted(size.heads, 'head')}, ffn {size.ffn}"
+        )
         training_mb = size.num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
         told = (
             f"{_millions(size.num_params)}, {size.size_mb:.1f} MB ({training_mb:.0f} MB to train)"

@@ -16,6 +16,7 @@ from distill.models.student import check_feature_start, check_start
 from distill.moe.settings import OwnRouting
 from distill.plan import Line, Plan
 from distill.report.table import count
+from distill.wording import counted
 
 Measure = Callable[[Student], Model]
 BY_HAND = "chain.students (one section for each intermediate link)"
@@ -250,8 +251,8 @@ def _check_wire(plan: Plan, students: Sequence[Student]) -> None:
 
 
 def _described(student: Student, size: Model) -> tuple[str, str]:
-    shape = f"{size.layers} layers, hidden {size.hidden}"
+    shape = f"{counted(size.layers, 'layer')}, hidden {size.hidden}"
     start = (student.init_from or student).path
     if start is not None:
-        shape = f"from {start}, {size.layers} layers"
+        shape = f"from {start}, {counted(size.layers, 'layer')}"
     return shape, f"{count(size.num_params)} parameters, {size.num_params * 4 / 1e6:.3g} MB"

@@ -23,6 +23,7 @@ from distill.teachers.probability import (
     label_names,
     load_pickled,
 )
+from distill.wording import counted
 
 TRIED_ROWS = 2
 
@@ -144,7 +145,7 @@ def student_line(
         return f"from {student.path}", check_folder(student.path).num_params, None
     size = solve_features(student, space, len(labels))
     return (
-        f"{size.family}, {size.layers} layers, hidden {size.hidden}{size.unused}",
+        f"{size.family}, {counted(size.layers, 'layer')}, hidden {size.hidden}{size.unused}",
         size.num_params,
         size.size_mb,
     )

@@ -51,6 +51,7 @@ from distill.run_folder import RunFolder
 from distill.sampling import Written
 from distill.search.space import Choice, Grid, Quantised
 from distill.teachers.wires import DenseWire, WireFormat
+from distill.wording import counted
 
 
 @dataclass(frozen=True)
@@ -477,7 +478,10 @@ def _line(student: Student, tokenizer: str) -> tuple[str, str]:
         num_params = info.num_params - (_left_out(start) if start else 0)
         return f"from {folder}{kept}{lora}", _size(num_params, is_whole=student.lora is None)
     size = solve_language(student, num_ids(load_tokenizer(tokenizer)))
-    shape = f"{size.layers} layers, hidden {size.hidden}, {size.heads} heads, ffn {size.ffn}"
+    shape = (
+        f"{counted(size.layers, 'layer')}, hidden {size.hidden}, "
+        f"{counted(size.heads, 'head')}, ffn {size.ffn}"
+    )
     return shape, _size(size.num_params) + size.unused
 
 

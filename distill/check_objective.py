@@ -26,9 +26,9 @@ def check_classes(experiment: Experiment, num_classes: int) -> None:
     for key, member in experiment.objective.members.items():
         if num_classes < member.min_classes:
             raise ConfigError(
-                f"{key}.type {member.type} has no gradient for {num_classes} classes, whose "
-                "correlation is always 1 or -1: use forward_kl, or another objective that is no "
-                "correlation over classes"
+                f"{key}.type {member.type} has no gradient for {num_classes} classes, where "
+                "the correlation of a row is always 1 or -1: use forward_kl, or another objective "
+                "that is no correlation over classes"
             )
 
 
@@ -36,9 +36,9 @@ def _refuse_coupled_tokens(experiment: Experiment) -> None:
     for key, member in experiment.objective.members.items():
         if member.at_tokens().couples_rows:
             raise ConfigError(
-                f"{key}.type {member.type} compares the rows of a batch with each other, task is "
-                "language_model, whose loss is computed a few tokens at a time: use forward_kl, or "
-                "dist with row_weight above 0"
+                f"{key}.type {member.type} compares the rows of a batch with each other, but with "
+                "task language_model the loss is computed for a few tokens at a time: use "
+                "forward_kl, or dist with row_weight above 0"
             )
 
 

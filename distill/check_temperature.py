@@ -12,6 +12,7 @@ from distill.records import UNLABELLED
 from distill.sampling import StudentText
 from distill.teachers.wires import WireFormat
 from distill.temperature import LOSS, OBSERVED
+from distill.wording import counted
 
 WAY_OUT = "use kd.schedule.type cosine or constant"
 
@@ -40,8 +41,9 @@ def check_schedule(experiment: Experiment, rows: Any) -> None:
         most = (num_steps - 1) // schedule.min_intervals
         lower = f"set trainer.log_every to at most {most}" if most else "train for more steps"
         raise ConfigError(
-            f"{key} follows the mean losses of trainer.log_every {trainer.log_every} steps, and "
-            f"needs {schedule.min_intervals} of them before the end of the {num_steps:,} steps: "
+            f"{key} reads the mean loss of each {trainer.log_every} steps (trainer.log_every), and "
+            f"needs {schedule.min_intervals} of these means before the end of the {num_steps:,} "
+            "steps: "
             f"{lower}, or {WAY_OUT}"
         )
 
@@ -75,7 +77,7 @@ def schedule_lines(experiment: Experiment, rows: Any) -> list[Line]:
     if not schedule.reads_losses:
         return [Line("temperature", what)]
     every = experiment.trainer.log_every
-    reads = f"reads {LOSS} every {every} steps (trainer.log_every)"
+    reads = f"reads {LOSS} every {counted(every, 'step')} (trainer.log_every)"
     if schedule.type == "auto":
         num_rows = rows.rows("transfer").stop - rows.rows("train").start
         observed = OBSERVED * _num_steps(experiment.trainer, num_rows)

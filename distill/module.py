@@ -121,8 +121,8 @@ class DistillModule(nn.Module):
         routes = Routes(log_weights_KB[:, valid_B], self._homes_of(batch.domains_B[valid_B]))
         loss = nll / max(1, batch.num_labelled)
         # The factor of the distillation loss.
-        beta = self.aggregation.beta * knobs.alpha * self.objective.coefficient(knobs.temperature)
-        if beta > 0:
+        scale = knobs.alpha * self.objective.total_coefficient(knobs.temperature)
+        if (beta := self.aggregation.beta * scale) > 0:
             loss = loss - beta * routes.entropy() / batch.num_valid
         return loss, routes.metrics(nll, labelled_B.sum().float())
 

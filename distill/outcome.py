@@ -155,7 +155,7 @@ def evaluate(
     if weights is not None:
         assert guidance is not None
         metrics |= weights.metrics()
-        report_weights(run.report, guidance, taught.router, weights)
+        report_weights(run.report, guidance, taught.router, weights, say)
     say("exporting the student and writing the report")
     model_card = card(plan, guidance, metrics)
     export(module.student, student.data.tokenizer, run.student, model_card, student.data.reading)
@@ -209,13 +209,16 @@ def _trained_row(rows: list[Row], teacher: Row) -> Row:
 
 
 def report_weights(
-    folder: Path, guidance: Guidance, network: nn.Module, weights: MeanWeights
+    folder: Path, guidance: Guidance, network: nn.Module, weights: MeanWeights, say: Say
 ) -> None:
-    """The network, and its mean weights on the test split as a table and a plot."""
+    """The network, and its mean weights on the test split as a line, a table and a plot."""
     assert isinstance(guidance.aggregation, TrainedWeights)
     save_weights(folder / "aggregation", guidance.aggregation, weights.names, network)
     (folder / "weights.md").write_text(weights_table(weights), "utf-8")
     weights_plot(weights, folder / "weights.png")
+    means = zip(weights.names, weights.by_domain()["all"], strict=True)
+    shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means)
+    say(f"{guidance.aggregation.type}: mean weights on the test split: {shown}")
 
 
 def _own_experts(parts: Parts | None, routing: Routing) -> np.ndarray | None:

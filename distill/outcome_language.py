@@ -77,7 +77,7 @@ def evaluate_language(
     if compared is not None and compared.routing is not None:
         assert guidance is not None and taught.router is not None
         metrics |= compared.routing.metrics()
-        report_weights(run.report, guidance, taught.router, compared.routing)
+        report_weights(run.report, guidance, taught.router, compared.routing, say)
     if student.kd is not None:
         metrics |= {"kd.temperature": student.kd.temperature, "kd.alpha": student.kd.alpha}
     say("exporting the student and writing the report")

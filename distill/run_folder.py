@@ -141,7 +141,7 @@ class RunFolder:
             # Of a language model max_length and the like change the data's fingerprint too.
             named = [k for k in changed if k != DATA]
             pairs = [
-                f"{k} is {identity.get(k)!r} ({claimed.get(k)!r} in the folder)"
+                f"{k} is {_shown(identity.get(k))} ({_shown(claimed.get(k))} in the folder)"
                 for k in named[:SHOWN_KEYS]
             ]
             if len(named) > SHOWN_KEYS:
@@ -292,3 +292,10 @@ def _is_operational_serving(key: str) -> bool:
         part in OPERATIONAL_SERVING and (previous == "serving" or parts[0] == "teachers")
         for previous, part in pairwise(parts)
     )
+
+
+def _shown(value: Any) -> str:
+    """For messages: a value of the identity, None where there is none."""
+    if value is None:
+        return "not set"
+    return value if value in ("null", "true", "false") else repr(value)

@@ -141,7 +141,7 @@ class TokenModule(nn.Module):
     def _beta(self, knobs: Knobs) -> float:
         """Of the entropy of trained weights, with the factor of the distillation loss."""
         assert isinstance(self.aggregation, TrainedWeights) and self.objective is not None
-        scale = self.objective.coefficient(knobs.temperature)
+        scale = self.objective.total_coefficient(knobs.temperature)
         return self.aggregation.beta * knobs.alpha * scale
 
     def routes(self, batch: Batch, hidden_NH: Tensor) -> Routes | None:

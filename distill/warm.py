@@ -52,12 +52,12 @@ def check_warm_start(experiment: Experiment) -> None:
             "warm_start true applies only to classifiers, task is language_model: remove it, or "
             "run distill sweep to search for values"
         )
-    schedule = getattr(experiment.kd, "schedule", None)
+    schedule = experiment.kd.schedule
     fixed = [key for key in ("low", "high") if getattr(schedule, key, None) is not None]
     if fixed:
         raise ConfigError(
-            f"warm_start true chooses kd.temperature, but kd.schedule.{fixed[0]} is "
-            f"{getattr(schedule, fixed[0]):g} whatever it is: remove one of the two"
+            f"warm_start true chooses kd.temperature, but kd.schedule.{fixed[0]} is fixed at "
+            f"{getattr(schedule, fixed[0]):g}: set it to null, or remove warm_start"
         )
     if not experiment.has_teachers:
         raise ConfigError(

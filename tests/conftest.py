@@ -1,3 +1,7 @@
+import fcntl
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -34,3 +38,19 @@ def pytest_xdist_make_scheduler(config, log):
 
     config.option.loadscopereorder = False  # in the order above, not the largest first
     return OneCluster(config, log)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow database, to be copied: created once for all processes, as it takes seconds."""
+    root = tmp_path_factory.getbasetemp()
+    path = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "empty-mlflow.db"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            from distill.tracking.store import import_mlflow
+
+            new = path.with_suffix(".new")
+            import_mlflow().MlflowClient(f"sqlite:///{new}").search_experiments()
+            new.rename(path)
+    return path

@@ -20,6 +20,7 @@ from distill.module import DistillModule
 from distill.objectives import ForwardKL, TotalVariation
 from distill.records import UNLABELLED, Batch, Knobs, LossOutput, TeacherAnswers
 from distill.student.engines import TorchEngine
+from tests.objective_references import weighted_sum
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 
 TEACHERS = ("good", "uniform", "random")
@@ -196,8 +197,9 @@ def test_the_likelihood_does_not_train_the_student() -> None:
 
 @pytest.mark.parametrize("alpha", [0.25, 1.0])
 def test_entropy_has_the_factor_of_the_distillation_loss(alpha: float) -> None:
-    """α · c(T): T² for KL, T for total variation."""
-    for objective, scale in ((ForwardKL(), 9.0), (TotalVariation(), 3.0)):
+    """α · c(T): T² for KL, T for total variation; of a list Σ w_i · c_i(T)."""
+    several = weighted_sum((2, "forward_kl"), (0.1, "cosine"))
+    for objective, scale in ((ForwardKL(), 9.0), (TotalVariation(), 3.0), (several, 18.1)):
         losses = []
         for beta in (0.0, 0.1):
             module, batch, answers = drawn(Attention(dropout=0, entropy_weight=beta), objective)

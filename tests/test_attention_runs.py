@@ -128,7 +128,8 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     fit(job)
     run = RunFolder(plan.experiment.output)
     interrupt = StopOnSignal(lambda: None)
-    outcome = evaluate(plan, run, Chained(job), [], None, interrupt, lambda message: None)
+    said: list[str] = []
+    outcome = evaluate(plan, run, Chained(job), [], None, interrupt, said.append)
 
     saved = read_weights(outcome.report / "aggregation")
     assert saved.aggregation == plan.experiment.aggregation and saved.teachers == TEACHERS
@@ -146,6 +147,8 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
             mean = float(weights_KR[k][torch.from_numpy(domains_R == d)].mean())
             assert metrics[f"router.load.{name}.{domain}"] == pytest.approx(mean, abs=1e-4)
     assert metrics["router.load.good"] > 0.6
+    shown = ", ".join(f"{name} {metrics[f'router.load.{name}']:.2f}" for name in TEACHERS)
+    assert f"attention: mean weights on the test split: {shown}" in said
     # Of the rows whose domain a teacher is named like, this teacher has the largest weight for all.
     assert metrics["router.accuracy"] == 1
     table = (outcome.report / "weights.md").read_text()

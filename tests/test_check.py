@@ -146,7 +146,7 @@ def test_a_run_folder_belongs_to_one_experiment(root: Path, tmp_path: Path) -> N
         check(experiment(root, tmp_path, {"kd.alpha": 0.1}))
     # A folder that a version without data.cut wrote: it cut to the head.
     assert not {"data.cut", "experts.router.targets"} & first.identity.keys()
-    with pytest.raises(RunFolderError, match=r"data\.cut is 'tail' \(None in the folder\)"):
+    with pytest.raises(RunFolderError, match=r"data\.cut is 'tail' \(not set in the folder\)"):
         check(experiment(root, tmp_path, {"data.cut": "tail"}))
     (tmp_path / "run/experiment.json").write_text("{")
     with pytest.raises(RunFolderError, match="unreadable"):

@@ -48,3 +48,9 @@ def test_json_has_the_estimate_and_the_folders(config: Path, tmp_path: Path) -> 
     parts = {line["part"]: line["plan"] for line in found["plan"]}
     assert parts["output"] == str(tmp_path / "runs/mine")
     assert parts["output of a sweep"] == str(tmp_path / "runs/mine-sweep")
+
+
+def test_a_chain_has_no_sweep(config: Path) -> None:
+    lines = json.loads(output(config, "chain.links=1", "--json").splitlines()[-1])["plan"]
+    (swept,) = [line for line in lines if line["part"] == "output of a sweep"]
+    assert swept["plan"] == "none" and "distill sweep has no chain: remove it" in swept["size"]

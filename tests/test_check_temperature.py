@@ -81,7 +81,7 @@ def test_intervals_that_are_too_long_are_refused(
     long = {"trainer": raw["trainer"] | {"log_every": log_every}}
     with pytest.raises(
         ConfigError,
-        match=rf"kd.schedule.type {kind} .*trainer.log_every {log_every} steps.* of the 168 steps"
+        match=rf"kd.schedule.type {kind} reads the mean loss of each {log_every} steps .*168 steps"
         rf": set trainer.log_every to at most {most}, or use kd.schedule.type cosine or constant",
     ):
         check(parse(raw | long))
@@ -209,9 +209,9 @@ def test_a_sweep_is_refused_where_a_trial_would_be(root: Path, tmp_path: Path) -
     ):
         swept(raw, {"kd.temperature": GRID | {"values": [1.0, 4.0]}})
     raw["trainer"] = raw["trainer"] | {"log_every": 60}
-    with pytest.raises(ConfigError, match=r"auto follows .*at most 55"):
+    with pytest.raises(ConfigError, match=r"auto reads .*at most 55"):
         swept(raw, {"kd.schedule.type": GRID | {"values": ["cosine", "auto"]}})
-    with pytest.raises(ConfigError, match=r"auto follows .*at most 29"):  # half the steps
+    with pytest.raises(ConfigError, match=r"auto reads .*at most 29"):  # half the steps
         space = {"kd.schedule.type": GRID | {"values": ["auto"]},
                  "trainer.batch_size": GRID | {"values": [16, 32]}}  # fmt: skip
         swept(raw | {"trainer": raw["trainer"] | {"log_every": 50}}, space)

@@ -97,11 +97,13 @@ def test_adaptive_weights_have_no_gradient() -> None:
 
 
 def test_the_adaptive_head_is_the_most_probable_token_and_those_within_half_the_mass() -> None:
-    """With the gap in the head alone it is the forward KL, in the tail alone the reverse."""
-    p_T = torch.tensor([[0.3, 0.2, 0.2, 0.18, 0.12]], dtype=torch.double)
+    """With the gap in the head alone it is the forward KL, in the tail alone the reverse. Here the
+    head has exactly half, and of equal tokens those that come first."""
+    p_T = torch.tensor([[0.25, 0.25, 0.25, 0.15, 0.1]], dtype=torch.double)
+    assert p_T.log().exp()[0, :2].sum() == 0.5
     target = Target(p_T.log(), torch.ones(1, 1))
-    in_head = torch.tensor([[0.2, 0.3, 0.2, 0.18, 0.12]], dtype=torch.double).log()
-    in_tail = torch.tensor([[0.3, 0.2, 0.12, 0.2, 0.18]], dtype=torch.double).log()
+    in_head = torch.tensor([[0.2, 0.3, 0.25, 0.15, 0.1]], dtype=torch.double).log()
+    in_tail = torch.tensor([[0.25, 0.25, 0.1, 0.15, 0.25]], dtype=torch.double).log()
     for z_S, expected in ((in_head, ForwardKL()), (in_tail, ReverseKL())):
         value = AdaptiveKL()(z_S, target, 1.0)
         torch.testing.assert_close(value, expected(z_S, target, 1.0))

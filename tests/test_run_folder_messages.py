@@ -62,3 +62,8 @@ def test_a_folder_with_other_files_is_refused_with_a_new_one(tmp_path: Path) -> 
     (tmp_path / "thesis/text.md").write_text("")
     with pytest.raises(RunFolderError, match=r"as in output=\S+/thesis-2$"):
         RunFolder(tmp_path / "thesis").check(OLD)
+
+
+def test_a_key_that_one_side_lacks_is_shown_as_not_set(tmp_path: Path) -> None:
+    told = refusal(begun(tmp_path / "mine"), **{"chain.links": "auto", "warm_start": "true"})
+    assert "chain.links is 'auto' (not set in the folder); warm_start is true (not set" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Callable
@@ -31,6 +32,8 @@ NUM_STEPS, LOG, CHECKPOINT = 20, 3, 5
 OPTIMIZER = Optimizer(lr=6e-2)  # high: a loss that rises at times
 CASES = [(LossRatio(), 1), (Convergence(), 1), (Auto(low=1.2), 1), (Cosine(), 1), (LossRatio(), 2)]
 Lines = list[tuple[int, dict[str, float]]]
+Fit = tuple[Cursor, dict[str, Tensor], Lines]
+Whole = Callable[..., Fit]
 
 
 class Killed(Exception):
@@ -99,9 +102,7 @@ def module_of() -> DistillModule:
     return DistillModule(student, ForwardKL(), UniformMean(), ("a", "b"), NUM_CLASSES)
 
 
-def run(
-    folder: Path, schedule: Any, num_ranks: int = 1, killed_at: int | None = None
-) -> tuple[Cursor, dict[str, Tensor], Lines]:
+def run(folder: Path, schedule: Any, num_ranks: int = 1, killed_at: int | None = None) -> Fit:
     """A fit, or the rest of one; of the first rank: the cursor, weights, and training metrics."""
     ranks = Ranks(num_ranks)
     # In this thread: the seed of their weights is the process's.
@@ -129,6 +130,12 @@ def run(
     return cursors[0], engines[0].module_state(), lines
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Undisturbed fits, each once: (schedule, number of ranks) -> what :func:`run` returns."""
+    return functools.cache(lambda *args: run(tmp_path_factory.mktemp("whole"), *args))
+
+
 def logger(lines: Lines) -> Callable[[int, dict[str, float]], None]:
     """Keeps the training metrics, not the evaluations."""
     return lambda step, metrics: lines.append((step, metrics)) if "loss" in metrics else None
@@ -141,36 +148,41 @@ def saved_cursor(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("schedule", "num_ranks"), CASES, ids=lambda c: getattr(c, "type", c))
 def test_killed_within_an_interval_and_resumed_is_undisturbed(
-    tmp_path: Path, schedule: Any, num_ranks: int
+    tmp_path: Path, whole: Whole, schedule: Any, num_ranks: int
 ) -> None:
-    whole, weights, lines = run(tmp_path / "whole", schedule, num_ranks)
+    undisturbed, weights, lines = whole(schedule, num_ranks)
     temperatures = [metrics["kd.temperature"] for _, metrics in lines]
     assert schedule == Cosine() or temperatures[4] > temperatures[3]  # the loss rose by step 12
     with pytest.raises(Killed):
-        run(tmp_path / "cut", schedule, num_ranks, killed_at=12)
-    cut = saved_cursor(tmp_path / "cut")
+        run(tmp_path, schedule, num_ranks, killed_at=12)
+    cut = saved_cursor(tmp_path)
     assert cut["step"] == 10 and cut["step"] % LOG != 0
     assert len(cut["open_loss"]) == (num_ranks if schedule.reads_losses else 0)
-    resumed, resumed_weights, rest = run(tmp_path / "cut", schedule, num_ranks)
+    resumed, resumed_weights, rest = run(tmp_path, schedule, num_ranks)
     assert all(torch.equal(resumed_weights[name], tensor) for name, tensor in weights.items())
-    assert resumed.losses == whole.losses
+    assert resumed.losses == undisturbed.losses
     assert [m["kd.temperature"] for _, m in rest] == temperatures[3:]
     if schedule.reads_losses:
         assert [m["ce.loss"] for _, m in rest] == [m["ce.loss"] for _, m in lines[3:]]
 
 
-def test_the_temperature_of_an_interval_follows_the_losses_of_those_before(tmp_path: Path) -> None:
-    cursor, _, lines = run(tmp_path, LossRatio())
+@pytest.mark.parametrize("schedule", [LossRatio(), Cosine()], ids=lambda s: s.type)
+def test_the_temperature_of_an_interval_follows_the_losses_of_those_before(
+    whole: Whole, schedule: Any
+) -> None:
+    """What is logged is that of the interval's last step; steps count from 0."""
+    cursor, _, lines = whole(schedule, 1)
     assert [step for step, _ in lines] == [3, 6, 9, 12, 15, 18, 20]
-    assert cursor.losses == [[step, metrics["ce.loss"]] for step, metrics in lines]
+    means = [[step, metrics["ce.loss"]] for step, metrics in lines]
+    assert cursor.losses == (means if schedule.reads_losses else [])
     for i, (step, metrics) in enumerate(lines):
-        expected = LossRatio().at(step - 1, NUM_STEPS, 2.0, cursor.losses[:i])
+        expected = schedule.at(step - 1, NUM_STEPS, 2.0, means[:i])
         assert metrics["kd.temperature"] == expected
 
 
-def test_two_ranks_have_the_temperature_of_one(tmp_path: Path) -> None:
+def test_two_ranks_have_the_temperature_of_one(whole: Whole) -> None:
     """Their losses are reduced: a rank's own would differ."""
-    found = [run(tmp_path / str(n), Convergence(), n)[2] for n in (1, 2)]
+    found = [whole(Convergence(), n)[2] for n in (1, 2)]
     one, two = ([m["kd.temperature"] for _, m in lines[:4]] for lines in found)
     assert len(set(one)) > 2 and two == pytest.approx(one, rel=1e-4)
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import select
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -24,9 +25,10 @@ from distill.tracking.view import NOTE, view_state
 
 
 @pytest.fixture(scope="session")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One database for all tests: creating it takes MLflow seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+def uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    shutil.copy(empty_store, path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture

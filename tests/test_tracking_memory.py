@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """One database for all tests here: creating it takes MLflow seconds."""
-    return Store(tmp_path_factory.mktemp("mlflow"))
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Store:
+    folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return Store(folder)
 
 
 TRAIN = {"distill.task": "reviews"}

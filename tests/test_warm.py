@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,16 +53,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uri(root: Path) -> str:
+def uri(root: Path, empty_store: Path) -> str:
     """A store with 54 trials of an older version, which recorded two meta-features."""
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric, Param
 
+    shutil.copy(empty_store, root / "mlflow.db")
     uri = f"sqlite:///{root}/mlflow.db"
     client = import_mlflow().MlflowClient(uri)
     experiment = client.create_experiment("past")
     for num_rows, best in NUM_ROWS.items():
         for temperature in (best, *(2.0, 4.0, 5.0, 6.0, 8.0) * 2)[:9]:
-            run_id = client.create_run(experiment).info.run_id
+            tags = {
+                "distill.task": f"task of {num_rows} rows",
+                "distill.kind": "trial",
+                "distill.status": "finished",
+            }
+            run_id = client.create_run(experiment, tags=tags).info.run_id
             metrics = {"meta.n": num_rows, "meta.d": 6.0, "eval.accuracy": temperature == best}
             params = {
                 "kd.temperature": temperature,
@@ -73,11 +80,6 @@ def uri(root: Path) -> str:
                 run_id,
                 metrics=[Metric(name, float(value), 0, 0) for name, value in metrics.items()],
                 params=[Param(name, str(value)) for name, value in params.items()],
-                tags=[
-                    RunTag("distill.task", f"task of {num_rows} rows"),
-                    RunTag("distill.kind", "trial"),
-                    RunTag("distill.status", "finished"),
-                ],
             )
             client.set_terminated(run_id, "FINISHED")
     return uri
@@ -290,7 +292,7 @@ def test_what_the_memory_cannot_serve_is_refused(root: Path, tmp_path: Path) -> 
         check(alone)
     check_warm_start(alone.model_copy(update={"warm_start": False}))
     kd = SimpleNamespace(schedule=SimpleNamespace(low=None, high=9.0))
-    with pytest.raises(ConfigError, match=r"kd.schedule.high is 9 whatever it is: remove one"):
+    with pytest.raises(ConfigError, match=r"kd\.schedule\.high is fixed at 9: set it to null"):
         check_warm_start(experiment.model_copy(update={"kd": kd}))
 
 

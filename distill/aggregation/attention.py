@@ -21,8 +21,9 @@ class Attention(TrainedWeights):
     at temperature 1, and a mean over all rows. The distillation loss takes a as constants, and the
     attention's loss does not train the student [ours: the source trains both by the distillation
     loss, which moves the weights to the teacher nearest to the student]. α · c(T) is the factor of
-    the distillation loss, so that β compares H(a) with D, as in the source. enc(x): mean of the
-    student's last hidden states over a row's tokens, normalised [ours].
+    the distillation loss, so that β compares H(a) with D, as in the source; of a list of objectives
+    c(T) is Σ w_i · c_i(T). enc(x): mean of the student's last hidden states over a row's tokens,
+    normalised [ours].
     """
 
     version: ClassVar[int] = 2

@@ -34,7 +34,10 @@ def check(
         lines = [*plan.lines, *expected.lines]
         if experiment.search is not None:
             swept = load_experiment(config, overrides, address, "-sweep")
-            lines.append(Line("output of a sweep", str(Path(swept.output).absolute())))
+            where, why = str(Path(swept.output).absolute()), ""
+            if experiment.chain is not None:
+                where, why = "none", "distill sweep has no chain: remove it for a sweep"
+            lines.append(Line("output of a sweep", where, why))
         cells = [[line.part, line.what, line.size] for line in lines]
         heads, text = ["part", "plan", "size"], (0, 1, 2)
         show(grid(heads, cells, f"{config}: ready to train", left=text, wrap=text))

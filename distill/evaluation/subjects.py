@@ -231,14 +231,15 @@ def _ensemble_of_run(run: Path, allow_pickle: bool) -> Subject:
     aggregation = experiment.aggregation
     if not experiment.has_teachers:
         raise ConfigError(f"--teacher {run}: that run had no teachers: give a model folder")
+    found = _models_of_run(run, experiment)
     if aggregation.build(1, 1, 1) is not None:
+        models = " ".join(f"--teacher {path}" for _, path, _ in found)
         raise ConfigError(
-            f"--teacher {run}: the weights of its aggregation {aggregation.type} are computed from "
-            f"the student's own encoding of a row: give its teachers one by one, or evaluate "
-            f"{run}/student, without teachers"
+            f"--teacher {run}: its aggregation.type {aggregation.type} computes its weights from "
+            "hidden states of the run's student, which distill evaluate does not have: compare "
+            f"with the uniform mean of its teachers, {models}"
         )
     read_as = {"max_length": experiment.data.max_length, "cut": experiment.data.cut}
-    found = _models_of_run(run, experiment)
     parts = [replace(_part(f"{PREFIX}{n}", path, pickles), **read_as) for n, path, pickles in found]
     parts = [_in_run(part, experiment) for part in parts]
     router = None

@@ -83,6 +83,10 @@ class Divergence(Variant):
         """c(T) · weight: the factor of D in the loss."""
         return self.scale(temperature) * self.weight
 
+    def total_coefficient(self, temperature: float) -> float:
+        """The size of the distillation loss where D is 1; of a sum, where each member's is."""
+        return self.coefficient(temperature)
+
     def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
         """[N, V]: the contribution of each class, from its two log-probabilities alone."""
         raise NotImplementedError

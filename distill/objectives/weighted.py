@@ -116,6 +116,10 @@ class WeightedSum(RootModel[tuple[Single, ...]]):
         """1: the members' own coefficients are within the sum."""
         return 1.0
 
+    def total_coefficient(self, temperature: float) -> float:
+        """Σ_i weight_i · c_i(T)."""
+        return sum(member.coefficient(temperature) for member in self.root)
+
     def terms_at(self, logp_T_NV: Tensor, logp_S_NV: Tensor, temperature: float) -> Tensor:
         first, *others = (
             member.coefficient(temperature) * member.terms(logp_T_NV, logp_S_NV)

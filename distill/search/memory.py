@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from distill.search.meta import STUDENT_FAMILY, TEACHER_FAMILY
+from distill.wording import counted
 
 NUM_NEIGHBOURS = 5
 """[draft]"""
@@ -193,8 +194,8 @@ def _proposed(
     if num_runs > BOOST_BEYOND and len(tasks) >= MIN_BOOSTED_TASKS and names:
         values = {axis.key: _boosted(axis, rows, names, meta, seed) for axis in axes}
         why = (
-            f"gradient boosting over the best runs of {len(tasks)} past tasks ({num_runs} runs)"
-            f"{_left_out(meta.keys() - set(names))}"
+            f"gradient boosting over the best runs of {counted(len(tasks), 'past task')} "
+            f"({counted(num_runs, 'run')}){_left_out(meta.keys() - set(names))}"
         )
         return Proposal(values, (), "boosting", why)
     past = [task.mean for task in tasks]
@@ -206,7 +207,8 @@ def _proposed(
     listed = ", ".join(f"{n.experience.task} ({n.similarity:.2f})" for n in neighbours)
     fewer = meta.keys() - set.intersection(*(set(n.experience.meta) for n in neighbours))
     why = (
-        f"mean of the {len(neighbours)} nearest of {len(tasks)} past tasks ({num_runs} runs), by "
+        f"mean of the {len(neighbours)} nearest of {counted(len(tasks), 'past task')} "
+        f"({counted(num_runs, 'run')}), by "
         f"cosine of their meta-features: {listed}{_left_out(fewer)}"
     )
     return Proposal(values, neighbours, "nearest", why)

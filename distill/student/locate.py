@@ -46,7 +46,8 @@ def experiment_of(run: str | Path) -> Experiment:
 
 
 def locate(path: str | Path) -> Located:
-    """The student at ``path``: the output of train, a sweep's trial, or an exported folder.
+    """The student at ``path``: the output of train, a sweep's trial, the folder of a link, or an
+    exported folder.
 
     Raises RunFolderError for a run without an exported student, ModelError for a folder that holds
     neither.
@@ -59,6 +60,8 @@ def locate(path: str | Path) -> Located:
         return Located(path, run)
     if (path / "student" / "config.json").is_file():
         return Located(path / "student", run)
+    if run is not None and (path / "model" / "config.json").is_file():
+        return Located(path / "model", run)  # of a link of a chain, a baseline, an expert
     if run is None:
         raise ModelError(
             f"{path} is neither a run nor an exported student: it has no experiment.json and no "

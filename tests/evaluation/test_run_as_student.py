@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from distill.cli import app
 from distill.config import parse
-from distill.errors import ConfigError, ModelError
+from distill.errors import ModelError
 from distill.evaluation.leakage import MIN_ROWS
-from distill.evaluation.subjects import check_student, run_of, teacher_of
+from distill.evaluation.subjects import check_student, run_of
 from distill.run_folder import RunFolder
 from distill.yaml_text import read_yaml
 from tests.toys import write_data, write_encoder, write_named
@@ -73,16 +73,6 @@ def test_a_run_has_its_columns_its_teacher_and_the_permission_for_its_pickle(run
     _, own = evaluate(run / "student")
     assert own["columns"] == found["columns"]
     assert "teacher.test.accuracy" not in own["metrics"]
-
-
-def test_a_run_with_trained_weights_is_evaluated_without_its_ensemble(
-    run: Path, tmp_path: Path
-) -> None:
-    raw = read_yaml((run / "config.yaml").read_text()) | {"aggregation": {"type": "attention"}}
-    RunFolder(tmp_path / "mine").claim(parse(raw), {})
-    shutil.copytree(run / "student", tmp_path / "mine/student")
-    with pytest.raises(ConfigError, match=r"one by one, or evaluate .*/mine/student, without tea"):
-        teacher_of([str(tmp_path / "mine")], False, None)
 
 
 def test_a_run_without_the_permission_loads_no_pickle(run: Path, tmp_path: Path) -> None:
@@ -150,3 +140,26 @@ def test_folders_that_are_no_student(run: Path, tmp_path: Path) -> None:
     (unfinished / "config.yaml").write_text("")
     assert run_of(trial) == unfinished.absolute()
     assert run_of(tmp_path) is None
+
+
+def test_attention_of_a_run_has_the_mean_of_its_teachers_as_the_way_out(run: Path) -> None:
+    """Its weights depend on hidden states that only the training has."""
+    other = run.parent / "attention"
+    raw = read_yaml((run / "config.yaml").read_text())
+    teachers = [raw["teachers"][0] | {"name": name} for name in "ab"]
+    RunFolder(other).claim(
+        parse(
+            raw
+            | {
+                "output": str(other),
+                "aggregation": {"type": "attention"},
+                "teachers": teachers,
+            }
+        ),
+        {},
+    )
+    shutil.copytree(run / "student", other / "student")
+    output, _ = evaluate(other)
+    path = run.parent / "words.pkl"
+    assert f"uniform mean of its teachers, --teacher {path} --teacher {path};" in output
+    assert f"to evaluate without the teachers of the run, give {other / 'student'}" in output

@@ -1,7 +1,8 @@
-"""One MLflow store for the tests that read experiments: creating it takes MLflow seconds."""
+"""One MLflow store for the tests that read experiments."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from distill.tracking.store import import_mlflow
 
 
 @pytest.fixture(scope="session")
-def store_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('experiments')}/mlflow.db"
+def store_uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
+    path = tmp_path_factory.mktemp("experiments") / "mlflow.db"
+    shutil.copy(empty_store, path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture(scope="session")

@@ -176,7 +176,7 @@ def test_runs_of_an_older_version_are_compared_by_what_both_recorded() -> None:
         named = {f"meta.{key}": value for key, value in meta.items()}
         return Experience(name, named, values(temperature), 0.5)
 
-    new = [task(f"new {i}", 2.0, a=1.0, b=-1.0, c=1.0) for i in range(5)]
+    new = [task(f"new {i}", 2.0, a=1.0, b=-1.0, c=i % 2) for i in range(5)]
     old = [task(f"old {i}", 8.0, a=-1.0, b=1.0) for i in range(5)]
     memory = Memory([*new, *old])
     # Near the old ones in all that they recorded; the new ones differ in c too.
@@ -228,12 +228,13 @@ def test_runs_count_towards_the_fifty_and_tasks_towards_the_five() -> None:
 
 def test_boosting_finds_a_rule_that_means_cannot() -> None:
     memory = Memory(history(30, 30))
+    one = {"kd.temperature": 2.0}  # each key has a model of its own
     for a in (-0.8, -0.3, 0.4, 0.8):
         present = {"meta.a": a, "meta.b": 0.0}
-        proposal = memory.propose(present, DEFAULTS, seed=3)
+        proposal = memory.propose(present, one, seed=3)
         assert proposal.model == "boosting" and "30 past tasks (900 runs)" in proposal.why
         assert proposal.values["kd.temperature"] == pytest.approx(5 + 2 * a, abs=0.45)
-        assert memory.propose(present, DEFAULTS, seed=3) == proposal
+        assert memory.propose(present, one, seed=3) == proposal
     # All runs of a task average 5, and so does the mean of all tasks' best.
     assert memory.mean(DEFAULTS)["kd.temperature"] == pytest.approx(5, abs=0.45)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 
-from distill.objectives import Objective
+from distill.objectives import ForwardKL, Objective
 from distill.records import DeviceOutput, Head, TeacherOutput
 from distill.variant import Dtype, Variant
 
@@ -146,3 +146,11 @@ def entries_fault(ids_NS: Tensor, values_NS: Tensor, num_columns: int) -> str | 
     if ids_NS.numel() and not 0 <= int(ids_NS.min()) <= int(ids_NS.max()) < num_columns:
         return f"names a token beyond the {num_columns} of the vocabulary"
     return None
+
+
+def not_forward(objective: Objective) -> str:
+    """For messages: the entry that is no forward KL; the whole sum where all are."""
+    for key, member in objective.members.items():
+        if not isinstance(member.at_tokens(), ForwardKL):
+            return f"{key}.type {member.type!r}"
+    return f"objective.type {objective.type!r}"

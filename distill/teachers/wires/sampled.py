@@ -13,7 +13,13 @@ from pydantic import Field
 
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective
-from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
+from distill.teachers.wires.base import (
+    WireFormat,
+    as_tensor,
+    bytes_fault,
+    entries_fault,
+    not_forward,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +57,7 @@ class SampledWire(WireFormat):
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
         if not isinstance(objective.at_tokens(), ForwardKL):
             raise ConfigError(
-                f"{key}: sampled cannot serve objective.type {objective.type!r}: only what is "
+                f"{key}: sampled cannot serve {not_forward(objective)}: only what is "
                 "linear in the teacher's probabilities has an unbiased estimate from samples, and "
                 "this divergence needs them inside a logarithm, an absolute value or the "
                 "student's expectation: use forward_kl, or the wire hidden or dense"

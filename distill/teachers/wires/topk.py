@@ -14,7 +14,13 @@ from pydantic import Field, field_validator
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective
 from distill.objectives.divergence import kl_terms
-from distill.teachers.wires.base import WireFormat, as_tensor, bytes_fault, entries_fault
+from distill.teachers.wires.base import (
+    WireFormat,
+    as_tensor,
+    bytes_fault,
+    entries_fault,
+    not_forward,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +64,7 @@ class TopKWire(WireFormat):
     def check(self, key: str, objective: Objective, temperatures: Sequence[float]) -> None:
         if not isinstance(objective.at_tokens(), ForwardKL):
             raise ConfigError(
-                f"{key}: topk cannot serve objective.type {objective.type!r}: only the total "
+                f"{key}: topk cannot serve {not_forward(objective)}: only the total "
                 "probability of the teacher's tail is sent, but this divergence depends on the "
                 "single probabilities in the tail (reverse KL on a truncated target is unstable): "
                 "use forward_kl, or the wire hidden or dense"
