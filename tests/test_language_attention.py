@@ -50,12 +50,13 @@ def attention(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("loss_chunk_mb", [256, 0.003], ids=["rows", "columns"])
 @pytest.mark.parametrize("per", ["token", "sample"])
 def test_loss_and_every_gradient_are_those_of_the_definitions(
-    tmp_path: Path, per: str, loss_chunk_mb: float
+    root: Path, per: str, loss_chunk_mb: float
 ) -> None:
     """The student's terms with the weights as constants, and likelihood and entropy with the
     student as one; β is multiplied by α · T²."""
     trainer = {"batch_size": 4, "loss_chunk_mb": loss_chunk_mb}
-    job = job_of(tmp_path, trainer=trainer, **attention(per=per, entropy_weight=0.3))
+    aggregation = attention(per=per, entropy_weight=0.3)
+    job = job_of(root, f"loss-{per}-{loss_chunk_mb}", trainer=trainer, **aggregation)
     module = build_module(job).train()
     assert isinstance(module, TokenModule) and module.router is not None
     torch.manual_seed(3)
@@ -67,7 +68,7 @@ def test_loss_and_every_gradient_are_those_of_the_definitions(
 
     labels_N = labels_at(batch)
     with torch.no_grad():
-        teachers = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in DOMAINS]
+        teachers = [AutoModelForCausalLM.from_pretrained(root / name) for name in DOMAINS]
         said = [t(**batch.inputs(), use_cache=False).logits[batch.targets_BT] for t in teachers]
     logits_KNV = torch.stack([logits_NV[:, :NUM_TOKENS] for logits_NV in said])
     hidden_NH, _ = module.positions(batch)
@@ -141,10 +142,10 @@ def test_the_good_teacher_wins_and_the_student_gains(root: Path, of_mean: float,
     assert found.student.total.perplexity <= of_mean
 
 
-def test_weights_are_of_tokens_by_default(tmp_path: Path) -> None:
+def test_weights_are_of_tokens_by_default(root: Path) -> None:
     """Within one sequence they differ; per sample they do not."""
     for per, differ in ((None, True), ("sample", False)):
-        module = build_module(job_of(tmp_path, str(per), **attention(per=per)))
+        module = build_module(job_of(root, f"weights-{per}", **attention(per=per)))
         assert isinstance(module, TokenModule) and module.router is not None
         for param in module.router.parameters():
             torch.nn.init.normal_(param)
