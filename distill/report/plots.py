@@ -133,10 +133,15 @@ def learning_curves(
     below.set_ylabel("training loss")
     for axes in rest:
         for index, points in varying.items():
-            axes.plot(*zip(*points, strict=True), color=PALETTE[index % len(PALETTE)])
+            # Links and student often have the same temperatures: all of them can be seen.
+            style = ("-", "--", ":", "-.")[index % 4]
+            colour = PALETTE[index % len(PALETTE)]
+            axes.plot(*zip(*points, strict=True), color=colour, linestyle=style)
         axes.set_ylabel("temperature")
         axes.grid(color="0.9", linewidth=0.8)
-    (rest[-1] if rest else below).set_xlabel("optimizer steps")
+    lowest = rest[-1] if rest else below
+    lowest.set_xlabel("optimizer steps")
+    lowest.xaxis.get_major_locator().set_params(integer=True)
     return save(figure, path)
 
 

@@ -51,6 +51,20 @@ def test_plots_of_nothing_do_not_fail(tmp_path):
     plots.per_domain([], tmp_path / "d.png")
 
 
+def test_steps_are_whole_and_equal_temperatures_are_both_visible(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: shown.append(figure) or path)
+    lines = [
+        {"step": s, "time": 0.0, "metrics": {"loss": 1 / s, "kd.temperature": 30 / s}}
+        for s in (10, 20, 27)
+    ]
+    plots.learning_curves({"student": lines, "link 1": lines}, tmp_path / "c.png")
+    (figure,) = shown
+    *_, temperature = figure.axes
+    assert all(tick == round(tick) for tick in temperature.get_xticks())
+    assert [line.get_linestyle() for line in temperature.get_lines()] == ["-", "--"]
+
+
 @pytest.mark.parametrize(("worst", "scale"), [(9.0, "linear"), (900.0, "log")])
 def test_perplexities_far_apart_have_a_logarithmic_axis(worst, scale, tmp_path, monkeypatch):
     shown = []
