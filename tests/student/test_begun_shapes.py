@@ -18,6 +18,7 @@ from distill.models.load import load_tokenizer
 from distill.models.shape import FILE
 from distill.models.sizes import solve
 from distill.run_folder import RunFolder, identity
+from distill.wording import counted
 from tests.toys import toy_experiment
 
 CAP = 0.05
@@ -95,11 +96,15 @@ def test_check_shows_the_shape_of_a_begun_fit(tmp_path: Path) -> None:
         return next(line.what for line in check(experiment).lines if line.part == "student")
 
     new, first = (dimensions(tmp_path, by_first_rule) for by_first_rule in (False, True))
-    assert shown().endswith(f"hidden {new['hidden']}, {new['heads']} heads, ffn {new['ffn']}")
+
+    def size(found: dict[str, int]) -> str:
+        return f"hidden {found['hidden']}, {counted(found['heads'], 'head')}, ffn {found['ffn']}"
+
+    assert shown().endswith(size(new))
     run = RunFolder(experiment.output)
     run.claim(experiment, check(experiment).identity)
     (run.fit / "checkpoints" / "step-00000001").mkdir(parents=True)
-    assert shown().endswith(f"hidden {first['hidden']}, {first['heads']} heads, ffn {first['ffn']}")
+    assert shown().endswith(size(first))
     assert not (run.fit / FILE).exists(), "a check leaves nothing behind"
     run.close()
 
