@@ -201,7 +201,8 @@ class Fits:
         if self._error is not None:
             if self.tasks.pending:
                 num = counted(len(self.tasks.pending), "task")
-                self._work.progress.say(f"error: {num} more will write checkpoints and end")
+                say = self._work.progress.say
+                say(f"a task failed: the run ends when the checkpoints of {num} are written")
             self.end()
             raise self._error
 

@@ -50,6 +50,7 @@ def hpm_kd(folder: Path) -> dict[str, Any]:
         kd={"temperature": 2.0, "alpha": 0.5, "schedule": {"type": "cosine"}},
         chain={"links": 2, "epsilon": 0.9},
         warm_start=True,
+        baselines=[],
         memory={"path": str(folder / "memory")},
     )
     del raw["experts"]
@@ -88,7 +89,7 @@ def test_all_components_together(
     again: dict[str, Any] = raw | {"output": str(tmp_path / "again"), "warm_start": False}
     again["kd"] = raw["kd"] | {key: used[f"kd.{key}"] for key in ("temperature", "alpha")}
     rates = {key: used[f"optimizer.{key}"] for key in ("lr", "weight_decay")}
-    again |= {"optimizer": raw.get("optimizer", {}) | rates, "baselines": []}
+    again |= {"optimizer": raw["optimizer"] | rates}
     capsys.readouterr()
     second = train(parse(again), Progress())
     found = (second.metrics["memory.students.hits"], second.metrics["memory.students.accesses"])
