@@ -200,6 +200,8 @@ def _header(file: File) -> Header:
 
 
 def _find(path: str) -> list[File]:
+    if path.startswith("hf:/"):  # before a file system for it queries the Hub
+        raise DataError(f"data.path {path!r} cannot be read{_download(path)}")
     filesystem, inner = _resolve(path)
     info = filesystem.get_file_info(inner)
     if info.type == pafs.FileType.File:
@@ -233,7 +235,9 @@ def _below(folder: str, path: str) -> str:
 
 def _download(path: str) -> str:
     """What to type for an address of the Hugging Face Hub."""
-    command = download_command(path, is_data=True) if ":/" in path else None
+    # Of a file in a data set, the data set.
+    name = "/".join(re.split("/+", path)[:4]) if path.startswith("hf:/") else path
+    command = download_command(name, is_data=True) if ":/" in path else None
     return f"; distill does not contact the Hub, download it first: {command}" if command else ""
 
 
