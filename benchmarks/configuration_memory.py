@@ -308,7 +308,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def compared(
-    name: str, control: str, found: dict[str, list[dict[str, float]]], told: dict[str, str]
+    name: str, control: str, found: dict[str, list[dict[str, float]]], labels: dict[str, str]
 ) -> str:
     """One sentence on the mean gaps by task, and on the pairs of task and seed."""
     gains = [statistics.fmean(g[control] - g[name] for g in gaps) for gaps in found.values()]
@@ -318,7 +318,7 @@ def compared(
     claim = "is better than" if is_clear else "**is not clearly better than**"
     pairs = [(g[name], g[control]) for gaps in found.values() for g in gaps]
     return (
-        f"{told[name].strip('*').capitalize()} {claim} {told[control]}: better on {won} of "
+        f"{labels[name].strip('*').capitalize()} {claim} {labels[control]}: better on {won} of "
         f"{len(gains)} tasks, worse on {lost}, {statistics.fmean(gains):+.1f} ± {error:.1f} points "
         f"(standard error over tasks). Of {len(pairs)} pairs of task and seed it is better on "
         f"{sum(m < c for m, c in pairs)}, level on {sum(m == c for m, c in pairs)}."

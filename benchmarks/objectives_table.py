@@ -401,10 +401,10 @@ def sentences(ledger: Ledger, seeds: Sequence[int], columns: Sequence[Any]) -> l
             if given is not None and own:
                 helps = all(sign * (a - b) > 0 for a, b in zip(own, base, strict=True))
                 parts["better" if helps else "not better"].append(f"`{name}`")
-        told = [f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items()]
+        parts_shown = [f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items()]
         found += [
             f"{task.capitalize()}, {metric}, compared with labels only in every seed — "
-            + "; ".join(told)
+            + "; ".join(parts_shown)
             + ".",
             "",
         ]

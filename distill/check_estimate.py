@@ -246,36 +246,43 @@ class _Work:
         self.link_outputs = {
             n: 2.0 * t.num_active * tokens * answered for n, t in self.links.items()
         }
-        self.experts: dict[str, Training] = {}
-        if experiment.experts is None:
-            return
-        experts, base = experiment.experts, Base.read(plan, experiment.experts.base)
-        per_parameter = 4.0 if experts.lora else base.per_parameter(experts.train_layers)
-        for name, num_rows in _rows_of_experts(plan).items():
-            per_epoch = math.ceil(num_rows / experts.batch_size)
-            self.experts[name] = Training(
-                base.num_active,
-                tokens,
-                experts.batch_size,
-                math.ceil(experts.epochs * per_epoch),
-                num_validation // max(1, len(plan.teacher_names)),
-                per_epoch,
-                per_parameter,
-            )
-        if _has_router(experiment):
-            router = experts.router
-            assert router is not None
-            per_epoch = math.ceil(len(train) / router.batch_size)
-            base = base.first(router.layers)
-            self.experts[ROUTER] = Training(
-                base.num_active,
-                tokens,
-                router.batch_size,
-                math.ceil(router.epochs * per_epoch),
-                num_validation,
-                per_epoch,
-                base.per_parameter(router.train_layers),
-            )
+        self.experts = _experts(plan, tokens, num_validation)
+
+
+def _experts(plan: Plan, tokens: float, num_validation: int) -> dict[str, Training]:
+    """The experts, and the router where the run trains one."""
+    experiment, experts = plan.experiment, plan.experiment.experts
+    if experts is None:
+        return {}
+    found: dict[str, Training] = {}
+    base = Base.read(plan, experts.base)
+    per_parameter = 4.0 if experts.lora else base.per_parameter(experts.train_layers)
+    for name, num_rows in _rows_of_experts(plan).items():
+        per_epoch = math.ceil(num_rows / experts.batch_size)
+        found[name] = Training(
+            base.num_active,
+            tokens,
+            experts.batch_size,
+            math.ceil(experts.epochs * per_epoch),
+            num_validation // max(1, len(plan.teacher_names)),
+            per_epoch,
+            per_parameter,
+        )
+    if _has_router(experiment):
+        router = experts.router
+        assert router is not None
+        per_epoch = math.ceil(len(plan.rows.rows("train")) / router.batch_size)
+        base = base.first(router.layers)
+        found[ROUTER] = Training(
+            base.num_active,
+            tokens,
+            router.batch_size,
+            math.ceil(router.epochs * per_epoch),
+            num_validation,
+            per_epoch,
+            base.per_parameter(router.train_layers),
+        )
+    return found
 
 
 class Base(NamedTuple):

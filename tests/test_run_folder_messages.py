@@ -52,9 +52,11 @@ def test_a_folder_elsewhere_is_named_whole(tmp_path: Path, monkeypatch: pytest.M
 def test_the_first_keys_that_differ_are_shown(tmp_path: Path) -> None:
     run = begun(tmp_path / "mine")
     changes = {"seed": 1, "kd.alpha": 0.6, "optimizer.lr": 0.2, "kd.temperature": 3.0}
-    told = refusal(run, **changes)
-    assert "kd.alpha is 0.6 (0.5 in the folder); kd.temperature is 3.0 (2.0 in the folder);" in told
-    assert "optimizer.lr is 0.2 (0.1 in the folder); and 1 more. Start" in told
+    message = refusal(run, **changes)
+    assert (
+        "kd.alpha is 0.6 (0.5 in the folder); kd.temperature is 3.0 (2.0 in the folder);" in message
+    )
+    assert "optimizer.lr is 0.2 (0.1 in the folder); and 1 more. Start" in message
 
 
 def test_a_folder_with_other_files_is_refused_with_a_new_one(tmp_path: Path) -> None:
@@ -65,5 +67,5 @@ def test_a_folder_with_other_files_is_refused_with_a_new_one(tmp_path: Path) -> 
 
 
 def test_a_key_that_one_side_lacks_is_shown_as_not_set(tmp_path: Path) -> None:
-    told = refusal(begun(tmp_path / "mine"), **{"chain.links": "auto", "warm_start": "true"})
-    assert "chain.links is 'auto' (not set in the folder); warm_start is true (not set" in told
+    message = refusal(begun(tmp_path / "mine"), **{"chain.links": "auto", "warm_start": "true"})
+    assert "chain.links is 'auto' (not set in the folder); warm_start is true (not set" in message
