@@ -112,6 +112,9 @@ types: $(DEV) ## Static types (basedpyright, pyright's standard mode)
 	@echo "==> types (about 20 s)"
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+.PHONY: environment
+environment: $(DEV) $(OPS) ## Install what the tests need, and nothing else
+
 .PHONY: docs
 docs: $(DEV) ## The documentation as a site in .cache/site
 	@echo "==> mkdocs (seconds)"
