@@ -14,21 +14,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from lm_fits import student_job
-from sources_of_text import NEW, Task, compare, parsed
+from sources_of_text import Task, compare, parsed
 
-from distill.check import check
-from distill.config import load
-from distill.fit import fit_and_save
-
-TEACHER = Path("configs/docstrings-teacher.yaml")
 DOCSTRINGS = Task(
     config=Path("configs/docstrings-skd.yaml"),
     results=Path("benchmarks/results/sampled_docstrings"),
     steps=40,
     warm_steps=600,
     teacher=Path("runs/docstrings-teacher/student"),
+    teacher_config=Path("configs/docstrings-teacher.yaml"),
     num_prompts=100,
     max_new_tokens=24,
     batch_size=25,
@@ -37,19 +31,5 @@ DOCSTRINGS = Task(
 )
 
 
-def tuned_teacher(task: Task, dtype: str) -> None:
-    """Where configs/docstrings-teacher.yaml has not been trained already."""
-    if task.teacher.exists():
-        return
-    folder = task.teacher.parent
-    experiment = load(TEACHER, [f"output={folder / NEW}", f"trainer.dtype={dtype}"])
-    job = student_job(experiment, check(experiment), folder / "fit", 0, None)
-    fit_and_save(job)
-    task.teacher.symlink_to(Path(job.model_folder).resolve())
-
-
 if __name__ == "__main__":
-    args = parsed(__doc__ or "", DOCSTRINGS, Path("runs/sampled-docstrings"))
-    torch.set_num_threads(args.threads)
-    tuned_teacher(DOCSTRINGS, args.dtype)
-    compare(DOCSTRINGS, args)
+    compare(DOCSTRINGS, parsed(__doc__ or "", DOCSTRINGS, Path("runs/sampled-docstrings")))
