@@ -2,7 +2,11 @@
 
     python -m distill.samples.smollm2 --out data/smollm2
     python -m distill.samples.docstrings --out data/docstrings
-    python benchmarks/sampled_docstrings.py [--seeds 0 1 2] [--steps 40] [--dtype bfloat16]
+    python benchmarks/sampled_docstrings.py --dtype bfloat16 --no-equal-time --methods SKD \
+        "on-policy, T 1" "mixed, λ 0.5, T 1" "supervised KD" SeqKD "cross-entropy, no teacher"
+
+These are the methods of the committed result: SKD drafts at T 0.5, the other students sample at
+T 1. All methods, at equal decoding too: without --methods.
 
 The teacher is SmolLM2 tuned to docstrings by configs/docstrings-teacher.yaml (here, once, in this
 process); everything but the source of text is configs/docstrings-skd.yaml's; see

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import date
@@ -114,6 +116,7 @@ def compare(task: Task, args: argparse.Namespace) -> None:
             rows.setdefault(f"{name}, equal time", []).append(run(task, job, num_steps))
         print(markdown(task, rows, args.seeds), flush=True)
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
+    record |= {"command": " ".join(["python", *map(shlex.quote, sys.argv)])}
     record |= {"warm_steps": args.warm_steps, "dtype": args.dtype, "versions": versions()}
     record |= {
         "teacher": score(task, load_language_model(str(task.teacher)), warm.data),
