@@ -1,7 +1,9 @@
 """Every figure in a document comes from a committed result."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.docs.figures import (
@@ -53,6 +55,21 @@ def test_figures_in_prose_are_in_a_table_or_a_linked_result(page: Path):
         assert unsupported(section, ROOT) == [], section.text.splitlines()[0]
         shown = {figure for part in section.prose for figure in figures(part)}
         assert set(section.settings) <= shown, "a setting that the section does not have"
+
+
+def test_the_example_of_the_entropy_term_follows_from_its_equation():
+    page = (ROOT / "docs/methods/attention.md").read_text(encoding="utf-8")
+    found = re.search(r"good one is ([\d.]+), ([\d.]+) and ([\d.]+)\.", page)
+    assert found
+    good_N = np.linspace(1e-6, 1 - 1e-6, 100_001)
+    other_N = (1 - good_N) / 2
+    entropy_N = -(good_N * np.log(good_N) + 2 * other_N * np.log(other_N))
+    likelihood_N = np.log(0.95 * good_N + 2 * 0.1 * other_N)
+    for shown, (temperature, alpha) in zip(
+        found.groups(), [(2, 0.5), (4, 0.9), (10, 1)], strict=True
+    ):
+        loss_N = -likelihood_N - alpha * temperature**2 * 0.01 * entropy_N
+        assert shown == f"{good_N[loss_N.argmin()]:.2f}"
 
 
 def without_comments(text: str) -> list[str]:
