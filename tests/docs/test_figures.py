@@ -31,7 +31,7 @@ def test_figures_are_those_of_the_named_result(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_tables_of_measurements_name_their_result(page: Path):
-    """On the pages of results all tables; elsewhere those with a mean and a deviation."""
+    """On the pages of results all tables with figures; elsewhere those with a column of figures."""
     text = page.read_text(encoding="utf-8")
     named = [claim.text.strip() for claim in claims(text)]
     tables = [t.strip() for t in without_comments(text) if t.lstrip().startswith("|")]
