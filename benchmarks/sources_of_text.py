@@ -54,6 +54,7 @@ METHODS: dict[str, list[str]] = {
 }
 """The first is the one whose time the others may use."""
 LED = "SKD"
+START = "start of all"
 NEW = "output"  # never made: what is checked need not know that fits of it are there
 
 
@@ -99,7 +100,7 @@ def compare(task: Task, args: argparse.Namespace) -> None:
         folder = args.folder / f"seed-{seed}"
         budget_s = 0.0
         warm = warm_start(task, folder / "warm", seed, args)
-        rows.setdefault("start of all", []).append(told(task, warm))
+        rows.setdefault(START, []).append(told(task, warm))
         for name in sorted(args.methods, key=list(METHODS).index):
             job = job_of(task, name, folder / name, seed, warm, args)
             found = run(task, job, args.steps)
@@ -208,24 +209,40 @@ def score(task: Task, model: Any, data: Any) -> float:
     return getattr(score_answers(answers, [p.reference for p in prompts]), task.score)
 
 
+PAIRS = (("SKD", "on-policy"), ("SKD, T 1", "on-policy, T 1"))
+"""Compared seed by seed: the starts differ more than the methods."""
+
+
 def markdown(task: Task, rows: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
     lines = [
-        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.told} on the test split, "
-        "perplexity of the data's own text on the validation split. Students sample at temperature "
-        "0.5 and top-p 0.5, in the rows with T 1 at 1 and 1.",
+        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.told} on the test split, gain "
+        "over the start of the same seed, perplexity of the data's own text on the validation "
+        "split. Students sample at temperature 0.5 and top-p 0.5, in the rows with T 1 at 1 and 1.",
         "",
-        f"| text of | steps | CPU seconds | {task.told} | perplexity |",
-        "|---|---:|---:|---:|---:|",
+        f"| text of | steps | CPU seconds | {task.told} | gain, points | perplexity |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name, found in rows.items():
         steps = "" if "steps" not in found[0] else spread([r["steps"] for r in found], 0)
         seconds = "" if "steps" not in found[0] else spread([r["seconds"] for r in found], 0)
+        gain = "" if "steps" not in found[0] else spread(above(task, found, rows[START]), 1)
         if len(found) < len(seeds):
             name += f" ({len(found)} seeds)"
         score = spread([r[task.score] for r in found], 1, 100, " %")
         perplexity = spread([r["perplexity"] for r in found], 2)
-        lines.append(f"| {name} | {steps} | {seconds} | {score} | {perplexity} |")
+        lines.append(f"| {name} | {steps} | {seconds} | {score} | {gain} | {perplexity} |")
+    for one, other in PAIRS:
+        if one in rows and other in rows:
+            gaps = above(task, rows[one], rows[other])
+            by_seed = ", ".join(f"{gap:+.1f}" for gap in gaps)
+            lines += ["", f"{one} above {other}, points: {spread(gaps, 1)} (by seed {by_seed})."]
     return "\n".join(lines) + "\n"
+
+
+def above(task: Task, ones: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[float]:
+    """Percentage points of ``ones`` above ``others``, seed by seed."""
+    pairs = zip(ones, others, strict=False)  # while seeds are missing
+    return [100 * (one[task.score] - other[task.score]) for one, other in pairs]
 
 
 def draw_acceptance(found: list[dict[str, Any]], path: Path) -> None:
