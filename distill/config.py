@@ -584,6 +584,10 @@ class KD(Section):
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the teachers' outputs; 1 − alpha is the weight of the labels. 0: only labels, 1:
     only teachers."""
+    normalise: Literal["tokens", "sequences"] = "tokens"
+    """Language models: the mean that D and CE are. ``tokens``: over all tokens of a batch, so that
+    a long text weighs more than a short one. ``sequences``: over the tokens of each text, then over
+    texts, as in the code of SKD's authors; needs ``data.packing: false``."""
     schedule: TemperatureSchedule = ConstantTemperature()
     """How T changes while the student is trained: T = low + (high − low) · s, with s from 0 to 1.
     In the formulas, t is the step and N the number of steps."""
@@ -884,11 +888,27 @@ class Experiment(Section):
         _refuse_twins("baselines", baseline_names)
         if self.chain is not None:
             self._check_chain()
+        self._check_mean()
         if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
             raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
         if self.trainer.device == "cpu" and self.trainer.num_gpus_per_worker > 0:
             raise ValueError("trainer.num_gpus_per_worker is above 0 with trainer.device cpu")
         return self
+
+    def _check_mean(self) -> None:
+        if self.kd.normalise == "tokens":
+            return
+        key = f"kd.normalise {self.kd.normalise}"
+        if not self.is_language_model:
+            raise ValueError(
+                f"{key} averages over the tokens of each text, and task is {self.task}: remove "
+                "kd.normalise"
+            )
+        if self.data.packing:
+            raise ValueError(
+                f"{key} averages over the tokens of each text, and data.packing puts several texts "
+                "into a row: set data.packing: false, or kd.normalise: tokens"
+            )
 
     def _check_chain(self) -> None:
         if not self.has_teachers:

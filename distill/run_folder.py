@@ -77,6 +77,7 @@ NEWER: dict[str, str] = {
     "sampling.type": "dataset",
     "sampling.staleness": "0",
     "kd.schedule.type": "constant",
+    "kd.normalise": "tokens",
     "warm_start": "false",
     "chain": "null",
 }
