@@ -356,6 +356,11 @@ class Serving(Section):
     max_batch_tokens: int = Field(default=16384, gt=0)
     """Maximum number of padded tokens in one forward; a larger request takes several forwards.
     Lower it if the teacher runs out of memory."""
+    kv_cache_mb: float = Field(default=4096.0, ge=0)
+    """Language models that verify drafts (``sampling.type`` skd): memory in MB (10⁶ bytes) of the
+    key-value caches that each replica keeps between the rounds of a text. The least recently used
+    are evicted, and computed again from the next request, with the same results: raise it if
+    verification gets slower with more student ranks, lower it if the teacher runs out of memory."""
     allow_pickle: bool = False
     """Load weights that exist only as a pickle (``pytorch_model.bin``, .pkl, .joblib). A pickle can
     run code: set it only for files that you trust."""

@@ -86,7 +86,14 @@ NEWER: dict[str, str] = {
 SHOWN_KEYS = 3
 """Of an experiment that differs from the folder's, in a message."""
 
-OPERATIONAL_SERVING = ("replicas", "num_cpus", "num_gpus", "node_labels", "max_batch_tokens")
+OPERATIONAL_SERVING = (
+    "replicas",
+    "num_cpus",
+    "num_gpus",
+    "node_labels",
+    "max_batch_tokens",
+    "kv_cache_mb",
+)
 
 
 class RunFolder:
