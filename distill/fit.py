@@ -442,6 +442,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 {t.name: t.serving.moe.num_passes for t in guidance.teachers} if guidance else {},
                 _homes(job),
                 shared.left_out if shared else (),
+                "tokens" if job.kd is None else job.kd.normalise,
             )
         return DistillModule(
             model.build(job.seed),

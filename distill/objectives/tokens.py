@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -141,9 +142,12 @@ class TokenLoss:
         aggregation: Aggregation | None = None,
         objective: Objective | None = None,
         weights_KN: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> None:
         """``weights_KN``: of an aggregation whose weights are trained. The teachers' output for
-        the labels is kept in ``label_logp_KN``, log p_k(y_n) at temperature 1."""
+        the labels is kept in ``label_logp_KN``, log p_k(y_n) at temperature 1. ``lengths``: numbers
+        of positions whose mean is taken, in order; the loss is then the sum of these means (metrics
+        stay sums over positions). None: of each position alone."""
         self._labels_N = labels_N
         self._num_columns = num_columns
         self._temperature = knobs.temperature
@@ -156,6 +160,7 @@ class TokenLoss:
         kd, ce, hits, num_answered = (zero.clone() for _ in range(4))
         weights_K, apart_K, num_apart_K = (zero.new_zeros(len(self._readers)) for _ in range(3))
         self.sums = Sums(kd, ce, hits, num_answered, weights_K, apart_K, num_apart_K)
+        self._means = None if lengths is None else _slices_of(lengths)
         self._weights_KN = weights_KN
         self.label_logp_KN = None if weights_KN is None else torch.zeros_like(weights_KN)
         if answers is not None:
@@ -192,16 +197,39 @@ class TokenLoss:
     def of_chunk(self, rows: slice) -> BlockLoss:
         said = None if self._answers is None else self._decoded(rows)
 
-        def loss(logits_mV: Tensor, block: slice) -> Tensor:
-            at = slice(rows.start + block.start, rows.start + block.stop)
+        def summed(logits_mV: Tensor, at: slice) -> Tensor:
             hard = self._cross_entropy(logits_mV, at)
             return hard if said is None else hard + self._divergence(logits_mV, said, at)
 
+        def loss(logits_mV: Tensor, block: slice) -> Tensor:
+            at = slice(rows.start + block.start, rows.start + block.stop)
+            if self._means is None:
+                return summed(logits_mV, at)
+            total = logits_mV.new_zeros(())
+            for part, length in self._parts(at):
+                of_part = slice(part.start - at.start, part.stop - at.start)
+                total = total + summed(logits_mV[of_part], part) / length
+            return total
+
         return loss
+
+    def _parts(self, at: slice) -> list[tuple[slice, int]]:
+        """What of these positions each mean is over, and of how many positions that mean is."""
+        assert self._means is not None
+        parts = [
+            (slice(max(at.start, whole.start), min(at.stop, whole.stop)), whole.stop - whole.start)
+            for whole in self._means
+        ]
+        return [(part, length) for part, length in parts if part.start < part.stop]
 
     def of_columns(self, rows: slice, logits_of: LogitsOf, columns: list[slice]) -> SplitLoss:
         teachers = None if self._answers is None else self._teachers(rows)
-        loss = SplitLoss(logits_of, columns, self._labels_N[rows], self._alpha, teachers)
+        shares_n = None
+        if self._means is not None:
+            shares = [torch.full((p.stop - p.start,), 1 / num) for p, num in self._parts(rows)]
+            shares_n = torch.cat(shares).to(self._labels_N.device)
+        labels_n = self._labels_N[rows]
+        loss = SplitLoss(logits_of, columns, labels_n, self._alpha, teachers, shares_n)
         self.sums.kd.add_(loss.kd)
         self.sums.ce.add_(loss.ce)
         self.sums.hits.add_(loss.hits)
@@ -389,6 +417,11 @@ class TokenLoss:
         scaled = self._objective.coefficient(self._temperature) * divergence_m.detach().sum()
         self.sums.apart_K[k] += scaled
         self.sums.num_apart_K[k] += len(divergence_m)
+
+
+def _slices_of(lengths: Sequence[int]) -> list[slice]:
+    starts = np.cumsum([0, *lengths]).tolist()
+    return [slice(*pair) for pair in pairwise(starts)]
 
 
 def _stacked(logits: Sequence[Tensor], asked_Km: Tensor) -> Tensor:

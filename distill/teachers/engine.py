@@ -4,6 +4,7 @@ Shape suffixes: B rows, T tokens, V classes or vocabulary, H hidden, P positions
 for a mixture of experts that runs several times), X what a wire encodes of a position.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -59,6 +60,7 @@ class TeacherEngine:
         is_language_model: bool = False,
         moe: MoE | None = None,
         shared: SharedTokens | None = None,
+        kv_cache_mb: float = math.inf,
     ) -> None:
         """``model`` is a Hugging Face folder, the pickle of an object with ``predict_proba``, or
         the model or object itself (tests, simulated teachers), or a base with one of its adapters.
@@ -67,7 +69,9 @@ class TeacherEngine:
         off). ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the
         threads of the whole process; None leaves them. ``moe``: which experts of a language model
         are used, unless a request names others. ``shared``: of a language model that has other
-        tokens than the student, which count. Raises ModelError for an unusable folder.
+        tokens than the student, which count. ``kv_cache_mb``: of a language model, 10⁶ bytes of
+        key-value caches kept between the requests of a text (distill/sampling/judging.py). Raises
+        ModelError for an unusable folder.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -83,7 +87,14 @@ class TeacherEngine:
         if is_language_model:
             with self._speaking():
                 self._model = LanguageModel(
-                    model, num_labels, self.device, dtype, allow_pickle, self._moe, shared
+                    model,
+                    num_labels,
+                    self.device,
+                    dtype,
+                    allow_pickle,
+                    self._moe,
+                    shared,
+                    kv_cache_mb * 1e6,
                 )
             if self.wire.takes == "hidden":
                 self._model.check_linear()
