@@ -20,8 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill.aggregation.mixture import Space, log_weights
+from distill.aggregation.mixture import Space, log_weights, weighted_logits
 from distill.objectives import Objective
+from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
 
 LogitsOf = Callable[[slice], Tensor]
@@ -43,7 +44,7 @@ class Teachers(NamedTuple):
         """[K, n, C] at the temperature; [1, n, C] where logits are what is mixed."""
         logits_KnC = logits_KnC / self.temperature
         if self.mix == "logits":
-            return (self.weights_Kn[..., None] * logits_KnC).sum(0, keepdim=True)
+            return weighted_logits(self.weights_Kn, logits_KnC).sum(0, keepdim=True)
         return logits_KnC
 
     def logp(self, columns: slice, lse_Kn: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class SplitLoss:
         self.kd = torch.zeros_like(self.ce)
         if teachers is not None:
             self._compare(teachers, logits_of, columns)
-        self.value = alpha * self.kd + (1 - alpha) * self.ce
+        self.value = weighted(alpha, self.kd) + weighted(1 - alpha, self.ce)
 
     def gradient(self, columns: slice, logits_nC: Tensor) -> Tensor:
         """[n, C]: of ``value`` by these logits."""
