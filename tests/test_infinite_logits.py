@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.aggregation import FixedWeights, Uncertainty, UniformMean
 from distill.aggregation.mixture import Mixture, Space, mix
@@ -38,7 +38,6 @@ from distill.objectives.fused import Chunk, fused
 from distill.objectives.tokens import Reader, TokenLoss
 from distill.records import (
     UNLABELLED,
-    Batch,
     Knobs,
     LossOutput,
     Target,
@@ -48,6 +47,7 @@ from distill.records import (
 from distill.teachers.wires import DenseWire, TopKWire, WireFormat
 from distill.tempered import logsumexp
 from tests.objective_references import SINGLE
+from tests.toys_logits import GivenLogits, batch_of
 
 INF = math.inf
 KINDS = list(SINGLE)
@@ -218,37 +218,14 @@ def test_the_entropy_of_a_teacher_that_rules_a_class_out_is_a_number() -> None:
 # ---- classifiers ------------------------------------------------------------------------------
 
 
-class Fixed(nn.Module):
-    """A student whose logits are its parameters."""
-
-    def __init__(self, logits_BV: Tensor) -> None:
-        super().__init__()
-        self.logits_BV = nn.Parameter(logits_BV.clone())
-
-    def forward(self, **inputs: object) -> Any:
-        from types import SimpleNamespace
-
-        return SimpleNamespace(logits=self.logits_BV, hidden_states=None)
-
-
 def classified(
     z_T: Tensor, z_S: Tensor, objective: Objective, alpha: float, labels: list[int]
 ) -> tuple[LossOutput, Tensor]:
     """The module's output of a batch of these logits, and the gradient by the student's."""
-    student: Any = Fixed(z_S)
+    student: Any = GivenLogits(z_S)
     module = DistillModule(student, objective, UniformMean(), ("a",), z_S.shape[1])
-    num = len(labels)
-    batch = Batch(
-        rows_B=torch.arange(num).numpy(),
-        labels_B=torch.tensor(labels),
-        domains_B=torch.full((num,), -1),
-        valid_B=torch.ones(num, dtype=torch.bool),
-        num_valid=num,
-        num_labelled=sum(label != UNLABELLED for label in labels),
-        features_BD=torch.zeros(num, 1),
-    )
-    answers = TeacherAnswers(z_T[None], torch.ones(1, num, dtype=torch.bool))
-    output = module(batch, answers, Knobs(1.0, alpha))
+    answers = TeacherAnswers(z_T[None], torch.ones(1, len(labels), dtype=torch.bool))
+    output = module(batch_of(labels), answers, Knobs(1.0, alpha))
     output.loss.backward()
     return output, student.logits_BV.grad
 
