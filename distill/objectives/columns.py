@@ -20,8 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill.aggregation.mixture import Space, log_weights
+from distill.aggregation.mixture import Space, log_weights, weighted_logits
 from distill.objectives import Objective
+from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
 
 LogitsOf = Callable[[slice], Tensor]
@@ -43,7 +44,7 @@ class Teachers(NamedTuple):
         """[K, n, C] at the temperature; [1, n, C] where logits are what is mixed."""
         logits_KnC = logits_KnC / self.temperature
         if self.mix == "logits":
-            return (self.weights_Kn[..., None] * logits_KnC).sum(0, keepdim=True)
+            return weighted_logits(self.weights_Kn, logits_KnC).sum(0, keepdim=True)
         return logits_KnC
 
     def logp(self, columns: slice, lse_Kn: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class SplitLoss:
         kd, ce = self.kd, self.ce
         if shares_n is not None:
             kd, ce = scale * (shares_n * divergence_n).sum(), (shares_n * ce_n).sum()
-        self.value = alpha * kd + (1 - alpha) * ce
+        self.value = weighted(alpha, kd) + weighted(1 - alpha, ce)
 
     def gradient(self, columns: slice, logits_nC: Tensor) -> Tensor:
         """[n, C]: of ``value`` by these logits."""

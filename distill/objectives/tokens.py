@@ -22,6 +22,7 @@ from distill.aggregation.mixture import only_asked
 from distill.errors import ConfigError
 from distill.objectives import Objective
 from distill.objectives.columns import LogitsOf, SplitLoss, Teachers
+from distill.objectives.divergence import weighted
 from distill.objectives.fused import BlockLoss, Chunk
 from distill.objectives.likelihood import LabelLogp
 from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
@@ -303,7 +304,7 @@ class TokenLoss:
         with torch.no_grad() if self._alpha == 1 else nullcontext():
             ce = cross_entropy(logits_mV, labels_m, reduction="sum")
         self.sums.ce.add_(ce.detach())
-        return (1 - self._alpha) * ce
+        return weighted(1 - self._alpha, ce)
 
     def _divergence(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
         assert self._objective is not None
@@ -311,8 +312,7 @@ class TokenLoss:
         with torch.no_grad() if self._alpha == 0 else nullcontext():
             kd = self._objective.coefficient(self._temperature) * compare(logits_mV, said, at)
         self.sums.kd.add_(kd.detach())
-        # Not 0 · kd: of an infinite divergence that is NaN.
-        return self._alpha * kd if self._alpha > 0 else torch.zeros_like(kd)
+        return weighted(self._alpha, kd)
 
     def _asked(self, at: slice) -> tuple[Tensor, slice | Tensor]:
         """asked_Km of the positions with an answer, and which of the block those are."""
@@ -352,13 +352,16 @@ class TokenLoss:
             asked_m = asked_Km[k]
             passes = [said_mX for said_mX in said[k](at) if len(said_mX)]
             if passes:
-                labels_m = self._labels_N[at][kept][asked_m]
-                each = [
-                    self._to_one(reader, said_mX, logits_mV[asked_m], labels_m)
-                    for said_mX in passes
-                ]
-                divergence_m = torch.stack(each).mean(0)
-                total = total + (weights_Km[k][asked_m] * divergence_m).sum()
+                labels_m, weights_m = self._labels_N[at][kept][asked_m], weights_Km[k][asked_m]
+                has_weight = bool(weights_m.any())  # else it is only measured: 0 · ∞ is NaN
+                with nullcontext() if has_weight else torch.no_grad():
+                    each = [
+                        self._to_one(reader, said_mX, logits_mV[asked_m], labels_m)
+                        for said_mX in passes
+                    ]
+                    divergence_m = torch.stack(each).mean(0)
+                if has_weight:
+                    total = total + (weights_m * divergence_m).sum()
                 self._note_apart_of(k, divergence_m)
         return total
 
