@@ -5,6 +5,7 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from distill.config import Transport
 from distill.errors import DistillError, TeacherError
@@ -19,7 +20,8 @@ from distill.teachers.turns import Turns
 
 class TeacherActor:
     """Made a Ray actor by the pool, which lets two calls in where answers are packed: one request
-    is computed at a time, whichever teacher it is for, and the next is unpacked meanwhile.
+    is computed at a time, whichever teacher it is for, and meanwhile the former one is encoded and
+    packed, or the next is unpacked.
 
     Why the engines could not be built is kept and raised from :meth:`ping`: an exception in an
     actor's constructor reaches the driver only as the text of a traceback.
@@ -50,16 +52,17 @@ class TeacherActor:
     def answer(self, teacher: str, request: TeacherRequest) -> TeacherOutput:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
-        # Not a lock: whoever has just let go of it could take it again before one who waits.
-        with self._turns.of(next(self._tickets)):
-            return self._engines[teacher].answer(request)
+        return self._engines[teacher].answer(request, self._turn())
 
     def answer_on_device(self, teacher: str, request: TeacherRequest) -> DeviceOutput:
         """Of a pool whose transport is ``nixl``: the payload stays until the rank has fetched it,
         without a copy in the object store."""
         self.ping()
-        with self._turns.of(next(self._tickets)):
-            return self._engines[teacher].answer_on_device(request)
+        return self._engines[teacher].answer_on_device(request, self._turn())
+
+    def _turn(self) -> AbstractContextManager[None]:
+        # Not a lock: whoever has just let go of it could take it again before one who waits.
+        return self._turns.of(next(self._tickets))
 
     def judge(self, teacher: str, request: DraftRequest) -> Verdict:
         """Of a language model; see distill/sampling/judging.py."""

@@ -7,9 +7,10 @@ for a mixture of experts that runs several times), X what a wire encodes of a po
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -34,9 +35,11 @@ from distill.teachers.language import Block, LanguageModel, as_float, position_s
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.shared import Adapted
 from distill.teachers.wires import DenseWire, WireFormat
-from distill.teachers.wires.base import on_host
+from distill.teachers.wires.base import are_finite, on_host
 from distill.variant import Dtype
 
+Result = TypeVar("Result")
+Turn = AbstractContextManager[Any]
 Model = Callable[..., Any]
 """Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
 ``features`` (float32 [B, D]), or ``texts`` (B strings); returns logits [B, V], bare or as
@@ -81,6 +84,7 @@ class TeacherEngine:
         self.num_labels = num_labels
         self._moe: MoE = moe or OwnRouting()
         self._speaking: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._encoder = ThreadPoolExecutor(1, "teacher-encoder")  # its thread starts when needed
         if isinstance(model, Adapted):
             self._speaking, model = model.speaking, model.base.model
         self._model: _Classifier | LanguageModel
@@ -101,60 +105,71 @@ class TeacherEngine:
         else:
             self._model = _Classifier(model, num_labels, self.device, dtype, allow_pickle)
 
-    def answer(self, request: TeacherRequest) -> TeacherOutput:
-        """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
-        return on_host(self._answer(request, torch.device("cpu")))
+    def answer(self, request: TeacherRequest, turn: Turn | None = None) -> TeacherOutput:
+        """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape.
 
-    def answer_on_device(self, request: TeacherRequest) -> DeviceOutput:
+        ``turn``: held while the model computes. What is left of encoding and of copying to the host
+        is done after it, while the next request is computed.
+        """
+        payload = _Payload(int(request.counts_B.sum()), torch.device("cpu"), may_share=True)
+        return on_host(self._answer(request, payload, turn))
+
+    def answer_on_device(self, request: TeacherRequest, turn: Turn | None = None) -> DeviceOutput:
         """The same, all of it on the model's device."""
-        return self._answer(request, self.device)
+        # Not shared: of a view the model's whole output would be registered for the transfer.
+        payload = _Payload(int(request.counts_B.sum()), self.device, may_share=False)
+        return self._answer(request, payload, turn)
 
     @torch.inference_mode()
-    def _answer(self, request: TeacherRequest, where: torch.device) -> DeviceOutput:
+    def _answer(
+        self, request: TeacherRequest, payload: "_Payload", turn: Turn | None
+    ) -> DeviceOutput:
         wire = request.wire or self.wire
-        payload_PX, compute_s, usage = None, 0.0, None
-        first, num_positions = 0, int(request.counts_B.sum())
-        with self._speaking():
+        encoder = _Here() if turn is None or self.device.type != "cpu" else self._encoder
+        encoded: Future[None] | None = None
+        compute_s, usage, num_found = 0.0, None, 0
+        with turn or nullcontext(), self._speaking():
             self._model.num_clamped, self._model.stats = 0, None
             started = time.perf_counter()
             for said in self._said(request, wire):
-                is_finite = bool(torch.isfinite(said.said_MPX).all())  # waits for a GPU
+                is_finite = are_finite(said.said_MPX)  # waits for a GPU
                 compute_s += time.perf_counter() - started
                 if not is_finite:
                     raise TeacherAnswerError(
                         f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
                         "check its weights, or serve it in float32"
                     )
-                encoded_NX = self._encoded(said, wire)
-                if payload_PX is None:
-                    shape = max(1, num_positions), encoded_NX.shape[1]
-                    payload_PX = encoded_NX.new_empty(shape, device=where)
-                stop = first + len(encoded_NX)
-                payload_PX[first:stop] = encoded_NX
-                first = stop
+                if encoded is not None:
+                    encoded.result()  # one block at a time: [P, V] is never whole
+                encoded = encoder.submit(self._encode, said, wire, payload)
+                num_found += said.said_MPX.shape[1]
                 if said.usage is not None:
                     usage = said.usage if usage is None else usage + said.usage
                 started = time.perf_counter()
-        assert payload_PX is not None and first == num_positions
+            num_clamped, stats = self._model.num_clamped, self._model.stats
+            payload.mark()
+        assert encoded is not None and num_found == payload.num_positions
+        encoded.result()
         about = TeacherOutput(
             request.request_id,
             request.rows_B,
             np.empty((0, 0), np.uint8),
             wire.name,
             compute_s,
-            self._model.num_clamped,
+            num_clamped,
             usage,
-            self._model.stats,
+            stats,
         )
-        return DeviceOutput(about, payload_PX, num_positions)
+        return DeviceOutput(about, payload.whole(), payload.num_positions)
 
-    def _encoded(self, said: "_Said", wire: WireFormat) -> Tensor:
+    @torch.inference_mode()  # it may run in another thread
+    def _encode(self, said: "_Said", wire: WireFormat, payload: "_Payload") -> None:
         """Of M forwards, concatenated."""
         passes = [
             wire.encode(said_PX, _of_pass(said.seeds_P, m))
             for m, said_PX in enumerate(said.said_MPX)
         ]
-        return passes[0] if len(passes) == 1 else torch.cat(passes, 1)
+        payload.add(passes[0] if len(passes) == 1 else torch.cat(passes, 1))
 
     @torch.inference_mode()
     def judge(self, request: DraftRequest) -> Verdict:
@@ -264,6 +279,62 @@ class _Said(NamedTuple):
     said_MPX: Tensor
     seeds_P: np.ndarray
     usage: ExpertUsage | None
+
+
+class _Here(Executor):
+    """Runs what is submitted at once, in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        future: Future[Result] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class _Payload:
+    """Encoded blocks of positions, put together on a device."""
+
+    def __init__(self, num_positions: int, where: torch.device, may_share: bool) -> None:
+        """``may_share``: an answer of a single block may be a view of what the model computed."""
+        self.num_positions = num_positions
+        self._where = where
+        self._may_share = may_share
+        self._filled = 0
+        self._payload_PX: Tensor | None = None
+        self._comes_from_gpu = False
+        self._copied: torch.cuda.Event | None = None
+
+    def add(self, encoded_NX: Tensor) -> None:
+        is_whole = 0 < self.num_positions == len(encoded_NX)
+        is_here = encoded_NX.device == self._where and encoded_NX.is_contiguous()
+        if is_whole and is_here and self._may_share:
+            self._payload_PX = encoded_NX
+        else:
+            self._copy(encoded_NX)
+        self._filled += len(encoded_NX)
+
+    def _copy(self, encoded_NX: Tensor) -> None:
+        self._comes_from_gpu = encoded_NX.is_cuda and self._where.type == "cpu"
+        if self._payload_PX is None:
+            self._payload_PX = torch.empty(
+                (max(1, self.num_positions), encoded_NX.shape[1]),
+                dtype=encoded_NX.dtype,
+                device=self._where,
+                pin_memory=self._comes_from_gpu,
+            )
+        here_NX = self._payload_PX[self._filled : self._filled + len(encoded_NX)]
+        here_NX.copy_(encoded_NX, non_blocking=self._comes_from_gpu)
+
+    def mark(self) -> None:
+        """Nothing more is computed on a GPU: what is queued there later is not waited for."""
+        if self._comes_from_gpu:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def whole(self) -> Tensor:
+        assert self._payload_PX is not None and self._filled == self.num_positions
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._payload_PX
 
 
 class _Classifier:

@@ -384,7 +384,7 @@ class TeacherStream:
         finish[name] = time.perf_counter()
         check_output(request, output, self._widths[name])
         counts_N = request.counts_B
-        self._cache_of(name).put(name, missing_N, output.payload, counts_N)
+        payload_PX = self._cache_of(name).put(name, missing_N, output.payload, counts_N)
         self._meter.used(name, output.usage)
         if output.stats is not None:
             self._meter.sampled(name, output.stats)
@@ -392,12 +392,12 @@ class TeacherStream:
         self._meter.received(
             name,
             rows=len(missing_N),
-            bytes=output.payload.nbytes,
+            bytes=payload_PX.nbytes,
             cached_rows=int(hit_N.sum()),
             compute_s=output.compute_s,
             clamped=output.num_clamped,
         )
-        fresh = Said(output.payload, counts_N)
+        fresh = Said(payload_PX, counts_N)
         if not hit_N.any():
             return fresh
         return in_order(hit_N, Said(found.payload_PX, found.counts_N), fresh)
