@@ -673,6 +673,10 @@ class Stream(Section):
     """Seconds to wait for a response before the request is sent to another replica."""
     retries: int = Field(default=3, ge=0)
     """How often a request is sent again after a failed replica or a missed deadline."""
+    recovery_s: float = Field(default=1800.0, gt=0)
+    """Seconds that a run waits for a teacher of which no replica is up (a lost node, a slow
+    restart). The student writes a checkpoint and continues once the teacher responds; after
+    ``recovery_s`` the run stops and can be resumed."""
     transport: Transport = "object_store"
     """How outputs are sent. ``object_store``: Ray's shared memory. ``nixl``: Ray Direct Transport,
     from the memory of the teacher (GPU memory if it has a GPU) to the host memory of the rank;

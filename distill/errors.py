@@ -66,6 +66,11 @@ class TeacherAnswerError(TeacherError):
     """A teacher's output cannot be used for training: wrong shape, NaN or infinite."""
 
 
+class TeacherAway(TeacherError):
+    """No replica of a teacher was up for ``stream.recovery_s``; it may return, so the run can be
+    resumed."""
+
+
 class TrainingError(DistillError):
     """The student's loss became NaN or infinite, or its worker group failed."""
 
