@@ -211,7 +211,7 @@ def test_deadlines_and_refused_answers(ray_cluster, tmp_path, transport):
 
     spec = TeacherSpec("sick", sick, Serving(num_cpus=0.1), NUM_LABELS)
     with RayTeacherPool([spec], transport=transport) as pool:
-        client = pool.client(Stream(deadline_s=0.5, retries=1, transport=transport))
+        client = pool.client(Stream(deadline_s=0.5, recovery_s=1, transport=transport))
         with pytest.raises(TeacherError, match=r"'sick'.*did not respond to request test/0"):
             client.ask("sick", request())
         released.touch()
