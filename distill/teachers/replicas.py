@@ -298,11 +298,9 @@ class RayTeacherClient:
         """The replica with the least work of all ranks, and a claim there: ranks that choose at the
         same time see each other's. None: all that were up are not any more."""
         with self._lock:
-            now, num_up = time.monotonic(), len(replicas.group.up)
-            prompt = [
-                replicas.all[i] for i in replicas.group.up if replicas.group.is_prompt(i, now)
-            ]
-            polls = [replicas.poll(replica) for replica in prompt]
+            now, up = time.monotonic(), replicas.group.up
+            prompt = [i for i in up if replicas.group.is_prompt(i, now)]
+            polls = [replicas.poll(replicas.all[i]) for i in prompt]
         if polls:
             ray.wait(polls, num_returns=len(polls), timeout=PATIENCE_S)
         for num_left in reversed(range(len(up) + 1)):
