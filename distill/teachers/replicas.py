@@ -89,14 +89,16 @@ class _Replicas:
         """The status that has come meanwhile; those that are not up are polled again."""
         for replica in self.all:
             if replica.poll is not None and ray.wait([replica.poll], timeout=0)[0]:
-                poll, replica.poll, replica.watch.polled_at = replica.poll, None, None
+                poll, replica.poll = replica.poll, None
+                replica.watch.poll_ended()
                 self.read(replica, poll)
-            if not replica.watch.is_up:
+            now = time.monotonic()
+            if not replica.watch.is_up and replica.watch.should_poll(now, now):
                 self.poll(replica)
 
     def poll(self, replica: _Replica) -> Any:
-        """The reference of its outstanding status request; None of a dead one."""
-        if replica.poll is None and replica.watch.death is None:
+        """The reference of its outstanding status request."""
+        if replica.poll is None:
             replica.poll = control(replica.actor.status).remote()
             replica.watch.polled(time.monotonic())
         return replica.poll
@@ -118,10 +120,9 @@ class _Replicas:
     def lost(self, replica: _Replica, fault: str) -> None:
         replica.poll = None
         replica.watch.lost(fault, time.monotonic())
-        self.poll(replica)
 
     def overdue(self, replica: _Replica, sent_at: float) -> str | None:
-        """Why a request that waits at it should be sent again now; polls it where that is due."""
+        """Why a request that waits at it should be sent again now, if there is a replica for it."""
         self.collect()
         watch, now = replica.watch, time.monotonic()
         if watch.should_poll(now, sent_at):
@@ -314,7 +315,7 @@ class RayTeacherClient:
             replica, claim = replicas.all[order[0]], uuid.uuid4().hex
             reference = control(replica.actor.claim).remote(claim, most)
             if not ray.wait([reference], timeout=PATIENCE_S)[0]:
-                return replica, ""  # busy; a claim that comes too late expires
+                return replica, claim  # busy; a claim that comes after its request expires
             with self._lock:
                 status = replicas.read(replica, reference)
             if status is not None and status.num_held <= most:

@@ -16,6 +16,8 @@ from distill.wording import counted
 
 POLLS = 4
 """Status requests a deadline; the first after a request has waited so long."""
+RETURN_S = 1.0
+"""Seconds between status requests to a replica that is not up."""
 PATIENCE_S = 0.5
 """Seconds that a choice among replicas waits for their status."""
 NO_LIMIT = 1 << 30
@@ -31,6 +33,7 @@ class Watch:
     heard_at: float = -math.inf  # when the status came
     moved_at: float = -math.inf  # when its counter was first seen at this value
     polled_at: float | None = None  # since when a status request is outstanding
+    last_poll_at: float = -math.inf
     fault: str | None = None
     fault_at: float = math.inf
     is_lost: bool = False  # Ray reported the fault; otherwise it is a suspicion
@@ -45,15 +48,19 @@ class Watch:
         """Whether a status request is due, for a request that was sent at ``sent_at``."""
         if self.polled_at is not None or self.death is not None:
             return False
-        if self.fault is not None:
-            return True
         interval_s = self.deadline_s / POLLS
+        if self.fault is not None:
+            return now - self.last_poll_at >= min(RETURN_S, interval_s)
         ends_at = self._counts_from(sent_at) + self.deadline_s
         is_ending = self.heard_at < ends_at <= now
         return now - sent_at >= interval_s and (now - self.heard_at >= interval_s or is_ending)
 
     def polled(self, now: float) -> None:
-        self.polled_at = now
+        self.polled_at = self.last_poll_at = now
+
+    def poll_ended(self) -> None:
+        """With a status or an error, which :meth:`heard`, :meth:`lost` or :meth:`died` is given."""
+        self.polled_at = None
 
     def heard(self, status: Status, now: float) -> None:
         """A status has come. The replica is up again, unless it still computes the forward that
@@ -72,7 +79,8 @@ class Watch:
     def lost(self, fault: str, now: float) -> None:
         """Ray reports so. A status request from before does not count: its process may be gone."""
         self.fault, self.fault_at = fault, now
-        self.is_lost, self.is_stuck, self.polled_at = True, False, None
+        self.is_lost, self.is_stuck = True, False
+        self.polled_at, self.last_poll_at = None, -math.inf
 
     def died(self, why: str, now: float) -> None:
         self.death, self.fault_at, self.polled_at = why, min(now, self.fault_at), None
