@@ -59,11 +59,16 @@ class CacheError(DistillError):
 
 
 class TeacherError(DistillError):
-    """A teacher did not respond: no replica left, or deadline missed after all retries."""
+    """A teacher did not respond: no replica left, or none made progress after all retries."""
 
 
 class TeacherAnswerError(TeacherError):
     """A teacher's output cannot be used for training: wrong shape, NaN or infinite."""
+
+
+class TeacherAway(TeacherError):
+    """No replica of a teacher was up for ``stream.recovery_s``; it may return, so the run can be
+    resumed."""
 
 
 class TrainingError(DistillError):
