@@ -497,6 +497,15 @@ def _language_student(plan: Plan, student: Student) -> Model:
     return Model(total, trained, active, layers, info.hidden)
 
 
+def operations_of_rank(plan: Plan, job: Job) -> float:
+    """Floating-point operations of one forward and backward of a rank, of a student or a link."""
+    spec, trainer = job.model, job.trainer
+    assert isinstance(spec, StudentSpec | LanguageStudentSpec)
+    model = student_of(plan, spec.student)
+    rows = trainer.micro_batch_size or trainer.batch_size / trainer.num_workers
+    return model.per_parameter * model.num_active * tokens_of_a_row(plan) * rows
+
+
 def _beyond(folder: str, num_kept: int) -> int:
     """Parameters of a folder's layers beyond the first ``num_kept``; all layers are alike."""
     shapes = shapes_of_floats(stored_tensors(Path(folder), allow_pickle=False))

@@ -621,6 +621,13 @@ class Trainer(Section):
     num_cpus_per_worker: float = Field(default=1.0, gt=0)
     """CPUs of one rank, fractions allowed; it uses as many threads, rounded down, at least 1. A
     different number of threads changes the last digits of sums."""
+    num_threads_cached: Literal["auto"] | Annotated[int, Field(ge=1)] | None = "auto"
+    """Threads of one rank from the second epoch on, where every teacher output is then read from
+    the cache: with ``cache.type`` arrow or memory, ``sampling.type`` dataset and no mixture of
+    experts with ``moe.type`` ka or sar. ``auto``: the rank's CPUs and an equal share of those of
+    the teachers, which are idle then; as in the first epoch for small students (below 5e9
+    operations a forward and backward), on GPUs, on a cluster (``cluster.address``) and in sweeps.
+    Decided at the first start and kept in the run folder. null: as in the first epoch."""
     num_gpus_per_worker: float = Field(default=0.0, ge=0)
     """GPUs of one rank; above 0, it trains on the GPU."""
     node_labels: dict[str, str] = {}

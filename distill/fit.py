@@ -55,6 +55,7 @@ from distill.student.store import FolderStore, check_version
 from distill.teachers.cache import TeacherKey, open_cache
 from distill.teachers.serving import groups
 from distill.teachers.stream import TeacherClient, TeacherStream
+from distill.threads import Threads, threads_of
 from distill.token_module import TokenModule
 
 Rows = range | np.ndarray
@@ -244,6 +245,22 @@ class Job:
         return self.num_steps or math.ceil(self.trainer.epochs * self.steps_per_epoch)
 
     @property
+    def are_outputs_cached(self) -> bool:
+        """Whether no teacher is queried after the first epoch: every output is in the cache."""
+        guidance = self.guidance
+        return (
+            guidance is not None
+            and guidance.cache.type != "none"
+            and not isinstance(self.sampling, Written)
+            and not any(spec.serving.moe.changes for spec in guidance.served)
+        )
+
+    @property
+    def threads(self) -> Threads:
+        """Of each rank."""
+        return threads_of(self.trainer, self.steps_per_epoch, self.are_outputs_cached)
+
+    @property
     def is_adapter(self) -> bool:
         """Whether what is fitted are updates of a base that others share."""
         return isinstance(self.model, LanguageExpertSpec) and self.model.lora is not None
@@ -263,7 +280,7 @@ def fit(
     Every rank calls ``report`` after each evaluation. Raises Interrupted (checkpoint written)
     once ``job.stop_file`` exists.
     """
-    torch.set_num_threads(max(1, int(job.trainer.num_cpus_per_worker)))
+    torch.set_num_threads(job.threads.first)
     torch.manual_seed(job.seed + rank)
     np.random.seed((job.seed + rank) % 2**32)
     batches, validation = open_batches(job, rank, world_size)
@@ -312,6 +329,7 @@ def fit(
             log=store.log if rank == 0 else lambda step, metrics: None,
             is_asked_to_stop=store.is_asked_to_stop if rank == 0 else lambda: False,
             report=report,
+            before_step=job.threads.use_at,
         )
     finally:
         source.close()

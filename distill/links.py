@@ -97,6 +97,8 @@ class Stages:
     say: Callable[[str], None]
     find: Callable[[Job], bool] = lambda job: False
     """Place the finished fit of an equal job, from the shared memory, where there is one."""
+    prepare: Callable[[Job], Job] = lambda job: job
+    """A job with all its settings decided: the number of its threads."""
 
 
 class ServedTeachers:
@@ -163,7 +165,7 @@ def run_chain(
     done: list[Link] = []
     source: Job | None = None
     for link in links:
-        job = taught(link, experiment, stages.guide(source))
+        job = stages.prepare(taught(link, experiment, stages.guide(source)))
         assert job.guidance is not None
         if len(record.links) == len(done):
             stages.find(job)
@@ -183,7 +185,7 @@ def run_chain(
         if not decision.is_kept:
             break
         source = job
-    student = taught(student, experiment, stages.guide(source))
+    student = stages.prepare(taught(student, experiment, stages.guide(source)))
     assert student.guidance is not None
     stages.find(student)
     if not is_done(student):

@@ -175,17 +175,21 @@ def train(
     log: Log = lambda step, metrics: None,
     is_asked_to_stop: Callable[[], bool] = lambda: False,
     report: Report = lambda cursor: None,
+    before_step: Callable[[int], None] = lambda step: None,
 ) -> Cursor:
     """Train up to ``schedule.num_steps``, from the checkpoint that ``store`` restores.
 
     ``report`` is called after each evaluation, at the end of its step; it may end the fit by an
-    exception. Raises Interrupted after a checkpoint if a stop is requested, TrainingError on a
-    loss, gradient norm or evaluation that is not finite; the last checkpoint stays in both cases.
+    exception. ``before_step`` is called with the number of the first step, and at the end of each
+    step, before its evaluation, with that of the next. Raises Interrupted after a checkpoint if a
+    stop is requested, TrainingError on a loss, gradient norm or evaluation that is not finite; the
+    last checkpoint stays in both cases.
     """
     cursor = store.restore(engine)
     meters = Meters()
     meters.resume(engine, LOSS, cursor.open_loss)
     engine.train()
+    before_step(cursor.step)
     for step in source.feed(batches, cursor.step, schedule.num_steps):
         knobs = schedule.at(step.step, cursor.losses)
         for batch, answers in step.parts:
@@ -194,6 +198,7 @@ def train(
             meters.add(output.metrics)
         meters.grad_norm = engine.step(knobs.lr)
         cursor.step = step.step + 1
+        before_step(cursor.step)
         _refuse_divergence("gradient norm", meters.grad_norm, cursor.step)
 
         is_last = cursor.step == schedule.num_steps

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from distill.check import Command, check
+from distill.check_estimate import operations_of_rank
+from distill.check_resources import machine_cpus
 from distill.cluster import check_address, check_room, connect
 from distill.config import Experiment, LabelsOnly, Trainer
 from distill.data.tokens import tokenise
@@ -44,6 +46,8 @@ from distill.student.group import run_group
 from distill.student.store import check_is_recent
 from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import RayLauncher
+from distill.teachers.serving import groups
+from distill.threads import decided, usable_cpus
 from distill.tracking import Tracker, check_reachable
 from distill.tracking.values import flatten
 from distill.warm import undecided, warm_started
@@ -169,7 +173,7 @@ def _train(d: Driver) -> Outcome:
         return _train_chain(d, student, experts, baselines, parts)
     with serve_teachers(d, experts) as guidance:
         d, student = warm_started(d, student, lambda: guidance, run_tasks)
-        student = taught(student, d.experiment, guidance)
+        student = _with_threads(d, taught(student, d.experiment, guidance))
         _run_student(d, student, d.tracker)
         return _assessed(d, Chained(student), baselines, parts, guidance)
 
@@ -190,6 +194,7 @@ def _train_chain(
             measure=lambda job: measure(d.plan, job, d.interrupt),
             say=d.progress.say,
             find=d.memory.restore,
+            prepare=partial(_with_threads, d),
         )
         chained = run_chain(d.experiment, student, links, stages)
         guidance = serve(teachers)
@@ -386,11 +391,13 @@ def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
     if not is_done(job):
         check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
         d.progress.say(_starting(job.name, d.experiment.trainer))
+        if job.threads.cached != job.threads.first and job.total_steps > job.steps_per_epoch:
+            d.progress.say(_threads_line(job))
         group: Future[None] = Future()
 
         def run() -> None:
             try:
-                group.set_result(run_group(job, d.experiment.trainer, d.run.root / "ray"))
+                group.set_result(run_group(job, job.trainer, d.run.root / "ray"))
             except BaseException as error:
                 group.set_exception(error)
 
@@ -410,6 +417,30 @@ def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
     watch.end(job.name)
     d.memory.keep(job)
     d.fits.check()
+
+
+def _with_threads(d: Driver, job: Job) -> Job:
+    """The job with the number of threads that it computes with once its teachers are idle."""
+    experiment, cluster = d.experiment, d.experiment.cluster
+    served = job.guidance.served if job.guidance else ()
+    trainer = decided(
+        experiment.trainer,
+        Path(job.folder),
+        [group[0].serving for group in groups(served)],
+        # On a cluster, which nodes teachers and ranks are on is not known here.
+        usable_cpus(machine_cpus(cluster)) if cluster.address is None else 0,
+        operations_of_rank(d.plan, job),
+        job.are_outputs_cached,
+    )
+    return replace(job, trainer=trainer)
+
+
+def _threads_line(job: Job) -> str:
+    threads = job.threads
+    return (
+        f"{job.name}: {counted(threads.cached, 'thread')} for each rank from the second epoch on, "
+        f"when all teacher outputs are cached ({threads.first} in the first)"
+    )
 
 
 def _starting(name: str, trainer: Trainer) -> str:

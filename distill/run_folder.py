@@ -44,6 +44,7 @@ OPERATIONAL: tuple[str, ...] = (
     "data.chat_template",  # what the file holds is in the data's fingerprint
     "trainer.num_workers",
     "trainer.num_cpus_per_worker",
+    "trainer.num_threads_cached",  # what was decided is kept with the fit: see threads.py
     "trainer.num_gpus_per_worker",
     "trainer.node_labels",
     "experts.node_labels",
