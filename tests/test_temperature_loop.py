@@ -47,7 +47,7 @@ class Teachers(ToyTeachers):
         super().__init__([tiny_bert(8), tiny_bert(9)])
         self._killed_at = killed_at
 
-    def feed(self, batches: Any, start: int, stop: int) -> Any:
+    def feed(self, batches: Any, start: int, stop: int, wait: Any = None) -> Any:
         for step in super().feed(batches, start, stop):
             if step.step == self._killed_at:
                 raise Killed
@@ -232,7 +232,7 @@ def test_open_sums_of_a_rank_are_its_own() -> None:
 
 def test_an_interval_without_a_labelled_row_changes_nothing(tmp_path: Path) -> None:
     class Unlabelled(Teachers):
-        def feed(self, batches: Any, start: int, stop: int) -> Any:
+        def feed(self, batches: Any, start: int, stop: int, wait: Any = None) -> Any:
             for step in super().feed(batches, start, stop):
                 if 3 <= step.step < 6:
                     for batch, _ in step.parts:
