@@ -24,7 +24,7 @@ from distill.errors import Interrupted, TeacherAway
 Result = TypeVar("Result")
 Away = Callable[[], str | None]
 """A teacher that is away, and why; None without one. See TeacherClient.away."""
-POLL_S = 0.5
+POLL_S = 0.2
 """Seconds between two looks at who is away, while nothing arrives."""
 FILE = "waiting.json"
 """In a fit's folder, while it waits for a teacher."""
