@@ -66,11 +66,6 @@ class TeacherAnswerError(TeacherError):
     """A teacher's output cannot be used for training: wrong shape, NaN or infinite."""
 
 
-class TeacherAway(TeacherError):
-    """No replica of a teacher was up for ``stream.recovery_s``; it may return, so the run can be
-    resumed."""
-
-
 class TrainingError(DistillError):
     """The student's loss became NaN or infinite, or its worker group failed."""
 
@@ -79,3 +74,8 @@ class Interrupted(DistillError):
     """The user asked to stop; a checkpoint was written and the run can be resumed."""
 
     exit_code = 130
+
+
+class TeacherAway(Interrupted, TeacherError):
+    """No replica of a teacher was up for ``stream.recovery_s``. It may return, so this is a stop
+    that can be resumed, as after Ctrl-C."""
