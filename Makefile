@@ -93,6 +93,11 @@ test-all: lint types $(OPS) ## Lint, types and all tests
 	@echo "==> pytest: all tests (minutes; the slowest are listed at the end)"
 	@$(PYTEST) $(PYTEST_ARGS)
 
+.PHONY: mutants
+mutants: $(DEV) ## Rule mutations, each of which a test must fail
+	@echo "==> rule mutations (minutes; some: make mutants MUTANTS='skd attacks/style-never-moves')"
+	@OMP_NUM_THREADS=1 $(WITH_VENV) python -m tests.mutants $(MUTANTS)
+
 .PHONY: lint
 lint: $(DEV) ## ruff: rules and format; shell syntax
 	@echo "==> ruff (a second)"
@@ -111,6 +116,9 @@ format: $(DEV) ## ruff: fix and format in place
 types: $(DEV) ## Static types (basedpyright, pyright's standard mode)
 	@echo "==> types (about 20 s)"
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+.PHONY: environment
+environment: $(DEV) $(OPS) ## Install what the tests need, and nothing else
 
 .PHONY: docs
 docs: $(DEV) ## The documentation as a site in .cache/site

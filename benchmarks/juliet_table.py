@@ -37,10 +37,10 @@ ORDER = (
 )
 CLAIMS = [
     ("MoEKD routed, k = 2", "pooled"),
-    ("MoEKD, 3 MB", "single-teacher KD (Compressor), 3 MB"),
-    ("MoEKD, half", "single-teacher KD (Compressor), half"),
+    ("MoEKD, 3 MB", "single-teacher KD, 3 MB"),
+    ("MoEKD, half", "single-teacher KD, half"),
     ("MoEKD, 3 MB", "no KD, 3 MB"),
-    ("MoEKD, half", "single-teacher KD (Compressor), 3 MB"),
+    ("MoEKD, half", "single-teacher KD, 3 MB"),
 ]
 
 

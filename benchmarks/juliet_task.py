@@ -157,7 +157,7 @@ MIXTURES: dict[str, Aggregation] = {
 }
 TEACHING: dict[str, Aggregation | None] = {
     "no KD": None,
-    "single-teacher KD (Compressor)": Single(teacher=POOLED),
+    "single-teacher KD": Single(teacher=POOLED),
     "uniform multi-teacher KD": UniformMean(),
     "MoEKD": Routed(k=2),
 }

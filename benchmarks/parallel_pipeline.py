@@ -1,6 +1,8 @@
 """Experts, router and baselines of one run: one task after the other, and two at once.
 
-    python benchmarks/parallel_pipeline.py configs/quickstart.yaml
+    python benchmarks/parallel_pipeline.py configs/quickstart.yaml OVERRIDES
+
+The committed result names its overrides.
 
 Trains the experts, measures their losses, trains the router and the baselines, and tests those, as
 ``distill train`` does before it serves the teachers: with cluster.max_tasks 1 and 2, alternating,

@@ -19,6 +19,7 @@ ARITHMETIC = Task(
     steps=300,
     warm_steps=2000,
     teacher=Path("runs/arithmetic-teacher/student"),
+    teacher_config=Path("configs/arithmetic-teacher.yaml"),
     num_prompts=10**9,
     max_new_tokens=60,
     batch_size=128,

@@ -1,15 +1,19 @@
-"""Where a student's text comes from, compared over seeds: what the benchmarks of it share.
+"""Sources of a student's text, compared over seeds: what the benchmarks of it share.
 
-Of each seed, all students start from one that has seen the data set's own text for some steps; then
-each learns from one source of text for as many steps, and, where that is far quicker than
-speculative distillation, for as many as fit into the latter's time. Fits that are done are not run
-again, so that seeds may run side by side.
+Of each seed, all students start from one that was trained on the data set's own text; then each is
+trained on one source of text for as many steps, and, where that takes far less time than
+speculative distillation, for as many as fit into the latter's time. Students sample their text and
+their drafts at temperature 0.5 and top-p 0.5, or, in the rows named T 1, at 1 and 1: methods are
+compared at equal decoding. Time is that of the CPU, of this process, teachers included. Finished
+fits are not run again, so that seeds may run side by side.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import date
@@ -28,15 +32,29 @@ from distill.fit import Job, fit, fit_and_save, is_done, load_best
 from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
 
+
+def sampled(kind: str, temperature: float, top_p: float) -> list[str]:
+    """Overrides: text or drafts of the student, by these settings; other settings stay."""
+    decoding = f"{{temperature: {temperature}, top_p: {top_p}}}"
+    if kind == "skd":
+        return [f"sampling.decoding={decoding}"]
+    return [f"sampling={{type: {kind}, decoding: {decoding}}}"]
+
+
 METHODS: dict[str, list[str]] = {
-    "cross-entropy, no teacher": ["sampling={type: dataset}", "kd.alpha=0"],
-    "SeqKD": ["sampling={type: teacher}", "kd.alpha=0"],
+    "SKD": sampled("skd", 0.5, 0.5),
+    "on-policy": sampled("on_policy", 0.5, 0.5),
+    "mixed, λ 0.5": sampled("mixed", 0.5, 0.5),  # λ 0.5 is the default
+    "SKD, T 1": sampled("skd", 1, 1),
+    "on-policy, T 1": sampled("on_policy", 1, 1),
+    "mixed, λ 0.5, T 1": sampled("mixed", 1, 1),
     "supervised KD": ["sampling={type: dataset}"],
-    "on-policy": ["sampling={type: on_policy}"],
-    "mixed, λ 0.5": ["sampling={type: mixed, student_share: 0.5}"],
-    "SKD": [],
+    "SeqKD": ["sampling={type: teacher}", "kd.alpha=0"],
+    "cross-entropy, no teacher": ["sampling={type: dataset}", "kd.alpha=0"],
 }
+"""The first is the one whose time the others may use."""
 LED = "SKD"
+START = "start of all"
 NEW = "output"  # never made: what is checked need not know that fits of it are there
 
 
@@ -50,6 +68,8 @@ class Task:
     warm_steps: int
     teacher: Path
     """Its folder."""
+    teacher_config: Path
+    """By which it is trained, here, where the folder is missing."""
     num_prompts: int
     """Of the test split, to be answered greedily."""
     max_new_tokens: int
@@ -64,6 +84,7 @@ def parsed(about: str, task: Task, folder: Path) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=task.steps)
     parser.add_argument("--warm-steps", type=int, default=task.warm_steps)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--no-equal-time", action="store_true", help="none that is not there")
     parser.add_argument("--folder", type=Path, default=folder)
     parser.add_argument("--threads", type=int, default=1)
@@ -73,14 +94,14 @@ def parsed(about: str, task: Task, folder: Path) -> argparse.Namespace:
 
 def compare(task: Task, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    tuned_teacher(task, args.dtype)
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in args.seeds:
         folder = args.folder / f"seed-{seed}"
         budget_s = 0.0
         warm = warm_start(task, folder / "warm", seed, args)
-        rows.setdefault("start of all", []).append(told(task, warm))
-        # The method that the others' time is measured by comes first.
-        for name in sorted(METHODS, key=lambda method: method != LED):
+        rows.setdefault(START, []).append(told(task, warm))
+        for name in sorted(args.methods, key=list(METHODS).index):
             job = job_of(task, name, folder / name, seed, warm, args)
             found = run(task, job, args.steps)
             rows.setdefault(name, []).append(found)
@@ -88,7 +109,7 @@ def compare(task: Task, args: argparse.Namespace) -> None:
                 budget_s = found["seconds"]
                 continue
             longer = folder / f"{name}, equal time"
-            is_wanted = longer.exists() or not args.no_equal_time
+            is_wanted = budget_s and (longer.exists() or not args.no_equal_time)
             if not is_wanted or found["seconds"] > 0.7 * budget_s:
                 continue
             num_steps = round(args.steps * budget_s / found["seconds"])
@@ -96,6 +117,7 @@ def compare(task: Task, args: argparse.Namespace) -> None:
             rows.setdefault(f"{name}, equal time", []).append(run(task, job, num_steps))
         print(markdown(task, rows, args.seeds), flush=True)
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
+    record |= {"command": " ".join(["python", *map(shlex.quote, sys.argv)])}
     record |= {"warm_steps": args.warm_steps, "dtype": args.dtype, "versions": versions()}
     record |= {
         "teacher": score(task, load_language_model(str(task.teacher)), warm.data),
@@ -107,7 +129,19 @@ def compare(task: Task, args: argparse.Namespace) -> None:
     task.results.with_suffix(".md").write_text(
         f"The teacher: {task.told} {record['teacher']:.1%}.\n\n" + markdown(task, rows, args.seeds)
     )
-    draw_acceptance(rows[LED], task.results.with_suffix(".png"))
+    if LED in rows:
+        draw_acceptance(rows[LED], task.results.with_suffix(".png"))
+
+
+def tuned_teacher(task: Task, dtype: str) -> None:
+    """Trained in this process, where its configuration has not been trained already."""
+    if task.teacher.exists():
+        return
+    folder = task.teacher.parent
+    experiment = load(task.teacher_config, [f"output={folder / NEW}", f"trainer.dtype={dtype}"])
+    job = student_job(experiment, check(experiment), folder / "fit", 0, None)
+    fit_and_save(job)
+    task.teacher.symlink_to(Path(job.model_folder).resolve())
 
 
 def warm_start(task: Task, folder: Path, seed: int, args: argparse.Namespace) -> Job:
@@ -141,9 +175,9 @@ def run(task: Task, job: Job, num_steps: int) -> dict[str, Any]:
     job = replace(job, num_steps=num_steps)
     if not is_done(job) or not timed.exists():
         print(f"{job.folder}: {num_steps} steps", flush=True)
-        began = time.perf_counter()
+        began = time.process_time()
         fit(job)
-        timed.write_text(json.dumps(time.perf_counter() - began))
+        timed.write_text(json.dumps(time.process_time() - began))
     return told(task, job) | {"seconds": json.loads(timed.read_text()), "steps": num_steps}
 
 
@@ -175,23 +209,40 @@ def score(task: Task, model: Any, data: Any) -> float:
     return getattr(score_answers(answers, [p.reference for p in prompts]), task.score)
 
 
+PAIRS = (("SKD", "on-policy"), ("SKD, T 1", "on-policy, T 1"))
+"""Compared seed by seed: the starts differ more than the methods."""
+
+
 def markdown(task: Task, rows: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
     lines = [
-        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.told} on the test split, "
-        "perplexity of the data's own text on the validation split.",
+        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.told} on the test split, gain "
+        "over the start of the same seed, perplexity of the data's own text on the validation "
+        "split. Students sample at temperature 0.5 and top-p 0.5, in the rows with T 1 at 1 and 1.",
         "",
-        f"| text of | steps | seconds | {task.told} | perplexity |",
-        "|---|---:|---:|---:|---:|",
+        f"| text of | steps | CPU seconds | {task.told} | gain, points | perplexity |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name, found in rows.items():
         steps = "" if "steps" not in found[0] else spread([r["steps"] for r in found], 0)
         seconds = "" if "steps" not in found[0] else spread([r["seconds"] for r in found], 0)
+        gain = "" if "steps" not in found[0] else spread(above(task, found, rows[START]), 1)
         if len(found) < len(seeds):
             name += f" ({len(found)} seeds)"
         score = spread([r[task.score] for r in found], 1, 100, " %")
         perplexity = spread([r["perplexity"] for r in found], 2)
-        lines.append(f"| {name} | {steps} | {seconds} | {score} | {perplexity} |")
+        lines.append(f"| {name} | {steps} | {seconds} | {score} | {gain} | {perplexity} |")
+    for one, other in PAIRS:
+        if one in rows and other in rows:
+            gaps = above(task, rows[one], rows[other])
+            by_seed = ", ".join(f"{gap:+.1f}" for gap in gaps)
+            lines += ["", f"{one} above {other}, points: {spread(gaps, 1)} (by seed {by_seed})."]
     return "\n".join(lines) + "\n"
+
+
+def above(task: Task, ones: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[float]:
+    """Percentage points of ``ones`` above ``others``, seed by seed."""
+    pairs = zip(ones, others, strict=False)  # while seeds are missing
+    return [100 * (one[task.score] - other[task.score]) for one, other in pairs]
 
 
 def draw_acceptance(found: list[dict[str, Any]], path: Path) -> None:

@@ -2,7 +2,10 @@
 
     distill train configs/arithmetic-teacher.yaml
     python benchmarks/moe_teachers.py arithmetic       (its mixture is the teacher that is timed)
-    python benchmarks/staleness.py [--seeds 0 1 2] [--steps 300]
+    python benchmarks/staleness.py --part time --timed-steps 16 --staleness 0 1 2
+    python benchmarks/staleness.py --part price --staleness 0 8
+
+These make the committed result.
 
 Of each seed one student that has seen the data's own text, and from it one for each staleness, all
 taught by the dense teacher of configs/arithmetic-skd.yaml: exact match after --steps. Time is that

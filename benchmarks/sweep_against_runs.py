@@ -1,6 +1,6 @@
 """A sweep of N trials against N separate `distill train` runs on the same expert folders.
 
-    python benchmarks/sweep_against_runs.py configs/quickstart-sweep.yaml
+    python benchmarks/sweep_against_runs.py configs/quickstart-sweep.yaml --separate 4
 
 First the experts are trained (not timed). Then, timed as a user runs them, one after the other:
 one `distill sweep` over the grid of the configuration, and one `distill train` for each of its

@@ -356,6 +356,11 @@ class Serving(Section):
     max_batch_tokens: int = Field(default=16384, gt=0)
     """Maximum number of padded tokens in one forward; a larger request takes several forwards.
     Lower it if the teacher runs out of memory."""
+    kv_cache_mb: float = Field(default=4096.0, ge=0)
+    """Language models that verify drafts (``sampling.type`` skd): memory in MB (10⁶ bytes) of the
+    key-value caches that each replica keeps between the rounds of a text. The least recently used
+    are evicted, and computed again from the next request, with the same results: raise it if
+    verification gets slower with more student ranks, lower it if the teacher runs out of memory."""
     allow_pickle: bool = False
     """Load weights that exist only as a pickle (``pytorch_model.bin``, .pkl, .joblib). A pickle can
     run code: set it only for files that you trust."""
@@ -584,6 +589,10 @@ class KD(Section):
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the teachers' outputs; 1 − alpha is the weight of the labels. 0: only labels, 1:
     only teachers."""
+    normalise: Literal["tokens", "sequences"] = "tokens"
+    """Language models: the mean that D and CE are. ``tokens``: over all tokens of a batch, so that
+    a long text weighs more than a short one. ``sequences``: over the tokens of each text, then over
+    texts, as in the code of SKD's authors; needs ``data.packing: false``."""
     schedule: TemperatureSchedule = ConstantTemperature()
     """How T changes while the student is trained: T = low + (high − low) · s, with s from 0 to 1.
     In the formulas, t is the step and N the number of steps."""
@@ -677,9 +686,15 @@ class Stream(Section):
     in_flight: int = Field(default=4, ge=1)
     """Number of steps for which outputs are requested ahead of the student (W)."""
     deadline_s: float = Field(default=120.0, gt=0)
-    """Seconds to wait for a response before the request is sent to another replica."""
+    """Seconds without progress of a replica after which its requests are sent to another one: it
+    does not answer a status request, or finishes no forward while a request waits at it. Time in
+    the queue of a replica that makes progress does not count. Must be longer than one forward."""
     retries: int = Field(default=3, ge=0)
-    """How often a request is sent again after a failed replica or a missed deadline."""
+    """How often a request is sent again after its replica was lost or made no progress."""
+    recovery_s: float = Field(default=1800.0, gt=0)
+    """Seconds that a run waits for a teacher of which no replica is up (a lost node, a slow
+    restart). The student writes a checkpoint and continues once the teacher responds; after
+    ``recovery_s`` the run stops and can be resumed."""
     transport: Transport = "object_store"
     """How outputs are sent. ``object_store``: Ray's shared memory. ``nixl``: Ray Direct Transport,
     from the memory of the teacher (GPU memory if it has a GPU) to the host memory of the rank;
@@ -891,11 +906,27 @@ class Experiment(Section):
         _refuse_twins("baselines", baseline_names)
         if self.chain is not None:
             self._check_chain()
+        self._check_mean()
         if self.trainer.device == "cuda" and self.trainer.num_gpus_per_worker == 0:
             raise ValueError("trainer.device is cuda: set trainer.num_gpus_per_worker above 0")
         if self.trainer.device == "cpu" and self.trainer.num_gpus_per_worker > 0:
             raise ValueError("trainer.num_gpus_per_worker is above 0 with trainer.device cpu")
         return self
+
+    def _check_mean(self) -> None:
+        if self.kd.normalise == "tokens":
+            return
+        key = f"kd.normalise {self.kd.normalise}"
+        if not self.is_language_model:
+            raise ValueError(
+                f"{key} averages over the tokens of each text, and task is {self.task}: remove "
+                "kd.normalise"
+            )
+        if self.data.packing:
+            raise ValueError(
+                f"{key} averages over the tokens of each text, and data.packing puts several texts "
+                "into a row: set data.packing: false, or kd.normalise: tokens"
+            )
 
     def _check_chain(self) -> None:
         if not self.has_teachers:

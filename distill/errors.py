@@ -59,7 +59,7 @@ class CacheError(DistillError):
 
 
 class TeacherError(DistillError):
-    """A teacher did not respond: no replica left, or deadline missed after all retries."""
+    """A teacher did not respond: no replica left, or none made progress after all retries."""
 
 
 class TeacherAnswerError(TeacherError):
@@ -74,3 +74,8 @@ class Interrupted(DistillError):
     """The user asked to stop; a checkpoint was written and the run can be resumed."""
 
     exit_code = 130
+
+
+class TeacherAway(Interrupted, TeacherError):
+    """No replica of a teacher was up for ``stream.recovery_s``. It may return, so this is a stop
+    that can be resumed, as after Ctrl-C."""

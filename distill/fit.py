@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,7 +24,7 @@ from distill.aggregation import Aggregation, OracleDomain, TrainedWeights
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
-from distill.errors import Interrupted, TrainingError
+from distill.errors import Interrupted, TeacherAway, TrainingError
 from distill.evaluation.greedy import end_ids
 from distill.evaluation.quality import Confusion
 from distill.loop import (
@@ -57,6 +58,7 @@ from distill.teachers.serving import groups
 from distill.teachers.stream import TeacherClient, TeacherStream
 from distill.threads import Threads, threads_of
 from distill.token_module import TokenModule
+from distill.waiting import note_away
 
 Rows = range | np.ndarray
 MAX_CE = 700.0
@@ -237,6 +239,11 @@ class Job:
         return Selection(metric, prefers_low=metric == "eval.perplexity")
 
     @property
+    def recovery_s(self) -> float:
+        """The longest time that it waits for a teacher that is away."""
+        return self.guidance.stream.recovery_s if self.guidance else 0.0
+
+    @property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.train_rows) / self.trainer.batch_size)
 
@@ -278,7 +285,8 @@ def fit(
     """Train ``job`` to its end, or from where its folder stands; rank 0 leaves ``done.json``.
 
     Every rank calls ``report`` after each evaluation. Raises Interrupted (checkpoint written)
-    once ``job.stop_file`` exists.
+    once ``job.stop_file`` exists, TeacherAway (the same, on some rank; Interrupted on the others)
+    where a teacher stays away.
     """
     torch.set_num_threads(job.threads.first)
     torch.manual_seed(job.seed + rank)
@@ -288,10 +296,10 @@ def fit(
     module = build_module(job)
     if isinstance(job.data, BlocksSpec) and job.data.packing:
         check_keeps_apart(job.name, module.student)
-    engine = make_engine(module, job.optimizer, job.trainer, batches.num_micro_batches)
-    source: TargetSource = NoTeachers()
-    if job.guidance is not None:
-        source = open_source(job, job.guidance, engine, num_classes, f"rank{rank}")
+    engine = make_engine(
+        module, job.optimizer, job.trainer, batches.num_micro_batches, job.recovery_s
+    )
+    source = _opened(job, engine, num_classes, rank)
     store = FolderStore(
         Path(job.folder),
         world_size,
@@ -330,6 +338,7 @@ def fit(
             is_asked_to_stop=store.is_asked_to_stop if rank == 0 else lambda: False,
             report=report,
             before_step=job.threads.use_at,
+            announce=partial(note_away, Path(job.folder)),
         )
     finally:
         source.close()
@@ -365,6 +374,24 @@ def open_batches(job: Job, rank: int, world_size: int) -> tuple[Batches, Batches
         labels=job.validation_labels,
     )
     return training, validation
+
+
+def _opened(job: Job, engine: Engine, num_classes: int, rank: int) -> TargetSource:
+    """The source of targets, on all ranks or none: opening it may wait for a teacher in vain."""
+    if job.guidance is None:
+        return NoTeachers()
+    source: TargetSource | None = None
+    away: TeacherAway | None = None
+    try:
+        source = open_source(job, job.guidance, engine, num_classes, f"rank{rank}")
+    except TeacherAway as error:
+        away = error
+    if engine.agree(int(away is not None)):
+        if source is not None:
+            source.close()
+        raise away or Interrupted(f"{job.name}: another rank waited for a teacher in vain")
+    assert source is not None
+    return source
 
 
 def open_source(
@@ -460,6 +487,7 @@ def build_module(job: Job) -> DistillModule | TokenModule:
                 {t.name: t.serving.moe.num_passes for t in guidance.teachers} if guidance else {},
                 _homes(job),
                 shared.left_out if shared else (),
+                "tokens" if job.kd is None else job.kd.normalise,
             )
         return DistillModule(
             model.build(job.seed),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from distill.aggregation import Routed
 from distill.check_estimate import JobTimes, room_left
 from distill.comparison import fit_and_test, predictions_file
-from distill.errors import DistillError, Interrupted
+from distill.errors import DistillError, Interrupted, TeacherAway
 from distill.estimates import Room
 from distill.experts.jobs import router_job
 from distill.experts.losses import losses_file, measure_losses, router_targets
@@ -27,6 +27,7 @@ from distill.tasks import Launcher, Task, Tasks, whole_room
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.temperature import ChoiceReader
 from distill.tracking import Tracker
+from distill.waiting import Outage, note_away, outage
 from distill.wording import counted
 
 if TYPE_CHECKING:
@@ -42,6 +43,37 @@ LOSSES, MEASURING = "losses", "measuring the experts' losses"
 """Verb of the tasks that measure the experts' losses, and their label."""
 
 
+class Waiting:
+    """Whether a fit waits for a teacher that is away, as lines for the terminal."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._folder = Path(job.folder)
+        self._current: Outage | None = None
+        if self._folder.exists():
+            note_away(self._folder, None)  # left by a run that has ended
+
+    def poll(self) -> str | None:
+        """A line when it begins to wait, and when it continues."""
+        before, self._current = self._current, outage(self._folder)
+        if self._current is None:
+            return None if before is None else f"{self._job.name}: all teachers respond; continuing"
+        if before is not None or self._job.guidance is None:
+            return None
+        stream = self._job.guidance.stream
+        since = self._current.noticed - stream.deadline_s
+        step = resumed_step(self._folder)
+        return (
+            f"{self._job.name}: {self._current.reason} (since {_clock(since)}); checkpoint of step "
+            f"{step:,} written; waiting until {_clock(since + stream.recovery_s)} "
+            f"(stream.recovery_s {stream.recovery_s:g})"
+        )
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
 class Watch:
     """Follows the metrics that fits write, into progress bars and (the student's) into MLflow."""
 
@@ -55,6 +87,7 @@ class Watch:
             if job.kd is not None and job.kd.schedule.type == "auto" and not is_done(job)
         }
         self._totals = {job.name: job.total_steps for job in jobs if not is_done(job)}
+        self._waits = [Waiting(job) for job in jobs if job.guidance is not None]
         # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
             teacher.name: teacher.num_labels
@@ -88,6 +121,10 @@ class Watch:
                     self._progress.say(f"{name}: {choice.text}")
                     if self._tracker is not None:
                         self._tracker.tags({"distill.schedule": choice.type})
+
+        for waiting in self._waits:
+            if (line := waiting.poll()) is not None:
+                self._progress.say(line)
 
     def _show(self, name: str, step: int, metrics: dict[str, float]) -> None:
         # At the last step the loss is logged first: the bar ends with the evaluation.
@@ -202,7 +239,8 @@ class Fits:
             if self.tasks.pending:
                 num = counted(len(self.tasks.pending), "task")
                 say = self._work.progress.say
-                say(f"a task failed: the run ends when the checkpoints of {num} are written")
+                what = "a teacher stays away" if isinstance(self._error, TeacherAway) else "a task failed"
+                say(f"{what}: the run ends when the checkpoints of {num} are written")
             self.end()
             raise self._error
 
@@ -225,7 +263,7 @@ class Fits:
         self.poll()
         if had_none and self._error is not None:
             say = self._work.progress.say
-            say(f"error: {self._error}")
+            say(str(self._error) if isinstance(self._error, TeacherAway) else f"error: {self._error}")
             say(f"the training of {name} goes on; then the run ends with this error")
 
     def end(self) -> None:

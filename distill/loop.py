@@ -28,6 +28,7 @@ from distill.records import (
 )
 from distill.schedule import Schedule
 from distill.temperature import LOSS
+from distill.waiting import Recovery, Wait, until_done
 
 MEANS = (
     "_depth",
@@ -60,7 +61,12 @@ class Step:
 class TargetSource(Protocol):
     """Joins batches with the teachers' outputs, in order; sends requests ahead where it can."""
 
-    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
+    def feed(
+        self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
+    ) -> Iterator[Step]:
+        """``wait``: how it waits for the teachers; see waiting.py."""
+        ...
+
     def timings(self) -> dict[str, float]: ...
     def flush(self) -> None:
         """Persist the outputs so far; called before a checkpoint."""
@@ -72,7 +78,9 @@ class TargetSource(Protocol):
 class NoTeachers:
     """The source of targets of a fit that is trained on labels alone."""
 
-    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]:
+    def feed(
+        self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
+    ) -> Iterator[Step]:
         for step in range(start, stop):
             yield Step(step, [(batch, None) for batch in batches.at(step)])
 
@@ -111,6 +119,10 @@ class Engine(Protocol):
     def eval(self) -> None: ...
     def reduce(self, values: Tensor) -> Tensor:
         """The sum over ranks, on every rank."""
+        ...
+
+    def agree(self, value: int) -> int:
+        """The largest value of all ranks, on every rank; does not wait for the device."""
         ...
 
     def barrier(self) -> None: ...
@@ -161,6 +173,7 @@ WAY_OUT = (
 Log = Callable[[int, dict[str, float]], None]
 Evaluate = Callable[[Engine], dict[str, float]]
 Report = Callable[[Cursor], None]
+Announce = Callable[[str | None], None]
 
 
 def train(
@@ -176,21 +189,31 @@ def train(
     is_asked_to_stop: Callable[[], bool] = lambda: False,
     report: Report = lambda cursor: None,
     before_step: Callable[[int], None] = lambda step: None,
+    announce: Announce = lambda reason: None,
 ) -> Cursor:
     """Train up to ``schedule.num_steps``, from the checkpoint that ``store`` restores.
 
     ``report`` is called after each evaluation, at the end of its step; it may end the fit by an
-    exception. ``before_step`` is called with the number of the first step, and at the end of each
-    step, before its evaluation, with that of the next. Raises Interrupted after a checkpoint if a
-    stop is requested, TrainingError on a loss, gradient norm or evaluation that is not finite; the
-    last checkpoint stays in both cases.
+    exception. ``announce`` is called with the reason when a teacher is away (after a checkpoint),
+    and with None once it is back. ``before_step`` is called with the number of the first step, and
+    at the end of each step, before its evaluation, with that of the next. Raises Interrupted after
+    a checkpoint if a stop is requested, TeacherAway after one if a teacher stays away,
+    TrainingError on a loss, gradient norm or evaluation that is not finite; the last checkpoint
+    stays in all cases.
     """
     cursor = store.restore(engine)
     meters = Meters()
     meters.resume(engine, LOSS, cursor.open_loss)
     engine.train()
+
+    def save() -> None:
+        if schedule.reads_losses:
+            cursor.open_loss = meters.open(engine, LOSS)
+        store.save(engine, cursor)
+
+    recovery = Recovery(engine, save, announce, is_asked_to_stop)
     before_step(cursor.step)
-    for step in source.feed(batches, cursor.step, schedule.num_steps):
+    for step in source.feed(batches, cursor.step, schedule.num_steps, recovery):
         knobs = schedule.at(step.step, cursor.losses)
         for batch, answers in step.parts:
             output = engine.forward(batch, answers, knobs)
@@ -221,9 +244,7 @@ def train(
                 cursor.best_step, cursor.best_value = cursor.step, score
                 store.save_best(engine, cursor)
         if cursor.step % pace.checkpoint == 0 or is_last or is_stopping:
-            if schedule.reads_losses:
-                cursor.open_loss = meters.open(engine, LOSS)
-            store.save(engine, cursor)
+            save()
         if is_stopping and not is_last:
             raise Interrupted(f"stopped at step {cursor.step} of {schedule.num_steps}")
         if is_evaluation:

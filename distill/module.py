@@ -9,6 +9,7 @@ Shape suffixes: B rows of a micro-batch, N valid rows, K teachers, V classes, H 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 
 from distill.aggregation import Aggregation, TrainedWeights
 from distill.objectives import Objective
-from distill.objectives.divergence import kl
+from distill.objectives.divergence import kl, weighted
 from distill.objectives.likelihood import LabelLogp, Routes, mixture_nll
 from distill.records import UNLABELLED, Batch, Knobs, LossOutput, Mean, Target, TeacherAnswers
 
@@ -61,18 +62,19 @@ class DistillModule(nn.Module):
     def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput:
         logits_BV, features_BH = self._student(batch)
         valid_B = batch.valid_B
-        zero = logits_BV.sum() * 0.0  # keeps the graph whole where a term has no rows
+        zero = logits_BV[:0].sum()  # keeps the graph whole where a term has no rows
         hard, metrics = self._hard(logits_BV, batch, zero)
         alpha = knobs.alpha if answers is not None else 0.0
-        loss = (1 - alpha) * hard + zero
+        loss = weighted(1 - alpha, hard) + zero
         metrics["loss"] = Mean(loss.detach(), _share(batch))
         if answers is None:
             return LossOutput(loss, logits_BV, metrics)
         assert self.aggregation is not None
         weights = self.aggregation.weigh(answers, features_BH, self.router)
         target = self.aggregation.target(answers, weights.weights_KB, knobs.temperature)
-        soft = self._soft(logits_BV, target, batch, knobs.temperature) / batch.num_valid
-        loss = loss + alpha * soft
+        with torch.no_grad() if alpha == 0 else nullcontext():
+            soft = self._soft(logits_BV, target, batch, knobs.temperature) / batch.num_valid
+        loss = loss + weighted(alpha, soft)
         metrics["kd.loss"] = Mean(soft.detach(), _share(batch))
         metrics["loss"] = Mean(loss.detach(), _share(batch))
         metrics |= self._per_teacher(logits_BV.detach(), answers, target, valid_B)

@@ -21,7 +21,7 @@ from distill.check_resources import machine_cpus
 from distill.cluster import check_address, check_room, connect
 from distill.config import Experiment, LabelsOnly, Trainer
 from distill.data.tokens import tokenise
-from distill.errors import Interrupted, RunFolderError
+from distill.errors import Interrupted, RunFolderError, TeacherAway
 from distill.experts.jobs import expert_jobs
 from distill.experts.partition import Parts, by_column, partition
 from distill.finished import Result, finished, keep
@@ -97,7 +97,10 @@ def opened(
             yield Work(plan, run, progress)
         except (Interrupted, KeyboardInterrupt) as error:
             at_once = isinstance(error, KeyboardInterrupt)
-            raise Interrupted(_stopped(experiment.output, run.kept(), at_once)) from None
+            stopped = _stopped(experiment.output, run.kept(), at_once)
+            if isinstance(error, TeacherAway):
+                raise TeacherAway(f"{error}: {stopped}; the same command resumes") from None
+            raise Interrupted(stopped) from None
 
 
 def _check_addresses(experiment: Experiment) -> None:

@@ -77,6 +77,8 @@ class Batch:
     token_type_ids_BT: torch.Tensor | None = None  # int64, pair tasks
     features_BD: torch.Tensor | None = None  # float32, raw: instead of tokens
     position_ids_BT: torch.Tensor | None = None  # int64, of language models
+    num_sequences: int = 0
+    """Of language models: rows of the whole global batch that have positions."""
     targets_BT: torch.Tensor | None = None
     """bool, of language models: whether token t + 1 is to be predicted from token t. All False in a
     filler row. These are the batch's positions, row by row."""

@@ -78,6 +78,7 @@ NEWER: dict[str, str] = {
     "sampling.type": "dataset",
     "sampling.staleness": "0",
     "kd.schedule.type": "constant",
+    "kd.normalise": "tokens",
     "warm_start": "false",
     "chain": "null",
 }
@@ -86,7 +87,14 @@ NEWER: dict[str, str] = {
 SHOWN_KEYS = 3
 """Of an experiment that differs from the folder's, in a message."""
 
-OPERATIONAL_SERVING = ("replicas", "num_cpus", "num_gpus", "node_labels", "max_batch_tokens")
+OPERATIONAL_SERVING = (
+    "replicas",
+    "num_cpus",
+    "num_gpus",
+    "node_labels",
+    "max_batch_tokens",
+    "kv_cache_mb",
+)
 
 
 class RunFolder:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from distill.config import Cluster
-from distill.errors import DistillError, Interrupted, TrainingError
+from distill.errors import DistillError, Interrupted, TeacherAway, TrainingError
 from distill.estimates import Queue, Room, Stage
 from distill.fit import Job, fit_and_save
 
@@ -160,7 +160,7 @@ class Tasks:
         """Start the tasks that there is room for; those that ended within ``timeout_s``.
 
         A task that was interrupted has written its checkpoint: none starts after it, and the others
-        go on to theirs.
+        go on to theirs. TeacherAway is raised, as errors are: the driver's run ends with it.
         """
         self._start()
         if not self._handles:
@@ -170,8 +170,10 @@ class Tasks:
             self._queue.end(task.name, time.monotonic() - started)
             try:
                 self._launcher.check(handle, task.job.name)
-            except Interrupted:
+            except Interrupted as error:
                 self.stop()
+                if isinstance(error, TeacherAway):
+                    raise
                 continue
             except Exception:
                 self.stop()

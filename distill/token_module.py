@@ -9,7 +9,7 @@ Shape suffixes: B rows of a micro-batch, T tokens, P and N its positions, K teac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,9 @@ from distill.teachers.wires import WireFormat
 class TokenModule(nn.Module):
     """L = α · c(T) · mean D(p_T, p_S) + (1 − α) · mean CE(x_{t+1}, z_S).
 
-    All are means over the positions of the whole global batch; each call returns its
-    micro-batch's share. Without teachers (``answers`` None) the loss is the cross-entropy alone.
+    All are means over the positions of the whole global batch, or (``normalise`` sequences) means
+    over its rows of the means over each row's positions; each call returns its micro-batch's share.
+    Without teachers (``answers`` None) the loss is the cross-entropy alone.
     An aggregation with trained weights adds its own loss (aggregation/trained.py), which trains
     nothing but its network.
 
@@ -51,12 +52,14 @@ class TokenModule(nn.Module):
         passes: Mapping[str, int] | None = None,
         homes: Sequence[int] = (),
         left_out: Sequence[int] = (),
+        normalise: Literal["tokens", "sequences"] = "tokens",
     ) -> None:
         """``num_tokens``: columns that count, of the student; ``widths``: of each teacher, by name,
         like ``wires``. Wider heads are padded ones. ``passes``: answers of each teacher about each
         position, where there are several. ``homes``: of each domain, the teacher that is named like
         it, or -1; for the accuracy of trained weights. ``left_out``: columns among those that
-        count that are not the same token to student and teachers."""
+        count that are not the same token to student and teachers. ``normalise`` sequences: for rows
+        that are not packed."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
         self.student: PreTrainedModel = student
@@ -64,6 +67,7 @@ class TokenModule(nn.Module):
         self.objective = objective
         self.aggregation = aggregation
         self.loss_chunk_mb = loss_chunk_mb
+        self.normalise = normalise
         self.wires = dict(wires or {})
         self._widths = dict(widths or {})
         self._passes = dict(passes or {})
@@ -93,6 +97,7 @@ class TokenModule(nn.Module):
         output = self._decoded(batch, with_routers=self._balances)
         hidden_NH, labels_N = output.last_hidden_state[batch.targets_BT], labels_at(batch)
         routes = None if answers is None else self.routes(batch, hidden_NH)
+        is_by_sequence = self.normalise == "sequences"
         loss = TokenLoss(
             labels_N,
             self.num_tokens,
@@ -102,10 +107,12 @@ class TokenModule(nn.Module):
             self.aggregation,
             self.objective,
             None if routes is None else routes.log_weights_KN.detach().exp(),
+            lengths_of(batch) if is_by_sequence else None,
         )
         head: Any = head_of(self.student)
         chunk = loss.chunk(self.loss_chunk_mb)
-        total = head(hidden_NH, loss, chunk, self.num_tokens) / max(1, batch.num_valid)
+        count = batch.num_sequences if is_by_sequence else batch.num_valid
+        total = head(hidden_NH, loss, chunk, self.num_tokens) / max(1, count)
         has_teachers = answers is not None and bool(self._readers)
         metrics = self._metrics(total, loss, batch, has_teachers)
         if routes is not None and isinstance(answers, TokenAnswers):
@@ -196,6 +203,12 @@ def real_tokens(batch: Batch) -> Tensor:
     assert batch.position_ids_BT is not None and batch.targets_BT is not None
     sequence_BT = (batch.position_ids_BT == 0).flatten().cumsum(0).view_as(batch.targets_BT)
     return torch.isin(sequence_BT, sequence_BT[batch.targets_BT])
+
+
+def lengths_of(batch: Batch) -> list[int]:
+    """Positions of each row."""
+    assert batch.targets_BT is not None
+    return batch.targets_BT.sum(1).tolist()
 
 
 def labels_at(batch: Batch) -> Tensor:

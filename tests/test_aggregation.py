@@ -1,8 +1,10 @@
 """Weights sum to one over whoever answered; one teacher is no aggregation; each rule is its own."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -120,14 +122,45 @@ def test_one_alone_is_asked_and_has_all_the_weight() -> None:
         assert aggregation.asking_all().choose(inputs).all()
 
 
-def test_uncertainty_trusts_the_sure_teacher() -> None:
-    sure, unsure = torch.tensor([9.0, 0, 0, 0]), torch.tensor([0.1, 0, 0, 0])
-    logits_KBV = torch.stack([unsure.expand(B, V), sure.expand(B, V)])
-    said = TeacherAnswers(logits_KBV, torch.ones(2, B, dtype=torch.bool))
-    soft = Uncertainty(tau=0.2).weigh(said, None, None).weights_KB
-    assert (soft[1] > 0.98).all()
-    hard = Uncertainty(is_hard=True).weigh(said, None, None).weights_KB
-    assert (hard[1] == 1).all()
+def uncertainty(said: TeacherAnswers, tau: float) -> np.ndarray:
+    """[K, B]: softmax over the queried teachers of (1 − H / log V) / τ, row by row."""
+    logits_KBV = said.logits_KBV.double().numpy()
+    weights_KB = np.zeros(logits_KBV.shape[:2])
+    for b in range(logits_KBV.shape[1]):
+        queried = np.flatnonzero(said.asked_KB[:, b])
+        sureness = []
+        for k in queried:
+            p = np.exp(logits_KBV[k, b] - np.logaddexp.reduce(logits_KBV[k, b]))
+            sureness.append(1 + sum(q * math.log(q) for q in p) / math.log(len(p)))
+        scores = np.exp(np.array(sureness) / tau)
+        weights_KB[queried, b] = scores / scores.sum()
+    return weights_KB
+
+
+@pytest.mark.parametrize("num_classes", [2, V])
+def test_uncertainty_weighs_by_the_normalised_entropy_over_tau(num_classes: int) -> None:
+    said = answers()
+    said = replace(said, logits_KBV=said.logits_KBV[..., :num_classes])
+    for aggregation, tau in ((Uncertainty(), 0.2), (Uncertainty(tau=0.7), 0.7)):
+        found_KB = aggregation.weigh(said, None, None).weights_KB
+        np.testing.assert_allclose(found_KB, uncertainty(said, tau), rtol=1e-4, atol=1e-6)
+
+
+def test_the_sureness_of_half_the_classes_is_half() -> None:
+    """1 − log 2 / log 4; of all classes 0: with τ = ½ the weights are e : 1."""
+    pair, full = torch.tensor([30.0, 30.0, 0, 0]), torch.zeros(4)
+    said = TeacherAnswers(torch.stack([pair, full])[:, None], torch.ones(2, 1, dtype=torch.bool))
+    weights_KB = Uncertainty(tau=0.5).weigh(said, None, None).weights_KB
+    torch.testing.assert_close(weights_KB[0] / weights_KB[1], torch.tensor([math.e]))
+
+
+def test_hard_uncertainty_takes_the_teacher_with_the_lowest_entropy_of_those_queried() -> None:
+    said = answers()
+    soft_KB = uncertainty(said, 0.2)
+    hard_KB = Uncertainty(is_hard=True).weigh(said, None, None).weights_KB
+    assert hard_KB.argmax(0).tolist() == soft_KB.argmax(0).tolist()
+    assert len(set(hard_KB.argmax(0).tolist())) > 1
+    assert torch.equal(hard_KB.sum(0), torch.ones(B)) and (hard_KB.max(0).values == 1).all()
 
 
 def test_attention_starts_as_the_mean_and_reads_its_input_without_gradient() -> None:
@@ -144,10 +177,70 @@ def test_attention_starts_as_the_mean_and_reads_its_input_without_gradient() -> 
     weights_KB, log_weights_KB = attention.weigh(said, features_BH, module)
     assert log_weights_KB is not None and not weights_KB.requires_grad
     torch.testing.assert_close(log_weights_KB.exp(), weights_KB)
-    assert weights_KB[0].std() > 0.05, "rows differ in their weights"
+    scores_BK = module(features_BH).detach()
+    assert scores_BK.std(0).min() > 0.5, "rows differ in their scores"
+    for b in range(B):
+        queried = said.asked_KB[:, b]
+        torch.testing.assert_close(weights_KB[queried, b], scores_BK[b, queried].softmax(0))
+        assert not weights_KB[~queried, b].any()
     log_weights_KB[0].sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
     assert features_BH.grad is None
+
+
+def test_a_learned_router_is_a_linear_map_of_the_normalised_features() -> None:
+    """softmax(W · norm(h) + b), row by row; without training the uniform mean."""
+    said, learned = answers(everyone=True), LearnedRouter()
+    module: Any = learned.build(K, V, H)
+    features_BH = 3 + 2 * torch.randn(B, H)
+    start_KB = learned.weigh(said, features_BH, module).weights_KB
+    torch.testing.assert_close(start_KB, torch.full((K, B), 1 / K))
+    weight_KH, bias_K = torch.randn(K, H), torch.randn(K)
+    score = module[1]
+    with torch.no_grad():
+        score.weight.copy_(weight_KH)
+        score.bias.copy_(bias_K)
+    found_KB = learned.weigh(said, features_BH, module).weights_KB
+    for b, h_H in enumerate(features_BH):
+        normed_H = (h_H - h_H.mean()) / (h_H.var(unbiased=False) + 1e-5).sqrt()
+        expected_K = (weight_KH @ normed_H + bias_K).softmax(0)
+        torch.testing.assert_close(found_KB[:, b], expected_K, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pools", [True, False])
+def test_a_sequences_weights_are_those_of_its_mean_position(pools: bool) -> None:
+    """Sequences of 3, 1 and 2 positions; without gradient to the hidden states."""
+    learned = LearnedRouter(per="sample" if pools else "token")
+    module = learned.build(K, V, H)
+    for param in module.parameters():
+        nn.init.normal_(param)
+    hidden_NH = torch.randn(6, H, requires_grad=True)
+    sequences_N = torch.tensor([4, 4, 4, 5, 7, 7])
+    found_KN = learned.log_weights(module, hidden_NH, sequences_N)
+    for n in range(6):
+        own = sequences_N == sequences_N[n] if pools else torch.arange(6) == n
+        expected_K = module(hidden_NH[own].mean(0)[None])[0].log_softmax(0)
+        torch.testing.assert_close(found_KN[:, n], expected_K)
+    found_KN[0].sum().backward()
+    assert hidden_NH.grad is None
+
+
+def test_defaults_are_the_papers_and_the_documented_ones() -> None:
+    """MUKI: softmax(w / 0.2). HPM-KD: hidden 128, dropout 0.2, β 0.01. MoEKD: top 2 of the logits.
+    Attention, the learned router and MUKI mix probabilities."""
+    attention, routed = Attention(), Routed()
+    assert (Uncertainty().tau, Uncertainty().is_hard) == (0.2, False)
+    assert (attention.hidden, attention.dropout, attention.beta) == (128, 0.2, 0.01)
+    assert attention.version == 2 and attention.per is None and not attention.pools
+    assert Attention(per="sample").pools and not Attention(per="token").pools
+    assert LearnedRouter().per == "token" and LearnedRouter().beta == 0
+    assert (routed.k, routed.num_asked(5), Routed(k="all").num_asked(5)) == (2, 2, 5)
+    for kind in (Uncertainty, Attention, LearnedRouter):
+        assert kind().mix == "probabilities"
+    assert UniformMean().mix == FixedWeights(weights=(1,)).mix == Routed().mix == "logits"
+    network: Any = attention.build(K, V, H)
+    assert network.features.out_features == 128 and network.dropout.p == 0.2
+    assert network.teachers.shape == (K, 128) and network.teachers.abs().min() > 0
 
 
 def test_the_attentions_network_is_an_mlp_of_features_and_a_teachers_embedding() -> None:

@@ -15,6 +15,7 @@ from distill.chain import (
     num_links,
     relative_change,
 )
+from distill.config import Chain
 
 
 def test_links_that_are_chosen_halve_the_parameters_at_most() -> None:
@@ -69,3 +70,8 @@ def test_a_chain_ends_at_the_first_link_that_is_dropped(
 
 def test_names_of_links() -> None:
     assert link_name(2) == "link 2" and is_link_name("Link 12") and not is_link_name("link a")
+
+
+def test_the_default_chain_drops_a_link_that_loses_more_than_one_percent() -> None:
+    chain = Chain()
+    assert (chain.links, chain.stop, chain.epsilon) == ("auto", "loss", 0.01)

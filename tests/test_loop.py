@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
     engine = TorchEngine(module, optimizer, Trainer(engine="torch"), CPU)
 
     class Poisoned(NoTeachers):
-        def feed(self, batches: Any, start: int, stop: int) -> Any:
+        def feed(self, batches: Any, start: int, stop: int, wait: Any = None) -> Any:
             for step in super().feed(batches, start, stop):
                 if step.step == 6:
                     with torch.no_grad():

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,17 @@ import torch
 from torch import Tensor
 
 from distill.aggregation import UniformMean
-from distill.config import KD, Optimizer, Trainer
+from distill.config import KD, Optimizer
 from distill.loop import Meters, Pace, Selection, train
 from distill.module import DistillModule
 from distill.objectives import ForwardKL
 from distill.records import UNLABELLED, Cursor, Mean
 from distill.schedule import Schedule
-from distill.student.engines import TorchEngine
 from distill.student.store import FolderStore
 from distill.temperature import Auto, ConstantTemperature, Convergence, Cosine, LossRatio
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
+from tests.toys_ranks import Ranks, ThreadEngine
 
-CPU = torch.device("cpu")
 NUM_STEPS, LOG, CHECKPOINT = 20, 3, 5
 OPTIMIZER = Optimizer(lr=6e-2)  # high: a loss that rises at times
 CASES = [(LossRatio(), 1), (Convergence(), 1), (Auto(low=1.2), 1), (Cosine(), 1), (LossRatio(), 2)]
@@ -47,54 +44,11 @@ class Teachers(ToyTeachers):
         super().__init__([tiny_bert(8), tiny_bert(9)])
         self._killed_at = killed_at
 
-    def feed(self, batches: Any, start: int, stop: int) -> Any:
+    def feed(self, batches: Any, start: int, stop: int, wait: Any = None) -> Any:
         for step in super().feed(batches, start, stop):
             if step.step == self._killed_at:
                 raise Killed
             yield step
-
-
-@dataclass
-class Ranks:
-    """Ranks that are threads of one process."""
-
-    size: int
-    slots: dict[int, Tensor] = field(default_factory=dict)
-    barrier: threading.Barrier = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(self.size)
-
-    def sum(self, rank: int, values: Tensor) -> Tensor:
-        self.slots[rank] = values
-        self.barrier.wait()
-        total = torch.stack([self.slots[r] for r in range(self.size)]).sum(0)
-        self.barrier.wait()
-        return total
-
-
-class ThreadEngine(TorchEngine):
-    """The plain engine as one of several ranks."""
-
-    def __init__(self, module: DistillModule, ranks: Ranks, rank: int) -> None:
-        super().__init__(module, OPTIMIZER, Trainer(engine="torch"), CPU)
-        self._ranks, self.rank, self.world_size = ranks, rank, ranks.size
-
-    def step(self, lr: float) -> float:
-        for param in self.module.parameters():
-            grad = torch.zeros_like(param) if param.grad is None else param.grad
-            param.grad = self._ranks.sum(self.rank, grad)
-        self.world_size = 1  # the gradients are summed
-        try:
-            return super().step(lr)
-        finally:
-            self.world_size = self._ranks.size
-
-    def reduce(self, values: Tensor) -> Tensor:
-        return self._ranks.sum(self.rank, values)
-
-    def barrier(self) -> None:
-        self._ranks.barrier.wait()
 
 
 def module_of() -> DistillModule:
@@ -106,7 +60,7 @@ def run(folder: Path, schedule: Any, num_ranks: int = 1, killed_at: int | None =
     """A fit, or the rest of one; of the first rank: the cursor, weights, and training metrics."""
     ranks = Ranks(num_ranks)
     # In this thread: the seed of their weights is the process's.
-    engines = [ThreadEngine(module_of(), ranks, rank) for rank in range(num_ranks)]
+    engines = [ThreadEngine(module_of(), ranks, rank, OPTIMIZER) for rank in range(num_ranks)]
     sources = [Teachers(killed_at) for _ in range(num_ranks)]
     lines: Lines = []
 
@@ -201,7 +155,7 @@ def test_a_constant_temperature_keeps_no_losses_and_reads_older_checkpoints(
 class Sums:
     """The ranks' tensors of one reduction, as each of them would see it."""
 
-    device = CPU
+    device = torch.device("cpu")
 
     def __init__(self, rank: int, world_size: int, others: Callable[[Tensor], Tensor]) -> None:
         self.rank, self.world_size = rank, world_size
@@ -232,7 +186,7 @@ def test_open_sums_of_a_rank_are_its_own() -> None:
 
 def test_an_interval_without_a_labelled_row_changes_nothing(tmp_path: Path) -> None:
     class Unlabelled(Teachers):
-        def feed(self, batches: Any, start: int, stop: int) -> Any:
+        def feed(self, batches: Any, start: int, stop: int, wait: Any = None) -> Any:
             for step in super().feed(batches, start, stop):
                 if 3 <= step.step < 6:
                     for batch, _ in step.parts:
@@ -242,7 +196,7 @@ def test_an_interval_without_a_labelled_row_changes_nothing(tmp_path: Path) -> N
 
     lines: Lines = []
     cursor = train(
-        ThreadEngine(module_of(), Ranks(1), 0),
+        ThreadEngine(module_of(), Ranks(1), 0, OPTIMIZER),
         toy_batches(),
         Unlabelled(),
         Schedule(9, OPTIMIZER, KD(schedule=LossRatio())),

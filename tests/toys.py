@@ -88,7 +88,7 @@ class ToyTeachers:
         self._everyone = everyone
 
     @torch.no_grad()
-    def feed(self, batches: Any, start: int, stop: int) -> Any:
+    def feed(self, batches: Any, start: int, stop: int, wait: Any = None) -> Any:
         for step in range(start, stop):
             parts = []
             for batch in batches.at(step):

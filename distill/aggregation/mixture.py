@@ -88,13 +88,19 @@ def mix(logits_KBV: Tensor, weights_KB: Tensor, temperature: float, space: Space
         return Target(log_softmax_at(logits_KBV[0], temperature), weights_KB)
     if space == "logits":
         # Not einsum: under autocast it would round the teachers' logits to bf16.
-        mixed_BV = (weights_KB[..., None] * logits_KBV).sum(0)
+        mixed_BV = weighted_logits(weights_KB, logits_KBV).sum(0)
         logp_BV = log_softmax_at(mixed_BV, temperature)
     else:
         logp_KBV = log_softmax_at(logits_KBV, temperature)
         # log-sum-exp: a confident teacher's tail underflows when probabilities are added.
         logp_BV = torch.logsumexp(logp_KBV + log_weights(weights_KB)[..., None], dim=0)
     return Target(logp_BV, weights_KB)
+
+
+def weighted_logits(weights_KB: Tensor, logits_KBV: Tensor) -> Tensor:
+    """w_k · z_k; 0 of a teacher with weight 0, also where it rules out a class: 0 · −∞ is NaN."""
+    weights_KB1 = weights_KB[..., None]
+    return (weights_KB1 * logits_KBV).masked_fill_(weights_KB1 == 0, 0.0)
 
 
 def log_weights(weights_KB: Tensor) -> Tensor:

@@ -35,7 +35,9 @@ class Uncertainty(Mixture):
         self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
     ) -> Weights:
         logp_KBV = torch.nn.functional.log_softmax(answers.logits_KBV, dim=-1)
-        entropy_KB = -(logp_KBV.exp() * logp_KBV).sum(-1)
+        p_KBV = logp_KBV.exp()
+        # 0·log 0 = 0, of classes that a teacher rules out.
+        entropy_KB = -torch.where(p_KBV > 0, p_KBV * logp_KBV, 0.0).sum(-1)
         sureness_KB = 1 - entropy_KB / math.log(logp_KBV.shape[-1])
         sureness_KB = sureness_KB.masked_fill(~answers.asked_KB, -torch.inf)
         if self.is_hard:

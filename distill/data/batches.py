@@ -70,21 +70,26 @@ class Batches:
     def at(self, step: int) -> list[Batch]:
         """This rank's num_micro_batches micro-batches of a step, counted over all epochs."""
         positions = self._sampler.positions(step)
-        num_valid, num_labelled = self._counts(positions)
+        counts = self._counts(positions)
         parts = np.array_split(positions, self._num_parts)
         mine = parts[self._first_part : self._first_part + self.num_micro_batches]
-        return [self._batch(part, positions[:1], num_valid, num_labelled) for part in mine]
+        return [self._batch(part, positions[:1], counts) for part in mine]
 
-    def _counts(self, positions: np.ndarray) -> tuple[int, int]:
-        """num_valid and num_labelled of a global batch."""
+    def _counts(self, positions: np.ndarray) -> dict[str, int]:
+        """A global batch's, by field of Batch."""
         if isinstance(self._inputs, Blocks):
-            num_targets = int(self._inputs.num_targets(self._rows[positions]).sum())
-            return num_targets, num_targets  # the next token is the label
-        return len(positions), int((self._labels[positions] != UNLABELLED).sum())
+            targets = self._inputs.num_targets(self._rows[positions])
+            num_targets = int(targets.sum())  # the next token is the label
+            num_sequences = int((targets > 0).sum())
+            return {
+                "num_valid": num_targets,
+                "num_labelled": num_targets,
+                "num_sequences": num_sequences,
+            }
+        num_labelled = int((self._labels[positions] != UNLABELLED).sum())
+        return {"num_valid": len(positions), "num_labelled": num_labelled}
 
-    def _batch(
-        self, part: np.ndarray, filler: np.ndarray, num_valid: int, num_labelled: int
-    ) -> Batch:
+    def _batch(self, part: np.ndarray, filler: np.ndarray, counts: dict[str, int]) -> Batch:
         is_filler = len(part) == 0
         if is_filler:
             part = filler
@@ -99,7 +104,6 @@ class Batches:
             labels_B=torch.from_numpy(labels_B),
             domains_B=torch.from_numpy(self._domains[part]),
             valid_B=torch.full((len(part),), not is_filler),
-            num_valid=num_valid,
-            num_labelled=num_labelled,
+            **counts,
             **{name: torch.from_numpy(values) for name, values in shown.items()},
         )

@@ -7,6 +7,7 @@ Shape suffixes: N rows of a micro-batch, P its positions, V vocabulary, G values
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,12 +59,14 @@ class GateTraining:
         logits_of: Callable[[Batch], Tensor],
         step: int,
         temperature: float,
+        waited: Callable[[Callable[[], Any]], Any] = lambda call: call(),
     ) -> GateState:
         """One step of the gates on this step's micro-batches, which are then asked with them.
 
         ``logits_of``: the student's at a micro-batch's positions, float [P, V] of the tokens that
         it shares with the teacher; called for every micro-batch, also one without rows. ``step``:
-        of the run; the noise is another at each. ``temperature``: of both softmaxes.
+        of the run; the noise is another at each. ``temperature``: of both softmaxes. ``waited`` is
+        called for every micro-batch, on every rank, with the request (or with nothing to do).
         """
         size = self._optimizer.state.values.size
         totals_G = torch.zeros(size + 3, dtype=torch.float64)
@@ -71,6 +74,7 @@ class GateTraining:
             student_PV = logits_of(part)
             rows_N = part.rows_B[part.valid_B.cpu().numpy()]
             if len(rows_N) == 0:
+                waited(lambda: None)
                 continue
             request_id = f"{self.teacher}/gate/{step}/{i}"
             asked = GateRequest(
@@ -78,7 +82,7 @@ class GateTraining:
                 student_PV.detach().float().cpu().numpy(),
                 temperature,
             )
-            found = self._client.gate_gradient(self.teacher, asked)
+            found = waited(partial(self._client.gate_gradient, self.teacher, asked))
             check_gradient(asked, found)
             self._stream.computed(self.teacher, found.compute_s)
             totals_G[:size] += torch.from_numpy(found.values)

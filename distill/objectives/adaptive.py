@@ -43,11 +43,17 @@ class AdaptiveKL(Divergence):
             total_N = gap_NV.sum(-1)
             # Of equal distributions both divergences are 0, whatever their weights.
             share_N = head_N / total_N.clamp(min=torch.finfo(total_N.dtype).tiny)
-        forward_N, reverse_N = kl(logp_T_NV, logp_S_NV), kl(logp_S_NV, logp_T_NV)
-        return share_N * forward_N + (1 - share_N) * reverse_N
+        forward_N = _weighted(share_N, logp_T_NV, logp_S_NV)
+        return forward_N + _weighted(1 - share_N, logp_S_NV, logp_T_NV)
 
     def _in_head(self, p_NV: Tensor) -> Tensor:
         falling = p_NV.sort(dim=-1, descending=True, stable=True)
         is_head_NV = falling.values.cumsum(-1) <= self.head_mass
         is_head_NV[:, 0] = True
         return torch.zeros_like(is_head_NV).scatter(-1, falling.indices, is_head_NV)
+
+
+def _weighted(weight_N: Tensor, logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
+    """w·KL(p ‖ q); a row with w = 0 has value and gradient 0, also where its KL is infinite."""
+    is_counted_N1 = (weight_N > 0)[:, None]
+    return weight_N * kl(logp_NV, torch.where(is_counted_N1, logq_NV, logp_NV.detach()))

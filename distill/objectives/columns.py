@@ -20,8 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill.aggregation.mixture import Space, log_weights
+from distill.aggregation.mixture import Space, log_weights, weighted_logits
 from distill.objectives import Objective
+from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
 
 LogitsOf = Callable[[slice], Tensor]
@@ -43,7 +44,7 @@ class Teachers(NamedTuple):
         """[K, n, C] at the temperature; [1, n, C] where logits are what is mixed."""
         logits_KnC = logits_KnC / self.temperature
         if self.mix == "logits":
-            return (self.weights_Kn[..., None] * logits_KnC).sum(0, keepdim=True)
+            return weighted_logits(self.weights_Kn, logits_KnC).sum(0, keepdim=True)
         return logits_KnC
 
     def logp(self, columns: slice, lse_Kn: Tensor) -> Tensor:
@@ -55,7 +56,11 @@ class Teachers(NamedTuple):
 
 
 class SplitLoss:
-    """α · c(T) · Σ D + (1 − α) · Σ CE of a chunk; see the module. It computes its own gradients."""
+    """α · c(T) · Σ D + (1 − α) · Σ CE of a chunk; see the module. It computes its own gradients.
+
+    ``shares_n``: factors of the positions in ``value`` and its gradients; None: 1. ``kd`` and
+    ``ce`` are sums without them.
+    """
 
     def __init__(
         self,
@@ -64,21 +69,33 @@ class SplitLoss:
         labels_n: Tensor,
         alpha: float,
         teachers: Teachers | None,
+        shares_n: Tensor | None = None,
     ) -> None:
         self._labels_n, self._alpha, self._teachers = labels_n, alpha, teachers
+        self._shares_n = shares_n
         self._is_labelled_n = labels_n >= 0
         with torch.no_grad():
             self._normalise(logits_of, columns)
             ce_n = self._lse_n - self._label_logit_n
-            self.ce = torch.where(self._is_labelled_n, ce_n, 0.0).sum()
+            ce_n = torch.where(self._is_labelled_n, ce_n, 0.0)
+            self.ce = ce_n.sum()
             self.hits = (self._choice_n == labels_n).sum()
-        self.kd = torch.zeros_like(self.ce)
+        divergence_n, scale = torch.zeros_like(ce_n), 1.0
         if teachers is not None:
-            self._compare(teachers, logits_of, columns)
-        self.value = alpha * self.kd + (1 - alpha) * self.ce
+            divergence_n = self._compare(teachers, logits_of, columns)
+            scale = teachers.objective.coefficient(teachers.temperature)
+        self.kd = scale * divergence_n.sum()
+        kd, ce = self.kd, self.ce
+        if shares_n is not None:
+            kd, ce = scale * (shares_n * divergence_n).sum(), (shares_n * ce_n).sum()
+        self.value = weighted(alpha, kd) + weighted(1 - alpha, ce)
 
     def gradient(self, columns: slice, logits_nC: Tensor) -> Tensor:
         """[n, C]: of ``value`` by these logits."""
+        grad_nC = self._of_each(columns, logits_nC)
+        return grad_nC if self._shares_n is None else self._shares_n[:, None] * grad_nC
+
+    def _of_each(self, columns: slice, logits_nC: Tensor) -> Tensor:
         at_nC = torch.arange(columns.start, columns.stop, device=logits_nC.device)[None]
         p_nC = (logits_nC - self._lse_n[:, None]).exp()
         hard_nC = p_nC - (at_nC == self._labels_n[:, None]).to(p_nC.dtype)
@@ -121,8 +138,8 @@ class SplitLoss:
         is_routed = teachers is not None and teachers.is_routed
         self.label_logp_Kn = likelihood.value if is_routed else None
 
-    def _compare(self, teachers: Teachers, logits_of: LogitsOf, columns: list[slice]) -> None:
-        """The second pass."""
+    def _compare(self, teachers: Teachers, logits_of: LogitsOf, columns: list[slice]) -> Tensor:
+        """The second pass: D [n]."""
         divergence_n = torch.zeros_like(self._lse_n)
         self._slope_n = torch.zeros_like(self._lse_n)
         for part in columns:
@@ -130,8 +147,7 @@ class SplitLoss:
             terms_nC, slope_nC = self._terms(teachers, part, logp_S_nC)
             divergence_n += terms_nC.sum(1)
             self._slope_n += slope_nC.sum(1)
-        scale = teachers.objective.coefficient(teachers.temperature)
-        self.kd = scale * torch.where(teachers.is_answered_n, divergence_n, 0.0).sum()
+        return torch.where(teachers.is_answered_n, divergence_n, 0.0)
 
     def _logp_S(self, logits_nC: Tensor, temperature: float) -> Tensor:
         return logits_nC / temperature - self._soft_lse_n[:, None]

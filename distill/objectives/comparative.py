@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from distill.objectives.correlation import target_logits
 from distill.objectives.divergence import Divergence
 from distill.records import Target
+from distill.tempered import finite
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class Comparative(Divergence):
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
         z_T_NV, counts_NV = target_logits(target, temperature)
-        d_NV = torch.where(counts_NV, student_logits_NV - z_T_NV, 0.0)
+        d_NV = torch.where(counts_NV, finite(student_logits_NV) - z_T_NV, 0.0)
         mean_N1 = d_NV.sum(-1, keepdim=True) / counts_NV.sum(-1, keepdim=True)
         d_NV = torch.where(counts_NV, d_NV - mean_N1, 0.0)
         num_rows = len(d_NV)

@@ -7,6 +7,8 @@ the centred unit vectors u and v. Where the target is constant there is nothing 
 Logits z_T are T · log p_T, which is right up to a constant for each row, also of an ensemble of
 teachers. What is compared is therefore centred over the classes.
 
+A student's logit of −∞ counts as ``LEFT_OUT`` where logits are compared.
+
 Shape suffixes: N any block of valid rows, V classes or vocabulary, K the most probable of them.
 """
 
@@ -18,7 +20,7 @@ from pydantic import Field, model_validator
 
 from distill.objectives.divergence import Divergence
 from distill.records import Target
-from distill.tempered import LEFT_OUT, log_softmax_at
+from distill.tempered import LEFT_OUT, finite, log_softmax_at
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +85,7 @@ class Cosine(_Unscaled):
 
     def __call__(self, student_logits_NV: Tensor, target: Target, temperature: float) -> Tensor:
         z_T_NV, counts_NV = target_logits(target, temperature)
-        return distance(z_T_NV, student_logits_NV, counts=counts_NV)
+        return distance(z_T_NV, finite(student_logits_NV), counts=counts_NV)
 
 
 class Dist(_Unscaled):
@@ -153,7 +155,7 @@ class _Ranked(_Unscaled):
         """[N] 1 − ρ(p_T, p_S), and 1 − ρ of the soft ranks of the logits."""
         logp_T_NK, top_NK = target.logp_NV.topk(min(self.top, target.logp_NV.shape[-1]), dim=-1)
         z_T_NK = (temperature * logp_T_NK).clamp(min=LEFT_OUT)
-        z_S_NK = student_logits_NV.gather(-1, top_NK)
+        z_S_NK = finite(student_logits_NV.gather(-1, top_NK))
         # Of p the normaliser is a factor of the row, which ρ does not depend on.
         p_S_NK = log_softmax_at(student_logits_NV, temperature).gather(-1, top_NK).exp()
         values_N = distance(logp_T_NK.exp(), p_S_NK)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distill.objectives.divergence import Divergence, kl
+from distill.objectives.divergence import Divergence, kl, weighted
 from distill.records import Target
-from distill.tempered import log_softmax_at
+from distill.tempered import log_softmax_at, logsumexp
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ class Decoupled(Divergence):
         labels_N1 = _labels(target)[:, None]
         b_T_N2, q_T_NV = _split(target.logp_NV, labels_N1)
         b_S_N2, q_S_NV = _split(log_softmax_at(student_logits_NV, temperature), labels_N1)
-        return kl(b_T_N2, b_S_N2) + self.beta * kl(q_T_NV, q_S_NV)
+        return kl(b_T_N2, b_S_N2) + weighted(self.beta, kl(q_T_NV, q_S_NV))
 
 
 def _labels(target: Target) -> Tensor:
@@ -52,7 +52,7 @@ def _labels(target: Target) -> Tensor:
 def _split(logp_NV: Tensor, labels_N1: Tensor) -> tuple[Tensor, Tensor]:
     """log b [N, 2] and log q [N, V], which is −∞ at the label."""
     others_NV = logp_NV.scatter(-1, labels_N1, -torch.inf)
-    rest_N1 = others_NV.logsumexp(-1, keepdim=True)
+    rest_N1 = logsumexp(others_NV)
     b_N2 = torch.cat([logp_NV.gather(-1, labels_N1), rest_N1], dim=-1)
-    # A teacher that is certain of y has no q: −∞ − −∞ is NaN.
+    # A model that is certain of y has no q: −∞ − −∞ is NaN.
     return b_N2, torch.where(rest_N1 > -torch.inf, others_NV - rest_N1, -torch.inf)

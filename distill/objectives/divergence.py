@@ -25,14 +25,32 @@ else:
 
 
 def kl_terms(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
-    """p log(p / q) of each class; 0·log 0 = 0, so a class that p rules out adds nothing."""
+    """p log(p / q) of each class; 0·log 0 = 0, so a class that p rules out adds nothing.
+
+    Nor has it a gradient, also where log p or log q is −∞ there.
+    """
     p_NV = logp_NV.exp()
-    return torch.where(p_NV > 0, p_NV * (logp_NV - logq_NV), 0.0)
+    # The gradient by p is the logarithm, so that has to be a number where p is 0.
+    return p_NV * torch.where(p_NV > 0, logp_NV - logq_NV, 0.0)
+
+
+def log_mixture(logp_NV: Tensor, logq_NV: Tensor, share: float) -> Tensor:
+    """log(λ·p + (1−λ)·q), λ: ``share``, between 0 and 1. Where p and q are both 0 it is the lowest
+    number of the dtype, with gradient 0: that of logaddexp(−∞, −∞) is NaN."""
+    lowest = torch.finfo(logp_NV.dtype).min
+    return torch.logaddexp(
+        logp_NV.clamp(min=lowest) + math.log(share), logq_NV + math.log1p(-share)
+    )
 
 
 def kl(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
     """KL(p ‖ q) per row."""
     return kl_terms(logp_NV, logq_NV).sum(-1)
+
+
+def weighted(weight: float, loss: Tensor) -> Tensor:
+    """w · loss; of w = 0 a zero without a graph, also where the loss is infinite: 0 · ∞ is NaN."""
+    return weight * loss if weight != 0 else torch.zeros_like(loss)
 
 
 class Divergence(Variant):
@@ -126,9 +144,7 @@ class GeneralisedJSD(Divergence):
     """Weight of the teacher in m, strictly between 0 and 1."""
 
     def terms(self, logp_T_NV: Tensor, logp_S_NV: Tensor) -> Tensor:
-        logp_m_NV = torch.logaddexp(
-            logp_T_NV + math.log(self.beta), logp_S_NV + math.log1p(-self.beta)
-        )
+        logp_m_NV = log_mixture(logp_T_NV, logp_S_NV, self.beta)
         to_teacher_NV = self.beta * kl_terms(logp_T_NV, logp_m_NV)
         return to_teacher_NV + (1 - self.beta) * kl_terms(logp_S_NV, logp_m_NV)
 

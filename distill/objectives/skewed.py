@@ -5,18 +5,14 @@ Shape suffixes: N any block of valid rows, V classes or vocabulary. ``logp`` is 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from distill.objectives.divergence import Divergence, kl_terms
+from distill.objectives.divergence import Divergence, kl_terms, log_mixture
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-else:
-    from distill.lazy_torch import torch
 
 
 class SkewedForwardKL(Divergence):
@@ -48,7 +44,5 @@ class SkewedReverseKL(Divergence):
 
 
 def _mixed(logp_NV: Tensor, logq_NV: Tensor, skew: float) -> Tensor:
-    """log(λ·p + (1−λ)·q)."""
-    if skew == 0:
-        return logq_NV
-    return torch.logaddexp(logp_NV + math.log(skew), logq_NV + math.log1p(-skew))
+    """log(λ·p + (1−λ)·q), λ from 0."""
+    return logq_NV if skew == 0 else log_mixture(logp_NV, logq_NV, skew)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from distill.aggregation.mixture import only_asked
 from distill.errors import ConfigError
 from distill.objectives import Objective
 from distill.objectives.columns import LogitsOf, SplitLoss, Teachers
+from distill.objectives.divergence import weighted
 from distill.objectives.fused import BlockLoss, Chunk
 from distill.objectives.likelihood import LabelLogp
 from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
@@ -141,9 +143,12 @@ class TokenLoss:
         aggregation: Aggregation | None = None,
         objective: Objective | None = None,
         weights_KN: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> None:
         """``weights_KN``: of an aggregation whose weights are trained. The teachers' output for
-        the labels is kept in ``label_logp_KN``, log p_k(y_n) at temperature 1."""
+        the labels is kept in ``label_logp_KN``, log p_k(y_n) at temperature 1. ``lengths``: numbers
+        of positions whose mean is taken, in order; the loss is then the sum of these means (metrics
+        stay sums over positions). None: of each position alone."""
         self._labels_N = labels_N
         self._num_columns = num_columns
         self._temperature = knobs.temperature
@@ -156,6 +161,7 @@ class TokenLoss:
         kd, ce, hits, num_answered = (zero.clone() for _ in range(4))
         weights_K, apart_K, num_apart_K = (zero.new_zeros(len(self._readers)) for _ in range(3))
         self.sums = Sums(kd, ce, hits, num_answered, weights_K, apart_K, num_apart_K)
+        self._means = None if lengths is None else _slices_of(lengths)
         self._weights_KN = weights_KN
         self.label_logp_KN = None if weights_KN is None else torch.zeros_like(weights_KN)
         if answers is not None:
@@ -192,16 +198,39 @@ class TokenLoss:
     def of_chunk(self, rows: slice) -> BlockLoss:
         said = None if self._answers is None else self._decoded(rows)
 
-        def loss(logits_mV: Tensor, block: slice) -> Tensor:
-            at = slice(rows.start + block.start, rows.start + block.stop)
+        def summed(logits_mV: Tensor, at: slice) -> Tensor:
             hard = self._cross_entropy(logits_mV, at)
             return hard if said is None else hard + self._divergence(logits_mV, said, at)
 
+        def loss(logits_mV: Tensor, block: slice) -> Tensor:
+            at = slice(rows.start + block.start, rows.start + block.stop)
+            if self._means is None:
+                return summed(logits_mV, at)
+            total = logits_mV.new_zeros(())
+            for part, length in self._parts(at):
+                of_part = slice(part.start - at.start, part.stop - at.start)
+                total = total + summed(logits_mV[of_part], part) / length
+            return total
+
         return loss
+
+    def _parts(self, at: slice) -> list[tuple[slice, int]]:
+        """What of these positions each mean is over, and of how many positions that mean is."""
+        assert self._means is not None
+        parts = [
+            (slice(max(at.start, whole.start), min(at.stop, whole.stop)), whole.stop - whole.start)
+            for whole in self._means
+        ]
+        return [(part, length) for part, length in parts if part.start < part.stop]
 
     def of_columns(self, rows: slice, logits_of: LogitsOf, columns: list[slice]) -> SplitLoss:
         teachers = None if self._answers is None else self._teachers(rows)
-        loss = SplitLoss(logits_of, columns, self._labels_N[rows], self._alpha, teachers)
+        shares_n = None
+        if self._means is not None:
+            shares = [torch.full((p.stop - p.start,), 1 / num) for p, num in self._parts(rows)]
+            shares_n = torch.cat(shares).to(self._labels_N.device)
+        labels_n = self._labels_N[rows]
+        loss = SplitLoss(logits_of, columns, labels_n, self._alpha, teachers, shares_n)
         self.sums.kd.add_(loss.kd)
         self.sums.ce.add_(loss.ce)
         self.sums.hits.add_(loss.hits)
@@ -275,7 +304,7 @@ class TokenLoss:
         with torch.no_grad() if self._alpha == 1 else nullcontext():
             ce = cross_entropy(logits_mV, labels_m, reduction="sum")
         self.sums.ce.add_(ce.detach())
-        return (1 - self._alpha) * ce
+        return weighted(1 - self._alpha, ce)
 
     def _divergence(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
         assert self._objective is not None
@@ -283,8 +312,7 @@ class TokenLoss:
         with torch.no_grad() if self._alpha == 0 else nullcontext():
             kd = self._objective.coefficient(self._temperature) * compare(logits_mV, said, at)
         self.sums.kd.add_(kd.detach())
-        # Not 0 · kd: of an infinite divergence that is NaN.
-        return self._alpha * kd if self._alpha > 0 else torch.zeros_like(kd)
+        return weighted(self._alpha, kd)
 
     def _asked(self, at: slice) -> tuple[Tensor, slice | Tensor]:
         """asked_Km of the positions with an answer, and which of the block those are."""
@@ -324,13 +352,16 @@ class TokenLoss:
             asked_m = asked_Km[k]
             passes = [said_mX for said_mX in said[k](at) if len(said_mX)]
             if passes:
-                labels_m = self._labels_N[at][kept][asked_m]
-                each = [
-                    self._to_one(reader, said_mX, logits_mV[asked_m], labels_m)
-                    for said_mX in passes
-                ]
-                divergence_m = torch.stack(each).mean(0)
-                total = total + (weights_Km[k][asked_m] * divergence_m).sum()
+                labels_m, weights_m = self._labels_N[at][kept][asked_m], weights_Km[k][asked_m]
+                has_weight = bool(weights_m.any())  # else it is only measured: 0 · ∞ is NaN
+                with nullcontext() if has_weight else torch.no_grad():
+                    each = [
+                        self._to_one(reader, said_mX, logits_mV[asked_m], labels_m)
+                        for said_mX in passes
+                    ]
+                    divergence_m = torch.stack(each).mean(0)
+                if has_weight:
+                    total = total + (weights_m * divergence_m).sum()
                 self._note_apart_of(k, divergence_m)
         return total
 
@@ -389,6 +420,11 @@ class TokenLoss:
         scaled = self._objective.coefficient(self._temperature) * divergence_m.detach().sum()
         self.sums.apart_K[k] += scaled
         self.sums.num_apart_K[k] += len(divergence_m)
+
+
+def _slices_of(lengths: Sequence[int]) -> list[slice]:
+    starts = np.cumsum([0, *lengths]).tolist()
+    return [slice(*pair) for pair in pairwise(starts)]
 
 
 def _stacked(logits: Sequence[Tensor], asked_Km: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shape suffixes: b sequences still being written, G drafts of a round, V vocabula
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -16,8 +17,6 @@ import torch
 from distill.sampling.draw import are_kept, draw
 from distill.sampling.memory import Memory
 from distill.sampling.records import DraftRequest, Verdict
-
-MAX_WRITERS = 32  # caches kept; whoever's was let go of has it built again
 
 
 @dataclass
@@ -47,11 +46,15 @@ class _Session:
 
 
 class Judging:
-    """Keeps a cache for each writer, of its newest step: no more than what its requests repeat."""
+    """Keeps a key-value cache for each writer, of its newest step: no more than what its requests
+    repeat. An evicted one is built again from the next request, with the same results."""
 
-    def __init__(self, model: Any, num_tokens: int) -> None:
+    def __init__(self, model: Any, num_tokens: int, max_bytes: float = math.inf) -> None:
+        """``max_bytes``: of all caches kept between requests, the newest of which always stays;
+        those used least recently are evicted first."""
         self._model = model
         self._num_tokens = num_tokens
+        self._max_bytes = max_bytes
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def judge(self, request: DraftRequest) -> Verdict:
@@ -71,10 +74,15 @@ class Judging:
         logits_bGV = session.read(request.rows_b, request.read_bG)
         # Only now: what failed on the way is built again.
         self._sessions[request.writer] = session
-        while len(self._sessions) > MAX_WRITERS:
-            self._sessions.popitem(last=False)
+        self._evict()
         verdict = _verdict(logits_bGV, request, num_replayed)
         return replace(verdict, compute_s=time.perf_counter() - started)
+
+    def _evict(self) -> None:
+        num_bytes = sum(session.memory.num_bytes for session in self._sessions.values())
+        while num_bytes > self._max_bytes and len(self._sessions) > 1:
+            _, evicted = self._sessions.popitem(last=False)
+            num_bytes -= evicted.memory.num_bytes
 
 
 def _verdict(logits_bGV: torch.Tensor, request: DraftRequest, num_replayed: int) -> Verdict:

@@ -67,6 +67,7 @@ def as_batch(batch: Batch, rows: Mapping[int, SampledRow], pad_id: int) -> Batch
         valid_B=batch.valid_B,
         num_valid=batch.num_valid,
         num_labelled=batch.num_labelled,
+        num_sequences=batch.num_sequences,
         input_ids_BT=torch.from_numpy(block.input_ids_BT),
         position_ids_BT=torch.from_numpy(block.position_ids_BT),
         targets_BT=torch.from_numpy(block.targets_BT),

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -37,13 +37,17 @@ from distill.sampling.settings import (
 from distill.sampling.verdicts import TeacherJudge, at_once, each_its_own
 from distill.sampling.writing import Judge, Writing, write
 from distill.teachers.client import TeacherClient
+from distill.waiting import Wait, in_thread, until_done
 
+Result = TypeVar("Result")
 OF_STEP = np.array([-1], np.int64)
 """Instead of a row's id: what is drawn once a step."""
 
 
 class Stream(Protocol):
-    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]: ...
+    def feed(
+        self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
+    ) -> Iterator[Step]: ...
     def timings(self) -> dict[str, float]: ...
     def computed(self, name: str, seconds: float) -> None: ...
     def flush(self) -> None: ...
@@ -92,13 +96,18 @@ class SampledTargets:
         # What is not yet trained on, by step and row.
         self._ahead: dict[int, dict[int, list[int]]] = {}
         self._counts = _Counts()
+        self._wait: Wait = until_done
+        self._gates_before: dict[str, Any] | None = None  # of the step that they are trained for
 
-    def feed(self, batches: BatchSource, start: int, stop: int) -> Iterator[Step]:
+    def feed(
+        self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
+    ) -> Iterator[Step]:
+        self._wait = wait
         sampling = self._wanted.sampling
         staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
         asked = self._stream if self._wanted.asks_teachers else NoTeachers()
         written = _Steps(stop)
-        answered = asked.feed(written, start, stop)
+        answered = asked.feed(written, start, stop, wait)
         coming = start
         for step in range(start, stop):
             while coming < min(step + staleness + 1, stop):
@@ -106,6 +115,7 @@ class SampledTargets:
                 coming += 1
             ready = next(answered)  # asks about what is new first
             del written.steps[step], self._ahead[step]
+            self._gates_before = None
             self._counts.trained(min(step, staleness) if self._is_students(step) else None)
             yield ready
 
@@ -119,11 +129,17 @@ class SampledTargets:
         rows = {row: SampledRow(old.prompt, texts[row]) for row, old in rows.items()}
         parts = self._counted([as_batch(part, rows, self._wanted.pad_id) for part in parts])
         self._counts.generate_s += time.perf_counter() - began
-        for gate in self._gates:
-            if self._is_students(step):
-                temperature = self._wanted.temperature_at(step)
-                gate.step(parts, self._students_logits, step, temperature)
+        if self._gates and self._is_students(step):
+            # A checkpoint that is written before the answers are there repeats their step.
+            self._gates_before = self._state_of_gates()
+            temperature = self._wanted.temperature_at(step)
+            for gate in self._gates:
+                gate.step(parts, self._students_logits, step, temperature, self._waited)
         return parts
+
+    def _waited(self, call: Callable[[], Result]) -> Result:
+        """What ``call`` returns, which waits for a teacher; every rank calls this."""
+        return self._wait(in_thread(call), self._client.away)
 
     def timings(self) -> dict[str, float]:
         """The stream's, and since the last call: seconds of writing and their share of all, tokens
@@ -157,8 +173,10 @@ class SampledTargets:
     def state_dict(self) -> dict[str, Any]:
         """This rank's text that is not yet trained on, and the gates that learn, by teacher, which
         are equal on all ranks; goes into every checkpoint."""
-        gates = {gate.teacher: gate.state_dict() for gate in self._gates}
-        return {"ahead": self._ahead, "gates": gates}
+        return {"ahead": self._ahead, "gates": self._gates_before or self._state_of_gates()}
+
+    def _state_of_gates(self) -> dict[str, Any]:
+        return {gate.teacher: gate.state_dict() for gate in self._gates}
 
     def load_state_dicts(self, saved: Sequence[dict[str, Any]]) -> None:
         """Of all ranks that there were: a row's text goes to whoever has the row now.
@@ -197,7 +215,7 @@ class SampledTargets:
     def _new_texts(self, rows: dict[int, SampledRow], step: int) -> dict[int, list[int]]:
         sampling = self._wanted.sampling
         if isinstance(sampling, TeacherText):
-            texts = self._teachers_texts(rows, sampling)
+            texts = self._waited(lambda: self._teachers_texts(rows, sampling))
         elif self._is_students(step):
             assert isinstance(sampling, OnPolicy | Mixed | Speculative)
             seeds_B = row_seeds(self._wanted.seed, step, np.array(list(rows), np.int64))
@@ -238,6 +256,7 @@ class SampledTargets:
             num_drafts,
             judge,
             self._is_anyone_writing,
+            self._waited if isinstance(sampling, Speculative) else _at_once,
         )
         if not prompts:
             return []
@@ -355,6 +374,10 @@ class _Counts:
         self.passed += writing.num_passed
         self.calls += writing.num_calls
         self.judged_tokens += num_tokens if writing.num_calls else 0
+
+
+def _at_once(call: Callable[[], Result]) -> Result:
+    return call()
 
 
 def _per(total: float, count: int) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,14 @@ def write(
     num_drafts: int = 1,
     judge: Judge | None = None,
     is_anyone_writing: Callable[[bool], bool] = bool,
+    waited: Callable[[Callable[[], Any]], Any] = lambda call: call(),
 ) -> Writing:
     """Continue every prompt until a token of ``ends`` or its limit; the model is left as it was.
 
     Without a verifier every draft is kept. ``is_anyone_writing``: over all ranks, whether one still
     is; the others run the forward too, because a sharded model's ranks run it together.
+    ``waited`` is called once in every round, on every rank, with the verification of its drafts (or
+    with nothing to do), and returns its result.
     """
     was_training = model.training
     model.eval()
@@ -85,6 +89,7 @@ def write(
         while is_anyone_writing(len(rows_b) > 0):
             if len(rows_b) == 0:
                 _read_in_vain(memory, num_drafts)
+                waited(lambda: None)
                 continue
             places_b = np.array([len(found.texts[row]) for row in rows_b])
             drafts_bG = _draft(memory, last_b, num_drafts, decoding, seeds_B[rows_b], places_b)
@@ -92,8 +97,10 @@ def write(
             replacement_b = np.full(len(rows_b), -1)
             if judge is not None:
                 drafted = Drafted(tuple(found.rounds), rows_b, places_b, last_b, drafts_bG)
-                num_kept_b, replacement_b = judge(drafted)
+                num_kept_b, replacement_b = waited(partial(judge, drafted))
                 found.num_calls += len(rows_b)
+            else:
+                waited(lambda: None)
             rows_b, last_b = _take(
                 found, memory, rows_b, last_b, drafts_bG, num_kept_b, replacement_b, limits, ends
             )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from distill.config import Optimizer, Trainer
 from distill.errors import CheckpointError
 from distill.records import Answers, Batch, Knobs, LossOutput
-from distill.student.engines import parameter_groups
+from distill.student.engines import cpu_group, largest, parameter_groups
 
 TAG = "deepspeed"
 
@@ -48,6 +48,7 @@ class DeepSpeedEngine:
         trainer: Trainer,
         device: torch.device,
         accumulation: int,
+        recovery_s: float = 0.0,
     ) -> None:
         if device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -65,6 +66,7 @@ class DeepSpeedEngine:
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
         self.device = device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._cpu_group = cpu_group(recovery_s)
         self._accumulation = accumulation
         self._micro_batch = 0
         self._stage = trainer.zero_stage
@@ -130,6 +132,9 @@ class DeepSpeedEngine:
         values = values.clone()
         dist.all_reduce(values)
         return values
+
+    def agree(self, value: int) -> int:
+        return largest(value, self._cpu_group)
 
     def barrier(self) -> None:
         dist.barrier()

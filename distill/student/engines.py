@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,48 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
+PATIENCE_S = 1800.0
+"""Seconds that a rank waits in a collective for ranks that do not wait for a teacher."""
+
+
+def group_timeout(recovery_s: float) -> timedelta:
+    """Of process groups: a rank may wait ``recovery_s`` for a teacher, and the others for it."""
+    return timedelta(seconds=recovery_s + PATIENCE_S)
+
+
+def cpu_group(recovery_s: float) -> Any:
+    """A process group of all ranks whose collectives run on the CPU; every rank calls it. None: the
+    default group is one, or there is none."""
+    if not dist.is_initialized() or dist.get_backend() == "gloo":
+        return None
+    return dist.new_group(backend="gloo", timeout=group_timeout(recovery_s))
+
+
+def largest(value: int, group: Any) -> int:
+    """Of all ranks, on every rank: a collective of 8 bytes on the CPU."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    found = torch.tensor([value])
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=group)
+    return int(found)
+
+
 class TorchEngine:
     """AdamW on one or several ranks; gradients are *summed*, since losses are global shares."""
 
     is_sharded = False
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer, trainer: Trainer, device: torch.device
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        trainer: Trainer,
+        device: torch.device,
+        recovery_s: float = 0.0,
     ) -> None:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self._cpu_group = cpu_group(recovery_s)
         self.device = device
         self.module = module.to(device)
         self._clip_norm = optimizer.clip_norm
@@ -77,6 +110,9 @@ class TorchEngine:
             dist.all_reduce(values)
         return values
 
+    def agree(self, value: int) -> int:
+        return largest(value, self._cpu_group)
+
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
@@ -100,15 +136,20 @@ class TorchEngine:
 
 
 def make_engine(
-    module: nn.Module, optimizer: Optimizer, trainer: Trainer, accumulation: int
+    module: nn.Module,
+    optimizer: Optimizer,
+    trainer: Trainer,
+    accumulation: int,
+    recovery_s: float = 0.0,
 ) -> Engine:
-    """The engine that ``trainer.engine`` names, on this rank's device."""
+    """The engine that ``trainer.engine`` names, on this rank's device. ``recovery_s``: the longest
+    time that a rank may wait for a teacher."""
     device = torch.device(pick_device(trainer))
     if trainer.engine == "torch":
-        return TorchEngine(module, optimizer, trainer, device)
+        return TorchEngine(module, optimizer, trainer, device, recovery_s)
     from distill.student.deepspeed_engine import DeepSpeedEngine
 
-    return DeepSpeedEngine(module, optimizer, trainer, device, accumulation)
+    return DeepSpeedEngine(module, optimizer, trainer, device, accumulation, recovery_s)
 
 
 def pick_device(trainer: Trainer) -> str:

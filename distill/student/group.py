@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from distill.config import Trainer
-from distill.errors import DistillError, Interrupted, TrainingError
+from distill.errors import DistillError, Interrupted, TeacherAway, TrainingError
 from distill.fit import Job, fit, is_done
 from distill.loop import Report
+from distill.student.engines import group_timeout
 
 REFUSED = "refused.txt"
 """Why a rank refused its input, in the fit's folder: a restart would not help."""
+AWAY = "away.txt"
+"""Which teacher stayed away, in the fit's folder: the group has ended, and can be resumed."""
 
 
 def run_group(
@@ -25,7 +29,8 @@ def run_group(
     Inside a trial of a sweep, ``costs`` are reported to Ray Tune with every evaluation.
     Ray Train's own checkpoints are not used: a restarted group finds the fit's folder, which must
     be on storage that every rank sees. Raises the rank's own DistillError where it was one,
-    TrainingError otherwise.
+    TrainingError otherwise; TeacherAway, which uses up no restart, where a teacher stayed away, and
+    Interrupted after a requested stop.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -55,7 +60,9 @@ def run_group(
             callbacks=None if costs is None else [_to_tune()],
         ),
     )
-    (Path(job.folder) / REFUSED).unlink(missing_ok=True)
+    away = Path(job.folder) / AWAY
+    for old in (away, Path(job.folder) / REFUSED):
+        old.unlink(missing_ok=True)
     try:
         group.fit()
     except WorkerGroupError as error:
@@ -63,6 +70,8 @@ def run_group(
     except TrainingFailedError as error:
         raise TrainingError(f"the student's worker group failed: {error}") from error
     if not is_done(job):
+        if away.exists():
+            raise TeacherAway(away.read_text("utf-8"))
         raise Interrupted(f"{job.name} was stopped")
 
 
@@ -82,14 +91,22 @@ def _rank(config: dict[str, Any]) -> None:
         from distill.search.trial import Reporter
 
         report = Reporter(lambda metrics, _: ray.train.report(metrics), config["costs"])
-    _meet(Path(job.folder), "nccl" if job.trainer.num_gpus_per_worker > 0 else "gloo")
+    backend = "nccl" if job.trainer.num_gpus_per_worker > 0 else "gloo"
+    _meet(Path(job.folder), backend, group_timeout(job.recovery_s))
+    run_rank(job, context.get_world_rank(), context.get_world_size(), report)
+
+
+def run_rank(job: Job, rank: int, world_size: int, report: Report) -> None:
+    """One rank's fit, or the rest of it; returns after a stop that can be resumed."""
     try:
-        fit(job, context.get_world_rank(), context.get_world_size(), report)
+        fit(job, rank, world_size, report)
+    except TeacherAway as error:
+        (Path(job.folder) / AWAY).write_text(str(error), "utf-8")
     except Interrupted:
         # All ranks agreed on this step, so all end here; an exception would count as a failure.
         return
     except DistillError as error:
-        refused.write_text(str(error))
+        (Path(job.folder) / REFUSED).write_text(str(error))
         raise
 
 
@@ -113,7 +130,7 @@ def _meeting_in_a_file() -> Any:
     return FileConfig()
 
 
-def _meet(folder: Path, backend: str) -> None:
+def _meet(folder: Path, backend: str, timeout: timedelta) -> None:
     """Join the process group through a file of the fit's folder, which every rank sees."""
     import torch.distributed as dist
     from ray.train import get_context
@@ -134,6 +151,7 @@ def _meet(folder: Path, backend: str) -> None:
         store=store.FileStore(str(path), context.get_world_size()),
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
+        timeout=timeout,
     )
     if context.get_world_rank() == 0:
         for old in folder.glob("meeting-*"):  # of groups that are gone

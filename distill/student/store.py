@@ -3,6 +3,7 @@
     <folder>/metrics.jsonl                   one line a report, written by rank 0
     <folder>/checkpoints/step-00000200/      engine, cursor.json, rng-<rank>.pt, manifest.json;
                                              beside-<rank>.pt of text written ahead, of gates
+    <folder>/waiting.json                    exists while the fit waits for a teacher
     <folder>/best.safetensors                the module's weights at the best evaluation
 
 A checkpoint is written next to its place and renamed once its manifest (sha256 of every file)
@@ -31,6 +32,7 @@ from safetensors.torch import save_file
 from distill.errors import CheckpointError
 from distill.loop import Engine
 from distill.records import Cursor
+from distill.waiting import note_away
 
 VERSION = "aggregation_version"
 """In a checkpoint's cursor.json and the metadata of best.safetensors; absent, as older versions of
@@ -78,6 +80,7 @@ class FolderStore:
 
     def restore(self, engine: Engine) -> Cursor:
         """The newest checkpoint into ``engine`` and the random state; a new Cursor if none."""
+        note_away(self.folder, None)  # of a process that has ended
         engine.barrier()
         checkpoint = newest(self._checkpoints)
         if checkpoint is None:

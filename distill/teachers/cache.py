@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,9 @@ class NoCache:
         rows_B: np.ndarray,
         payload_PX: np.ndarray,
         counts_B: np.ndarray | None = None,
-    ) -> None:
-        pass
+    ) -> np.ndarray:
+        """As of TeacherCache; a payload that is this process's own is not copied."""
+        return payload_PX if payload_PX.flags.writeable else payload_PX.copy()
 
     def head(self, teacher: str) -> Head | None:
         return None
@@ -142,6 +144,8 @@ class TeacherCache:
         self._lock = threading.Lock()
         self._segment_rows = segment_rows
         self._memory = memory
+        # One thread: the student does not wait while a segment is hashed and written.
+        self._writer = ThreadPoolExecutor(1, "cache-writer")
         self._shelves: dict[str, Shelf] = {}
         for teacher, key in keys.items():
             home = home_of(folder, teacher, key, by_content)
@@ -163,19 +167,22 @@ class TeacherCache:
         rows_B: np.ndarray,
         payload_PX: np.ndarray,
         counts_B: np.ndarray | None = None,
-    ) -> None:
+    ) -> np.ndarray:
         """Keep answers; they are served at once, and written when ``segment_rows`` are held.
 
-        ``counts_B``: positions of each row; None: one each.
+        ``counts_B``: positions of each row; None: one each. Returns the copy that is kept, to be
+        read in place of the payload: a view of that would keep the whole answer in Ray's object
+        store. Raises what writing an earlier segment raised.
         """
         counts_B = np.ones(len(rows_B), np.int64) if counts_B is None else counts_B
         assert counts_B.sum() == len(payload_PX)
         with self._lock:
             shelf = self._shelves[teacher]
-            # Copied: a view would pin the whole answer in Ray's object store.
-            shelf.hold(np.asarray(rows_B), np.array(payload_PX), counts_B)
+            kept_PX = np.array(payload_PX)
+            shelf.hold(np.asarray(rows_B), kept_PX, counts_B)
             if len(shelf.held) >= self._segment_rows or shelf.held_bytes >= SEGMENT_BYTES:
-                shelf.flush()
+                shelf.write_behind(self._writer)
+        return kept_PX
 
     def head(self, teacher: str) -> Head | None:
         """The output layer that belongs to this teacher's hidden states, if it was kept."""
@@ -198,9 +205,7 @@ class TeacherCache:
 
     def num_rows(self, teacher: str) -> int:
         with self._lock:
-            shelf = self._shelves[teacher]
-            held = np.fromiter(shelf.held, np.int64, len(shelf.held))
-            return len(np.union1d(shelf.rows, held))
+            return self._shelves[teacher].num_rows
 
     def flush(self) -> None:
         """Write everything held, one segment a teacher; other writers see it on refresh."""
@@ -216,9 +221,12 @@ class TeacherCache:
 
     def close(self) -> None:
         """Write what is held; a cache in memory is gone once its last user has closed it."""
-        if self._memory is None:
-            self.flush()
-        else:
+        try:
+            if self._memory is None:
+                self.flush()
+        finally:
+            self._writer.shutdown()
+        if self._memory is not None:
             self._memory.close()
 
     def _say_what_changed(self, folder: Path, teacher: str, key: TeacherKey) -> None:

@@ -59,6 +59,14 @@ class TeacherClient(Protocol):
         """Of a student-aware router; blocks and raises as :meth:`ask`."""
         ...
 
+    def away(self) -> str | None:
+        """A teacher of which no replica was up for longer than ``stream.deadline_s``, and why;
+        None without one.
+
+        Its requests wait; after ``stream.recovery_s`` they raise TeacherAway.
+        """
+        ...
+
     def stats(self) -> dict[str, float]:
         """``teacher.<name>.requests`` and ``teacher.<name>.retries`` since the last call."""
         ...
@@ -111,6 +119,9 @@ class SilentTeachers:
             f"teacher {teacher!r} has gates that are trained, so its outputs change and cannot be "
             "cached for a sweep: set its moe.type to own or all"
         )
+
+    def away(self) -> str | None:
+        return None
 
     def stats(self) -> dict[str, float]:
         names = (

@@ -4,11 +4,13 @@ Shape suffixes: B rows, T tokens, V classes or vocabulary, H hidden, P positions
 for a mixture of experts that runs several times), X what a wire encodes of a position.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError, TrainingError
+from distill.models.decoder import base_of
 from distill.models.vocabulary import SharedTokens
 from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateGradient, GateState
@@ -33,9 +36,11 @@ from distill.teachers.language import Block, LanguageModel, as_float, position_s
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.shared import Adapted
 from distill.teachers.wires import DenseWire, WireFormat
-from distill.teachers.wires.base import on_host
+from distill.teachers.wires.base import are_finite, on_host
 from distill.variant import Dtype
 
+Result = TypeVar("Result")
+Turn = AbstractContextManager[Any]
 Model = Callable[..., Any]
 """Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
 ``features`` (float32 [B, D]), or ``texts`` (B strings); returns logits [B, V], bare or as
@@ -59,6 +64,7 @@ class TeacherEngine:
         is_language_model: bool = False,
         moe: MoE | None = None,
         shared: SharedTokens | None = None,
+        kv_cache_mb: float = math.inf,
     ) -> None:
         """``model`` is a Hugging Face folder, the pickle of an object with ``predict_proba``, or
         the model or object itself (tests, simulated teachers), or a base with one of its adapters.
@@ -67,7 +73,9 @@ class TeacherEngine:
         off). ``max_batch_tokens`` is in padded tokens of one forward. ``num_threads`` sets the
         threads of the whole process; None leaves them. ``moe``: which experts of a language model
         are used, unless a request names others. ``shared``: of a language model that has other
-        tokens than the student, which count. Raises ModelError for an unusable folder.
+        tokens than the student, which count. ``kv_cache_mb``: of a language model, 10⁶ bytes of
+        key-value caches kept between the requests of a text (distill/sampling/judging.py). Raises
+        ModelError for an unusable folder.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -76,74 +84,97 @@ class TeacherEngine:
         self.max_batch_tokens = max_batch_tokens
         self.num_labels = num_labels
         self._moe: MoE = moe or OwnRouting()
+        self.num_forwards = 0
+        """Finished ones, each token step of writing and judging too: tells a slow model from one
+        that hangs. Adapters on one base count those of all."""
         self._speaking: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._encoder = ThreadPoolExecutor(1, "teacher-encoder")  # its thread starts when needed
         if isinstance(model, Adapted):
             self._speaking, model = model.speaking, model.base.model
         self._model: _Classifier | LanguageModel
         if is_language_model:
             with self._speaking():
                 self._model = LanguageModel(
-                    model, num_labels, self.device, dtype, allow_pickle, self._moe, shared
+                    model,
+                    num_labels,
+                    self.device,
+                    dtype,
+                    allow_pickle,
+                    self._moe,
+                    shared,
+                    kv_cache_mb * 1e6,
                 )
             if self.wire.takes == "hidden":
                 self._model.check_linear()
+            base_of(self._model.model).register_forward_hook(self._count)
         else:
             self._model = _Classifier(model, num_labels, self.device, dtype, allow_pickle)
 
-    def answer(self, request: TeacherRequest) -> TeacherOutput:
-        """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape."""
-        return on_host(self._answer(request, torch.device("cpu")))
+    def answer(self, request: TeacherRequest, turn: Turn | None = None) -> TeacherOutput:
+        """All rows of the request, in its order; raises TeacherAnswerError, never a wrong shape.
 
-    def answer_on_device(self, request: TeacherRequest) -> DeviceOutput:
+        ``turn``: held while the model computes. What is left of encoding and of copying to the host
+        is done after it, while the next request is computed.
+        """
+        payload = _Payload(int(request.counts_B.sum()), torch.device("cpu"), may_share=True)
+        return on_host(self._answer(request, payload, turn))
+
+    def answer_on_device(self, request: TeacherRequest, turn: Turn | None = None) -> DeviceOutput:
         """The same, all of it on the model's device."""
-        return self._answer(request, self.device)
+        # Not shared: of a view the model's whole output would be registered for the transfer.
+        payload = _Payload(int(request.counts_B.sum()), self.device, may_share=False)
+        return self._answer(request, payload, turn)
 
     @torch.inference_mode()
-    def _answer(self, request: TeacherRequest, where: torch.device) -> DeviceOutput:
+    def _answer(
+        self, request: TeacherRequest, payload: "_Payload", turn: Turn | None
+    ) -> DeviceOutput:
         wire = request.wire or self.wire
-        payload_PX, compute_s, usage = None, 0.0, None
-        first, num_positions = 0, int(request.counts_B.sum())
-        with self._speaking():
+        encoder = _Here() if turn is None or self.device.type != "cpu" else self._encoder
+        encoded: Future[None] | None = None
+        compute_s, usage, num_found = 0.0, None, 0
+        with turn or nullcontext(), self._speaking():
             self._model.num_clamped, self._model.stats = 0, None
             started = time.perf_counter()
             for said in self._said(request, wire):
-                is_finite = bool(torch.isfinite(said.said_MPX).all())  # waits for a GPU
+                is_finite = are_finite(said.said_MPX)  # waits for a GPU
                 compute_s += time.perf_counter() - started
                 if not is_finite:
                     raise TeacherAnswerError(
                         f"request {request.request_id}: the teacher's logits hold NaN or infinity: "
                         "check its weights, or serve it in float32"
                     )
-                encoded_NX = self._encoded(said, wire)
-                if payload_PX is None:
-                    shape = max(1, num_positions), encoded_NX.shape[1]
-                    payload_PX = encoded_NX.new_empty(shape, device=where)
-                stop = first + len(encoded_NX)
-                payload_PX[first:stop] = encoded_NX
-                first = stop
+                if encoded is not None:
+                    encoded.result()  # one block at a time: [P, V] is never whole
+                encoded = encoder.submit(self._encode, said, wire, payload)
+                num_found += said.said_MPX.shape[1]
                 if said.usage is not None:
                     usage = said.usage if usage is None else usage + said.usage
                 started = time.perf_counter()
-        assert payload_PX is not None and first == num_positions
+            num_clamped, stats = self._model.num_clamped, self._model.stats
+            payload.mark()
+        assert encoded is not None and num_found == payload.num_positions
+        encoded.result()
         about = TeacherOutput(
             request.request_id,
             request.rows_B,
             np.empty((0, 0), np.uint8),
             wire.name,
             compute_s,
-            self._model.num_clamped,
+            num_clamped,
             usage,
-            self._model.stats,
+            stats,
         )
-        return DeviceOutput(about, payload_PX, num_positions)
+        return DeviceOutput(about, payload.whole(), payload.num_positions)
 
-    def _encoded(self, said: "_Said", wire: WireFormat) -> Tensor:
+    @torch.inference_mode()  # it may run in another thread
+    def _encode(self, said: "_Said", wire: WireFormat, payload: "_Payload") -> None:
         """Of M forwards, concatenated."""
         passes = [
             wire.encode(said_PX, _of_pass(said.seeds_P, m))
             for m, said_PX in enumerate(said.said_MPX)
         ]
-        return passes[0] if len(passes) == 1 else torch.cat(passes, 1)
+        payload.add(passes[0] if len(passes) == 1 else torch.cat(passes, 1))
 
     @torch.inference_mode()
     def judge(self, request: DraftRequest) -> Verdict:
@@ -227,6 +258,12 @@ class TeacherEngine:
                 stop = first + said_MPX.shape[1]
                 yield _Said(said_MPX, seeds_P[first:stop], usage)
                 first = stop
+            if isinstance(self._model, _Classifier):
+                self._count()
+
+    def _count(self, *_: object) -> None:
+        """After a forward: of a language model, as a hook on its decoder."""
+        self.num_forwards += 1
 
     def _blocks(self, request: TeacherRequest, moe: MoE) -> Iterator[Block]:
         # The split depends on the request alone, so that its answer does.
@@ -253,6 +290,62 @@ class _Said(NamedTuple):
     said_MPX: Tensor
     seeds_P: np.ndarray
     usage: ExpertUsage | None
+
+
+class _Here(Executor):
+    """Runs what is submitted at once, in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        future: Future[Result] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class _Payload:
+    """Encoded blocks of positions, put together on a device."""
+
+    def __init__(self, num_positions: int, where: torch.device, may_share: bool) -> None:
+        """``may_share``: an answer of a single block may be a view of what the model computed."""
+        self.num_positions = num_positions
+        self._where = where
+        self._may_share = may_share
+        self._filled = 0
+        self._payload_PX: Tensor | None = None
+        self._comes_from_gpu = False
+        self._copied: torch.cuda.Event | None = None
+
+    def add(self, encoded_NX: Tensor) -> None:
+        is_whole = 0 < self.num_positions == len(encoded_NX)
+        is_here = encoded_NX.device == self._where and encoded_NX.is_contiguous()
+        if is_whole and is_here and self._may_share:
+            self._payload_PX = encoded_NX
+        else:
+            self._copy(encoded_NX)
+        self._filled += len(encoded_NX)
+
+    def _copy(self, encoded_NX: Tensor) -> None:
+        self._comes_from_gpu = encoded_NX.is_cuda and self._where.type == "cpu"
+        if self._payload_PX is None:
+            self._payload_PX = torch.empty(
+                (max(1, self.num_positions), encoded_NX.shape[1]),
+                dtype=encoded_NX.dtype,
+                device=self._where,
+                pin_memory=self._comes_from_gpu,
+            )
+        here_NX = self._payload_PX[self._filled : self._filled + len(encoded_NX)]
+        here_NX.copy_(encoded_NX, non_blocking=self._comes_from_gpu)
+
+    def mark(self) -> None:
+        """Nothing more is computed on a GPU: what is queued there later is not waited for."""
+        if self._comes_from_gpu:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def whole(self) -> Tensor:
+        assert self._payload_PX is not None and self._filled == self.num_positions
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._payload_PX
 
 
 class _Classifier:

@@ -69,9 +69,10 @@ class LanguageModel:
         allow_pickle: bool,
         moe: MoE,
         shared: SharedTokens | None = None,
+        kv_cache_bytes: float = math.inf,
     ) -> None:
         """``num_tokens``: columns that are answered about; ``shared``: which of them count, and how
-        many more the model has."""
+        many more the model has. ``kv_cache_bytes``: see distill/sampling/judging.py."""
         if isinstance(model, str | Path):
             model = load_language_model(model, dtype, allow_pickle)
         self.model: Any = model.eval().to(device)
@@ -85,7 +86,7 @@ class LanguageModel:
         self._left_out = torch.tensor(self._shared.left_out, dtype=torch.int64, device=device)
         if len(self._left_out):
             self._head.register_forward_hook(self._leave_out)
-        self.judging = Judging(self.model, num_tokens)
+        self.judging = Judging(self.model, num_tokens, kv_cache_bytes)
         self._routing = _routing_of(model, moe)
 
     def check_linear(self) -> None:

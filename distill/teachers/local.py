@@ -72,6 +72,9 @@ class LocalTeachers:
         with self._locks[teacher]:
             return self._engines[teacher].write(request)
 
+    def away(self) -> str | None:
+        return None
+
     def stats(self) -> dict[str, float]:
         with self._count_lock:
             counts = self._num_requests

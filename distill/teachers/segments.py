@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,8 @@ class Shelf:
         self.writer_id = writer_id
         self.held: dict[int, np.ndarray] = {}  # of each row [P, …]
         self.held_bytes = 0
+        self._sealed: dict[int, np.ndarray] = {}  # rows of the segment that is being written
+        self._written: Future[Path] | None = None  # where
         self.rows = NO_ROWS  # sorted, unique
         self._segment = NO_ROWS  # of each row: which segment, and where in it
         self._position = NO_ROWS
@@ -53,16 +56,24 @@ class Shelf:
         self._loaded: set[str] = set()
 
     def hold(self, rows_B: np.ndarray, payload_PX: np.ndarray, counts_B: np.ndarray) -> None:
-        """Keep answers until the next flush."""
+        """Keep answers until they are written. Raises what writing the last segment raised."""
+        self._settle(wait=False)
         parts = np.split(payload_PX, np.cumsum(counts_B)[:-1])
         self.held.update(zip(rows_B.tolist(), parts, strict=True))
         self.held_bytes += payload_PX.nbytes
+
+    @property
+    def num_rows(self) -> int:
+        in_memory = np.array([*self._sealed, *self.held], np.int64)
+        return len(np.union1d(self.rows, in_memory))
 
     def get(self, rows_B: np.ndarray) -> Found:
         at_B = np.searchsorted(self.rows, rows_B)
         at_B = np.minimum(at_B, max(0, len(self.rows) - 1))
         stored_B = self.rows[at_B] == rows_B if len(self.rows) else np.zeros(len(rows_B), bool)
-        held_B = np.array([row in self.held for row in rows_B.tolist()], bool) & ~stored_B
+        # What was met first is served again.
+        parts = [self._sealed.get(row, self.held.get(row)) for row in rows_B.tolist()]
+        held_B = np.array([part is not None for part in parts], bool) & ~stored_B
         hit_B = stored_B | held_B
         if not hit_B.any():
             return nothing(len(rows_B))
@@ -74,8 +85,8 @@ class Shelf:
             starts, places = self._segments[index].starts, self._position[at_B[here_B]]
             begins_B[here_B], counts_B[here_B] = starts[places], np.diff(starts)[places]
         for b in np.flatnonzero(held_B):
-            counts_B[b] = len(self.held[int(rows_B[b])])
-        like = next(iter(self.held.values())) if held_B.any() else self._segments[0].payload_PX
+            counts_B[b] = len(parts[b])
+        like = parts[held_B.argmax()] if held_B.any() else self._segments[0].payload_PX
         found_PX = np.empty((int(counts_B.sum()), *like.shape[1:]), like.dtype)
         into_B = np.cumsum(counts_B) - counts_B
         for index in np.unique(segment_B[stored_B]):
@@ -84,21 +95,34 @@ class Shelf:
             places = _ranges(begins_B[here_B], counts_B[here_B])
             found_PX[_ranges(into_B[here_B], counts_B[here_B])] = payload_PX[places]
         for b in np.flatnonzero(held_B):
-            found_PX[into_B[b] : into_B[b] + counts_B[b]] = self.held[int(rows_B[b])]
+            found_PX[into_B[b] : into_B[b] + counts_B[b]] = parts[b]
         return Found(hit_B, found_PX, counts_B[hit_B])
 
+    def write_behind(self, writer: Executor) -> None:
+        """Have ``writer`` write what is held, which is served meanwhile. One segment at a time: if
+        the last one is not written yet, wait for it, so that memory stays bounded."""
+        self._settle(wait=True)
+        self._sealed, self.held, self.held_bytes = self.held, {}, 0
+        self._written = writer.submit(_write_rows, self.home, self.writer_id, self._sealed)
+
     def flush(self) -> None:
+        """Write all that is held."""
+        self._settle(wait=True)
         if not self.held:
             return
-        rows_N = np.fromiter(self.held, np.int64, len(self.held))
-        counts_N = np.array([len(part) for part in self.held.values()], np.int64)
-        payload_PX = np.concatenate(list(self.held.values()))
-        path = _write_segment(self.home, self.writer_id, rows_N, payload_PX, counts_N)
-        self._add(path, check=False)
-        self.held.clear()
+        self._add(_write_rows(self.home, self.writer_id, self.held), check=False)
+        self.held = {}
         self.held_bytes = 0
 
+    def _settle(self, wait: bool) -> None:
+        """Read the segment written behind from its file from now on, if it is whole."""
+        if self._written is None or not (wait or self._written.done()):
+            return
+        self._add(self._written.result(), check=False)
+        self._sealed, self._written = {}, None
+
     def refresh(self) -> None:
+        self._settle(wait=True)
         for path in sorted(self.home.glob("segment-*.arrow")):
             if path.name not in self._loaded:
                 self._add(path, check=True)
@@ -130,6 +154,12 @@ def _ranges(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """begins[0], begins[0] + 1, … (counts[0] of them), begins[1], …"""
     skipped = begins - (np.cumsum(counts) - counts)
     return np.repeat(skipped, counts) + np.arange(int(counts.sum()))
+
+
+def _write_rows(home: Path, writer_id: str, rows: dict[int, np.ndarray]) -> Path:
+    rows_N = np.fromiter(rows, np.int64, len(rows))
+    counts_N = np.array([len(part) for part in rows.values()], np.int64)
+    return _write_segment(home, writer_id, rows_N, np.concatenate(list(rows.values())), counts_N)
 
 
 def _write_segment(

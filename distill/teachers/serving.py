@@ -105,6 +105,7 @@ def engines(
                 is_language_model=teacher.is_language_model,
                 moe=own.moe,
                 shared=teacher.shared,
+                kv_cache_mb=own.kv_cache_mb,
             )
     return found
 

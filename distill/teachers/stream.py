@@ -35,6 +35,7 @@ from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in
 from distill.teachers.meter import Meter
 from distill.teachers.turns import Turns, all_results
 from distill.teachers.wires import DenseWire, WireFormat
+from distill.waiting import Wait, until_done
 
 __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
 
@@ -117,13 +118,15 @@ class TeacherStream:
         self._health = Health(is_data=tokens is not None)
         self._feeds: list[Generator[Any, None, None]] = []
 
-    def feed(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
+    def feed(
+        self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
+    ) -> Generator[Step, None, None]:
         """Steps ``start`` to ``stop``, each with its answers; ``batches.at`` runs in threads.
 
         At each end of an epoch all ranks meet, so every rank must consume the same steps. Several
         feeds may be open at once. What fails in a thread is raised here, as itself, at its step.
         """
-        return self._keep(self._epochs(batches, start, stop))
+        return self._keep(self._epochs(batches, start, stop, wait))
 
     def answer_all(
         self, rows: Sequence[int] | np.ndarray | range, batch_size: int = 64
@@ -244,17 +247,21 @@ class TeacherStream:
         self._feeds.append(feed)
         return feed
 
-    def _epochs(self, batches: BatchSource, start: int, stop: int) -> Generator[Step, None, None]:
+    def _epochs(
+        self, batches: BatchSource, start: int, stop: int, wait: Wait
+    ) -> Generator[Step, None, None]:
         while start < stop:
             end_of_epoch = (start // batches.steps_per_epoch + 1) * batches.steps_per_epoch
-            yield from self._ahead(batches, start, min(stop, end_of_epoch))
+            yield from self._ahead(batches, start, min(stop, end_of_epoch), wait)
             self._cache.flush()
             if stop >= end_of_epoch:
                 self._boundary()  # all ranks have flushed
                 self._cache.refresh()
             start = end_of_epoch
 
-    def _ahead(self, batches: Any, start: int, stop: int) -> Generator[Step, None, None]:
+    def _ahead(
+        self, batches: Any, start: int, stop: int, wait: Wait = until_done
+    ) -> Generator[Step, None, None]:
         """Answer steps in threads, ``in_flight`` ahead of the one yielded."""
         window = self._in_flight + 1  # those ahead, and the one in hand
         cancelled = threading.Event()
@@ -274,7 +281,7 @@ class TeacherStream:
             while pending:
                 num_ready = sum(future.done() for future in pending)
                 asked_at = time.perf_counter()
-                answered = pending.popleft().result()
+                answered = wait(pending.popleft(), self._client.away)
                 self._meter.waited(time.perf_counter() - asked_at, answered.slowest, num_ready)
                 refill(self._in_flight)
                 yield answered.step
@@ -384,7 +391,7 @@ class TeacherStream:
         finish[name] = time.perf_counter()
         check_output(request, output, self._widths[name])
         counts_N = request.counts_B
-        self._cache_of(name).put(name, missing_N, output.payload, counts_N)
+        payload_PX = self._cache_of(name).put(name, missing_N, output.payload, counts_N)
         self._meter.used(name, output.usage)
         if output.stats is not None:
             self._meter.sampled(name, output.stats)
@@ -392,12 +399,12 @@ class TeacherStream:
         self._meter.received(
             name,
             rows=len(missing_N),
-            bytes=output.payload.nbytes,
+            bytes=payload_PX.nbytes,
             cached_rows=int(hit_N.sum()),
             compute_s=output.compute_s,
             clamped=output.num_clamped,
         )
-        fresh = Said(output.payload, counts_N)
+        fresh = Said(payload_PX, counts_N)
         if not hit_N.any():
             return fresh
         return in_order(hit_N, Said(found.payload_PX, found.counts_N), fresh)

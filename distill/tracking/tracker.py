@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from distill.config import Experiment, Tracking
-from distill.errors import Interrupted, UnreachableError
+from distill.errors import Interrupted, TeacherAway, UnreachableError
 from distill.objectives import WeightedSum
 from distill.tracking.outbox import Outbox
 from distill.tracking.runs import DEFAULT_EXPERIMENT, resume_run, start_run
@@ -216,6 +216,8 @@ def _rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, float, int, int
 def _ending(error: BaseException | None) -> tuple[str, str]:
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "FINISHED", "finished"
+    if isinstance(error, TeacherAway):
+        return "KILLED", f"stopped, a teacher stayed away: {reason_of(error)}"
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return "KILLED", f"stopped by the user {reason_of(error) if str(error) else ''}".strip()
     return "FAILED", f"{type(error).__name__}: {reason_of(error)}"

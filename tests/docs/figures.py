@@ -6,6 +6,10 @@ Of a table each row (but for its first column, the label) must agree with one *r
 a table row of Markdown or a line of CSV, in the same order, or an object of JSON. Of a paragraph
 each decimal number and each percentage must be somewhere in the file. A figure agrees with one of
 the file that rounds to it; a share of the file may be shown in per cent.
+
+Prose without a comment is compared with the tables of its section and with the results that the
+section links or names. Values that are settings, not measurements, are listed in a comment of the
+section: ``<!-- settings: 0.9 1.6.1 -->``.
 """
 
 from __future__ import annotations
@@ -21,6 +25,11 @@ from typing import Any
 
 NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])")
 MARK = re.compile(r"<!-- figures: ([^>]+?) -->\n+((?:[^\n]+\n?)+)")
+SETTINGS = re.compile(r"<!-- settings: ([^>]+?) -->")
+LINK = re.compile(r"\]\([./]*(benchmarks/results/[\w/]+\.(?:md|json|csv|txt))\)")
+HEADING = re.compile(r"^#+ ", re.MULTILINE)
+UNIT = r"(?: ?(?:%|pp|MB|GB|k|M|s|ms|×|million))?"
+CELL = re.compile(rf"\**[-+−~]?\d[\d,.]*{UNIT}(?: ± \d[\d,.]*)?{UNIT}\**(?: \(.*\)\**)?")
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,99 @@ def unmatched(claim: Claim, root: Path) -> list[str]:
     if claim.is_table:
         wrong = []
         for row in rows(claim.text)[1:]:
-            figures = numbers(" | ".join(row[1:]))
-            if figures and not any(_agree(figures, record) for record in records):
+            shown = numbers(" | ".join(row[1:]))
+            if shown and not any(_agree(shown, record) for record in records):
                 wrong.append(" | ".join(row))
         return wrong
-    everything = Record([value for record in records for value in record.values], False)
-    text = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", claim.text)
-    shown = [m[0] for m in NUMBER.finditer(text) if "." in m[0] or text[m.end() :][:2] == " %"]
-    return [figure for figure in shown if not _agree([figure], everything)]
+    return [figure for figure in figures(claim.text) if not _agree([figure], _joined(records))]
+
+
+def figures(prose: str) -> list[str]:
+    """Its decimal numbers and percentages, code and addresses left out."""
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", prose)
+    return [m[0] for m in NUMBER.finditer(text) if "." in m[0] or text[m.end() :][:2] == " %"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """From one heading to the next."""
+
+    text: str
+
+    @property
+    def sources(self) -> list[str]:
+        """The results that it links, or names in comments."""
+        named = [source for claim in claims(self.text) for source in claim.sources]
+        return sorted({*named, *LINK.findall(self.text)})
+
+    @property
+    def settings(self) -> list[str]:
+        return [value for match in SETTINGS.finditer(self.text) for value in match[1].split()]
+
+    @property
+    def tables(self) -> list[str]:
+        return [part for part in self._parts if part.startswith("|")]
+
+    @property
+    def prose(self) -> list[str]:
+        """Paragraphs and lists without a comment of their own."""
+        named = {claim.text.strip() for claim in claims(self.text)}
+        return [part for part in self._parts if not part.startswith("|") and part not in named]
+
+    @property
+    def _parts(self) -> list[str]:
+        text = re.sub(r"^```.*?^```", "", self.text, flags=re.MULTILINE | re.DOTALL)
+        text = re.sub(r"<!--.*?-->|^#+ .*$", "", text, flags=re.MULTILINE)
+        return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def sections(page: str) -> list[Section]:
+    """Headings in fenced blocks are none."""
+    starts = [m.start() for m in HEADING.finditer(re.sub(r"(?ms)^```.*?^```", _blank, page))]
+    return [Section(page[a:b]) for a, b in zip([0, *starts], [*starts, len(page)], strict=True)]
+
+
+def unsupported(section: Section, root: Path) -> list[str]:
+    """Figures of the prose that are neither a setting, nor in a table, nor in a linked result."""
+    records = [record for source in section.sources for record in read(root / source)]
+    shown = [_value(figure) for table in section.tables for figure in numbers(table)]
+    known = Record([*shown, *_joined(records).values], False)
+    found = [figure for part in section.prose for figure in figures(part)]
+    return [f for f in found if f not in section.settings and not _agree([f], known)]
+
+
+def unmatched_output(section: Section, root: Path) -> list[str]:
+    """Lines of the section's output (fenced ``text`` with percentages) that no result has."""
+    records = [record for source in section.sources for record in read(root / source)]
+    blocks = re.findall(r"^```text\n(.*?)^```", section.text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks if re.search(r"\d %", block) for line in block.splitlines()]
+    return [
+        line
+        for line in lines
+        if (shown := figures(line)) and not any(_agree(shown, record) for record in records)
+    ]
+
+
+def is_measured(table: str) -> bool:
+    """Whether a column has only figures. Defaults of keys are no measurements."""
+    head, *body = rows(table)
+    if "default" in head:
+        return False
+    columns = zip(*(row for row in body if len(row) == len(head)), strict=True)
+    return any(_is_measured(cells) for cells in list(columns)[1:])
+
+
+def _is_measured(cells: tuple[str, ...]) -> bool:
+    filled = [cell for cell in cells if cell not in ("", "–")]
+    return bool(filled) and all(CELL.fullmatch(cell) for cell in filled)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return re.sub(r"[^\n]", " ", match[0])
+
+
+def _joined(records: list[Record]) -> Record:
+    return Record([value for record in records for value in record.values], False)
 
 
 def rows(table: str) -> list[list[str]]:

@@ -213,9 +213,16 @@ def test_large_rows_are_written_before_they_fill_the_memory(tmp_path):
     large = np.zeros((1, SEGMENT_BYTES // 8), np.float32)  # half of what may be held
     cache.put("a", np.array([0]), large)
     assert not list(tmp_path.rglob("segment-*"))
-    cache.put("a", np.array([1]), large)
-    assert len(list(tmp_path.rglob("segment-*"))) == 1
+    cache.put("a", np.array([1]), large + 1)
+    # Written by another thread: served meanwhile, and on the disk before the third half is.
     assert cache.num_rows("a") == 2
+    assert cache.get("a", np.array([1, 0])).payload_PX[:, 0].tolist() == [1, 0]
+    cache.put("a", np.array([2]), large)
+    cache.put("a", np.array([3]), large)
+    assert len(list(tmp_path.rglob("segment-*"))) >= 1
+    cache.close()
+    assert len(list(tmp_path.rglob("segment-*"))) == 2
+    assert TeacherCache(tmp_path, {"a": KEY}, "rank1").num_rows("a") == 4
 
 
 def test_an_output_layer_is_kept_bit_for_bit_beside_its_hidden_states(tmp_path):

@@ -25,9 +25,9 @@ _DENSE = {
 
 
 def decode_dense(payload: np.ndarray, name: str) -> Tensor:
-    """The float32 logits [P, V] in a dense payload; ValueError for another codec's."""
+    """The float32 logits [P, V] in a dense payload, copied; ValueError for another codec's."""
     if name in _DENSE and payload.dtype == _DENSE[name][1]:
-        return _DENSE[name][0].logits(as_tensor(payload), None)
+        return _DENSE[name][0].logits(as_tensor(payload.copy()), None)
     raise ValueError(f"no dense wire {name!r} with payloads of {payload.dtype}")
 
 

@@ -21,6 +21,7 @@ from distill.teachers.wires.base import (
     entries_fault,
     not_forward,
 )
+from distill.tempered import logsumexp
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +127,7 @@ class TopKWire(WireFormat):
             student_lse_N1 = student_NK.logsumexp(1, keepdim=True)
             return kl_terms(scaled_NK - lse_N[:, None], student_NK - student_lse_N1).sum(1)
         # Of the tail's own logits, not 1 − Σ p_S: right in value and gradient where it is tiny.
-        student_tail_N = student_NV.scatter(1, ids_NK, -torch.inf).logsumexp(1)
+        student_tail_N = logsumexp(student_NV.scatter(1, ids_NK, -torch.inf))[:, 0]
         student_lse_N = torch.logaddexp(student_NK.logsumexp(1), student_tail_N)
         kept_NK = kl_terms(scaled_NK - lse_N[:, None], student_NK - student_lse_N[:, None])
         return kept_NK.sum(1) + kl_terms(tail_N - lse_N, student_tail_N - student_lse_N)
