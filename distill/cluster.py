@@ -19,6 +19,9 @@ LOCAL_ENVIRONMENT = {
     # Ray Train's actor that looks for nodes about to be taken away, seconds of a worker group's
     # start: the only node of a local cluster is this machine.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Threads of torch that wait for the next operation sleep. They would otherwise spin for
+    # milliseconds on CPUs that teachers, ranks and the threads of the stream need.
+    "OMP_WAIT_POLICY": "passive",
 }
 """Environment variables for as long as a local cluster runs, where the user has not set them."""
 

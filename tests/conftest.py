@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Before torch is imported: threads that spin for the next operation take the CPU that another test
+# process needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Hypothesis would fail an example that takes longer than 0.2 s, or is generated slowly.
 settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("slow")
