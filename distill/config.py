@@ -670,9 +670,11 @@ class Stream(Section):
     in_flight: int = Field(default=4, ge=1)
     """Number of steps for which outputs are requested ahead of the student (W)."""
     deadline_s: float = Field(default=120.0, gt=0)
-    """Seconds to wait for a response before the request is sent to another replica."""
+    """Seconds without progress of a replica after which its requests are sent to another one: it
+    does not answer a status request, or finishes no forward while a request waits at it. Time in
+    the queue of a replica that makes progress does not count. Must be longer than one forward."""
     retries: int = Field(default=3, ge=0)
-    """How often a request is sent again after a failed replica or a missed deadline."""
+    """How often a request is sent again after its replica was lost or made no progress."""
     recovery_s: float = Field(default=1800.0, gt=0)
     """Seconds that a run waits for a teacher of which no replica is up (a lost node, a slow
     restart). The student writes a checkpoint and continues once the teacher responds; after

@@ -59,7 +59,7 @@ class CacheError(DistillError):
 
 
 class TeacherError(DistillError):
-    """A teacher did not respond: no replica left, or deadline missed after all retries."""
+    """A teacher did not respond: no replica left, or none made progress after all retries."""
 
 
 class TeacherAnswerError(TeacherError):

@@ -1,9 +1,7 @@
 """Teachers in a process of their own: a thin shell around each one's :class:`TeacherEngine`."""
 
-import itertools
 import math
 import os
-import threading
 from collections.abc import Mapping, Sequence
 
 from distill.config import Transport
@@ -13,13 +11,21 @@ from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, Teac
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.direct import check_installed, prepare
 from distill.teachers.engine import TeacherEngine
+from distill.teachers.queue import Queue, Status
 from distill.teachers.serving import Servable, engines, told
-from distill.teachers.turns import Turns
+
+CONTROL = "control"
+"""The concurrency group of the calls that a replica answers while it computes: :meth:`ping`,
+:meth:`status`, :meth:`claim` and :meth:`pid`."""
+MAX_CALLS = 256
+"""Requests that wait in a replica and are counted there; further ones wait in Ray's own queue.
+Each has a thread: 256 of them take 2 MB."""
 
 
 class TeacherActor:
-    """Made a Ray actor by the pool, which lets two calls in where answers are packed: one request
-    is computed at a time, whichever teacher it is for, and the next is unpacked meanwhile.
+    """Made a Ray actor by the pool. One request is computed at a time, whichever teacher it is for,
+    in the order of arrival; the next ones are unpacked meanwhile. A request comes with the name of
+    the claim that its client has made for it, if any.
 
     Why the engines could not be built is kept and raised from :meth:`ping`: an exception in an
     actor's constructor reaches the driver only as the text of a traceback.
@@ -29,8 +35,7 @@ class TeacherActor:
         """One teacher, or adapters that share a base."""
         self._engines: Mapping[str, TeacherEngine] = {}
         self._failure: DistillError | None = None
-        self._tickets = itertools.count()
-        self._turns = Turns(0, threading.Event())
+        self._queue = Queue(_is_cancelled)
         try:
             if transport == "nixl":
                 check_installed(told(teachers))
@@ -47,47 +52,68 @@ class TeacherActor:
         if self._failure is not None:
             raise self._failure
 
-    def answer(self, teacher: str, request: TeacherRequest) -> TeacherOutput:
+    def status(self) -> Status:
+        return self._queue.status(self._num_forwards)
+
+    def claim(self, claim: str, most: int) -> Status:
+        """The status before the claim, which is not made if more than ``most`` requests are held;
+        see Queue."""
+        return self._queue.claim(claim, most, self._num_forwards)
+
+    def answer(self, teacher: str, request: TeacherRequest, claim: str = "") -> TeacherOutput:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
-        # Not a lock: whoever has just let go of it could take it again before one who waits.
-        with self._turns.of(next(self._tickets)):
+        with self._queue.turn(claim):
             return self._engines[teacher].answer(request)
 
-    def answer_on_device(self, teacher: str, request: TeacherRequest) -> DeviceOutput:
+    def answer_on_device(
+        self, teacher: str, request: TeacherRequest, claim: str = ""
+    ) -> DeviceOutput:
         """Of a pool whose transport is ``nixl``: the payload stays until the rank has fetched it,
         without a copy in the object store."""
         self.ping()
-        with self._turns.of(next(self._tickets)):
+        with self._queue.turn(claim):
             return self._engines[teacher].answer_on_device(request)
 
-    def judge(self, teacher: str, request: DraftRequest) -> Verdict:
+    def judge(self, teacher: str, request: DraftRequest, claim: str = "") -> Verdict:
         """Of a language model; see distill/sampling/judging.py."""
         self.ping()
-        with self._turns.of(next(self._tickets)):
+        with self._queue.turn(claim):
             return self._engines[teacher].judge(request)
 
-    def write(self, teacher: str, request: WriteRequest) -> WrittenText:
+    def write(self, teacher: str, request: WriteRequest, claim: str = "") -> WrittenText:
         self.ping()
-        with self._turns.of(next(self._tickets)):
+        with self._queue.turn(claim):
             return self._engines[teacher].write(request)
 
-    def head(self, teacher: str) -> Head:
-        """Of a language model; see TeacherEngine."""
+    def head(self, teacher: str, claim: str = "") -> Head:
+        """Of a language model; see TeacherEngine. Nothing is computed for it."""
         self.ping()
+        self._queue.drop(claim)
         return self._engines[teacher].head()
 
-    def gate(self, teacher: str) -> GateState:
+    def gate(self, teacher: str, claim: str = "") -> GateState:
         """Of a mixture of experts; see TeacherEngine."""
         self.ping()
-        with self._turns.of(next(self._tickets)):
+        with self._queue.turn(claim):
             return self._engines[teacher].gate()
 
-    def gate_gradient(self, teacher: str, request: GateRequest) -> GateGradient:
+    def gate_gradient(self, teacher: str, request: GateRequest, claim: str = "") -> GateGradient:
         self.ping()
-        with self._turns.of(next(self._tickets)):
+        with self._queue.turn(claim):
             return self._engines[teacher].gate_gradient(request)
 
     def pid(self) -> int:
         """For tests that kill a replica."""
         return os.getpid()
+
+    @property
+    def _num_forwards(self) -> int:
+        return sum(engine.num_forwards for engine in self._engines.values())
+
+
+def _is_cancelled() -> bool:
+    """Whether the client has cancelled the request of this thread: nobody waits for it then."""
+    import ray
+
+    return ray.get_runtime_context().is_canceled()

@@ -4,7 +4,6 @@ What is written here about Ray is true of the version that requirements.in pins.
 """
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -66,31 +65,29 @@ def _replace(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
-def send(actor: Any, teacher: str, request: TeacherRequest) -> Any:
-    """Ask; returns the reference of a DeviceOutput, which :func:`fetch` brings."""
+def send(actor: Any, teacher: str, request: TeacherRequest, claim: str) -> Any:
+    """Returns the reference of a DeviceOutput, which :func:`fetch` brings."""
     from ray.experimental import set_target_device_for_ref
 
     method = actor.answer_on_device.options(tensor_transport="nixl")
-    reference = method.remote(teacher, request)
+    reference = method.remote(teacher, request, claim)
     # Wherever the teacher has it: the stream's buffers, and its cache, are the host's.
     set_target_device_for_ref(reference, "cpu")
     return reference
 
 
-def fetch(reference: Any, give_up: float, cancelled: threading.Event | None) -> DeviceOutput:
-    """Of an answer that stands; ``give_up`` as of :func:`time.monotonic`.
+def fetch(reference: Any, timeout_s: float, cancelled: threading.Event | None) -> DeviceOutput:
+    """Of a finished response; ``timeout_s``: from when no other thread fetches.
 
-    Raises RayDirectTransportError, which may mean that its replica has died since, GetTimeoutError,
-    or CancelledError.
+    Raises RayDirectTransportError, which may mean that its replica has died since, or
+    CancelledError.
     """
     while not _FETCHING.acquire(timeout=POLL_S):
         if cancelled is not None and cancelled.is_set():
             raise CancelledError
-        if time.monotonic() > give_up:
-            raise GetTimeoutError("other answers took too long to fetch")
     try:
         try:
-            return ray.get(reference, timeout=max(1.0, give_up - time.monotonic()))
+            return ray.get(reference, timeout=timeout_s)
         except (RayDirectTransportError, GetTimeoutError, ObjectFetchTimedOutError) as error:
             failure = str(error).strip().splitlines()[-1]
         # By here the error's frames are gone, and with them, still under the lock, what is left of

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError, TrainingError
+from distill.models.decoder import base_of
 from distill.models.vocabulary import SharedTokens
 from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateGradient, GateState
@@ -76,6 +77,9 @@ class TeacherEngine:
         self.max_batch_tokens = max_batch_tokens
         self.num_labels = num_labels
         self._moe: MoE = moe or OwnRouting()
+        self.num_forwards = 0
+        """Finished ones, each token step of writing and judging too: tells a slow model from one
+        that hangs. Adapters on one base count those of all."""
         self._speaking: Callable[[], AbstractContextManager[None]] = nullcontext
         if isinstance(model, Adapted):
             self._speaking, model = model.speaking, model.base.model
@@ -87,6 +91,7 @@ class TeacherEngine:
                 )
             if self.wire.takes == "hidden":
                 self._model.check_linear()
+            base_of(self._model.model).register_forward_hook(self._count)
         else:
             self._model = _Classifier(model, num_labels, self.device, dtype, allow_pickle)
 
@@ -227,6 +232,12 @@ class TeacherEngine:
                 stop = first + said_MPX.shape[1]
                 yield _Said(said_MPX, seeds_P[first:stop], usage)
                 first = stop
+            if isinstance(self._model, _Classifier):
+                self._count()
+
+    def _count(self, *_: object) -> None:
+        """After a forward: of a language model, as a hook on its decoder."""
+        self.num_forwards += 1
 
     def _blocks(self, request: TeacherRequest, moe: MoE) -> Iterator[Block]:
         # The split depends on the request alone, so that its answer does.

@@ -13,9 +13,9 @@ from ray.exceptions import RayError, RayTaskError
 from distill.config import Serving, Stream, Transport
 from distill.errors import TeacherError
 from distill.models.vocabulary import SharedTokens
-from distill.teachers.actor import TeacherActor
+from distill.teachers.actor import CONTROL, MAX_CALLS, TeacherActor
 from distill.teachers.engine import Model
-from distill.teachers.replicas import RayTeacherClient, Served, own_error
+from distill.teachers.replicas import RayTeacherClient, Served, control, own_error
 from distill.teachers.serving import Servable, groups, told
 from distill.wording import counted
 
@@ -77,7 +77,7 @@ class RayTeacherPool:
     def pids(self, teacher: str) -> list[int]:
         """Of the replicas' processes, for tests that kill one."""
         actors = next(served.actors for served in self._served if teacher in served.names)
-        return ray.get([actor.pid.remote() for actor in actors])
+        return ray.get([control(actor.pid).remote() for actor in actors])
 
     def close(self) -> None:
         for served in self._served:
@@ -96,7 +96,7 @@ class RayTeacherPool:
 def _wait_until_ready(
     group: Sequence[Servable], actors: list[Any], give_up: float, deadline_s: float
 ) -> None:
-    pings = [actor.ping.remote() for actor in actors]
+    pings = [control(actor.ping).remote() for actor in actors]
     patience = max(0.0, min(15.0, give_up - time.monotonic()))
     ready, _ = ray.wait(pings, num_returns=len(pings), timeout=patience)
     if len(ready) < len(pings):
@@ -130,8 +130,9 @@ def _start(group: Sequence[Servable], transport: Transport) -> Any:
         label_selector=serving.node_labels or None,
         max_restarts=-1,
         max_task_retries=0,  # retries stand in one place: the client
-        # See TeacherActor; nixl's agent is for one thread, and has nothing to pack.
-        max_concurrency=1 if is_direct else 2,
+        # See TeacherActor; nixl's agent is for one thread: its requests wait in Ray's queue.
+        max_concurrency=1 if is_direct else MAX_CALLS,
+        concurrency_groups={CONTROL: 1},
         scheduling_strategy="SPREAD",
         enable_tensor_transport=is_direct,
     )

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from distill.config import Serving, Stream
-from distill.errors import ModelError, TeacherAnswerError, TeacherError
+from distill.errors import ModelError, TeacherAnswerError, TeacherAway, TeacherError
 from distill.fit import fit, load_best
 from distill.records import UNLABELLED, Batch, Cursor, TeacherRequest
 from distill.teachers.engine import TeacherEngine
@@ -198,28 +199,53 @@ def test_a_teacher_killed_while_it_judges_drafts_changes_nothing(ray_cluster, tm
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_deadlines_and_refused_answers(ray_cluster, tmp_path, transport):
+def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport):
+    """A queue of many deadlines is waited for; a forward that hangs is sent to the other replica;
+    when both hang the teacher is away, and then given up."""
     from distill.teachers.pool import RayTeacherPool, TeacherSpec
 
-    released = tmp_path / "released"
+    hung, both, released = (tmp_path / name for name in ("hung", "both", "released"))
 
     def sick(input_ids, attention_mask):
-        """Hangs until the file is there; then answers what is not a number."""
-        while not released.exists():
+        """Row 0 hangs in the first process that has it, and from ``both`` on in each; then not a
+        number."""
+        if input_ids[0, 0] != 5:
+            time.sleep(0.2)
+            return torch.zeros(len(input_ids), NUM_LABELS)
+        if not hung.exists():
+            hung.write_text(str(os.getpid()))
+        while not released.exists() and (both.exists() or hung.read_text() == str(os.getpid())):
             time.sleep(0.05)
         return torch.full((len(input_ids), NUM_LABELS), torch.nan)
 
-    spec = TeacherSpec("sick", sick, Serving(num_cpus=0.1), NUM_LABELS)
+    spec = TeacherSpec("sick", sick, Serving(num_cpus=0.1, replicas=2), NUM_LABELS)
     with RayTeacherPool([spec], transport=transport) as pool:
-        client = pool.client(Stream(deadline_s=0.5, retries=1, transport=transport))
-        with pytest.raises(TeacherError, match=r"'sick'.*did not respond to request test/0"):
+        client = pool.client(Stream(deadline_s=0.5, recovery_s=1, transport=transport))
+        with pytest.raises(TeacherAnswerError, match="NaN"):
             client.ask("sick", request())
+        assert client.stats()["teacher.sick.retries"] == 1
+        with ThreadPoolExecutor(8) as threads:  # 1.6 s at the other replica
+            list(threads.map(lambda i: client.ask("sick", request(4 * i)), range(1, 9)))
+        counts = client.stats()
+        assert (counts["teacher.sick.requests"], counts["teacher.sick.retries"]) == (8, 0)
+        assert client.away() is None
+        both.touch()
+        with pytest.raises(
+            TeacherAway, match=r"'sick' did not respond to request test/0; no .* finished no forw"
+        ):
+            client.ask("sick", request())
+        assert re.match(r"teacher 'sick': it holds .* finished no forward", client.away() or "")
         released.touch()
+        os.kill(int(hung.read_text()), signal.SIGSTOP)
+        with pytest.raises(TeacherAnswerError, match="NaN"):
+            pool.client(Stream(deadline_s=0.5, transport=transport)).ask("sick", request())
+        os.kill(int(hung.read_text()), signal.SIGCONT)
         client = pool.client(Stream(deadline_s=HANGS_S, retries=1, transport=transport))
         with pytest.raises(TeacherAnswerError, match="NaN") as caught:
             client.ask("sick", request())
         assert type(caught.value) is TeacherAnswerError
         assert client.stats()["teacher.sick.retries"] == 0
+        assert client.away() is None
 
 
 def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster, folders, tmp_path):

@@ -85,3 +85,11 @@ def test_logits_that_are_not_finite_are_refused():
 def test_another_number_of_classes_is_refused():
     with pytest.raises(TeacherAnswerError, match=r"\[9, 3\], expected \[9, 4\]"):
         TeacherEngine(tiny_bert(), num_labels=4).answer(request())
+
+
+def test_finished_forwards_are_counted_of_models_and_of_functions():
+    """Of a classifier, one for each block of rows."""
+    for model in (tiny_bert(), lambda input_ids, attention_mask: torch.zeros(len(input_ids), 3)):
+        engine = TeacherEngine(model, num_labels=3, max_batch_tokens=4 * 12)
+        engine.answer(request(9, 12))
+        assert engine.num_forwards == 3
