@@ -5,6 +5,7 @@ Shape suffixes: b sequences still being written, N prompts, G drafts of a round,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -203,7 +204,10 @@ def test_the_teacher_is_sent_what_it_needs_to_verify() -> None:
     """K, nucleus and the teacher's own decoding; uniforms of its own by seed and place."""
     sampling = Speculative(drafts=3, top_k=4, nucleus=0.9, decoding=ALL)
     client = Recorded(llama(2))
+    started = time.perf_counter()
     found = written(llama(1), sampling, client)
+    elapsed = time.perf_counter() - started
+    assert 0 < sum(verdict.compute_s for verdict in client.verdicts) < elapsed
     texts: list[int] = [0] * len(PROMPTS)
     for number, (request, verdict) in enumerate(zip(client.requests, client.verdicts, strict=True)):
         assert request.request_id == verdict.request_id == f"w/{STEP}/{number}"
