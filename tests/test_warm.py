@@ -228,6 +228,39 @@ def test_without_past_runs_the_configuration_is_used(tmp_path: Path, root: Path)
     assert lines == ["configuration memory: 0 past runs of 0 tasks"]
 
 
+def test_a_proposal_that_is_worse_is_refined(root: Path, uri: str, tmp_path: Path) -> None:
+    """Best at temperature 4 and α 0.4, one step up from the proposal; placed on a grid."""
+    d: Any = SimpleNamespace(
+        tracker=SimpleNamespace(uri=uri),
+        progress=SimpleNamespace(say=lambda message: None),
+        experiment=experiment_of(root, tmp_path),
+    )
+    own = numbers_of(d.experiment)
+    measured: list[str] = []
+
+    def measure(name: str, values: dict[str, float]) -> float:
+        measured.append(name)
+        distance = abs(values["kd.temperature"] - 4) + abs(values["kd.alpha"] - 0.4)
+        return 0.8 if name == "configuration" else 0.9 - distance
+
+    def placed(values: dict[str, float]) -> dict[str, float]:
+        return values | {"kd.temperature": float(round(values["kd.temperature"]))}
+
+    goal = Goal("eval.accuracy", "max")
+    meta = {"meta.n": 150.0, "meta.d": 6.0}
+    decision = decide(d, own, goal, lambda: meta, measure, placed)
+    assert decision.proposal.values["kd.temperature"] == pytest.approx(3, abs=0.2)
+    assert decision.values["kd.temperature"] == 4.0
+    assert decision.values["kd.alpha"] == pytest.approx(0.4)
+    assert decision.choice is not None and decision.choice.best.name == "kd.alpha-up"
+    axes = ("kd.temperature", "kd.alpha", "optimizer.lr", "optimizer.weight_decay")
+    refinements = [f"{axis}-{direction}" for axis in axes for direction in ("up", "down")]
+    assert set(measured) <= {"proposal", "configuration", *refinements} and len(measured) >= 8
+    record = decision.record()
+    assert record["chosen"] == "kd.alpha-up" and record["values"] == decision.values
+    assert [run["name"] for run in record["runs"]] == measured
+
+
 def test_a_brief_fit_that_fails_has_no_quality(started: Any, tmp_path: Path) -> None:
     it, driver, job = started
     rate = driver.experiment.optimizer.model_copy(update={"lr": 1e30})

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from transformers import (
@@ -8,7 +10,7 @@ from transformers import (
 )
 
 from distill.errors import ModelError
-from distill.evaluation.efficiency import LiveTensors, folder_size_mb, measure
+from distill.evaluation.efficiency import LiveTensors, folder_size_mb, latency_ms, measure
 
 SIZES = {
     "vocab_size": 60,
@@ -56,10 +58,45 @@ def test_the_model_stays_in_its_mode_even_on_failure(training):
     assert model.training is training
 
 
-def test_latencies_are_those_of_the_device():
-    cost = measure(bert(), 8, num_runs=15)
-    assert 0 < cost.latency_ms <= cost.latency_p95_ms
-    assert cost.device.startswith("cpu")
+class Sleeping(BertForSequenceClassification):
+    """Every tenth forward takes at least 60 ms, each other one at least 4 ms."""
+
+    num_calls = 0
+
+    def forward(self, *args, **kwargs):
+        self.num_calls += 1
+        time.sleep(0.06 if self.num_calls % 10 == 0 else 0.004)
+        return super().forward(*args, **kwargs)
+
+
+def test_latencies_are_the_median_and_the_95th_percentile_in_milliseconds():
+    model = Sleeping(BertConfig(**SIZES))
+    start = time.perf_counter()
+    cost = measure(model, 8, num_runs=20)
+    elapsed_ms = (time.perf_counter() - start) * 1e3
+    # One counts operations, three are warm-up, one counts tensors.
+    assert model.num_calls == 1 + 3 + 20 + 1
+    # Two of the twenty are slow: the 95th percentile is at least the shorter of them.
+    assert cost.latency_ms >= 4 and cost.latency_p95_ms >= 60
+    # Half of the runs take the median or longer, two the 95th percentile or nearly so.
+    assert cost.latency_ms * 10 <= elapsed_ms
+    assert cost.latency_ms <= cost.latency_p95_ms <= elapsed_ms
+    assert cost.device == f"cpu, {torch.get_num_threads()} threads"
+    assert cost.tokens_per_s is None  # of language models alone
+
+
+def test_latency_of_a_call_is_its_median():
+    calls = []
+
+    def call():
+        calls.append(None)
+        time.sleep(0.05 if len(calls) % 4 == 0 else 0.002)
+
+    start = time.perf_counter()
+    found = latency_ms(call, num_runs=8)
+    elapsed_ms = (time.perf_counter() - start) * 1e3
+    assert len(calls) == 3 + 8
+    assert 2 <= found <= elapsed_ms / 4
 
 
 def test_roberta_at_its_longest():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from distill.aggregation import Attention, UniformMean
 from distill.config import Student
@@ -106,39 +107,69 @@ def test_the_seed_alone_decides_the_weights() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def reference_loss(
+    logits_BV: Tensor, labels_B: Tensor, logits_KBV: Tensor, weights_KB: Tensor | None = None
+) -> Tensor:
+    """0.7 · 2² · KL(p_T ‖ p_S) + 0.3 · CE at T 2, in float64. p_T: the softmax of the mean logits;
+    with weights the weighted mean of the teachers' probabilities."""
+    logits_BV, logits_KBV = logits_BV.double(), logits_KBV.double()
+    if weights_KB is None:
+        p_T_BV = torch.softmax(logits_KBV.mean(0) / 2, 1)
+    else:
+        p_T_BV = (weights_KB[..., None].double() * torch.softmax(logits_KBV / 2, 2)).sum(0)
+    logp_S_BV = torch.log_softmax(logits_BV / 2, 1)
+    kl_B = (p_T_BV * (p_T_BV.log() - logp_S_BV)).sum(1)
+    ce_B = -torch.log_softmax(logits_BV, 1)[torch.arange(len(labels_B)), labels_B]
+    return (0.7 * 4 * kl_B + 0.3 * ce_B).mean()
+
+
 @pytest.mark.parametrize("family", ["mlp", "cnn"])
-def test_gradients_against_finite_differences(family: str) -> None:
-    """Through the module of the loop, under the mean of two teachers."""
+def test_loss_and_gradients_against_the_equation(family: str) -> None:
+    """Through the module of the loop, under the mean of two teachers; all weights."""
     student = build_feature_student(
         Student.model_validate({"family": family, "hidden": 8, "dropout": 0}), IMAGE, LABELS, 0
     )
     module = DistillModule(student, ForwardKL(), UniformMean(), ("p", "q"), 3).eval()
     batch, answers = six_rows()
     loss = module(batch, answers, Knobs(2.0, 0.7)).loss
-    loss.backward()
-    weight = student.get_parameter("layers.0.weight")
-    assert weight.grad is not None
-    direction = weight.grad / weight.grad.norm()
-    step = 1e-2
-    with torch.no_grad():
-        sides = []
-        for sign in (1, -1):
-            weight += sign * step * direction
-            sides.append(module(batch, answers, Knobs(2.0, 0.7)).loss)
-            weight -= sign * step * direction
-    slope = (sides[0] - sides[1]) / (2 * step)
-    assert float(slope) == pytest.approx(float(weight.grad.norm()), rel=0.05)
+    params = list(student.parameters())
+    found = torch.autograd.grad(loss, params)
+    logits_BV = student(features=batch.features_BD).logits
+    expected = reference_loss(logits_BV, batch.labels_B, answers.logits_KBV)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    for gradient, want in zip(found, torch.autograd.grad(expected, params), strict=True):
+        assert want.norm() > 0
+        torch.testing.assert_close(gradient, want, rtol=1e-4, atol=1e-6)
 
 
 def test_attention_weighs_teachers_by_the_hidden_state() -> None:
+    """−log Σ a_m p_m(y) − α T² β H(a), whose gradient is the router's; a(x) weighs the targets."""
     student = build_feature_student(Student(family="cnn", hidden=8), IMAGE, LABELS, 0)
-    module = DistillModule(student, ForwardKL(), Attention(dropout=0), ("p", "q"), 3)
+    aggregation = Attention(dropout=0, entropy_weight=0.05)
+    module = DistillModule(student, ForwardKL(), aggregation, ("p", "q"), 3).eval()
     batch, answers = six_rows()
     assert module.router is not None
     for param in module.router.parameters():  # at the start only the last layer has a gradient
         torch.nn.init.normal_(param)
-    module(batch, answers, Knobs(2.0, 0.7)).loss.backward()
-    assert all(p.grad is not None and p.grad.norm() > 0 for p in module.router.parameters())
+    output = module(batch, answers, Knobs(2.0, 0.7))
+    shown = student(features=batch.features_BD, output_hidden_states=True)
+    hidden_BH = shown.hidden_states[-1].mean(1).detach()
+    weights_BK = torch.softmax(module.router(hidden_BH), 1)
+    assert output.weights_KB is not None
+    torch.testing.assert_close(output.weights_KB, weights_BK.T)
+    assert (weights_BK.max(0).values - weights_BK.min(0).values > 0.01).all()  # by the row
+    p_KB = torch.softmax(answers.logits_KBV, 2)[:, torch.arange(6), batch.labels_B]
+    entropy_B = -(weights_BK * weights_BK.log()).sum(1)
+    own = (-(weights_BK.T * p_KB).sum(0).log() - 0.7 * 4 * 0.05 * entropy_B).mean()
+    kd = reference_loss(
+        shown.logits, batch.labels_B, answers.logits_KBV, output.weights_KB.detach()
+    )
+    torch.testing.assert_close(output.loss.double(), own + kd, rtol=1e-5, atol=0)
+    params = list(module.router.parameters())
+    expected = torch.autograd.grad(own, params)
+    for gradient, want in zip(torch.autograd.grad(output.loss, params), expected, strict=True):
+        assert want.norm() > 0
+        torch.testing.assert_close(gradient, want, rtol=1e-3, atol=1e-6)
 
 
 def six_rows() -> tuple[Batch, TeacherAnswers]:
