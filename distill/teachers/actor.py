@@ -12,6 +12,7 @@ from distill.errors import DistillError, TeacherError
 from distill.moe.state import GateGradient, GateState
 from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.teachers.batching import Batching
 from distill.teachers.direct import check_installed, prepare
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.serving import Servable, engines, told
@@ -30,6 +31,7 @@ class TeacherActor:
     def __init__(self, teachers: Sequence[Servable], transport: Transport) -> None:
         """One teacher, or adapters that share a base."""
         self._engines: Mapping[str, TeacherEngine] = {}
+        self._batching: Mapping[str, Batching] = {}
         self._failure: DistillError | None = None
         self._tickets = itertools.count()
         self._turns = Turns(0, threading.Event())
@@ -39,6 +41,8 @@ class TeacherActor:
                 prepare()
             num_threads = max(1, math.ceil(teachers[0].serving.cpus))
             self._engines = engines(teachers, num_threads)
+            if teachers[0].serving.batch_requests:
+                self._batching = {name: Batching(e) for name, e in self._engines.items()}
         except DistillError as error:
             self._failure = error
         except Exception as error:
@@ -52,7 +56,8 @@ class TeacherActor:
     def answer(self, teacher: str, request: TeacherRequest) -> TeacherOutput:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
-        return self._engines[teacher].answer(request, self._turn())
+        engine = self._batching.get(teacher) or self._engines[teacher]
+        return engine.answer(request, self._turn())
 
     def answer_on_device(self, teacher: str, request: TeacherRequest) -> DeviceOutput:
         """Of a pool whose transport is ``nixl``: the payload stays until the rank has fetched it,

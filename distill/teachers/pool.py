@@ -19,6 +19,9 @@ from distill.teachers.replicas import RayTeacherClient, Served, own_error
 from distill.teachers.serving import Servable, groups, told
 from distill.wording import counted
 
+NUM_BATCHED = 16
+"""Calls that a replica with ``batch_requests`` lets in at once: what it can compute together."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -131,7 +134,7 @@ def _start(group: Sequence[Servable], transport: Transport) -> Any:
         max_restarts=-1,
         max_task_retries=0,  # retries stand in one place: the client
         # See TeacherActor; nixl's agent is for one thread, and has nothing to pack.
-        max_concurrency=1 if is_direct else 2,
+        max_concurrency=1 if is_direct else NUM_BATCHED if serving.batch_requests else 2,
         scheduling_strategy="SPREAD",
         enable_tensor_transport=is_direct,
     )
