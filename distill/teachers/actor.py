@@ -9,6 +9,7 @@ from distill.errors import DistillError, TeacherError
 from distill.moe.state import GateGradient, GateState
 from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.teachers.batching import Batching
 from distill.teachers.direct import check_installed, prepare
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.queue import Queue, Status
@@ -34,6 +35,7 @@ class TeacherActor:
     def __init__(self, teachers: Sequence[Servable], transport: Transport) -> None:
         """One teacher, or adapters that share a base."""
         self._engines: Mapping[str, TeacherEngine] = {}
+        self._batching: Mapping[str, Batching] = {}
         self._failure: DistillError | None = None
         self._queue = Queue(_is_cancelled)
         try:
@@ -42,6 +44,8 @@ class TeacherActor:
                 prepare()
             num_threads = max(1, math.ceil(teachers[0].serving.cpus))
             self._engines = engines(teachers, num_threads)
+            if teachers[0].serving.batch_requests:
+                self._batching = {name: Batching(e) for name, e in self._engines.items()}
         except DistillError as error:
             self._failure = error
         except Exception as error:
@@ -63,7 +67,8 @@ class TeacherActor:
     def answer(self, teacher: str, request: TeacherRequest, claim: str = "") -> TeacherOutput:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
-        return self._engines[teacher].answer(request, self._queue.turn(claim))
+        engine = self._batching.get(teacher) or self._engines[teacher]
+        return engine.answer(request, self._queue.turn(claim))
 
     def answer_on_device(
         self, teacher: str, request: TeacherRequest, claim: str = ""
