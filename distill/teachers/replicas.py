@@ -106,7 +106,7 @@ class _Replicas:
     def read(self, replica: _Replica, reference: Any) -> Status | None:
         """A status that has come; None: the replica is not up."""
         try:
-            status = ray.get(reference)
+            status: Any = ray.get(reference)
         except (ActorDiedError, RayTaskError) as error:
             # Killed for good, or its model no longer loads.
             replica.watch.died(_brief(error), time.monotonic())
@@ -351,7 +351,7 @@ class RayTeacherClient:
         else:
             response = ray.get(reference, timeout=timeout_s)
         with self._lock:
-            replica.watch.answered()
+            replica.watch.answered(time.monotonic())
         return response
 
     def _check(self, teacher: str, what: str, waits_since: float) -> None:

@@ -31,7 +31,7 @@ class Watch:
     in_flight: int = 0  # of this client alone
     status: Status | None = None
     heard_at: float = -math.inf  # when the status came
-    moved_at: float = -math.inf  # when its counter was first seen at this value
+    moved_at: float = -math.inf  # when it last made progress, as far as is known
     polled_at: float | None = None  # since when a status request is outstanding
     last_poll_at: float = -math.inf
     fault: str | None = None
@@ -71,8 +71,9 @@ class Watch:
             self._recovered()
         self.status, self.heard_at = status, now
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """A response to a request has come: a suspicion was wrong, or is past."""
+        self.moved_at = now
         if not self.is_lost:
             self._recovered()
 

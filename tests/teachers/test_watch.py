@@ -139,10 +139,11 @@ def test_a_replica_whose_forward_hung_is_up_again_once_it_has_gone_on(heard, is_
 
 def test_a_response_clears_a_suspicion_but_not_what_ray_reported():
     watch = stuck()
-    watch.answered()
+    watch.answered(200.0)
     assert watch.is_up
+    assert watch.overdue(201.0, 0.0) is None  # another request that waits there
     watch.lost("ActorUnavailableError", 300.0)
-    watch.answered()
+    watch.answered(300.0)
     assert not watch.is_up
 
 
