@@ -81,7 +81,7 @@ def test_a_replica_that_answers_no_status_is_suspected_a_deadline_after_the_poll
     (now, why), polls = watched(0, 1000, lambda now: None)
     assert polls == [DEADLINE_S / POLLS]
     assert now == polls[0] + DEADLINE_S
-    assert why == "no answer to a status request for 100 s"
+    assert why == "no response to a status request for 100 s"
 
 
 def test_a_forward_that_hangs_is_suspected_a_deadline_after_its_counter_was_first_seen():
