@@ -35,7 +35,7 @@ class Watch:
     polled_at: float | None = None  # since when a status request is outstanding
     last_poll_at: float = -math.inf
     fault: str | None = None
-    fault_at: float = math.inf
+    fault_at: float = math.inf  # since when it is not up
     is_lost: bool = False  # Ray reported the fault; otherwise it is a suspicion
     is_stuck: bool = False  # it responds, but its counter does not move
     death: str | None = None
@@ -79,7 +79,7 @@ class Watch:
 
     def lost(self, fault: str, now: float) -> None:
         """Ray reports so. A status request from before does not count: its process may be gone."""
-        self.fault, self.fault_at = fault, now
+        self.fault, self.fault_at = fault, min(now, self.fault_at)
         self.is_lost, self.is_stuck = True, False
         self.polled_at, self.last_poll_at = None, -math.inf
 

@@ -235,6 +235,9 @@ def test_a_teacher_is_away_once_no_replica_was_up_for_a_deadline():
     found.watches[1].lost("second", 2000.0)
     assert found.away(2000.0 + DEADLINE_S - 1) is None
     assert found.away(2000.0 + DEADLINE_S) == "second"
+    found.watches[1].lost("a poll failed", 2050.0)  # it is away since its first fault
+    found.watches[1].died("killed", 2060.0)
+    assert found.away(2000.0 + DEADLINE_S) == "a poll failed"
     found.watches[0].heard(status(), 2200.0)
     assert found.away(9000.0) is None
 
