@@ -16,7 +16,7 @@ from distill.teachers.queue import Queue, Status
 from distill.teachers.serving import Servable, engines, told
 
 CONTROL = "control"
-"""The concurrency group of the calls that a replica answers while it computes: :meth:`ping`,
+"""The concurrency group of the calls that an actor responds to while it computes: :meth:`ping`,
 :meth:`status`, :meth:`claim` and :meth:`pid`."""
 MAX_CALLS = 256
 """Requests that wait in a replica and are counted there; further ones wait in Ray's own queue.
@@ -37,7 +37,7 @@ class TeacherActor:
         self._engines: Mapping[str, TeacherEngine] = {}
         self._batching: Mapping[str, Batching] = {}
         self._failure: DistillError | None = None
-        self._queue = Queue(_is_cancelled)
+        self._queue = Queue(_check_cancelled)
         try:
             if transport == "nixl":
                 check_installed(told(teachers))
@@ -115,8 +115,10 @@ class TeacherActor:
         return sum(engine.num_forwards for engine in self._engines.values())
 
 
-def _is_cancelled() -> bool:
-    """Whether the client has cancelled the request of this thread: nobody waits for it then."""
+def _check_cancelled() -> None:
+    """Raise if the client has cancelled the request of this thread: nobody waits for it then."""
     import ray
+    from ray.exceptions import TaskCancelledError  # of which alone Ray prints no traceback
 
-    return ray.get_runtime_context().is_canceled()
+    if ray.get_runtime_context().is_canceled():
+        raise TaskCancelledError
