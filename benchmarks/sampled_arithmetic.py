@@ -29,4 +29,4 @@ ARITHMETIC = Task(
 
 
 if __name__ == "__main__":
-    compare(ARITHMETIC, parsed(__doc__, ARITHMETIC, Path("runs/sampled-arithmetic")))
+    compare(ARITHMETIC, parsed(__doc__ or "", ARITHMETIC, Path("runs/sampled-arithmetic")))

@@ -372,3 +372,45 @@ def test_chunks_fill_the_budget_and_split_the_vocabulary_only_where_rows_do_not_
     assert tight.columns is not None and tight.columns < V
     # The surest teacher is known only once its logits are whole.
     assert Case(ForwardKL(), Uncertainty()).loss().chunk(2 * per_row + 1e-9) == Chunk(2)
+
+
+@pytest.mark.parametrize("objective", [ForwardKL(), ReverseKL()], ids=lambda o: o.type)
+def test_a_teacher_with_several_forwards_counts_the_mean_of_its_divergences(
+    objective: Objective,
+) -> None:
+    """(1/M) Σ_m D(p_k^m, p_S), M = 3, beside a teacher with one; each by its weight."""
+    wire = DenseWire(dtype="float32")
+    said_MNV, other_NV = drawn(30, 3, N, V).float(), drawn(31, N, V).float()
+    asked_KN = torch.stack([torch.ones(N, dtype=torch.bool), torch.arange(N) % 3 != 0])
+    payloads = (
+        torch.cat([wire.encode(said_NV) for said_NV in said_MNV], dim=1),
+        wire.encode(other_NV[asked_KN[1]]),
+    )
+    loss = TokenLoss(
+        torch.zeros(N, dtype=torch.long),
+        V,
+        Knobs(2.0, 1.0),
+        TokenAnswers(payloads, asked_KN),
+        [Reader(wire, None, V, num_passes=3), Reader(wire, None, V)],
+        FixedWeights(weights=(0.25, 0.75), mix="divergences"),
+        objective,
+    )
+    z_NV = drawn(5, N, V).requires_grad_()
+    found = fused(z_NV, torch.eye(V).double(), None, loss, Chunk(5))
+
+    def apart(z_T_NV: Tensor) -> Tensor:
+        p_T, p_S = (z_T_NV.double() / 2).softmax(-1), (z_NV / 2).softmax(-1)
+        a, b = (p_T, p_S) if objective.type == "forward_kl" else (p_S, p_T)
+        return (a * (a / b).log()).sum(-1)
+
+    first_N = torch.stack([apart(said_NV) for said_NV in said_MNV]).mean(0)
+    w_N = torch.where(asked_KN[1], 0.25, 1.0)
+    expected = 4 * (w_N * first_N + (1 - w_N) * apart(other_NV)).sum()
+    torch.testing.assert_close(
+        with_gradients(found, (z_NV,)), with_gradients(expected, (z_NV,)), rtol=1e-5, atol=1e-5
+    )
+    sums = loss.sums
+    torch.testing.assert_close(sums.weights_K, torch.stack([w_N.sum(), (1 - w_N).sum()]).float())
+    expected_K = torch.stack([first_N.sum(), apart(other_NV)[asked_KN[1]].sum()])
+    torch.testing.assert_close(sums.apart_K, (4 * expected_K).float(), rtol=1e-4, atol=1e-4)
+    assert sums.num_apart_K.tolist() == [N, int(asked_KN[1].sum())]

@@ -22,7 +22,7 @@ from distill.evaluation.attacks.search import (
     style_transfer,
 )
 
-PART = "abcdefghij"
+PART = "abcdefghijklmnopqrstuvwxyz"
 
 
 class Letters:
@@ -106,7 +106,14 @@ def ended(search: Search, *p_true: float) -> str:
 
 @pytest.mark.parametrize(
     ("p_before", "p_new", "share"),
-    [(0.6, 0.8, 0.5), (0.2, 0.8, 0.25), (0.5, 0.5, 1.0), (0.9, 0.1, 1.0), (0.5, 1.0, 0.0)],
+    [
+        (0.6, 0.8, 0.5),
+        (0.2, 0.8, 0.25),
+        (0.5, 0.5, 1.0),
+        (0.9, 0.1, 1.0),
+        (0.5, 1.0, 0.0),
+        (1.0, 1.0, 1.0),
+    ],
 )
 def test_mhm_accepts_by_the_ratio_of_the_probabilities_of_success(p_before, p_new, share) -> None:
     """Of a thousand first proposals; a bound of four standard deviations."""
@@ -219,6 +226,33 @@ def test_greedy_keeps_the_original_where_nothing_is_better() -> None:
     assert ended(search, 0.5, 0.5, 0.5) == "a b"
 
 
+def test_greedy_keeps_the_most_important_name_where_no_other_is_better() -> None:
+    search = greedy_renaming(Letters(2), 0.9, 100, random.Random(0))
+    p_first = importance(started(search), {"a": 0.3, "b": 0.6})
+    assert answered(search, *p_first) == ["a2 b", "a3 b", "a4 b"]
+    assert answered(search, 0.3, 0.4, 0.5) == [f"a1 b{i}" for i in (1, 2, 3, 4)]
+    assert ended(search, 0.3, 0.3, 0.4, 0.5) == "a1 b"
+
+
+def test_equally_important_names_are_renamed_in_the_order_of_their_queries() -> None:
+    search = greedy_renaming(Letters(26, num_names=2), 0.9, 100, random.Random(0))
+    first = started(search)
+    order = [next(part[0] for part in text.split() if len(part) > 1) for text in first]
+    p_first = [0.5 if i % 2 else 0.6 for i in range(26)]
+    texts = answered(search, *p_first)
+    renamed = [letter_changed(texts)]
+    for _ in range(25):
+        texts = answered(search, *[0.99] * len(texts))
+        renamed.append(letter_changed(texts))
+    assert renamed == order[1::2] + order[::2]
+
+
+def letter_changed(texts: Sequence[str]) -> str:
+    """The letter whose second name is tried; the others have their first or none."""
+    (letter,) = {part[0] for text in texts for part in text.split() if part.endswith("2")}
+    return letter
+
+
 def test_greedy_tries_four_names_for_each_in_turn() -> None:
     assert NUM_SUBSTITUTES == 4
     search = greedy_renaming(Letters(2), 0.9, 100, random.Random(0))
@@ -316,6 +350,14 @@ def test_combined_cuts_the_names_at_half_the_budget() -> None:
     assert len(second) == 2  # of three
     texts = answered(search, 0.2, 0.25)
     assert texts == [mark + second[0] for mark in "!?"]
+
+
+def test_combined_uses_the_last_query_of_its_half_for_a_name() -> None:
+    search = combined(Letters(3), 0.9, 14, random.Random(0))
+    p_first = importance(started(search), {"a": 0.8, "b": 0.3, "c": 0.5})
+    assert answered(search, *p_first) == ["a b2 c", "a b3 c", "a b4 c"]
+    assert answered(search, 0.25, 0.2, 0.28) == ["a b3 c1"]  # the seventh of 14
+    assert answered(search, 0.1) == ["!a b3 c1", "?a b3 c1"]
 
 
 def test_combined_goes_to_styles_where_there_are_no_names() -> None:

@@ -159,6 +159,7 @@ def test_the_gap_of_the_calibration_errors() -> None:
     # In halves 0.75 and 0.65 are in one bin, whose mean is that of the labels: an ECE of 0.1.
     mixed_RC = np.repeat([[0.75, 0.25], [0.65, 0.35]], 5, axis=0)
     assert ece_gap(mixed_RC, teacher_RC, labels_R, 2) == pytest.approx(0.05)
+    assert ece_gap(teacher_RC, mixed_RC, labels_R, 2) == pytest.approx(0.05)
     # Apart: accuracies of 1 and 0.2, so errors of 0.25 and 0.45 with equal weights.
     assert ece_gap(mixed_RC, teacher_RC, labels_R, 10) == pytest.approx(0.2)
 
@@ -177,6 +178,14 @@ def test_jsd_and_kl_of_disjoint_rows() -> None:
     p_RC, q_RC = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
     assert divergence(p_RC, q_RC, "jsd")[0] == pytest.approx(math.log(2))
     assert math.isfinite(divergence(p_RC, q_RC, "kl")[0])
+
+
+def test_rates_are_of_at_least_one_row() -> None:
+    one_RC = two_classes(0.7)
+    assert violations(one_RC, one_RC, Relations()).rates()["any"] == 0.0
+    none_RC = np.zeros((0, 2))
+    with pytest.raises(AssertionError):
+        violations(none_RC, none_RC, Relations()).rates()
 
 
 def test_relative_drop() -> None:

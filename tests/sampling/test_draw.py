@@ -72,7 +72,7 @@ def test_uniforms_are_uniform_and_independent() -> None:
     places_B, num = np.tile(np.arange(200), 200), 40_000
     seeds_B = np.repeat(row_seeds(3, 9, np.arange(200)), 200)
     mine, others = uniforms(seeds_B, places_B, STUDENT), uniforms(seeds_B, places_B, TEACHER)
-    assert 0 <= mine.min() and mine.max() < 1
+    assert mine.min() >= 0 and mine.max() < 1
     shares = np.histogram(mine, bins=10, range=(0, 1))[0]
     assert np.abs(shares - num / 10).max() < 5 * math.sqrt(num * 0.1 * 0.9)
     next_step = uniforms(np.repeat(row_seeds(3, 10, np.arange(200)), 200), places_B, STUDENT)

@@ -203,9 +203,7 @@ def test_the_teacher_is_sent_what_it_needs_to_verify() -> None:
         assert request.decoding == sampling.teacher_decoding != sampling.decoding
         assert len(request.past) == number
         rows = request.rows_b.tolist()
-        expected = [
-            uniform_of(seed_of(SEED, STEP, ROWS[row]), texts[row], TEACHER) for row in rows
-        ]
+        expected = [uniform_of(seed_of(SEED, STEP, ROWS[row]), texts[row], TEACHER) for row in rows]
         assert request.uniform_b.tolist() == expected
         assert verdict.num_replayed == 0 and verdict.compute_s > 0
         for place, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""What a step's drafts are verified with: K of that step, seeds of that step, each one's decoding."""
+"""What a step's drafts are verified with: its K, its seeds, and the teacher's decoding."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distill.search.refine import BriefRun, Choice, choose
+from distill.search.refine import BRIEF, BriefRun, Choice, choose
 
 OWN = {
     "kd.temperature": 2.0,
@@ -120,3 +120,7 @@ def test_values_are_placed_before_they_are_tried() -> None:
     tried = {run.values["kd.temperature"] for run in choice.runs if run.values != OWN}
     assert tried == {4.0}
     assert names(choice)[2] == "kd.alpha-up"  # both steps of the temperature are the proposal
+
+
+def test_a_brief_run_has_a_quarter_of_the_steps() -> None:
+    assert BRIEF == 0.25

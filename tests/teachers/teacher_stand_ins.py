@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from distill.errors import TeacherAway
 from distill.records import UNLABELLED, Batch
+from distill.teachers.local import LocalTeachers
 
 
 class Padded(NamedTuple):
@@ -108,3 +110,57 @@ class ParityRouter:
         self.rows += rows.tolist()
         odd = (rows % 2).float()
         return torch.stack([1 - 2 * odd, 2 * odd - 1], dim=1)
+
+
+class Leaving(LocalTeachers):
+    """Teachers that are away at the ``at``-th call of ``method``, until :meth:`away` was called
+    ``looks`` times (0: at once); then they answer, or (``returns`` False) are given up."""
+
+    def __init__(
+        self, engines, method: str, at: int, looks: int = 2, returns: bool = True
+    ) -> None:
+        super().__init__(engines)
+        self._method, self._at, self._returns = method, at, returns
+        self.looks = looks
+        self._is_away = threading.Event()
+        self._has_decided = threading.Event()
+        if looks == 0:
+            self._has_decided.set()
+
+    def away(self) -> str | None:
+        if not self._is_away.is_set() or self._has_decided.is_set():
+            return None
+        self.looks -= 1
+        if self.looks <= 0:
+            self._has_decided.set()
+        return f"a teacher is away: {self._method}"
+
+    def _called(self, method: str, teacher: str) -> None:
+        with self._count_lock:
+            self._at -= method == self._method
+            if method != self._method or self._at != 0:
+                return
+        self._is_away.set()
+        self._has_decided.wait()
+        if not self._returns:
+            raise TeacherAway(f"teacher {teacher!r} was away for 1800 s")
+
+    def ask(self, teacher, *args):
+        self._called("ask", teacher)
+        return super().ask(teacher, *args)
+
+    def head(self, teacher):
+        self._called("head", teacher)
+        return super().head(teacher)
+
+    def judge(self, teacher, request):
+        self._called("judge", teacher)
+        return super().judge(teacher, request)
+
+    def write(self, teacher, request):
+        self._called("write", teacher)
+        return super().write(teacher, request)
+
+    def gate_gradient(self, teacher, *args):
+        self._called("gate_gradient", teacher)
+        return super().gate_gradient(teacher, *args)

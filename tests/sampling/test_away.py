@@ -1,0 +1,108 @@
+"""Text that is written while training, and a teacher that is away meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill.errors import Interrupted, TeacherAway
+from distill.fit import Job, fit, is_done
+from distill.moe.settings import StudentAwareRouter
+from distill.student.group import AWAY, REFUSED, run_rank
+from tests.sampling.test_fits import SKD, sampled_job, weights_after
+from tests.teachers.teacher_stand_ins import Leaving
+from tests.toys_language import write_tokenizer
+from tests.toys_moe import mixture
+
+SHORT = {"epochs": 0.15, "batch_size": 8}
+CASES = {
+    "verification": (SKD, "judge", 25),
+    "stale text": ({"type": "on_policy", "staleness": 2}, "ask", 5),
+    "text of a teacher": ({"type": "teacher", "teacher": "films"}, "write", 2),
+    "gates": ({"type": "on_policy"}, "gate_gradient", 4),
+    "answers after gates": ({"type": "on_policy"}, "ask", 3),
+}
+
+
+def job_of_case(case: str, root: Path, folder: str) -> Job:
+    sampling, _, _ = CASES[case]
+    if "gates" not in case:
+        return sampled_job(root, folder, sampling, trainer=SHORT)
+    teachers = []
+    for seed, name in enumerate(("films", "meals")):
+        if not (root / name).exists():
+            mixture("qwen2", seed=seed).save_pretrained(root / name)
+            write_tokenizer(root / name)
+        teachers.append({"name": name, "path": str(root / name), "num_cpus": 0.1})
+    wire = {"type": "dense", "dtype": "float32"}
+    changes: dict[str, Any] = {
+        "teachers": teachers,
+        "aggregation": {"type": "mean"},
+        "trainer": SHORT,
+    }
+    job = sampled_job(root, folder, sampling, wire, **changes)
+    assert job.guidance is not None
+    served = [
+        replace(
+            spec,
+            serving=spec.serving.model_copy(update={"moe": StudentAwareRouter(lr=1e-2, balance=0)}),
+        )
+        for spec in job.guidance.teachers
+    ]
+    return replace(job, guidance=replace(job.guidance, teachers=tuple(served)))
+
+
+def leaving(job: Job, case: str, **how: Any) -> Job:
+    _, method, at = CASES[case]
+    return served_by_leaving(job, method, at, **how)
+
+
+def served_by_leaving(job: Job, method: str, at: int, **how: Any) -> Job:
+    assert job.guidance is not None
+    client: Any = job.guidance.client
+    return replace(
+        job,
+        guidance=replace(job.guidance, client=Leaving(dict(client._engines), method, at, **how)),
+    )
+
+
+def checkpoints(job: Job) -> list[int]:
+    folders = (Path(job.folder) / "checkpoints").glob("step-*")
+    return sorted(int(folder.name.removeprefix("step-")) for folder in folders)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_are_those_of_an_undisturbed_fit_waited_for_or_resumed(
+    case: str, tmp_path: Path
+) -> None:
+    expected = weights_after(job_of_case(case, tmp_path, "whole"))
+    waiting = job_of_case(case, tmp_path, "waiting")
+    weights = weights_after(leaving(waiting, case))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    first, last = checkpoints(waiting)  # that of the outage, and the end
+    assert 0 < first < last == waiting.total_steps
+
+    stopped = job_of_case(case, tmp_path, "stopped")
+    with pytest.raises(TeacherAway, match="was away for 1800 s"):
+        fit(leaving(stopped, case, returns=False))
+    assert checkpoints(stopped) == [first]
+    resumed = weights_after(stopped)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_rank_whose_teacher_stays_away_is_not_refused(tmp_path: Path) -> None:
+    job = sampled_job(tmp_path, "run", SKD)
+    folder = Path(job.folder)
+    run_rank(served_by_leaving(job, "judge", 5, returns=False), 0, 1, lambda cursor: None)
+    assert not is_done(job) and not (folder / REFUSED).exists()
+    assert (folder / AWAY).read_text() == "teacher 'films' was away for 1800 s"
+
+
+def test_a_teacher_that_is_away_before_the_first_step_stops_the_fit(tmp_path: Path) -> None:
+    job = sampled_job(tmp_path, "run", {"type": "dataset"})
+    with pytest.raises(Interrupted, match="was away"):
+        fit(served_by_leaving(job, "head", 1, looks=0, returns=False))
