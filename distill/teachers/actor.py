@@ -35,7 +35,7 @@ class TeacherActor:
         """One teacher, or adapters that share a base."""
         self._engines: Mapping[str, TeacherEngine] = {}
         self._failure: DistillError | None = None
-        self._queue = Queue(_is_cancelled)
+        self._queue = Queue(_check_cancelled)
         try:
             if transport == "nixl":
                 check_installed(told(teachers))
@@ -112,8 +112,10 @@ class TeacherActor:
         return sum(engine.num_forwards for engine in self._engines.values())
 
 
-def _is_cancelled() -> bool:
-    """Whether the client has cancelled the request of this thread: nobody waits for it then."""
+def _check_cancelled() -> None:
+    """Raise if the client has cancelled the request of this thread: nobody waits for it then."""
     import ray
+    from ray.exceptions import TaskCancelledError  # of which alone Ray prints no traceback
 
-    return ray.get_runtime_context().is_canceled()
+    if ray.get_runtime_context().is_canceled():
+        raise TaskCancelledError

@@ -186,7 +186,7 @@ def test_the_replica_with_the_fewest_requests_of_all_ranks_is_first_and_ties_sta
 
 
 def test_a_slow_replica_has_fewer_requests():
-    """Two requests of 1 s end before one of 3 s; one that is not known yet counts as the fastest."""
+    """Two requests of 1 s end before one of 3 s; an unknown one counts as the fastest."""
     both = group(status(num_held=1, request_s=1.0), status(num_held=0, request_s=3.0), None)
     assert both.order(0) == [2, 0, 1]
     both.watches[0].heard(status(num_held=3, request_s=1.0), 0)
