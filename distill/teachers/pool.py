@@ -19,7 +19,6 @@ from distill.teachers.replicas import RayTeacherClient, Served, control, own_err
 from distill.teachers.serving import Servable, groups, told
 from distill.wording import counted
 
-
 logger = logging.getLogger(__name__)
 
 
