@@ -13,6 +13,7 @@ import torch
 
 from distill.check import check
 from distill.check_estimate import operations_of_rank
+from distill.cluster import own_environment
 from distill.config import Cache, Serving, Trainer, parse
 from distill.errors import Interrupted
 from distill.fit import Job, fit, load_best
@@ -210,3 +211,10 @@ def test_the_driver_counts_operations_and_the_teachers_cpus(job: Job, tmp_path: 
     assert number() == usable_cpus(2)
     on_cluster = experiment.cluster.model_copy(update={"address": "head:6379"})
     assert number(cluster=on_cluster) == 1
+
+
+def test_waiting_threads_spin_shortly_unless_the_user_decides() -> None:
+    assert own_environment({})["GOMP_SPINCOUNT"] == "2000"
+    assert "GOMP_SPINCOUNT" not in own_environment({"GOMP_SPINCOUNT": "7"})
+    assert "GOMP_SPINCOUNT" not in own_environment({"OMP_WAIT_POLICY": "active"})
+    assert own_environment({"OMP_WAIT_POLICY": "active"})["UCX_NET_DEVICES"] == "lo"
