@@ -119,8 +119,10 @@ def compare(task: Task, args: argparse.Namespace) -> None:
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "steps": args.steps}
     record |= {"command": " ".join(["python", *map(shlex.quote, sys.argv)])}
     record |= {"warm_steps": args.warm_steps, "dtype": args.dtype, "versions": versions()}
+    teacher, student = (load_language_model(str(f)) for f in (task.teacher, warm.model_folder))
     record |= {
-        "teacher": score(task, load_language_model(str(task.teacher)), warm.data),
+        "teacher": score(task, teacher, warm.data),
+        "params": {"teacher": teacher.num_parameters(), "student": student.num_parameters()},
         "config": yaml.safe_load(task.config.read_text()),
     }
     task.results.with_suffix(".json").write_text(

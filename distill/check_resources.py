@@ -187,6 +187,17 @@ def check_transport(experiment: Experiment) -> None:
     """Raise ConfigError for a transport that this machine lacks."""
     if experiment.stream.transport != "nixl" or not experiment.has_teachers:
         return
+    served: dict[str, Serving] = {f"teachers.{t.name}": t for t in experiment.teachers}
+    if experiment.experts is not None:
+        served["experts.serving"] = experiment.experts.serving
+        if experiment.experts.router is not None:
+            served["experts.router.serving"] = experiment.experts.router.serving
+    for key, serving in served.items():
+        if serving.batch_requests:
+            raise ConfigError(
+                f"{key}.batch_requests: true cannot be used with stream.transport nixl, which "
+                "takes one request at a time: set it to false, or use object_store"
+            )
     if find_spec("nixl") is None:
         raise ConfigError(
             "stream.transport nixl needs the package nixl, which is not installed here: pip "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -358,6 +358,11 @@ class Serving(Section):
     max_batch_tokens: int = Field(default=16384, gt=0)
     """Maximum number of padded tokens in one forward; a larger request takes several forwards.
     Lower it if the teacher runs out of memory."""
+    batch_requests: bool = False
+    """Compute requests of several student ranks that wait at a replica in one forward, up to
+    ``max_batch_tokens``: faster for many ranks with small batches. The outputs then depend on
+    timing in their last bits, so that two runs do not have bit-identical weights. Needs
+    ``moe.type`` own and ``stream.transport`` object_store."""
     kv_cache_mb: float = Field(default=4096.0, ge=0)
     """Language models that verify drafts (``sampling.type`` skd): memory in MB (10⁶ bytes) of the
     key-value caches that each replica keeps between the rounds of a text. The least recently used
@@ -366,6 +371,15 @@ class Serving(Section):
     allow_pickle: bool = False
     """Load weights that exist only as a pickle (``pytorch_model.bin``, .pkl, .joblib). A pickle can
     run code: set it only for files that you trust."""
+
+    @model_validator(mode="after")
+    def _batches_what_can_be_batched(self) -> Self:
+        if self.batch_requests and not isinstance(self.moe, OwnRouting):
+            raise ValueError(
+                f"batch_requests: true needs moe.type: own, not {self.moe.type}, whose draws and "
+                "gates belong to one request: set batch_requests: false, or moe.type: own"
+            )
+        return self
 
     @property
     def cpus(self) -> float:
@@ -689,8 +703,9 @@ class Stream(Section):
     """Number of steps for which outputs are requested ahead of the student (W)."""
     deadline_s: float = Field(default=120.0, gt=0)
     """Seconds without progress of a replica after which its requests are sent to another one: it
-    does not answer a status request, or finishes no forward while a request waits at it. Time in
-    the queue of a replica that makes progress does not count. Must be longer than one forward."""
+    does not respond to a status request, or finishes no forward while a request waits at it. Time
+    in the queue of a replica that makes progress does not count. Must be longer than one forward.
+    """
     retries: int = Field(default=3, ge=0)
     """How often a request is sent again after its replica was lost or made no progress."""
     recovery_s: float = Field(default=1800.0, gt=0)

@@ -126,15 +126,18 @@ class Guidance:
     ) -> TeacherStream:
         """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
         batches that are written while training, which are shown instead of the data set's rows,
-        and whose outputs are not cached; how many are requested ahead of the current one.
-        ``num_ranks``: who share the teachers' replicas. ``seed``: of what teachers draw."""
+        and whose outputs are not cached (output layers are): how many are requested ahead of the
+        current one. ``num_ranks``: who share the teachers' replicas. ``seed``: of what teachers
+        draw."""
         served = self.served
-        keys = {s.name: s.key for s in served if not s.serving.moe.changes}
+        is_written = steps_ahead is not None
+        keys = {s.name: s.key for s in served if is_written or not s.serving.moe.changes}
         names = [t.name for t in self.teachers]
         inputs: Any = data.open()
         positions_of: Callable[[Batch], np.ndarray] | None = None
         if steps_ahead is not None:
-            tokens, cache, in_flight = None, Cache(type="none"), steps_ahead
+            cache = self.cache.model_copy(update={"type": "none"})
+            tokens, in_flight = None, steps_ahead
             positions_of = _positions
         else:
             tokens = {s.name: data.open(s.tokenizer) for s in served}

@@ -239,7 +239,11 @@ class Fits:
             if self.tasks.pending:
                 num = counted(len(self.tasks.pending), "task")
                 say = self._work.progress.say
-                what = "a teacher stays away" if isinstance(self._error, TeacherAway) else "a task failed"
+                what = (
+                    "a teacher stays away"
+                    if isinstance(self._error, TeacherAway)
+                    else "a task failed"
+                )
                 say(f"{what}: the run ends when the checkpoints of {num} are written")
             self.end()
             raise self._error
@@ -263,7 +267,11 @@ class Fits:
         self.poll()
         if had_none and self._error is not None:
             say = self._work.progress.say
-            say(str(self._error) if isinstance(self._error, TeacherAway) else f"error: {self._error}")
+            say(
+                str(self._error)
+                if isinstance(self._error, TeacherAway)
+                else f"error: {self._error}"
+            )
             say(f"the training of {name} goes on; then the run ends with this error")
 
     def end(self) -> None:

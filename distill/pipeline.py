@@ -48,9 +48,10 @@ from distill.task import largest_teacher, meta_of, task_of
 from distill.tasks import RayLauncher
 from distill.teachers.serving import groups
 from distill.threads import decided, usable_cpus
-from distill.tracking import Tracker, check_reachable
+from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.tracking.values import flatten
-from distill.warm import undecided, warm_started
+from distill.warm import FILE as DECISION
+from distill.warm import reads_past_runs, undecided, warm_started
 from distill.wording import counted
 
 
@@ -88,7 +89,7 @@ def opened(
     silence()
     run = RunFolder(experiment.output)
     if not run.finished.exists():  # its result needs neither
-        _check_addresses(experiment)
+        _check_addresses(experiment, run, progress, command)
     check_kept(experiment)
     plan = check(experiment, progress.say, command)
     run.claim(experiment, plan.identity)
@@ -103,8 +104,14 @@ def opened(
             raise Interrupted(stopped) from None
 
 
-def _check_addresses(experiment: Experiment) -> None:
-    check_reachable(experiment.tracking)
+def _check_addresses(
+    experiment: Experiment, run: RunFolder, progress: Progress, command: Command = "train"
+) -> None:
+    reason = silence_of(experiment.tracking)
+    if reason is not None:
+        if reads_past_runs(experiment, command) and not (run.root / DECISION).exists():
+            check_reachable(experiment.tracking)
+        progress.say(not_reachable(experiment.tracking, experiment.output, reason))
     check_address(experiment.cluster)
 
 
@@ -120,7 +127,7 @@ def driver(work: Work) -> Iterator[Driver]:
     """MLflow and Ray up; both down at the end."""
     experiment, plan, run, say = work.experiment, work.plan, work.run, work.progress.say
     if run.finished.exists():
-        _check_addresses(experiment)
+        _check_addresses(experiment, run, work.progress)
     address = experiment.cluster.address
     say("starting Ray" if address is None else f"joining the Ray cluster at {address}")
     with (
@@ -226,7 +233,7 @@ def finished_before(work: Work, command: Command) -> Result | None:
     result = finished(work.run, work.plan, command)
     if result is None:
         return None
-    if (work.run.root / "untracked.jsonl").exists():
+    if (work.run.root / KEPT).exists():
         with Tracker(work.experiment.tracking, work.run.root):
             pass
     work.progress.say(f"{work.experiment.output} is finished; nothing to do")

@@ -36,6 +36,7 @@ from distill.tracking.memory import experiences
 from distill.wording import counted
 
 if TYPE_CHECKING:
+    from distill.check import Command
     from distill.pipeline import Driver  # which imports this module
 
 FILE = "warm_start.json"
@@ -64,6 +65,13 @@ def check_warm_start(experiment: Experiment) -> None:
             "warm_start true proposes values for a distillation, and there are no teachers: give "
             "teachers or experts, or remove it"
         )
+
+
+def reads_past_runs(experiment: Experiment, command: Command) -> bool:
+    """Whether a new run decides by past runs, so that it cannot start without MLflow."""
+    if command == "sweep":
+        return experiment.search is not None and experiment.search.warm_start
+    return experiment.warm_start
 
 
 def warm_start_lines(experiment: Experiment) -> list[Line]:

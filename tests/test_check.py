@@ -60,6 +60,14 @@ def test_a_transport_that_is_not_installed_is_refused(
         check(experiment(root, tmp_path, {"stream.transport": "nixl"}))
 
 
+def test_batched_requests_are_refused_where_one_is_taken_at_a_time(
+    root: Path, tmp_path: Path
+) -> None:
+    changes = {"stream.transport": "nixl", "experts.serving.batch_requests": True}
+    with pytest.raises(ConfigError, match=r"experts.serving.batch_requests: true cannot .* nixl"):
+        check(experiment(root, tmp_path, changes))
+
+
 def teacher(root: Path, *names: str) -> list[dict[str, Any]]:
     return [{"name": n, "path": str(root / n), "num_cpus": 0.1} for n in names]
 

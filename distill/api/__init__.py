@@ -2,7 +2,8 @@
 
 Every function takes what its command takes; results are the typed objects of
 :mod:`distill.api.results`. Errors are those of :mod:`distill.errors`: InputError for anything that
-cannot be used, Interrupted on Ctrl-C.
+cannot be used, Interrupted on Ctrl-C, TeacherAway (an Interrupted) after ``stream.recovery_s``
+without a teacher.
 """
 
 from __future__ import annotations
@@ -147,13 +148,13 @@ def check(
     from distill.check import about
     from distill.check import check as check_experiment
     from distill.cluster import check_address
-    from distill.tracking import check_reachable
+    from distill.tracking import silence_lines
 
     experiment = experiment_of(config, teachers, overrides, data)
-    check_reachable(experiment.tracking)
+    silence = silence_lines(experiment.tracking)
     check_address(experiment.cluster)
     plan = check_experiment(experiment)
-    lines = tuple((line.part, line.what, line.size) for line in plan.lines)
+    lines = tuple((line.part, line.what, line.size) for line in [*plan.lines, *silence])
     return CheckResult(lines, about(plan.corpus), experiment.output)
 
 

@@ -25,13 +25,13 @@ def check(
         from distill.cluster import check_address
         from distill.plan import Line
         from distill.report.terminal import grid
-        from distill.tracking import check_reachable
+        from distill.tracking import silence_lines
 
-        check_reachable(experiment.tracking)
+        silence = silence_lines(experiment.tracking)
         check_address(experiment.cluster)
         plan = check_experiment(experiment)
         expected = estimate(plan)
-        lines = [*plan.lines, *expected.lines]
+        lines = [*plan.lines, *expected.lines, *silence]
         if experiment.search is not None:
             swept = load_experiment(config, overrides, address, "-sweep")
             where, why = str(Path(swept.output).absolute()), ""

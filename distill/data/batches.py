@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -11,6 +13,14 @@ from distill.data.inputs import Inputs
 from distill.data.sampler import Sampler
 from distill.errors import DataError
 from distill.records import UNLABELLED, Batch, fields_of
+
+
+class _Counts(NamedTuple):
+    """See the fields of Batch."""
+
+    num_valid: int
+    num_labelled: int
+    num_sequences: int = 0
 
 
 class Batches:
@@ -75,21 +85,15 @@ class Batches:
         mine = parts[self._first_part : self._first_part + self.num_micro_batches]
         return [self._batch(part, positions[:1], counts) for part in mine]
 
-    def _counts(self, positions: np.ndarray) -> dict[str, int]:
-        """A global batch's, by field of Batch."""
+    def _counts(self, positions: np.ndarray) -> _Counts:
+        """A global batch's."""
         if isinstance(self._inputs, Blocks):
             targets = self._inputs.num_targets(self._rows[positions])
             num_targets = int(targets.sum())  # the next token is the label
-            num_sequences = int((targets > 0).sum())
-            return {
-                "num_valid": num_targets,
-                "num_labelled": num_targets,
-                "num_sequences": num_sequences,
-            }
-        num_labelled = int((self._labels[positions] != UNLABELLED).sum())
-        return {"num_valid": len(positions), "num_labelled": num_labelled}
+            return _Counts(num_targets, num_targets, int((targets > 0).sum()))
+        return _Counts(len(positions), int((self._labels[positions] != UNLABELLED).sum()))
 
-    def _batch(self, part: np.ndarray, filler: np.ndarray, counts: dict[str, int]) -> Batch:
+    def _batch(self, part: np.ndarray, filler: np.ndarray, counts: _Counts) -> Batch:
         is_filler = len(part) == 0
         if is_filler:
             part = filler
@@ -104,6 +108,8 @@ class Batches:
             labels_B=torch.from_numpy(labels_B),
             domains_B=torch.from_numpy(self._domains[part]),
             valid_B=torch.full((len(part),), not is_filler),
-            **counts,
+            num_valid=counts.num_valid,
+            num_labelled=counts.num_labelled,
+            num_sequences=counts.num_sequences,
             **{name: torch.from_numpy(values) for name, values in shown.items()},
         )

@@ -44,7 +44,10 @@ class Attack(Section):
     """
 
     methods: tuple[Method, ...] = ()
-    """Names of attacks; []: none. If another key of this section is set, the default is all."""
+    """Names of attacks; []: none. If another key of this section is set, the default is all.
+    ``random`` is MHM's search. ``greedy`` is ALERT-like: greedy stage only, no genetic stage, no
+    masked-language-model substitutes. ``style`` changes layout, comments, loops, branches or
+    punctuation. ``combined`` is ``greedy`` for half the queries, then ``style``."""
     budget: int = 50
     """Queries for each sample and method."""
     num_samples: int = Field(default=200, ge=1)

@@ -31,7 +31,7 @@ GLOSSES = {
     "constants": "integers written as sums or differences",
     "declaration_order": "independent declarations swapped",
     "random": "random renaming or rewording (as MHM)",
-    "greedy": "the most important identifier or word first (as ALERT)",
+    "greedy": "most important name or word first (ALERT-like: no genetic stage or masked LM)",
     "style": "other layout, loops, branches, punctuation: the best of each round",
     "combined": "greedy with half the queries, then style",
 }

@@ -9,13 +9,14 @@ from distill.errors import DistillError, TeacherError
 from distill.moe.state import GateGradient, GateState
 from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.teachers.batching import Batching
 from distill.teachers.direct import check_installed, prepare
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.queue import Queue, Status
 from distill.teachers.serving import Servable, engines, told
 
 CONTROL = "control"
-"""The concurrency group of the calls that a replica answers while it computes: :meth:`ping`,
+"""The concurrency group of the calls that an actor responds to while it computes: :meth:`ping`,
 :meth:`status`, :meth:`claim` and :meth:`pid`."""
 MAX_CALLS = 256
 """Requests that wait in a replica and are counted there; further ones wait in Ray's own queue.
@@ -38,16 +39,19 @@ class TeacherActor:
         """One teacher, or adapters that share a base. ``at_once``: requests that are computed at
         the same time by a teacher of one thread that can do so (TeacherEngine.is_reentrant)."""
         self._engines: Mapping[str, TeacherEngine] = {}
+        self._batching: Mapping[str, Batching] = {}
         self._failure: DistillError | None = None
-        self._queue = Queue(_is_cancelled)
+        self._queue = Queue(_check_cancelled)
         try:
             if transport == "nixl":
                 check_installed(told(teachers))
                 prepare()
             num_threads = max(1, math.ceil(teachers[0].serving.cpus))
             self._engines = engines(teachers, num_threads)
-            if num_threads == 1 and all(e.is_reentrant for e in self._engines.values()):
-                self._queue = Queue(_is_cancelled, at_once=at_once)
+            if teachers[0].serving.batch_requests:
+                self._batching = {name: Batching(e) for name, e in self._engines.items()}
+            elif num_threads == 1 and all(e.is_reentrant for e in self._engines.values()):
+                self._queue = Queue(_check_cancelled, at_once=at_once)
         except DistillError as error:
             self._failure = error
         except Exception as error:
@@ -69,7 +73,8 @@ class TeacherActor:
     def answer(self, teacher: str, request: TeacherRequest, claim: str = "") -> TeacherOutput:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
-        return self._engines[teacher].answer(request, self._queue.turn(claim))
+        engine = self._batching.get(teacher) or self._engines[teacher]
+        return engine.answer(request, self._queue.turn(claim))
 
     def answer_on_device(
         self, teacher: str, request: TeacherRequest, claim: str = ""
@@ -116,8 +121,10 @@ class TeacherActor:
         return sum(engine.num_forwards for engine in self._engines.values())
 
 
-def _is_cancelled() -> bool:
-    """Whether the client has cancelled the request of this thread: nobody waits for it then."""
+def _check_cancelled() -> None:
+    """Raise if the client has cancelled the request of this thread: nobody waits for it then."""
     import ray
+    from ray.exceptions import TaskCancelledError  # of which alone Ray prints no traceback
 
-    return ray.get_runtime_context().is_canceled()
+    if ray.get_runtime_context().is_canceled():
+        raise TaskCancelledError

@@ -17,7 +17,9 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +87,13 @@ class TeacherKey:
 
 
 class NoCache:
-    """Caches nothing: every row is requested again in every epoch."""
+    """Caches no outputs: every row is requested again in every epoch."""
 
     messages: tuple[str, ...] = ()
+
+    def __init__(self, homes: Mapping[str, Path] | None = None) -> None:
+        """``homes``: of each teacher the folder that its output layer is kept in all the same."""
+        self._homes = dict(homes or {})
 
     def get(self, teacher: str, rows_B: np.ndarray) -> Found:
         return nothing(len(rows_B))
@@ -102,11 +108,9 @@ class NoCache:
         """As of TeacherCache; a payload that is this process's own is not copied."""
         return payload_PX if payload_PX.flags.writeable else payload_PX.copy()
 
-    def head(self, teacher: str) -> Head | None:
-        return None
-
-    def keep_head(self, teacher: str, head: Head) -> None:
-        pass
+    def head(self, teacher: str, request: Callable[[], Head]) -> Head:
+        home = self._homes.get(teacher)
+        return request() if home is None else _shared_head(home, request)
 
     def num_rows(self, teacher: str) -> int:
         return 0
@@ -184,24 +188,14 @@ class TeacherCache:
                 shelf.write_behind(self._writer)
         return kept_PX
 
-    def head(self, teacher: str) -> Head | None:
-        """The output layer that belongs to this teacher's hidden states, if it was kept."""
-        path = self._shelves[teacher].home / HEAD
-        if not path.exists():
-            return None
-        try:
-            kept = load_file(path)
-        except (SafetensorError, OSError):
-            raise CacheError(
-                f"teacher cache file {path} is damaged: delete it and run again: the teacher sends "
-                "it again"
-            ) from None
-        return Head(kept["weight"], kept.get("bias"))
+    def head(self, teacher: str, request: Callable[[], Head]) -> Head:
+        """The output layer that belongs to this teacher's hidden states.
 
-    def keep_head(self, teacher: str, head: Head) -> None:
-        tensors = {"weight": head.weight_VH, "bias": head.bias_V}
-        content = save({n: t.contiguous() for n, t in tensors.items() if t is not None})
-        write_whole(self._shelves[teacher].home / HEAD, content)
+        Requested and written once for all processes that share the folder. They map the same file,
+        so that those of a node have one copy of it in memory; nothing may write into it.
+        """
+        shelf = self._shelves.get(teacher)
+        return request() if shelf is None else _shared_head(shelf.home, request)
 
     def num_rows(self, teacher: str) -> int:
         with self._lock:
@@ -247,6 +241,34 @@ class TeacherCache:
 Cache = TeacherCache | NoCache
 
 
+def _shared_head(home: Path, request: Callable[[], Head]) -> Head:
+    path = home / HEAD
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        with open(home / ".head-lock", "w") as lock:
+            with suppress(OSError):  # a file system without locks: each process requests it
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                _write_head(path, request())
+    return _read_head(path)
+
+
+def _read_head(path: Path) -> Head:
+    try:
+        kept = load_file(path)  # mapped, not copied
+    except (SafetensorError, OSError):
+        raise CacheError(
+            f"teacher cache file {path} is damaged: delete it and run again: the teacher sends "
+            "it again"
+        ) from None
+    return Head(kept["weight"], kept.get("bias"))
+
+
+def _write_head(path: Path, head: Head) -> None:
+    tensors = {"weight": head.weight_VH, "bias": head.bias_V}
+    write_whole(path, save({n: t.contiguous() for n, t in tensors.items() if t is not None}))
+
+
 def home_of(folder: str | Path, teacher: str, key: TeacherKey, by_content: bool = False) -> Path:
     """The folder of one teacher's outputs in a cache.
 
@@ -268,9 +290,9 @@ def open_cache(
     A cache in memory is shared by all processes of a node that open it with the same folder.
     ``by_content``: see :func:`home_of`.
     """
-    if cache.type == "none":
-        return NoCache()
     folder = Path(cache.path or folder)
+    if cache.type == "none":
+        return NoCache({name: home_of(folder, name, key, by_content) for name, key in keys.items()})
     if cache.type == "memory":
         memory = MemoryFolder(folder)
         return TeacherCache(memory.path, keys, writer_id, memory=memory)

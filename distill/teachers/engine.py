@@ -7,10 +7,10 @@ for a mixture of experts that runs several times), X what a wire encodes of a po
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ from distill.teachers.wires import DenseWire, WireFormat
 from distill.teachers.wires.base import are_finite, on_host
 from distill.variant import Dtype
 
-Result = TypeVar("Result")
 Turn = AbstractContextManager[Any]
 Model = Callable[..., Any]
 """Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
@@ -84,8 +83,8 @@ class TeacherEngine:
         self.num_labels = num_labels
         self._moe: MoE = moe or OwnRouting()
         self.num_forwards = 0
-        """Finished ones, each token step of writing and judging too: tells a slow model from one
-        that hangs. Adapters on one base count those of all."""
+        """Finished ones, each token step of generation and verification too: tells a slow model
+        from one that hangs. Adapters on one base count those of all."""
         self._speaking: Callable[[], AbstractContextManager[None]] = nullcontext
         self._encoder = ThreadPoolExecutor(1, "teacher-encoder")  # its thread starts when needed
         if isinstance(model, Adapted):
@@ -137,8 +136,9 @@ class TeacherEngine:
         self, request: TeacherRequest, payload: "_Payload", turn: Turn | None
     ) -> DeviceOutput:
         wire = request.wire or self.wire
-        encoder = _Here() if turn is None or self.device.type != "cpu" else self._encoder
+        overlaps = turn is not None and self.device.type == "cpu"
         encoded: Future[None] | None = None
+        last: _Said | None = None
         compute_s, usage, num_found = 0.0, None, 0
         with turn or nullcontext(), self._speaking():
             found = self._model.found
@@ -154,15 +154,26 @@ class TeacherEngine:
                     )
                 if encoded is not None:
                     encoded.result()  # one block at a time: [P, V] is never whole
-                encoded = encoder.submit(self._encode, said, wire, payload)
+                if last is not None:  # forwards without positions follow
+                    self._encode(last, wire, payload)
+                    last = None
                 num_found += said.said_MPX.shape[1]
+                if not overlaps:
+                    self._encode(said, wire, payload)
+                elif num_found == payload.num_positions:
+                    last = said
+                else:
+                    encoded = self._encoder.submit(self._encode, said, wire, payload)
                 if said.usage is not None:
                     usage = said.usage if usage is None else usage + said.usage
                 started = time.perf_counter()
             num_clamped, stats = found.num_clamped, found.stats
             payload.mark()
-        assert encoded is not None and num_found == payload.num_positions
-        encoded.result()
+        assert num_found == payload.num_positions
+        if encoded is not None:
+            encoded.result()
+        if last is not None:
+            self._encode(last, wire, payload)
         about = TeacherOutput(
             request.request_id,
             request.rows_B,
@@ -298,15 +309,6 @@ class _Said(NamedTuple):
     said_MPX: Tensor
     seeds_P: np.ndarray
     usage: ExpertUsage | None
-
-
-class _Here(Executor):
-    """Runs what is submitted at once, in the thread that submits it."""
-
-    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        future: Future[Result] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 class _Payload:

@@ -6,7 +6,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -39,14 +38,14 @@ class Queue:
 
     def __init__(
         self,
-        is_cancelled: Callable[[], bool] = lambda: False,
+        check: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         at_once: int = 1,
     ) -> None:
-        """``is_cancelled``: whether the request of the calling thread has been cancelled.
-        ``at_once``: requests that have their turn at the same time."""
+        """``check``: raises if the request of the calling thread has been cancelled. ``at_once``:
+        requests that have their turn at the same time."""
+        self._check = check
         self._at_once = at_once
-        self._is_cancelled = is_cancelled
         self._clock = clock
         self._lock = threading.Lock()
         self._incarnation = uuid.uuid4().hex
@@ -57,8 +56,7 @@ class Queue:
 
     @contextmanager
     def turn(self, claim: str = "") -> Iterator[None]:
-        """Wait for the requests that arrived before; raises CancelledError if this one was
-        cancelled meanwhile."""
+        """Wait for the requests that arrived before; raises what ``check`` does."""
         turn = threading.Event()
         with self._lock:
             self._claims.pop(claim, None)
@@ -67,8 +65,7 @@ class Queue:
                 turn.set()
         turn.wait()
         try:
-            if self._is_cancelled():
-                raise CancelledError
+            self._check()
             started = self._clock()
             yield
             self._took(self._clock() - started)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
 from types import TracebackType
 from typing import Any, Protocol
@@ -155,17 +156,13 @@ class TeacherStream:
     def heads(self) -> dict[str, Head]:
         """The output layers of teachers whose wires send hidden states; from the cache, if there.
 
-        Sent once for each teacher and process; equal ones, as of adapters on one base, are held
-        once.
+        Sent once for each teacher and cache folder, and mapped from there by all ranks of a node;
+        equal ones, as of adapters on one base, are held once.
         """
         found: dict[str, Head] = {}
         for name in self.names:
             if self._wires[name].takes == "hidden":
-                cache = self._cache_of(name)
-                head = cache.head(name)
-                if head is None:
-                    head = self._client.head(name)
-                    cache.keep_head(name, head)
+                head = self._cache.head(name, partial(self._client.head, name))
                 known = (other for other in found.values() if other.equals(head))
                 found[name] = next(known, head)
         return found

@@ -1,7 +1,18 @@
 """MLflow, seen from the driver: the only process that talks to it."""
 
-from distill.tracking.store import check_reachable, open_command, resolve_uri
-from distill.tracking.tracker import Tracker
+from distill.tracking.store import check_reachable, open_command, resolve_uri, silence_of
+from distill.tracking.tracker import KEPT, Tracker, not_reachable, silence_lines
 from distill.tracking.values import flatten, masked
 
-__all__ = ["Tracker", "check_reachable", "flatten", "masked", "open_command", "resolve_uri"]
+__all__ = [
+    "KEPT",
+    "Tracker",
+    "check_reachable",
+    "flatten",
+    "masked",
+    "not_reachable",
+    "open_command",
+    "resolve_uri",
+    "silence_lines",
+    "silence_of",
+]

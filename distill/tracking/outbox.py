@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distill.tracking.store import reason_of
+from distill.tracking.store import is_refusal, reason_of
 
 Record = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -36,16 +36,19 @@ class Outbox:
 
     def post(self, record: Record) -> Any:
         """The result of sending, or None for a record that had to be kept."""
-        if self._waiting:
-            if time.monotonic() >= self._next_try:
-                self.flush()
-            if self._waiting:
-                return self._keep(self._waiting, record)
+        if self._waiting and time.monotonic() >= self._next_try:
+            self.flush()
+        if self._waiting or time.monotonic() < self._next_try:
+            return self._keep(self._waiting, record)
         try:
             return self._send(record)
         except Exception as error:
             self._warn(error)
             return self._keep(self._refused if is_refusal(error) else self._fail(), record)
+
+    def hold(self) -> None:
+        """The store does not respond: keep the records of the next ``retry_s``."""
+        self._fail()
 
     def flush(self) -> None:
         """Send what waits, oldest first, until the store fails again."""
@@ -95,16 +98,6 @@ class Outbox:
                 reason_of(error),
                 self.path,
             )
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether the store would refuse the same record again, rather than being out of reach."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        status = error.get_http_status_code()
-        return 400 <= status < 500 and status != 429
-    return not isinstance(error, OSError) or isinstance(error, FileNotFoundError)
 
 
 def _read(path: Path) -> list[Record]:

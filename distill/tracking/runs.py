@@ -13,13 +13,14 @@ ENDED = "distill.ended"
 logger = logging.getLogger(__name__)
 
 
-def start_run(client: Any, uri: str, tracking: Tracking, output: Path) -> Any:
-    """A new run, with MLflow's usual tags: user, source, git commit."""
+def start_run(client: Any, uri: str, tracking: Tracking, output: Path, began: int) -> Any:
+    """A new run, with MLflow's usual tags: user, source, git commit. ``began``: when, in
+    milliseconds since 1970."""
     from mlflow.tracking.context.registry import resolve_tags
 
     experiment_id = _experiment(client, uri, tracking.experiment or DEFAULT_EXPERIMENT)
     run_name = tracking.run_name or output.absolute().name
-    return client.create_run(experiment_id, tags=resolve_tags(), run_name=run_name)
+    return client.create_run(experiment_id, began, tags=resolve_tags(), run_name=run_name)
 
 
 def resume_run(client: Any, id_file: Path) -> Any | None:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from distill.config import Tracking
 from distill.errors import UnreachableError
@@ -27,6 +28,7 @@ HOST = "127.0.0.1"
 FIRST_PORT = 5000
 PORTS = 100
 """How many ports are tried."""
+_HOST = re.compile(r"[\w.:-]+")
 _SQLITE = "sqlite:///"
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 # MLflow's own 7 retries with back-off block the driver for minutes; the outbox retries anyway.
@@ -113,16 +115,44 @@ def reason_of(error: BaseException) -> str:
     return cut(masked(lines[0] if lines else type(error).__name__), 300)
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether the store would refuse the same record again, rather than being out of reach."""
+    from mlflow.exceptions import InvalidUrlException, MlflowException
+    from sqlalchemy.exc import OperationalError
+
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+        is_clients = 400 <= status < 500 and status != 429
+        return is_clients or isinstance(error, InvalidUrlException)
+    if isinstance(error, OperationalError):  # of a database server that does not respond
+        return False
+    return not isinstance(error, OSError) or isinstance(error, FileNotFoundError)
+
+
 def check_reachable(tracking: Tracking, timeout_s: float = CHECK_S) -> None:
-    """UnreachableError, within seconds, where no run could be recorded. Creates nothing."""
+    """UnreachableError, within seconds, where no run could be recorded now. Creates nothing."""
+    if (reason := silence_of(tracking, timeout_s)) is not None:
+        raise _unreachable(resolve_uri(tracking), reason)
+
+
+def silence_of(tracking: Tracking, timeout_s: float = CHECK_S) -> str | None:
+    """Why the server does not respond, within seconds; None if it does. Creates nothing.
+
+    UnreachableError where waiting does not help: the address cannot be right, the database cannot
+    be written, or the server refuses.
+    """
     uri = resolve_uri(tracking)
     path = sqlite_path(uri)
     if path is not None:
         _check_sqlite(path, min(timeout_s, 5))
-        return
+        return None
     if uri.startswith("sqlite:") or "://" not in uri or uri.startswith("file:"):
         raise _unreachable(uri, "not a store that MLflow can share between processes")
-    _check_store(uri, timeout_s)
+    if uri.startswith(("http://", "https://")) and not _HOST.fullmatch(
+        urlsplit(uri).hostname or ""
+    ):
+        raise _unreachable(uri, "its host is not a name or an address")
+    return _silence_of(uri, timeout_s)
 
 
 def _check_sqlite(path: Path, timeout_s: float) -> None:
@@ -140,12 +170,12 @@ def _check_sqlite(path: Path, timeout_s: float) -> None:
         raise _unreachable(uri, f"{folder} is not a folder that can be written to")
 
 
-def _check_store(uri: str, timeout_s: float) -> None:
+def _silence_of(uri: str, timeout_s: float) -> str | None:
     failures: list[Exception] = []
 
     def connect() -> None:
         try:
-            with _impatient():
+            with impatient():
                 import_mlflow().MlflowClient(uri).search_experiments(max_results=1)
         except Exception as error:
             failures.append(error)
@@ -155,13 +185,16 @@ def _check_store(uri: str, timeout_s: float) -> None:
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
-        raise _unreachable(uri, f"no response in {timeout_s:g} s")
-    if failures:
+        return f"no response in {timeout_s:g} s"
+    if not failures:
+        return None
+    if is_refusal(failures[0]):
         raise _unreachable(uri, reason_of(failures[0]))
+    return reason_of(failures[0])
 
 
 @contextlib.contextmanager
-def _impatient() -> Iterator[None]:
+def impatient() -> Iterator[None]:
     """One attempt of a few seconds instead of MLflow's retries."""
     quick = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}
     with environment(quick):

@@ -11,10 +11,19 @@ from typing import Any, Literal
 from distill.config import Experiment, Tracking
 from distill.errors import Interrupted, TeacherAway, UnreachableError
 from distill.objectives import WeightedSum
-from distill.tracking.outbox import Outbox
+from distill.plan import Line
+from distill.tracking.outbox import Outbox, Record
 from distill.tracking.runs import DEFAULT_EXPERIMENT, resume_run, start_run
 from distill.tracking.sender import Sender
-from distill.tracking.store import import_mlflow, open_command, reason_of, resolve_uri
+from distill.tracking.store import (
+    impatient,
+    import_mlflow,
+    is_refusal,
+    open_command,
+    reason_of,
+    resolve_uri,
+    silence_of,
+)
 from distill.tracking.values import flatten, masked
 from distill.tracking.view import (
     KIND,
@@ -27,7 +36,26 @@ from distill.tracking.view import (
 )
 
 MAX_DIGEST_CHARS = 36
+KEPT = "untracked.jsonl"
+"""In a run's folder: records that are not in MLflow yet."""
 logger = logging.getLogger(__name__)
+
+
+def not_reachable(tracking: Tracking, output: str | Path, reason: str) -> str:
+    """The line about a server that does not respond when a run starts."""
+    return (
+        f"MLflow at {masked(resolve_uri(tracking))} does not respond ({reason}): records are kept "
+        f"in {Path(output) / KEPT} and sent once it does, in this run or by the same command later"
+    )
+
+
+def silence_lines(tracking: Tracking) -> list[Line]:
+    """Of the plan: a server that does not respond now. Raises UnreachableError as
+    :func:`silence_of`."""
+    reason = silence_of(tracking)
+    return (
+        [] if reason is None else [Line("MLflow", f"does not respond ({reason})", "kept records")]
+    )
 
 
 class Tracker:
@@ -35,7 +63,8 @@ class Tracker:
 
     A resumed training continues its run (``<output>/mlflow_run_id``). What cannot be recorded waits
     in ``<output>/untracked.jsonl`` and is sent when the store is reachable again, or by the
-    resumed run.
+    resumed run. With a server that does not respond at first, the run in MLflow is started with
+    the first record that it takes; ``run_id`` is empty until then.
     """
 
     def __init__(self, tracking: Tracking, output: str | Path, retry_s: float = 30.0) -> None:
@@ -45,7 +74,9 @@ class Tracker:
         self.retry_s = retry_s
         self.run_id = ""
         self.experiment_id = ""
+        self._began = int(time.time() * 1000)
         self._monitor: Any = None
+        self._sender: Sender | None = None
         self._outbox: Outbox
 
     @property
@@ -60,23 +91,42 @@ class Tracker:
 
     def __enter__(self) -> "Tracker":
         self.output.mkdir(parents=True, exist_ok=True)
-        id_file = self.output / "mlflow_run_id"
+        self._outbox = Outbox(self.output / KEPT, self._send, self.retry_s)
+        if silence_of(self.tracking) is not None:
+            self._outbox.hold()
+            return self
         try:
-            client = import_mlflow().MlflowClient(self.uri)
-            resumed = resume_run(client, id_file)
-            run = resumed or start_run(client, self.uri, self.tracking, self.output)
+            self._open()
         except Exception as error:
-            raise UnreachableError(
-                f"tracking.uri {masked(self.uri)}: the run cannot be started: {reason_of(error)}"
-            ) from None
+            if is_refusal(error):
+                raise UnreachableError(
+                    f"tracking.uri {masked(self.uri)}: the run cannot be started: "
+                    f"{reason_of(error)}"
+                ) from None
+            self._outbox.hold()
+            return self
+        self._outbox.flush()
+        return self
+
+    def _send(self, record: Record) -> Any:
+        """The outbox's; starts the run where that has not been possible so far."""
+        if self._sender is None:
+            with impatient():
+                self._open()
+        assert self._sender is not None
+        return self._sender(record)
+
+    def _open(self) -> None:
+        """Start the run, or find the one to continue; raises what MLflow raises."""
+        id_file = self.output / "mlflow_run_id"
+        client = import_mlflow().MlflowClient(self.uri)
+        resumed = resume_run(client, id_file)
+        run = resumed or start_run(client, self.uri, self.tracking, self.output, self._began)
         self.run_id, self.experiment_id = run.info.run_id, run.info.experiment_id
         id_file.write_text(self.run_id, encoding="utf-8")
-        sender = Sender(client, self.uri, self.experiment_id, self.run_id)
-        self._outbox = Outbox(self.output / "untracked.jsonl", sender, self.retry_s)
-        self._outbox.flush()
+        self._sender = Sender(client, self.uri, self.experiment_id, self.run_id)
         if self.tracking.system_metrics:
             self._watch_system(is_resumed=resumed is not None)
-        return self
 
     def __exit__(
         self,

@@ -18,9 +18,6 @@ from torch import Tensor
 from distill.errors import ModelError, TeacherError
 from distill.moe import draws
 from distill.moe.gates import (
-    CHOOSES,
-    EXPLORES,
-    NOISES,
     ExpertRouting,
     gate_info,
     gates_of,
@@ -40,6 +37,8 @@ from tests.sampling.test_draw import WORD, splitmix64
 from tests.toys_language import llama
 from tests.toys_moe import NUM_EXPERTS, OWN, mixture
 
+EXPLORES, CHOOSES, NOISES = 0, 1, 2
+"""Purposes of random numbers: a run of an older version draws the same."""
 LOGITS = [2.0, 1.0, 0.5, 0.0]
 NUM = 4_000
 SEEDS_N = draws.token_seeds(3, 1, np.arange(NUM // 50), 50).flatten()
@@ -236,6 +235,17 @@ def test_noise_is_the_definition_token_by_token() -> None:
             assert found[token].tolist() == pytest.approx(expected, abs=2e-5)
 
 
+def test_noise_is_of_each_token_of_rows_too() -> None:
+    """A family may give its gates whole rows [B, T, H]."""
+    routing, moe = routing_of(), StudentAwareRouter()
+    hidden_nH = unit(12) * torch.linspace(0.5, 2, 12)[:, None]
+    found = []
+    for shape in ((12, 24), (3, 4, 24)):
+        with torch.no_grad(), routing.asking(moe, SEEDS_N[None, :12, None], is_noisy=True):
+            found.append(routing.gates[0](hidden_nH.view(shape)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_noise_acts_on_what_ka_chooses_and_is_never_in_the_models_own_routing() -> None:
     noisy = KnowledgeAugmentation(explore=0, experts=2, noise=True)
     routing = routing_of()
@@ -292,7 +302,24 @@ def test_importance_is_the_sum_of_weights_over_the_counted_tokens() -> None:
     assert importance_E.requires_grad and float(importance_E.sum().detach()) == pytest.approx(3)
 
 
-def test_what_is_asked_holds_within_and_is_undone_afterwards() -> None:
+@pytest.mark.parametrize("family", ["mixtral", "qwen2", "olmoe"])
+def test_a_bfloat16_gate_keeps_its_dtypes(family: str) -> None:
+    """Weights as the family gives them, and their sums in float32."""
+    model = mixture(family).bfloat16()
+    routing = ExpertRouting(model)
+    hidden_nH = torch.randn(40, 24, generator=torch.Generator().manual_seed(0)).bfloat16()
+    own_weights_nK = routing.gates[0].own(hidden_nH)[1]
+    moe = KnowledgeAugmentation(passes=1, explore=0, experts=OWN)
+    seeds_MBT, counted_BT = SEEDS_N[None, :40, None], torch.ones(40, 1, dtype=torch.bool)
+    with routing.asking(moe, seeds_MBT, counted_BT) as now:
+        weights_nK = routing.gates[0](hidden_nH)[1]
+        (importance_E,) = now.importance_LE
+    assert weights_nK.dtype == own_weights_nK.dtype and torch.equal(weights_nK, own_weights_nK)
+    assert importance_E.dtype == torch.float32
+    assert float(importance_E.sum().detach()) == pytest.approx(float(weights_nK.float().sum()))
+
+
+def test_a_routing_holds_within_and_is_undone_afterwards() -> None:
     routing = routing_of()
     own = routing.gates[0](unit(2))[2].tolist()
     assert own == [[0, 1]] * 2
@@ -376,6 +403,8 @@ class Doctored(torch.nn.Module):
         lambda logits, weights, chosen: (logits, weights, chosen.flip(1)),
         lambda logits, weights, chosen: (logits + 1e-3 * logits**2, weights, chosen),
         lambda logits, weights, chosen: (logits[None], weights, chosen),
+        lambda logits, weights, chosen: [logits, weights, chosen],
+        lambda logits, weights, chosen: (logits, torch.cat([weights, weights], 1), chosen),
     ],
 )
 def test_a_router_of_another_kind_is_refused(change: Any) -> None:
@@ -384,6 +413,75 @@ def test_a_router_of_another_kind_is_refused(change: Any) -> None:
         setattr(parent, name, Doctored(getattr(parent, name), change))
     with pytest.raises(ModelError, match="router of a mixtral model"):
         ExpertRouting(model)
+
+
+def test_a_router_that_weighs_by_softmax_of_the_chosen_logits_is_known() -> None:
+    """The weights of ``renormalised`` in other bits."""
+
+    def of_chosen(logits_nE: Tensor, _: Tensor, __: Tensor) -> Any:
+        chosen_nK = logits_nE.topk(OWN, dim=1).indices
+        return logits_nE, logits_nE.gather(1, chosen_nK).softmax(1), chosen_nK
+
+    model: Any = mixture()
+    for parent, name in gates_of(model):
+        setattr(parent, name, Doctored(getattr(parent, name), of_chosen))
+    routing = ExpertRouting(model)
+    assert [gate.rule for gate in routing.gates] == ["of_chosen"] * 2
+    assert [gate.rule for gate in ExpertRouting(mixture()).gates] == ["renormalised"] * 2
+    assert [gate.rule for gate in ExpertRouting(mixture("olmoe")).gates] == ["kept"] * 2
+
+
+class Part(torch.nn.Module):
+    """A layer with experts and something called ``name``."""
+
+    def __init__(self, name: str, gate: Any, has_experts: bool = True) -> None:
+        super().__init__()
+        if has_experts:
+            self.experts = torch.nn.Identity()
+        setattr(self, name, gate)
+
+
+def gate_like(shape: tuple[int, ...] | None, top_k: Any) -> torch.nn.Module:
+    module = torch.nn.Module()
+    if shape is not None:
+        module.weight = torch.nn.Parameter(torch.zeros(shape))
+    module.top_k = top_k
+    return module
+
+
+def test_a_gate_is_a_module_beside_experts_with_a_matrix_and_a_k() -> None:
+    model: Any = llama(0)
+    layer = model.model.layers[0]
+    for name in ("gate", "router"):
+        layer.part = Part(name, gate_like((4, 8), 2))
+        assert gates_of(model) == [(layer.part, name)]
+        info = gate_info(model)
+        assert info is not None and (info.num_experts, info.own) == (4, 2)
+    for part in (
+        Part("gate", gate_like((4, 8), 2), has_experts=False),
+        Part("gate", gate_like((4, 8), None)),
+        Part("gate", gate_like((4,), 2)),
+        Part("gate", gate_like(None, 2)),
+        Part("gate", torch.nn.Linear(8, 4)),
+        Part("gate", None),
+        Part("gates", gate_like((4, 8), 2)),
+        Part("gate", np.zeros((4, 8))),
+    ):
+        layer.part = part
+        assert gates_of(model) == [] and gate_info(model) is None
+
+
+def test_a_gate_hands_on_all_that_it_is_given() -> None:
+    routing, given = routing_of(), []
+
+    class Noting(torch.nn.Module):
+        def forward(self, *args: Any, **named: Any) -> Any:
+            given.append((args[1:], named))
+            return torch.zeros(1, 4), torch.ones(1, 2), torch.tensor([[0, 1]])
+
+    routing.gates[0].own = Noting()
+    routing.gates[0](unit(1), 3, "x", mask=None)
+    assert given == [((3, "x"), {"mask": None})]
 
 
 def test_defaults_of_ka_and_sar_are_those_of_the_methods() -> None:

@@ -165,10 +165,13 @@ def test_weight_decay_is_on_by_default() -> None:
 class Teachers:
     """A client and a stream of one teacher whose gradients are given."""
 
-    def __init__(self, shares: list[tuple[list[float], float, float]]) -> None:
+    def __init__(
+        self, shares: list[tuple[list[float], float, float]], positions_per_row: int = 2
+    ) -> None:
         self.shares = list(shares)
+        self.positions_per_row = positions_per_row
         self.requests: list[GateRequest] = []
-        self.asked: list[tuple[str, str, Any, list[int], int]] = []
+        self.arguments: list[tuple[str, str, Any, list[int], int]] = []
         self.gates: list[GateState] = []
         self.seconds: list[tuple[str, float]] = []
 
@@ -179,9 +182,11 @@ class Teachers:
     def request(
         self, name: str, request_id: str, part: Any, rows_N: np.ndarray, step: int = 0
     ) -> Any:
-        self.asked.append((name, request_id, part, rows_N.tolist(), step))
+        self.arguments.append((name, request_id, part, rows_N.tolist(), step))
         return SimpleNamespace(
-            request_id=request_id, gate=self.gates[-1], counts_B=np.array([len(rows_N) * 2])
+            request_id=request_id,
+            gate=self.gates[-1],
+            counts_B=np.full(len(rows_N), self.positions_per_row),
         )
 
     def gate_gradient(self, teacher: str, request: GateRequest) -> GateGradient:
@@ -224,19 +229,25 @@ def training_of(client: Any, reduce: Any = lambda sums: sums) -> GateTraining:
 
 def test_a_step_sums_over_micro_batches_and_divides_by_positions() -> None:
     """Four positions and two: (1, −1) and (2, −5) give (3, −6) / 6."""
-    client = Teachers([([1.0, -1.0], 6.0, 1.0), ([2.0, -5.0], 3.0, 0.5)])
-    training = training_of(client)
+    client = Teachers([([1.0, -1.0], 6.1, 1.3), ([2.0, -5.0], 3.0, 0.5)])
+    shown: list[list[float]] = []
+
+    def reduce(sums_G: Tensor) -> Tensor:
+        shown.append(sums_G.tolist())
+        return sums_G
+
+    training = training_of(client, reduce)
     (first,) = client.gates
     assert first.version == 4 and first.values.tolist() == [1.0, 2.0]
-    asked_of: list[Any] = []
+    parts: list[Any] = []
 
     def noted(part: Any) -> Tensor:
-        asked_of.append(part)
+        parts.append(part)
         return logits_of(part)
 
     state = training.step(PARTS, noted, step=11, temperature=1.5)
-    assert asked_of == PARTS, "also of a micro-batch without rows: ranks run it together"
-    assert client.asked == [
+    assert parts == PARTS, "also of a micro-batch without rows: ranks run it together"
+    assert client.arguments == [
         ("t", "t/gate/11/0", PARTS[0], [8, 9], 11),
         ("t", "t/gate/11/2", PARTS[2], [3], 11),
     ]
@@ -245,6 +256,7 @@ def test_a_step_sums_over_micro_batches_and_divides_by_positions() -> None:
         assert request.student_PV.dtype == np.float32
         assert request.student_PV.tolist() == [[value] * 3] * 2
     assert client.seconds == [("t", 0.5), ("t", 1.0)]
+    assert shown == [[3.0, -6.0, 6.1 + 3.0, 1.3 + 0.5, 6.0]], "in float64"
     expected = adamw([1.0, 2.0], [[0.5, -1.0]], 0.1, 0.0)
     assert state.values.tolist() == pytest.approx(expected)
     assert client.gates[1] is state and state.version == 5
@@ -294,16 +306,23 @@ def test_what_is_logged_is_the_mean_over_steps_since_the_last_call() -> None:
     }
 
 
+def test_the_mean_of_one_position_is_its_own_value() -> None:
+    training = training_of(Teachers([([1.0, 1.0], 6.0, 3.0)], positions_per_row=1))
+    training.step(PARTS[2:], logits_of, 0, temperature=1.0)
+    logged = training.timings()
+    assert logged["teacher.t.gate_kl_rate"] == 6 and logged["teacher.t.gate_balance_rate"] == 3
+
+
 def test_a_step_without_positions_leaves_the_gates_alone() -> None:
     client = Teachers([])
     training = training_of(client)
     state = training.step(PARTS[1:2], logits_of, step=0, temperature=1.0)
     assert state.version == 4 and state.values.tolist() == [1.0, 2.0]
-    assert client.asked == [] and client.gates[-1] is state
+    assert client.arguments == [] and client.gates[-1] is state
     assert training.timings()["teacher.t.gate_kl_rate"] == 0
 
 
-def test_a_resumed_training_tells_its_teacher_of_the_gates_and_goes_on() -> None:
+def test_a_resumed_training_sends_its_teacher_the_gates_and_goes_on() -> None:
     shares = [([1.0, -1.0], 6.0, 1.0), ([2.0, -5.0], 3.0, 0.5)]
     first = training_of(Teachers(shares))
     first.step(PARTS[:1], logits_of, 0, temperature=1.0)

@@ -5,6 +5,7 @@ Shape suffixes: b sequences still being written, N prompts, G drafts of a round,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,8 +35,8 @@ ALL, GREEDY = Decoding(), Decoding(temperature=0)
 class Plain:
     """Logits of a model for any prefix, by a forward of its own, remembered."""
 
-    def __init__(self, seed: int) -> None:
-        self.model = llama(seed)
+    def __init__(self, seed: int, vocab_size: int = NUM_TOKENS) -> None:
+        self.model = llama(seed, vocab_size)
         self._known: dict[tuple[int, ...], list[float]] = {}
 
     @torch.no_grad()
@@ -109,14 +110,14 @@ class Recorded:
 
     def __init__(self, model: Any) -> None:
         self.judging = Judging(model, NUM_TOKENS)
-        self.asked: list[DraftRequest] = []
-        self.found: list[Verdict] = []
+        self.requests: list[DraftRequest] = []
+        self.verdicts: list[Verdict] = []
 
     def judge(self, teacher: str, request: DraftRequest) -> Verdict:
         assert teacher == "t"
-        self.asked.append(request)
-        self.found.append(self.judging.judge(request))
-        return self.found[-1]
+        self.requests.append(request)
+        self.verdicts.append(self.judging.judge(request))
+        return self.verdicts[-1]
 
 
 def seeds_N() -> np.ndarray:
@@ -176,6 +177,15 @@ def test_text_and_counts_are_those_of_the_definition(sampling: Speculative) -> N
     assert len(found.rounds) == max(one.num_rounds for one in expected)
 
 
+def test_columns_that_only_pad_a_vocabulary_are_no_tokens() -> None:
+    """Neither drafted, nor drawn by the teacher, nor counted above a draft."""
+    sampling = Speculative(drafts=3, top_k=5, decoding=ALL, teacher_decoding=ALL)
+    student, teacher = Plain(1, NUM_TOKENS + 40), Plain(2, NUM_TOKENS + 40)
+    expected = [reference(student, teacher, sampling, n).text for n in range(len(PROMPTS))]
+    found = written(student.model, sampling, Recorded(teacher.model))
+    assert found.texts == expected
+
+
 def test_the_settings_of_the_definition_cover_both_ends() -> None:
     """Else the comparison would not see a wrong rule."""
     student, teacher = MODELS[0], MODELS[1]
@@ -194,9 +204,12 @@ def test_the_teacher_is_sent_what_it_needs_to_verify() -> None:
     """K, nucleus and the teacher's own decoding; uniforms of its own by seed and place."""
     sampling = Speculative(drafts=3, top_k=4, nucleus=0.9, decoding=ALL)
     client = Recorded(llama(2))
+    started = time.perf_counter()
     found = written(llama(1), sampling, client)
+    elapsed = time.perf_counter() - started
+    assert 0 < sum(verdict.compute_s for verdict in client.verdicts) < elapsed
     texts: list[int] = [0] * len(PROMPTS)
-    for number, (request, verdict) in enumerate(zip(client.asked, client.found, strict=True)):
+    for number, (request, verdict) in enumerate(zip(client.requests, client.verdicts, strict=True)):
         assert request.request_id == verdict.request_id == f"w/{STEP}/{number}"
         assert (request.writer, request.step) == ("w", STEP)
         assert (request.top_k, request.nucleus) == (4, 0.9)
@@ -211,22 +224,22 @@ def test_the_teacher_is_sent_what_it_needs_to_verify() -> None:
             assert request.last_b[place] == before[-1]
             texts[row] += int(verdict.num_kept_b[place]) + int(verdict.replacement_b[place] >= 0)
     # Rounds are what the teacher read, and how much of it stays.
-    for one, request, verdict in zip(found.rounds, client.asked, client.found, strict=True):
+    for one, request, verdict in zip(found.rounds, client.requests, client.verdicts, strict=True):
         assert np.array_equal(one.rows_b, request.rows_b)
         assert np.array_equal(one.tokens_bG, request.read_bG)
         assert np.array_equal(one.kept_b, np.minimum(verdict.num_kept_b + 1, 3))
 
 
-def test_a_verdict_can_be_asked_for_again_and_by_any_replica() -> None:
+def test_a_request_can_be_repeated_and_sent_to_any_replica() -> None:
     """In any order: the same request has the same verdict, from a cache or without one."""
     sampling = Speculative(drafts=3, top_k=2, decoding=ALL, teacher_decoding=ALL)
     client = Recorded(llama(2))
     written(llama(1), sampling, client)
-    assert len(client.asked) >= 6
+    assert len(client.requests) >= 6
     other = Judging(llama(2), NUM_TOKENS)
     replayed = []
     for number in (0, 1, 1, 4, 5, 2, 3, 0):
-        verdict, expected = other.judge(client.asked[number]), client.found[number]
+        verdict, expected = other.judge(client.requests[number]), client.verdicts[number]
         assert np.array_equal(verdict.num_kept_b, expected.num_kept_b)
         assert np.array_equal(verdict.replacement_b, expected.replacement_b)
         assert verdict.request_id == expected.request_id
@@ -240,9 +253,9 @@ def test_another_step_of_the_same_writer_starts_anew() -> None:
     first = Recorded(llama(2))
     written(llama(1), sampling, first)
     both = Judging(llama(2), NUM_TOKENS)
-    both.judge(first.asked[0])
-    others = tuple(prompt[::-1].copy() for prompt in first.asked[0].prompts)
-    later = [replace(r, step=STEP + 1, prompts=others) for r in first.asked[:2]]
+    both.judge(first.requests[0])
+    others = tuple(prompt[::-1].copy() for prompt in first.requests[0].prompts)
+    later = [replace(r, step=STEP + 1, prompts=others) for r in first.requests[:2]]
     expected = [Judging(llama(2), NUM_TOKENS).judge(request) for request in later]
     found = [both.judge(request) for request in (later[0], later[1])]
     for one, other in zip(found, expected, strict=True):
@@ -250,9 +263,9 @@ def test_another_step_of_the_same_writer_starts_anew() -> None:
         assert np.array_equal(one.replacement_b, other.replacement_b)
     assert [v.num_replayed for v in found] == [0, 0]
     # A writer of its own does not disturb it.
-    both.judge(replace(first.asked[0], writer="other"))
-    assert both.judge(first.asked[1]).num_replayed == 1  # back at an earlier step
-    assert both.judge(first.asked[2]).num_replayed == 0
+    both.judge(replace(first.requests[0], writer="other"))
+    assert both.judge(first.requests[1]).num_replayed == 1  # back at an earlier step
+    assert both.judge(first.requests[2]).num_replayed == 0
 
 
 class Counted(nn.Module):
@@ -319,7 +332,7 @@ def test_the_model_writes_as_evaluated_and_is_left_as_it_was() -> None:
     assert model.training
 
 
-def test_without_a_judge_nothing_is_replaced_and_nobody_called() -> None:
+def test_without_a_verifier_nothing_is_replaced() -> None:
     found = plainly(llama(1), num_drafts=4)
     assert found.num_calls == 0
     assert found.num_tested == found.num_passed == sum(map(len, found.texts))

@@ -116,9 +116,7 @@ class Leaving(LocalTeachers):
     """Teachers that are away at the ``at``-th call of ``method``, until :meth:`away` was called
     ``looks`` times (0: at once); then they answer, or (``returns`` False) are given up."""
 
-    def __init__(
-        self, engines, method: str, at: int, looks: int = 2, returns: bool = True
-    ) -> None:
+    def __init__(self, engines, method: str, at: int, looks: int = 2, returns: bool = True) -> None:
         super().__init__(engines)
         self._method, self._at, self._returns = method, at, returns
         self.looks = looks

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -207,6 +208,22 @@ def test_what_is_encoded_after_the_turn_is_the_same(wire, max_batch_tokens):
     assert np.array_equal(alone.payload.view(np.uint8), in_turn.payload.view(np.uint8))
     assert np.array_equal(as_array(on_device).view(np.uint8), alone.payload.view(np.uint8))
     assert alone.stats == in_turn.stats is not None
+
+
+def test_rows_without_positions_in_their_own_forwards_change_nothing():
+    engine = TeacherEngine(
+        llama(1), num_labels=NUM_TOKENS, is_language_model=True, max_batch_tokens=8
+    )
+    request = asked(DenseWire())
+    assert request.targets_BT is not None
+    whole = engine.answer(request).payload
+    for without in ([0], [5], [2, 4, 5], range(6)):
+        targets_BT = request.targets_BT.copy()
+        targets_BT[list(without)] = False
+        fewer = replace(request, targets_BT=targets_BT)
+        kept = np.repeat(~np.isin(np.arange(6), list(without)), 7)
+        for turn in (None, threading.Lock()):
+            assert np.array_equal(engine.answer(fewer, turn).payload, whole[kept])
 
 
 class EncodedLate(DenseWire):

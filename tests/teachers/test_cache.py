@@ -13,6 +13,7 @@ from distill.records import Head
 from distill.teachers.cache import (
     SEGMENT_BYTES,
     MemoryFolder,
+    NoCache,
     TeacherCache,
     TeacherKey,
     open_cache,
@@ -29,6 +30,10 @@ def filled(folder, rows, writer: str = "rank0", **kwargs) -> TeacherCache:
     cache = TeacherCache(folder, {"a": KEY}, writer, **kwargs)
     cache.put("a", np.asarray(rows), payload(rows))
     return cache
+
+
+def not_requested() -> Head:
+    raise AssertionError("the output layer is in the cache")
 
 
 def segments(folder) -> list[Path]:
@@ -227,12 +232,74 @@ def test_large_rows_are_written_before_they_fill_the_memory(tmp_path):
 
 def test_an_output_layer_is_kept_bit_for_bit_beside_its_hidden_states(tmp_path):
     cache = TeacherCache(tmp_path, {"a": KEY}, "rank0")
-    assert cache.head("a") is None
     head = Head(torch.randn(7, 3).bfloat16(), torch.randn(7))
-    cache.keep_head("a", head)
-    kept = TeacherCache(tmp_path, {"a": KEY}, "rank1").head("a")
+    assert cache.head("a", lambda: head).equals(head)
+    kept = TeacherCache(tmp_path, {"a": KEY}, "rank1").head("a", not_requested)
     assert torch.equal(kept.weight_VH, head.weight_VH) and kept.weight_VH.dtype == torch.bfloat16
     assert torch.equal(kept.bias_V, head.bias_V)
     next(tmp_path.rglob("head.safetensors")).write_bytes(b"cut short")
     with pytest.raises(CacheError, match="delete it and run again"):
-        cache.head("a")
+        cache.head("a", not_requested)
+
+
+class Sender:
+    """A teacher that counts how often its output layer is requested."""
+
+    def __init__(self) -> None:
+        self.head = Head(torch.randn(7, 3), None)
+        self.num_requests = 0
+        self.may_send = threading.Event()
+        self.may_send.set()
+
+    def __call__(self) -> Head:
+        self.num_requests += 1
+        assert self.may_send.wait(timeout=30)
+        return self.head
+
+
+@pytest.mark.parametrize("type_", ["arrow", "none"])
+def test_an_output_layer_is_sent_once_for_all_processes_of_a_folder(tmp_path, type_):
+    sender = Sender()
+    for rank in range(3):
+        cache = open_cache(Cache(type=type_), tmp_path, {"a": KEY}, f"rank{rank}")
+        assert cache.head("a", sender).equals(sender.head)
+        cache.close()
+    assert sender.num_requests == 1
+
+
+def test_ranks_that_start_together_request_an_output_layer_once(tmp_path):
+    sender = Sender()
+    sender.may_send.clear()
+    caches = [open_cache(Cache(type="none"), tmp_path, {"a": KEY}, f"rank{r}") for r in range(2)]
+    found: list[Head] = []
+    threads = [
+        threading.Thread(target=lambda cache=cache: found.append(cache.head("a", sender)))
+        for cache in caches
+    ]
+    for thread in threads:
+        thread.start()
+    threads[1].join(timeout=0.2)  # time to request it too, were it not for the lock
+    sender.may_send.set()
+    for thread in threads:
+        thread.join()
+    assert sender.num_requests == 1
+    assert [head.equals(sender.head) for head in found] == [True, True]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="needs Linux")
+def test_an_output_layer_is_mapped_not_copied(tmp_path):
+    sender = Sender()
+    head = TeacherCache(tmp_path, {"a": KEY}, "rank0").head("a", sender)
+    address = head.weight_VH.data_ptr()
+    with open("/proc/self/maps") as maps:
+        lines = [line.split() for line in maps]
+    ranges = [([int(end, 16) for end in line[0].split("-")], line[-1]) for line in lines]
+    (file,) = [name for (first, last), name in ranges if first <= address < last]
+    assert file.endswith("head.safetensors")
+
+
+def test_without_a_folder_an_output_layer_is_requested_by_each():
+    sender = Sender()
+    assert NoCache().head("a", sender) is sender.head
+    assert NoCache().head("a", sender) is sender.head
+    assert sender.num_requests == 2

@@ -5,8 +5,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from distill.errors import TeacherAnswerError
 from distill.records import TeacherRequest
+from distill.sampling import Decoding
+from distill.sampling.records import DraftRequest, WriteRequest
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.wires import decode_dense
+from tests.toys_language import NUM_TOKENS, llama
 
 
 def tiny_bert() -> BertForSequenceClassification:
@@ -93,3 +96,20 @@ def test_finished_forwards_are_counted_of_models_and_of_functions():
         engine = TeacherEngine(model, num_labels=3, max_batch_tokens=4 * 12)
         engine.answer(request(9, 12))
         assert engine.num_forwards == 3
+
+
+def test_each_token_that_is_written_and_each_round_that_is_verified_counts_as_a_forward():
+    engine = TeacherEngine(llama(0), num_labels=NUM_TOKENS, is_language_model=True)
+    prompts = (np.array([3, 4, 5]), np.array([6, 7]))
+    written = WriteRequest("w", prompts, (5, 5), (), np.arange(2, dtype=np.uint64), Decoding())
+    engine.write(written)
+    assert engine.num_forwards == 1 + 5  # the prompts, then a token each
+    last_b, drafts_bG = np.array([5, 7]), np.array([[3, 4], [5, 6]])
+    uniform_b = np.array([0.5, 0.5])
+    engine.judge(
+        DraftRequest(
+            "j", "rank 0", 0, prompts, (), np.arange(2), last_b, drafts_bG, uniform_b, 5, None,
+            Decoding(),
+        )
+    )  # fmt: skip
+    assert engine.num_forwards == 6 + 2  # the prompts, and the drafts at once

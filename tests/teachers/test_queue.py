@@ -39,11 +39,16 @@ def test_requests_are_computed_one_at_a_time_in_order_of_arrival_and_counted():
 
 
 def test_a_request_that_was_cancelled_while_it_waited_is_not_computed_and_the_next_one_is():
-    is_cancelled = threading.local()
-    queue = Queue(lambda: is_cancelled.value)
+    this = threading.local()
+
+    def check() -> None:
+        if this.is_cancelled:
+            raise CancelledError
+
+    queue = Queue(check)
 
     def work(cancelled: bool) -> str:
-        is_cancelled.value = cancelled
+        this.is_cancelled = cancelled
         with queue.turn():
             return "computed"
 

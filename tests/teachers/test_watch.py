@@ -81,7 +81,7 @@ def test_a_replica_that_answers_no_status_is_suspected_a_deadline_after_the_poll
     (now, why), polls = watched(0, 1000, lambda now: None)
     assert polls == [DEADLINE_S / POLLS]
     assert now == polls[0] + DEADLINE_S
-    assert why == "no answer to a status request for 100 s"
+    assert why == "no response to a status request for 100 s"
 
 
 def test_a_forward_that_hangs_is_suspected_a_deadline_after_its_counter_was_first_seen():
@@ -139,10 +139,11 @@ def test_a_replica_whose_forward_hung_is_up_again_once_it_has_gone_on(heard, is_
 
 def test_a_response_clears_a_suspicion_but_not_what_ray_reported():
     watch = stuck()
-    watch.answered()
+    watch.answered(200.0)
     assert watch.is_up
+    assert watch.overdue(201.0, 0.0) is None  # another request that waits there
     watch.lost("ActorUnavailableError", 300.0)
-    watch.answered()
+    watch.answered(300.0)
     assert not watch.is_up
 
 
@@ -186,7 +187,7 @@ def test_the_replica_with_the_fewest_requests_of_all_ranks_is_first_and_ties_sta
 
 
 def test_a_slow_replica_has_fewer_requests():
-    """Two requests of 1 s end before one of 3 s; one that is not known yet counts as the fastest."""
+    """Two requests of 1 s end before one of 3 s; an unknown one counts as the fastest."""
     both = group(status(num_held=1, request_s=1.0), status(num_held=0, request_s=3.0), None)
     assert both.order(0) == [2, 0, 1]
     both.watches[0].heard(status(num_held=3, request_s=1.0), 0)
@@ -234,6 +235,9 @@ def test_a_teacher_is_away_once_no_replica_was_up_for_a_deadline():
     found.watches[1].lost("second", 2000.0)
     assert found.away(2000.0 + DEADLINE_S - 1) is None
     assert found.away(2000.0 + DEADLINE_S) == "second"
+    found.watches[1].lost("a poll failed", 2050.0)  # it is away since its first fault
+    found.watches[1].died("killed", 2060.0)
+    assert found.away(2000.0 + DEADLINE_S) == "a poll failed"
     found.watches[0].heard(status(), 2200.0)
     assert found.away(9000.0) is None
 

@@ -53,8 +53,9 @@ def random_renaming(space: Space, p_true: float, budget: int, rng: random.Random
 def greedy_renaming(space: Space, p_true: float, budget: int, rng: random.Random) -> Search:
     """The most important identifier first; for each the best of a few names.
 
-    As WIR-Random and ALERT, Yang et al. 2022 (ICSE), with names of other snippets instead of a
-    language model's. Importance: how far one replacement lowers p(true); at most half the budget.
+    ALERT-like (Yang et al. 2022, ICSE): greedy stage only, no genetic stage, no
+    masked-language-model substitutes; names are those of other snippets, as in WIR-Random.
+    Importance: how far one replacement lowers p(true); at most half the budget.
     """
     parts = list(space.parts)
     rng.shuffle(parts)
@@ -101,7 +102,7 @@ def style_transfer(space: Space, p_true: float, budget: int, rng: random.Random)
 
 
 def combined(space: Space, p_true: float, budget: int, rng: random.Random) -> Search:
-    """Greedy renaming for half the budget, then other styles of the best that it found."""
+    """Greedy renaming (ALERT-like) for half the budget, then other styles of its best text."""
     search = greedy_renaming(space, p_true, budget // 2, rng)
     left, answers, texts = budget // 2, None, [space.text]
     lowest, text = p_true, space.text
