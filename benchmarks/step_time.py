@@ -324,7 +324,7 @@ def write(out: Path, args: argparse.Namespace, found: dict[str, list[float]]) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Seconds of a distillation step on a CPU.")
     parser.add_argument("--before", help="another checkout of distill, to compare with")
     parser.add_argument("--trl", help="a Python interpreter that has trl 1.16")
     parser.add_argument("--rounds", type=int, default=2)

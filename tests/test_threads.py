@@ -190,10 +190,11 @@ def test_the_driver_counts_operations_and_the_teachers_cpus(job: Job, tmp_path: 
         replace(spec, serving=own)
         for spec, own in zip(guidance.teachers, experiment.teachers, strict=True)
     )
+    own_model: Any = job.model
     large = replace(
         job,
         folder=str(tmp_path / "fit"),
-        model=replace(job.model, student=experiment.student),
+        model=replace(own_model, student=experiment.student),
         trainer=experiment.trainer,
         guidance=replace(guidance, teachers=served),
     )

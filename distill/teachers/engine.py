@@ -127,9 +127,8 @@ class TeacherEngine:
     def is_reentrant(self) -> bool:
         """Whether several threads may call :meth:`answer` at once: of a language model on the CPU
         whose forward changes nothing."""
-        model = self._model
-        is_alone = isinstance(model, LanguageModel) and self._speaking is nullcontext
-        return is_alone and self.device.type == "cpu" and model.is_reentrant
+        is_alone = self._speaking is nullcontext and self.device.type == "cpu"
+        return is_alone and isinstance(self._model, LanguageModel) and self._model.is_reentrant
 
     @torch.inference_mode()
     def _answer(
