@@ -36,6 +36,9 @@ ROOT = Path(__file__).parents[1]
 VOCAB, BATCH, LENGTH, EPOCHS = 8192, 8, 128, 3
 TEACHER, STUDENT = (512, 8, 8), (192, 4, 4)
 """Width, layers and heads."""
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Decide how threads wait for work, of all that is measured here; distill sets the latter where
+neither is set."""
 NAMES = {
     "before": "distill, checkout before",
     "now": "distill",
@@ -288,7 +291,7 @@ def write(out: Path, args: argparse.Namespace, found: dict[str, list[float]]) ->
         "torch": torch.__version__,
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
-        "wait_policy": os.environ.get("OMP_WAIT_POLICY", "set by distill"),
+        "environment": {k: v for k, v in os.environ.items() if k in WAITING},
         "rounds": args.rounds,
         "steps_per_epoch": args.steps,
         "seconds": found,
@@ -321,7 +324,7 @@ def write(out: Path, args: argparse.Namespace, found: dict[str, list[float]]) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Seconds of a distillation step on a CPU.")
     parser.add_argument("--before", help="another checkout of distill, to compare with")
     parser.add_argument("--trl", help="a Python interpreter that has trl 1.16")
     parser.add_argument("--rounds", type=int, default=2)

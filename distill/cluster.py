@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ from distill.config import Cluster
 from distill.errors import ConfigError, UnreachableError
 
 CONNECT_TIMEOUT_S = 10.0
+SPIN = "GOMP_SPINCOUNT"
+"""Ignores OMP_WAIT_POLICY, so it is not set where the user has set that."""
 LOCAL_ENVIRONMENT = {
     # What carries tensors past the object store (stream.transport: nixl) would listen on every
     # interface.
@@ -19,9 +21,11 @@ LOCAL_ENVIRONMENT = {
     # Ray Train's actor that looks for nodes about to be taken away, seconds of a worker group's
     # start: the only node of a local cluster is this machine.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Threads of torch that wait for the next operation sleep. They would otherwise spin for
-    # milliseconds on CPUs that teachers, ranks and the threads of the stream need.
-    "OMP_WAIT_POLICY": "passive",
+    # Threads of torch that wait for the next operation sleep after some 40 µs, which most gaps
+    # between operations are shorter than. They would otherwise spin for milliseconds, on CPUs that
+    # teachers, ranks and the threads of the stream need; waking a thread takes as long as a small
+    # operation.
+    SPIN: "2000",
 }
 """Environment variables for as long as a local cluster runs, where the user has not set them."""
 
@@ -42,7 +46,7 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
         yield
         return
     is_local = cluster.address is None
-    own = {k: v for k, v in LOCAL_ENVIRONMENT.items() if is_local and k not in os.environ}
+    own = own_environment(os.environ) if is_local else {}
     os.environ.update(own)
     if cluster.address is None:
         _start_local(cluster.num_cpus, log_to_driver)
@@ -56,6 +60,14 @@ def connect(cluster: Cluster, *, log_to_driver: bool = False) -> Iterator[None]:
         ray.shutdown()
         for name in own:
             os.environ.pop(name, None)
+
+
+def own_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """What a local cluster adds to the user's environment."""
+    own = {k: v for k, v in LOCAL_ENVIRONMENT.items() if k not in given}
+    if "OMP_WAIT_POLICY" in given:
+        own.pop(SPIN, None)
+    return own
 
 
 def check_address(cluster: Cluster) -> None:

@@ -342,7 +342,9 @@ class Serving(Section):
     rounded up. ``auto``: an equal share of the CPUs of this machine that are not reserved by the
     student's ranks or by replicas with a number, between 0.1 and 1 (0 if that does not fit either:
     the replicas then share the CPUs of the ranks); 1 on a cluster (``cluster.address``). Set a
-    number for a teacher that should use several threads."""
+    number for a teacher that should use several threads. A language model with one thread computes
+    two requests at a time on this machine, which also uses the CPU of a student that waits for it;
+    not on a cluster, and not where text is generated."""
     num_gpus: float = Field(default=0.0, ge=0)
     """GPUs of each replica, fractions allowed; above 0, it runs on the GPU."""
     node_labels: dict[str, str] = {}

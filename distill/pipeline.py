@@ -439,7 +439,7 @@ def _with_threads(d: Driver, job: Job) -> Job:
         [group[0].serving for group in groups(served)],
         # On a cluster, which nodes teachers and ranks are on is not known here.
         usable_cpus(machine_cpus(cluster)) if cluster.address is None else 0,
-        operations_of_rank(d.plan, job),
+        operations_of_rank(d.plan, job) if job.are_outputs_cached else 0.0,
         job.are_outputs_cached,
     )
     return replace(job, trainer=trainer)

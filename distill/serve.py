@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.check_chain import serving_of_link
-from distill.config import Serving
+from distill.config import Experiment, Serving
 from distill.data.tokens import tokenizer_fingerprint
 from distill.experts.jobs import ROUTER
 from distill.fit import Guidance, Job, TeacherSpec
@@ -20,6 +20,7 @@ from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import SharedTokens, shared_tokens
+from distill.sampling import Written
 from distill.teachers.cache import TeacherKey, home_of, open_cache
 from distill.teachers.client import SilentTeachers
 from distill.teachers.probability import file_fingerprint, is_pickle
@@ -50,9 +51,17 @@ def served_as_actors(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
     names = ", ".join(spec.name for spec in served)
     d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
     wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
-    with RayTeacherPool(served, wait_s, transport) as pool:
+    with RayTeacherPool(served, wait_s, transport, _requests_at_once(experiment)) as pool:
         d.interrupt.check()
         yield replace(guidance, client=pool.client(experiment.stream))
+
+
+def _requests_at_once(experiment: Experiment) -> int:
+    """Of one replica. Two on this machine: while the student waits for a teacher of one thread, a
+    second request uses the CPU that the student has left idle. One where replicas also verify or
+    generate text, and on a cluster, where others use the CPUs that are not reserved."""
+    is_local = experiment.cluster.address is None
+    return 2 if is_local and not isinstance(experiment.sampling, Written) else 1
 
 
 def teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:

@@ -75,16 +75,15 @@ def decided(
     the teachers' processes how it is served, all its replicas; ``num_usable``: CPUs of this
     machine that may be used, 0 on a cluster; ``operations``: see MIN_OPERATIONS.
     """
-    given, own = trainer.num_threads_cached, own_threads(trainer)
-    found: int | None = given if isinstance(given, int) else own
-    if given == "auto":
-        found = _kept(trainer, folder)
+    found = trainer.num_threads_cached or own_threads(trainer)
+    if found == "auto":
+        found = _kept(trainer, folder) if are_cached else own_threads(trainer)
     if found is None:
-        found = own
+        found = own_threads(trainer)
         is_on_cpu = trainer.num_gpus_per_worker == 0 and trainer.device != "cuda"
-        if are_cached and is_on_cpu and operations >= MIN_OPERATIONS:
+        if is_on_cpu and operations >= MIN_OPERATIONS:
             found = shared_threads(trainer, processes, num_usable)
-    _keep(trainer, folder, found)
+        _keep(trainer, folder, found)
     return trainer.model_copy(update={"num_threads_cached": found})
 
 

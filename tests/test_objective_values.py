@@ -26,6 +26,7 @@ from distill.objectives import (
     SkewedReverseKL,
     WeightedSum,
 )
+from distill.objectives.divergence import kl_terms
 from distill.records import UNLABELLED, Target
 from distill.tempered import LEFT_OUT
 from tests.objective_references import SINGLE, softmax, weighted_sum
@@ -366,3 +367,22 @@ def test_a_sum_has_the_flags_that_its_members_share() -> None:
 def test_a_weight_is_a_factor_of_a_single_objective_too() -> None:
     assert ForwardKL(weight=0.5).coefficient(2.0) == 2.0
     assert ForwardKL().coefficient(3.0) == 9.0
+
+
+def test_kl_without_zeros_has_the_numbers_and_gradients_of_its_definition() -> None:
+    """The shorter way, where no class is ruled out, is bit-identical to the longer one."""
+    torch.manual_seed(0)
+    logp = torch.randn(40, 50).log_softmax(-1)
+    logq = torch.randn(40, 50).log_softmax(-1)
+    ruled_out = logp.clone()
+    ruled_out[:, 7] = -torch.inf
+
+    def found(logp_NV: torch.Tensor) -> list[torch.Tensor]:
+        inputs = logp_NV.clone().requires_grad_(), logq.clone().requires_grad_()
+        value_NV = kl_terms(*inputs)
+        return [value_NV.detach(), *torch.autograd.grad(value_NV.sum(), inputs)]
+
+    for short, long in zip(found(logp), found(ruled_out), strict=True):
+        others = torch.arange(50) != 7
+        assert torch.equal(short[:, others], long[:, others])
+        assert (long[:, 7] == 0).all() and (short[:, 7] != 0).all()

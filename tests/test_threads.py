@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from distill.config import Cache, Serving, Trainer
+from distill.check import check
+from distill.check_estimate import operations_of_rank
+from distill.cluster import own_environment
+from distill.config import Cache, Serving, Trainer, parse
 from distill.errors import Interrupted
 from distill.fit import Job, fit, load_best
 from distill.moe.settings import KnowledgeAugmentation
+from distill.pipeline import _with_threads
 from distill.run_folder import OPERATIONAL
 from distill.sampling import StudentText
 from distill.threads import (
@@ -27,6 +31,7 @@ from distill.threads import (
     usable_cpus,
 )
 from tests.test_language_fit import job_of
+from tests.toys_language import language_experiment
 
 TWO_REPLICAS = [Serving(num_cpus=1), Serving(num_cpus=0.5, replicas=2)]
 
@@ -112,8 +117,7 @@ def test_a_resumed_fit_has_the_number_that_it_began_with(tmp_path: Path) -> None
 def test_a_fit_of_an_older_version_goes_on_as_it_began(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-00000200").mkdir(parents=True)
     assert decide(tmp_path) == 1
-    assert json.loads((tmp_path / FILE).read_text())["num_threads_cached"] == 1
-    assert decide(tmp_path) == 1
+    assert not (tmp_path / FILE).exists()
     assert "trainer.num_threads_cached" in OPERATIONAL  # its folder has no such key
 
 
@@ -170,3 +174,48 @@ def test_a_fit_stopped_at_either_side_of_the_switch_is_undisturbed(
         assert seen == [(step, 1 if step < 3 else 2) for step in range(last + 1, 7)]
         found = load_best(again).state_dict()
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_the_driver_counts_operations_and_the_teachers_cpus(job: Job, tmp_path: Path) -> None:
+    """Two teachers of half a CPU each, next to a rank of one."""
+    shape = {"layers": 2, "hidden": 512, "heads": 8, "ffn": 2048}
+    raw = language_experiment(tmp_path, student=shape, cluster={"num_cpus": 2})
+    for teacher in raw["teachers"]:
+        teacher["num_cpus"] = 0.5
+    plan = check(parse(raw))
+    experiment = plan.experiment
+    guidance = job.guidance
+    assert guidance is not None
+    served = tuple(
+        replace(spec, serving=own)
+        for spec, own in zip(guidance.teachers, experiment.teachers, strict=True)
+    )
+    own_model: Any = job.model
+    large = replace(
+        job,
+        folder=str(tmp_path / "fit"),
+        model=replace(own_model, student=experiment.student),
+        trainer=experiment.trainer,
+        guidance=replace(guidance, teachers=served),
+    )
+    assert plan.blocks is not None
+    tokens = plan.blocks.lengths(plan.rows.rows("train")).mean()
+    # Of each layer attention and three products with the feed-forward's width; and the output.
+    weights = 2 * (4 * 512**2 + 3 * 512 * 2048)
+    assert operations_of_rank(plan, large) == pytest.approx(6 * weights * tokens * 8, rel=0.01)
+
+    def number(**changes: Any) -> int | str | None:
+        d: Any = SimpleNamespace(plan=plan, experiment=experiment.model_copy(update=changes))
+        fit_folder = str(tmp_path / f"fit-{len(changes)}")
+        return _with_threads(d, replace(large, folder=fit_folder)).trainer.num_threads_cached
+
+    assert number() == usable_cpus(2)
+    on_cluster = experiment.cluster.model_copy(update={"address": "head:6379"})
+    assert number(cluster=on_cluster) == 1
+
+
+def test_waiting_threads_spin_shortly_unless_the_user_decides() -> None:
+    assert own_environment({})["GOMP_SPINCOUNT"] == "2000"
+    assert "GOMP_SPINCOUNT" not in own_environment({"GOMP_SPINCOUNT": "7"})
+    assert "GOMP_SPINCOUNT" not in own_environment({"OMP_WAIT_POLICY": "active"})
+    assert own_environment({"OMP_WAIT_POLICY": "active"})["UCX_NET_DEVICES"] == "lo"

@@ -30,6 +30,8 @@ def kl_terms(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
     Nor has it a gradient, also where log p or log q is −∞ there.
     """
     p_NV = logp_NV.exp()
+    if p_NV.device.type == "cpu" and p_NV.numel() and p_NV.detach().amin() > 0:
+        return p_NV * (logp_NV - logq_NV)  # the same numbers in half as many passes
     # The gradient by p is the logarithm, so that has to be a number where p is 0.
     return p_NV * torch.where(p_NV > 0, logp_NV - logq_NV, 0.0)
 

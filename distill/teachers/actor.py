@@ -25,15 +25,19 @@ Each has a thread: 256 of them take 2 MB."""
 
 class TeacherActor:
     """Made a Ray actor by the pool. One request is computed at a time, whichever teacher it is for,
-    in the order of arrival; meanwhile the former one is encoded and packed, and the next ones are
-    unpacked. A request comes with the name of the claim that its client has made for it, if any.
+    in the order of arrival (two, where ``at_once`` is); meanwhile the former one is encoded and
+    packed, and the next ones are unpacked. A request comes with the name of the claim that its
+    client has made for it, if any.
 
     Why the engines could not be built is kept and raised from :meth:`ping`: an exception in an
     actor's constructor reaches the driver only as the text of a traceback.
     """
 
-    def __init__(self, teachers: Sequence[Servable], transport: Transport) -> None:
-        """One teacher, or adapters that share a base."""
+    def __init__(
+        self, teachers: Sequence[Servable], transport: Transport, at_once: int = 1
+    ) -> None:
+        """One teacher, or adapters that share a base. ``at_once``: requests that are computed at
+        the same time by a teacher of one thread that can do so (TeacherEngine.is_reentrant)."""
         self._engines: Mapping[str, TeacherEngine] = {}
         self._batching: Mapping[str, Batching] = {}
         self._failure: DistillError | None = None
@@ -46,6 +50,8 @@ class TeacherActor:
             self._engines = engines(teachers, num_threads)
             if teachers[0].serving.batch_requests:
                 self._batching = {name: Batching(e) for name, e in self._engines.items()}
+            elif num_threads == 1 and all(e.is_reentrant for e in self._engines.values()):
+                self._queue = Queue(_check_cancelled, at_once=at_once)
         except DistillError as error:
             self._failure = error
         except Exception as error:

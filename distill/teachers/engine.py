@@ -23,7 +23,6 @@ from distill.models.vocabulary import SharedTokens
 from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateGradient, GateState
 from distill.records import (
-    AnswerStats,
     DeviceOutput,
     GateRequest,
     Head,
@@ -32,7 +31,7 @@ from distill.records import (
 )
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.sampling.writing import write
-from distill.teachers.language import Block, LanguageModel, as_float, position_seeds
+from distill.teachers.language import Block, Found, LanguageModel, as_float, position_seeds
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.shared import Adapted
 from distill.teachers.wires import DenseWire, WireFormat
@@ -124,6 +123,13 @@ class TeacherEngine:
         payload = _Payload(int(request.counts_B.sum()), self.device, may_share=False)
         return self._answer(request, payload, turn)
 
+    @property
+    def is_reentrant(self) -> bool:
+        """Whether several threads may call :meth:`answer` at once: of a language model on the CPU
+        whose forward changes nothing."""
+        is_alone = self._speaking is nullcontext and self.device.type == "cpu"
+        return is_alone and isinstance(self._model, LanguageModel) and self._model.is_reentrant
+
     @torch.inference_mode()
     def _answer(
         self, request: TeacherRequest, payload: "_Payload", turn: Turn | None
@@ -134,7 +140,8 @@ class TeacherEngine:
         last: _Said | None = None
         compute_s, usage, num_found = 0.0, None, 0
         with turn or nullcontext(), self._speaking():
-            self._model.num_clamped, self._model.stats = 0, None
+            found = self._model.found
+            found.num_clamped, found.stats = 0, None
             started = time.perf_counter()
             for said in self._said(request, wire):
                 is_finite = are_finite(said.said_MPX)  # waits for a GPU
@@ -159,7 +166,7 @@ class TeacherEngine:
                 if said.usage is not None:
                     usage = said.usage if usage is None else usage + said.usage
                 started = time.perf_counter()
-            num_clamped, stats = self._model.num_clamped, self._model.stats
+            num_clamped, stats = found.num_clamped, found.stats
             payload.mark()
         assert num_found == payload.num_positions
         if encoded is not None:
@@ -356,8 +363,7 @@ class _Classifier:
     ) -> None:
         self._model = _frozen(model, device, dtype, allow_pickle)
         self._num_labels = num_labels
-        self.num_clamped = 0
-        self.stats: AnswerStats | None = None
+        self.found = Found()
 
     def said(
         self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
@@ -365,7 +371,7 @@ class _Classifier:
         inputs = block.inputs
         output = self._model(**inputs)
         logits_BV = getattr(output, "logits", output).float()
-        self.num_clamped += getattr(output, "num_clamped", 0)
+        self.found.num_clamped += getattr(output, "num_clamped", 0)
         expected = (len(next(iter(inputs.values()))), self._num_labels)
         if tuple(logits_BV.shape) != expected:
             raise TeacherAnswerError(

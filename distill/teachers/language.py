@@ -6,6 +6,7 @@ Shape suffixes: B rows, T tokens, V vocabulary, H hidden, P positions of a forwa
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -53,12 +54,15 @@ class Block(NamedTuple):
     rows_B: np.ndarray
 
 
-class LanguageModel:
-    """The model, and of a mixture of experts its gates; it keeps nothing between requests."""
+class Found(threading.local):
+    """What is counted in a thread's forwards, since it was last set to nothing."""
 
     num_clamped = 0
     stats: AnswerStats | None = None
-    """Since it was last set to None."""
+
+
+class LanguageModel:
+    """The model, and of a mixture of experts its gates; it keeps nothing between requests."""
 
     def __init__(
         self,
@@ -88,6 +92,16 @@ class LanguageModel:
             self._head.register_forward_hook(self._leave_out)
         self.judging = Judging(self.model, num_tokens, kv_cache_bytes)
         self._routing = _routing_of(model, moe)
+        self.found = Found()
+
+    @property
+    def is_reentrant(self) -> bool:
+        """Whether forwards in several threads leave each other alone. Not of a model whose output
+        is more than its head's, of a mixture of experts whose gates are set for a request, and of
+        rotary embeddings that follow the length of the text."""
+        rope_types = {getattr(module, "rope_type", "default") for module in self.model.modules()}
+        follows_length = bool(rope_types & {"dynamic", "longrope"})
+        return self._is_linear and self._routing is None and not follows_length
 
     def check_linear(self) -> None:
         if not self._is_linear:
@@ -192,7 +206,8 @@ class LanguageModel:
                 "use another teacher"
             )
         found = AnswerStats(len(at_N), sums[0], sums[1])
-        self.stats = found if self.stats is None else self.stats + found
+        stats = self.found.stats
+        self.found.stats = found if stats is None else stats + found
 
     def _own_logits(self, said_NX: Tensor) -> Tensor:
         """float32, of all its own tokens, also of those that are left out."""

@@ -76,7 +76,7 @@ class Meter:
                 group = next((group for group in self.together if name in group), [name])
                 busy_s = sum(sums[f"teacher.{other}.compute_s"] for other in group)
                 busy_s /= self.replicas.get(name, 1)
-                sums[f"teacher.{name}.idle_rate"] = 1 - busy_s / seconds
+                sums[f"teacher.{name}.idle_rate"] = max(0.0, 1 - busy_s / seconds)
             for name, usage in self._usage.items():
                 sums |= {f"teacher.{name}.{what}": x for what, x in usage.metrics().items()}
             for name, stats in self._stats.items():

@@ -44,8 +44,10 @@ class RayTeacherPool:
         specs: Sequence[Servable],
         start_deadline_s: float = 300.0,
         transport: Transport = "object_store",
+        at_once: int = 1,
     ) -> None:
         """Returns when every replica has loaded its model. ``transport``: of its clients' streams.
+        ``at_once``: see TeacherActor.
 
         Raises the loading error of a teacher as itself, or TeacherError at the deadline, with
         what it needs and what the cluster has. Nothing is left running then.
@@ -55,7 +57,9 @@ class RayTeacherPool:
         try:
             together = groups(specs)
             for group in together:
-                actors = [_start(group, transport) for _ in range(group[0].serving.replicas)]
+                actors = [
+                    _start(group, transport, at_once) for _ in range(group[0].serving.replicas)
+                ]
                 self._served.append(Served(tuple(spec.name for spec in group), actors))
             give_up = time.monotonic() + start_deadline_s
             for group, served in zip(together, self._served, strict=True):
@@ -120,7 +124,7 @@ def _wait_until_ready(
         )
 
 
-def _start(group: Sequence[Servable], transport: Transport) -> Any:
+def _start(group: Sequence[Servable], transport: Transport, at_once: int) -> Any:
     serving = group[0].serving
     is_direct = transport == "nixl"
     remote: Any = ray.remote  # whose types lack the last of these, and options() does not heed it
@@ -136,7 +140,7 @@ def _start(group: Sequence[Servable], transport: Transport) -> Any:
         scheduling_strategy="SPREAD",
         enable_tensor_transport=is_direct,
     )
-    return actor(TeacherActor).remote(group, transport)
+    return actor(TeacherActor).remote(group, transport, at_once)
 
 
 def _wants(group: Sequence[Servable]) -> str:

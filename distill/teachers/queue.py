@@ -1,4 +1,5 @@
-"""Requests at one replica, those of all ranks: in order of arrival, counted, one at a time."""
+"""Requests at one replica, those of all ranks: in order of arrival, counted, one at a time (or
+two, see :class:`Queue`)."""
 
 import threading
 import time
@@ -39,13 +40,16 @@ class Queue:
         self,
         check: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        at_once: int = 1,
     ) -> None:
-        """``check``: raises if the request of the calling thread has been cancelled."""
+        """``check``: raises if the request of the calling thread has been cancelled. ``at_once``:
+        requests that have their turn at the same time."""
         self._check = check
+        self._at_once = at_once
         self._clock = clock
         self._lock = threading.Lock()
         self._incarnation = uuid.uuid4().hex
-        self._turns: deque[threading.Event] = deque()  # the first one is running
+        self._turns: deque[threading.Event] = deque()  # the first ``at_once`` are running
         self._claims: dict[str, float] = {}  # name to the time at which it expires
         self._num_finished = 0
         self._request_s: float | None = None
@@ -57,7 +61,7 @@ class Queue:
         with self._lock:
             self._claims.pop(claim, None)
             self._turns.append(turn)
-            if len(self._turns) == 1:
+            if len(self._turns) <= self._at_once:
                 turn.set()
         turn.wait()
         try:
@@ -67,10 +71,10 @@ class Queue:
             self._took(self._clock() - started)
         finally:
             with self._lock:
-                self._turns.popleft()
+                self._turns.remove(turn)
                 self._num_finished += 1
-                if self._turns:
-                    self._turns[0].set()
+                if len(self._turns) >= self._at_once:
+                    self._turns[self._at_once - 1].set()
 
     def claim(self, name: str, most: int, num_forwards: int) -> Status:
         """Count a request that is about to arrive, unless more than ``most`` are held. Returns the
