@@ -63,14 +63,14 @@ class Load(NamedTuple):
         return self.num_clients * IN_FLIGHT / sum(1 / s for s in self.request_s) / DEADLINE_S
 
 
-ONE = (0.05,)
+ONE = (0.1,)
 LOADS = (
-    Load(1, ONE, 100),
-    Load(8, ONE, 20),
-    Load(16, ONE, 20),
-    Load(32, ONE, 15),
-    Load(16, (0.05, 0.15), 25),
-    Load(16, (0.05, 0.05, 0.1, 0.2), 40),
+    Load(1, ONE, 40),
+    Load(8, ONE, 10),
+    Load(16, ONE, 8),
+    Load(32, ONE, 6),
+    Load(16, (0.1, 0.3), 12),
+    Load(16, (0.1, 0.1, 0.2, 0.4), 24),
 )
 
 
@@ -207,13 +207,12 @@ def table(cases: list[dict[str, Any]]) -> str:
                     f"{case[side]['wall_over_ideal']:.2f} |"
                 )
     most = max(case["after"]["wall_over_ideal"] for case in cases)
-    lost = sum(
-        one[k] for c in cases for one in c["after"]["turns"] for k in ("sent_again", "failed")
-    )
+    turns = [one for case in cases for one in case["after"]["turns"]]
+    num_lost = sum(one["sent_again"] + one["failed"] for one in turns)
     lines += [
         "",
-        f"After, of all turns: {lost:g} sent again or failed; the largest median of wall / ideal is "
-        f"{most:.3f} (goal: none, and at most {LIMIT}).",
+        f"After, in all turns: {num_lost:g} sent again or failed (goal: 0); the largest median of "
+        f"wall / ideal is {most:.3f} (goal: at most {LIMIT}).",
     ]
     return "\n".join(lines) + "\n"
 
@@ -221,7 +220,7 @@ def table(cases: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="a queue of many deadlines at a slow teacher")
     parser.add_argument("--before", type=Path, help="an old checkout to compare with")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--loads", type=int, nargs="*", default=range(len(LOADS)))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     out = Path(__file__).parent / "results" / "stream_load"

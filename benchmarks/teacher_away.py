@@ -28,8 +28,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import spawn
 
 from distill.cluster import connect
 from distill.config import Cluster, Stream
@@ -193,7 +193,7 @@ def steps_of(job: Job) -> list[int]:
 def agreement_us() -> float:
     """Microseconds of one agreement of two ranks, median of ``ROUNDS`` means."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_agree, args=(folder,), nprocs=2)
+        spawn(_agree, args=(folder,), nprocs=2)
         return json.loads((Path(folder) / "us.json").read_text())
 
 

@@ -671,8 +671,9 @@ class Stream(Section):
     """Number of steps for which outputs are requested ahead of the student (W)."""
     deadline_s: float = Field(default=120.0, gt=0)
     """Seconds without progress of a replica after which its requests are sent to another one: it
-    does not answer a status request, or finishes no forward while a request waits at it. Time in
-    the queue of a replica that makes progress does not count. Must be longer than one forward."""
+    does not respond to a status request, or finishes no forward while a request waits at it. Time
+    in the queue of a replica that makes progress does not count. Must be longer than one forward.
+    """
     retries: int = Field(default=3, ge=0)
     """How often a request is sent again after its replica was lost or made no progress."""
     recovery_s: float = Field(default=1800.0, gt=0)

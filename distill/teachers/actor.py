@@ -15,7 +15,7 @@ from distill.teachers.queue import Queue, Status
 from distill.teachers.serving import Servable, engines, told
 
 CONTROL = "control"
-"""The concurrency group of the calls that a replica answers while it computes: :meth:`ping`,
+"""The concurrency group of the calls that an actor responds to while it computes: :meth:`ping`,
 :meth:`status`, :meth:`claim` and :meth:`pid`."""
 MAX_CALLS = 256
 """Requests that wait in a replica and are counted there; further ones wait in Ray's own queue.

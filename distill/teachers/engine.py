@@ -78,8 +78,8 @@ class TeacherEngine:
         self.num_labels = num_labels
         self._moe: MoE = moe or OwnRouting()
         self.num_forwards = 0
-        """Finished ones, each token step of writing and judging too: tells a slow model from one
-        that hangs. Adapters on one base count those of all."""
+        """Finished ones, each token step of generation and verification too: tells a slow model
+        from one that hangs. Adapters on one base count those of all."""
         self._speaking: Callable[[], AbstractContextManager[None]] = nullcontext
         if isinstance(model, Adapted):
             self._speaking, model = model.speaking, model.base.model

@@ -106,7 +106,7 @@ class _Replicas:
     def read(self, replica: _Replica, reference: Any) -> Status | None:
         """A status that has come; None: the replica is not up."""
         try:
-            status = ray.get(reference)
+            status: Any = ray.get(reference)
         except (ActorDiedError, RayTaskError) as error:
             # Killed for good, or its model no longer loads.
             replica.watch.died(_brief(error), time.monotonic())
@@ -297,7 +297,7 @@ class RayTeacherClient:
 
     def _claimed(self, replicas: _Replicas) -> tuple[_Replica, str] | None:
         """The replica with the least work of all ranks, and a claim there: ranks that choose at the
-        same time see each other's. None: all that were up are not any more."""
+        same time know of each other's. None: all that were up no longer are."""
         with self._lock:
             now, up = time.monotonic(), replicas.group.up
             prompt = [i for i in up if replicas.group.is_prompt(i, now)]
@@ -351,7 +351,7 @@ class RayTeacherClient:
         else:
             response = ray.get(reference, timeout=timeout_s)
         with self._lock:
-            replica.watch.answered()
+            replica.watch.answered(time.monotonic())
         return response
 
     def _check(self, teacher: str, what: str, waits_since: float) -> None:
@@ -376,7 +376,7 @@ class _Overdue(Exception):
 
 
 def control(method: Any) -> Any:
-    """A method of an actor that it answers while it computes."""
+    """A method that an actor responds to while it computes."""
     return method.options(concurrency_group=CONTROL)
 
 

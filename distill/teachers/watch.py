@@ -2,8 +2,8 @@
 request must be sent again. No Ray here: the client hands in what it hears, and the time.
 
 A healthy replica with a long queue is left alone: a replica is suspected only when it does not
-answer a status request for ``deadline_s``, or when its counter of finished forwards has not moved
-for as long although a request waits at it. All times are of one clock, in seconds.
+respond to a status request for ``deadline_s``, or when its counter of finished forwards has not
+moved for as long although a request waits at it. All times are of one clock, in seconds.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Watch:
     in_flight: int = 0  # of this client alone
     status: Status | None = None
     heard_at: float = -math.inf  # when the status came
-    moved_at: float = -math.inf  # when its counter was first seen at this value
+    moved_at: float = -math.inf  # when it last made progress, as far as is known
     polled_at: float | None = None  # since when a status request is outstanding
     last_poll_at: float = -math.inf
     fault: str | None = None
-    fault_at: float = math.inf
+    fault_at: float = math.inf  # since when it is not up
     is_lost: bool = False  # Ray reported the fault; otherwise it is a suspicion
-    is_stuck: bool = False  # it answers, but its counter does not move
+    is_stuck: bool = False  # it responds, but its counter does not move
     death: str | None = None
 
     @property
@@ -71,14 +71,15 @@ class Watch:
             self._recovered()
         self.status, self.heard_at = status, now
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """A response to a request has come: a suspicion was wrong, or is past."""
+        self.moved_at = now
         if not self.is_lost:
             self._recovered()
 
     def lost(self, fault: str, now: float) -> None:
         """Ray reports so. A status request from before does not count: its process may be gone."""
-        self.fault, self.fault_at = fault, now
+        self.fault, self.fault_at = fault, min(now, self.fault_at)
         self.is_lost, self.is_stuck = True, False
         self.polled_at, self.last_poll_at = None, -math.inf
 
@@ -93,7 +94,7 @@ class Watch:
             return self.fault
         if self.polled_at is not None and now - self.polled_at >= self.deadline_s:
             return self._suspected(
-                f"no answer to a status request for {self.deadline_s:g} s", self.polled_at
+                f"no response to a status request for {self.deadline_s:g} s", self.polled_at
             )
         since = self._counts_from(sent_at)
         if self.status is None or self.heard_at - since < self.deadline_s:
@@ -159,7 +160,7 @@ class Group:
         """Replicas that are up, the one that should finish one more request first in front.
 
         Seconds of the requests that all ranks have there; equal ones start at the rank, so that
-        ranks do not all begin with replica 0. One that does not answer promptly comes last.
+        ranks do not all begin with replica 0. One that does not respond promptly comes last.
         """
 
         def key(i: int) -> tuple[float, int, int]:
