@@ -93,9 +93,9 @@ def test_a_fit_that_is_trained_is_one_line(work: Work, job: Job) -> None:
 
 
 def test_a_fit_that_waits_for_a_teacher_says_so_once_and_when_it_continues(
-    work: Work, job: Job
+    job: Job,
 ) -> None:
-    stream, folder = io.StringIO(), Path(job.folder)
+    folder = Path(job.folder)
     guidance: Any = SimpleNamespace(
         stream=Stream(deadline_s=100, recovery_s=1000), teachers=(), aggregation=None
     )

@@ -189,7 +189,6 @@ def test_a_teacher_away_for_three_deadlines_while_it_judges_drafts_changes_nothi
     trainer = job.trainer.model_copy(update={"keep_checkpoints": 99})
     job = replace(job, trainer=trainer)
     with RayTeacherPool(job.guidance.teachers) as pool:
-
         stream = Stream(deadline_s=1, recovery_s=HANGS_S)
 
         def kill(pids: list[int]) -> None:
