@@ -20,8 +20,8 @@ DATA = {"path": "x"}
     [
         (
             {"kd": 0.9},
-            "kd must be a section with the keys temperature, alpha, schedule, got 0.9: write "
-            "kd: {temperature: …}",
+            "kd must be a section with the keys temperature, alpha, normalise, schedule, got 0.9: "
+            "write kd: {temperature: …}",
         ),
         ({"kd": None}, "kd is empty: give it a value, or remove the key"),
         (

@@ -190,9 +190,8 @@ def test_weights_by_rule() -> None:
     # Logits whose probabilities are equal: the family that compares probabilities takes the first.
     close_nE = torch.tensor([[0.0, 1e-9, -50.0]])
     assert likeliest("of_chosen", close_nE, 1).tolist() == [[1]]
-    assert (
-        likeliest("kept", close_nE, 1).tolist() == likeliest("renormalised", close_nE, 1).tolist()
-    )
+    for rule in ("kept", "renormalised"):
+        assert likeliest(rule, close_nE, 1).tolist() == [[0]]
 
 
 def noise_of(spreads: list[float], layer: int = 0, moe: MoE | None = None) -> Tensor:

@@ -172,6 +172,11 @@ def test_a_uniform_of_1_is_the_last_token_of_the_nucleus() -> None:
     uniform_B = np.array([1.0, 1.0, 0.0])
     assert draw(logits_BV, Decoding(), uniform_B).tolist() == [3, 3, 0]
     assert draw(logits_BV, Decoding(top_p=0.8), uniform_B).tolist() == [2, 2, 0]
+    # The last one of each row: of the second it is the second token.
+    logits_BV = torch.tensor([[3.0, 0.0, 2.0, 1.0], [3.0, 0.0, -torch.inf, -torch.inf]])
+    for top_p in (1.0, 0.99):
+        found_B = draw(logits_BV, Decoding(top_p=top_p), np.ones(2))
+        assert found_B.tolist() == [3 if top_p == 1 else 1, 1]
 
 
 def test_equal_logits_keep_their_order_in_a_nucleus() -> None:
@@ -209,12 +214,11 @@ def test_a_nucleus_keeps_a_draft_if_the_more_probable_tokens_have_less_mass() ->
 
 
 def test_a_mass_equal_to_the_nucleus_is_too_much() -> None:
-    logits_BGV = torch.zeros(1, 1, 4)
-    logits_BGV[..., 3] = -1000.0  # 1/3, 1/3, 1/3, 0
-    logits_BGV[..., :3] = torch.tensor([2.0, 1.0, 1.0]).log()
-    drafts_BG = torch.tensor([[1]])
-    assert are_kept(logits_BGV, drafts_BG, 1, 0.5).item() is False
-    assert are_kept(logits_BGV, drafts_BG, 1, 0.51).item() is True
+    """The first token has all the mass that numbers can hold."""
+    logits_BGV, drafts_BG = torch.tensor([[[0.0, -1000.0]]]), torch.tensor([[1]])
+    assert are_kept(logits_BGV, drafts_BG, 1, 1.0).item() is False
+    logits_BGV[..., 1] = -10.0
+    assert are_kept(logits_BGV, drafts_BG, 1, 1.0).item() is True
 
 
 def test_tokens_as_probable_as_a_draft_do_not_count_against_it() -> None:
