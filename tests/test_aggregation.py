@@ -274,3 +274,18 @@ def test_counts_that_do_not_fit_name_the_key() -> None:
         Single(teacher="c").check(["a", "b"])
     with pytest.raises(ValueError, match="non-negative"):
         FixedWeights(weights=(1.0, -1.0))
+
+
+def test_routed_takes_from_one_expert_to_all_of_them() -> None:
+    names = ["a", "b", "c"]
+    for k in (1, 3, "all"):
+        Routed(k=k).check(names)  # type: ignore[arg-type]
+    for k in (0, 4):
+        with pytest.raises(ConfigError, match=rf"between 1 and .* \(3\), or be 'all', got {k}"):
+            Routed(k=k).check(names)
+    routed = Routed(k=1, mix="probabilities", router="r")
+    assert routed.needs_router() and not UniformMean().needs_router()
+    assert routed.asking_all() == Routed(k="all", mix="probabilities", router="r")
+    inputs = RoutingInputs(("a", "b", "c"), torch.full((2,), -1), torch.randn(2, 3))
+    assert Routed(k="all").choose(inputs).all() and routed.choose(inputs).sum() == 2
+    assert UniformMean().num_asked(5) == 5 and UniformMean().asking_all() == UniformMean()
