@@ -1,6 +1,6 @@
 """Each wire's whole path from a teacher to a student rank, against a bare return-and-get by Ray.
 
-    python benchmarks/wire_transport.py [--before WORKTREE] [--runs 9]
+    python benchmarks/wire_transport.py [--before WORKTREE] [--runs 7]
 
 A teacher's actor has hidden states and logits (random, of a real vocabulary's width), so that its
 forward takes no time. A TeacherStream requests one step at a time: the actor tests that the numbers
@@ -114,10 +114,10 @@ class Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--positions", type=int, default=512, help="of hidden states")
-    parser.add_argument("--logit-positions", type=int, default=128)
+    parser.add_argument("--logit-positions", type=int, default=64)
     parser.add_argument("--hidden", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=151_936)
-    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--before", type=Path, help="folder of an older version")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/wire_transport.json"))
     parser.add_argument("--measure", action="store_true", help="only this version, to --out")

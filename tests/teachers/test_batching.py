@@ -6,8 +6,9 @@ Shape suffixes: B rows, D features, V classes, P positions.
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from distill.config import Serving
 from distill.errors import TeacherAnswerError
 from distill.moe.settings import KnowledgeAugmentation
 from distill.records import AnswerStats, TeacherOutput, TeacherRequest
+from distill.teachers.actor import TeacherActor
 from distill.teachers.batching import Batching, can_join, joined, split
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.wires import DenseWire, HiddenWire
@@ -183,3 +185,32 @@ def test_batching_is_off_and_refused_where_requests_draw():
     assert Serving(batch_requests=True).moe.type == "own"
     with pytest.raises(ValidationError, match=r"needs moe.type: own, not ka"):
         Serving(batch_requests=True, moe=KnowledgeAugmentation())
+
+
+@dataclass(frozen=True)
+class Served:
+    """One teacher of a replica."""
+
+    folder: Any
+    serving: Serving
+    name: str = "a"
+    num_labels: int = 2
+    is_language_model: bool = False
+    adapter: str | None = None
+    shared: None = None
+
+
+@pytest.mark.parametrize("is_batched", [True, False])
+def test_a_replica_computes_together_what_waits_only_if_that_is_set(is_batched):
+    model = Counting()
+    actor = TeacherActor([Served(model, Serving(batch_requests=is_batched))], "object_store")
+    with ThreadPoolExecutor(3) as pool:
+        with actor._turn():
+            futures = [pool.submit(actor.answer, "a", rows_of(first, 1)) for first in (0, 10, 20)]
+            give_up = time.monotonic() + 30
+            while is_batched and len(actor._batching["a"]._waiting) < 3:
+                assert time.monotonic() < give_up
+                time.sleep(0.001)
+        found = [future.result(timeout=30) for future in futures]
+    assert model.forwards == ([3] if is_batched else [1, 1, 1])
+    assert [output.payload[0, 0] for output in found] == [0, 10, 20]
