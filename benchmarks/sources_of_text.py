@@ -238,7 +238,19 @@ def markdown(task: Task, rows: dict[str, list[dict[str, Any]]], seeds: list[int]
             gaps = above(task, rows[one], rows[other])
             by_seed = ", ".join(f"{gap:+.1f}" for gap in gaps)
             lines += ["", f"{one} above {other}, points: {spread(gaps, 1)} (by seed {by_seed})."]
+    lines += [line for name, found in rows.items() for line in accepted(name, found)]
     return "\n".join(lines) + "\n"
+
+
+def accepted(name: str, found: list[dict[str, Any]]) -> list[str]:
+    """A line on the drafts, in which text of only the data set or one model has none."""
+    if not all(row["drafts"] for row in found):
+        return []
+    first, last = ([row["drafts"][i] for row in found] for i in (0, -1))
+    shares = [", ".join(f"{100 * draft[1]:.1f} %" for draft in drafts) for drafts in (first, last)]
+    tokens = ", ".join(f"{draft[2]:.2f}" for draft in last)
+    steps = f"at step {first[0][0]} {shares[0]}, at step {last[0][0]} {shares[1]}"
+    return ["", f"{name}, drafts accepted by seed: {steps}; tokens per teacher forward {tokens}."]
 
 
 def above(task: Task, ones: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[float]:

@@ -40,7 +40,7 @@ import torch
 
 from distill.cluster import connect
 from distill.config import Cluster, Serving, Stream
-from distill.records import Batch
+from distill.records import Batch, TokenAnswers
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
 from distill.teachers.pool import RayTeacherPool, TeacherSpec
 from distill.teachers.stream import TeacherStream
@@ -202,7 +202,9 @@ def timed(
         )
         with stream:
             for step in stream.feed(rows, 0, 1 << 30):
-                (payload_PX,) = step.parts[0][1].payloads
+                answers = step.parts[0][1]
+                assert isinstance(answers, TokenAnswers)
+                (payload_PX,) = answers.payloads
                 touch(payload_PX.view(torch.uint8).numpy())
                 yield payload_PX.nbytes
 

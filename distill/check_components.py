@@ -26,6 +26,8 @@ def component_lines(experiment: Experiment, num_teachers: int, rows: Any) -> lis
         settings = f"alpha {kd.alpha:g}"
         if kd.schedule.type == "constant":
             settings += f", temperature {kd.temperature:g}"
+        if kd.normalise == "sequences":
+            settings += ", normalised by sequence"
         lines.append(Line("objective", experiment.objective.type, settings))
     if experiment.memory.path is not None:
         lines.append(_memory(Path(experiment.memory.path).absolute(), experiment.memory.limit_mb))

@@ -723,7 +723,8 @@ class Cache(Section):
 
     type: Literal["arrow", "memory", "none"] = "arrow"
     """``arrow``: on disk, for later epochs, runs and sweeps. ``memory``: until the run ends.
-    ``none``: outputs are always computed again."""
+    ``none``: outputs are always computed again. The output layer of a teacher with the wire
+    ``hidden`` is kept in a file in every case, which all ranks of a node map into their memory."""
     path: str | None = None
     """Folder of the Arrow cache; null: ``<output>/cache``, or the shared memory if ``memory.path``
     is set. Runs with the same folder share the outputs."""

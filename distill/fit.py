@@ -380,7 +380,7 @@ def open_batches(job: Job, rank: int, world_size: int) -> tuple[Batches, Batches
 
 
 def _opened(job: Job, engine: Engine, num_classes: int, rank: int) -> TargetSource:
-    """The source of targets, on all ranks or none: opening it may wait for a teacher in vain."""
+    """The source of targets, on all ranks or none: a teacher may stay away while it is opened."""
     if job.guidance is None:
         return NoTeachers()
     source: TargetSource | None = None
@@ -392,7 +392,7 @@ def _opened(job: Job, engine: Engine, num_classes: int, rank: int) -> TargetSour
     if engine.agree(int(away is not None)):
         if source is not None:
             source.close()
-        raise away or Interrupted(f"{job.name}: another rank waited for a teacher in vain")
+        raise away or Interrupted(f"{job.name}: a teacher of another rank stayed away")
     assert source is not None
     return source
 

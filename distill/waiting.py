@@ -170,4 +170,4 @@ def _given_up(future: Future[Result]) -> Interrupted:
     error = future.exception() if future.done() else None
     if isinstance(error, TeacherAway):
         return error
-    return Interrupted("stopped: another rank waited for a teacher in vain")
+    return Interrupted("stopped: a teacher of another rank stayed away")

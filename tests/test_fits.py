@@ -12,7 +12,7 @@ import pytest
 
 from distill.check import check
 from distill.config import parse
-from distill.errors import Interrupted, TrainingError
+from distill.errors import Interrupted, TeacherAway, TrainingError
 from distill.fit import Job
 from distill.fits import Fits, run_experts, run_tasks
 from distill.interrupt import StopOnSignal
@@ -243,3 +243,13 @@ def test_a_warm_start_finds_room_next_to_the_baselines(root: Path, tmp_path: Pat
     other.fits.wait_for_all()
     assert not run.d.fits.tasks.pending
     assert all((job.model_folder).exists() for job in run.baselines)
+
+
+def test_a_task_whose_teacher_stays_away_ends_the_run_as_a_stop(root: Path, tmp_path: Path) -> None:
+    first = f"fit:{DOMAINS[0]}"
+    launcher = Scripted(2, [first], {first: TeacherAway("teacher 'films' was away for 1800 s")})
+    run = Run(root, tmp_path, launcher)
+    with pytest.raises(Interrupted, match="'films' was away"):
+        run.experts_trained()
+    assert "a teacher stays away: the run ends" in run.printed.getvalue()
+    assert len([event for event in launcher.events if event[0] == "+"]) == 2

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.aggregation import FixedWeights, Uncertainty, UniformMean
-from distill.aggregation.mixture import Mixture, Space, mix
+from distill.aggregation.mixture import Space, mix
 from distill.module import DistillModule
 from distill.objectives import (
     AdaptiveKL,
@@ -273,7 +273,7 @@ def positions(
     objective: Objective,
     chunk: Chunk,
     alpha: float = 0.5,
-    aggregation: Mixture | None = None,
+    aggregation: Any = None,
     labels: list[int] | None = None,
     wire: WireFormat | None = None,
 ) -> tuple[float, Tensor, TokenLoss]:

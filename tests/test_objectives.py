@@ -1,9 +1,19 @@
 """What is special to single objectives; tests/test_objective_values.py tests all of them."""
 
+from typing import Any
+
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from distill.objectives import GeneralisedJSD, UniversalLogits
+from distill.objectives import (
+    ForwardKL,
+    GeneralisedJSD,
+    Objective,
+    TotalVariation,
+    UniversalLogits,
+    WeightedSum,
+)
 from distill.records import Target
 
 
@@ -24,3 +34,21 @@ def test_uld_knows_no_ids_and_pads_the_narrower_vocabulary() -> None:
     target = Target(p_T.log(), torch.ones(1, 1))
     expected = torch.tensor([0.15 + 0.15 + 0.2 + 0.1], dtype=torch.double)
     torch.testing.assert_close(UniversalLogits()(p_S.log(), target, 1.0), expected)
+
+
+def test_an_objective_is_a_section_or_a_list_of_sections() -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(Objective)
+    assert adapter.validate_python({"type": "jsd", "beta": 0.3}) == GeneralisedJSD(beta=0.3)
+    several = [{"type": "forward_kl"}, {"type": "total_variation", "weight": 2}]
+    both = WeightedSum((ForwardKL(), TotalVariation(weight=2)))
+    assert adapter.validate_python(several) == adapter.validate_python(tuple(several)) == both
+    assert adapter.validate_python(both) == both
+    # An error of an entry names this entry alone.
+    with pytest.raises(ValidationError) as refused:
+        adapter.validate_python([{"type": "forward_kl"}, {"type": "jsd", "beta": 2}])
+    (error,) = refused.value.errors()
+    assert error["loc"] == ("list", 1, "jsd", "beta")
+    with pytest.raises(ValidationError) as refused:
+        adapter.validate_python({"type": "jsd", "beta": 2})
+    (error,) = refused.value.errors()
+    assert error["loc"] == ("section", "jsd", "beta")

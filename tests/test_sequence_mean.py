@@ -28,6 +28,7 @@ from distill.sampling.rows import SampledRow, padded
 from distill.teachers.wires import DenseWire
 from distill.token_module import TokenModule
 from tests.sampling.test_fits import sampled_job, steps_of
+from tests.test_check_sampling import experiment_of, lines_of
 from tests.toys_language import NUM_TOKENS, language_experiment, llama
 
 ROWS = [
@@ -198,6 +199,13 @@ def test_it_is_refused_where_rows_are_no_sequences(tmp_path: Path) -> None:
     raw["task"] = "classification"
     with pytest.raises(ConfigError, match=r"kd\.normalise sequences .* remove kd\.normalise"):
         parse(raw)
+
+
+def test_the_plan_names_it(tmp_path: Path) -> None:
+    kd = {"temperature": 1.0, "alpha": 1.0}
+    raw = experiment_of(tmp_path, {"type": "on_policy"}, kd=kd | {"normalise": "sequences"})
+    assert lines_of(raw)["objective"][1] == "alpha 1, temperature 1, normalised by sequence"
+    assert lines_of(raw | {"kd": kd})["objective"][1] == "alpha 1, temperature 1"
 
 
 def test_older_runs_took_the_mean_over_tokens(tmp_path: Path) -> None:

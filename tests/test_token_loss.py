@@ -374,13 +374,14 @@ def test_chunks_fill_the_budget_and_split_the_vocabulary_only_where_rows_do_not_
     assert Case(ForwardKL(), Uncertainty()).loss().chunk(2 * per_row + 1e-9) == Chunk(2)
 
 
+@pytest.mark.parametrize("num_passes", [2, 3])
 @pytest.mark.parametrize("objective", [ForwardKL(), ReverseKL()], ids=lambda o: o.type)
 def test_a_teacher_with_several_forwards_counts_the_mean_of_its_divergences(
-    objective: Objective,
+    objective: Objective, num_passes: int
 ) -> None:
-    """(1/M) Σ_m D(p_k^m, p_S), M = 3, beside a teacher with one; each by its weight."""
+    """(1/M) Σ_m D(p_k^m, p_S), with another teacher that has one forward; each by its weight."""
     wire = DenseWire(dtype="float32")
-    said_MNV, other_NV = drawn(30, 3, N, V).float(), drawn(31, N, V).float()
+    said_MNV, other_NV = drawn(30, num_passes, N, V).float(), drawn(31, N, V).float()
     asked_KN = torch.stack([torch.ones(N, dtype=torch.bool), torch.arange(N) % 3 != 0])
     payloads = (
         torch.cat([wire.encode(said_NV) for said_NV in said_MNV], dim=1),
@@ -391,7 +392,7 @@ def test_a_teacher_with_several_forwards_counts_the_mean_of_its_divergences(
         V,
         Knobs(2.0, 1.0),
         TokenAnswers(payloads, asked_KN),
-        [Reader(wire, None, V, num_passes=3), Reader(wire, None, V)],
+        [Reader(wire, None, V, num_passes), Reader(wire, None, V)],
         FixedWeights(weights=(0.25, 0.75), mix="divergences"),
         objective,
     )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from distill.check import check
-from distill.config import parse
+from distill.config import Stream, parse
 from distill.fit import Job
-from distill.fits import Watch
+from distill.fits import Waiting, Watch
 from distill.jobs import student_job, write_tokenizer
 from distill.pipeline import Work
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
+from distill.waiting import note_away, outage
 from tests.toys import toy_experiment, write_encoder
 
 
@@ -86,3 +90,30 @@ def test_a_fit_that_is_trained_is_one_line(work: Work, job: Job) -> None:
     watch = Watch(shown(work, stream), [job])
     watch.end(job.name)
     assert stream.getvalue() == "student is trained: validation accuracy 90.0 %\n"
+
+
+def test_a_fit_that_waits_for_a_teacher_says_so_once_and_when_it_continues(
+    job: Job,
+) -> None:
+    folder = Path(job.folder)
+    guidance: Any = SimpleNamespace(
+        stream=Stream(deadline_s=100, recovery_s=1000), teachers=(), aggregation=None
+    )
+    note_away(folder, "left by an earlier run")
+    waiting = Waiting(replace(job, guidance=guidance))
+    assert waiting.poll() is None
+    (folder / "checkpoints" / "step-00000120").mkdir(parents=True)
+    note_away(folder, "teacher 'films': its node is lost")
+    found = outage(folder)
+    assert found is not None
+    line = waiting.poll()
+    assert line is not None and "(teacher 'films': its node is lost)" in line
+    assert "checkpoint of step 120 written" in line and "(stream.recovery_s 1000)" in line
+    since, until = (
+        time.strftime("%H:%M:%S", time.localtime(found.noticed + s)) for s in (-100, 900)
+    )
+    assert f"since {since}" in line and f"until {until}" in line
+    assert waiting.poll() is None
+    note_away(folder, None)
+    assert waiting.poll() == f"{job.name}: all teachers respond; continuing"
+    assert waiting.poll() is None

@@ -1,6 +1,7 @@
 """The command line. Heavy imports are inside the commands: ``--help`` answers at once.
 
-Exit codes: 0 done, 1 a gate or run failed, 2 invalid input, 130 interrupted.
+Exit codes: 0 done, 1 a gate or run failed, 2 invalid input, 130 interrupted or stopped
+without a teacher.
 """
 
 from __future__ import annotations

@@ -37,15 +37,18 @@ class Batching:
             self._waiting.append(own)
         with ExitStack() as held:
             held.enter_context(turn)
-            if not own[1].done():
-                self._compute(self._taken(own), held)
-        return own[1].result()
+            if taken := self._taken(own):
+                self._compute(taken, held)
+        return own[1].result()  # perhaps another caller's, which encodes it outside its turn
 
     def _taken(self, own: _Waiting) -> list[_Waiting]:
-        """This request, and those waiting that fit into a forward with it, oldest first."""
+        """This request, and those waiting that fit into a forward with it, oldest first; nothing
+        where another caller has taken this one."""
         first, taken = own[0], [own]
         width, num_rows = first.num_tokens, first.num_rows
         with self._lock:
+            if not any(one is own for one in self._waiting):
+                return []
             for one in self._waiting:
                 other = one[0]
                 wider = max(width, other.num_tokens)

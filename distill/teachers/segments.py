@@ -71,10 +71,15 @@ class Shelf:
         at_B = np.searchsorted(self.rows, rows_B)
         at_B = np.minimum(at_B, max(0, len(self.rows) - 1))
         stored_B = self.rows[at_B] == rows_B if len(self.rows) else np.zeros(len(rows_B), bool)
-        # What was met first is served again.
-        parts = [self._sealed.get(row, self.held.get(row)) for row in rows_B.tolist()]
-        held_B = np.array([part is not None for part in parts], bool) & ~stored_B
-        hit_B = stored_B | held_B
+        parts: dict[int, np.ndarray] = {}  # by place in rows_B: those that are not in a file yet
+        for b in np.flatnonzero(~stored_B).tolist():
+            row = int(rows_B[b])
+            # What was met first is served again.
+            part = self._sealed.get(row, self.held.get(row))
+            if part is not None:
+                parts[b] = part
+        hit_B = stored_B.copy()
+        hit_B[list(parts)] = True
         if not hit_B.any():
             return nothing(len(rows_B))
         segment_B = np.where(stored_B, self._segment[at_B] if len(self.rows) else 0, -1)
@@ -84,9 +89,9 @@ class Shelf:
             here_B = segment_B == index
             starts, places = self._segments[index].starts, self._position[at_B[here_B]]
             begins_B[here_B], counts_B[here_B] = starts[places], np.diff(starts)[places]
-        for b in np.flatnonzero(held_B):
-            counts_B[b] = len(parts[b])
-        like = parts[held_B.argmax()] if held_B.any() else self._segments[0].payload_PX
+        for b, part in parts.items():
+            counts_B[b] = len(part)
+        like = next(iter(parts.values())) if parts else self._segments[0].payload_PX
         found_PX = np.empty((int(counts_B.sum()), *like.shape[1:]), like.dtype)
         into_B = np.cumsum(counts_B) - counts_B
         for index in np.unique(segment_B[stored_B]):
@@ -94,8 +99,8 @@ class Shelf:
             payload_PX = self._segments[index].payload_PX
             places = _ranges(begins_B[here_B], counts_B[here_B])
             found_PX[_ranges(into_B[here_B], counts_B[here_B])] = payload_PX[places]
-        for b in np.flatnonzero(held_B):
-            found_PX[into_B[b] : into_B[b] + counts_B[b]] = parts[b]
+        for b, part in parts.items():
+            found_PX[into_B[b] : into_B[b] + counts_B[b]] = part
         return Found(hit_B, found_PX, counts_B[hit_B])
 
     def write_behind(self, writer: Executor) -> None:

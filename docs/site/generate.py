@@ -333,7 +333,7 @@ With `--json` the last line of the output is a JSON object: results and paths, o
 | 0 | done |
 | 1 | a run or a gate (`--fail-if`) failed |
 | 2 | invalid input: the message names the key, the value and the fix |
-| 130 | interrupted by Ctrl-C; the same command resumes |"""
+| 130 | interrupted by Ctrl-C, or a teacher stayed away; the same command resumes |"""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +25,7 @@ from distill.records import UNLABELLED, Batch, Cursor, TeacherRequest
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.stream import TeacherStream
+from distill.waiting import outage
 from tests.sampling.test_fits import SKD, sampled_job
 
 pytestmark = pytest.mark.slow
@@ -175,27 +177,42 @@ def assert_works_in_another_process(pool, client) -> None:
         assert np.array_equal(here, there)
 
 
-def test_a_teacher_killed_while_it_judges_drafts_changes_nothing(ray_cluster, tmp_path):
-    """At the third step: its caches are gone with it."""
+def test_a_teacher_away_for_three_deadlines_while_it_judges_drafts_changes_nothing(
+    ray_cluster, tmp_path
+):
+    """From the third step: its process is stopped, then killed, and its caches are gone with it."""
     from distill.teachers.pool import RayTeacherPool
 
     here = sampled_job(tmp_path, "here", SKD)
     fit(here)
     job = sampled_job(tmp_path, "served", SKD)
+    trainer = job.trainer.model_copy(update={"keep_checkpoints": 99})
+    job = replace(job, trainer=trainer)
     with RayTeacherPool(job.guidance.teachers) as pool:
+        stream = Stream(deadline_s=1, recovery_s=HANGS_S)
 
-        def kill(cursor: Cursor) -> None:
+        def kill(pids: list[int]) -> None:
+            while (noticed := outage(Path(job.folder))) is None:
+                time.sleep(0.05)
+            time.sleep(max(0.0, noticed.noticed + 2 * stream.deadline_s - time.time()))
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+
+        def stop(cursor: Cursor) -> None:
             if cursor.step == 2:
-                for pid in pool.pids("films"):
-                    os.kill(pid, signal.SIGKILL)
+                pids = pool.pids("films")
+                for pid in pids:
+                    os.kill(pid, signal.SIGSTOP)
+                threading.Thread(target=kill, args=[pids], daemon=True).start()
 
-        guidance = replace(job.guidance, client=pool.client(Stream(deadline_s=HANGS_S)))
-        fit(replace(job, guidance=guidance), report=kill)
+        guidance = replace(job.guidance, client=pool.client(stream), stream=stream)
+        fit(replace(job, guidance=guidance), report=stop)
     ours, theirs = (load_best(one).student.state_dict() for one in (here, job))
     assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
     told = (Path(job.folder) / "metrics.jsonl").read_text().splitlines()
     retries = [json.loads(line)["metrics"].get("teacher.films.retries", 0) for line in told]
     assert sum(retries) >= 1
+    assert (Path(job.folder) / "checkpoints" / "step-00000002").exists()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -44,6 +44,7 @@ def round_of(writer: str, past: int) -> DraftRequest:
 def bytes_after(num_slots: int) -> int:
     """Keys and values, float32, of one sequence."""
     config = llama(1).config
+    assert config.num_key_value_heads is not None
     width = config.num_key_value_heads * config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * num_slots * width * 4
 

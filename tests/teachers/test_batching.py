@@ -92,6 +92,33 @@ def test_requests_that_wait_are_computed_in_one_forward():
     assert np.ptp([output.compute_s / len(output.rows_B) for output in found]) < 1e-9
 
 
+def test_who_was_taken_along_waits_for_an_answer_that_is_still_encoded():
+    """The turn is over by then, so that the other caller has it."""
+    other_has_turn = threading.Event()
+
+    class Encoded(DenseWire):
+        def encode(self, said_PX: torch.Tensor, seeds_P: np.ndarray | None = None) -> torch.Tensor:
+            assert other_has_turn.wait(timeout=30)
+            return super().encode(said_PX, seeds_P)
+
+    class Turn(InTurn):
+        num_given = 0
+
+        def __enter__(self) -> None:
+            super().__enter__()
+            self.num_given += 1
+            if self.num_given == 2:
+                other_has_turn.set()
+
+    model, wire, turn = Counting(), Encoded(), Turn(2)
+    batching = Batching(TeacherEngine(model, num_labels=2))
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(batching.answer, rows_of(f, 1, wire), turn) for f in (0, 10)]
+        found = [future.result(timeout=30) for future in futures]
+    assert model.forwards == [2]
+    assert [output.payload.tolist() for output in found] == [[[0, 0]], [[10, 20]]]
+
+
 def test_what_does_not_fit_into_a_forward_waits_for_its_own():
     model = Counting()
     requests = [rows_of(first, 2) for first in (0, 10, 20)]

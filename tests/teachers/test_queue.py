@@ -81,6 +81,7 @@ def test_a_claim_is_refused_where_more_are_held_than_its_client_knew():
     assert [queue.claim(name, 1, 0).num_held for name in "abc"] == [0, 1, 2]
     assert queue.status(0).num_held == 2
     queue.drop("a")
+    queue.drop("")  # of a request without a claim
     assert queue.status(0).num_held == 1
 
 

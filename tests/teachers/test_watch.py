@@ -159,6 +159,9 @@ def test_a_restarted_replica_is_up_once_it_answers_a_poll_from_after_its_loss():
     watch.heard(status(0, num_held=0, incarnation="second"), 12.0)
     assert watch.is_up
     assert watch.overdue(500.0, 0.0) is None
+    watch.lost("a response could not be fetched", 600.0)
+    watch.heard(status(0, num_held=1, incarnation="second"), 601.0)
+    assert watch.is_up  # no forward of it was suspected
 
 
 def test_a_replica_that_is_not_up_is_polled_once_a_second():
@@ -194,6 +197,13 @@ def test_a_slow_replica_has_fewer_requests():
     assert both.order(0) == [2, 1, 0]
 
 
+def test_a_claim_allows_as_many_requests_as_end_before_those_of_the_next_replica():
+    """4 requests of 3 s end after 12 s: of the other replica, 6 of 2 s, of which 5 are held."""
+    found = group(status(num_held=1, request_s=2.0), status(num_held=3, request_s=3.0))
+    assert (found.order(0), found.most(0)) == ([0, 1], 5)
+    assert group(status(num_held=0), status(num_held=0)).most(0) == 0
+
+
 def test_a_replica_that_does_not_answer_promptly_is_last():
     found = group(status(num_held=0), status(num_held=9))
     found.watches[0].polled(10.0)
@@ -201,7 +211,7 @@ def test_a_replica_that_does_not_answer_promptly_is_last():
     assert found.order(10.0 + PATIENCE_S) == [1, 0]
     assert found.most(10.0 + PATIENCE_S) == NO_LIMIT
     found.watches[1].polled(10.0)
-    found.watches[0].in_flight = 1  # of none the status is known: the own requests count
+    found.watches[0].in_flight = 1  # neither responds: the client's own requests count
     assert found.order(20.0) == [1, 0]
 
 
@@ -240,6 +250,14 @@ def test_a_teacher_is_away_once_no_replica_was_up_for_a_deadline():
     assert found.away(2000.0 + DEADLINE_S) == "a poll failed"
     found.watches[0].heard(status(), 2200.0)
     assert found.away(9000.0) is None
+
+
+def test_a_teacher_whose_only_replica_is_silent_is_away_since_it_was_polled():
+    found = Group(1, DEADLINE_S, 1800.0, 0)
+    watched(0, 1000, lambda now: None, found.watches[0])
+    assert found.away(DEADLINE_S / POLLS + DEADLINE_S) is not None
+    assert not found.is_given_up(DEADLINE_S / POLLS + 1799, 0.0)
+    assert found.is_given_up(DEADLINE_S / POLLS + 1800, 0.0)
 
 
 def test_a_forward_that_hangs_makes_its_teacher_away_at_once():
