@@ -189,7 +189,10 @@ def summary(load: Load, measured: list[dict[str, float]]) -> dict[str, Any]:
 
 def table(cases: list[dict[str, Any]]) -> str:
     lines = [
-        f"Deadline {DEADLINE_S:g} s, {IN_FLIGHT} requests in flight for each client; medians.",
+        f"Deadline {DEADLINE_S:g} s, {IN_FLIGHT} requests in flight for each client; medians of "
+        f"{len(cases[0]['after']['turns'])}. A wall time below the ideal is that of failed "
+        "requests, which are not computed. The ideal of several replicas is without the end, when "
+        "not all have work.",
         "",
         "| clients | replicas, s a request | queue, deadlines | requests | | sent again | failed |"
         " wall, s | ideal, s | wall / ideal |",
