@@ -68,7 +68,13 @@ class Wait(Protocol):
 
 
 def until_done(future: Future[Result], away: Away) -> Result:
-    """The :class:`Wait` of one process outside of the training loop."""
+    """The :class:`Wait` of one process outside of the training loop; logs who is away."""
+    is_logged = False
+    while not future.done():
+        wait([future], POLL_S)
+        if not future.done() and not is_logged and (reason := away()) is not None:
+            logger.warning("%s; waiting for it", reason)
+            is_logged = True
     return future.result()
 
 

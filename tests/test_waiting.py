@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,14 @@ def test_a_teacher_that_stays_away_is_a_stop_as_after_ctrl_c() -> None:
     error = TeacherAway("x")
     assert error.exit_code == 130
     assert isinstance(error, Interrupted) and isinstance(error, TeacherError)
+
+
+def test_outside_of_the_loop_who_is_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    future: Future[int] = Future()
+
+    def away() -> str:
+        threading.Timer(0.3, future.set_result, [7]).start()
+        return REASON
+
+    assert until_done(future, away) == 7
+    assert [record.getMessage() for record in caplog.records] == [f"{REASON}; waiting for it"]
