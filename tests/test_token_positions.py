@@ -35,7 +35,7 @@ def test_the_label_of_a_position_is_the_next_token_of_its_row() -> None:
     assert labels_at(batch()).tolist() == [11, 12, 14, 22, 23]
 
 
-def test_sequences_are_told_apart_within_and_between_rows() -> None:
+def test_sequences_differ_within_and_between_rows() -> None:
     sequences_N = sequences_at(batch())
     first, same, second, *others = sequences_N.tolist()
     assert first == same and len({first, second, others[0]}) == 3 and others[0] == others[1]
