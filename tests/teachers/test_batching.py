@@ -205,7 +205,7 @@ def test_a_replica_computes_together_what_waits_only_if_that_is_set(is_batched):
     model = Counting()
     actor = TeacherActor([Served(model, Serving(batch_requests=is_batched))], "object_store")
     with ThreadPoolExecutor(3) as pool:
-        with actor._turn():
+        with actor._queue.turn():
             futures = [pool.submit(actor.answer, "a", rows_of(first, 1)) for first in (0, 10, 20)]
             give_up = time.monotonic() + 30
             while is_batched and len(actor._batching["a"]._waiting) < 3:
