@@ -23,6 +23,7 @@ from distill.records import AnswerStats, TeacherOutput, TeacherRequest
 from distill.teachers.actor import TeacherActor
 from distill.teachers.batching import Batching, can_join, joined, split
 from distill.teachers.engine import TeacherEngine
+from distill.teachers.queue import Queue
 from distill.teachers.wires import DenseWire, HiddenWire
 from tests.toys_language import NUM_TOKENS, llama
 
@@ -204,6 +205,7 @@ class Served:
 def test_a_replica_computes_together_what_waits_only_if_that_is_set(is_batched):
     model = Counting()
     actor = TeacherActor([Served(model, Serving(batch_requests=is_batched))], "object_store")
+    actor._queue = Queue()  # outside of Ray no request is cancelled
     with ThreadPoolExecutor(3) as pool:
         with actor._queue.turn():
             futures = [pool.submit(actor.answer, "a", rows_of(first, 1)) for first in (0, 10, 20)]
