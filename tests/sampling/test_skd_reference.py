@@ -157,6 +157,7 @@ SETTINGS = [
     Speculative(top_k=4),
     Speculative(top_k=12, decoding=ALL, teacher_decoding=Decoding(temperature=0.7)),
     Speculative(drafts=1, top_k=2, decoding=ALL, teacher_decoding=ALL),
+    Speculative(drafts=2, top_k=12, decoding=ALL, teacher_decoding=ALL),
     Speculative(drafts=3, top_k=1, decoding=ALL, teacher_decoding=GREEDY),
     Speculative(drafts=7, nucleus=0.9, decoding=Decoding(temperature=1.5)),
     Speculative(drafts=4, nucleus=0.01, decoding=ALL, teacher_decoding=ALL),
