@@ -7,6 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from distill.objectives import (
+    Comparative,
     ForwardKL,
     GeneralisedJSD,
     Objective,
@@ -52,3 +53,10 @@ def test_an_objective_is_a_section_or_a_list_of_sections() -> None:
         adapter.validate_python({"type": "jsd", "beta": 2})
     (error,) = refused.value.errors()
     assert error["loc"] == ("section", "jsd", "beta")
+
+
+def test_two_rows_are_one_pair_for_comparative() -> None:
+    """‖d_1 − d_2‖² of the centred differences: (2, −2) and (0, 0), so 8."""
+    z_T, z_S = torch.tensor([[1.0, 3.0], [0.0, 5.0]]), torch.tensor([[5.0, 3.0], [1.0, 6.0]])
+    target = Target(torch.log_softmax(z_T, -1), torch.ones(1, 2))
+    torch.testing.assert_close(Comparative()(z_S, target, 1.0).mean(), torch.tensor(8.0))
