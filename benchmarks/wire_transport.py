@@ -5,8 +5,9 @@
 A teacher's actor has hidden states and logits (random, of a real vocabulary's width), so that its
 forward takes no time. A TeacherStream requests one step at a time: the actor tests that the numbers
 are finite, encodes and returns them; the rank tests them again, has the cache keep them, and has
-tensors for the loss. Measured without a cache, with one on disk, past the object store
-(stream.transport nixl, where that is installed), and with four steps in flight. Compared with an
+tensors for the loss. Measured as a single request without a stream, as steps without a cache, with
+one on disk, past the object store (stream.transport nixl, where that is installed), and with four
+steps in flight. Compared with an
 actor that returns as many bytes that it has already, and a caller that touches each page of them.
 All alternate within each run; medians, and medians of the ratios within each run.
 
@@ -40,10 +41,10 @@ import torch
 
 from distill.cluster import connect
 from distill.config import Cluster, Serving, Stream
-from distill.records import Batch, TokenAnswers
+from distill.records import Batch, TeacherRequest, TokenAnswers
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
 from distill.teachers.pool import RayTeacherPool, TeacherSpec
-from distill.teachers.stream import TeacherStream
+from distill.teachers.stream import TeacherStream, check_output
 from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from distill.teachers.wires.base import as_array
 
@@ -208,6 +209,13 @@ def timed(
                 touch(payload_PX.view(torch.uint8).numpy())
                 yield payload_PX.nbytes
 
+    def asked() -> None:
+        features_BD = rows.padded(range(num_rows)).features_BD
+        request = TeacherRequest("r", np.arange(num_rows), features_BD=features_BD, wire=wire)
+        output = client.ask(name, request)
+        check_output(request, output, width)
+        touch(output.payload.view(np.uint8))
+
     def returned() -> None:
         touch(ray.get(bare.get.remote()))
 
@@ -234,6 +242,7 @@ def timed(
         calls: dict[str, Callable[[], Any]] = {
             "bare": returned,
             "bare_ahead": returned_ahead,
+            "asked": asked,
             **{way: feed.__next__ for way, feed in ways.items()},
         }
         took: dict[str, list[float]] = {way: [] for way in calls}
@@ -247,7 +256,8 @@ def timed(
                 if run:  # the first one starts connections
                     took[way].append((time.perf_counter() - began) / num_steps)
     over = {
-        way: median(t / b for t, b in zip(took[way], took["bare"], strict=True)) for way in ways
+        way: median(t / b for t, b in zip(took[way], took["bare"], strict=True))
+        for way in (*ways, "asked")
     }
     over["ahead"] = median(t / b for t, b in zip(took["ahead"], took["bare_ahead"], strict=True))
     rates = {way: num_rows / median(times) for way, times in took.items()}
@@ -257,6 +267,8 @@ def timed(
         "bare_tokens_per_s": rates["bare"],
         "time_over_bare": over["ours"],
         "share_of_bare": 1 / over["ours"],
+        "asked_tokens_per_s": rates["asked"],
+        "asked_time_over_bare": over["asked"],
         "cached_tokens_per_s": rates["cached"],
         "cached_time_over_bare": over["cached"],
         "ahead_tokens_per_s": rates["ahead"],
@@ -298,14 +310,15 @@ def touch(payload: np.ndarray) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield "share of a bare return-and-get (one step at a time, with a cache, four in flight)"
+    yield "share of a bare return-and-get (request, step of a stream, with a cache, in flight)"
     for row in rows:
         for told, one in (("now", row), ("before", row.get("before"))):
             if one is not None:
                 yield (
                     f"{row['wire']:>17} {told:>7} {one['bytes_per_token']:>8,.0f} B/token"
                     f" {one['tokens_per_s']:>7,.0f} tokens/s"
-                    f"  {1 / one['time_over_bare']:.2f} {1 / one['cached_time_over_bare']:.2f}"
+                    f"  {1 / one['asked_time_over_bare']:.2f} {1 / one['time_over_bare']:.2f}"
+                    f" {1 / one['cached_time_over_bare']:.2f}"
                     f" {1 / one['ahead_time_over_bare']:.2f}"
                 )
 
