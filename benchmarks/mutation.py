@@ -1,6 +1,6 @@
 """The three mutmut results as one table: ``python benchmarks/mutation.py`` writes mutation.md.
 
-The records ``results/mutation_{num,samp,eval}.json`` name how their mutants were run, their tests and every survivor.
+Each record ``results/mutation_{num,samp,eval}.json`` names its tests and every survivor.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def write(path: Path) -> None:
     lines = [
         "# Mutants of method code",
         "",
-        "mutmut 3.8.0; the records are mutation_num.json, mutation_samp.json and mutation_eval.json, which name",
-        "every survivor and its reason. Mutants of message strings are excluded from the count. A mutant that was",
-        "killed once was not run again when tests were added.",
+        "mutmut 3.8.0. The records mutation_num.json, mutation_samp.json and mutation_eval.json",
+        "name every survivor and its reason. Mutants of message strings are not counted. A mutant",
+        "that was killed once was not run again when tests were added.",
         "",
         "| package | mutants | killed | % | message strings excluded |",
         "|---|---:|---:|---:|---:|",
