@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill.config import Experiment, Tracking
 from distill.errors import Interrupted, TeacherAway, UnreachableError
 from distill.objectives import WeightedSum
-from distill.plan import Line
 from distill.tracking.outbox import Outbox, Record
 from distill.tracking.runs import DEFAULT_EXPERIMENT, resume_run, start_run
 from distill.tracking.sender import Sender
@@ -35,6 +34,9 @@ from distill.tracking.view import (
     view_state,
 )
 
+if TYPE_CHECKING:
+    from distill.plan import Line
+
 MAX_DIGEST_CHARS = 36
 KEPT = "untracked.jsonl"
 """In a run's folder: records that are not in MLflow yet."""
@@ -49,9 +51,11 @@ def not_reachable(tracking: Tracking, output: str | Path, reason: str) -> str:
     )
 
 
-def silence_lines(tracking: Tracking) -> list[Line]:
+def silence_lines(tracking: Tracking) -> "list[Line]":
     """Of the plan: a server that does not respond now. Raises UnreachableError as
     :func:`silence_of`."""
+    from distill.plan import Line  # imports torch
+
     reason = silence_of(tracking)
     return (
         [] if reason is None else [Line("MLflow", f"does not respond ({reason})", "kept records")]

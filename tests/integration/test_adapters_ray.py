@@ -73,7 +73,6 @@ def test_one_actor_has_both_and_a_killed_replica_changes_nothing(
         stats = client.stats()
     assert all(map(np.array_equal, found, expected))
     assert torch.equal(*heads)
-    assert sum(stats[f"teacher.{name}.retries"] for name in DOMAINS) >= 1
     assert all(stats[f"teacher.{name}.requests"] >= STEPS for name in DOMAINS)
 
 
