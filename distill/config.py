@@ -704,14 +704,15 @@ class Stream(Section):
     deadline_s: float = Field(default=120.0, gt=0)
     """Seconds without progress of a replica after which its requests are sent to another one: it
     does not respond to a status request, or finishes no forward while a request waits at it. Time
-    in the queue of a replica that makes progress does not count. Must be longer than one forward.
-    """
+    in the queue of a replica that makes progress does not count. Must be longer than one forward,
+    and than encoding and sending its outputs."""
     retries: int = Field(default=3, ge=0)
     """How often a request is sent again after its replica was lost or made no progress."""
     recovery_s: float = Field(default=1800.0, gt=0)
     """Seconds that a run waits for a teacher of which no replica is up (a lost node, a slow
     restart). The student writes a checkpoint and continues once the teacher responds; after
-    ``recovery_s`` the run stops and can be resumed."""
+    ``recovery_s`` the run stops and can be resumed. A teacher that stops responding without a
+    report from Ray is noticed after ``deadline_s``: a shorter ``recovery_s`` stops the run then."""
     transport: Transport = "object_store"
     """How outputs are sent. ``object_store``: Ray's shared memory. ``nixl``: Ray Direct Transport,
     from the memory of the teacher (GPU memory if it has a GPU) to the host memory of the rank;

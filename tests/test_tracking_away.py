@@ -79,6 +79,17 @@ def test_a_server_that_comes_back_gets_the_run_with_its_beginning(uri: str, tmp_
     assert run.info.start_time <= run.data._metric_objs[0].timestamp
 
 
+def test_a_server_that_responds_at_the_end_gets_the_whole_run(uri: str, tmp_path: Path) -> None:
+    watched = away().model_copy(update={"system_metrics": True})
+    with Tracker(watched, tmp_path) as tracker:
+        tracker.params({"seed": 7})
+        tracker.uri = uri
+    assert tracker.num_kept == 0
+    run, _ = recorded(uri, tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert tracker._monitor._shutdown_event.is_set()  # nothing is recorded after the end
+
+
 def test_a_run_that_was_recorded_is_continued_after_a_resume_without_a_server(
     uri: str, tmp_path: Path
 ) -> None:

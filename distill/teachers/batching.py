@@ -35,10 +35,14 @@ class Batching:
         own: _Waiting = (request, Future())
         with self._lock:
             self._waiting.append(own)
-        with ExitStack() as held:
-            held.enter_context(turn)
-            if taken := self._taken(own):
-                self._compute(taken, held)
+        try:
+            with ExitStack() as held:
+                held.enter_context(turn)
+                if taken := self._taken(own):
+                    self._compute(taken, held)
+        except BaseException:  # it has been cancelled while it waited for its turn
+            self._drop([own])
+            raise
         return own[1].result()  # perhaps another caller's, which encodes it outside its turn
 
     def _taken(self, own: _Waiting) -> list[_Waiting]:
@@ -56,8 +60,12 @@ class Batching:
                 if one is not own and fits and can_join(first, other):
                     taken.append(one)
                     width, num_rows = wider, num_rows + other.num_rows
-            self._waiting = [one for one in self._waiting if not any(one is t for t in taken)]
+        self._drop(taken)
         return taken
+
+    def _drop(self, gone: list[_Waiting]) -> None:
+        with self._lock:
+            self._waiting = [one for one in self._waiting if not any(one is g for g in gone)]
 
     def _compute(self, taken: list[_Waiting], held: ExitStack) -> None:
         requests = [request for request, _ in taken]

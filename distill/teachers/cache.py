@@ -17,12 +17,12 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -41,6 +41,10 @@ SEGMENT_ROWS = 8192
 """Rows held in memory before they are written out."""
 
 HEAD = "head.safetensors"
+HEAD_WAIT_S = 60.0
+"""Longest wait of a process for the output layer that another one requests. The other may wait for
+a teacher that is away: all then give up at the same time, not one after the other."""
+LOCK_POLL_S = 0.05
 
 SEGMENT_BYTES = 1 << 26
 """And bytes: a language model's rows are large."""
@@ -241,16 +245,31 @@ class TeacherCache:
 Cache = TeacherCache | NoCache
 
 
-def _shared_head(home: Path, request: Callable[[], Head]) -> Head:
+def _shared_head(home: Path, request: Callable[[], Head], wait_s: float = HEAD_WAIT_S) -> Head:
     path = home / HEAD
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
         with open(home / ".head-lock", "w") as lock:
-            with suppress(OSError):  # a file system without locks: each process requests it
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            _lock(lock, wait_s)
             if not path.exists():
                 _write_head(path, request())
     return _read_head(path)
+
+
+def _lock(file: TextIO, wait_s: float) -> None:
+    """Without the lock after ``wait_s``, or on a file system that has none: the output layer is
+    then requested more than once, which is only slower."""
+    give_up = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return
+            time.sleep(LOCK_POLL_S)
+        except OSError:
+            return
 
 
 def _read_head(path: Path) -> Head:

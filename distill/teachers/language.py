@@ -99,8 +99,7 @@ class LanguageModel:
         """Whether forwards in several threads leave each other alone. Not of a model whose output
         is more than its head's, of a mixture of experts whose gates are set for a request, and of
         rotary embeddings that follow the length of the text."""
-        rope_types = {getattr(module, "rope_type", "default") for module in self.model.modules()}
-        follows_length = bool(rope_types & {"dynamic", "longrope"})
+        follows_length = any(map(_follows_length, self.model.modules()))
         return self._is_linear and self._routing is None and not follows_length
 
     def check_linear(self) -> None:
@@ -289,6 +288,13 @@ class LanguageModel:
         if self._routing is None:  # dense, or of a kind that is refused: let it say so
             self._routing = ExpertRouting.of(self.model)
         return self._routing
+
+
+def _follows_length(module: Any) -> bool:
+    """Whether it is a rotary embedding that transformers changes in a forward."""
+    found = getattr(module, "rope_type", "default")
+    kinds = found.values() if isinstance(found, dict) else [found]  # of each type of layer
+    return any("dynamic" in kind or kind == "longrope" for kind in kinds)
 
 
 def _routing_of(model: Any, moe: MoE) -> ExpertRouting | None:

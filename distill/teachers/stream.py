@@ -36,7 +36,7 @@ from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in
 from distill.teachers.meter import Meter
 from distill.teachers.turns import Turns, all_results
 from distill.teachers.wires import DenseWire, WireFormat
-from distill.waiting import Wait, until_done
+from distill.waiting import Wait, in_thread, until_done
 
 __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
 
@@ -162,10 +162,13 @@ class TeacherStream:
         found: dict[str, Head] = {}
         for name in self.names:
             if self._wires[name].takes == "hidden":
-                head = self._cache.head(name, partial(self._client.head, name))
+                head = self._cache.head(name, partial(self._requested_head, name))
                 known = (other for other in found.values() if other.equals(head))
                 found[name] = next(known, head)
         return found
+
+    def _requested_head(self, name: str) -> Head:
+        return until_done(in_thread(partial(self._client.head, name)), self._client.away)
 
     def _cache_of(self, name: str) -> Cache:
         return NoCache() if name in self._changing else self._cache

@@ -66,6 +66,8 @@ class Outbox:
                     break
                 self._refused.append(self._waiting[0])
             self._waiting.pop(0)
+        else:
+            self._next_try = 0.0
         self._rewrite()
         if num_sent:
             logger.info("MLflow is reachable again: %d kept records were sent", num_sent)

@@ -139,9 +139,9 @@ class Tracker:
         traceback: TracebackType | None,
     ) -> None:
         status, why = _ending(error)
+        self._outbox.flush()  # may start the run, and with it the monitor
         if self._monitor is not None:
             self._monitor.finish()
-        self._outbox.flush()
         self._outbox.post({"kind": "end", "status": status, "why": why})
         if self.num_kept:
             logger.warning(

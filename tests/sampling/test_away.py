@@ -106,7 +106,10 @@ def test_a_rank_whose_teacher_stays_away_is_not_refused(tmp_path: Path) -> None:
     assert (folder / AWAY).read_text() == "teacher 'films' was away for 1800 s"
 
 
-def test_a_teacher_that_is_away_before_the_first_step_stops_the_fit(tmp_path: Path) -> None:
+def test_a_teacher_that_is_away_before_the_first_step_is_named_and_stops_the_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     job = sampled_job(tmp_path, "run", {"type": "dataset"})
     with pytest.raises(Interrupted, match="was away"):
-        fit(served_by_leaving(job, "head", 1, looks=0, returns=False))
+        fit(served_by_leaving(job, "head", 1, looks=1, returns=False))
+    assert "a teacher is away: head; waiting for it" in caplog.messages

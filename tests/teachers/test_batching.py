@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,6 +137,22 @@ def test_requests_of_another_wire_wait_for_their_own_forward():
     found = answers(TeacherEngine(model, num_labels=2), requests)
     assert sorted(model.forwards) == [1, 2]
     assert [output.payload.dtype for output in found] == [np.float32, np.float32, np.uint16]
+
+
+def test_a_request_that_is_cancelled_in_its_turn_is_not_computed():
+    class Cancelled:
+        def __enter__(self) -> None:
+            raise CancelledError
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    model = Counting()
+    batching = Batching(TeacherEngine(model, num_labels=2))
+    with pytest.raises(CancelledError):
+        batching.answer(rows_of(0, 2), Cancelled())
+    assert batching.answer(rows_of(10, 1), nullcontext()).payload.tolist() == [[10, 20]]
+    assert model.forwards == [1]
 
 
 def test_an_error_is_raised_by_all_that_were_computed_together():

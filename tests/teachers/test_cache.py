@@ -1,3 +1,4 @@
+import fcntl
 import os
 import threading
 from dataclasses import replace
@@ -16,6 +17,7 @@ from distill.teachers.cache import (
     NoCache,
     TeacherCache,
     TeacherKey,
+    _shared_head,
     open_cache,
 )
 
@@ -284,6 +286,15 @@ def test_ranks_that_start_together_request_an_output_layer_once(tmp_path):
         thread.join()
     assert sender.num_requests == 1
     assert [head.equals(sender.head) for head in found] == [True, True]
+
+
+def test_a_process_that_waits_for_an_away_teacher_does_not_hold_up_the_others(tmp_path):
+    """Otherwise each would begin to wait for ``recovery_s`` when the one before has given up."""
+    sender = Sender()
+    with open(tmp_path / ".head-lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert _shared_head(tmp_path, sender, wait_s=0.01).equals(sender.head)
+    assert sender.num_requests == 1
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="needs Linux")

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from distill.config import parse
 from distill.records import TeacherRequest
@@ -90,6 +91,28 @@ def test_models_whose_forward_keeps_something_take_one_request_at_a_time():
     scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     assert not engine_of(rope_parameters=scaled).is_reentrant
     assert not TeacherEngine(torch.nn.Identity(), num_labels=2).is_reentrant
+
+
+@pytest.mark.parametrize("rope_type", ["default", "dynamic"])
+def test_a_model_with_rotary_embeddings_of_each_type_of_layer(rope_type: str):
+    """As of Gemma 3, whose ``rope_type`` is a dictionary."""
+    local = {"rope_type": "default", "rope_theta": 10000.0}
+    config = Gemma3TextConfig(
+        vocab_size=NUM_TOKENS,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "sliding_attention": local,
+            "full_attention": local | {"rope_type": rope_type, "factor": 2.0},
+        },
+    )
+    engine = TeacherEngine(Gemma3ForCausalLM(config), num_labels=NUM_TOKENS, is_language_model=True)
+    assert engine.is_reentrant is (rope_type == "default")
 
 
 @pytest.mark.parametrize(
