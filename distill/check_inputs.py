@@ -101,6 +101,11 @@ def check_teachers(experiment: Experiment, corpus: Corpus, infos: Mapping[str, F
     """Raise unless every existing teacher can read the rows."""
     for teacher in experiment.teachers:
         info = infos[teacher.name]
+        if teacher.offload_idle_s is not None and is_pickle(teacher.path):
+            raise ConfigError(
+                f"teachers.{teacher.name}.offload_idle_s: {teacher.path} is an object with "
+                "predict_proba, which has nothing on a GPU: remove offload_idle_s"
+            )
         check_reader(f"teachers.{teacher.name}", teacher.path, teacher.allow_pickle, info, corpus)
 
 

@@ -372,6 +372,22 @@ class Serving(Section):
     """Load weights that exist only as a pickle (``pytorch_model.bin``, .pkl, .joblib). A pickle can
     run code: set it only for files that you trust."""
 
+    offload_idle_s: float | None = Field(default=None, gt=0)
+    """Seconds without a request after which a replica on a GPU moves its model to host memory, so
+    that a student on the same GPU can use the memory; it moves back before the next request, with
+    bit-identical outputs. null: the model stays on the GPU. Needs ``num_gpus`` above 0. Set it if
+    all outputs come from the cache after the first epoch. Ray's reservation of the GPU does not
+    change."""
+
+    @model_validator(mode="after")
+    def _offloads_what_is_on_a_gpu(self) -> Self:
+        if self.offload_idle_s is not None and self.num_gpus == 0:
+            raise ValueError(
+                f"offload_idle_s: {self.offload_idle_s:g} moves a model from a GPU to host memory, "
+                "and num_gpus is 0: set num_gpus above 0, or offload_idle_s: null"
+            )
+        return self
+
     @model_validator(mode="after")
     def _batches_what_can_be_batched(self) -> Self:
         if self.batch_requests and not isinstance(self.moe, OwnRouting):

@@ -94,6 +94,7 @@ OPERATIONAL_SERVING = (
     "node_labels",
     "max_batch_tokens",
     "kv_cache_mb",
+    "offload_idle_s",
     "batch_requests",  # batch shapes are not in a cache's key either
 )
 

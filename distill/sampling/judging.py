@@ -78,6 +78,10 @@ class Judging:
         verdict = _verdict(logits_bGV, request, num_replayed)
         return replace(verdict, compute_s=time.perf_counter() - started)
 
+    def forget(self) -> None:
+        """Evict all."""
+        self._sessions.clear()
+
     def _evict(self) -> None:
         num_bytes = sum(session.memory.num_bytes for session in self._sessions.values())
         while num_bytes > self._max_bytes and len(self._sessions) > 1:

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from distill.config import Transport
 from distill.errors import DistillError, TeacherError
@@ -12,6 +13,7 @@ from distill.sampling.records import DraftRequest, Verdict, WriteRequest, Writte
 from distill.teachers.batching import Batching
 from distill.teachers.direct import check_installed, prepare
 from distill.teachers.engine import TeacherEngine
+from distill.teachers.offload import Offload
 from distill.teachers.queue import Queue, Status
 from distill.teachers.serving import Servable, engines, told
 
@@ -42,12 +44,15 @@ class TeacherActor:
         self._batching: Mapping[str, Batching] = {}
         self._failure: DistillError | None = None
         self._queue = Queue(_check_cancelled)
+        self._offload = Offload(told(teachers))
         try:
             if transport == "nixl":
                 check_installed(told(teachers))
                 prepare()
             num_threads = max(1, math.ceil(teachers[0].serving.cpus))
             self._engines = engines(teachers, num_threads)
+            idle_s = teachers[0].serving.offload_idle_s
+            self._offload = Offload(told(teachers), self._engines.values(), idle_s)
             if teachers[0].serving.batch_requests:
                 self._batching = {name: Batching(e) for name, e in self._engines.items()}
             elif num_threads == 1 and all(e.is_reentrant for e in self._engines.values()):
@@ -74,7 +79,7 @@ class TeacherActor:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
         engine = self._batching.get(teacher) or self._engines[teacher]
-        return engine.answer(request, self._queue.turn(claim))
+        return engine.answer(request, self._turn(claim))
 
     def answer_on_device(
         self, teacher: str, request: TeacherRequest, claim: str = ""
@@ -82,39 +87,45 @@ class TeacherActor:
         """Of a pool whose transport is ``nixl``: the payload stays until the rank has fetched it,
         without a copy in the object store."""
         self.ping()
-        return self._engines[teacher].answer_on_device(request, self._queue.turn(claim))
+        return self._engines[teacher].answer_on_device(request, self._turn(claim))
 
     def judge(self, teacher: str, request: DraftRequest, claim: str = "") -> Verdict:
         """Of a language model; see distill/sampling/judging.py."""
         self.ping()
-        with self._queue.turn(claim):
+        with self._turn(claim):
             return self._engines[teacher].judge(request)
 
     def write(self, teacher: str, request: WriteRequest, claim: str = "") -> WrittenText:
         self.ping()
-        with self._queue.turn(claim):
+        with self._turn(claim):
             return self._engines[teacher].write(request)
 
     def head(self, teacher: str, claim: str = "") -> Head:
         """Of a language model; see TeacherEngine. Nothing is computed for it."""
         self.ping()
         self._queue.drop(claim)
-        return self._engines[teacher].head()
+        with self._offload.in_use():
+            return self._engines[teacher].head()
 
     def gate(self, teacher: str, claim: str = "") -> GateState:
         """Of a mixture of experts; see TeacherEngine."""
         self.ping()
-        with self._queue.turn(claim):
+        with self._turn(claim):
             return self._engines[teacher].gate()
 
     def gate_gradient(self, teacher: str, request: GateRequest, claim: str = "") -> GateGradient:
         self.ping()
-        with self._queue.turn(claim):
+        with self._turn(claim):
             return self._engines[teacher].gate_gradient(request)
 
     def pid(self) -> int:
         """For tests that kill a replica."""
         return os.getpid()
+
+    @contextmanager
+    def _turn(self, claim: str) -> Iterator[None]:
+        with self._queue.turn(claim), self._offload.in_use():
+            yield
 
     @property
     def _num_forwards(self) -> int:

@@ -123,6 +123,18 @@ class TeacherEngine:
         payload = _Payload(int(request.counts_B.sum()), self.device, may_share=False)
         return self._answer(request, payload, turn)
 
+    @torch.inference_mode(False)  # else moved weights could have no gradients, which gates need
+    def offload(self) -> None:
+        """Move the model to host memory, and drop its key-value caches. Not during a request."""
+        self._model.move(torch.device("cpu"))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode(False)
+    def restore(self) -> None:
+        """Move the model back, bit-identical; raises torch.OutOfMemoryError."""
+        self._model.move(self.device)
+
     @property
     def is_reentrant(self) -> bool:
         """Whether several threads may call :meth:`answer` at once: of a language model on the CPU
@@ -364,6 +376,10 @@ class _Classifier:
         self._model = _frozen(model, device, dtype, allow_pickle)
         self._num_labels = num_labels
         self.found = Found()
+
+    def move(self, device: torch.device) -> None:
+        if isinstance(self._model, nn.Module):  # others are not on a device
+            self._model.to(device)
 
     def said(
         self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE

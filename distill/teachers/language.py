@@ -94,6 +94,10 @@ class LanguageModel:
         self._routing = _routing_of(model, moe)
         self.found = Found()
 
+    def move(self, device: torch.device) -> None:
+        self.judging.forget()
+        self.model.to(device)
+
     @property
     def is_reentrant(self) -> bool:
         """Whether forwards in several threads leave each other alone. Not of a model whose output

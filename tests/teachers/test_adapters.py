@@ -85,6 +85,18 @@ def test_each_answers_as_it_does_alone_in_any_order(root: Path, dtype: Any, wire
         assert torch.equal(head, own[name].head().weight_VH)
 
 
+def test_all_adapters_move_with_their_base(root: Path) -> None:
+    """As an idle teacher that leaves the GPU (``offload_idle_s``); ``meta`` is another device."""
+    engine = shared(root)[NAMES[1]]
+    model: Any = engine._speaker.model
+    engine.device = torch.device("meta")
+    engine.restore()
+    weights = dict(model.named_parameters())
+    adapters = {name.split(".")[-2] for name in weights if "lora_A" in name}
+    assert adapters == {"adapter0", "adapter1"}
+    assert all(weight.is_meta for weight in weights.values())
+
+
 def test_there_is_one_base(root: Path) -> None:
     found = shared(root)
     bases = []
