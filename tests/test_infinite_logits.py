@@ -276,6 +276,7 @@ def positions(
     aggregation: Any = None,
     labels: list[int] | None = None,
     wire: WireFormat | None = None,
+    lengths: list[int] | None = None,
 ) -> tuple[float, Tensor, TokenLoss]:
     """Loss, its gradient by the student's logits, and the loss object. The logits are the bias of
     a head of zeros where all positions have the same, else hidden states under the identity."""
@@ -291,6 +292,7 @@ def positions(
         [Reader(wire, None, z_S.shape[1])] * len(z_KNV),
         aggregation or UniformMean(),
         objective,
+        lengths=lengths,
     )
     # One hidden number per position and a bias: −∞ · 0 of a product is NaN.
     assert torch.equal(z_S, z_S[:1].expand_as(z_S))
@@ -349,6 +351,31 @@ def test_an_infinite_cross_entropy_of_weight_0_leaves_the_divergence(chunk: Chun
     assert value == pytest.approx(4 * N * float(terms.sum()), rel=1e-5)
     torch.testing.assert_close(grad_V, 2 * N * (p_S - p_T), rtol=1e-5, atol=1e-6)
     assert loss.sums.ce == INF
+
+
+@splits
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("objective", [ReverseKL(), ForwardKL()], ids=lambda o: o.type)
+def test_means_of_sequences_are_those_of_each_alone(
+    objective: Objective, alpha: float, chunk: Chunk
+) -> None:
+    """With a token that the student rules out, which makes the forward KL infinite."""
+    z_NV, z_V = drawn(0, N, V), drawn(1, V)
+    z_V[4] = -INF
+    value, grad_V, loss = positions(
+        z_NV[None], same(z_V), objective, chunk, alpha, lengths=[2, N - 2]
+    )
+    parts = [
+        positions(z_NV[None, at], same(z_V)[at], objective, Chunk(N), alpha)
+        for at in (slice(2), slice(2, N))
+    ]
+    assert math.isfinite(value) == (objective.type == "reverse_kl" or alpha == 0)
+    assert value == pytest.approx(parts[0][0] / 2 + parts[1][0] / (N - 2), rel=1e-5)
+    expected_V = parts[0][1] / 2 + parts[1][1] / (N - 2)
+    assert expected_V.isfinite().all() and (expected_V != 0).any()
+    torch.testing.assert_close(grad_V, expected_V, rtol=1e-4, atol=1e-6)
+    kd = parts[0][2].sums.kd + parts[1][2].sums.kd
+    torch.testing.assert_close(loss.sums.kd, kd, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("objective", [ForwardKL(), ReverseKL()], ids=lambda o: o.type)
