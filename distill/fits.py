@@ -64,7 +64,7 @@ class Waiting:
         since = self._current.noticed - stream.deadline_s
         step = resumed_step(self._folder)
         return (
-            f"{self._job.name}: no replica of a teacher is up since {_clock(since)} "
+            f"{self._job.name}: no replica of a teacher has been up since {_clock(since)} "
             f"({self._current.reason}); checkpoint of step {step:,} written; waiting until "
             f"{_clock(since + stream.recovery_s)} (stream.recovery_s {stream.recovery_s:g})"
         )

@@ -112,7 +112,7 @@ def test_a_fit_that_waits_for_a_teacher_says_so_once_and_when_it_continues(
     since, until = (
         time.strftime("%H:%M:%S", time.localtime(found.noticed + s)) for s in (-100, 900)
     )
-    assert f"since {since}" in line and f"until {until}" in line
+    assert f"has been up since {since} (" in line and f"until {until}" in line
     assert waiting.poll() is None
     note_away(folder, None)
     assert waiting.poll() == f"{job.name}: all teachers respond; continuing"

@@ -366,8 +366,8 @@ class RayTeacherClient:
         if is_given_up:
             recovery_s = f"{self._stream.recovery_s:g}"
             raise TeacherAway(
-                f"{who}; no replica was up for {recovery_s} s: {fault}: see the logs of its actor, "
-                f"or raise stream.recovery_s ({recovery_s})"
+                f"{who}; no replica was up for {recovery_s} s ({fault}); see the logs of its "
+                f"actor, or raise stream.recovery_s ({recovery_s})"
             )
 
 

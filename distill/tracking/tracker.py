@@ -145,7 +145,7 @@ class Tracker:
         self._outbox.post({"kind": "end", "status": status, "why": why})
         if self.num_kept:
             logger.warning(
-                "%d records are not in MLflow; they are in %s and a resumed run sends them",
+                "%d records are not in MLflow; they are in %s; the same command sends them",
                 self.num_kept,
                 self._outbox.path,
             )
