@@ -272,7 +272,7 @@ def test_mass_outside_is_measured_where_logits_are_capped(tmp_path: Path) -> Non
     ((logits_MPV, _),) = answers.said(block, request, DenseWire(dtype="float32"), OwnRouting())
     assert (logits_MPV[..., list(spec.shared.left_out)] == LEFT_OUT).all()
     outside = float(own_PV.softmax(-1)[:, list(spec.shared.outside)].sum(-1).mean())
-    assert answers.stats is not None
-    assert answers.stats.mass_outside == pytest.approx(outside, rel=1e-3) and outside > 0.05
+    assert answers.found.stats is not None
+    assert answers.found.stats.mass_outside == pytest.approx(outside, rel=1e-3) and outside > 0.05
     # What judges and writes still leaves them out.
     assert (model(input_ids=ids_BT).logits[..., spec.shared.left_out[0]] == -3.0).all()

@@ -37,6 +37,12 @@ class Patch:
     tests: tuple[str, ...]
     """Test files or node ids that fail under the patch."""
 
+    @property
+    def changed(self) -> list[str]:
+        """Paths of the files that it changes."""
+        lines = self.path.read_text().splitlines()
+        return [line.removeprefix("+++ b/") for line in lines if line.startswith("+++ b/")]
+
 
 def patches_of(folder: Path, wanted: tuple[str, ...] = ()) -> list[Patch]:
     """All below ``folder``, or those of the ``wanted`` areas and ``area/name``; PatchError."""
@@ -71,3 +77,8 @@ def apply(patch: Patch, root: Path, only_check: bool = False) -> None:
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise PatchError(f"{patch.path} does not apply: {done.stderr.strip()}")
+    if not only_check:
+        for changed in patch.changed:
+            # Bytecode is taken for that of a source of the same size and second.
+            for bytecode in (root / changed).parent.glob(f"__pycache__/{Path(changed).stem}.*"):
+                bytecode.unlink()

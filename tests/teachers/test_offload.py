@@ -322,6 +322,7 @@ def test_an_object_with_predict_proba_has_nothing_to_move():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_memory_of_a_gpu_is_freed_and_answers_are_equal():
     model = llama(3, hidden_size=512, intermediate_size=1024)
     engine, timers = engine_of(model, "cuda"), Timers()
