@@ -315,10 +315,10 @@ def touch(payload: np.ndarray) -> None:
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "share of a bare return-and-get (request, step of a stream, with a cache, in flight)"
     for row in rows:
-        for told, one in (("now", row), ("before", row.get("before"))):
+        for version, one in (("now", row), ("before", row.get("before"))):
             if one is not None:
                 yield (
-                    f"{row['wire']:>17} {told:>7} {one['bytes_per_token']:>8,.0f} B/token"
+                    f"{row['wire']:>17} {version:>7} {one['bytes_per_token']:>8,.0f} B/token"
                     f" {one['tokens_per_s']:>7,.0f} tokens/s"
                     f"  {1 / one['asked_time_over_bare']:.2f} {1 / one['time_over_bare']:.2f}"
                     f" {1 / one['cached_time_over_bare']:.2f}"

@@ -98,6 +98,8 @@ def _rank(config: dict[str, Any]) -> None:
 
 def run_rank(job: Job, rank: int, world_size: int, report: Report) -> None:
     """One rank's fit, or the rest of it; returns after a stop that can be resumed."""
+    if rank == 0:  # of an earlier attempt; before it has joined the fit, no rank gives up
+        (Path(job.folder) / AWAY).unlink(missing_ok=True)
     try:
         fit(job, rank, world_size, report)
     except TeacherAway as error:

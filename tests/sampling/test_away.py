@@ -119,6 +119,8 @@ def test_a_rank_whose_teacher_stays_away_is_not_refused(tmp_path: Path) -> None:
     run_rank(served_by_leaving(job, "judge", 5, returns=False), 0, 1, lambda cursor: None)
     assert not is_done(job) and not (folder / REFUSED).exists()
     assert (folder / AWAY).read_text() == "teacher 'films' was away for 1800 s"
+    run_rank(job, 0, 1, lambda cursor: None)  # a restart of the group, with the teacher back
+    assert is_done(job) and not (folder / AWAY).exists()
 
 
 def test_a_teacher_that_is_away_before_the_first_step_is_named_and_stops_the_fit(
