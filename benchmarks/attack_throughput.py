@@ -21,13 +21,13 @@ import torch
 from distill import __version__
 from distill.config import Columns, Data, SplitNames
 from distill.data.corpus import build_corpus
+from distill.driver.evaluate.subjects import served, student_of
 from distill.evaluation.assess import Task
 from distill.evaluation.attacked import attack_model
 from distill.evaluation.attacks import METHODS
 from distill.evaluation.classifiers import probs_of
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind, parse_settings
-from distill.evaluation.subjects import served, student_of
 
 NUM_SAMPLES, BUDGET, NUM_RUNS = 200, 50, 3
 

@@ -46,14 +46,14 @@ from distill.aggregation import Attention, Uncertainty, UniformMean
 from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus, build_corpus
-from distill.evaluation.predict import predict
-from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
 from distill.models.features import feature_space
 from distill.objectives import ForwardKL
 from distill.records import TeacherAnswers
-from distill.specs import DataSpec, StudentSpec
+from distill.tasks.classification.predict import predict
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.training.specs import DataSpec, StudentSpec
 
 SEEDS = (0, 1, 2)
 TEMPERATURES, ALPHAS = (2.0, 4.0), (0.7, 0.9)

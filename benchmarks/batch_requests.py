@@ -24,11 +24,11 @@ import ray
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distill.cluster import connect
+from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.records import TeacherRequest
 from distill.teachers.pool import RayTeacherPool, TeacherSpec
-from distill.teachers.wires import HiddenWire
+from distill.wires import HiddenWire
 
 VOCABULARY = 8192
 

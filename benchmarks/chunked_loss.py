@@ -4,7 +4,7 @@ One forward and backward of KL(p_T ‖ p_S) from last hidden states, of student 
 (the wire ``hidden``), to the gradients of the student's hidden states and head:
 
     dense     logits of both whole, F.kl_div(log_target=True), one backward
-    chunked   distill.objectives.fused over chunks of trainer.loss_chunk_mb
+    chunked   distill.training.fused over chunks of trainer.loss_chunk_mb
 
     python benchmarks/chunked_loss.py [--vocabularies 8000 32000 151936] [--repetitions 3]
                                       [--device cpu|cuda] [--chunk-mb 340] [--out FILE]
@@ -49,10 +49,10 @@ def chunked(
 ) -> Tensor:
     from distill.aggregation import UniformMean
     from distill.objectives import ForwardKL
-    from distill.objectives.fused import fused
-    from distill.objectives.tokens import Reader, TokenLoss
     from distill.records import Head, Knobs, TokenAnswers
-    from distill.teachers.wires import HiddenWire
+    from distill.training.fused import fused
+    from distill.training.token_loss import Reader, TokenLoss
+    from distill.wires import HiddenWire
 
     num_positions, num_columns = len(hidden_NH), len(weight_VH)
     asked_KP = torch.ones(1, num_positions, dtype=torch.bool, device=hidden_NH.device)

@@ -3,7 +3,7 @@
     python -m distill.samples.sentiment --out data/sentiment
     python benchmarks/configuration_memory.py --sentiment data/sentiment
 
-For each task and seed: the defaults of distill/config.py, and a random search over the ranges of
+For each task and seed: the defaults of distill/config/experiment.py, and a random search over the ranges of
 the memory. Then, leaving one task out at a time, the memory is filled with the random searches of
 all other tasks, queried for this one, and its proposals are trained: the first one, and what the
 brief runs and the refinement of warm_start end with. Controls: the mean of all other tasks, and
@@ -38,11 +38,11 @@ from memory_tasks import DOMAINS, TABLES, TASKS, Task, prepare
 from distill import __version__
 from distill.config import KD, Optimizer, Trainer
 from distill.data.batches import Batches
-from distill.evaluation.predict import predict
-from distill.fit import Job, fit, load_best
 from distill.objectives import ForwardKL
-from distill.search.memory import AXES, Experience, Memory
+from distill.search.configuration_memory import AXES, Experience, Memory
 from distill.search.refine import BRIEF, choose
+from distill.tasks.classification.predict import predict
+from distill.training.fit import Job, fit, load_best
 
 BATCH_SIZE = 16
 DEFAULTS = {

@@ -21,17 +21,17 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from distill.aggregation import UniformMean
-from distill.check_inputs import space_of
 from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
 from distill.data import Batches, Corpus, build_corpus
-from distill.evaluation.predict import predict
-from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
 from distill.objectives import ForwardKL
 from distill.samples.features import load, stratified, teachers
-from distill.specs import DataSpec, StudentSpec
+from distill.tasks.classification.inputs import space_of
+from distill.tasks.classification.predict import predict
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.training.specs import DataSpec, StudentSpec
 
 SEEDS = (0, 1, 2)
 LABELS = {"all 629 labels": None, "200 labels": 200}

@@ -53,9 +53,16 @@ from hpm_kd_tasks import (
 
 from distill import __version__
 from distill.aggregation import Attention, UniformMean
-from distill.chain import is_dropped, link_layers, link_name, link_sizes, num_links, relative_change
 from distill.config import KD, Optimizer, Student
-from distill.search.memory import AXES, Experience, Memory
+from distill.config.chain import (
+    is_dropped,
+    link_layers,
+    link_name,
+    link_sizes,
+    num_links,
+    relative_change,
+)
+from distill.search.configuration_memory import AXES, Experience, Memory
 from distill.search.meta import Families, meta_features
 from distill.search.refine import BRIEF, choose
 

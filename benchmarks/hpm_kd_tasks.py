@@ -28,15 +28,15 @@ from sklearn import datasets
 from distill.aggregation import Aggregation
 from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
 from distill.data import Batches, Corpus, build_corpus
-from distill.evaluation.predict import predict
-from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
 from distill.models.features import feature_space
 from distill.models.sizes import solve, solve_features
 from distill.models.student import student_tokenizer
 from distill.objectives import ForwardKL
-from distill.specs import DataSpec, StudentSpec
+from distill.tasks.classification.predict import predict
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.training.specs import DataSpec, StudentSpec
 
 MEASURED = ("digits", "mnist", "diamonds", "spam7", "sentiment")
 HISTORY = ("wine", "breast_cancer", "diabetes")

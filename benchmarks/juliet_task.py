@@ -21,13 +21,14 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors, tra
 from transformers import PreTrainedTokenizerFast
 
 from distill.aggregation import Aggregation, OracleDomain, Routed, Single, UniformMean
-from distill.config import Cache, Data, DenseWire, Serving, Stream
+from distill.config import Cache, Data, Serving, Stream
 from distill.data.corpus import Corpus, build_corpus
-from distill.fit import Guidance, TeacherSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import file_fingerprint
+from distill.training.fit import Guidance, TeacherSpec
+from distill.wires import DenseWire
 
 DOMAINS = ("input", "integer", "lifetime", "memory")
 ROWS = {"train": 750, "valid": 100, "test": 250}

@@ -49,11 +49,11 @@ from distill.evaluation.efficiency import latency_ms, measure_on_cpu
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation
 from distill.evaluation.variants import Variants
-from distill.fit import Job, fit_and_save, load_best
 from distill.objectives import ForwardKL
-from distill.specs import DataSpec, StudentSpec
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Job, fit_and_save, load_best
+from distill.training.specs import DataSpec, StudentSpec
 
 STUDENTS = {
     "3 MB": Student(layers=2, hidden=128, heads=4, ffn=512),

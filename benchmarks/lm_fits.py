@@ -11,15 +11,15 @@ from statistics import mean, stdev
 import torch
 
 from distill.config import Experiment, Serving
-from distill.fit import Guidance, Job, TeacherSpec
-from distill.jobs import language_job, write_tokenizer
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
-from distill.plan import Plan
 from distill.run_folder import RunFolder
+from distill.tasks.jobs import language_job, write_tokenizer
+from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
+from distill.training.fit import Guidance, Job, TeacherSpec
 
 
 def guidance(

@@ -25,9 +25,9 @@ from lm_fits import spread, student_job, versions
 from lm_two_teachers import CONFIG, asked, compared
 
 from distill.aggregation import Aggregation, LearnedRouter, OracleDomain, UniformMean
-from distill.check import check
 from distill.config import load
-from distill.fit import fit, is_done, load_best
+from distill.driver.checks.check import check
+from distill.training.fit import fit, is_done, load_best
 
 RESULTS = Path("benchmarks/results/lm_router")
 # By the name of its fits' folders, which lm_two_teachers.py shares.

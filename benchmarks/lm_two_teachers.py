@@ -26,12 +26,12 @@ import yaml
 from lm_fits import guidance, spread, student_job, versions
 
 from distill.aggregation import UniformMean
-from distill.check import check
-from distill.comparison_language import Scores, Teachers, compare, score
 from distill.config import Experiment, Serving, load
-from distill.fit import Guidance, Job, build_module, fit, is_done, load_best
-from distill.plan import Plan
-from distill.teachers.wires import HiddenWire
+from distill.driver.checks.check import check
+from distill.tasks.language_model.comparison import Scores, Teachers, compare, score
+from distill.tasks.plan import Plan
+from distill.training.fit import Guidance, Job, build_module, fit, is_done, load_best
+from distill.wires import HiddenWire
 
 CONFIG = Path("configs/lm-two-teachers.yaml")
 RESULTS = Path("benchmarks/results/lm_two_teachers")

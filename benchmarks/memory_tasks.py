@@ -29,14 +29,14 @@ from distill.config import Cache, Data, Serving, Stream, Student
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.tokens import tokenise
 from distill.experts.partition import embed
-from distill.fit import Guidance, TeacherSpec
 from distill.models.features import feature_space
 from distill.models.load import load_base_for_classification
 from distill.models.student import student_tokenizer
 from distill.search.meta import Families, meta_features
-from distill.specs import DataSpec, ModelSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, TeacherSpec
+from distill.training.specs import DataSpec, ModelSpec, StudentSpec
 
 TABLES = ("digits", "wine", "breast_cancer", "iris", "diabetes")
 DOMAINS = ("tweets", "movies", "products", "news")

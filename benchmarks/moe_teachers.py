@@ -33,13 +33,13 @@ from sampled_arithmetic import ARITHMETIC
 from sampled_docstrings import DOCSTRINGS
 from sources_of_text import NEW, Task, score, warm_start
 
-from distill.check import check
-from distill.comparison_language import score as score_text
 from distill.config import load
-from distill.fit import Job, fit, fit_and_save, is_done, load_best
+from distill.driver.checks.check import check
 from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
 from distill.samples.upcycle import upcycled
+from distill.tasks.language_model.comparison import score as score_text
+from distill.training.fit import Job, fit, fit_and_save, is_done, load_best
 
 ON_POLICY = ["sampling={type: on_policy}"]
 GKD = "GKD (own routing)"

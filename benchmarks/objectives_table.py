@@ -39,16 +39,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from distill import __version__
-from distill.check import check
-from distill.comparison_language import score
 from distill.config import KD, Experiment, Optimizer, Serving, Trainer, parse
 from distill.data.batches import Batches
-from distill.evaluation.predict import predict
-from distill.fit import Guidance, Job, fit, load_best
+from distill.driver.checks.check import check
 from distill.objectives import Objective
-from distill.plan import Plan
+from distill.tasks.classification.predict import predict
+from distill.tasks.language_model.comparison import score
+from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherCache
-from distill.teachers.wires import HiddenWire
+from distill.training.fit import Guidance, Job, fit, load_best
+from distill.wires import HiddenWire
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks/results/objectives_table")

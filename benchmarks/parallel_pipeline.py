@@ -8,7 +8,7 @@ Trains the experts, measures their losses, trains the router and the baselines, 
 ``distill train`` does before it serves the teachers: with cluster.max_tasks 1 and 2, alternating,
 each time in a new folder. A task has one CPU. Ray is started once, and a short run before the first
 measurement starts its worker processes. Writes the medians of the wall times and their ratio, and
-compares the ratio with the prediction of the simulation (distill/estimates.py): from the estimates
+compares the ratio with the prediction of the simulation (distill/cluster/estimates.py): from the estimates
 that decide the order, and from the times that the tasks took one after the other.
 """
 
@@ -30,13 +30,13 @@ from typing import Any
 import torch
 
 from distill import __version__
-from distill.cluster import connect
+from distill.cluster.connect import connect
+from distill.cluster.estimates import Room, Stage, makespan
+from distill.cluster.ray_tasks import RayLauncher, Task
 from distill.config import Cluster, load
-from distill.estimates import Room, Stage, makespan
-from distill.fits import Fits, router_of, run_experts, tasks_of
-from distill.pipeline import driver, jobs_of_baselines, jobs_of_experts, opened, own_job
+from distill.driver.fits import Fits, router_of, run_experts, tasks_of
+from distill.driver.pipeline import driver, jobs_of_baselines, jobs_of_experts, opened, own_job
 from distill.report.progress import Progress
-from distill.tasks import RayLauncher, Task
 
 WORKERS = (1, 2)
 SMALL = (

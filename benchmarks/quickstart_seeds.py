@@ -30,14 +30,14 @@ from distill.aggregation import UniformMean
 from distill.config import Cache, Experiment, Serving, Stream, load
 from distill.data.batches import Batches
 from distill.data.corpus import build_corpus
-from distill.data.tokens import tokenizer_fingerprint
-from distill.evaluation.predict import predict
-from distill.fit import Guidance, Job, TeacherSpec, fit, is_done, load_best
 from distill.models.load import weights_fingerprint
-from distill.specs import DataSpec, StudentSpec
+from distill.models.tokenizer import tokenizer_fingerprint
+from distill.tasks.classification.predict import predict
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, Job, TeacherSpec, fit, is_done, load_best
+from distill.training.specs import DataSpec, StudentSpec
 
 
 def main() -> None:

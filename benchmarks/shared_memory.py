@@ -31,20 +31,20 @@ from digits_seeds import corpus_of
 
 from distill import __version__
 from distill.aggregation import UniformMean
-from distill.check_inputs import space_of
 from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
+from distill.config.memory import SharedMemory
 from distill.data import Batches, Corpus
-from distill.evaluation.predict import predict
-from distill.fit import Guidance, Job, TeacherSpec, fit_and_save, load_best
-from distill.memory.settings import SharedMemory
-from distill.memory.store import Memory, NoMemory, open_memory
+from distill.driver.memory.store import Memory, NoMemory, open_memory
 from distill.models.weights import weights_fingerprint
 from distill.objectives import ForwardKL
 from distill.samples.features import teachers
-from distill.specs import DataSpec, StudentSpec
+from distill.tasks.classification.inputs import space_of
+from distill.tasks.classification.predict import predict
 from distill.teachers.cache import TeacherKey, home_of
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, Job, TeacherSpec, fit_and_save, load_best
+from distill.training.specs import DataSpec, StudentSpec
 
 SEEDS = (0, 1, 2)
 TEACHERS = ("forest", "svm")

@@ -25,12 +25,12 @@ import torch
 import yaml
 from lm_fits import computed_in, guidance, spread, student_job, versions
 
-from distill.check import check
 from distill.config import load
+from distill.driver.checks.check import check
 from distill.evaluation.generation import score_answers, write_answers
-from distill.fit import Job, fit, fit_and_save, is_done, load_best
 from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
+from distill.training.fit import Job, fit, fit_and_save, is_done, load_best
 
 
 def sampled(kind: str, temperature: float, top_p: float) -> list[str]:

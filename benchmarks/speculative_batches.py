@@ -29,9 +29,9 @@ from distill.models.load import load_tokenizer
 from distill.models.tokenizer import num_ids
 from distill.sampling import Speculative
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
-from distill.sampling.judging import Judging
+from distill.sampling.generation import Drafted, Writing, write
 from distill.sampling.records import DraftRequest
-from distill.sampling.writing import Drafted, Writing, write
+from distill.sampling.verification import Judging
 
 RESULTS = Path("benchmarks/results/speculative_batches.json")
 MAX_NEW_TOKENS = 48

@@ -31,10 +31,10 @@ from sampled_arithmetic import ARITHMETIC
 from sources_of_text import NEW, warm_start
 from sources_of_text import told as told_of
 
-from distill.check import check
-from distill.cluster import connect
+from distill.cluster.connect import connect
 from distill.config import Cluster, load
-from distill.fit import Job, fit, is_done
+from distill.driver.checks.check import check
+from distill.training.fit import Job, fit, is_done
 
 FOLDER = Path("runs/staleness")
 MIXTURE = Path("runs/moe-arithmetic/teacher/run/fit/model")

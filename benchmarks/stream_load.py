@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from distill.cluster import connect
+from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.errors import TeacherError
 from distill.records import TeacherRequest

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from distill.cluster import connect
+from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.records import UNLABELLED, Batch, TeacherRequest
 from distill.teachers.stream import TeacherStream

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from distill import __version__
 from distill.config import load
-from distill.search.space import combinations
+from distill.config.search_space import combinations
 
 
 def main() -> None:

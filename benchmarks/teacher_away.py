@@ -31,14 +31,14 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import spawn
 
-from distill.cluster import connect
+from distill.cluster.connect import connect
+from distill.cluster.group import REFUSED, run_group
 from distill.config import Cluster, Stream
 from distill.errors import TeacherAway
-from distill.fit import Job
-from distill.student.engines import group_timeout, largest
-from distill.student.group import REFUSED, run_group
 from distill.teachers.pool import RayTeacherPool
-from distill.waiting import outage
+from distill.teachers.waiting import outage
+from distill.training.engines import group_timeout, largest
+from distill.training.fit import Job
 from tests.sampling.test_fits import SKD, sampled_job
 
 RESULTS = Path("benchmarks/results/teacher_away")

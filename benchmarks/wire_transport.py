@@ -39,14 +39,14 @@ import numpy as np
 import ray
 import torch
 
-from distill.cluster import connect
+from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.records import Batch, TeacherRequest, TokenAnswers
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
 from distill.teachers.pool import RayTeacherPool, TeacherSpec
 from distill.teachers.stream import TeacherStream, check_output
-from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
-from distill.teachers.wires.base import as_array
+from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
+from distill.wires.base import as_array
 
 WIRES: dict[str, WireFormat] = {
     "dense, float32": DenseWire(dtype="float32"),

@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from distill.moe.settings import MoE
+    from distill.config.moe import MoE
     from distill.moe.state import ExpertUsage, GateState
 else:
     from distill.lazy_torch import torch
@@ -197,7 +197,7 @@ class DeviceOutput(NamedTuple):
     about: TeacherOutput
     """All but the payload."""
     payload_PX: torch.Tensor
-    """In the bits of as_array (distill/teachers/wires/base.py), and at least one row: what has none
+    """In the bits of as_array (distill/wires/base.py), and at least one row: what has none
     some transports do not carry."""
     num_positions: int
     """Rows of it that count."""

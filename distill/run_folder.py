@@ -5,11 +5,11 @@
 <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
 <output>/experts/names.json   folder → name, of experts that no folder can be called like
 <output>/links/<i>/        fits of a chain's intermediate links, exported in model/
-<output>/links/chain.json  which links are kept, and why: see links.py
+<output>/links/chain.json  which links are kept, and why: see driver/links.py
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher outputs                 <output>/student/   the export
-<output>/report/           table and plots                 <output>/finished.json   see finished.py
-<output>/warm_start.json   values by past runs     <output>/brief/<name>/   their fits: see warm.py
+<output>/report/           table and plots                 <output>/finished.json   see driver/finished.py
+<output>/warm_start.json   values by past runs     <output>/brief/<name>/   their fits: see driver/warm_start.py
 <output>/trials/<name>/    of a sweep, instead of fit/ and student/: see search/ledger.py
 """
 
@@ -24,13 +24,13 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from distill.chain import link_name
 from distill.config import Experiment
+from distill.config.chain import link_name
+from distill.config.values import flatten, masked
+from distill.config.yaml_text import write_yaml
 from distill.errors import RunFolderError
 from distill.names import folder_name
-from distill.tracking.values import flatten, masked
 from distill.wording import counted
-from distill.yaml_text import write_yaml
 
 OPERATIONAL: tuple[str, ...] = (
     "output",
@@ -44,7 +44,7 @@ OPERATIONAL: tuple[str, ...] = (
     "data.chat_template",  # what the file holds is in the data's fingerprint
     "trainer.num_workers",
     "trainer.num_cpus_per_worker",
-    "trainer.num_threads_cached",  # what was decided is kept with the fit: see threads.py
+    "trainer.num_threads_cached",  # what was decided is kept with the fit: see training/threads.py
     "trainer.num_gpus_per_worker",
     "trainer.node_labels",
     "experts.node_labels",

@@ -13,14 +13,14 @@ from mlflow.utils.validation import (
     validate_param_and_metric_name,
 )
 
-from distill.check_mixture import check_names
 from distill.config import Experiment, parse
+from distill.config.values import safe_name, written_name, written_tag
+from distill.driver.evaluate.subjects import _models_of_run
 from distill.errors import ConfigError
-from distill.evaluation.subjects import _models_of_run
 from distill.names import MAX_FOLDER_BYTES, checked_name, folder_name, twins
 from distill.run_folder import RunFolder
+from distill.tasks.checks.ensemble import check_names
 from distill.teachers.cache import TeacherCache, TeacherKey
-from distill.tracking.values import safe_name, written_name, written_tag
 from tests.toys import toy_experiment
 
 ODD = (

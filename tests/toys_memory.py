@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill.aggregation import UniformMean
-from distill.check_inputs import space_of
 from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student, Trainer
 from distill.data.corpus import build_corpus
-from distill.fit import Guidance, Job, TeacherSpec
 from distill.objectives import ForwardKL
-from distill.specs import DataSpec, StudentSpec
+from distill.tasks.classification.inputs import space_of
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, Job, TeacherSpec
+from distill.training.specs import DataSpec, StudentSpec
 
 SPLITS = ("train", "train", "transfer", "validation")
 

@@ -18,10 +18,10 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from distill.moe.settings import MoE
+from distill.config.moe import MoE
 from distill.records import TeacherRequest
 from distill.teachers.engine import TeacherEngine
-from distill.teachers.wires import DenseWire, WireFormat
+from distill.wires import DenseWire, WireFormat
 from tests.toys_language import NUM_TOKENS
 
 NUM_EXPERTS, OWN = 4, 2

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from distill.comparison import predictions_file
+from distill.cluster.ray_tasks import Task
 from distill.experts.losses import losses_file
-from distill.fit import Job
-from distill.tasks import Task
+from distill.tasks.classification.comparison import predictions_file
+from distill.training.fit import Job
 
 
 class Scripted:

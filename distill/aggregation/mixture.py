@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+from distill.objectives.tempered import log_softmax_at
 from distill.records import RoutingInputs, Target, TeacherAnswers
-from distill.tempered import log_softmax_at
 from distill.variant import Variant
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def train(
 
     ``overrides``: ``{"kd.temperature": 4}`` or ``["kd.temperature=4"]``.
     """
-    from distill import pipeline
+    from distill.driver import pipeline
     from distill.report.progress import Progress
 
     experiment = experiment_of(config, teachers, overrides, data)
@@ -103,8 +103,8 @@ def sweep(
 
     Arguments as those of :func:`train`; the same call resumes.
     """
+    from distill.driver.sweep.run import sweep as run_sweep
     from distill.report.progress import Progress
-    from distill.search.sweep import sweep as run_sweep
 
     experiment = experiment_of(config, teachers, overrides, data, "-sweep")
     with Progress() as progress:
@@ -123,7 +123,7 @@ def sweep(
 def experts(config: Config, *, data: Any = None, overrides: Overrides = None) -> dict[str, Path]:
     """``distill experts``: trains only the experts and the router; returns their folders by
     name."""
-    from distill import pipeline
+    from distill.driver import pipeline
     from distill.report.progress import Progress
 
     experiment = experiment_of(config, None, overrides, data)
@@ -145,9 +145,9 @@ def check(
     Arguments as those of :func:`train`. Raises InputError that names the key, the value and the
     fix.
     """
-    from distill.check import about
-    from distill.check import check as check_experiment
-    from distill.cluster import check_address
+    from distill.cluster.connect import check_address
+    from distill.driver.checks.check import about
+    from distill.driver.checks.check import check as check_experiment
     from distill.tracking import silence_lines
 
     experiment = experiment_of(config, teachers, overrides, data)
@@ -168,7 +168,7 @@ def preview(
     overrides: Overrides = None,
 ) -> PreviewResult:
     """``distill preview``: the first rows of a split as the student reads them."""
-    from distill.preview import preview as preview_rows
+    from distill.driver.preview import preview as preview_rows
 
     found = preview_rows(experiment_of(config, teachers, overrides, data), split, rows)
     return PreviewResult(tuple(found.shown), found.num_masked)
@@ -198,7 +198,7 @@ def evaluate(
     """
     from distill.api.tables import path_of
     from distill.data.corpus import cache_root
-    from distill.evaluation import standalone
+    from distill.driver.evaluate import standalone
     from distill.evaluation.settings import parse_settings
     from distill.report import evaluation
     from distill.report.progress import Progress
@@ -257,10 +257,10 @@ def predict(
     array). The default columns are those of the run. ``out``: also write to this file.
     """
     from distill.api.rows import as_file, columns_of, table_of_list
-    from distill.prediction import ColumnOptions, Request, check_out
-    from distill.prediction import predict as predict_rows
+    from distill.export.locate import locate
+    from distill.export.prediction import ColumnOptions, Request, check_out
+    from distill.export.prediction import predict as predict_rows
     from distill.report.progress import Progress
-    from distill.student.locate import locate
 
     folder = _folder_of(student)
     if out is not None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from distill.config import Experiment, assign, load, parse, parse_override
+from distill.config import Experiment, load, parse
+from distill.config.overrides import assign, parse_override
 from distill.errors import ConfigError
 
 Config: TypeAlias = "str | Path | Mapping[str, Any] | Experiment"

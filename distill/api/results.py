@@ -19,8 +19,8 @@ from distill.wording import counted
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distill.preview import Shown
-    from distill.student.onnx import Measured
+    from distill.driver.preview import Shown
+    from distill.export.onnx import Measured
 
 NUM_SHOWN = 10
 """Rows of predictions in a notebook."""
@@ -36,9 +36,9 @@ class _WithStudent:
     @cached_property
     def student(self) -> PreTrainedModel:
         """The exported student on the CPU, in evaluation mode; loaded at the first access."""
+        from distill.export.locate import locate
         from distill.models.language import load_language_model
         from distill.models.load import load_classifier
-        from distill.student.locate import locate
 
         found = locate(self._student_folder())
         load = load_language_model if found.is_language_model else load_classifier
@@ -236,7 +236,7 @@ class PreviewResult:
         return f"PreviewResult({counted(len(self.rows), 'row')})"
 
     def __str__(self) -> str:
-        from distill.preview import Preview, render
+        from distill.driver.preview import Preview, render
 
         found = Preview(list(self.rows), self.num_masked)
         return as_text(lambda console: render(found, console))

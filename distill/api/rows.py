@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from distill.api.tables import path_of
 from distill.errors import DataError
+from distill.export.locate import Located
+from distill.export.prediction import ColumnOptions
 from distill.models.load import read_config
-from distill.prediction import ColumnOptions
-from distill.student.locate import Located
 
 TEXT, PAIR, PROMPT, MESSAGES = "text", "pair", "prompt", "messages"
 

@@ -18,7 +18,7 @@ from distill.cli.predicting import predict
 from distill.cli.reporting import frontier, report
 from distill.cli.starting import init, version
 from distill.cli.training import experts, sweep, train
-from distill.quiet import silence
+from distill.driver.quiet import silence
 
 app = typer.Typer(
     no_args_is_help=True,

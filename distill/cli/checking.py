@@ -19,12 +19,12 @@ def check(
     with errors(as_json):
         experiment = load_experiment(config, overrides, address)
 
-        from distill.check import about
-        from distill.check import check as check_experiment
-        from distill.check_estimate import estimate
-        from distill.cluster import check_address
-        from distill.plan import Line
+        from distill.cluster.connect import check_address
+        from distill.driver.checks.check import about
+        from distill.driver.checks.check import check as check_experiment
+        from distill.driver.checks.estimate import estimate
         from distill.report.terminal import grid
+        from distill.tasks.plan import Line
         from distill.tracking import silence_lines
 
         silence = silence_lines(experiment.tracking)
@@ -64,8 +64,8 @@ def preview(
 
         experiment = load(config, overrides)  # a preview needs no teacher's folder
 
-        from distill.preview import preview as preview_rows
-        from distill.preview import render
+        from distill.driver.preview import preview as preview_rows
+        from distill.driver.preview import render
         from distill.report.terminal import console
 
         found = preview_rows(experiment, split, rows)

@@ -138,7 +138,7 @@ def evaluate(
         labels = tuple(parse_labels(text) for text in teacher_labels or ())
 
         print(f"loading {student}", file=sys.stderr)  # the imports take seconds
-        from distill.evaluation import standalone
+        from distill.driver.evaluate import standalone
         from distill.report import evaluation
         from distill.report.progress import Progress
         from distill.tracking.evaluated import check_store, record

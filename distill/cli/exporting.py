@@ -11,7 +11,7 @@ from distill.cli.options import AsJson
 from distill.cli.output import errors, near, print_json, say, show
 
 if TYPE_CHECKING:
-    from distill.student.onnx import Exported
+    from distill.export.onnx import Exported
 
 FORMATS = ("hf", "onnx")
 
@@ -57,13 +57,13 @@ def export_student(
 ) -> Exported | None:
     """What an ONNX export measured; None for a copy of the Hugging Face folder."""
     from distill.errors import ConfigError
-    from distill.student.export import copy_export
-    from distill.student.locate import locate
+    from distill.export.folder import copy_export
+    from distill.export.locate import locate
 
     if kind not in FORMATS:
         raise ConfigError(f"--format {kind}: use one of {', '.join(FORMATS)}")
     if kind == "onnx":
-        from distill.student.onnx import export_onnx
+        from distill.export.onnx import export_onnx
 
         return export_onnx(locate(run), out, int8, data, listener)
     for option, is_given in (("--int8", int8), ("--data", data is not None)):

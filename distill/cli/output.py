@@ -18,8 +18,8 @@ def load_experiment(
 ) -> Any:
     """The settings, valid and with every file and folder that they name: without importing torch,
     so that a bad configuration is refused at once. Commands call this before they import more."""
-    from distill.check_paths import check_paths
     from distill.config import load
+    from distill.driver.checks.paths import check_paths
 
     experiment = load(config, [*(overrides or []), *_joining(address)], output_suffix)
     check_paths(experiment)
@@ -59,7 +59,7 @@ def errors(as_json: bool, resume: str | None = None) -> Iterator[None]:
             print_json({"stopped": message, "kind": "Interrupted", **command})
         raise typer.Exit(130) from None
     except (DistillError, OSError) as error:
-        from distill.tracking.values import masked
+        from distill.config.values import masked
 
         message = masked(str(error))
         print(f"error: {message}", file=sys.stderr)

@@ -87,8 +87,8 @@ def predict(
 
         from distill.config import Device
         from distill.errors import ConfigError
-        from distill.prediction import ColumnOptions, Request, check_out
-        from distill.prediction import predict as predict_rows
+        from distill.export.prediction import ColumnOptions, Request, check_out
+        from distill.export.prediction import predict as predict_rows
         from distill.report.progress import Progress
 
         if device not in get_args(Device):

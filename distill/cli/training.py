@@ -24,7 +24,7 @@ def train(
     with errors(as_json, command_line("train", config, overrides, address)):
         experiment = load_experiment(config, overrides, address)
 
-        from distill import pipeline
+        from distill.driver import pipeline
         from distill.report.progress import Progress
         from distill.report.table import fidelity_table, render
 
@@ -51,8 +51,8 @@ def sweep(
     with errors(as_json, command_line("sweep", config, overrides, address)):
         experiment = load_experiment(config, overrides, address, "-sweep")
 
+        from distill.driver.sweep.run import sweep as run_sweep
         from distill.report.progress import Progress
-        from distill.search.sweep import sweep as run_sweep
 
         with Progress() as progress:
             outcome = run_sweep(experiment, progress)
@@ -77,10 +77,10 @@ def experts(
         if experiment.experts is None:
             raise ConfigError(f"{config} has no section experts: there is nothing to train")
 
-        from distill import pipeline
-        from distill.fitted import best_evaluation_in
+        from distill.driver import pipeline
         from distill.report.progress import Progress, format_metrics
         from distill.report.terminal import grid
+        from distill.training.fitted import best_evaluation_in
 
         with Progress() as progress:
             folders = pipeline.train_experts(experiment, progress)

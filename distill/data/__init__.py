@@ -9,7 +9,8 @@ from distill.data.blocks import Blocks, build_blocks
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.encode import Encoded, PaddedTokens, encode
 from distill.data.sampler import Sampler
-from distill.data.tokens import Tokens, tokenise, tokenizer_fingerprint
+from distill.data.tokens import Tokens, tokenise
+from distill.models.tokenizer import tokenizer_fingerprint
 
 __all__ = [
     "Batches",

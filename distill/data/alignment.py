@@ -25,8 +25,9 @@ from distill.data.block_file import BLOCK_ROWS, BlockFile, Rows, write_blocks
 from distill.data.blocks import Blocks
 from distill.data.rows import published
 from distill.data.sequences import prefix_of
-from distill.data.tokens import fingerprint_of, load_tokenizer, pad_id
+from distill.data.tokens import pad_id
 from distill.errors import ConfigError, DataError
+from distill.models.tokenizer import fingerprint_of, load_fast_tokenizer
 
 FORMAT = 1  # raise it when the files or their meaning change
 MAX_DOCUMENTS = 64  # whose student tokens are remembered while their sequences pass
@@ -45,7 +46,7 @@ def for_teacher(blocks: Blocks, tokenizer_folder: str | Path) -> TeacherBlocks:
             "data.columns.text can be aligned between two tokenizers: use a teacher with the "
             "student's tokenizer, or data.columns.text"
         )
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = load_fast_tokenizer(tokenizer_folder)
     identity = [FORMAT, blocks.fingerprint, fingerprint_of(tokenizer), tokenizer.eos_token_id]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     folder = blocks.folder / "teachers" / fingerprint[:32]
@@ -202,7 +203,7 @@ class _Student:
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
-        self._tokenizer = load_tokenizer(blocks.tokenizer_folder)
+        self._tokenizer = load_fast_tokenizer(blocks.tokenizer_folder)
         self._num_before = len(prefix_of(self._tokenizer))
         self._has_eos = self._tokenizer.eos_token_id is not None
         # The sequences of a long document come one after another, or nearly so.

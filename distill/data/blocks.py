@@ -27,8 +27,9 @@ from distill.data.corpus import Corpus, documents_in, homes
 from distill.data.packing import Block, packed
 from distill.data.rows import published
 from distill.data.sequences import Sequence, Sequencer
-from distill.data.tokens import fingerprint_of, load_tokenizer, pad_id
+from distill.data.tokens import pad_id
 from distill.errors import ConfigError, DataError
+from distill.models.tokenizer import fingerprint_of, load_fast_tokenizer
 from distill.records import UNLABELLED
 
 FORMAT = 1  # raise it when the files or their meaning change
@@ -74,7 +75,7 @@ def build_blocks(
     RULES: it holds them only where they make other sequences of a chat than the first rules did.
     A template that writes today's date makes other blocks each day: their fingerprint holds it.
     """
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = load_fast_tokenizer(tokenizer_folder)
     assert corpus.kind is not None, "a corpus of documents (is_language_model) is needed"
     sequencer = Sequencer(tokenizer, corpus.kind, max_length, cut, template)
     identity: list[Any] = [FORMAT, corpus.fingerprint, fingerprint_of(tokenizer)]
@@ -207,7 +208,7 @@ class Blocks(BlockFile):
                 "data.columns.text has no prompts to generate from: give data.columns.prompt and "
                 "completion, or messages"
             )
-        tokenizer = load_tokenizer(self.tokenizer_folder)
+        tokenizer = load_fast_tokenizer(self.tokenizer_folder)
         sequencer = Sequencer(tokenizer, self.kind, self.max_length, self.cut, self.template)
         found: list[Prompt] = []
         rows = self.documents.rows(split)

@@ -9,7 +9,7 @@ import numpy as np
 
 from distill.data.block_file import BLOCK_ROWS
 from distill.data.blocks import Blocks
-from distill.data.tokens import load_tokenizer
+from distill.models.tokenizer import load_fast_tokenizer
 
 
 def emitted_id(blocks: Blocks, ids: Collection[int]) -> int | None:
@@ -23,7 +23,7 @@ def emitted_id(blocks: Blocks, ids: Collection[int]) -> int | None:
 
 def emitted_text(blocks: Blocks, texts: Collection[str]) -> str | None:
     """One of these texts that is in a sequence of any split, however tokenised; None if none is."""
-    tokenizer: Any = load_tokenizer(blocks.tokenizer_folder)
+    tokenizer: Any = load_fast_tokenizer(blocks.tokenizer_folder)
     for block_ids, cuts in _sequences(blocks):
         for ids in np.split(block_ids, cuts):
             decoded = tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False)

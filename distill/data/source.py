@@ -36,7 +36,7 @@ from distill.data.formats import (
 from distill.data.strings import as_json, as_strings
 from distill.data.usual_columns import USUAL, proposals
 from distill.errors import DataError
-from distill.hub import download_command, not_found
+from distill.models.hub import download_command, not_found
 
 SIDECARS = {
     "croissant.json",

@@ -19,9 +19,8 @@ from distill.config import SPLITS, Cut
 from distill.data.corpus import Corpus
 from distill.data.encode import PaddedTokens, encode, padded
 from distill.data.rows import BATCH_ROWS, RowsFile, published, write_rows
-from distill.errors import DataError, ModelError
-from distill.models.tokenizer import load_tokenizer as read_tokenizer
-from distill.models.tokenizer import pad_id
+from distill.errors import DataError
+from distill.models.tokenizer import fingerprint_of, load_fast_tokenizer, pad_id
 
 FORMAT = 1  # raise it when the files or their meaning change
 
@@ -34,7 +33,7 @@ def tokenise(
     Stored next to the corpus under its fingerprint and the tokenizer's, so a second call opens it.
     Raises ModelError for a folder without a usable fast tokenizer.
     """
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = load_fast_tokenizer(tokenizer_folder)
     identity = [FORMAT, corpus.fingerprint, fingerprint_of(tokenizer), max_length]
     if cut != "head":  # whose fingerprint is older than the other rules
         identity.append(cut)
@@ -95,29 +94,10 @@ class Tokens:
         return self._views[index]
 
 
-def load_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a local folder; ModelError without one."""
-    tokenizer: Any = read_tokenizer(folder)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer in {folder} has no fast version (tokenizer.json): convert it with "
-            "transformers and save it again"
-        )
-    tokenizer.truncation_side = "right"
-    return tokenizer
 
 
-def tokenizer_fingerprint(folder: str | Path) -> str:
-    """sha256 of what the tokenizer does, not of its files: equal ones give the same tokens."""
-    return fingerprint_of(load_tokenizer(folder))
 
 
-def fingerprint_of(tokenizer: Any) -> str:
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    # Saved defaults that every call here overrides.
-    backend.update(truncation=None, padding=None)
-    behaviour = [backend, pad_id(tokenizer), "token_type_ids" in tokenizer.model_input_names]
-    return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()
 
 
 def _write(

@@ -17,11 +17,12 @@ import torch
 from distill.aggregation import Aggregation
 from distill.config import Cut
 from distill.data.encode import encode, padded
-from distill.data.tokens import load_tokenizer, pad_id
+from distill.data.tokens import pad_id
 from distill.evaluation.samples import Sample
+from distill.models.tokenizer import load_fast_tokenizer
 from distill.records import RoutingInputs, TeacherAnswers, TeacherRequest
 from distill.teachers.client import TeacherClient, check_output
-from distill.teachers.wires import decode_dense
+from distill.wires import decode_dense
 
 BLOCK = 64
 """Samples in one request."""
@@ -56,7 +57,7 @@ class TokenEncoder:
     def __init__(self, folder: str, max_length: int, cut: Cut = "head") -> None:
         self.max_length = max_length
         self.cut: Cut = cut
-        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer = load_fast_tokenizer(folder)
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         texts = [(sample.text, sample.pair) for sample in samples]

@@ -19,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from distill.errors import ModelError
-from distill.evaluation.greedy import greedily
 from distill.models.decoder import is_causal
 from distill.models.features import FeatureClassifier
+from distill.models.greedy import greedily
 from distill.models.load import usable_positions
 from distill.models.sizes import safetensors_bytes
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from distill.errors import ConfigError
-from distill.evaluation.greedy import end_ids, generate
+from distill.models.greedy import end_ids, generate
 
 
 @dataclass(frozen=True)

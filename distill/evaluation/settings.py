@@ -8,16 +8,16 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from distill.config import Device
-from distill.config_errors import explain
+from distill.config.explain import explain
+from distill.config.labels import configured_map
+from distill.config.overrides import assign, parse_override
+from distill.config.yaml_text import read_yaml
 from distill.errors import ConfigError
 from distill.evaluation.attacks import METHODS, Method
 from distill.evaluation.relations import Relations
-from distill.models.labels import configured_map
-from distill.overrides import assign, parse_override
 from distill.transform import LANGUAGES, TRANSFORMATIONS
 from distill.transform.text import TEXT_TRANSFORMATIONS
 from distill.variant import Section
-from distill.yaml_text import read_yaml
 
 Kind = Literal["c", "cpp", "java", "python", "text"]
 

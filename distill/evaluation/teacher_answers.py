@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distill.config.sampling import Decoding
 from distill.errors import Interrupted, ModelError
 from distill.evaluation.generation import GenerationScores, score_answers
 from distill.models.language import check_language_folder
 from distill.sampling.records import WriteRequest
-from distill.sampling.settings import Decoding
 from distill.teachers.client import TeacherClient
 
 BATCH = 8

@@ -9,9 +9,9 @@ import numpy as np
 
 from distill.config import Experts, Trainer
 from distill.experts.partition import Parts
-from distill.fit import Job
 from distill.names import folder_name
-from distill.specs import BlocksSpec, Data, EncoderSpec, LanguageExpertSpec, ModelSpec
+from distill.training.fit import Job
+from distill.training.specs import BlocksSpec, Data, EncoderSpec, LanguageExpertSpec, ModelSpec
 
 ROUTER = "router"
 

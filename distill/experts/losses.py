@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 from distill.data.batches import Batches
 from distill.errors import Interrupted
 from distill.experts.partition import Parts
-from distill.fit import Job
 from distill.models.load import load_classifier
+from distill.training.fit import Job
 
 SPLITS = ("train", "validation")
 BATCH = 64

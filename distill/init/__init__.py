@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import parse
+from distill.config.yaml_text import read_yaml, write_yaml
 from distill.data.formats import COMPRESSIONS, ENDINGS
 from distill.data.source import listed
 from distill.errors import ConfigError
@@ -27,7 +28,6 @@ from distill.init.choices import (
 from distill.init.matching import label_map
 from distill.init.models import Model, read_models
 from distill.init.rows import Table, open_table
-from distill.yaml_text import read_yaml, write_yaml
 
 FILL_IN = "FILL/IN/path/to/model"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from distill.errors import ConfigError, ModelError
-from distill.hub import not_found
+from distill.models.hub import not_found
 from distill.teachers.probability import ENDINGS
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from distill.errors import ModelError
-from distill.hub import not_found
+from distill.models.hub import not_found
 from distill.models.plain_head import described
 from distill.models.tokenizer import quiet
 from distill.models.weights import brief, safetensors_shapes

@@ -17,7 +17,6 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from distill.data.tokens import tokenizer_fingerprint
 from distill.errors import ModelError
 from distill.models.decoder import base_of as base_of
 from distill.models.decoder import check_linear_head as check_linear_head
@@ -27,7 +26,7 @@ from distill.models.load import from_folder, read_config, refuse_missing, usable
 from distill.models.multimodal import auto_class, is_multimodal, text_part, whole_class
 from distill.models.plain_head import described_whole, has_plain_head
 from distill.models.quantised import check_quantised, quantisation
-from distill.models.tokenizer import load_tokenizer, num_ids
+from distill.models.tokenizer import load_tokenizer, num_ids, tokenizer_fingerprint
 from distill.models.weights import Stored, brief, shapes_of_floats, stored_tensors
 from distill.moe.gates import GateInfo, gate_info
 

@@ -29,11 +29,11 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
+from distill.config.labels import as_label
 from distill.errors import ModelError
-from distill.hub import not_found
 from distill.models.features import FeatureConfig, buffer_shapes
 from distill.models.freeze import keep_first_layers
-from distill.models.labels import as_label
+from distill.models.hub import not_found
 from distill.models.multimodal import text_config
 from distill.models.pooling import pool_by_mask
 from distill.models.quantised import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from distill.errors import ConfigError, ModelError
-from distill.hub import not_found
+from distill.models.hub import not_found
 from distill.models.weights import brief
 
 log = logging.getLogger(__name__)
@@ -174,3 +175,29 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if had_bars:
             transformers_logging.enable_progress_bar()
+
+
+
+def load_fast_tokenizer(folder: str | Path) -> Any:
+    """The fast tokenizer of a local folder; ModelError without one."""
+    tokenizer: Any = load_tokenizer(folder)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer in {folder} has no fast version (tokenizer.json): convert it with "
+            "transformers and save it again"
+        )
+    tokenizer.truncation_side = "right"
+    return tokenizer
+
+
+def tokenizer_fingerprint(folder: str | Path) -> str:
+    """sha256 of what the tokenizer does, not of its files: equal ones give the same tokens."""
+    return fingerprint_of(load_fast_tokenizer(folder))
+
+
+def fingerprint_of(tokenizer: Any) -> str:
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Saved defaults that every call here overrides.
+    backend.update(truncation=None, padding=None)
+    behaviour = [backend, pad_id(tokenizer), "token_type_ids" in tokenizer.model_input_names]
+    return hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode()).hexdigest()

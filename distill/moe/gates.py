@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
+from distill.config.moe import KnowledgeAugmentation, MoE, OwnRouting
 from distill.errors import ModelError
 from distill.models.decoder import base_of
 from distill.moe import draws
-from distill.moe.settings import KnowledgeAugmentation, MoE, OwnRouting
 from distill.moe.state import ExpertUsage, GateState
 
 Rule = Literal["kept", "renormalised", "of_chosen"]

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from distill.config.moe import StudentAwareRouter
 from distill.moe.gates import ExpertRouting
-from distill.moe.settings import StudentAwareRouter
 from distill.objectives.divergence import kl
-from distill.tempered import log_softmax_at
+from distill.objectives.tempered import log_softmax_at
 
 
 class Share(NamedTuple):

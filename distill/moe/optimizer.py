@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.moe.settings import StudentAwareRouter
+from distill.config.moe import StudentAwareRouter
 from distill.moe.state import GateState
 
 

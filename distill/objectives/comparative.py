@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from distill.objectives.correlation import target_logits
 from distill.objectives.divergence import Divergence
+from distill.objectives.tempered import finite
 from distill.records import Target
-from distill.tempered import finite
 
 if TYPE_CHECKING:
     import torch

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from distill.objectives.divergence import Divergence
+from distill.objectives.tempered import LEFT_OUT, finite, log_softmax_at
 from distill.records import Target
-from distill.tempered import LEFT_OUT, finite, log_softmax_at
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from distill.objectives.divergence import Divergence, kl, weighted
+from distill.objectives.tempered import log_softmax_at, logsumexp
 from distill.records import Target
-from distill.tempered import log_softmax_at, logsumexp
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from distill.objectives.tempered import log_softmax_at
 from distill.records import Target
-from distill.tempered import log_softmax_at
 from distill.variant import Variant
 
 if TYPE_CHECKING:

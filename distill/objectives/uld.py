@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from distill.objectives.divergence import Divergence
+from distill.objectives.tempered import log_softmax_at
 from distill.records import Target
-from distill.tempered import log_softmax_at
 
 if TYPE_CHECKING:
     import torch

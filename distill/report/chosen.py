@@ -95,6 +95,6 @@ def copy_student(trial: Trial, out: str | Path) -> None:
             "machine and in the folder where the sweep ran, or train it again with its "
             "configuration"
         )
-    from distill.student.export import copy_export
+    from distill.export.folder import copy_export
 
     copy_export(trial.student, out)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from distill.driver.evaluate.standalone import Evaluated
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.relations import RATES, Relations
-from distill.evaluation.standalone import Evaluated
 from distill.report.table import MISSING, count, percent, three_digits
 
 MOST = 10

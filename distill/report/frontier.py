@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.config.search import Goal
 from distill.report.axes import axis
 from distill.report.frontier_plots import frontier_png, heat_map_png
 from distill.report.heat import heat_grid
@@ -17,7 +18,7 @@ from distill.report.plots import BLACK, BLUE, ORANGE, VERMILION
 from distill.report.table import Row
 from distill.search.choice import SIZE, plane, winners
 from distill.search.importance import HAS_NO_SKILL, importance
-from distill.search.trials import Goal, Trial, frontier
+from distill.search.trials import Trial, frontier
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; "

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from distill.config.yaml_text import write_yaml
 from distill.report import sections
 from distill.report.charts import frontier_chart, legend
 from distill.report.document import document
@@ -20,7 +21,6 @@ from distill.report.tables import winners_table
 from distill.search.choice import SIZE, best, cheapest_near, plane
 from distill.search.trials import Trial, Value, frontier
 from distill.tracking.read import Record
-from distill.yaml_text import write_yaml
 
 COSTS = (SIZE, "student.latency_ms", "student.gflops", "student.params")
 NEAR = 0.01

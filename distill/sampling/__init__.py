@@ -1,6 +1,6 @@
 """Where the text comes from that the student learns on."""
 
-from distill.sampling.settings import (
+from distill.config.sampling import (
     DatasetSampling,
     Decoding,
     Mixed,

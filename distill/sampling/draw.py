@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.config.sampling import Decoding
 from distill.data.splits import mix64
-from distill.sampling.settings import Decoding
 
 STUDENT, TEACHER = 0, 1
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.sampling.settings import Decoding
+from distill.config.sampling import Decoding
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from distill.search.trials import Goal, Trial
+from distill.config.search import Goal
+from distill.search.trials import Trial
 
 SIZE = "student.size_mb"
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distill.config.search_space import Value
 from distill.errors import CheckpointError
-from distill.search.space import Value
 from distill.search.trials import Trial
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distill.config import Experiment
+from distill.config.search import OF_CLASSIFIERS, OF_LANGUAGE_MODELS, TRIAL_METRICS, Search
+from distill.config.search_space import Value
+from distill.driver.sweep.trial import with_values
 from distill.errors import ConfigError, DataError, InputError
 from distill.run_folder import OPERATIONAL
-from distill.search.memory import KEYS
-from distill.search.settings import OF_CLASSIFIERS, OF_LANGUAGE_MODELS, TRIAL_METRICS, Search
-from distill.search.space import Value
-from distill.search.trial import with_values
+from distill.search.configuration_memory import KEYS
 
 COMPARED = ("eval.retention", "eval.teacher_accuracy", "compression")
 """Goals that need teachers."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from distill.search.memory import AXES, EPSILON
+from distill.search.configuration_memory import AXES, EPSILON
 
 BRIEF = 0.25
 """Steps of a brief run, as a share of the fit's own."""

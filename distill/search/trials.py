@@ -1,29 +1,16 @@
 """Trials of a sweep, its goals, and the frontier."""
-
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from distill.config.search import Goal
 
 Value = float | int | str | bool
 Status = Literal["finished", "stopped", "failed"]
 
 
-@dataclass(frozen=True)
-class Goal:
-    """One objective of a sweep: a stable metric name, and which way is better."""
-
-    metric: str
-    mode: Literal["max", "min"]
-
-    def cost(self, metrics: Mapping[str, float]) -> float:
-        """The metric, signed so that less is better; infinite where it is missing or not finite."""
-        value = metrics.get(self.metric)
-        if value is None or not math.isfinite(value):
-            return float("inf")
-        return -value if self.mode == "max" else value
 
 
 @dataclass(frozen=True)
@@ -46,11 +33,6 @@ class Trial:
     """Lines of metrics.jsonl: ``{"step": …, "metrics": {…}}``."""
 
 
-def default_goals(is_language_model: bool) -> tuple[Goal, ...]:
-    """Quality against size: the goals of a sweep that names none."""
-    if is_language_model:
-        return Goal("eval.perplexity", "min"), Goal("student.size_mb", "min")
-    return Goal("eval.accuracy", "max"), Goal("student.size_mb", "min")
 
 
 def frontier(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:

@@ -90,7 +90,7 @@ class TeacherActor:
         return self._engines[teacher].answer_on_device(request, self._turn(claim))
 
     def judge(self, teacher: str, request: DraftRequest, claim: str = "") -> Verdict:
-        """Of a language model; see distill/sampling/judging.py."""
+        """Of a language model; see distill/sampling/verification.py."""
         self.ping()
         with self._turn(claim):
             return self._engines[teacher].judge(request)

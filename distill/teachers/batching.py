@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from distill.config.moe import OwnRouting
 from distill.data.block_file import positions
-from distill.moe.settings import OwnRouting
 from distill.records import INPUTS, TeacherOutput, TeacherRequest
 from distill.teachers.engine import TeacherEngine
 

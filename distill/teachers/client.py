@@ -13,8 +13,8 @@ from distill.errors import TeacherAnswerError, TeacherError
 from distill.moe.state import GateGradient, GateState
 from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
-from distill.teachers.wires import DenseWire
-from distill.teachers.wires.base import passes_of
+from distill.wires import DenseWire
+from distill.wires.base import passes_of
 
 
 class TeacherClient(Protocol):

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.config.moe import MoE, OwnRouting, StudentAwareRouter
 from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError, TrainingError
 from distill.models.decoder import base_of
 from distill.models.vocabulary import SharedTokens
-from distill.moe.settings import MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateGradient, GateState
 from distill.records import (
     DeviceOutput,
@@ -29,14 +29,14 @@ from distill.records import (
     TeacherOutput,
     TeacherRequest,
 )
+from distill.sampling.generation import write
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
-from distill.sampling.writing import write
 from distill.teachers.language import Block, Found, LanguageModel, as_float, position_seeds
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.shared import Adapted
-from distill.teachers.wires import DenseWire, WireFormat
-from distill.teachers.wires.base import are_finite, on_host
 from distill.variant import Dtype
+from distill.wires import DenseWire, WireFormat
+from distill.wires.base import are_finite, on_host
 
 Turn = AbstractContextManager[Any]
 Model = Callable[..., Any]
@@ -72,7 +72,7 @@ class TeacherEngine:
         threads of the whole process; None leaves them. ``moe``: which experts of a language model
         are used, unless a request names others. ``shared``: of a language model that has other
         tokens than the student, which count. ``kv_cache_mb``: of a language model, 10⁶ bytes of
-        key-value caches kept between the requests of a text (distill/sampling/judging.py). Raises
+        key-value caches kept between the requests of a text (distill/sampling/verification.py). Raises
         ModelError for an unusable folder.
         """
         if num_threads is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.records import Answers, TeacherAnswers, TokenAnswers
-from distill.teachers.wires import WireFormat, as_tensor
+from distill.wires import WireFormat, as_tensor
 
 
 class Said(NamedTuple):

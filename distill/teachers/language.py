@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from distill.config.moe import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
 from distill.data.splits import mix64
 from distill.errors import ModelError, TeacherAnswerError
 from distill.models.decoder import base_of, has_linear_head, head_of
@@ -26,14 +27,13 @@ from distill.models.vocabulary import SharedTokens
 from distill.moe.draws import token_seeds
 from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
-from distill.moe.settings import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
 from distill.moe.state import ExpertUsage, GateState
+from distill.objectives.tempered import LEFT_OUT
 from distill.records import AnswerStats, Head, TeacherRequest
-from distill.sampling.judging import Judging
-from distill.teachers.wires import WireFormat
-from distill.teachers.wires.base import as_tensor
-from distill.tempered import LEFT_OUT
+from distill.sampling.verification import Judging
 from distill.variant import Dtype
+from distill.wires import WireFormat
+from distill.wires.base import as_tensor
 
 SAMPLE = 64
 """Positions of a forward that are measured: the logits of all would cost as much as the loss."""
@@ -76,7 +76,7 @@ class LanguageModel:
         kv_cache_bytes: float = math.inf,
     ) -> None:
         """``num_tokens``: columns that are answered about; ``shared``: which of them count, and how
-        many more the model has. ``kv_cache_bytes``: see distill/sampling/judging.py."""
+        many more the model has. ``kv_cache_bytes``: see distill/sampling/verification.py."""
         if isinstance(model, str | Path):
             model = load_language_model(model, dtype, allow_pickle)
         self.model: Any = model.eval().to(device)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.config.labels import as_label
 from distill.errors import ModelError, TeacherAnswerError
-from distill.models.labels import as_label
 
 SMALLEST = 1e-7
 """Probabilities below it are raised to it, since a forest's zeros have no logarithm; about the

@@ -39,7 +39,7 @@ from distill.teachers import direct
 from distill.teachers.actor import CONTROL
 from distill.teachers.queue import Status
 from distill.teachers.watch import NO_LIMIT, PATIENCE_S, POLLS, Group, Watch
-from distill.teachers.wires.base import on_host
+from distill.wires.base import on_host
 from distill.wording import counted
 
 logger = logging.getLogger(__name__)

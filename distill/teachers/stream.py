@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from distill.aggregation import Aggregation, UniformMean
+from distill.config.moe import MoE
 from distill.data.splits import seed_of
-from distill.loop import BatchSource, Step
-from distill.moe.settings import MoE
 from distill.moe.state import GateState
 from distill.records import Answers, Head, RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
 from distill.sampling.rows import shown
@@ -35,8 +34,9 @@ from distill.teachers.health import Health
 from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in_order, spread
 from distill.teachers.meter import Meter
 from distill.teachers.turns import Turns, all_results
-from distill.teachers.wires import DenseWire, WireFormat
-from distill.waiting import Wait, in_thread, until_done
+from distill.teachers.waiting import Wait, in_thread, until_done
+from distill.training.loop import BatchSource, Step
+from distill.wires import DenseWire, WireFormat
 
 __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
 

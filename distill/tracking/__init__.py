@@ -1,8 +1,8 @@
 """MLflow, seen from the driver: the only process that talks to it."""
 
+from distill.config.values import flatten, masked
 from distill.tracking.store import check_reachable, open_command, resolve_uri, silence_of
 from distill.tracking.tracker import KEPT, Tracker, not_reachable, silence_lines
-from distill.tracking.values import flatten, masked
 
 __all__ = [
     "KEPT",

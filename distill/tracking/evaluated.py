@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config import Tracking
-from distill.evaluation.standalone import Evaluated
+from distill.config.values import masked
+from distill.driver.evaluate.standalone import Evaluated
 from distill.tracking.store import check_reachable
 from distill.tracking.tracker import Tracker
-from distill.tracking.values import masked
 
 
 def check_store(folder: Path, experiment: str, uri: str | None) -> None:

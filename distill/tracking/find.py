@@ -6,9 +6,9 @@ import difflib
 from typing import Any
 
 from distill.config import Tracking
+from distill.config.values import masked
 from distill.errors import RecordError
 from distill.tracking.store import check_reachable, import_mlflow, sqlite_path
-from distill.tracking.values import masked
 
 PARENT = "mlflow.parentRunId"
 NUM_NAMED = 5

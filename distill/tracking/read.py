@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from distill.config import Tracking
+from distill.config.search import Goal, default_goals
+from distill.config.values import masked, written_name
 from distill.errors import RecordError
 from distill.evaluation.majority import below_majority
 from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
-from distill.search.trials import Goal, Status, Trial, Value, default_goals
+from distill.search.trials import Status, Trial, Value
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
-from distill.tracking.values import masked, written_name
 
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
 CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")

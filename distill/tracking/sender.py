@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.config.values import cut, masked, safe_name, written_tag
 from distill.tracking.model import log_model, register_model
 from distill.tracking.outbox import Record
 from distill.tracking.runs import ENDED
-from distill.tracking.values import cut, masked, safe_name, written_tag
 from distill.tracking.view import NOTE
 
 METRICS_PER_BATCH = 1000

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from distill.config import Tracking
+from distill.config.values import cut, masked, without_user
 from distill.errors import UnreachableError
-from distill.tracking.values import cut, masked, without_user
 from distill.tracking.view import compare_link, runs_link
 
 DEFAULT_URI = "sqlite:///mlflow.db"

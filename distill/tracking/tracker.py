@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill.config import Experiment, Tracking
+from distill.config.values import flatten, masked
 from distill.errors import Interrupted, TeacherAway, UnreachableError
 from distill.objectives import WeightedSum
 from distill.tracking.outbox import Outbox, Record
@@ -23,7 +24,6 @@ from distill.tracking.store import (
     resolve_uri,
     silence_of,
 )
-from distill.tracking.values import flatten, masked
 from distill.tracking.view import (
     KIND,
     NOTE,
@@ -35,7 +35,7 @@ from distill.tracking.view import (
 )
 
 if TYPE_CHECKING:
-    from distill.plan import Line
+    from distill.tasks.plan import Line
 
 MAX_DIGEST_CHARS = 36
 KEPT = "untracked.jsonl"
@@ -54,7 +54,7 @@ def not_reachable(tracking: Tracking, output: str | Path, reason: str) -> str:
 def silence_lines(tracking: Tracking) -> "list[Line]":
     """Of the plan: a server that does not respond now. Raises UnreachableError as
     :func:`silence_of`."""
-    from distill.plan import Line  # imports torch
+    from distill.tasks.plan import Line  # imports torch
 
     reason = silence_of(tracking)
     return (

@@ -20,16 +20,16 @@ from sklearn.linear_model import LogisticRegression
 
 from distill.api import experiment_of
 from distill.api.tables import path_of
-from distill.check import check
 from distill.config import parse
+from distill.config.yaml_text import write_yaml
 from distill.data.corpus import build_corpus
+from distill.driver.checks.check import check
 from distill.errors import ConfigError, DataError, ModelError
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier, load_tokenizer
 from distill.run_folder import identity
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.probability import load_pickled
-from distill.yaml_text import write_yaml
 from tests.toys import write_encoder
 
 ROWS = [

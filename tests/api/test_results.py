@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
+from tests.test_prediction import TEXTS, make_run
 
 import distill
 from distill.api import SweepResult, TrainPaths, TrainResult
@@ -22,7 +23,6 @@ from distill.models.load import load_classifier
 from distill.report.table import Row
 from distill.search.trials import Trial
 from tests.models.tiny_models import save_decoder
-from tests.test_prediction import TEXTS, make_run
 from tests.toys import write_data, write_encoder
 
 PNG = bytes.fromhex("89504e470d0a1a0a")
@@ -75,7 +75,7 @@ def test_the_student_is_loaded_once_and_predicts(result: TrainResult) -> None:
 
 
 def best_of(folder: Path) -> list[int]:
-    from distill.prediction import Classifier
+    from distill.export.prediction import Classifier
 
     model = load_classifier(folder)
     rows = [(text, None) for text in TEXTS]

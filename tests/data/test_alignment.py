@@ -10,8 +10,8 @@ from lm_data import completion_rows, save_causal_tokenizer, text_rows
 from distill.data.alignment import for_teacher
 from distill.data.blocks import build_blocks
 from distill.data.corpus import build_corpus
-from distill.data.tokens import load_tokenizer
 from distill.errors import ConfigError
+from distill.models.tokenizer import load_fast_tokenizer
 
 MAX_LENGTH = 24  # so that long texts are split
 
@@ -51,7 +51,7 @@ def standing(blocks, tokenizer, row):
 def test_aligned_positions_have_the_same_text_behind_them(student, teacher, corpus, folders):
     blocks = build_blocks(corpus, folders[student], MAX_LENGTH)
     others = for_teacher(blocks, folders[teacher])
-    tokenizers = [load_tokenizer(folders[i]) for i in (student, teacher)]
+    tokenizers = [load_fast_tokenizer(folders[i]) for i in (student, teacher)]
     num_aligned = num_left = 0
     for row in range(blocks.num_rows):
         own = standing(blocks, tokenizers[0], row)
@@ -77,7 +77,7 @@ def test_a_position_inside_a_character_is_never_aligned(tmp_path, data, folders)
     config = data(write(rows, tmp_path / "rows.parquet"))
     blocks = build_blocks(build_corpus(config, is_language_model=True), folders[0], 64)
     others = for_teacher(blocks, folders[1])
-    tokenizer = load_tokenizer(folders[1])
+    tokenizer = load_fast_tokenizer(folders[1])
     places = [place for row in range(blocks.num_rows) for place in standing(others, tokenizer, row)]
     assert any("🐫" in text for _, text in places)
     assert not any("\ufffd" in text for _, text in places)

@@ -155,9 +155,9 @@ def test_a_chat_without_an_answer_has_nothing_to_learn(corpus_of, causal_folder)
 
 
 def test_prompts_end_where_the_answer_begins(corpus_of, causal_folder):
-    from distill.data.tokens import load_tokenizer
+    from distill.models.tokenizer import load_fast_tokenizer
 
-    tokenizer = load_tokenizer(causal_folder)
+    tokenizer = load_fast_tokenizer(causal_folder)
     rows = completion_rows()
     rows[5]["completion"] = ""  # the first test row
     blocks = build_blocks(corpus_of(rows), causal_folder, 512, max_unlearnable=1.0)

@@ -14,7 +14,7 @@ from distill.data.blocks import RULES, Blocks, build_blocks
 from distill.data.chat_template import ChatTemplate, chat_template_of
 from distill.data.chat_tokens import ChatTokens
 from distill.data.corpus import build_corpus
-from distill.data.tokens import fingerprint_of, load_tokenizer
+from distill.models.tokenizer import fingerprint_of, load_fast_tokenizer
 from distill.run_folder import identity
 
 LENGTH = 256
@@ -63,7 +63,7 @@ def test_texts_and_completions_keep_their_folder(make, corpus_of, folder):
     save_causal_tokenizer(folder, template=CHATML)
     corpus = corpus_of(make())
     blocks = build_blocks(corpus, folder, LENGTH)
-    first = first_fingerprint(corpus, load_tokenizer(folder))
+    first = first_fingerprint(corpus, load_fast_tokenizer(folder))
     assert blocks.fingerprint == first and blocks.folder.name == first[:32]
     manifest = json.loads((blocks.folder / "manifest.json").read_text())
     assert not {"template", "turn_ends"} & manifest.keys() and blocks.turn_ends == ()
@@ -93,7 +93,7 @@ def test_chats_that_were_right_keep_their_fingerprint(name, template, corpus_of,
     save_causal_tokenizer(folder, template=shown)
     corpus = corpus_of(RIGHT[name])
     blocks = build_blocks(corpus, folder, LENGTH, max_unlearnable=1.0)
-    first = first_fingerprint(corpus, load_tokenizer(folder))
+    first = first_fingerprint(corpus, load_fast_tokenizer(folder))
     assert blocks.fingerprint == first
     assert blocks.folder.name != first[:32]  # what older rules cut is not opened
 
@@ -123,7 +123,7 @@ def test_chats_that_were_wrong_have_another_fingerprint(name, corpus_of, folder)
         tokenizer.save_pretrained(folder)
     corpus = corpus_of(rows)
     blocks = build_blocks(corpus, folder, LENGTH, max_unlearnable=1.0)
-    assert blocks.fingerprint != first_fingerprint(corpus, load_tokenizer(folder))
+    assert blocks.fingerprint != first_fingerprint(corpus, load_fast_tokenizer(folder))
     again = Blocks(corpus, blocks.folder, folder)
     assert again.fingerprint == blocks.fingerprint and RULES == 2
 
@@ -131,7 +131,7 @@ def test_chats_that_were_wrong_have_another_fingerprint(name, corpus_of, folder)
 def test_blocks_of_older_rules_are_not_opened(corpus_of, folder):
     stock_tokenizer("qwen3").save_pretrained(folder)
     corpus = corpus_of(chat_rows(12))
-    first = first_fingerprint(corpus, load_tokenizer(folder))
+    first = first_fingerprint(corpus, load_fast_tokenizer(folder))
     older = corpus.folder / "blocks" / first[:32]
     older.mkdir(parents=True)
     (older / "manifest.json").write_text("{}")  # as far as it goes
@@ -219,7 +219,7 @@ DATED = "{{ strftime_now('%d %B %Y') }}" + CHATML
 
 def of_two_templates(folder, default, with_tools):
     save_causal_tokenizer(folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_fast_tokenizer(folder)
     tokenizer.chat_template = {"default": default, "tool_use": with_tools}
     tokenizer.save_pretrained(folder)
 
@@ -241,9 +241,9 @@ def test_a_tokenizer_with_a_template_for_tools(tmp_path, data):
     assert len(fingerprints) == len({blocks.folder for blocks in found.values()}) == len(pairs)
     said = [m["content"] + "<eos>" for m in rows[1]["messages"] if m["role"] == "assistant"]
     for name in ("other", "marked"):
-        tokenizer = load_tokenizer(tmp_path / name)
+        tokenizer = load_fast_tokenizer(tmp_path / name)
         for tools in (None, [SCHEMA]):
             ((ids, learnt),) = ChatTokens(tokenizer).of(rows[1]["messages"], 0, tools)
             assert tokenizer.decode(np.array(ids)[learnt]) == "".join(said)
-    tokens = ChatTokens(load_tokenizer(tmp_path / "dated"))
+    tokens = ChatTokens(load_fast_tokenizer(tmp_path / "dated"))
     assert tokens.day(has_tools=False) is None and tokens.day(has_tools=True) is not None

@@ -7,7 +7,8 @@ from data_rows import WORDS, make_rows, write
 
 from distill.data.corpus import build_corpus
 from distill.data.encode import encode, padded
-from distill.data.tokens import load_tokenizer, tokenise
+from distill.data.tokens import tokenise
+from distill.models.tokenizer import load_fast_tokenizer
 
 SINGLES = [(" ".join(WORDS[:n]), None) for n in range(1, 15)]
 PAIRS = [(" ".join(WORDS[:n]), " ".join(WORDS[-m:])) for n, m in product(range(1, 15), repeat=2)]
@@ -19,7 +20,7 @@ PAIRS = [(" ".join(WORDS[:n]), " ".join(WORDS[-m:])) for n, m in product(range(1
 def test_head_and_tail_are_transformers_truncation(
     texts, max_length, cut, side, tokenizer_folder
 ) -> None:
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = load_fast_tokenizer(tokenizer_folder)
     found = encode(tokenizer, texts, max_length, cut)
     tokenizer.truncation_side = side
     first, second = zip(*texts, strict=True)
@@ -33,7 +34,7 @@ def test_head_and_tail_are_transformers_truncation(
 
 @pytest.mark.parametrize("max_length", [5, 8, 9])
 def test_middle_keeps_both_ends_of_each_text(max_length, tokenizer_folder) -> None:
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = load_fast_tokenizer(tokenizer_folder)
     for texts in (SINGLES, PAIRS):
         heads = encode(tokenizer, texts, max_length).ids
         middles = encode(tokenizer, texts, max_length, "middle").ids
@@ -66,7 +67,7 @@ def test_each_rule_has_tokens_of_its_own(tmp_path, data, tokenizer_folder) -> No
     assert len({tokens.num_truncated for tokens in rules.values()}) == 1
     texts = corpus.texts_of(range(20))
     for cut, tokens in rules.items():
-        found = encode(load_tokenizer(tokenizer_folder), texts, 8, cut)
+        found = encode(load_fast_tokenizer(tokenizer_folder), texts, 8, cut)
         now = padded(found.ids, found.types, tokens.pad_id)
         kept = tokens.padded(range(20))
         assert (now.input_ids_BT == kept.input_ids_BT).all()

@@ -13,11 +13,11 @@ import pytest
 from data_rows import make_rows, write, write_saved
 from pyarrow import feather, parquet
 
-from distill.check_data import source_lines
 from distill.config import Data
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.names import final_names
 from distill.errors import DataError
+from distill.tasks.checks.data import source_lines
 
 Make = Callable[..., Data]
 

@@ -11,7 +11,6 @@ import pytest
 from data_rows import make_rows, write
 from pyarrow import fs, parquet
 
-from distill.check_inputs import space_of
 from distill.config import Columns, Data, parse
 from distill.data import Batches
 from distill.data.build import corpus_key
@@ -19,6 +18,7 @@ from distill.data.corpus import Corpus, build_corpus
 from distill.data.inputs import Features
 from distill.data.source import File
 from distill.errors import ConfigError, DataError
+from distill.tasks.classification.inputs import space_of
 
 NUM_ROWS = 60
 

@@ -5,8 +5,8 @@ import pytest
 from lm_data import CHATML, MARKED, chat_rows, save_causal_tokenizer, text
 
 from distill.data.sequences import Sequencer
-from distill.data.tokens import load_tokenizer
 from distill.errors import ConfigError, DataError, ModelError
+from distill.models.tokenizer import load_fast_tokenizer
 
 CAMEL = "🐫"  # which the tokenizers have not seen: 3 tokens
 LONG = f"good 🙂film {CAMEL}was日本 {CAMEL * 2} very " * 30
@@ -17,7 +17,7 @@ def tokenizers(tmp_path_factory):
     """With and without what is put in front and behind."""
     folder = tmp_path_factory.mktemp("causal")
     return {
-        (has_bos, eos): load_tokenizer(
+        (has_bos, eos): load_fast_tokenizer(
             save_causal_tokenizer(folder / f"{has_bos}{eos}", has_bos, eos, template=CHATML)
         )
         for has_bos in (False, True)
@@ -116,7 +116,7 @@ def test_a_longer_prompt_or_completion_is_cut_by_the_rule(tokenizers):
 
 @pytest.mark.parametrize("template", [CHATML, MARKED])
 def test_only_the_assistants_tokens_of_a_chat_are_learnt(template, tmp_path):
-    tokenizer = load_tokenizer(save_causal_tokenizer(tmp_path, template=template))
+    tokenizer = load_fast_tokenizer(save_causal_tokenizer(tmp_path, template=template))
     sequencer = Sequencer(tokenizer, "messages", 512)
     assert sequencer.chat_tokens is not None
     for row in chat_rows(4):
@@ -137,7 +137,7 @@ def test_templates_that_do_not_serve(tmp_path):
 
     def of(template, messages=chat):
         folder = save_causal_tokenizer(tmp_path / "causal", template=template)
-        chat_tokens = Sequencer(load_tokenizer(folder), "messages", 512).chat_tokens
+        chat_tokens = Sequencer(load_fast_tokenizer(folder), "messages", 512).chat_tokens
         assert chat_tokens is not None
         return chat_tokens.of(messages, 7)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from data_rows import make_rows, write, write_saved_dict
 
-from distill.check_data import source_lines
 from distill.config import SPLITS, SplitNames
 from distill.data.corpus import build_corpus
 from distill.data.source import File, find_files
 from distill.data.split_names import split_in
 from distill.errors import DataError
+from distill.tasks.checks.data import source_lines
 
 PARTS = {"train": 60, "validation": 20, "test": 40}
 

@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 
 from distill.config import SPLITS
 from distill.data.corpus import build_corpus
-from distill.data.tokens import tokenise, tokenizer_fingerprint
+from distill.data.tokens import tokenise
 from distill.errors import ModelError
+from distill.models.tokenizer import tokenizer_fingerprint
 
 MAX_LENGTH = 16
 

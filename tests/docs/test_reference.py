@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from distill.config import Experiment
+from distill.config.search import TRIAL_METRICS
 from distill.evaluation.assess import Task
 from distill.evaluation.names import metric_names
 from distill.evaluation.settings import Evaluation
 from distill.report.names import MEANINGS
-from distill.search.settings import TRIAL_METRICS
 from docs.site.generate import pages, path_below, walk
 from tests.docs.pages import ROOT
 from tests.test_loop import run

@@ -6,7 +6,7 @@ import torch
 from distill.errors import Interrupted, ModelError
 from distill.evaluation.efficiency import measure
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
-from distill.evaluation.greedy import generate
+from distill.models.greedy import generate
 from distill.models.tokenizer import load_tokenizer
 from tests.models.tiny_models import NUM_LANGUAGE_TOKENS, WORDS, decoder, save_language_tokenizer
 

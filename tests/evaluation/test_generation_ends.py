@@ -1,7 +1,7 @@
 """Answers to chats end where a turn ends, which need not be the end of a text."""
 
 from distill.evaluation.generation import write_answers
-from distill.evaluation.greedy import end_ids, generate
+from distill.models.greedy import end_ids, generate
 from distill.models.tokenizer import load_tokenizer
 from tests.models.tiny_models import WORDS, decoder, save_language_tokenizer
 

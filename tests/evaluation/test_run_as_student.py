@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from distill.cli import app
 from distill.config import parse
+from distill.config.yaml_text import read_yaml
+from distill.driver.evaluate.subjects import check_student, run_of
 from distill.errors import ModelError
 from distill.evaluation.leakage import MIN_ROWS
-from distill.evaluation.subjects import check_student, run_of
 from distill.run_folder import RunFolder
-from distill.yaml_text import read_yaml
 from tests.toys import write_data, write_encoder, write_named
 
 PLAIN = ["transform.names=[]", "intervals.num_draws=0", "num_worst=0"]

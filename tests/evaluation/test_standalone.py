@@ -11,10 +11,10 @@ import pytest
 
 from distill.config import Data, parse
 from distill.data.corpus import build_corpus
+from distill.driver.evaluate.standalone import Source, _task
+from distill.driver.evaluate.subjects import Part, Subject, _models_of_run
 from distill.evaluation.assess import variants_of
 from distill.evaluation.settings import parse_settings
-from distill.evaluation.standalone import Source, _task
-from distill.evaluation.subjects import Part, Subject, _models_of_run
 from tests.evaluation.toy_classifiers import Silent
 
 NAMES = ("no", "yes")

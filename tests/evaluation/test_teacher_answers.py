@@ -9,19 +9,19 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from tests.test_language_fit import job_of
 
-from distill.check import check
 from distill.config import parse
+from distill.driver.checks.check import check
 from distill.errors import Interrupted
 from distill.evaluation.generation import score_answers, write_answers
 from distill.evaluation.teacher_answers import BATCH, score_teacher
 from distill.models.language import load_language_model
 from distill.models.tokenizer import load_tokenizer
-from distill.outcome_language import Tables
 from distill.sampling.records import WriteRequest, WrittenText
+from distill.tasks.language_model.outcome import Tables
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
-from tests.test_language_fit import job_of
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import NUM_TOKENS, language_experiment, write_tokenizer
 from tests.toys_moe import mixture

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from distill.check import check
 from distill.cli import app
 from distill.config import parse
+from distill.driver.checks.check import check
+from distill.driver.evaluate.standalone import Evaluated, Request, Source, evaluate
 from distill.errors import ConfigError, InputError, ModelError
 from distill.evaluation.settings import parse_labels, parse_settings
-from distill.evaluation.standalone import Evaluated, Request, Source, evaluate
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from tests.toys import toy_experiment, write_encoder, write_named, write_turned

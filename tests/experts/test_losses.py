@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.check import check
 from distill.config import parse
+from distill.driver.checks.check import check
 from distill.experts.jobs import expert_jobs, router_job
 from distill.experts.losses import losses_file, lowest_loss, measure_losses, router_targets
 from distill.experts.partition import by_column
-from distill.fit import fit_and_save
 from distill.models.load import load_classifier
-from distill.specs import DataSpec
+from distill.training.fit import fit_and_save
+from distill.training.specs import DataSpec
 from tests.toys import DOMAINS, toy_experiment
 
 

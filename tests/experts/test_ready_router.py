@@ -15,16 +15,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from distill.aggregation import OracleDomain, Routed, Single, UniformMean
-from distill.check import check
 from distill.config import Cache, Serving, Stream, parse
 from distill.data.corpus import Corpus
+from distill.driver.checks.check import check
 from distill.errors import ModelError
-from distill.fit import Guidance, TeacherSpec
-from distill.specs import DataSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, TeacherSpec
+from distill.training.specs import DataSpec
 from tests.toys import DOMAINS, toy_experiment, write_encoder
 
 

@@ -17,14 +17,14 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from distill import __version__
-from distill.check import check
 from distill.cli import app
 from distill.config import Experiment, load
+from distill.driver.checks.check import check
 from distill.errors import ConfigError, DataError, ModelError
 from distill.init import Start, initial, write
 from distill.init.models import read_models
 from distill.models.tokenizer import load_tokenizer
-from distill.plan import Plan
+from distill.tasks.plan import Plan
 from tests.toys import BAD, GOOD, WORDS, write_data, write_encoder, write_named
 from tests.toys_adapters import write_adapter
 from tests.toys_language import llama, write_llama, write_texts

@@ -27,7 +27,7 @@ os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One local Ray for the whole session, on 127.0.0.1."""
-    from distill.cluster import connect
+    from distill.cluster.connect import connect
     from distill.config import Cluster
 
     with connect(Cluster(num_cpus=NUM_CPUS)):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill import pipeline
 from distill.config import Serving, Stream, parse
+from distill.driver import pipeline
 from distill.errors import ModelError
 from distill.report.progress import Progress
 from distill.teachers.client import TeacherClient

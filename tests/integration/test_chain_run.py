@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
-from distill import pipeline
 from distill.config import parse
+from distill.driver import pipeline
 from distill.report.progress import Progress
 from tests.toys_language import language_experiment, write_llama
 

@@ -21,20 +21,20 @@ from sklearn.pipeline import make_pipeline
 import distill
 from distill.aggregation import UniformMean
 from distill.api import experiment_of
-from distill.check import check
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Student, Trainer, parse
+from distill.driver.checks.check import check
+from distill.driver.evaluate.standalone import Request, Source, evaluate
 from distill.errors import ConfigError, DistillError, ModelError
 from distill.evaluation.settings import parse_settings
-from distill.evaluation.standalone import Request, Source, evaluate
-from distill.fit import Guidance, Job, TeacherSpec, fit, load_best
 from distill.objectives import ForwardKL
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
-from distill.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import label_names
+from distill.training.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.training.specs import DataSpec, StudentSpec
 from tests.toys import measured, toy_experiment
 
 NUM_ROWS = 400

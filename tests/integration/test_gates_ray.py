@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from distill.config import Serving, Stream
+from distill.config.moe import StudentAwareRouter
 from distill.errors import TeacherError
 from distill.moe.optimizer import GateOptimizer
-from distill.moe.settings import StudentAwareRouter
 from distill.records import GateRequest
 from distill.teachers.client import TeacherClient
 from distill.teachers.local import LocalTeachers

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from distill.config import parse
-from distill.pipeline import train
+from distill.driver.pipeline import train
 from distill.report.progress import Progress
-from distill.tracking.memory import experiences
+from distill.tracking.past_runs import experiences
 from distill.tracking.store import import_mlflow
 from tests.toys import toy_experiment, write_encoder
 
@@ -33,7 +33,7 @@ def past_run(uri: str) -> None:
         run_id,
         metrics=[Metric("meta.n", 300.0, 0, 0), Metric("eval.accuracy", 0.9, 0, 0)],
         params=[Param(key, str(value)) for key, value in PAST.items()],
-        tags=[RunTag("distill.task", "another")],
+        tags=[RunTag("distill.tasks.classification.fingerprint", "another")],
     )
     client.set_terminated(run_id, "FINISHED")
 

@@ -9,11 +9,11 @@ import mlflow
 import pytest
 from transformers import AutoModelForCausalLM
 
-from distill import pipeline
 from distill.config import parse
+from distill.driver import pipeline
 from distill.models.load import load_tokenizer
-from distill.outcome import Outcome
 from distill.report.progress import Progress
+from distill.tasks.classification.outcome import Outcome
 from tests.toys_language import language_experiment
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]

@@ -10,9 +10,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from distill.config import parse
+from distill.driver.sweep.run import SweepOutcome, sweep
 from distill.report.page import page
 from distill.report.progress import Progress
-from distill.search.sweep import SweepOutcome, sweep
 from distill.tracking.read import read_experiment
 from tests.toys_language import language_experiment
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-
-from distill import pipeline
-from distill.config import parse
-from distill.report.progress import Progress
 from tests.test_near_tokenizers import WIRES, experiment_of
+
+from distill.config import parse
+from distill.driver import pipeline
+from distill.report.progress import Progress
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from distill.cluster.placement import check_labels
 from distill.config import parse
 from distill.errors import ConfigError
-from distill.placement import check_labels
 from tests.toys import toy_experiment
 
 

@@ -14,22 +14,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distill import pipeline
 from distill.aggregation import Routed
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer, parse
 from distill.config import Student as StudentConfig
 from distill.data.corpus import Corpus
+from distill.driver import pipeline
+from distill.driver.evaluate.standalone import Request, Source, evaluate
 from distill.errors import CacheError, TeacherAnswerError
 from distill.evaluation.relations import RATES
 from distill.evaluation.settings import parse_settings
-from distill.evaluation.standalone import Request, Source, evaluate
-from distill.fit import Guidance, Job, TeacherSpec, fit, is_done
 from distill.objectives import ForwardKL
-from distill.outcome import Outcome
 from distill.records import Cursor
 from distill.report.progress import Progress
-from distill.specs import DataSpec, StudentSpec
+from distill.tasks.classification.outcome import Outcome
 from distill.teachers.cache import TeacherKey
+from distill.training.fit import Guidance, Job, TeacherSpec, fit, is_done
+from distill.training.specs import DataSpec, StudentSpec
 from tests.toys import DOMAINS, toy_experiment
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from distill.config import parse
+from distill.driver.sweep.run import SweepOutcome, sweep
 from distill.report.progress import Progress
-from distill.search.sweep import SweepOutcome, sweep
 from tests.toys_sweeps import runs_of, sweep_config
 
 pytestmark = pytest.mark.slow

@@ -20,12 +20,12 @@ import torch
 
 from distill.config import Serving, Stream
 from distill.errors import ModelError, TeacherAnswerError, TeacherAway, TeacherError
-from distill.fit import fit, load_best
 from distill.records import UNLABELLED, Batch, Cursor, TeacherRequest
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.stream import TeacherStream
-from distill.waiting import outage
+from distill.teachers.waiting import outage
+from distill.training.fit import fit, load_best
 from tests.sampling.test_fits import SKD, sampled_job
 
 pytestmark = pytest.mark.slow

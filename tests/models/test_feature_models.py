@@ -10,14 +10,14 @@ from distill.aggregation import Attention, UniformMean
 from distill.config import Student
 from distill.errors import ConfigError, ModelError
 from distill.evaluation.efficiency import folder_size_mb, measure
+from distill.export.folder import ModelCard, export
 from distill.models.features import FeatureSpace, feature_space
 from distill.models.load import check_folder, load_classifier
 from distill.models.sizes import solve_features
 from distill.models.student import build_feature_student, build_student
-from distill.module import DistillModule
 from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TeacherAnswers
-from distill.student.export import ModelCard, export
+from distill.training.module import DistillModule
 
 LABELS = ("a", "b", "c")
 TABLE = feature_space("wxyz", [1000.0, -3.0, 0.5, 2.0], [10.0, 0.0, 2.0, 1e-3])

@@ -7,16 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from distill.config.labels import as_label, configured_label, configured_map
 from distill.errors import ConfigError, ModelError
-from distill.models.labels import (
-    Classes,
-    Outputs,
-    as_label,
-    class_orders,
-    columns_of,
-    configured_label,
-    configured_map,
-)
+from distill.models.labels import Classes, Outputs, class_orders, columns_of
 
 KEY = "teachers[0].labels"
 WORDS, TURNED = ("negative", "positive"), ("positive", "negative")

@@ -18,7 +18,7 @@ from distill.errors import ModelError
 from distill.models.language_student import with_lora
 from distill.models.load_balancing import LoadBalancing
 from distill.records import Batch, Knobs
-from distill.token_module import TokenModule
+from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, llama
 from tests.toys_moe import FAMILIES, NUM_EXPERTS, OWN, mixture
 

@@ -17,10 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimoda
 
 from distill.config import Student
 from distill.errors import ModelError
+from distill.export.folder import ModelCard, export
 from distill.models.language import check_language_folder, load_language_model
 from distill.models.language_student import build_language_student
 from distill.models.plain_head import described
-from distill.student.export import ModelCard, export
 
 TEXT = {
     "vocab_size": NUM_LANGUAGE_TOKENS,

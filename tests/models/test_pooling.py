@@ -32,16 +32,15 @@ from transformers import (
 )
 
 from distill.data.encode import padded
-from distill.data.tokens import fingerprint_of, load_tokenizer
+from distill.export.folder import ModelCard, export
 from distill.models.language import load_language_model
 from distill.models.load import (
     load_base_for_classification,
     load_classifier,
     was_read_at_padding,
 )
-from distill.models.tokenizer import pad_id
+from distill.models.tokenizer import fingerprint_of, load_fast_tokenizer, pad_id
 from distill.records import TeacherRequest
-from distill.student.export import ModelCard, export
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 
@@ -107,7 +106,7 @@ def test_without_a_padding_id_a_row_is_read_at_its_last_token(family: str, tmp_p
     """Also one that ends in the token that pads."""
     save_classifier(tmp_path, family)
     model = load_classifier(tmp_path)
-    fill = pad_id(load_tokenizer(tmp_path))
+    fill = pad_id(load_fast_tokenizer(tmp_path))
     assert fill == EOS
     torch.testing.assert_close(batched(model, fill), alone(tmp_path), atol=1e-5, rtol=0)
 
@@ -138,7 +137,7 @@ def test_answers_that_were_read_at_padding_are_told_from_new_ones(
 def test_a_teacher_answers_unequal_rows(tmp_path: Path) -> None:
     save_classifier(tmp_path, "gpt2", pad_token=None)
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token is None
-    ids_BT, mask_BT, _ = padded(ROWS, None, pad_id(load_tokenizer(tmp_path)))
+    ids_BT, mask_BT, _ = padded(ROWS, None, pad_id(load_fast_tokenizer(tmp_path)))
     request = TeacherRequest("r", np.arange(len(ROWS)), ids_BT, mask_BT)
     found = TeacherEngine(tmp_path, num_labels=len(LABELS)).answer(request).payload
     logits = torch.from_numpy(found.view(np.float32).reshape(len(ROWS), -1).copy())
@@ -199,7 +198,7 @@ def test_a_tokenizer_without_padding_is_one_that_pads_with_its_end(tmp_path: Pat
         "neither": {"pad_token": None, "eos_token": None},
     }.items():
         save_language_tokenizer(tmp_path / name, **special)
-    found = {folder.name: load_tokenizer(folder) for folder in tmp_path.iterdir()}
+    found = {folder.name: load_fast_tokenizer(folder) for folder in tmp_path.iterdir()}
     assert {name: pad_id(t) for name, t in found.items()} == {
         "published": 0,
         "edited": 0,

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.errors import ModelError
+from distill.export.folder import ModelCard, export
 from distill.models.language import check_language_folder, load_language_model
 from distill.models.load import check_folder, load_classifier
 from distill.models.weights import stored_tensors
-from distill.student.export import ModelCard, export
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 GPT_OSS = {

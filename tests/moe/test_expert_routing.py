@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
+from distill.config.moe import AllExperts, KnowledgeAugmentation, OwnRouting, StudentAwareRouter
+from distill.config.sampling import Decoding
 from distill.data.splits import mix64
 from distill.errors import ConfigError, ModelError, TeacherAnswerError
 from distill.moe import draws
 from distill.moe.gates import ExpertRouting
-from distill.moe.settings import AllExperts, KnowledgeAugmentation, OwnRouting, StudentAwareRouter
 from distill.sampling.records import WriteRequest
-from distill.sampling.settings import Decoding
 from distill.teachers.client import check_output
-from distill.teachers.wires import SampledWire, TopKWire
+from distill.wires import SampledWire, TopKWire
 from tests.teachers.test_adapters import rounds
 from tests.toys_language import NUM_TOKENS, llama
 from tests.toys_moe import FAMILIES, NUM_EXPERTS, OWN, engine, mixture, plain, request

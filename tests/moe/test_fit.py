@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.test_language_fit import job_of
 
-from distill.comparison_language import Teachers, compare
 from distill.data.blocks import build_blocks
 from distill.data.corpus import Corpus
-from distill.fit import build_module, fit, load_best
-from tests.test_language_fit import job_of
+from distill.tasks.language_model.comparison import Teachers, compare
+from distill.training.fit import build_module, fit, load_best
 from tests.toys_language import write_tokenizer
 from tests.toys_moe import OWN, mixture
 

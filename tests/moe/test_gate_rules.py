@@ -15,6 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from distill.config.moe import (
+    AllExperts,
+    KnowledgeAugmentation,
+    MoE,
+    OwnRouting,
+    StudentAwareRouter,
+)
 from distill.errors import ModelError, TeacherError
 from distill.moe import draws
 from distill.moe.gates import (
@@ -24,13 +31,6 @@ from distill.moe.gates import (
     likeliest,
     usage_of,
     weights_of,
-)
-from distill.moe.settings import (
-    AllExperts,
-    KnowledgeAugmentation,
-    MoE,
-    OwnRouting,
-    StudentAwareRouter,
 )
 from tests.moe.test_draws import in_sequence, uniform_of
 from tests.sampling.test_draw import WORD, splitmix64

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from distill.config.moe import StudentAwareRouter
 from distill.moe import draws
 from distill.moe.gates import ExpertRouting
 from distill.moe.gradient import Share, cv_squared, gate_gradient
 from distill.moe.optimizer import GateOptimizer
-from distill.moe.settings import StudentAwareRouter
 from distill.moe.state import GateGradient, GateState
-from distill.moe.training import GateTraining
 from distill.records import GateRequest
+from distill.training.gate_training import GateTraining
 from tests.toys_language import NUM_TOKENS
 from tests.toys_moe import NUM_EXPERTS, mixture
 

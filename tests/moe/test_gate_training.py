@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.test_language_fit import job_of
 from torch import Tensor
 
+from distill.config.moe import StudentAwareRouter
 from distill.data.batches import Batches
 from distill.errors import CheckpointError
-from distill.fit import Job, build_module
 from distill.models.decoder import head_of
-from distill.moe.settings import StudentAwareRouter
-from distill.moe.training import GateTraining
 from distill.records import Batch, TokenAnswers
-from distill.sampling.source import SampledTargets
 from distill.teachers.stream import TeacherStream
-from tests.test_language_fit import job_of
+from distill.training.fit import Job, build_module
+from distill.training.gate_training import GateTraining
+from distill.training.sampled_targets import SampledTargets
 from tests.toys_language import write_tokenizer
 from tests.toys_moe import mixture
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from distill.config.moe import AllExperts, StudentAwareRouter
 from distill.errors import TeacherAnswerError, TeacherError
 from distill.moe.optimizer import GateOptimizer
-from distill.moe.settings import AllExperts, StudentAwareRouter
 from distill.moe.state import GateState
 from distill.records import GateRequest
 from distill.teachers.client import check_gradient

@@ -10,10 +10,10 @@ from torch.nn.functional import log_softmax
 from distill.aggregation import FixedWeights, Uncertainty
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective, ReverseKL
-from distill.objectives.fused import Chunk, FusedHead
-from distill.objectives.tokens import Reader, TokenLoss, check_mixing
 from distill.records import Head, Knobs, Target, TokenAnswers
-from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
+from distill.training.fused import Chunk, FusedHead
+from distill.training.token_loss import Reader, TokenLoss, check_mixing
+from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 
 N, H, V = 11, 6, 17
 DENSE = DenseWire(dtype="float32")

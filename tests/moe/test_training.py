@@ -11,10 +11,10 @@ import torch
 
 from distill.data.batches import Batches
 from distill.errors import Interrupted
-from distill.fit import Job, fit, load_best
 from distill.records import GateRequest
 from distill.sampling import Mixed
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Job, fit, load_best
 from tests.moe.test_fit import AS_OWN, DENSE, teachers
 from tests.sampling.test_fits import logged, sampled_job
 

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from distill.cli import app
+from distill.config.search import Goal, default_goals
 from distill.report.frontier import winners_markdown, write_frontier
-from distill.search.trials import Goal, Trial, default_goals, frontier
+from distill.search.trials import Trial, frontier
 
 GOALS = (Goal("eval.accuracy", "max"), Goal("student.size_mb", "min"))
 

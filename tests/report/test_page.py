@@ -12,10 +12,11 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from distill.config.search import Goal
 from distill.report.axes import axis
 from distill.report.markup import Markup, tag
 from distill.report.page import configuration_yaml, page
-from distill.search.trials import Goal, Trial, frontier
+from distill.search.trials import Trial, frontier
 from distill.tracking.read import Dataset, Record
 
 HOSTILE = "<script>alert(1)</script>\"'&amp;"

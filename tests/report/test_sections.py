@@ -8,13 +8,14 @@ from html import unescape
 import numpy as np
 import pytest
 
+from distill.config.search import Goal
 from distill.data.corpus import Corpus
-from distill.evaluation.split import Split
 from distill.report import sections
 from distill.report.charts import _baseline
 from distill.report.page import page
 from distill.report.tables import Cell, table
-from distill.search.trials import Goal, Trial
+from distill.search.trials import Trial
+from distill.tasks.classification.split import Split
 from distill.tracking.read import Record
 
 GOALS = (Goal("eval.accuracy", "max"), Goal("student.size_mb", "min"))

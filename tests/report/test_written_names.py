@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from distill.config import Tracking
+from distill.config.values import safe_name
 from distill.report import plots
 from distill.report.page import page
 from distill.report.table import Row, render, to_csv, to_markdown
 from distill.tracking.read import Record, read_experiment
 from distill.tracking.tracker import Tracker
-from distill.tracking.values import safe_name
 
 DOMAINS = {
     **{"电影": 0.9, "新闻": 0.8, "C++": 0.7, "C##": 0.6, "Home & Kitchen": 0.5},

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from distill.fit import Job
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Job
 from tests.sampling.test_fits import SKD, sampled_job, weights_after
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import DOMAINS, language_experiment

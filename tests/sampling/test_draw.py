@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from distill.config.sampling import Decoding, Mixed, OnPolicy, Speculative, TeacherText
 from distill.sampling.draw import STUDENT, TEACHER, are_kept, draw, row_seeds, uniforms
-from distill.sampling.settings import Decoding, Mixed, OnPolicy, Speculative, TeacherText
 
 WORD = 2**64
 

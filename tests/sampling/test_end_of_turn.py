@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
-from distill.fit import Job, build_module
+from distill.export.folder import ModelCard, export
 from distill.models.tokenizer import load_tokenizer
-from distill.student.export import ModelCard, export
+from distill.training.fit import Job, build_module
 from tests.sampling.test_fits import batch_texts, sampled_job, steps_of
 from tests.toys_language import NUM_TOKENS, SPLITS, llama, write_tokenizer
 

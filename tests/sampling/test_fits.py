@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.test_language_fit import job_of
 
 from distill.data.batches import Batches
 from distill.errors import Interrupted
-from distill.fit import Job, build_module, fit, load_best, open_source
 from distill.records import Batch, Knobs, TokenAnswers
-from distill.sampling.judging import Judging
-from distill.student.engines import make_engine
+from distill.sampling.verification import Judging
 from distill.teachers.local import LocalTeachers
-from tests.test_language_fit import job_of
+from distill.training.engines import make_engine
+from distill.training.fit import Job, build_module, fit, load_best, open_source
 from tests.toys_language import llama
 
 PROMPTS = {"columns": {"prompt": "prompt", "completion": "completion", "domain": "domain"}}

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.test_check_sampling import experiment_of, lines_of
 
-from distill.check import check
 from distill.config import parse
+from distill.config.sampling import Speculative
+from distill.driver.checks.check import check
 from distill.errors import ConfigError
-from distill.fit import Job
 from distill.sampling import Decoding
 from distill.sampling.draw import row_seeds
-from distill.sampling.judging import Judging
-from distill.sampling.settings import Speculative
-from distill.sampling.verdicts import TeacherJudge, each_its_own
-from distill.sampling.writing import Drafted, write
+from distill.sampling.generation import Drafted, write
+from distill.sampling.verification import Judging
 from distill.teachers.local import LocalTeachers
+from distill.training.fit import Job
+from distill.training.speculation import TeacherJudge, each_its_own
 from tests.sampling.test_fits import Forgetful, batch_texts, sampled_job, steps_of, weights_after
-from tests.test_check_sampling import experiment_of, lines_of
 from tests.toys_language import NUM_TOKENS, llama
 
 SKD = {"type": "skd", "drafts": 3, "top_k": 4}

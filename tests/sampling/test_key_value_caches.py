@@ -13,9 +13,9 @@ import torch
 from distill.config import Serving
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.sampling import Decoding
-from distill.sampling.judging import Judging
-from distill.sampling.memory import Memory
+from distill.sampling.key_values import Memory
 from distill.sampling.records import DraftRequest, Round, Verdict
+from distill.sampling.verification import Judging
 from tests.toys_language import NUM_TOKENS, llama
 
 PROMPT = np.array([3, 4, 5, 6])

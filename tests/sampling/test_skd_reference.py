@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+from distill.config.sampling import Decoding, Speculative
 from distill.sampling.draw import STUDENT, TEACHER, row_seeds, uniforms
-from distill.sampling.judging import Judging
+from distill.sampling.generation import Drafted, Writing, write
 from distill.sampling.records import DraftRequest, Verdict
-from distill.sampling.settings import Decoding, Speculative
-from distill.sampling.verdicts import TeacherJudge
-from distill.sampling.writing import Drafted, Writing, write
+from distill.sampling.verification import Judging
+from distill.training.speculation import TeacherJudge
 from tests.sampling.test_draw import seed_of, token_of, uniform_of
 from tests.toys_language import NUM_TOKENS, llama
 

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.test_check_sampling import experiment_of, lines_of
 
-from distill.check import check
 from distill.config import parse
 from distill.data.batches import Batches
+from distill.driver.checks.check import check
 from distill.errors import ConfigError, Interrupted
-from distill.fit import Job, build_module, fit, open_source
-from distill.loop import Engine
 from distill.records import Batch, Knobs
 from distill.sampling import Decoding
 from distill.sampling.draw import row_seeds
+from distill.sampling.generation import write
 from distill.sampling.rows import rows_of
-from distill.sampling.writing import write
-from distill.student.engines import make_engine
 from distill.teachers.local import LocalTeachers
+from distill.training.engines import make_engine
+from distill.training.fit import Job, build_module, fit, open_source
+from distill.training.loop import Engine
 from tests.moe.test_fit import DENSE, teachers
 from tests.sampling.test_fits import SKD, batch_texts, logged, sampled_job, weights_after
-from tests.test_check_sampling import experiment_of, lines_of
 from tests.toys_language import NUM_TOKENS
 
 ON_POLICY = {"type": "on_policy"}

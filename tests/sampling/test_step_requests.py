@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from distill.config.sampling import Decoding
 from distill.data.batches import Batches
-from distill.fit import Job, build_module, open_source
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
+from distill.sampling.generation import write
 from distill.sampling.records import DraftRequest
 from distill.sampling.rows import rows_of
-from distill.sampling.settings import Decoding
-from distill.sampling.writing import write
-from distill.student.engines import make_engine
 from distill.teachers.local import LocalTeachers
+from distill.training.engines import make_engine
+from distill.training.fit import Job, build_module, open_source
 from tests.sampling.test_fits import batch_texts, sampled_job
 from tests.toys_language import NUM_TOKENS
 

@@ -9,9 +9,9 @@ import torch
 from distill.errors import TrainingError
 from distill.sampling import Decoding
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
-from distill.sampling.judging import Judging
+from distill.sampling.generation import Drafted, Writing, write
 from distill.sampling.records import DraftRequest
-from distill.sampling.writing import Drafted, Writing, write
+from distill.sampling.verification import Judging
 from tests.toys_language import NUM_TOKENS, llama
 
 PROMPTS = [[3, 4, 5], [6], [7, 8, 9, 10, 11], [2, 3]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from distill.config.search import Goal
 from distill.search.choice import SIZE, best, cheapest_near, size_limits, within
-from distill.search.trials import Goal, Trial
+from distill.search.trials import Trial
 
 GOALS = (Goal("eval.accuracy", "max"), Goal(SIZE, "min"))
 TRIALS = [

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from distill.check import check, search_of
 from distill.config import parse
+from distill.driver.checks.check import check, search_of
 from distill.errors import ConfigError, ModelError
-from distill.plan import Plan
+from distill.tasks.plan import Plan
 from tests.toys_language import language_experiment, write_tokenizer
 
 TOPK = {"type": "topk", "k": 8, "temperatures": [1.0, 2.0, 4.0]}

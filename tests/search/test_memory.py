@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.search.memory import (
+from distill.search.configuration_memory import (
     AXES,
     KEYS,
     Experience,

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from distill.check import check
 from distill.config import parse
+from distill.driver.checks.check import check
+from distill.driver.sweep.trial import with_values
 from distill.errors import ConfigError
 from distill.search.plan import raw_of
-from distill.search.trial import with_values
 from tests.toys import toy_experiment
 
 GRID = {"type": "grid", "values": [1.0, 2.0]}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from distill.config import load, parse
+from distill.config.search import NSGA2, GridSampler, Search
+from distill.config.search_space import belongs, fitted, middle, read_value
 from distill.errors import ConfigError
-from distill.search.settings import NSGA2, GridSampler, Search
-from distill.search.space import belongs, fitted, middle, read_value
 
 
 def search_of(**section: Any) -> Search:

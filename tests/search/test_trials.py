@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.search.trials import Goal, Trial, frontier
+from distill.config.search import Goal
+from distill.search.trials import Trial, frontier
 
 GOALS = (Goal("eval.accuracy", "max"), Goal("student.size_mb", "min"))
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from distill.config import Serving
-from distill.fit import TeacherSpec
+from distill.config.moe import AllExperts, OwnRouting, StudentAwareRouter
+from distill.config.sampling import Decoding
 from distill.models.language import load_language_model
 from distill.moe.optimizer import GateOptimizer
-from distill.moe.settings import AllExperts, OwnRouting, StudentAwareRouter
 from distill.records import GateRequest
 from distill.sampling.records import DraftRequest, Round, Verdict, WriteRequest
-from distill.sampling.settings import Decoding
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines, groups
-from distill.teachers.wires import DenseWire, HiddenWire
+from distill.training.fit import TeacherSpec
+from distill.wires import DenseWire, HiddenWire
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import NUM_TOKENS, write_llama, write_tokenizer
 from tests.toys_moe import DENSE, mixture, request

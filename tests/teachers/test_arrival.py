@@ -21,8 +21,8 @@ from distill.records import TeacherRequest
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.segments import Shelf
-from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
-from distill.teachers.wires.base import are_finite, as_array, as_tensor
+from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
+from distill.wires.base import are_finite, as_array, as_tensor
 from tests.toys_language import NUM_TOKENS, llama
 
 KEY = TeacherKey("w" * 64, "d" * 64, "t" * 64, "dense/float32", 8)

@@ -18,14 +18,14 @@ import torch
 from pydantic import ValidationError
 
 from distill.config import Serving
+from distill.config.moe import KnowledgeAugmentation
 from distill.errors import TeacherAnswerError
-from distill.moe.settings import KnowledgeAugmentation
 from distill.records import AnswerStats, TeacherOutput, TeacherRequest
 from distill.teachers.actor import TeacherActor
 from distill.teachers.batching import Batching, can_join, joined, split
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.queue import Queue
-from distill.teachers.wires import DenseWire, HiddenWire
+from distill.wires import DenseWire, HiddenWire
 from tests.toys_language import NUM_TOKENS, llama
 
 

@@ -8,7 +8,7 @@ from distill.records import TeacherRequest
 from distill.sampling import Decoding
 from distill.sampling.records import DraftRequest, WriteRequest
 from distill.teachers.engine import TeacherEngine
-from distill.teachers.wires import decode_dense
+from distill.wires import decode_dense
 from tests.toys_language import NUM_TOKENS, llama
 
 

@@ -14,7 +14,7 @@ from distill.errors import TeacherAnswerError
 from distill.records import AnswerStats
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.health import Health
-from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
+from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from tests.toys_language import NUM_TOKENS, llama
 from tests.toys_moe import plain, request
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from distill.loop import _over_ranks
 from distill.teachers.meter import Meter
+from distill.training.loop import _over_ranks
 
 
 class Clock:

@@ -16,17 +16,17 @@ from pydantic import ValidationError
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distill.check_inputs import check_teachers
 from distill.config import Serving, parse
 from distill.errors import ConfigError, TeacherError
 from distill.models.vocabulary import SharedTokens
 from distill.records import TeacherRequest
 from distill.run_folder import OPERATIONAL_SERVING
+from distill.tasks.classification.inputs import check_teachers
 from distill.teachers.actor import TeacherActor
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.offload import Offload
 from distill.teachers.queue import Queue
-from distill.teachers.wires import HiddenWire
+from distill.wires import HiddenWire
 from tests.sampling.test_key_value_caches import round_of
 from tests.toys_language import NUM_TOKENS, llama
 

@@ -20,7 +20,7 @@ from distill.teachers.probability import (
     label_names,
     load_pickled,
 )
-from distill.teachers.wires import decode_dense
+from distill.wires import decode_dense
 
 RNG = np.random.default_rng(0)
 FEATURES_BD = RNG.normal(size=(80, 4)).astype(np.float32)

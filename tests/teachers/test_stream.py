@@ -18,7 +18,7 @@ from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.stream import TeacherStream, check_output
-from distill.teachers.wires import decode_dense
+from distill.wires import decode_dense
 
 ROWS = np.arange(100, 140)
 KEYS = {name: TeacherKey(name, "d", "t", "dense/float32", 8) for name in ("a", "b", "router")}

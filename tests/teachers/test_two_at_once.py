@@ -9,11 +9,11 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from distill.config import parse
+from distill.driver.serve import _requests_at_once
 from distill.records import TeacherRequest
-from distill.serve import _requests_at_once
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.queue import Queue
-from distill.teachers.wires import HiddenWire
+from distill.wires import HiddenWire
 from tests.toys_language import NUM_TOKENS, language_experiment, llama
 
 

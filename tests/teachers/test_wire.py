@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.teachers.wires import DenseWire, decode_dense
-from distill.teachers.wires.base import as_array
+from distill.wires import DenseWire, decode_dense
+from distill.wires.base import as_array
 
 
 def test_float32_comes_back_bit_for_bit():

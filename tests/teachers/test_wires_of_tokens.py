@@ -15,8 +15,8 @@ from distill.errors import ConfigError
 from distill.objectives import ForwardKL, GeneralisedJSD, ReverseKL
 from distill.records import Head
 from distill.teachers.client import check_output
-from distill.teachers.wires import DenseWire, HiddenWire, SampledWire, TopKWire
-from distill.teachers.wires.base import on_host
+from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire
+from distill.wires.base import on_host
 from tests.toys_language import NUM_TOKENS, llama
 from tests.toys_moe import engine, request
 

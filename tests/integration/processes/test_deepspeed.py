@@ -15,20 +15,20 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from tests.test_language_fit import job_of
 
 from distill.aggregation import Attention
 from distill.config import KD, Optimizer, Trainer
-from distill.fit import Job
-from distill.fit import fit as fit_job
-from distill.loop import Pace, Selection, train
-from distill.module import DistillModule
+from distill.config.temperature import Convergence
 from distill.objectives import ForwardKL
-from distill.schedule import Schedule
-from distill.student.engines import make_engine
-from distill.student.store import FolderStore
-from distill.temperature import Convergence
+from distill.training.checkpoints import FolderStore
+from distill.training.engines import make_engine
+from distill.training.fit import Job
+from distill.training.fit import fit as fit_job
+from distill.training.loop import Pace, Selection, train
+from distill.training.module import DistillModule
+from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, sampled_job
-from tests.test_language_fit import job_of
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 
 pytestmark = pytest.mark.slow

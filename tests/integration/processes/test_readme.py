@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
 from distill.cli import app
-from distill.cluster import connect
+from distill.cluster.connect import connect
 from distill.config import Cluster
 from distill.models.tokenizer import load_tokenizer
 from tests.docs.pages import ROOT, Block, blocks

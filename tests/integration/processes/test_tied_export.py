@@ -17,12 +17,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from tests.test_batch_cuts import SAMPLINGS, assert_alike, cut, unequal_job
 from transformers import AutoModelForCausalLM
 
-from distill.fit import Job, fit, load_best
+from distill.export.folder import ModelCard, export
 from distill.models.language_student import merged
-from distill.student.export import ModelCard, export
-from tests.test_batch_cuts import SAMPLINGS, assert_alike, cut, unequal_job
+from distill.training.fit import Job, fit, load_best
 from tests.toys_language import llama
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from distill.errors import UnreachableError
 def test_an_address_that_does_not_answer_is_named():
     """Instead of waiting for it: what hangs, the session's timeout would end."""
     code = (
-        "from distill.cluster import connect\n"
+        "from distill.cluster.connect import connect\n"
         "from distill.config import Cluster\n"
         "import pickle, sys\n"
         "try:\n"

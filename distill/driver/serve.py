@@ -1,0 +1,204 @@
+"""The teachers of a run: what they are served as, and their processes while they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.aggregation import Aggregation, Routed, UniformMean
+from distill.config import Experiment, Serving
+from distill.driver.checks.chain import serving_of_link
+from distill.experts.jobs import ROUTER
+from distill.models.adapter import adapter_fingerprint
+from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
+from distill.models.tokenizer import num_ids, tokenizer_fingerprint
+from distill.models.vocabulary import SharedTokens, shared_tokens
+from distill.sampling import Written
+from distill.tasks.jobs import shown_to
+from distill.teachers.cache import TeacherKey, home_of, open_cache
+from distill.teachers.client import SilentTeachers
+from distill.teachers.probability import file_fingerprint, is_pickle
+from distill.training.fit import Guidance, Job, TeacherSpec
+from distill.wording import counted
+
+if TYPE_CHECKING:
+    from distill.driver.pipeline import Driver  # which imports this module
+
+
+@contextmanager
+def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
+    """The teachers, served; None for an experiment without any."""
+    experiment = d.experiment
+    if not experiment.has_teachers:
+        yield None
+        return
+    with served_as_actors(d, teachers_of(d, expert_jobs)) as guidance:
+        yield guidance
+
+
+@contextmanager
+def served_as_actors(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
+    """The same teachers, served."""
+    from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
+
+    experiment, served = d.experiment, list(guidance.served)
+    _open_cache(d, served, d.memory.answers(experiment.cache))
+    names = ", ".join(spec.name for spec in served)
+    d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
+    wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
+    with RayTeacherPool(served, wait_s, transport, _requests_at_once(experiment)) as pool:
+        d.interrupt.check()
+        yield replace(guidance, client=pool.client(experiment.stream))
+
+
+def _requests_at_once(experiment: Experiment) -> int:
+    """Of one replica. Two on this machine: while the student waits for a teacher of one thread, a
+    second request uses the CPU that the student has left idle. One where replicas also verify or
+    generate text, and on a cluster, where others use the CPUs that are not reserved."""
+    is_local = experiment.cluster.address is None
+    return 2 if is_local and not isinstance(experiment.sampling, Written) else 1
+
+
+def teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
+    """The experiment's teachers, not yet served."""
+    teachers, router = teacher_specs(d, expert_jobs)
+    return _guidance(d, teachers, router, d.experiment.aggregation)
+
+
+def guidance_of_link(d: Driver, link: Job) -> Guidance:
+    """A chain's link, which is exported, as the only teacher; not yet served."""
+    experiment, folder, shared = d.experiment, str(link.model_folder), None
+    serving = serving_of_link(experiment)
+    if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
+        shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
+    spec = teacher_spec(
+        d, link.name, folder, serving, len(d.plan.corpus.label_names), shared=shared
+    )
+    return _guidance(d, [spec], None, UniformMean())
+
+
+def _guidance(
+    d: Driver, teachers: list[TeacherSpec], router: TeacherSpec | None, aggregation: Aggregation
+) -> Guidance:
+    served = [*teachers, *([router] if router else [])]
+    shared = d.memory.answers(d.experiment.cache)
+    return Guidance(
+        client=SilentTeachers(tuple(spec.name for spec in served)),
+        teachers=tuple(teachers),
+        router=router,
+        aggregation=aggregation,
+        stream=d.experiment.stream,
+        cache=d.experiment.cache,
+        cache_folder=str(shared or d.run.root / "cache"),
+        by_content=shared is not None,
+    )
+
+
+def _open_cache(d: Driver, served: list[TeacherSpec], shared: Path | None) -> None:
+    """Print, once and here, the messages that ranks would print where nobody reads them.
+
+    ``shared``: the folder of the outputs in the shared memory, which are held from here on.
+    """
+    keys = {spec.name: spec.key for spec in served if not spec.serving.moe.changes}
+    if shared is not None:
+        for name, key in keys.items():
+            d.memory.hold(home_of(shared, name, key, by_content=True))
+    folder = shared or d.run.root / "cache"
+    cache = open_cache(d.experiment.cache, folder, keys, "driver", shared is not None)
+    for message in cache.messages:
+        d.progress.say(message)
+    cache.close()
+
+
+def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
+    """``weights``: their fingerprint. Its columns that are shared with the student come later."""
+    data = d.experiment.data
+    has_tokens = d.plan.corpus.features is None and not is_pickle(folder)
+    is_read_anew = has_tokens and not d.experiment.is_language_model and was_read_at_padding(folder)
+    return TeacherKey(
+        # The arithmetic decides the output as much as the weights do.
+        weights=f"{weights}-{serving.dtype}",
+        data=shown_to(d.plan, folder).fingerprint,
+        tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
+        wire=serving.wire.name,
+        max_length=data.max_length if has_tokens else 0,
+        cut=data.cut if has_tokens else "head",
+        moe=serving.moe.type,
+        pooling="mask" if is_read_anew else "",
+    )
+
+
+def teacher_spec(
+    d: Driver,
+    name: str,
+    folder: str,
+    serving: Serving,
+    num_outputs: int,
+    adapter: str | None = None,
+    shared: SharedTokens | None = None,
+    fingerprint: Callable[[str], str] = weights_fingerprint,
+) -> TeacherSpec:
+    """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
+    weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
+    if adapter is not None:
+        weights = f"{weights}-{adapter_fingerprint(adapter)}"
+    is_language_model = d.experiment.is_language_model
+    wire = serving.wire.resolved(is_language_model, serving.dtype)
+    serving = serving.model_copy(update={"wire": wire})
+    key = _key(d, folder, serving, weights)
+    if is_language_model:
+        num_outputs = num_ids(load_tokenizer(folder))
+    if shared is not None:
+        key, num_outputs = replace(key, shared=shared.name), shared.width
+    columns = d.plan.columns.get(name)
+    return TeacherSpec(
+        name, folder, serving, num_outputs, key, is_language_model, adapter, columns, shared
+    )
+
+
+def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
+    experiment, corpus = d.experiment, d.plan.corpus
+    num_labels = len(corpus.label_names)
+    is_language_model = experiment.is_language_model
+    fingerprint = cache(weights_fingerprint)  # of a base that many share, once
+    shared: dict[str, SharedTokens] = {}
+
+    def spec(
+        name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
+    ) -> TeacherSpec:
+        return teacher_spec(
+            d, name, folder, serving, num_outputs, adapter, shared.get(name), fingerprint
+        )
+
+    experts, aggregation = experiment.experts, experiment.aggregation
+    are_compared = is_language_model and not experiment.objective.crosses_tokenizers
+    given = aggregation.router if isinstance(aggregation, Routed) else None
+    if experts is not None:
+        folders = {job.name: str(job.model_folder) for job in jobs}
+        router = given or folders.pop(ROUTER, None)
+        if are_compared:
+            bases = folders if experts.lora is None else dict.fromkeys(folders, experts.base)
+            shared.update(shared_tokens(d.plan.tokenizer, bases))
+        if experts.lora is None:
+            teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
+        else:
+            base = experts.base
+            teachers = [spec(n, base, experts.serving, num_labels, f) for n, f in folders.items()]
+        serving = experts.router.serving if experts.router else experts.serving
+    else:
+        router = given
+        if are_compared:
+            folders = {t.name: str(t.path) for t in experiment.teachers}
+            shared.update(shared_tokens(d.plan.tokenizer, folders))
+        teachers = [spec(t.name, t.path, t, num_labels, t.adapter) for t in experiment.teachers]
+        first = teachers[0].serving
+        serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)
+    if router is None:
+        return teachers, None
+    if isinstance(aggregation, Routed) and given is not None:
+        serving = serving.model_copy(update={"allow_pickle": aggregation.allow_pickle})
+    return teachers, spec(ROUTER, router, serving, len(teachers))

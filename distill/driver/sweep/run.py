@@ -1,0 +1,378 @@
+"""``distill sweep``: one pass of the teachers, trials that read their outputs from the cache, the
+frontier."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distill.cluster.placement import admits
+from distill.config import Experiment, TfidfBaseline
+from distill.config.search import Search
+from distill.driver.checks.check import search_of
+from distill.driver.finished import Result, keep
+from distill.driver.fits import run_experts
+from distill.driver.pipeline import (
+    Driver,
+    Work,
+    driver,
+    finished_before,
+    jobs_of_baselines,
+    jobs_of_experts,
+    opened,
+    own_job,
+    record_inputs,
+    report_losses,
+)
+from distill.driver.serve import serve_teachers
+from distill.driver.sweep.outcome import SweepOutcome, champion_of
+from distill.driver.sweep.proposals import warm_start
+from distill.driver.sweep.tested import tested, timed_alone
+from distill.driver.sweep.trial import Sweep, with_values
+from distill.driver.sweep.tuner import Room, tune_trials
+from distill.errors import TrainingError
+from distill.experts.partition import Parts
+from distill.report.frontier import write_frontier
+from distill.report.names import label, shown, shown_value
+from distill.report.progress import Progress, duration
+from distill.report.table import Row
+from distill.search.ledger import Entry, Ledger, searched
+from distill.search.plan import concurrency, raw_of
+from distill.search.trials import frontier
+from distill.tasks.classification.comparison import (
+    fit_row,
+    relative,
+    row_name,
+    teacher_rows,
+    tfidf_row,
+)
+from distill.tasks.classification.fingerprint import meta_of, task_of
+from distill.tasks.classification.split import Split
+from distill.tasks.language_model.outcome import Tables, compressed
+from distill.teachers.client import SilentTeachers
+from distill.training.fit import Guidance, Job
+from distill.training.specs import Data
+from distill.wording import counted
+
+BLOCK = 2048
+"""Rows that the cache is filled with between two looks at the progress."""
+SPLITS = ("train", "transfer", "validation", "test")
+
+
+def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
+    """From a configuration with a ``search`` section to the frontier of its students."""
+    started = time.perf_counter()
+    with opened(experiment, progress, "sweep") as work:
+        search = search_of(work.plan)
+        if (outcome := _finished_before(work, search)) is not None:
+            return outcome
+        with driver(work) as d:
+            outcome, outputs = _sweep(d, search)
+            metrics = outcome.metrics | outputs.metrics | d.memory.metrics()
+            metrics["time.total_s"] = time.perf_counter() - started
+            d.tracker.metrics(metrics, 0)
+            outcome = replace(outcome, metrics=metrics, open_command=d.tracker.open_command)
+        result = Result(outcome.rows, outcome.metrics, outcome.open_command)
+        keep(work.run, work.plan, "sweep", result)
+        return outcome
+
+
+def _sweep(d: Driver, search: Search) -> tuple[SweepOutcome, Outputs]:
+    experiment = d.experiment
+    record_inputs(d)
+    _record_search(d, search)
+    student = own_job(d)
+    report_losses(d, student)
+    experts, parts = jobs_of_experts(d)
+    baselines = jobs_of_baselines(d, student)
+    experts = run_experts(d, experts, parts, baselines)
+    outputs = _query_once(d, experts, student.data, parts)
+    rows = _compared(d, outputs, baselines)
+    trials = Sweep(
+        raw=raw_of(experiment),
+        folder=d.run.root,
+        corpus=d.plan.corpus.folder,
+        tokenizer=d.plan.tokenizer,
+        guidance=outputs.guidance,
+        teacher_params=outputs.teacher_params,
+        stop=d.run.stop,
+        exchanges=search.is_population,
+    )
+    first = warm_start(d, search, trials) if search.warm_start else []
+    watch = Watch(d, search, trials)
+    room = Room(_at_once(experiment, search), experiment.trainer)
+    tune_trials(trials, search, room, first, experiment.seed, watch)
+    d.interrupt.check()
+    return _conclude(d, search, trials, rows), outputs
+
+
+def _finished_before(work: Work, search: Search) -> SweepOutcome | None:
+    """The result of a sweep that has nothing left to do: a failed trial would be tried again."""
+    entries = Ledger(work.run.root / "trials").entries()
+    if not entries or not all(entry.is_over for entry in entries):
+        return None
+    result = finished_before(work, "sweep")
+    if result is None:
+        return None
+    trials = [entry.trial() for entry in entries]
+    best = frontier(trials, search.ordered_goals)
+    return SweepOutcome(
+        trials,
+        best,
+        champion_of(best, search),
+        result.rows,
+        result.metrics,
+        work.run.report,
+        result.open_command,
+        _title(work),
+    )
+
+
+def _title(work: Work) -> str:
+    return work.experiment.tracking.experiment or work.run.root.name
+
+
+def _record_search(d: Driver, search: Search) -> None:
+    goals = [{"metric": goal.metric, "mode": goal.mode} for goal in search.ordered_goals]
+    d.tracker.tags(
+        {
+            "distill.kind": "sweep",
+            "distill.goals": json.dumps(goals),
+            "distill.searched": json.dumps(list(search.space)),
+            "distill.output": d.run.root,
+        }
+    )
+
+
+# ---- teachers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the one pass of the teachers leaves."""
+
+    guidance: Guidance | None
+    rows: list[Row]
+    teacher_params: float | None
+    metrics: dict[str, float]
+
+
+def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) -> Outputs:
+    """Serve the teachers, fill the cache with all that any trial could need, stop them."""
+    with serve_teachers(d, experts) as guidance:
+        if guidance is None:
+            return Outputs(None, [], None, {})
+        metrics = _fill(d, guidance, data)
+        d.memory.count(metrics)
+        d.progress.say("evaluating the teachers on the test split")
+        rows = _teacher_rows(d, guidance, data, parts)
+        sizes = [row.params for row in rows if row.role == "expert"]
+        known = [params for params in sizes if params is not None]
+        # Objects with predict_proba have no weights to count.
+        params = max(known) if known == sizes else None
+    # From here on a query is an error.
+    silent = SilentTeachers(tuple(s.name for s in guidance.served))
+    return Outputs(replace(guidance, client=silent), rows, params, metrics)
+
+
+def _teacher_rows(d: Driver, guidance: Guidance, data: Data, parts: Parts | None) -> list[Row]:
+    if d.plan.blocks is None:
+        test = Split(d.plan.corpus, "test")
+        return teacher_rows(d.plan, data, guidance, parts, test, d.interrupt).rows
+    tables = Tables(d.plan, guidance, d.interrupt.is_set)
+    # What wires of trials leave out is in the cache from here on, for the test of their students.
+    return tables.teacher_rows(tables.compared(data)) if tables.can_compare else []
+
+
+def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
+    """Every row of every split, through the routes that trials will take; returns metrics."""
+    routed = _routed(d.experiment, guidance)
+    total, done = d.plan.rows.num_rows, 0
+    at_once, size = BLOCK, 64
+    if d.plan.blocks is not None:  # whose rows are a thousand times larger
+        size = d.experiment.trainer.batch_size
+        at_once = 8 * size
+    with routed.open(data, "sweep", len(d.plan.rows.label_names)) as stream:
+        stream.timings()
+        stream.heads()
+        for start in range(0, total, at_once):
+            d.interrupt.check()
+            block = np.arange(start, min(start + at_once, total))
+            stream.fill(block, size)
+            done += len(block)
+            d.progress.update("querying the teachers", done, total)
+        timings = stream.timings()
+    served = [spec.name for spec in guidance.served]
+    metrics = {f"teacher.{n}.{m}": timings[f"teacher.{n}.{m}"] for n in served for m in COUNTED}
+    computed = {n: timings[f"teacher.{n}.rows"] for n in served}
+    known = {n: computed[n] + timings[f"teacher.{n}.cached_rows"] for n in served}
+    # 1: every row was computed once; 0: a resumed sweep, or a shared cache, had them all.
+    metrics["teacher.passes"] = max(computed[n] / known[n] for n in served if known[n])
+    return metrics
+
+
+COUNTED = ("rows", "cached_rows", "compute_s", "requests", "retries")
+
+
+def _routed(experiment: Experiment, guidance: Guidance) -> Guidance:
+    """All teachers for all rows, where trials may differ in their routing."""
+    search = experiment.search
+    is_searched = search is not None and any(k.startswith("aggregation") for k in search.space)
+    if not is_searched:
+        return guidance
+    return replace(guidance, aggregation=guidance.aggregation.asking_all())
+
+
+def _compared(d: Driver, outputs: Outputs, baselines: list[Job]) -> list[Row]:
+    """Baselines compared with the ensemble that the trials are distilled from, where that needs no
+    training."""
+    if d.plan.blocks is not None:
+        tables = Tables(d.plan, outputs.guidance, d.interrupt.is_set)
+        rows = [tables.student_row(job, "baseline") for job in baselines]
+        return compressed([*outputs.rows, *rows])
+    own = row_name(d.experiment.aggregation)
+    target = next((row for row in outputs.rows if row.name == own), None)
+    return relative([*outputs.rows, *_baseline_rows(d, baselines)], target)
+
+
+def _baseline_rows(d: Driver, baselines: list[Job]) -> list[Row]:
+    test = Split(d.plan.corpus, "test")
+    rows = [fit_row(job, test, "baseline") for job in baselines]
+    for baseline in d.experiment.baselines:
+        if isinstance(baseline, TfidfBaseline):
+            rows.append(tfidf_row(baseline.name, d.plan, test))
+    return rows
+
+
+def _at_once(experiment: Experiment, search: Search) -> int:
+    """As many trials as the nodes for students have room for; of many at once a searcher learns
+    little."""
+    import ray
+
+    labels = experiment.trainer.node_labels
+    nodes = [node for node in ray.nodes() if node["Alive"] and admits(labels, node["Labels"])]
+    have = {
+        kind: sum(node["Resources"].get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")
+    }
+    return concurrency(experiment, search, have)
+
+
+# ---- trials ------------------------------------------------------------------------------------
+
+
+class Watch:
+    """What happens as trials end: a line, a bar, a run in MLflow."""
+
+    def __init__(self, d: Driver, search: Search, trials: Sweep) -> None:
+        self._d = d
+        self._search = search
+        self._sweep = trials
+        self._recorded: set[str] = set()
+        self._done = 0
+        d.progress.update("trials", 0, search.total_trials)
+
+    def ended(self, entry: Entry) -> None:
+        self._done += 1
+        self._d.progress.update("trials", self._done, self._search.total_trials)
+        self._d.progress.say(_line(entry, self._search))
+        if entry.name not in self._recorded:
+            self._recorded.add(entry.name)
+            record_trial(self._d, self._sweep, entry)
+
+    def is_asked_to_stop(self) -> bool:
+        return self._d.interrupt.is_set()
+
+
+def _line(entry: Entry, search: Search) -> str:
+    values = " ".join(f"{k.rpartition('.')[2]}={shown_value(v)}" for k, v in entry.values.items())
+    if entry.status == "failed":
+        return f"{entry.name} {values}: failed: {entry.reason}"
+    reached = [
+        f"{label(goal.metric)} {shown(goal.metric, entry.metrics[goal.metric])}"
+        for goal in search.ordered_goals
+        if goal.metric in entry.metrics
+    ]
+    seconds = entry.metrics.get("time.total_s")
+    took = f", {duration(seconds)}" if seconds is not None else ", stopped early"
+    return f"{entry.name} {values}: {', '.join(reached)}{took}"
+
+
+def record_trial(
+    d: Driver, sweep: Sweep, entry: Entry, is_frontier: bool = False, with_history: bool = True
+) -> None:
+    """The trial as a child run; once more at the end of the sweep, without its curves."""
+    trial = entry.trial()
+    tags = {
+        "distill.kind": "trial",
+        "distill.status": trial.status,
+        "distill.student": trial.student,
+        "distill.reason": trial.reason,
+        "distill.frontier": str(is_frontier).lower(),
+        "role": "trial",
+    }
+    metrics = {k: v for k, v in trial.metrics.items() if k != "step"}
+    is_remembered = d.plan.blocks is None  # the memory of past runs knows classifiers
+    if is_remembered:
+        tags["distill.tasks.classification.fingerprint"] = task_of(d.plan.corpus, sweep.guidance)
+    if is_remembered and trial.status == "finished":
+        student = with_values(sweep.raw, searched(trial.values)).student
+        params = sweep.teacher_params
+        metrics |= meta_of(d.plan.corpus, sweep.guidance, student, metrics, params)
+    dimensions = {f"student.{key}": size for key, size in (entry.dimensions or {}).items()}
+    step = max((int(line["step"]) for line in trial.history), default=0)
+    d.tracker.child(
+        trial.name,
+        dimensions | trial.values,
+        metrics,
+        tags,
+        trial.history if with_history else (),
+        step,
+        "FAILED" if trial.status == "failed" else "FINISHED",
+    )
+
+
+# ---- the end -----------------------------------------------------------------------------------
+
+
+def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> SweepOutcome:
+    """Test the frontier, write the report, register the champion."""
+    entries = [entry for entry in sweep.ledger.entries() if entry.status != "running"]
+    if not any(entry.status == "finished" for entry in entries):
+        reasons = [f"{entry.name}: {entry.reason}" for entry in entries if entry.reason]
+        reason = f", {reasons[0]}" if reasons else ""
+        raise TrainingError(f"none of {counted(len(entries), 'trial')} finished{reason}")
+    goals = search.ordered_goals
+    d.progress.say("measuring the students' latency on one CPU thread")
+    entries = [timed_alone(d, sweep, e) if e.status == "finished" else e for e in entries]
+    chosen = {trial.name for trial in frontier([e.trial() for e in entries], goals)}
+    num_students = counted(len(chosen), "student")
+    d.progress.say(f"evaluating the {num_students} of the frontier on the test split")
+    entries = [tested(d, sweep, e) if e.name in chosen else e for e in entries]
+    for entry in entries:
+        record_trial(d, sweep, entry, entry.name in chosen, with_history=False)
+    trials = [entry.trial() for entry in entries]
+    best = frontier(trials, goals)
+    teacher = next((t.metrics.get("eval.teacher_accuracy") for t in best), None)
+    d.progress.say("writing the report and recording the results in MLflow")
+    write_frontier(d.run.report, trials, goals, list(search.space), rows, teacher)
+    for row in rows:
+        d.tracker.child(row.name, {"role": row.role}, row.metrics(), {"role": row.role})
+    d.tracker.artifact(d.run.report, "report")
+    counts = {status: sum(t.status == status for t in trials) for status in STATUSES}
+    metrics = {f"sweep.{status}": float(n) for status, n in counts.items()}
+    metrics |= {"sweep.trials": float(len(trials)), "sweep.frontier": float(len(best))}
+    champion = champion_of(best, search)
+    if champion is None:
+        limit = search.champion.max_mb
+        d.progress.say(f"no student is within search.champion.max_mb {limit}: none is registered")
+    elif d.experiment.tracking.log_model:
+        name = search.champion.name or d.experiment.tracking.experiment or d.run.root.name
+        d.tracker.register(champion.name, champion.student, name, search.champion.alias)
+        d.tracker.tags({"distill.champion": champion.name})
+    return SweepOutcome(trials, best, champion, rows, metrics, d.run.report, title=_title(d))
+
+
+STATUSES = ("finished", "stopped", "failed")

@@ -1,0 +1,338 @@
+"""One trial, in whatever process it is started: train, assess, export, and tell the tuner.
+
+Knows no Ray: ``tell`` is ``ray.tune.report`` in a sweep, and may be any function.
+"""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from distill.aggregation import TrainedWeights
+from distill.aggregation.saved import save_weights
+from distill.config import KD, Experiment, parse
+from distill.config.overrides import assign
+from distill.config.search import COSTS, REPORTED
+from distill.config.search_space import Value, read_value
+from distill.data.corpus import Corpus
+from distill.data.rows import published
+from distill.errors import Interrupted
+from distill.evaluation.efficiency import measure_on_cpu
+from distill.export.folder import ModelCard, export
+from distill.models.language_student import merged
+from distill.models.shape import FILE as SHAPE
+from distill.records import Cursor
+from distill.search.ledger import Entry, Ledger, identity_of, searched
+from distill.tasks.classification.predict import predict
+from distill.tasks.classification.split import Split
+from distill.tasks.jobs import job_of_blocks, student_job, write_tokenizer
+from distill.tasks.language_model.comparison import cost_of
+from distill.training.checkpoints import newest
+from distill.training.fit import Guidance, Job, build_module, fit, load_best
+from distill.training.loop import Report
+from distill.variant import Variant
+
+Metrics = dict[str, float]
+Tell = Callable[[Metrics, Path | None], None]
+"""Takes metrics and, for an exchange of weights, a folder to go on from."""
+RunFit = Callable[[Job, Report], None]
+DIMENSIONS = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "ffn": "intermediate_size",
+}
+"""Keys of ``student`` and what a model's configuration calls them."""
+
+
+def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experiment:
+    """The experiment with searched keys set; ConfigError where they do not go together.
+
+    A searched ``aggregation.type``, ``objective.type`` or ``kd.schedule.type`` keeps, of the file's
+    section, the keys that the type has: the file's ``k`` is no key of ``mean``. So does
+    ``objective.0.type``, of an entry of a list.
+    """
+    changed = copy.deepcopy(dict(raw))
+    for key, value in values.items():
+        path, _, last = key.rpartition(".")
+        name, _, index = path.partition(".")
+        if name in ("aggregation", "objective") and last == "type":
+            section = changed.get(name, {})
+            if index.isdecimal() and isinstance(section, list) and int(index) < len(section):
+                section = section[int(index)]
+            if isinstance(section, dict):
+                _keep_known(section, Experiment.model_fields[name], value)
+        if path == "kd.schedule" and last == "type":
+            schedule = changed.get("kd", {}).get("schedule", {})
+            _keep_known(schedule, KD.model_fields["schedule"], value)
+    for key, value in values.items():
+        assign(changed, key, read_value(value))
+    told = ", ".join(f"{key}={value}" for key, value in values.items())
+    return parse(changed, source=told or "the experiment")
+
+
+def _keep_known(section: dict[str, Any], family: FieldInfo, kind: Value) -> None:
+    """Remove the keys that the variant ``kind`` of this section of the file does not have."""
+    variants = _variants(family.annotation)
+    fields = [v.model_fields for v in variants if v.model_fields["type"].default == kind]
+    for key in list(section):
+        if fields and key not in fields[0]:
+            del section[key]
+
+
+def _variants(annotation: Any) -> list[type[Variant]]:
+    """The sections that a key may be."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, Variant) else []
+    return [found for argument in get_args(annotation) for found in _variants(argument)]
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Tells of each evaluation of a fit. Pickles, for ranks that tell from their own process."""
+
+    tell: Tell
+    costs: Metrics
+    exchange: Path | None = None
+    """The fit's folder, where its weights may go to other members of a population."""
+
+    def __call__(self, cursor: Cursor) -> None:
+        folder = None if self.exchange is None else _snapshot(self.exchange)
+        self.tell(self.costs | _reported(cursor.history[-1]), folder)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all trials share; pickles into their processes."""
+
+    raw: dict[str, Any]
+    """The experiment as the file gives it: what is not set there can be searched."""
+    folder: Path
+    corpus: Path
+    tokenizer: str
+    """Folder of the tokenizer that students start from."""
+    guidance: Guidance | None
+    """The teachers' outputs: all in the cache, so that no trial queries a teacher."""
+    teacher_params: float | None
+    """Of the largest teacher."""
+    stop: Path
+    exchanges: bool = False
+    """Whether trials are members of a population that take over each other's weights."""
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder / "trials")
+
+    def job(self, entry: Entry) -> Job:
+        """The fit of one trial."""
+        experiment = with_values(self.raw, searched(entry.values))
+        corpus = Corpus(self.corpus)
+        tokenizer = self._tokenizer(experiment, corpus)
+        make = job_of_blocks if experiment.is_language_model else student_job
+        job = make(experiment, corpus, tokenizer, entry.fit, self.stop)
+        guidance = self.guidance
+        if guidance is not None:
+            guidance = replace(guidance, aggregation=experiment.aggregation)
+        if self.exchanges:
+            every = job.trainer.eval_every or job.steps_per_epoch
+            trainer = job.trainer.model_copy(update={"checkpoint_every": every})
+            job = replace(job, trainer=trainer)
+        return replace(
+            job,
+            name=entry.name,
+            guidance=guidance,
+            objective=experiment.objective if guidance else None,
+            kd=experiment.kd if guidance else None,
+        )
+
+    def _tokenizer(self, experiment: Experiment, corpus: Corpus) -> str:
+        """One for each way of making it; several trials may need the same one at once."""
+        student = experiment.student
+        start = student.init_from.path if student.init_from else None
+        made_of = json.dumps([student.tokenizer, student.vocab_size, student.path, start])
+        name = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+        folder = self.folder / "tokenizers" / name
+        if not folder.is_dir():
+            with published(folder) as building:
+                default = student.init_from.path if student.init_from else self.tokenizer
+                write_tokenizer(student, default, corpus, building)
+        return str(folder)
+
+
+def run_trial(
+    sweep: Sweep,
+    values: Mapping[str, Value],
+    tell: Tell,
+    run_fit: RunFit | None = None,
+    start_from: Path | None = None,
+) -> None:
+    """Train the student of ``values`` to its end; a trial that is over only tells again.
+
+    ``start_from``: what another member of the population reported with its metrics. Raises what
+    training raised; an interrupted trial returns, and stays ``running`` in the ledger.
+    """
+    if sweep.stop.exists():
+        return
+    with _turn(sweep, values) as entry:
+        if entry.is_over:
+            _tell_again(entry, tell)
+        else:
+            _train(sweep, entry, tell, run_fit or _in_this_process, start_from)
+
+
+@contextmanager
+def _turn(sweep: Sweep, values: Mapping[str, Value]) -> Iterator[Entry]:
+    """The entry of these values, alone: who proposes them again meanwhile waits for the outcome."""
+    entry = sweep.ledger.find(values)
+    assert entry is not None, f"the driver begins trials; {identity_of(values)} is none of them"
+    if sweep.exchanges:  # a member in a new folder does not wait for the end of the old one
+        yield entry
+        return
+    with (entry.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield sweep.ledger.find(values) or entry
+
+
+def _train(
+    sweep: Sweep, entry: Entry, tell: Tell, run_fit: RunFit, start_from: Path | None
+) -> None:
+    ledger = sweep.ledger
+    started = time.perf_counter()
+    if start_from is not None:
+        shutil.copytree(start_from, entry.fit, dirs_exist_ok=True)
+    job = sweep.job(entry)
+    costs = _costs(sweep, job)
+    for row in _evaluations(entry) if start_from is None else []:
+        if row["step"] <= _resumes_at(entry):
+            tell(costs | _reported(row), None)  # an interrupted sweep's; later ones come again
+    reporter = Reporter(tell, costs, entry.fit if sweep.exchanges else None)
+    try:
+        run_fit(job, reporter)
+    except Interrupted:
+        return
+    metrics = costs | assess(job, entry)
+    metrics["time.total_s"] = time.perf_counter() - started
+    card = _card(sweep, entry, metrics)
+    module = load_best(job)
+    model = merged(module.student)
+    export(model, job.data.tokenizer, entry.student, card, job.data.reading, job.data.chat)
+    if job.guidance is not None and isinstance(job.aggregation, TrainedWeights):
+        names = [t.name for t in job.guidance.teachers]
+        save_weights(entry.folder / "aggregation", job.aggregation, names, module.router)
+    ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
+    shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
+    for left in entry.folder.glob("fit-*"):  # a population's: what was given up for another's
+        if left != entry.fit:
+            shutil.rmtree(left, ignore_errors=True)
+    tell(metrics, None)
+
+
+def assess(job: Job, entry: Entry) -> Metrics:
+    """Validation metrics of the exported weights; of classifiers, the teachers' too."""
+    best = max(_evaluations(entry), key=job.selection.score)
+    metrics = {name: best[name] for name in REPORTED if name in best}
+    if job.kd is not None and job.guidance is not None:
+        metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
+    if job.guidance is not None and not job.is_language_model:
+        validation = Split(Corpus(Path(job.data.corpus)), "validation")
+        with job.guidance.open(job.data, job.name, validation.num_classes) as stream:
+            seen = predict(load_best(job), validation.batches(job.data.open()), stream)
+        assert seen.teacher_R is not None
+        metrics["eval.teacher_accuracy"] = validation.accuracy(seen.teacher_R)
+        if metrics["eval.teacher_accuracy"] > 0:
+            metrics["eval.retention"] = metrics["eval.accuracy"] / metrics["eval.teacher_accuracy"]
+    return metrics
+
+
+def _in_this_process(job: Job, report: Report) -> None:
+    fit(job, report=report)
+
+
+def _resumes_at(entry: Entry) -> int:
+    """The step of the checkpoint that a fit will go on from."""
+    checkpoint = newest(entry.fit / "checkpoints")
+    return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+
+
+def _tell_again(entry: Entry, tell: Tell) -> None:
+    """What a finished trial reported when it trained, for the searcher of a resumed sweep."""
+    costs = {name: value for name, value in entry.metrics.items() if name in COSTS}
+    for row in _evaluations(entry):
+        tell(costs | _reported(row), None)
+    if entry.status == "finished":
+        tell(dict(entry.metrics), None)
+
+
+def _snapshot(fit_folder: Path) -> Path:
+    """The newest checkpoint, the best weights and their shape, for another member to go on from."""
+    checkpoint = newest(fit_folder / "checkpoints")
+    assert checkpoint is not None, "a population checkpoints at every evaluation"
+    folder = fit_folder / "exchange"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(checkpoint, folder / "checkpoints" / checkpoint.name)
+    for name in ("best.safetensors", "metrics.jsonl"):
+        shutil.copy2(fit_folder / name, folder / name)
+    if (fit_folder / SHAPE).exists():  # of a student under a cap
+        shutil.copy2(fit_folder / SHAPE, folder / SHAPE)
+    return folder
+
+
+def _evaluations(entry: Entry) -> list[dict[str, float]]:
+    """One row an evaluation, in order."""
+    return [
+        {"step": line["step"], **line["metrics"]}
+        for line in entry.history()
+        if "eval.accuracy" in line["metrics"]
+    ]
+
+
+def _reported(row: Mapping[str, float]) -> Metrics:
+    return {name: row[name] for name in (*REPORTED, "step") if name in row}
+
+
+def _costs(sweep: Sweep, job: Job) -> Metrics:
+    """What is known of a student before it trains."""
+    measure = cost_of if job.is_language_model else measure_on_cpu
+    cost = measure(build_module(job).student, job.data.max_length)
+    costs = {
+        "student.params": float(cost.params),
+        "student.size_mb": cost.size_mb,
+        "student.latency_ms": cost.latency_ms,
+        "student.gflops": cost.gflops,
+    }
+    if sweep.teacher_params is not None:
+        costs["compression"] = sweep.teacher_params / cost.params
+    return costs
+
+
+def _dimensions(job: Job) -> dict[str, int]:
+    config: Any = build_module(job).student.config
+    return {key: getattr(config, name) for key, name in DIMENSIONS.items() if hasattr(config, name)}
+
+
+def _card(sweep: Sweep, entry: Entry, metrics: Metrics) -> ModelCard:
+    experiment = with_values(sweep.raw, searched(entry.values))
+    guidance = sweep.guidance
+    return ModelCard(
+        name=f"{experiment.tracking.experiment or 'sweep'} {entry.name}",
+        teachers=tuple(t.name for t in guidance.teachers) if guidance else (),
+        aggregation=experiment.aggregation.type,
+        objective=experiment.objective.type,
+        temperature=experiment.kd.temperature,
+        schedule=experiment.kd.schedule.text(experiment.kd.temperature),
+        alpha=experiment.kd.alpha,
+        data_fingerprint=Corpus(sweep.corpus).fingerprint,
+        metrics=metrics,
+    )

@@ -1,1 +1,0 @@
-"""The student: engines, the worker group, checkpoints, and the export."""

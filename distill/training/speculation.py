@@ -1,0 +1,108 @@
+"""The student's side of verification: where each round of drafts is sent, and what may come back.
+
+Shape suffixes: B prompts of a step, N those of one verifier, b unfinished sequences, G drafts of a
+round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from distill.config.sampling import Speculative
+from distill.errors import TeacherAnswerError
+from distill.sampling.draw import TEACHER, uniforms
+from distill.sampling.generation import Drafted, Judge
+from distill.sampling.records import DraftRequest, Verdict
+from distill.teachers.client import TeacherClient
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TeacherJudge:
+    """Sends each round of one step's drafts to a teacher for verification."""
+
+    client: TeacherClient
+    computed: Callable[[str, float], None]
+    """Hears of the teacher's seconds."""
+    teacher: str
+    writer: str
+    step: int
+    prompts: tuple[np.ndarray, ...]
+    seeds_N: np.ndarray  # uint64, of each prompt
+    sampling: Speculative
+    top_k: int
+    num_tokens: int
+    """Of the vocabulary that student and teacher share."""
+
+    def __call__(self, drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
+        request = DraftRequest(
+            f"{self.writer}/{self.step}/{len(drafted.past)}",
+            self.writer,
+            self.step,
+            self.prompts,
+            drafted.past,
+            drafted.rows_b,
+            drafted.last_b,
+            drafted.drafts_bG,
+            uniforms(self.seeds_N[drafted.rows_b], drafted.places_b, TEACHER),
+            self.top_k,
+            self.sampling.nucleus,
+            self.sampling.teacher_decoding,
+        )
+        verdict = self.client.judge(self.teacher, request)
+        check_verdict(request, verdict, self.num_tokens)
+        self.computed(self.teacher, verdict.compute_s)
+        return verdict.num_kept_b, verdict.replacement_b
+
+
+def each_its_own(judges: Sequence[tuple[np.ndarray, Judge]]) -> Judge:
+    """Several as one: each prompt goes to the one that has its place in its [N], ascending.
+
+    Every one of them counts its prompts from 0, and all are asked at once.
+    """
+    if len(judges) == 1:
+        return judges[0][1]
+
+    def judge(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
+        num_kept_b, replacement_b = np.empty((2, len(drafted.rows_b)), np.int64)
+
+        def ask(mine_N: np.ndarray, own: Judge) -> None:
+            places = np.flatnonzero(np.isin(drafted.rows_b, mine_N))
+            if len(places):
+                num_kept_b[places], replacement_b[places] = own(drafted.of(mine_N))
+
+        at_once([lambda one=one: ask(*one) for one in judges])
+        return num_kept_b, replacement_b
+
+    return judge
+
+
+def at_once(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What each returns, in threads; raises what the first of those that fail does."""
+    with ThreadPoolExecutor(max(1, len(calls)), "sampling") as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def check_verdict(request: DraftRequest, verdict: Verdict, num_tokens: int) -> None:
+    """Raise TeacherAnswerError unless it belongs to these drafts and is possible."""
+    told = f"the verification of drafts {request.request_id}"
+    if verdict.request_id != request.request_id:
+        raise TeacherAnswerError(f"{told} belongs to {verdict.request_id}")
+    num_rows, num_drafts = request.drafts_bG.shape
+    kept_b, replacement_b = verdict.num_kept_b, verdict.replacement_b
+    if kept_b.shape != (num_rows,) or replacement_b.shape != (num_rows,):
+        raise TeacherAnswerError(f"{told} is about {len(kept_b)} sequences, not {num_rows}")
+    passed_b = kept_b == num_drafts
+    is_sound = (
+        ((kept_b >= 0) & (kept_b <= num_drafts)).all()
+        and (replacement_b[passed_b] == -1).all()
+        and ((replacement_b >= 0) & (replacement_b < num_tokens))[~passed_b].all()
+    )
+    if not is_sound:
+        raise TeacherAnswerError(f"{told} keeps {kept_b} and replaces by {replacement_b}")

@@ -1,0 +1,215 @@
+"""The driver of a chain without Ray: who is served when, who is distilled from whom, resuming, and
+the comparison at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distill.aggregation import UniformMean
+from distill.aggregation.saved import read_weights
+from distill.config import Cache, Experiment, Serving, Stream, parse
+from distill.driver.checks.check import check
+from distill.driver.links import Chained, ServedTeachers, Stages, link_jobs, run_chain, taught
+from distill.errors import RunFolderError
+from distill.models.load import weights_fingerprint
+from distill.run_folder import RunFolder
+from distill.tasks.classification.outcome import evaluate, measure_teachers
+from distill.tasks.jobs import student_job
+from distill.tasks.plan import Plan
+from distill.teachers.cache import TeacherKey
+from distill.teachers.client import SilentTeachers
+from distill.teachers.engine import TeacherEngine
+from distill.teachers.local import LocalTeachers
+from distill.training.fit import Guidance, Job, TeacherSpec, fit, fit_and_save, is_done
+from tests.integration.test_features_runs import settings
+
+NEVER: Any = SimpleNamespace(is_set=lambda: False)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported student of features, 2 layers of 32."""
+    root = tmp_path_factory.mktemp("teacher")
+    experiment = parse(settings(root) | {"student": {"layers": 2, "hidden": 32, "dropout": 0.0}})
+    job = student_job(experiment, check(experiment).corpus, "", root / "fit", root / "stop")
+    fit_and_save(job)
+    return job.model_folder
+
+
+@dataclass
+class Local:
+    """The stages of a chain in this process; ``log``: what was done."""
+
+    experiment: Experiment
+    plan: Plan
+    teacher: Path
+    value: float | None = None
+    """Of the teachers; None: measured."""
+    log: list[str] = field(default_factory=list)
+
+    def guide(self, source: Job | None) -> Guidance:
+        name, folder = (
+            ("big", self.teacher) if source is None else (source.name, source.model_folder)
+        )
+        weights = weights_fingerprint(str(folder))
+        key = TeacherKey(weights, self.plan.corpus.fingerprint, "none", "dense/float32", 0)
+        spec = TeacherSpec(name, str(folder), Serving(), 2, key)
+        cache = str(self.plan.experiment.output) + "/cache"
+        client = SilentTeachers((name,))
+        aggregation = self.experiment.aggregation if source is None else UniformMean()
+        return Guidance(client, (spec,), None, aggregation, Stream(), Cache(), cache)
+
+    @contextmanager
+    def serve(self, guidance: Guidance) -> Iterator[Guidance]:
+        names = [spec.name for spec in guidance.teachers]
+        self.log.append(f"serve {', '.join(names)}")
+        engines = {s.name: TeacherEngine(s.folder, num_labels=2) for s in guidance.teachers}
+        yield replace(guidance, client=LocalTeachers(engines))
+        self.log.append(f"let {', '.join(names)} go")
+
+    def train(self, job: Job) -> None:
+        if is_done(job):
+            return
+        assert job.guidance is not None and job.objective == self.experiment.objective
+        self.log.append(f"{job.name} from {', '.join(t.name for t in job.guidance.teachers)}")
+        fit(job)
+
+    def measure(self, job: Job) -> float:
+        self.log.append(f"measure with {job.name}")
+        return self.value or measure_teachers(self.plan, job, NEVER)
+
+    def run(self) -> Chained:
+        run = RunFolder(self.experiment.output)
+        corpus = self.plan.corpus
+        student = student_job(self.experiment, corpus, "", run.fit, run.stop)
+        links = link_jobs(student, self.plan.links, run.links)
+        with ServedTeachers(self.serve) as serve:
+            stages = Stages(self.guide, serve, self.train, self.measure, self.log.append)
+            return run_chain(self.experiment, student, links, stages)
+
+
+def local(
+    root: Path,
+    teacher: Path,
+    value: float | None = None,
+    aggregation: dict[str, Any] | None = None,
+    **chain: Any,
+) -> Local:
+    raw = settings(root, aggregation=aggregation or {"type": "mean"})
+    raw["teachers"] = [{"name": "big", "path": str(teacher)}]
+    raw["student"] = {"layers": 1, "hidden": 8, "dropout": 0.0}
+    raw["trainer"] |= {"epochs": 4, "checkpoint_every": 1000}
+    raw["chain"] = {"links": 3, "epsilon": 0.9} | chain
+    experiment = parse(raw)
+    return Local(experiment, check(experiment), teacher, value)
+
+
+def done(log: list[str]) -> list[str]:
+    """Without the lines that are printed."""
+    return [line for line in log if ": " not in line]
+
+
+def test_each_link_is_distilled_from_the_one_before_and_is_served_alone(
+    tmp_path: Path, teacher: Path
+) -> None:
+    # Attention has weights of its own, which are in the module of link 1 alone.
+    first = local(tmp_path, teacher, aggregation={"type": "attention"})
+    chained = first.run()
+    assert done(first.log) == [
+        *("serve big", "link 1 from big", "measure with link 1"),
+        *("let big go", "serve link 1", "link 2 from link 1"),
+        *("let link 1 go", "serve link 2", "student from link 2", "let link 2 go"),
+    ]
+    assert chained.num_kept == 3 and chained.first.name == "link 1"
+    record = json.loads((tmp_path / "run/links/chain.json").read_text())
+    assert [link["is_kept"] for link in record["links"]] == [True, True]
+    before = [record["teachers"], record["links"][0]["value"]]
+    for value, link in zip(before, record["links"], strict=True):
+        assert link["change"] == pytest.approx((link["value"] - value) / value)
+    assert (tmp_path / "run/links/2/model/config.json").exists()
+
+    first.log.clear()
+    resumed = first.run()
+    assert done(first.log) == []  # nothing is served, trained or measured twice
+    assert [link.decision for link in resumed.links] == [link.decision for link in chained.links]
+
+    # The table compares with the teachers, not with the link that the student is distilled from.
+    assert resumed.student.guidance is not None
+    assert [t.name for t in resumed.student.guidance.teachers] == ["link 2"]
+    with first.serve(first.guide(None)) as guidance:
+        run = RunFolder(tmp_path / "run")
+        whole = resumed.with_teachers(guidance)
+        outcome = evaluate(first.plan, run, whole, [], None, NEVER, first.log.append)
+    found = [(row.role, row.name) for row in outcome.rows]
+    assert found == [
+        *(("expert", "big"), ("mix", "uniform mean"), ("mix", "attention ensemble")),
+        *(("link", "link 1"), ("link", "link 2"), ("student", "student")),
+    ]
+    assert read_weights(outcome.report / "aggregation").teachers == ("big",)
+    assert outcome.metrics["router.load.big"] == 1
+    big, _, _, *links, student = outcome.rows
+    assert outcome.metrics["eval.teacher_accuracy"] == record["teachers"]
+    for row in (*links, student):
+        assert big.accuracy and big.params and row.accuracy and row.params
+        assert row.retention == pytest.approx(row.accuracy / big.accuracy)
+        assert row.compression == big.params / row.params
+    assert outcome.histories.keys() == {"student", "link 1", "link 2"}
+
+
+def test_a_dropped_link_ends_the_chain_and_its_teachers_stay(tmp_path: Path, teacher: Path) -> None:
+    one = local(tmp_path, teacher, value=100.0)  # any link is worse than these teachers
+    chained = one.run()
+    assert done(one.log) == [
+        *("serve big", "link 1 from big", "measure with link 1"),
+        *("student from big", "let big go"),
+    ]
+    assert chained.num_kept == 1 and chained.first is chained.student
+    assert [link.note.partition(":")[0] for link in chained.links] == ["dropped from the chain"]
+    assert "worse than the teachers (100)" in chained.links[0].note
+
+
+def test_a_trained_link_without_a_decision_is_measured_and_not_trained_again(
+    tmp_path: Path, teacher: Path
+) -> None:
+    one = local(tmp_path, teacher, value=0.5, links=2)
+    one.run()
+    file = tmp_path / "run/links/chain.json"
+    before = file.read_text()
+    file.unlink()
+    one.log.clear()
+    one.run()
+    assert done(one.log) == ["serve big", "measure with link 1", "let big go"]
+    assert file.read_text() == before
+    file.write_text("[")
+    with pytest.raises(RunFolderError, match=r"chain\.json is unreadable .*: delete it"):
+        one.run()
+
+
+def test_a_link_that_is_the_only_teacher_verifies_and_generates_text(
+    tmp_path: Path, teacher: Path
+) -> None:
+    """``sampling.teacher`` names one of the experiment's teachers."""
+    one = local(tmp_path, teacher)
+    raw = {"type": "skd", "teacher": "big"}
+    experiment = one.experiment.model_copy(
+        update={"sampling": parse(_language(tmp_path, raw)).sampling}
+    )
+    run = RunFolder(tmp_path / "run")
+    job = student_job(one.experiment, one.plan.corpus, "", run.fit, run.stop)
+    link = replace(job, name="link 1", folder=str(teacher.parent))
+    assert taught(job, experiment, one.guide(None)).sampling.teacher == "big"  # type: ignore[union-attr]
+    assert taught(job, experiment, one.guide(link)).sampling.teacher is None  # type: ignore[union-attr]
+
+
+def _language(root: Path, sampling: dict[str, Any]) -> dict[str, Any]:
+    raw = settings(root) | {"task": "language_model", "sampling": sampling}
+    raw["data"] = {"path": "rows.jsonl", "columns": {"prompt": "p", "completion": "c"}}
+    return raw | {"baselines": []}
