@@ -8,8 +8,8 @@ Trains the experts, measures their losses, trains the router and the baselines, 
 ``distill train`` does before it serves the teachers: with cluster.max_tasks 1 and 2, alternating,
 each time in a new folder. A task has one CPU. Ray is started once, and a short run before the first
 measurement starts its worker processes. Writes the medians of the wall times and their ratio, and
-compares the ratio with the prediction of the simulation (distill/cluster/estimates.py): from the estimates
-that decide the order, and from the times that the tasks took one after the other.
+compares the ratio with the prediction of the simulation (distill/cluster/estimates.py): from the
+estimates that decide the order, and from the times that the tasks took one after the other.
 """
 
 from __future__ import annotations

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+
+from distill.errors import TeacherError
 
 if TYPE_CHECKING:
     import torch
 
     from distill.config.moe import MoE
-    from distill.moe.state import ExpertUsage, GateState
 else:
     from distill.lazy_torch import torch
 
@@ -115,7 +116,7 @@ class TeacherRequest:
     position_ids_BT: np.ndarray | None = None  # int64, of language models
     targets_BT: np.ndarray | None = None  # bool: the positions to answer about; None: one a row
     wire: Any = None
-    """The wire requested (distill/teachers/wires); None: the one the teacher is served with."""
+    """The wire requested (distill/wires); None: the one the teacher is served with."""
     moe: MoE | None = None
     """Of a mixture of experts: which experts run; None: as the teacher is served."""
     seed: int = 0
@@ -182,7 +183,7 @@ class TeacherOutput:
 
     request_id: str
     rows_B: np.ndarray  # int64, equal to the request's
-    payload: np.ndarray  # [P, X], the rows' positions in order; see distill/teachers/wires. Of M
+    payload: np.ndarray  # [P, X], the rows' positions in order; see distill/wires. Of M
     # passes [P, M · X], one after the other
     wire: str  # the codec that wrote the payload, e.g. "dense/float32"
     compute_s: float = 0.0  # seconds inside the teacher's forward
@@ -320,3 +321,86 @@ class Cursor:
     """Of schedules that read losses: [step, mean cross-entropy] of each finished log interval."""
     open_loss: list[list[float]] = field(default_factory=list)
     """Of the same, in a checkpoint within an interval: [sum, count] of each rank so far."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of one rank: its micro-batches, each with the teachers' outputs."""
+
+    step: int
+    parts: list[tuple[Batch, Answers | None]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the plan's table."""
+
+    part: str
+    what: str
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class GateState:
+    """W_g (with a bias, if there is one) and W_n of every layer, in their order."""
+
+    version: int
+    """0: as the model's folder has them. Whoever trains them counts."""
+    values: np.ndarray  # float32 [G]
+    shapes: str  # fingerprint of the gates that the values are of
+
+    def check(self, shapes: str, num_values: int) -> None:
+        """Raise TeacherError unless it is a state of these gates."""
+        if self.shapes != shapes or self.values.shape != (num_values,):
+            raise TeacherError(
+                f"a gate of another shape: version {self.version} has {self.values.size} values of "
+                f"the gates {self.shapes}, this teacher's gates are {shapes} with {num_values}: "
+                "train gates and ask them at one and the same model"
+            )
+
+
+@dataclass(frozen=True)
+class GateGradient:
+    """A request's share of the gradient of L_R; shares add over micro-batches and ranks.
+
+    L_R = (Σ ``kl_sum`` + Σ ``balance_sum``) / Σ ``num_positions``; likewise its gradient.
+    """
+
+    request_id: str
+    values: np.ndarray  # float32 [G]
+    num_positions: int
+    kl_sum: float  # nats: Σ over positions of KL(p_T ‖ p_S)
+    balance_sum: float  # Σ over forwards of positions · β · mean over layers of CV²(importance)
+    compute_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ExpertUsage:
+    """Who was asked, over the positions of an answer and its passes; adds up.
+
+    L layers with a gate, E experts of a layer.
+    """
+
+    METRICS: ClassVar = ("silent_mass_rate", "busiest_expert_rate", "idlest_expert_rate")
+
+    num_tokens: int
+    silent_mass_L: np.ndarray  # float64: Σ over tokens of 1 − Σ of softmax(H) over the own top-k
+    tokens_LE: np.ndarray  # int64: tokens that an expert was asked about
+
+    def __add__(self, other: ExpertUsage) -> ExpertUsage:
+        return ExpertUsage(
+            self.num_tokens + other.num_tokens,
+            self.silent_mass_L + other.silent_mass_L,
+            self.tokens_LE + other.tokens_LE,
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """``silent_mass_rate``: mean mass of the experts that the model's own k leaves out;
+        ``busiest_expert_rate``, ``idlest_expert_rate``: the largest and smallest share of tokens
+        that an expert of any layer received."""
+        shares_LE = self.tokens_LE / max(1, self.num_tokens)
+        return {
+            "silent_mass_rate": float(self.silent_mass_L.mean()) / max(1, self.num_tokens),
+            "busiest_expert_rate": float(shares_LE.max()),
+            "idlest_expert_rate": float(shares_LE.min()),
+        }

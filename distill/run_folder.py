@@ -8,8 +8,8 @@
 <output>/links/chain.json  which links are kept, and why: see driver/links.py
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher outputs                 <output>/student/   the export
-<output>/report/           table and plots                 <output>/finished.json   see driver/finished.py
-<output>/warm_start.json   values by past runs     <output>/brief/<name>/   their fits: see driver/warm_start.py
+<output>/report/           table and plots         <output>/finished.json   see driver/finished.py
+<output>/warm_start.json   values by past runs     <output>/brief/<name>/   their fits
 <output>/trials/<name>/    of a sweep, instead of fit/ and student/: see search/ledger.py
 """
 

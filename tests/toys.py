@@ -16,8 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, B
 
 from distill.data.batches import Batches
 from distill.data.tokens import PaddedTokens
-from distill.records import UNLABELLED, TeacherAnswers
-from distill.training.loop import Step
+from distill.records import UNLABELLED, Step, TeacherAnswers
 
 NUM_CLASSES = 3
 VOCAB = 50
@@ -112,7 +111,8 @@ class ToyTeachers:
 
 def measured(student: str | Path, data: str | Path, **source: str) -> dict[str, float | None]:
     """What ``distill evaluate`` says of an exported student, without changes and attacks."""
-    from distill.driver.evaluate.standalone import Request, Source, evaluate
+    from distill.driver.evaluate.standalone import Source, evaluate
+    from distill.evaluation.evaluated import Request
     from distill.evaluation.settings import parse_settings
     from distill.report.progress import Progress
 

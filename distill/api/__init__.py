@@ -328,7 +328,7 @@ def export(
     ``data``: labelled rows for the comparison of the ONNX file, instead of the run's test split.
     """
     from distill.api.rows import as_file
-    from distill.cli.exporting import export_student
+    from distill.export.formats import export_student
     from distill.report.progress import Progress
 
     with as_file(data) as path, Progress() as progress:

@@ -6,8 +6,10 @@ import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from distill.evaluation.rows import Row
 from distill.report.markup import Markup, join, tag
-from distill.report.table import MISSING, Row, best_student, columns_of
+from distill.report.table import best_student, columns_of
+from distill.wording import MISSING
 
 LEFT = "text-align:left;padding:0.15em 0.6em"
 RIGHT = "text-align:right;padding:0.15em 0.6em"

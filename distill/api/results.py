@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.api import html
+from distill.evaluation.rows import Row
 from distill.report.names import label, shown, shown_value
-from distill.report.table import MISSING, Row, count, percent, three_digits
+from distill.report.table import count
 from distill.report.terminal import as_text, grid
 from distill.search.trials import Trial
-from distill.wording import counted
+from distill.wording import MISSING, counted, percent, three_digits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

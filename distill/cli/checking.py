@@ -23,8 +23,8 @@ def check(
         from distill.driver.checks.check import about
         from distill.driver.checks.check import check as check_experiment
         from distill.driver.checks.estimate import estimate
+        from distill.records import Line
         from distill.report.terminal import grid
-        from distill.tasks.plan import Line
         from distill.tracking import silence_lines
 
         silence = silence_lines(experiment.tracking)

@@ -13,8 +13,6 @@ from distill.cli.output import errors, near, print_json, say, show
 if TYPE_CHECKING:
     from distill.export.onnx import Exported
 
-FORMATS = ("hf", "onnx")
-
 
 def export(
     run: Annotated[
@@ -41,6 +39,7 @@ def export(
 ) -> None:
     """Write the student of a run to another folder, as safetensors or ONNX."""
     with errors(as_json):
+        from distill.export.formats import export_student
         from distill.report.progress import Progress
 
         with Progress() as progress:
@@ -52,31 +51,10 @@ def export(
             print_json({"student": str(out), "models": _models(written)})
 
 
-def export_student(
-    run: Path, out: Path, kind: str, int8: bool, data: str | None, listener: Any
-) -> Exported | None:
-    """What an ONNX export measured; None for a copy of the Hugging Face folder."""
-    from distill.errors import ConfigError
-    from distill.export.folder import copy_export
-    from distill.export.locate import locate
-
-    if kind not in FORMATS:
-        raise ConfigError(f"--format {kind}: use one of {', '.join(FORMATS)}")
-    if kind == "onnx":
-        from distill.export.onnx import export_onnx
-
-        return export_onnx(locate(run), out, int8, data, listener)
-    for option, is_given in (("--int8", int8), ("--data", data is not None)):
-        if is_given:
-            raise ConfigError(f"{option} goes with --format onnx: add it, or remove {option}")
-    copy_export(locate(run).folder, out)
-    return None
-
-
 def render(exported: Exported) -> Any:
     """Quality, size and latency of each file compared with the float model's."""
-    from distill.report.table import percent, three_digits
     from distill.report.terminal import grid
+    from distill.wording import percent, three_digits
 
     heads = ("model", "accuracy", "agreement", "MB", "CPU ms")
     rows = [

@@ -1,4 +1,4 @@
-"""The student's worker group: Ray Train around :func:`distill.training.fit.fit`, and nothing else."""
+"""The student's worker group: Ray Train around :func:`distill.training.fit.fit`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _rank(config: dict[str, Any]) -> None:
         raise TrainingError(refused.read_text())
     report: Report = lambda cursor: None  # noqa: E731
     if config["costs"] is not None:
-        from distill.driver.sweep.trial import Reporter
+        from distill.search.reporter import Reporter
 
         report = Reporter(lambda metrics, _: ray.train.report(metrics), config["costs"])
     backend = "nccl" if job.trainer.num_gpus_per_worker > 0 else "gloo"

@@ -225,7 +225,6 @@ class Search(Section):
         return [Goal(metric, mode) for metric, mode in self.goals.items()]
 
 
-
 @dataclass(frozen=True)
 class Goal:
     """One objective of a sweep: a stable metric name, and which way is better."""

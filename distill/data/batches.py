@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -113,3 +113,11 @@ class Batches:
             num_sequences=counts.num_sequences,
             **{name: torch.from_numpy(values) for name, values in shown.items()},
         )
+
+
+class BatchSource(Protocol):
+    """``at(step)`` gives this rank's micro-batches: a pure function, so any step can be resumed."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def at(self, step: int) -> list[Batch]: ...

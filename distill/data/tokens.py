@@ -94,12 +94,6 @@ class Tokens:
         return self._views[index]
 
 
-
-
-
-
-
-
 def _write(
     corpus: Corpus, tokenizer: Any, max_length: int, cut: Cut, fingerprint: str, folder: Path
 ) -> None:

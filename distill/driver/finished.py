@@ -16,7 +16,8 @@ from distill.aggregation import Routed
 from distill.config import Experiment
 from distill.config.values import flatten, masked
 from distill.driver.checks.check import Command
-from distill.report.table import Row, from_json, to_json
+from distill.evaluation.rows import Row
+from distill.report.table import from_json, to_json
 from distill.run_folder import RunFolder
 from distill.tasks.plan import Plan
 from distill.tracking import resolve_uri

@@ -19,7 +19,7 @@ from distill.errors import DistillError, Interrupted, TeacherAway
 from distill.experts.jobs import router_job
 from distill.experts.losses import losses_file, measure_losses, router_targets
 from distill.experts.partition import Parts
-from distill.report.progress import Tail, format_metrics
+from distill.report.progress import format_metrics
 from distill.tasks.classification.comparison import fit_and_test, predictions_file
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.waiting import Outage, note_away, outage
@@ -28,6 +28,7 @@ from distill.training.checkpoints import resumed_step, rewind_log
 from distill.training.fit import Job, is_done, is_saved
 from distill.training.fitted import best_evaluation
 from distill.training.interrupt import StopOnSignal
+from distill.training.log import Tail
 from distill.wording import counted
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Watch:
                 if name in self._choices and (choice := self._choices[name].read(line)):
                     self._progress.say(f"{name}: {choice.text}")
                     if self._tracker is not None:
-                        self._tracker.tags({"distill.training.schedule": choice.type})
+                        self._tracker.tags({"distill.schedule": choice.type})
 
         for waiting in self._waits:
             if (line := waiting.poll()) is not None:

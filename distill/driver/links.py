@@ -20,64 +20,12 @@ from typing import Any
 from distill.config import Chain, Experiment, Student
 from distill.config.chain import is_dropped, link_name, relative_change
 from distill.errors import RunFolderError
+from distill.tasks.chained import Chained, Decision, Link
 from distill.training.fit import Guidance, Job, fit_and_save, is_done
 from distill.training.fitted import best_evaluation
 from distill.training.specs import LanguageStudentSpec, StudentSpec
 
 FILE = "chain.json"
-DROPPED = "dropped from the chain"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether a link is kept, and why."""
-
-    name: str
-    value: float
-    """Of the metric that selects weights, on validation."""
-    change: float | None
-    """Relative, from the link before (link 1: the aggregated teachers); above 0 is better. None:
-    the teachers' value is not known (their tokens are not the student's)."""
-    is_kept: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Link:
-    """An intermediate link that was trained."""
-
-    job: Job
-    decision: Decision
-
-    @property
-    def note(self) -> str:
-        """For the comparison; empty for a link that was kept."""
-        return "" if self.decision.is_kept else f"{DROPPED}: {self.decision.reason}"
-
-
-@dataclass(frozen=True)
-class Chained:
-    """The trained links and the trained student."""
-
-    student: Job
-    links: tuple[Link, ...] = ()
-
-    @property
-    def num_kept(self) -> int:
-        """Links of the chain, the student counted."""
-        return 1 + sum(link.decision.is_kept for link in self.links)
-
-    @property
-    def first(self) -> Job:
-        """The job that was distilled from the teachers: link 1, or the student."""
-        return self.links[0].job if self.num_kept > 1 else self.student
-
-    def with_teachers(self, guidance: Guidance | None) -> Chained:
-        """The same, with these teachers of :attr:`first`, which are served."""
-        taught = replace(self.first, guidance=guidance)
-        if self.num_kept == 1:
-            return replace(self, student=taught)
-        return replace(self, links=(replace(self.links[0], job=taught), *self.links[1:]))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from distill.driver.fits import (
     run_experts,
     run_tasks,
 )
-from distill.driver.links import Chained, ServedTeachers, Stages, link_jobs, run_chain, taught
+from distill.driver.links import ServedTeachers, Stages, link_jobs, run_chain, taught
 from distill.driver.memory.store import Memory, NoMemory, open_memory
 from distill.driver.quiet import silence
 from distill.driver.serve import guidance_of_link, serve_teachers, served_as_actors, teachers_of
@@ -47,6 +47,7 @@ from distill.experts.partition import Parts, by_column, partition
 from distill.names import folder_name
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
+from distill.tasks.chained import Chained
 from distill.tasks.classification.fingerprint import largest_teacher, meta_of, task_of
 from distill.tasks.classification.outcome import Outcome, evaluate, majority_rates, measure_teachers
 from distill.tasks.jobs import language_job, student_job, write_tokenizer
@@ -252,7 +253,7 @@ def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> di
     """``meta.*``, by which later sweeps find this run; see search/configuration_memory.py."""
     if guidance is None or d.plan.blocks is not None:
         return {}
-    d.tracker.tags({"distill.tasks.classification.fingerprint": task_of(d.plan.corpus, guidance)})
+    d.tracker.tags({"distill.task": task_of(d.plan.corpus, guidance)})
     params = largest_teacher(guidance)
     return meta_of(d.plan.corpus, guidance, d.experiment.student, outcome.metrics, params)
 

@@ -49,7 +49,7 @@ class Shown:
     """Of a classifier the row's text (of a pair both, a newline between) or its numbers; of a
     language model what the sequence's tokens stand for, special ones included."""
     tokens: list[str]
-    """Decoded, each by itself: see :class:`distill.data.pieces.Pieces`. Of features their values."""
+    """Decoded, each by itself: see :class:`distill.data.pieces.Pieces`. Of features: values."""
     learned: list[bool]
     """Whether each token is trained on (is in the loss mask). A classifier is trained on the label:
     none is."""

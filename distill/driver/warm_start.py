@@ -1,7 +1,8 @@
 """Warm start: values that past runs suggest, tried against the configuration's own in brief runs.
 
-HPM-KD, arXiv 2512.09886, components 1 and 6. The proposal is made in search/configuration_memory.py, compared and
-refined in search/refine.py; past runs are read in tracking/past_runs.py. This module decides, keeps
+HPM-KD, arXiv 2512.09886, components 1 and 6. The proposal is made in
+search/configuration_memory.py, compared and refined in search/refine.py; past runs are read in
+tracking/past_runs.py. This module decides, keeps
 the decision, and applies it to ``distill train``; driver/sweep/proposals.py applies it to a sweep.
 
 <output>/warm_start.json   the decision and its reasons; a resumed run reads it
@@ -24,12 +25,12 @@ from distill.config import Experiment, Student
 from distill.config.search import Goal
 from distill.config.search_space import Value
 from distill.errors import ConfigError
+from distill.records import Line
 from distill.search.configuration_memory import KEYS, Memory, Proposal
 from distill.search.refine import BRIEF, OWN, Choice, Values, choose
 from distill.tasks.classification.fingerprint import largest_teacher, meta_of
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split
-from distill.tasks.plan import Line
 from distill.tracking.past_runs import experiences
 from distill.training.fit import Guidance, Job, build_module, is_done
 from distill.training.module import DistillModule

@@ -16,11 +16,11 @@ from distill.evaluation.attacked import UnderAttack, attack_model
 from distill.evaluation.calibration import Calibration, calibration
 from distill.evaluation.classifiers import Classifier, probs_of
 from distill.evaluation.intervals import bootstrap
+from distill.evaluation.quality import confusion
 from distill.evaluation.relations import ece_gap, relative_drop, violations
 from distill.evaluation.samples import Sample
 from distill.evaluation.settings import Evaluation, Kind, transformations_of
 from distill.evaluation.variants import Variants, make_variants, pick
-from distill.tasks.classification.predict import confusion
 
 
 class Listener(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,3 +90,10 @@ def per_domain(counts_DCC: Tensor, domain_names: Sequence[str]) -> dict[str, Con
     assert len(counts_DCC) == len(domain_names) + 1
     pairs = zip(domain_names, counts_DCC, strict=False)  # the last block has no name
     return {name: Confusion(counts_CC) for name, counts_CC in pairs if counts_CC.sum() > 0}
+
+
+def confusion(labels_R: np.ndarray, predicted_R: np.ndarray, num_classes: int) -> Confusion:
+    """Counts over the rows, all labelled."""
+    true_R, guess_R = torch.from_numpy(labels_R), torch.from_numpy(predicted_R)
+    nowhere_R = torch.full_like(true_R, -1)
+    return Confusion(confusion_counts(true_R, guess_R, nowhere_R, num_classes, 0)[0])

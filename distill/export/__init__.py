@@ -1,1 +1,1 @@
-""""""
+"""An exported student: written, found again, converted, and used to predict."""

@@ -377,7 +377,7 @@ def _accompany(
 
 
 def _readme(classifier: Classifier, file: str, exported: Exported) -> str:
-    from distill.report.table import MISSING, percent, three_digits
+    from distill.wording import MISSING, percent, three_digits
 
     lines = [
         f"| {row.file} | {percent(row.accuracy)} | {percent(row.agreement)} | "

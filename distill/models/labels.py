@@ -21,12 +21,6 @@ SHOWN = 10
 """Labels that a message lists before it only counts them."""
 
 
-
-
-
-
-
-
 @dataclass(frozen=True)
 class Outputs:
     """The labels of one model, in the order of its outputs."""

@@ -22,13 +22,13 @@ from distill.models.decoder import base_of as base_of
 from distill.models.decoder import check_linear_head as check_linear_head
 from distill.models.decoder import head_of as head_of
 from distill.models.decoder import is_tied
+from distill.models.expert_gates import GateInfo, gate_info
 from distill.models.load import from_folder, read_config, refuse_missing, usable_positions
 from distill.models.multimodal import auto_class, is_multimodal, text_part, whole_class
 from distill.models.plain_head import described_whole, has_plain_head
 from distill.models.quantised import check_quantised, quantisation
 from distill.models.tokenizer import load_tokenizer, num_ids, tokenizer_fingerprint
 from distill.models.weights import Stored, brief, shapes_of_floats, stored_tensors
-from distill.moe.gates import GateInfo, gate_info
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,6 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-
 def load_fast_tokenizer(folder: str | Path) -> Any:
     """The fast tokenizer of a local folder; ModelError without one."""
     tokenizer: Any = load_tokenizer(folder)

@@ -55,8 +55,8 @@ def same_vocabulary(
     Each model may have more (``width``, as of 151,936 and 152,064 in one family): padding, which
     neither reads nor predicts. The ids must be the same tokens, and text must be cut into them by
     the same rules; but for added tokens, of which :func:`differing` tells, and which the data must
-    not hold (tasks/language_model/check.py). Which token pads does not matter, padding is never read; nor does
-    the decoder, which only makes text of tokens.
+    not hold (tasks/language_model/check.py). Which token pads does not matter, padding is never
+    read; nor does the decoder, which only makes text of tokens.
 
     Raises ModelError naming the first ids that differ and both tokens, or the rule, and
     ``way_out``.

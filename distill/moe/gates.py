@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from torch.nn.functional import linear, softplus
 from distill.config.moe import KnowledgeAugmentation, MoE, OwnRouting
 from distill.errors import ModelError
 from distill.models.decoder import base_of
+from distill.models.expert_gates import gates_of
 from distill.moe import draws
-from distill.moe.state import ExpertUsage, GateState
+from distill.records import ExpertUsage, GateState
 
 Rule = Literal["kept", "renormalised", "of_chosen"]
 """Weights of the chosen: softmax(H) as it is, or so that they sum to 1; or softmax(H of the
@@ -35,38 +36,6 @@ RULES: tuple[Rule, ...] = ("kept", "renormalised", "of_chosen")
 PROBE_TOKENS = 24
 EXPLORES, CHOOSES, NOISES = 0, 1, 2
 """What a layer's random numbers are for."""
-
-
-class GateInfo(NamedTuple):
-    """What a model's config.json tells of its mixtures."""
-
-    num_experts: int
-    own: int
-    """Experts that its router asks about a token."""
-
-
-def gates_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Modules with experts and a gate, and the gate's name there; works on meta."""
-    return [
-        (parent, name)
-        for parent in base_of(model).modules()
-        for name in ("gate", "router")
-        if hasattr(parent, "experts") and _is_gate(getattr(parent, name, None))
-    ]
-
-
-def _is_gate(module: Any) -> bool:
-    weight = getattr(module, "weight", None)
-    is_chosen = isinstance(getattr(module, "top_k", None), int)
-    return isinstance(module, nn.Module) and is_chosen and getattr(weight, "ndim", 0) == 2
-
-
-def gate_info(model: nn.Module) -> GateInfo | None:
-    """None of a dense model."""
-    for parent, name in gates_of(model):
-        gate: Any = getattr(parent, name)
-        return GateInfo(gate.weight.shape[0], gate.top_k)
-    return None
 
 
 @dataclass

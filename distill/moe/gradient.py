@@ -30,7 +30,7 @@ from distill.objectives.tempered import log_softmax_at
 
 
 class Share(NamedTuple):
-    """Of a forward; see distill.moe.state.GateGradient."""
+    """Of a forward; see distill.records.GateGradient."""
 
     gradient_G: Tensor  # float32, on the CPU
     kl_sum: float

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.config.moe import StudentAwareRouter
-from distill.moe.state import GateState
+from distill.records import GateState
 
 
 class GateOptimizer:

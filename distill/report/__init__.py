@@ -1,6 +1,8 @@
 """What a person sees: progress bars, the comparison table, and plots."""
 
-from distill.report.progress import Progress, Tail
-from distill.report.table import Row, render, to_csv, to_json, to_markdown
+from distill.evaluation.rows import Row
+from distill.report.progress import Progress
+from distill.report.table import render, to_csv, to_json, to_markdown
+from distill.training.log import Tail
 
 __all__ = ["Progress", "Row", "Tail", "render", "to_csv", "to_json", "to_markdown"]

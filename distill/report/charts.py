@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from distill.config.search import Goal
+from distill.evaluation.rows import Row
 from distill.report.axes import Axis, axis
 from distill.report.frontier_plots import comparison_points
 from distill.report.markup import Markup, tag
 from distill.report.names import is_fraction, label, shown
-from distill.report.table import Row
 from distill.search.choice import plane
 from distill.search.trials import Trial, frontier
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.config.values import masked
-from distill.driver.evaluate.standalone import Evaluated
 from distill.errors import RunFolderError
 from distill.evaluation.assess import Seen
+from distill.evaluation.evaluated import Evaluated
 from distill.report.evaluation_blocks import Block, blocks, notes_of, shortened
 from distill.report.evaluation_page import page
 from distill.report.evaluation_plots import accuracy_under_attack, reliability, violation_bars

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distill.driver.evaluate.standalone import Evaluated
 from distill.evaluation.efficiency import Efficiency
+from distill.evaluation.evaluated import Evaluated
 from distill.evaluation.relations import RATES, Relations
-from distill.report.table import MISSING, count, percent, three_digits
+from distill.report.table import count
+from distill.wording import MISSING, percent, three_digits
 
 MOST = 10
 """Classes or domains that the terminal shows; the page shows all."""

@@ -11,14 +11,14 @@ from typing import Any
 
 from distill import __version__
 from distill.config.values import flatten, masked
-from distill.driver.evaluate.standalone import Evaluated
 from distill.evaluation.assess import Difference
+from distill.evaluation.evaluated import Evaluated
 from distill.report import evaluation_blocks as rows
 from distill.report.document import document
 from distill.report.evaluation_blocks import Block
 from distill.report.markup import Markup, join, tag
-from distill.report.table import percent, three_digits
 from distill.report.tables import Cell, table
+from distill.wording import percent, three_digits
 
 MOST_CHARS = 2000
 """Of a text among the differing samples."""

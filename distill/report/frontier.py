@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.config.search import Goal
+from distill.evaluation.rows import Row
 from distill.report.axes import axis
 from distill.report.frontier_plots import frontier_png, heat_map_png
 from distill.report.heat import heat_grid
 from distill.report.keys import differing
 from distill.report.names import is_fraction, label, shown, shown_value
 from distill.report.plots import BLACK, BLUE, ORANGE, VERMILION
-from distill.report.table import Row
 from distill.search.choice import SIZE, plane, winners
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier

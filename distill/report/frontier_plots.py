@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config.search import Goal
+from distill.evaluation.rows import Row
 from distill.report.heat import Grid
 from distill.report.labels import FONT_SIZE, place_labels
 from distill.report.names import is_fraction, label, shown
 from distill.report.plots import BLUE, ORANGE, PURPLE, VERMILION, as_percent, new_figure, save
-from distill.report.table import Row
 from distill.search.choice import plane
 from distill.search.trials import Trial, frontier
 

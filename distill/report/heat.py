@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from distill.report.table import three_digits
 from distill.search.trials import Trial, Value
+from distill.wording import three_digits
 
 MAX_VALUES = 7
 """More distinct numbers than these are binned, and so are numbers drawn from a range."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from distill.report.table import MISSING, count, percent, three_digits
+from distill.report.table import count
 from distill.search.trials import Value
+from distill.wording import MISSING, percent, three_digits
 
 MEANINGS = {
     "data.majority_rate": "share of the most frequent class of the test split: the accuracy of a "

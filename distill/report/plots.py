@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.evaluation.rows import Role, Row
 from distill.report.labels import place_labels, plain
-from distill.report.table import Role, Row, count, three_digits
+from distill.report.table import count
+from distill.wording import three_digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distill.evaluation.rows import Row
 from distill.report.charts import bar, curve_style, curves_chart, key_line
 from distill.report.heat import heat_grid
 from distill.report.keys import common, differing
 from distill.report.markup import Markup, join, tag
 from distill.report.names import MEANINGS, label, shown, shown_value
-from distill.report.table import Row
 from distill.report.tables import Cell, heat_table, metric_cell, scroll, table, value_cell
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier

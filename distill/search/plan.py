@@ -11,10 +11,10 @@ from typing import Any
 from distill.config import Experiment
 from distill.config.search import OF_CLASSIFIERS, OF_LANGUAGE_MODELS, TRIAL_METRICS, Search
 from distill.config.search_space import Value
-from distill.driver.sweep.trial import with_values
 from distill.errors import ConfigError, DataError, InputError
 from distill.run_folder import OPERATIONAL
 from distill.search.configuration_memory import KEYS
+from distill.search.values import with_values
 
 COMPARED = ("eval.retention", "eval.teacher_accuracy", "compression")
 """Goals that need teachers."""

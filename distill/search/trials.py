@@ -1,4 +1,5 @@
 """Trials of a sweep, its goals, and the frontier."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,8 +10,6 @@ from distill.config.search import Goal
 
 Value = float | int | str | bool
 Status = Literal["finished", "stopped", "failed"]
-
-
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,6 @@ class Trial:
     """Folder of the exported student; empty if it failed."""
     history: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """Lines of metrics.jsonl: ``{"step": …, "metrics": {…}}``."""
-
-
 
 
 def frontier(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:

@@ -1,1 +1,1 @@
-""""""
+"""What a run is about: one package for each task."""

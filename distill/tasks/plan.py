@@ -10,15 +10,7 @@ from distill.config import Experiment, Student
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.models.features import FeatureSpace
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the plan's table."""
-
-    part: str
-    what: str
-    size: str = ""
+from distill.records import Line
 
 
 @dataclass(frozen=True)

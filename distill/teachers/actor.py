@@ -7,8 +7,15 @@ from contextlib import contextmanager
 
 from distill.config import Transport
 from distill.errors import DistillError, TeacherError
-from distill.moe.state import GateGradient, GateState
-from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import (
+    DeviceOutput,
+    GateGradient,
+    GateRequest,
+    GateState,
+    Head,
+    TeacherOutput,
+    TeacherRequest,
+)
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.batching import Batching
 from distill.teachers.direct import check_installed, prepare

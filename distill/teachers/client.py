@@ -10,8 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from distill.errors import TeacherAnswerError, TeacherError
-from distill.moe.state import GateGradient, GateState
-from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import (
+    GateGradient,
+    GateRequest,
+    GateState,
+    Head,
+    TeacherOutput,
+    TeacherRequest,
+)
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.wires import DenseWire
 from distill.wires.base import passes_of

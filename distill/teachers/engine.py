@@ -21,10 +21,12 @@ from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError, TrainingError
 from distill.models.decoder import base_of
 from distill.models.vocabulary import SharedTokens
-from distill.moe.state import ExpertUsage, GateGradient, GateState
 from distill.records import (
     DeviceOutput,
+    ExpertUsage,
+    GateGradient,
     GateRequest,
+    GateState,
     Head,
     TeacherOutput,
     TeacherRequest,
@@ -72,8 +74,8 @@ class TeacherEngine:
         threads of the whole process; None leaves them. ``moe``: which experts of a language model
         are used, unless a request names others. ``shared``: of a language model that has other
         tokens than the student, which count. ``kv_cache_mb``: of a language model, 10⁶ bytes of
-        key-value caches kept between the requests of a text (distill/sampling/verification.py). Raises
-        ModelError for an unusable folder.
+        key-value caches kept between the requests of a text (distill/sampling/verification.py).
+        Raises ModelError for an unusable folder.
         """
         if num_threads is not None:
             torch.set_num_threads(num_threads)

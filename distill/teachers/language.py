@@ -27,9 +27,8 @@ from distill.models.vocabulary import SharedTokens
 from distill.moe.draws import token_seeds
 from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
-from distill.moe.state import ExpertUsage, GateState
 from distill.objectives.tempered import LEFT_OUT
-from distill.records import AnswerStats, Head, TeacherRequest
+from distill.records import AnswerStats, ExpertUsage, GateState, Head, TeacherRequest
 from distill.sampling.verification import Judging
 from distill.variant import Dtype
 from distill.wires import WireFormat

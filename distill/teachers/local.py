@@ -5,8 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
-from distill.moe.state import GateGradient, GateState
-from distill.records import GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import (
+    GateGradient,
+    GateRequest,
+    GateState,
+    Head,
+    TeacherOutput,
+    TeacherRequest,
+)
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.engine import TeacherEngine
 

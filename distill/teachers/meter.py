@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from distill.moe.state import ExpertUsage
-from distill.records import AnswerStats
+from distill.records import AnswerStats, ExpertUsage
 
 
 @dataclass

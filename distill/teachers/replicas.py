@@ -32,8 +32,15 @@ from ray.exceptions import (
 
 from distill.config import Stream
 from distill.errors import DistillError, TeacherAway, TeacherError
-from distill.moe.state import GateGradient, GateState
-from distill.records import DeviceOutput, GateRequest, Head, TeacherOutput, TeacherRequest
+from distill.records import (
+    DeviceOutput,
+    GateGradient,
+    GateRequest,
+    GateState,
+    Head,
+    TeacherOutput,
+    TeacherRequest,
+)
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers import direct
 from distill.teachers.actor import CONTROL

@@ -24,9 +24,18 @@ from torch import Tensor
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.config.moe import MoE
+from distill.data.batches import BatchSource
 from distill.data.splits import seed_of
-from distill.moe.state import GateState
-from distill.records import Answers, Head, RoutingInputs, TeacherAnswers, TeacherRequest, fields_of
+from distill.records import (
+    Answers,
+    GateState,
+    Head,
+    RoutingInputs,
+    Step,
+    TeacherAnswers,
+    TeacherRequest,
+    fields_of,
+)
 from distill.sampling.rows import shown
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient, check_output
@@ -35,7 +44,6 @@ from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in
 from distill.teachers.meter import Meter
 from distill.teachers.turns import Turns, all_results
 from distill.teachers.waiting import Wait, in_thread, until_done
-from distill.training.loop import BatchSource, Step
 from distill.wires import DenseWire, WireFormat
 
 __all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]

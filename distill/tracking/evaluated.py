@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill.config import Tracking
 from distill.config.values import masked
-from distill.driver.evaluate.standalone import Evaluated
+from distill.evaluation.evaluated import Evaluated
 from distill.tracking.store import check_reachable
 from distill.tracking.tracker import Tracker
 

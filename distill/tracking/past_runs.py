@@ -1,4 +1,4 @@
-"""Past MLflow runs as experiences of the configuration memory; see distill/search/configuration_memory.py."""
+"""Past MLflow runs as experiences of the configuration memory (search/configuration_memory.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill.search.meta import PREFIX, completed
 from distill.tracking.sender import PARENT
 from distill.tracking.store import import_mlflow, reason_of, sqlite_path
 
-TASK = "distill.tasks.classification.fingerprint"
+TASK = "distill.task"
 """Tag: what makes the qualities of two runs comparable. Runs without it are no experiences."""
 KIND = "distill.kind"
 STATUS = "distill.status"
@@ -31,7 +31,7 @@ def experiences(
     """Of every active experiment of a store, in no particular order; creates nothing.
 
     An experience is a finished run (a train run, or a sweep's trial that was not stopped early)
-    with the tag ``distill.tasks.classification.fingerprint``, ``meta.*`` metrics, ``goal``, and a value of every key: its own
+    with the tag ``distill.task``, ``meta.*`` metrics, ``goal``, and a value of every key: its own
     parameter, else its own metric, else its parent's parameter (a trial logs what is searched).
     Only ``chain.epsilon`` may be missing: few runs have a chain. A run with anything else missing
     or not finite is left out, and counted in the log. Meta-features that an older version did not

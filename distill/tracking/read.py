@@ -15,7 +15,7 @@ from distill.config.search import Goal, default_goals
 from distill.config.values import masked, written_name
 from distill.errors import RecordError
 from distill.evaluation.majority import below_majority
-from distill.report.table import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
+from distill.evaluation.rows import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
 from distill.search.trials import Status, Trial, Value
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri

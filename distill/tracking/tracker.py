@@ -35,7 +35,7 @@ from distill.tracking.view import (
 )
 
 if TYPE_CHECKING:
-    from distill.tasks.plan import Line
+    from distill.records import Line
 
 MAX_DIGEST_CHARS = 36
 KEPT = "untracked.jsonl"
@@ -54,7 +54,7 @@ def not_reachable(tracking: Tracking, output: str | Path, reason: str) -> str:
 def silence_lines(tracking: Tracking) -> "list[Line]":
     """Of the plan: a server that does not respond now. Raises UnreachableError as
     :func:`silence_of`."""
-    from distill.tasks.plan import Line  # imports torch
+    from distill.records import Line
 
     reason = silence_of(tracking)
     return (

@@ -1,1 +1,1 @@
-""""""
+"""Training one model: the loop, the trainable modules, engines, checkpoints."""

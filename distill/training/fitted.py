@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill.report.progress import Tail
 from distill.training.fit import Job
+from distill.training.log import Tail
 
 
 def history(job: Job) -> list[dict[str, Any]]:

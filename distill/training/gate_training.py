@@ -16,8 +16,7 @@ from torch import Tensor
 
 from distill.config.moe import StudentAwareRouter
 from distill.moe.optimizer import GateOptimizer
-from distill.moe.state import GateState
-from distill.records import Batch, GateRequest, TeacherRequest
+from distill.records import Batch, GateRequest, GateState, TeacherRequest
 from distill.teachers.client import TeacherClient, check_gradient
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.config.temperature import LOSS
+from distill.data.batches import BatchSource
 from distill.errors import Interrupted, TrainingError
 from distill.evaluation.quality import confusion_counts
 from distill.records import (
@@ -26,6 +27,7 @@ from distill.records import (
     Knobs,
     LossOutput,
     Mean,
+    Step,
 )
 from distill.teachers.waiting import Recovery, Wait, until_done
 from distill.training.schedule import Schedule
@@ -40,22 +42,6 @@ MEANS = (
     ".mass_outside",
 )
 """Suffixes of the timings that are averaged over ranks; the others are summed."""
-
-
-class BatchSource(Protocol):
-    """``at(step)`` gives this rank's micro-batches: a pure function, so any step can be resumed."""
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-    def at(self, step: int) -> list[Batch]: ...
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step of one rank: its micro-batches, each with the teachers' outputs."""
-
-    step: int
-    parts: list[tuple[Batch, Answers | None]]
 
 
 class TargetSource(Protocol):

@@ -26,9 +26,10 @@ from distill.config.sampling import (
     TeacherText,
     Written,
 )
+from distill.data.batches import BatchSource
 from distill.errors import CheckpointError, TeacherAnswerError
 from distill.models.decoder import head_of
-from distill.records import Batch
+from distill.records import Batch, Step
 from distill.sampling.draw import STUDENT, row_seeds, uniforms
 from distill.sampling.generation import Judge, Writing, write
 from distill.sampling.records import WriteRequest
@@ -36,7 +37,7 @@ from distill.sampling.rows import SampledRow, as_batch, rows_of
 from distill.teachers.client import TeacherClient
 from distill.teachers.waiting import Wait, in_thread, until_done
 from distill.training.gate_training import GateTraining
-from distill.training.loop import BatchSource, Engine, NoTeachers, Step
+from distill.training.loop import Engine, NoTeachers
 from distill.training.speculation import TeacherJudge, at_once, each_its_own
 
 Result = TypeVar("Result")

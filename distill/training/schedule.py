@@ -25,7 +25,7 @@ class Schedule:
         return self.kd is not None and self.kd.schedule.reads_losses
 
     def at(self, step: int, losses: Losses = ()) -> Knobs:
-        """``losses``: of the finished intervals before this step; see distill/config/temperature.py."""
+        """``losses``: of the finished intervals before this step; see config/temperature.py."""
         lr = self.optimizer.lr * self.rate(step)
         if self.kd is None:
             return Knobs(lr=lr)

@@ -24,12 +24,12 @@ from distill.config import Cache, Stream, parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.driver.fits import Watch
-from distill.driver.links import Chained
 from distill.driver.pipeline import Driver, Work
 from distill.driver.serve import teacher_specs
 from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
+from distill.tasks.chained import Chained
 from distill.tasks.classification.outcome import evaluate
 from distill.tasks.classification.predict import predict
 from distill.tasks.jobs import student_job

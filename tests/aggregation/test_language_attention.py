@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_language_fit import job_of
-from tests.test_learned_router import compared, first_step, gradients
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
@@ -22,14 +20,15 @@ from distill.aggregation.saved import read_weights
 from distill.config import parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
-from distill.driver.links import Chained, Decision, Link
 from distill.objectives import ForwardKL
 from distill.records import Knobs
 from distill.run_folder import RunFolder
+from distill.tasks.chained import Chained, Decision, Link
 from distill.tasks.language_model.outcome import evaluate_language, measure_language_teachers
 from distill.training.fit import Job, build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
 from distill.training.token_module import TokenModule, labels_at, sequences_at
+from tests.aggregation.test_learned_router import compared, first_step, gradients
 from tests.toys_language import (
     DOMAINS,
     NUM_TOKENS,
@@ -38,6 +37,7 @@ from tests.toys_language import (
     write_llama,
     write_tokenizer,
 )
+from tests.training.test_language_fit import job_of
 
 TEACHERS = ("good", "uniform", "random")
 PACE = {"epochs": 6, "batch_size": 4, "log_every": 5}
@@ -158,7 +158,7 @@ def test_weights_are_of_tokens_by_default(root: Path) -> None:
 
 
 def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
-    """As of classifiers (tests/aggregation/test_attention_runs.py): by domain, and readable again."""
+    """As of classifiers (test_attention_runs.py): by domain, and readable again."""
     job = replace(job_under(root, "reported"), num_steps=8)
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "new"), **under(root))))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.test_language_fit import job_of
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
@@ -26,6 +25,7 @@ from distill.tasks.language_model.comparison import Compared, Teachers, compare
 from distill.training.fit import Job, build_module, fit, load_best
 from distill.training.token_module import TokenModule, labels_at, sequences_at
 from tests.toys_language import DOMAINS, NUM_TOKENS, language_experiment, write_tokenizer
+from tests.training.test_language_fit import job_of
 
 PACE = {"epochs": 6, "batch_size": 4, "log_every": 5}
 

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
-from tests.test_prediction import TEXTS, make_run
 
 import distill
 from distill.api import SweepResult, TrainPaths, TrainResult
 from distill.errors import ConfigError, DataError, RunFolderError
+from distill.evaluation.rows import Row
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier
-from distill.report.table import Row
 from distill.search.trials import Trial
+from tests.export.test_prediction import TEXTS, make_run
 from tests.models.tiny_models import save_decoder
 from tests.toys import write_data, write_encoder
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result as Ended
-from tests.test_finished import plan_of
 from typer.testing import CliRunner
 
 from distill.cli import app
@@ -19,12 +18,14 @@ from distill.driver.fits import router_of
 from distill.driver.pipeline import jobs_of_experts, opened
 from distill.driver.sweep.outcome import SHOWN, SweepOutcome
 from distill.evaluation.relations import RATES
+from distill.evaluation.rows import Row
 from distill.report.progress import Progress
-from distill.report.table import Row, to_json
+from distill.report.table import to_json
 from distill.run_folder import RunFolder
 from distill.search.trials import Trial
 from distill.tracking.store import resolve_uri, sqlite_path
 from distill.training.fit import Job
+from tests.driver.test_finished import plan_of
 from tests.report.test_terminal import lines_of
 from tests.toys import DOMAINS, toy_experiment
 

@@ -17,7 +17,7 @@ from distill.evaluation.settings import Evaluation
 from distill.report.names import MEANINGS
 from docs.site.generate import pages, path_below, walk
 from tests.docs.pages import ROOT
-from tests.test_loop import run
+from tests.training.test_loop import run
 
 REFERENCE = ROOT / "docs/reference"
 PAGES = pages()

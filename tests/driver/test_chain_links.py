@@ -17,10 +17,11 @@ from distill.aggregation import UniformMean
 from distill.aggregation.saved import read_weights
 from distill.config import Cache, Experiment, Serving, Stream, parse
 from distill.driver.checks.check import check
-from distill.driver.links import Chained, ServedTeachers, Stages, link_jobs, run_chain, taught
+from distill.driver.links import ServedTeachers, Stages, link_jobs, run_chain, taught
 from distill.errors import RunFolderError
 from distill.models.load import weights_fingerprint
 from distill.run_folder import RunFolder
+from distill.tasks.chained import Chained
 from distill.tasks.classification.outcome import evaluate, measure_teachers
 from distill.tasks.jobs import student_job
 from distill.tasks.plan import Plan

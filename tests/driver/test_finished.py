@@ -15,8 +15,9 @@ from distill.driver import pipeline
 from distill.driver.checks.check import check
 from distill.driver.finished import Result, finished, keep
 from distill.errors import Interrupted, RunFolderError
+from distill.evaluation.rows import Row
 from distill.report.progress import Progress
-from distill.report.table import Row, to_json
+from distill.report.table import to_json
 from distill.run_folder import RunFolder
 from distill.tasks.plan import Plan
 from tests.toys import toy_experiment, write_data, write_encoder

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from distill.evaluation.leakage import ADVICE
-from distill.report.table import Row, to_markdown
+from distill.evaluation.rows import Row
+from distill.report.table import to_markdown
 from distill.tasks.classification.outcome import noted
 
 TEST: Any = SimpleNamespace(labels_R=np.array([0] * 58 + [1] * 42), num_classes=2)

@@ -12,7 +12,6 @@ import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
-from tests.test_language_fit import job_of
 
 from distill.config import KD, parse
 from distill.config.temperature import Cosine, LossRatio
@@ -27,6 +26,7 @@ from distill.tasks.jobs import student_job, write_tokenizer
 from distill.tasks.plan import Plan
 from distill.training.fit import Job, fit
 from tests.toys import toy_experiment, write_encoder
+from tests.training.test_language_fit import job_of
 
 
 def test_a_language_model_with_alpha_1_follows_its_loss_too(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_driver_reports_what_auto_chose_once(plan: Plan, tmp_path: Path) -> 
         "line with R² 1.00\n"
     )
     assert watched(plan, job, tags).count(message) == 1
-    assert tags.values == {"distill.training.schedule": "loss_ratio"}
+    assert tags.values == {"distill.schedule": "loss_ratio"}
     assert "auto" not in watched(plan, replace(job, kd=KD(schedule=Cosine())))
     (tmp_path / "done.json").write_text(json.dumps({"best_step": 300}))
     with (tmp_path / "metrics.jsonl").open("a") as file:

@@ -64,7 +64,7 @@ def uri(root: Path, empty_store: Path) -> str:
     for num_rows, best in NUM_ROWS.items():
         for temperature in (best, *(2.0, 4.0, 5.0, 6.0, 8.0) * 2)[:9]:
             tags = {
-                "distill.tasks.classification.fingerprint": f"task of {num_rows} rows",
+                "distill.task": f"task of {num_rows} rows",
                 "distill.kind": "trial",
                 "distill.status": "finished",
             }

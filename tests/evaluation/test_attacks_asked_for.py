@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from distill.evaluation.source import Source
-from distill.driver.evaluate.standalone import Request, _with_attacks
+from distill.driver.evaluate.standalone import _with_attacks
 from distill.errors import ConfigError
 from distill.evaluation.attacks import METHODS
+from distill.evaluation.evaluated import Request
 from distill.evaluation.gate import parse_gate
 from distill.evaluation.names import needs_attacks
 from distill.evaluation.settings import Evaluation, parse_settings
+from distill.evaluation.source import Source
 
 ALL = tuple(METHODS)
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.config import Experiment, parse
-from distill.evaluation.source import Reading, Source, as_options, check_split, reading_of
 from distill.errors import ConfigError, DataError
+from distill.evaluation.source import Reading, Source, as_options, check_split, reading_of
 from distill.models.reading import Reading as TextReading
 from distill.models.reading import remember
 from tests.toys import write_encoder

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from tests.test_language_fit import job_of
 
 from distill.config import parse
 from distill.driver.checks.check import check
@@ -25,6 +24,7 @@ from distill.teachers.serving import engines
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import NUM_TOKENS, language_experiment, write_tokenizer
 from tests.toys_moe import mixture
+from tests.training.test_language_fit import job_of
 
 PROMPTS = {"prompt": "prompt", "completion": "completion", "domain": "domain", "split": "split"}
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from distill.cli import app
 from distill.config import parse
 from distill.driver.checks.check import check
-from distill.driver.evaluate.standalone import Evaluated, Request, Source, evaluate
+from distill.driver.evaluate.standalone import Source, evaluate
 from distill.errors import ConfigError, InputError, ModelError
+from distill.evaluation.evaluated import Evaluated, Request
 from distill.evaluation.settings import parse_labels, parse_settings
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
-from tests.test_prediction import make_run
 from typer.testing import CliRunner
 
 from distill.cli import app
-from distill.cli.exporting import export_student, render
+from distill.cli.exporting import render
 from distill.errors import ConfigError, DistillError, ModelError, RunFolderError
 from distill.export import onnx
+from distill.export.formats import export_student
 from distill.export.locate import locate
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier, load_tokenizer
 from distill.models.reading import Reading, remember
 from distill.report.progress import Progress
+from tests.export.test_prediction import make_run
 from tests.models.tiny_models import save_decoder
 from tests.toys import write_data, write_encoder
 

@@ -23,8 +23,9 @@ from distill.aggregation import UniformMean
 from distill.api import experiment_of
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Student, Trainer, parse
 from distill.driver.checks.check import check
-from distill.driver.evaluate.standalone import Request, Source, evaluate
+from distill.driver.evaluate.standalone import Source, evaluate
 from distill.errors import ConfigError, DistillError, ModelError
+from distill.evaluation.evaluated import Request
 from distill.evaluation.settings import parse_settings
 from distill.objectives import ForwardKL
 from distill.report.progress import Progress

@@ -33,7 +33,7 @@ def past_run(uri: str) -> None:
         run_id,
         metrics=[Metric("meta.n", 300.0, 0, 0), Metric("eval.accuracy", 0.9, 0, 0)],
         params=[Param(key, str(value)) for key, value in PAST.items()],
-        tags=[RunTag("distill.tasks.classification.fingerprint", "another")],
+        tags=[RunTag("distill.task", "another")],
     )
     client.set_terminated(run_id, "FINISHED")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tests.test_near_tokenizers import WIRES, experiment_of
 
 from distill.config import parse
 from distill.driver import pipeline
 from distill.report.progress import Progress
+from tests.training.test_near_tokenizers import WIRES, experiment_of
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,9 @@ from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer, parse
 from distill.config import Student as StudentConfig
 from distill.data.corpus import Corpus
 from distill.driver import pipeline
-from distill.driver.evaluate.standalone import Request, Source, evaluate
+from distill.driver.evaluate.standalone import Source, evaluate
 from distill.errors import CacheError, TeacherAnswerError
+from distill.evaluation.evaluated import Request
 from distill.evaluation.relations import RATES
 from distill.evaluation.settings import parse_settings
 from distill.objectives import ForwardKL

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_teacher_is_student import (
+
+from distill.config import Stream
+from distill.training.fit import Job
+from tests.training.test_student_is_teacher import (
     WIRES,
     job_in,
     kl_at_the_start,
     of_wire,
 )
-
-from distill.config import Stream
-from distill.training.fit import Job
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_language_fit import job_of
 
 from distill.data.blocks import build_blocks
 from distill.data.corpus import Corpus
@@ -16,6 +15,7 @@ from distill.tasks.language_model.comparison import Teachers, compare
 from distill.training.fit import build_module, fit, load_best
 from tests.toys_language import write_tokenizer
 from tests.toys_moe import OWN, mixture
+from tests.training.test_language_fit import job_of
 
 DENSE = {"type": "dense", "dtype": "float32"}
 AS_OWN = {"type": "ka", "passes": 1, "explore": 0.0, "experts": OWN}

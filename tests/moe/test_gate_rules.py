@@ -23,15 +23,9 @@ from distill.config.moe import (
     StudentAwareRouter,
 )
 from distill.errors import ModelError, TeacherError
+from distill.models.expert_gates import gate_info, gates_of
 from distill.moe import draws
-from distill.moe.gates import (
-    ExpertRouting,
-    gate_info,
-    gates_of,
-    likeliest,
-    usage_of,
-    weights_of,
-)
+from distill.moe.gates import ExpertRouting, likeliest, usage_of, weights_of
 from tests.moe.test_draws import in_sequence, uniform_of
 from tests.sampling.test_draw import WORD, splitmix64
 from tests.toys_language import llama

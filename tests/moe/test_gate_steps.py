@@ -19,8 +19,7 @@ from distill.moe import draws
 from distill.moe.gates import ExpertRouting
 from distill.moe.gradient import Share, cv_squared, gate_gradient
 from distill.moe.optimizer import GateOptimizer
-from distill.moe.state import GateGradient, GateState
-from distill.records import GateRequest
+from distill.records import GateGradient, GateRequest, GateState
 from distill.training.gate_training import GateTraining
 from tests.toys_language import NUM_TOKENS
 from tests.toys_moe import NUM_EXPERTS, mixture

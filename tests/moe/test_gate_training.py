@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.test_language_fit import job_of
 from torch import Tensor
 
 from distill.config.moe import StudentAwareRouter
@@ -23,6 +22,7 @@ from distill.training.gate_training import GateTraining
 from distill.training.sampled_targets import SampledTargets
 from tests.toys_language import write_tokenizer
 from tests.toys_moe import mixture
+from tests.training.test_language_fit import job_of
 
 DENSE = {"type": "dense", "dtype": "float32"}
 SAR = StudentAwareRouter(lr=1e-2, balance=0)

@@ -14,8 +14,7 @@ from torch.nn.functional import log_softmax
 from distill.config.moe import AllExperts, StudentAwareRouter
 from distill.errors import TeacherAnswerError, TeacherError
 from distill.moe.optimizer import GateOptimizer
-from distill.moe.state import GateState
-from distill.records import GateRequest
+from distill.records import GateRequest, GateState
 from distill.teachers.client import check_gradient
 from distill.teachers.local import LocalTeachers
 from tests.toys_language import NUM_TOKENS

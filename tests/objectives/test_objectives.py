@@ -1,4 +1,4 @@
-"""What is special to single objectives; tests/objectives/test_objective_values.py tests all of them."""
+"""What is special to single objectives; test_objective_values.py tests all of them."""
 
 from typing import Any
 

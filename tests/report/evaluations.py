@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.config import Data
-from distill.evaluation.source import Source
-from distill.driver.evaluate.standalone import Evaluated, Request
 from distill.evaluation.assess import Task, assess
 from distill.evaluation.efficiency import Efficiency
+from distill.evaluation.evaluated import Evaluated, Request
 from distill.evaluation.samples import Sample
 from distill.evaluation.settings import parse_settings
+from distill.evaluation.source import Source
 from tests.evaluation.toy_classifiers import Silent, Words
 
 LABELS = ("negative", "positive")

@@ -9,7 +9,7 @@ import pytest
 from evaluations import DOMAINS, evaluated
 from rich.console import Console
 
-from distill.driver.evaluate.standalone import Evaluated
+from distill.evaluation.evaluated import Evaluated
 from distill.report.evaluation import PLOTS, render, to_markdown, write
 from distill.report.evaluation_blocks import Block, Row, fidelity, shortened
 from distill.report.evaluation_page import _number

@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from distill.evaluation.rows import Row
 from distill.report import plots
 from distill.report.labels import place_labels
-from distill.report.table import Row
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
 ROWS = [

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from distill.report.progress import Progress, Tail, format_metrics
+from distill.report.progress import Progress, format_metrics
+from distill.training.log import Tail
 
 
 def test_a_tail_reads_each_line_once(tmp_path):

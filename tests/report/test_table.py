@@ -9,19 +9,18 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from distill.evaluation.rows import LANGUAGE_ONLY, Row
 from distill.report.table import (
-    LANGUAGE_ONLY,
-    Row,
     best_student,
     count,
     from_json,
     render,
-    three_digits,
     to_csv,
     to_json,
     to_markdown,
 )
 from distill.tracking.read import row_of
+from distill.wording import three_digits
 
 ROWS = [
     Row("expert books", "expert", 22_700_000, 90.9, 11.3, 0.79, 0.786, {"books": 0.84}, 0.84, 0.78),

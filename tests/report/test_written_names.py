@@ -12,9 +12,10 @@ from rich.console import Console
 
 from distill.config import Tracking
 from distill.config.values import safe_name
+from distill.evaluation.rows import Row
 from distill.report import plots
 from distill.report.page import page
-from distill.report.table import Row, render, to_csv, to_markdown
+from distill.report.table import render, to_csv, to_markdown
 from distill.tracking.read import Record, read_experiment
 from distill.tracking.tracker import Tracker
 

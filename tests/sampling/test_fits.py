@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.test_language_fit import job_of
 
 from distill.data.batches import Batches
 from distill.errors import Interrupted
@@ -20,6 +19,7 @@ from distill.teachers.local import LocalTeachers
 from distill.training.engines import make_engine
 from distill.training.fit import Job, build_module, fit, load_best, open_source
 from tests.toys_language import llama
+from tests.training.test_language_fit import job_of
 
 PROMPTS = {"columns": {"prompt": "prompt", "completion": "completion", "domain": "domain"}}
 SKD = {"type": "skd", "teacher": "films", "drafts": 3, "top_k": 4}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.test_check_sampling import experiment_of, lines_of
 
 from distill.config import parse
 from distill.config.sampling import Speculative
@@ -22,6 +21,7 @@ from distill.sampling.verification import Judging
 from distill.teachers.local import LocalTeachers
 from distill.training.fit import Job
 from distill.training.speculation import TeacherJudge, each_its_own
+from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.sampling.test_fits import Forgetful, batch_texts, sampled_job, steps_of, weights_after
 from tests.toys_language import NUM_TOKENS, llama
 

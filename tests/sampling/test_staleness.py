@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.test_check_sampling import experiment_of, lines_of
 
 from distill.config import parse
 from distill.data.batches import Batches
@@ -26,6 +25,7 @@ from distill.teachers.local import LocalTeachers
 from distill.training.engines import make_engine
 from distill.training.fit import Job, build_module, fit, open_source
 from distill.training.loop import Engine
+from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.moe.test_fit import DENSE, teachers
 from tests.sampling.test_fits import SKD, batch_texts, logged, sampled_job, weights_after
 from tests.toys_language import NUM_TOKENS

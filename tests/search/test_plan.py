@@ -9,9 +9,9 @@ import pytest
 
 from distill.config import parse
 from distill.driver.checks.check import check
-from distill.driver.sweep.trial import with_values
 from distill.errors import ConfigError
 from distill.search.plan import raw_of
+from distill.search.values import with_values
 from tests.toys import toy_experiment
 
 GRID = {"type": "grid", "values": [1.0, 2.0]}

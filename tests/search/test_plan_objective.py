@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from distill.config import parse
-from distill.driver.sweep.trial import with_values
 from distill.errors import ConfigError
 from distill.search.plan import raw_of
+from distill.search.values import with_values
 from tests.search.test_plan import GRID, plan_of
 
 TYPES = GRID | {"values": ["forward_kl", "dist"]}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_tracking_store import closed_port
 
 from distill.config import Tracking
 from distill.driver.pipeline import opened
@@ -21,6 +20,7 @@ from distill.report.progress import Progress
 from distill.tracking import KEPT, Tracker, not_reachable, silence_of
 from distill.tracking.store import import_mlflow
 from tests.toys import toy_experiment
+from tests.tracking.test_tracking_store import closed_port
 
 
 @pytest.fixture(scope="module")

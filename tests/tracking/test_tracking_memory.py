@@ -63,9 +63,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Store:
     return Store(folder)
 
 
-TRAIN = {"distill.tasks.classification.fingerprint": "reviews"}
+TRAIN = {"distill.task": "reviews"}
 TRIAL = {
-    "distill.tasks.classification.fingerprint": "reviews",
+    "distill.task": "reviews",
     "distill.kind": "trial",
     "distill.status": "finished",
 }
@@ -81,7 +81,7 @@ def test_train_runs_and_trials_of_all_experiments_are_read(store: Store) -> None
     store.run(one, TRAIN, config, META | {"eval.accuracy": 0.7, "loss": 1.0})
     sweep = store.run(
         two,
-        {"distill.tasks.classification.fingerprint": "reviews", "distill.kind": "sweep"},
+        {"distill.task": "reviews", "distill.kind": "sweep"},
         config | {"search.type": "random"},
         META | {"eval.accuracy": 0.99},
         status=None,  # still going on
@@ -109,7 +109,7 @@ def test_what_cannot_be_trusted_is_left_out_and_counted(
 ) -> None:
     here = store.experiment("doubtful")
     tags, metrics = (
-        {"distill.tasks.classification.fingerprint": "doubtful"},
+        {"distill.task": "doubtful"},
         META | {"eval.accuracy": 0.5},
     )
     parent = store.run(here, {}, VALUES | {"optimizer.lr": "null"}, {})
@@ -148,7 +148,7 @@ def test_every_page_is_read(store: Store) -> None:
         here = store.experiment(f"paged {i}")
         for j in range(2):
             metrics = META | {"eval.accuracy": (2 * i + j) / 10}
-            store.run(here, {"distill.tasks.classification.fingerprint": "paged"}, VALUES, metrics)
+            store.run(here, {"distill.task": "paged"}, VALUES, metrics)
     found = of_task(experiences(store.uri, page=3), "paged")
     assert [e.quality for e in found] == [i / 10 for i in range(10)]
 
@@ -157,7 +157,7 @@ def test_only_the_keys_asked_for_must_be_known(store: Store) -> None:
     here = store.experiment("one key")
     store.run(
         here,
-        {"distill.tasks.classification.fingerprint": "alpha"},
+        {"distill.task": "alpha"},
         {"kd.alpha": 1},
         META | {"eval.accuracy": 1.0},
     )
@@ -171,14 +171,14 @@ def test_epsilon_may_be_missing_and_the_capacity_gap_is_computed(store: Store) -
     metrics = META | {"meta.compression": 10.0, "eval.accuracy": 0.5}
     store.run(
         here,
-        {"distill.tasks.classification.fingerprint": "chain"},
+        {"distill.task": "chain"},
         VALUES | {"chain": "null"},
         metrics,
     )
     with_chain = VALUES | {"chain.epsilon": 0.02}
     store.run(
         here,
-        {"distill.tasks.classification.fingerprint": "chain"},
+        {"distill.task": "chain"},
         with_chain,
         metrics | {"eval.accuracy": 0.6},
     )

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_language_fit import job_of
 from transformers import AutoModelForCausalLM, Qwen3_5TextConfig
 
 from distill.data.batches import Batches
@@ -19,6 +18,7 @@ from distill.records import Knobs
 from distill.training.fit import build_module
 from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, write_texts, write_tokenizer
+from tests.training.test_language_fit import job_of
 
 
 def write_hybrid(folder: Path, seed: int) -> Path:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.test_language_fit import job_of
 from torch.nn.functional import cross_entropy, kl_div
 from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
@@ -39,6 +38,7 @@ from distill.training.token_module import TokenModule
 from distill.wires import DenseWire
 from tests.sampling.test_fits import SKD, logged, sampled_job
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_tokenizer
+from tests.training.test_language_fit import job_of
 
 N = NUM_TOKENS
 WIRES: list[dict[str, Any]] = [

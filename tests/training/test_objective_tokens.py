@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.test_token_loss import Case, N, V, target_of, with_gradients
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -32,6 +31,7 @@ from distill.training.fused import Chunk, fused
 from distill.training.token_loss import check_mixing
 from distill.wires import HiddenWire, SampledWire, TopKWire
 from tests.objective_references import SINGLE, weighted_sum
+from tests.training.test_token_loss import Case, N, V, target_of, with_gradients
 
 OF_TOKENS = [
     objective

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from tests.test_check_sampling import experiment_of, lines_of
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
@@ -28,6 +27,7 @@ from distill.sampling.rows import SampledRow, padded
 from distill.training.fit import build_module
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire
+from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.sampling.test_fits import sampled_job, steps_of
 from tests.toys_language import NUM_TOKENS, language_experiment, llama
 

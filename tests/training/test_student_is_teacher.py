@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_language_fit import job_of
 
 from distill.aggregation import UniformMean
 from distill.config import Cache
@@ -20,6 +19,7 @@ from distill.training.fit import Job, build_module
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_llama
+from tests.training.test_language_fit import job_of
 
 PADDED = NUM_TOKENS + 6
 WIRES: dict[str, WireFormat] = {

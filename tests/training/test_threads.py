@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_language_fit import job_of
 
 from distill.cluster.connect import own_environment
 from distill.config import Cache, Serving, Trainer, parse
@@ -32,6 +31,7 @@ from distill.training.threads import (
     usable_cpus,
 )
 from tests.toys_language import language_experiment
+from tests.training.test_language_fit import job_of
 
 TWO_REPLICAS = [Serving(num_cpus=1), Serving(num_cpus=0.5, replicas=2)]
 

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.test_language_fit import job_of
 from torch.nn.functional import cross_entropy
 
 from distill.config import Data
@@ -21,6 +20,7 @@ from distill.records import Knobs
 from distill.training.fit import build_module
 from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, llama, write_llama, write_tokenizer
+from tests.training.test_language_fit import job_of
 
 
 def whole_loss(root: Path, is_packing: bool, batch_size: int) -> tuple[float, float, torch.Tensor]:

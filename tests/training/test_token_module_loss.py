@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_token_positions import batch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -22,6 +21,7 @@ from distill.records import Batch, Head, Knobs, TokenAnswers
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire, HiddenWire
 from tests.toys_language import NUM_TOKENS, llama
+from tests.training.test_token_positions import batch
 
 N, NUM_VALID, T, ALPHA = 5, 8, 2.0, 0.3  # other micro-batches have three positions
 ASKED_KN = torch.tensor([[1, 1, 1, 0, 1], [1, 0, 1, 1, 1]]).bool()

@@ -16,11 +16,11 @@ from distill.config import KD, Optimizer
 from distill.config.temperature import LossRatio
 from distill.errors import Interrupted, TeacherAway, TeacherError
 from distill.objectives import ForwardKL
-from distill.records import Cursor
+from distill.records import Cursor, Step
 from distill.teachers.waiting import Recovery, note_away, outage, until_done
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import group_timeout
-from distill.training.loop import Pace, Selection, Step, train
+from distill.training.loop import Pace, Selection, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches

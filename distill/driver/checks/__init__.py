@@ -1,1 +1,1 @@
-""""""
+"""Everything that can be known before a process starts."""

@@ -13,9 +13,10 @@ from distill.driver.checks.estimate import Model, student_of
 from distill.errors import ConfigError, ModelError
 from distill.models.plain_head import described, has_plain_head
 from distill.models.student import check_feature_start, check_start
+from distill.records import Line
 from distill.report.table import count
 from distill.tasks.language_model.check import check_language_student
-from distill.tasks.plan import Line, Plan
+from distill.tasks.plan import Plan
 from distill.wording import counted
 
 Measure = Callable[[Student], Model]

@@ -30,6 +30,7 @@ from distill.models.load import FolderInfo, check_folder, load_tokenizer
 from distill.models.shape import as_begun
 from distill.models.sizes import solve
 from distill.models.student import check_start
+from distill.records import Line
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.tasks.checks.data import counts_of, source_lines
@@ -73,7 +74,7 @@ from distill.tasks.language_model.check import (
 from distill.tasks.language_model.moe import check_kept
 from distill.tasks.language_model.sampling import check_sampling, check_speakers, sampling_lines
 from distill.tasks.language_model.tokenizers import check_aligned
-from distill.tasks.plan import Line, Plan
+from distill.tasks.plan import Plan
 from distill.teachers.probability import is_pickle
 from distill.training.checkpoints import check_is_recent, newest
 from distill.wording import counted

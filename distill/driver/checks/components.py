@@ -8,8 +8,7 @@ from typing import Any
 from distill.aggregation.trained import TrainedWeights
 from distill.config import Experiment
 from distill.driver.memory.entries import entries
-from distill.records import UNLABELLED
-from distill.tasks.plan import Line
+from distill.records import UNLABELLED, Line
 from distill.wording import counted
 
 

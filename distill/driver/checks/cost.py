@@ -22,10 +22,9 @@ from distill.models.language_sizes import solve_language
 from distill.models.language_student import kept_layers
 from distill.models.plain_head import described
 from distill.models.tokenizer import load_tokenizer, num_ids
-from distill.records import RoutingInputs
+from distill.records import Line, RoutingInputs
 from distill.sampling import Mixed, Speculative, StudentText, TeacherText, Written
 from distill.tasks.language_model.check import Languages
-from distill.tasks.plan import Line
 from distill.teachers.serving import groups
 
 

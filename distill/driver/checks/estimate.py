@@ -10,8 +10,9 @@ writing files), and small models spend more on it than on products. Hence a rang
 operations alone to SLACK times as long, and what it takes to start Ray, the workers and the
 tracker.
 
-Stages: experts, router and baselines are trained in the order that distill/cluster/estimates.py describes;
-the duration is that of its simulation on this machine's CPUs. The critical path is the longest
+Stages: experts, router and baselines are trained in the order that
+distill/cluster/estimates.py describes; the duration is that of its simulation on this
+machine's CPUs. The critical path is the longest
 chain of stages that wait for each other: more CPUs do not make a run shorter than it.
 
 Memory: 16 bytes for each trained parameter (weights, gradients, AdamW's two moments, in float32),
@@ -46,10 +47,11 @@ from distill.models.load import check_folder
 from distill.models.sizes import solve, solve_features
 from distill.models.tokenizer import load_fast_tokenizer, num_ids
 from distill.models.weights import shapes_of_floats, stored_tensors
+from distill.records import Line
 from distill.sampling import Written
 from distill.tasks.classification.inputs import read_info
 from distill.tasks.language_model.check import check_lora
-from distill.tasks.plan import Line, Plan
+from distill.tasks.plan import Plan
 from distill.training.fit import Job
 from distill.training.specs import EncoderSpec, LanguageExpertSpec, LanguageStudentSpec, StudentSpec
 

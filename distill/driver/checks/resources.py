@@ -14,7 +14,7 @@ import torch
 from distill.aggregation import Routed
 from distill.config import Cluster, Experiment, Experts, Serving
 from distill.errors import ConfigError
-from distill.tasks.plan import Line
+from distill.records import Line
 from distill.teachers.serving import are_on_one_base, groups
 
 S = TypeVar("S", bound=Serving)

@@ -1,1 +1,1 @@
-""""""
+"""``distill evaluate``."""

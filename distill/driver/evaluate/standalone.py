@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from distill.aggregation import OracleDomain
 from distill.config import Data
 from distill.config.values import masked
 from distill.data.corpus import Corpus, build_corpus
-from distill.evaluation.source import CODE, Source, as_options, check_split, reading_of
 from distill.driver.evaluate.subjects import (
     LABELS_OPTION,
     PREFIX,
@@ -33,69 +32,21 @@ from distill.evaluation.assess import Assessment, Listener, Task, assess
 from distill.evaluation.attacks import METHODS
 from distill.evaluation.classifiers import TokenEncoder
 from distill.evaluation.efficiency import Efficiency, folder_size_mb, measure, measure_on_cpu
+from distill.evaluation.evaluated import Evaluated, Request
 from distill.evaluation.gate import Gate, check_metric, parse_gate
 from distill.evaluation.leakage import ADVICE, Accuracies, fell, suspicious
-from distill.evaluation.majority import Majority, majority
+from distill.evaluation.majority import majority
 from distill.evaluation.names import metric_names, needs_attacks
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind
+from distill.evaluation.source import CODE, Source, as_options, check_split, reading_of
 from distill.export.locate import Located, experiment_of
 from distill.models.labels import Outputs, class_orders, shown
 from distill.models.load import check_folder, load_classifier
-from distill.report.table import percent
 from distill.tasks.checks.ensemble import check_aggregation
 from distill.tasks.classification.labels import corpus_in, labels_in
 from distill.teachers.probability import is_pickle
-
-
-@dataclass(frozen=True)
-class Request:
-    """The arguments of ``distill evaluate``."""
-
-    student: Path
-    """An exported folder, or a run."""
-    source: Source
-    teachers: tuple[str, ...] = ()
-    """(): of a run its own, else none."""
-    teacher_labels: tuple[Mapping[str, str], ...] = ()
-    """For each teacher, the student's label for labels of its own; (): matched by name."""
-    allow_pickle: bool = False
-    """Of ``teachers``; those of a run have the permission of its configuration."""
-    max_length: int | None = None
-    fail_if: tuple[str, ...] = ()
-    settings: Evaluation = field(default_factory=Evaluation)
-    attacks: bool = False
-    """Attack as well, by all methods unless the settings name them; a gate on a metric of attacks
-    does so too."""
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """All results of an evaluation."""
-
-    request: Request
-    """With the attacks of ``--attacks`` and of gates in its settings."""
-    task: Task
-    assessment: Assessment
-    metrics: dict[str, float | None]
-    costs: dict[str, Efficiency]
-    """By role, where the model has weights."""
-    failures: list[str]
-    """Of the gates."""
-    data: Data
-    """The columns and the split that were read."""
-    warnings: tuple[str, ...] = ()
-    """What makes the figures doubtful: see leakage.py, majority.py and source.py."""
-
-    @property
-    def passed(self) -> list[str]:
-        """Of the gates that do not fail: a line each."""
-        gates = [parse_gate(text) for text in self.request.fail_if]
-        return [line for gate in gates if (line := gate.passed(self.metrics)) is not None]
-
-    @property
-    def majority(self) -> Majority:
-        return majority(self.task.labels_R, self.task.label_names)
+from distill.wording import percent
 
 
 def evaluate(request: Request, listener: Listener) -> Evaluated:

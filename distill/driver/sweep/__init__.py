@@ -1,1 +1,1 @@
-""""""
+"""``distill sweep``: trials with Ray Tune."""

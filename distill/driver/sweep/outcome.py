@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.config.search import Search
+from distill.evaluation.rows import Row
 from distill.report.names import label, shown, shown_value
-from distill.report.table import Row, broken
+from distill.report.table import broken
 from distill.search.trials import Trial
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from distill.config.search import Search
 from distill.config.search_space import Value, fitted, middle
 from distill.driver.fits import run_tasks
 from distill.driver.pipeline import Driver
-from distill.driver.sweep.trial import Sweep, with_values
+from distill.driver.sweep.trial import Sweep
 from distill.driver.warm_start import brief_of, decide, keep, kept, meta_before, quality, values_of
 from distill.search.configuration_memory import KEYS
 from distill.search.ledger import Entry
 from distill.search.refine import OWN, Values
+from distill.search.values import with_values
 from distill.training.fit import Job
 
 

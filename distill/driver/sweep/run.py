@@ -31,17 +31,18 @@ from distill.driver.serve import serve_teachers
 from distill.driver.sweep.outcome import SweepOutcome, champion_of
 from distill.driver.sweep.proposals import warm_start
 from distill.driver.sweep.tested import tested, timed_alone
-from distill.driver.sweep.trial import Sweep, with_values
+from distill.driver.sweep.trial import Sweep
 from distill.driver.sweep.tuner import Room, tune_trials
 from distill.errors import TrainingError
+from distill.evaluation.rows import Row
 from distill.experts.partition import Parts
 from distill.report.frontier import write_frontier
 from distill.report.names import label, shown, shown_value
 from distill.report.progress import Progress, duration
-from distill.report.table import Row
 from distill.search.ledger import Entry, Ledger, searched
 from distill.search.plan import concurrency, raw_of
 from distill.search.trials import frontier
+from distill.search.values import with_values
 from distill.tasks.classification.comparison import (
     fit_row,
     relative,
@@ -316,7 +317,7 @@ def record_trial(
     metrics = {k: v for k, v in trial.metrics.items() if k != "step"}
     is_remembered = d.plan.blocks is None  # the memory of past runs knows classifiers
     if is_remembered:
-        tags["distill.tasks.classification.fingerprint"] = task_of(d.plan.corpus, sweep.guidance)
+        tags["distill.task"] = task_of(d.plan.corpus, sweep.guidance)
     if is_remembered and trial.status == "finished":
         student = with_values(sweep.raw, searched(trial.values)).student
         params = sweep.teacher_params

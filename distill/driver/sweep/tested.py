@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from distill.data.corpus import Corpus
 from distill.driver.pipeline import Driver
-from distill.driver.sweep.trial import Metrics, Sweep
+from distill.driver.sweep.trial import Sweep
 from distill.evaluation.efficiency import measure_on_cpu
 from distill.models.language import load_language_model
 from distill.models.load import load_classifier
 from distill.search.ledger import Entry
+from distill.search.reporter import Metrics
 from distill.tasks.classification.comparison import row_of
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split

@@ -5,7 +5,6 @@ Knows no Ray: ``tell`` is ``ray.tune.report`` in a sweep, and may be any functio
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import hashlib
 import json
@@ -15,25 +14,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
-
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from distill.aggregation import TrainedWeights
 from distill.aggregation.saved import save_weights
-from distill.config import KD, Experiment, parse
-from distill.config.overrides import assign
+from distill.config import Experiment
 from distill.config.search import COSTS, REPORTED
-from distill.config.search_space import Value, read_value
+from distill.config.search_space import Value
 from distill.data.corpus import Corpus
 from distill.data.rows import published
 from distill.errors import Interrupted
 from distill.evaluation.efficiency import measure_on_cpu
 from distill.export.folder import ModelCard, export
 from distill.models.language_student import merged
-from distill.models.shape import FILE as SHAPE
-from distill.records import Cursor
 from distill.search.ledger import Entry, Ledger, identity_of, searched
+from distill.search.reporter import Metrics, Reporter, Tell, _reported
+from distill.search.values import with_values
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split
 from distill.tasks.jobs import job_of_blocks, student_job, write_tokenizer
@@ -41,11 +37,7 @@ from distill.tasks.language_model.comparison import cost_of
 from distill.training.checkpoints import newest
 from distill.training.fit import Guidance, Job, build_module, fit, load_best
 from distill.training.loop import Report
-from distill.variant import Variant
 
-Metrics = dict[str, float]
-Tell = Callable[[Metrics, Path | None], None]
-"""Takes metrics and, for an exchange of weights, a folder to go on from."""
 RunFit = Callable[[Job, Report], None]
 DIMENSIONS = {
     "layers": "num_hidden_layers",
@@ -55,62 +47,6 @@ DIMENSIONS = {
     "ffn": "intermediate_size",
 }
 """Keys of ``student`` and what a model's configuration calls them."""
-
-
-def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experiment:
-    """The experiment with searched keys set; ConfigError where they do not go together.
-
-    A searched ``aggregation.type``, ``objective.type`` or ``kd.schedule.type`` keeps, of the file's
-    section, the keys that the type has: the file's ``k`` is no key of ``mean``. So does
-    ``objective.0.type``, of an entry of a list.
-    """
-    changed = copy.deepcopy(dict(raw))
-    for key, value in values.items():
-        path, _, last = key.rpartition(".")
-        name, _, index = path.partition(".")
-        if name in ("aggregation", "objective") and last == "type":
-            section = changed.get(name, {})
-            if index.isdecimal() and isinstance(section, list) and int(index) < len(section):
-                section = section[int(index)]
-            if isinstance(section, dict):
-                _keep_known(section, Experiment.model_fields[name], value)
-        if path == "kd.schedule" and last == "type":
-            schedule = changed.get("kd", {}).get("schedule", {})
-            _keep_known(schedule, KD.model_fields["schedule"], value)
-    for key, value in values.items():
-        assign(changed, key, read_value(value))
-    told = ", ".join(f"{key}={value}" for key, value in values.items())
-    return parse(changed, source=told or "the experiment")
-
-
-def _keep_known(section: dict[str, Any], family: FieldInfo, kind: Value) -> None:
-    """Remove the keys that the variant ``kind`` of this section of the file does not have."""
-    variants = _variants(family.annotation)
-    fields = [v.model_fields for v in variants if v.model_fields["type"].default == kind]
-    for key in list(section):
-        if fields and key not in fields[0]:
-            del section[key]
-
-
-def _variants(annotation: Any) -> list[type[Variant]]:
-    """The sections that a key may be."""
-    if isinstance(annotation, type):
-        return [annotation] if issubclass(annotation, Variant) else []
-    return [found for argument in get_args(annotation) for found in _variants(argument)]
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """Tells of each evaluation of a fit. Pickles, for ranks that tell from their own process."""
-
-    tell: Tell
-    costs: Metrics
-    exchange: Path | None = None
-    """The fit's folder, where its weights may go to other members of a population."""
-
-    def __call__(self, cursor: Cursor) -> None:
-        folder = None if self.exchange is None else _snapshot(self.exchange)
-        self.tell(self.costs | _reported(cursor.history[-1]), folder)
 
 
 @dataclass(frozen=True)
@@ -275,20 +211,6 @@ def _tell_again(entry: Entry, tell: Tell) -> None:
         tell(dict(entry.metrics), None)
 
 
-def _snapshot(fit_folder: Path) -> Path:
-    """The newest checkpoint, the best weights and their shape, for another member to go on from."""
-    checkpoint = newest(fit_folder / "checkpoints")
-    assert checkpoint is not None, "a population checkpoints at every evaluation"
-    folder = fit_folder / "exchange"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(checkpoint, folder / "checkpoints" / checkpoint.name)
-    for name in ("best.safetensors", "metrics.jsonl"):
-        shutil.copy2(fit_folder / name, folder / name)
-    if (fit_folder / SHAPE).exists():  # of a student under a cap
-        shutil.copy2(fit_folder / SHAPE, folder / SHAPE)
-    return folder
-
-
 def _evaluations(entry: Entry) -> list[dict[str, float]]:
     """One row an evaluation, in order."""
     return [
@@ -296,10 +218,6 @@ def _evaluations(entry: Entry) -> list[dict[str, float]]:
         for line in entry.history()
         if "eval.accuracy" in line["metrics"]
     ]
-
-
-def _reported(row: Mapping[str, float]) -> Metrics:
-    return {name: row[name] for name in (*REPORTED, "step") if name in row}
 
 
 def _costs(sweep: Sweep, job: Job) -> Metrics:

@@ -1,4 +1,4 @@
-"""Ray Tune around :func:`distill.driver.sweep.trial.run_trial`: searchers, schedulers, a listener."""
+"""Ray Tune around :func:`distill.driver.sweep.trial.run_trial`: searchers, schedulers, listener."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from distill.config.search_space import (
     belongs,
     fitted,
 )
-from distill.driver.sweep.trial import Metrics, Reporter, Sweep, run_trial
+from distill.driver.sweep.trial import Sweep, run_trial
 from distill.errors import DistillError
 from distill.search.ledger import MEMBER, Entry
 from distill.search.plan import WAITING_CPUS
+from distill.search.reporter import Metrics, Reporter
 from distill.training.fit import Job
 from distill.training.loop import Report
 

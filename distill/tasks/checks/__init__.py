@@ -1,1 +1,1 @@
-""""""
+"""Checks that tasks share."""

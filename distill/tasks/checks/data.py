@@ -5,7 +5,7 @@ from __future__ import annotations
 from distill.config import SPLITS
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
-from distill.tasks.plan import Line
+from distill.records import Line
 
 COUNTED = {
     "stripped_names": "labels and domains with spaces around them, which are removed",

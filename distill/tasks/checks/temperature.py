@@ -8,9 +8,8 @@ from typing import Any
 from distill.config import Experiment, Trainer
 from distill.config.temperature import LOSS, OBSERVED
 from distill.errors import ConfigError
-from distill.records import UNLABELLED
+from distill.records import UNLABELLED, Line
 from distill.sampling import StudentText
-from distill.tasks.plan import Line
 from distill.wires import WireFormat
 from distill.wording import counted
 

@@ -14,10 +14,10 @@ from distill.aggregation import Aggregation, OracleDomain, Routed, Single, Unifo
 from distill.data.corpus import Corpus
 from distill.data.inputs import open_inputs
 from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu
+from distill.evaluation.rows import Role, Row
 from distill.experts.partition import Parts
 from distill.models.load import load_classifier
 from distill.records import keywords_of
-from distill.report.table import Role, Row
 from distill.tasks.classification.predict import predict, predict_teachers
 from distill.tasks.classification.split import Split
 from distill.tasks.plan import Plan

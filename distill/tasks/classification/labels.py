@@ -25,7 +25,7 @@ from distill.models.labels import (
     shown,
 )
 from distill.models.load import FolderInfo
-from distill.tasks.plan import Line
+from distill.records import Line
 
 READ_BATCHES = 16
 """Of each file, for the labels in a message."""

@@ -16,20 +16,21 @@ from distill.aggregation import Routed, TrainedWeights
 from distill.aggregation.saved import save_weights
 from distill.config import TfidfBaseline
 from distill.data.corpus import Corpus
-from distill.driver.links import Chained
 from distill.evaluation.calibration import calibration
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.leakage import ADVICE, suspicious
 from distill.evaluation.majority import majority
 from distill.evaluation.relations import Relations, ece_gap, violations
 from distill.evaluation.routing import MeanWeights, Routing, routing_of
+from distill.evaluation.rows import MAJORITY, Row
 from distill.experts.partition import Parts
 from distill.export.folder import ModelCard, export
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.router_plot import router
-from distill.report.table import MAJORITY, Row, percent, to_csv, to_json, to_markdown
+from distill.report.table import to_csv, to_json, to_markdown
 from distill.report.weights_plot import weights_plot, weights_table
 from distill.run_folder import RunFolder
+from distill.tasks.chained import Chained
 from distill.tasks.classification.comparison import (
     TeacherComparison,
     costed,
@@ -46,7 +47,7 @@ from distill.tracking import Tracker
 from distill.training.fit import Guidance, Job, load_best
 from distill.training.fitted import best_evaluation, history
 from distill.training.interrupt import StopOnSignal
-from distill.wording import counted
+from distill.wording import counted, percent
 
 Say = Callable[[str], None]
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from distill.aggregation import Aggregation
+from distill.data.batches import BatchSource
 from distill.errors import Interrupted
-from distill.evaluation.quality import Confusion, confusion_counts
 from distill.records import Knobs, RoutingInputs, TeacherAnswers
-from distill.training.loop import BatchSource, NoTeachers, TargetSource
+from distill.training.loop import NoTeachers, TargetSource
 from distill.training.module import DistillModule
 
 
@@ -108,13 +108,6 @@ def predict_teachers(
                 found[name].append(logp_BV.argmax(-1)[batch.valid_B])
     classes_R = {name: _joined(parts) for name, parts in found.items()}
     return PredictedTeachers(classes_R, _joined(router) if router else None)
-
-
-def confusion(labels_R: np.ndarray, predicted_R: np.ndarray, num_classes: int) -> Confusion:
-    """Counts over the rows, all labelled."""
-    true_R, guess_R = torch.from_numpy(labels_R), torch.from_numpy(predicted_R)
-    nowhere_R = torch.full_like(true_R, -1)
-    return Confusion(confusion_counts(true_R, guess_R, nowhere_R, num_classes, 0)[0])
 
 
 def _obey(is_asked_to_stop: Callable[[], bool]) -> None:

@@ -11,8 +11,7 @@ from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs
 from distill.evaluation.majority import majority
-from distill.evaluation.quality import Confusion
-from distill.tasks.classification.predict import confusion
+from distill.evaluation.quality import Confusion, confusion
 
 BATCH = 64
 

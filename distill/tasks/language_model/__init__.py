@@ -1,1 +1,1 @@
-""""""
+"""Language models: rows are blocks of packed sequences, positions are tokens."""

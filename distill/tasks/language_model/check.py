@@ -40,6 +40,7 @@ from distill.models.vocabulary import (
     same_vocabulary,
     speak_alike,
 )
+from distill.records import Line
 from distill.run_folder import RunFolder
 from distill.sampling import Written
 from distill.tasks.checks.data import counts_of, source_lines
@@ -53,7 +54,6 @@ from distill.tasks.language_model.moe import (
     gate_line,
 )
 from distill.tasks.language_model.tokenizers import Served, check_one_tokenizer
-from distill.tasks.plan import Line
 from distill.training.token_loss import check_mixing
 from distill.wires import DenseWire, WireFormat
 from distill.wording import counted
@@ -236,7 +236,7 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
     for key, (folder, info, serving) in served_models(experiment, languages).items():
         if not experiment.objective.crosses_tokenizers:
             same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size, way_out)
-        # Of one in other tokens its own longest sequence matters: see tasks/language_model/tokenizers.py.
+        # Of one in other tokens its own longest sequence matters: see tokenizers.py.
         # Only an objective that crosses tokenizers sends a teacher tokens of its own.
         is_shown_ours = not experiment.objective.crosses_tokenizers
         if key == "experts.base" or is_shown_ours or speak_alike(languages.tokenizer, folder):

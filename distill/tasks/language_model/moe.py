@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from distill.config import Experiment, Serving
 from distill.config.moe import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
 from distill.errors import ConfigError
-from distill.moe.gates import GateInfo
+from distill.models.expert_gates import GateInfo
+from distill.records import Line
 from distill.sampling import StudentText
-from distill.tasks.plan import Line
 
 
 def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None) -> None:

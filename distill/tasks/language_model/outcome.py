@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from distill.config import Generation
 from distill.data.blocks import Blocks
-from distill.driver.links import Chained
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
+from distill.evaluation.rows import Role, Row
 from distill.evaluation.teacher_answers import score_teacher
 from distill.experts.partition import Parts
 from distill.export.folder import export
@@ -19,8 +19,8 @@ from distill.models.adapter import read_adapter
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
 from distill.models.load import load_tokenizer
-from distill.report.table import Role, Row
 from distill.run_folder import RunFolder
+from distill.tasks.chained import Chained
 from distill.tasks.classification.outcome import Outcome, card, report_weights, write_report
 from distill.tasks.language_model.comparison import (
     Compared,
@@ -98,8 +98,8 @@ def evaluate_language(
 
 
 def measure_language_teachers(plan: Plan, job: Job, interrupt: StopOnSignal) -> float | None:
-    """As :func:`distill.tasks.classification.outcome.measure_teachers`; None where the teachers' tokens are not the
-    student's."""
+    """As :func:`distill.tasks.classification.outcome.measure_teachers`; None where the teachers'
+    tokens are not the student's."""
     module = load_best(job)
     assert isinstance(module, TokenModule)
     tables = Tables(plan, job.guidance, interrupt.is_set, module)

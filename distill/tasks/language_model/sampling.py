@@ -6,10 +6,10 @@ from distill.aggregation import Attention, OracleDomain
 from distill.config import Experiment
 from distill.errors import ConfigError
 from distill.models.plain_head import described
+from distill.records import Line
 from distill.sampling import Speculative, StudentText, TeacherText, Written
 from distill.sampling.key_values import check_reads_on
 from distill.tasks.language_model.check import Languages
-from distill.tasks.plan import Line
 
 
 def check_sampling(experiment: Experiment) -> None:

@@ -11,7 +11,7 @@ import pytest
 from distill.config import parse
 from distill.driver.checks.check import check
 from distill.driver.checks.components import component_lines
-from distill.tasks.plan import Line
+from distill.records import Line
 from tests.toys import toy_experiment
 from tests.toys_language import language_experiment
 

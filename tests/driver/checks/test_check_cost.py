@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.test_check_sampling import experiment_of, lines_of
 
 from distill.config import Student, parse
 from distill.driver.checks.check import check
 from distill.driver.checks.cost import Costs, student_params
 from distill.models.language_student import build_language_student
+from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.toys_language import language_experiment, write_llama
 
 IDLE, SHARE = "teacher idle (estimate)", "generation share (estimate)"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from distill.config import Experiment, parse
-from distill.driver.sweep.trial import with_values
 from distill.errors import ConfigError
 from distill.run_folder import identity
 from distill.search.plan import raw_of
+from distill.search.values import with_values
 from distill.tasks.checks.objective import check_classes
 from distill.tasks.language_model.check import check_task
 from distill.tasks.language_model.sampling import check_sampling

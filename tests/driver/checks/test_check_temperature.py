@@ -11,10 +11,10 @@ import pytest
 
 from distill.config import parse
 from distill.driver.checks.check import check
-from distill.driver.sweep.trial import with_values
 from distill.errors import ConfigError, RunFolderError
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import raw_of
+from distill.search.values import with_values
 from distill.tasks.checks.temperature import check_schedule
 from distill.tracking.view import run_note
 from tests.toys import toy_experiment

@@ -6,16 +6,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from tests.test_fits import Run
-from tests.test_links import Local, done, local, teacher  # noqa: F401 (a fixture)
 
 from distill.config.memory import SharedMemory
 from distill.driver.fits import Fits
-from distill.driver.links import Chained, ServedTeachers, Stages, link_jobs, run_chain
+from distill.driver.links import ServedTeachers, Stages, link_jobs, run_chain
 from distill.driver.memory.store import Memory, NoMemory
 from distill.run_folder import RunFolder
+from distill.tasks.chained import Chained
 from distill.tasks.jobs import student_job
 from distill.training.fit import Job
+from tests.driver.test_chain_links import Local, done, local, teacher  # noqa: F401 (a fixture)
+from tests.driver.test_driver_fits import Run
 from tests.toys import DOMAINS
 from tests.toys_tasks import Scripted
 

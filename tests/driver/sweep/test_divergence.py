@@ -11,9 +11,10 @@ import pytest
 from distill.config import parse
 from distill.config.search import Goal
 from distill.driver.checks.check import check
-from distill.driver.sweep.trial import Metrics, Sweep, run_trial
+from distill.driver.sweep.trial import Sweep, run_trial
 from distill.errors import TrainingError
 from distill.search.plan import raw_of
+from distill.search.reporter import Metrics
 from distill.search.trials import Trial, frontier
 from tests.toys import toy_experiment
 from tests.toys_language import language_experiment

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.test_warm import Started, experiment_of
 
 from distill.config import Experiment
 from distill.config.search import Search
 from distill.driver.sweep.proposals import warm_start
-from distill.driver.sweep.trial import with_values
+from distill.search.values import with_values
 from distill.tracking.store import import_mlflow
 from distill.training.fit import Job
+from tests.driver.test_warm_start import Started, experiment_of
 from tests.toys import toy_experiment, write_encoder
 
 GOALS = {"eval.accuracy": "max", "student.size_mb": "min"}
@@ -64,7 +64,7 @@ def past_trial(root: Path, empty_store: Path, temperature: float, alpha: float) 
     shutil.copy(empty_store, root / "mlflow.db")
     client = import_mlflow().MlflowClient(f"sqlite:///{root}/mlflow.db")
     tags = {
-        "distill.tasks.classification.fingerprint": "past",
+        "distill.task": "past",
         "distill.kind": "trial",
         "distill.status": "finished",
     }

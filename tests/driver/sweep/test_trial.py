@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 
 from distill.config import parse
 from distill.driver.checks.check import check
-from distill.driver.sweep.trial import Metrics, Sweep, run_trial
+from distill.driver.sweep.trial import Sweep, run_trial
 from distill.errors import CheckpointError, TeacherError, TrainingError
 from distill.records import TeacherRequest
 from distill.search.ledger import MEMBER, Ledger
 from distill.search.plan import raw_of
+from distill.search.reporter import Metrics
 from distill.teachers.client import SilentTeachers
 from tests.toys import toy_experiment
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from tests.test_language_fit import job_of
 
 from distill.aggregation import Attention
 from distill.config import KD, Optimizer, Trainer
@@ -30,6 +29,7 @@ from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, sampled_job
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
+from tests.training.test_language_fit import job_of
 
 pytestmark = pytest.mark.slow
 NUM_STEPS = 20

@@ -17,13 +17,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from tests.test_batch_cuts import SAMPLINGS, assert_alike, cut, unequal_job
 from transformers import AutoModelForCausalLM
 
 from distill.export.folder import ModelCard, export
 from distill.models.language_student import merged
 from distill.training.fit import Job, fit, load_best
 from tests.toys_language import llama
+from tests.training.test_batch_cuts import SAMPLINGS, assert_alike, cut, unequal_job
 
 pytestmark = pytest.mark.slow
 ENGINES: dict[str, dict[str, Any]] = {
