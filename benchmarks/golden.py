@@ -12,6 +12,8 @@ every difference by name; the exit code is 1 if there is one, and 2 if a command
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import platform
 import re
@@ -19,15 +21,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import yaml
@@ -37,6 +41,8 @@ from benchmarks.golden_inputs import CONFIGS, STORE, write_inputs
 
 REPOSITORY = Path(__file__).parent.parent
 OUT = Path(__file__).parent / "results/golden.md"
+INPUTS = Path(__file__).parent / "golden_inputs.py"
+SIDES = ("base", "head")
 ACROSS = ("classification", "language")
 """Runs of BASE that HEAD reads."""
 ANSWERS = "answers"
@@ -149,10 +155,9 @@ def write_config(side: Side, name: str, inputs: Path) -> None:
     store = side.root / f"{name}.db"
     shutil.copy(inputs / STORE, store)
     uri = f"sqlite:///{store}"
-    raw = CONFIGS[name](inputs) | {
-        "output": name,
-        "tracking": {"experiment": name, "uri": uri, "system_metrics": False},
-    }
+    raw = CONFIGS[name](inputs) | {"output": name}
+    tracking = {"experiment": name, "uri": uri, "system_metrics": False, "log_model": False}
+    raw["tracking"] = tracking | raw.get("tracking", {})
     (side.root / f"{name}.yaml").write_text(yaml.safe_dump(raw))
 
 
@@ -198,8 +203,8 @@ def read_exports(side: Side, of: Path, inputs: Path) -> None:
 class Runs:
     """Every run of both sides; two commands at a time."""
 
-    def __init__(self, base: Side, head: Side, work: Path) -> None:
-        self.base, self.head, self.inputs = base, head, work / "inputs"
+    def __init__(self, base: Side, head: Side, work: Path, kept: Kept) -> None:
+        self.base, self.head, self.inputs, self.kept = base, head, work / "inputs", kept
         self.stopped = base.at(work / "stopped")
         self.resumed, self.cached = head.at(work / "resumed"), head.at(work / "cached")
 
@@ -208,23 +213,29 @@ class Runs:
         across = "across" in names
         configs = [n for n in CONFIGS if n in names or (across and n in ACROSS)]
         with ThreadPoolExecutor(2) as pool:
-            first = [pool.submit(train, self.base, name, self.inputs) for name in configs]
-            needed = dict(zip(configs, first, strict=True))
+            needed = {name: pool.submit(self._of_base, name) for name in configs}
             work = [lambda n=name: train(self.head, n, self.inputs) for name in configs]
             if across:
                 work.insert(0, self._resume)
                 work.append(lambda: self._read_cache(needed))
                 work += [lambda s=s: self._read_exports(s, needed) for s in (self.base, self.head)]
-            wait_for([*first, *(pool.submit(one) for one in work)])
+            wait_for([*needed.values(), *(pool.submit(one) for one in work)])
         found = [self._same(name) for name in configs]
         return found + (self._across() if across else [])
+
+    def _of_base(self, name: str) -> None:
+        with self.kept.once(name) as is_needed:
+            if is_needed:
+                train(self.base, name, self.inputs)
 
     def _same(self, name: str) -> Comparison:
         results = self.base.results(name), self.head.results(name)
         return compared(name, *results, IGNORED.get(name))
 
     def _resume(self) -> None:
-        stop_after_checkpoint(self.stopped, "language", self.inputs)
+        with self.kept.once("stopped") as is_needed:
+            if is_needed:
+                stop_after_checkpoint(self.stopped, "language", self.inputs)
         shutil.copytree(self.stopped.root, self.resumed.root)
         config = self.resumed.root / "language.yaml"
         moved = config.read_text().replace(str(self.stopped.root), str(self.resumed.root))
@@ -240,7 +251,9 @@ class Runs:
     def _read_exports(self, side: Side, needed: dict[str, Future[None]]) -> None:
         for name in ACROSS:
             needed[name].result()
-        read_exports(side, self.base.root, self.inputs)
+        with self.kept.once("exports" if side is self.base else "") as is_needed:
+            if is_needed:
+                read_exports(side, self.base.root, self.inputs)
 
     def _across(self) -> list[Comparison]:
         whole = self.base.results("language")
@@ -285,18 +298,71 @@ def computed_rows(results: Results) -> float:
     )
 
 
-def quickstart(base: Side, head: Side) -> list[Comparison]:
+def quickstart(base: Side, head: Side, kept: Kept) -> list[Comparison]:
     """The quickstart as README.md has it, one side after the other."""
     for side in (base, head):
-        sample = ("distill.samples.sentiment", "--out", "data/sentiment")
-        side.run("sentiment", *sample)
-        store = f"tracking.uri=sqlite:///{side.root}/quickstart.db"
-        config = str(side.tree / "configs/quickstart.yaml")
-        own = ("output=quickstart", store, "tracking.system_metrics=false")
-        side.run("quickstart", "distill", "train", config, *own, "--json")
-    return [
-        compared(name, base.results(name), head.results(name)) for name in ("data", "quickstart")
-    ]
+        with kept.once("quickstart" if side is base else "") as is_needed:
+            if is_needed:
+                run_quickstart(side)
+    names = ("data", "quickstart")
+    return [compared(name, base.results(name), head.results(name)) for name in names]
+
+
+def run_quickstart(side: Side) -> None:
+    side.run("sentiment", "distill.samples.sentiment", "--out", "data/sentiment")
+    store = f"tracking.uri=sqlite:///{side.root}/quickstart.db"
+    config = str(side.tree / "configs/quickstart.yaml")
+    own = ("output=quickstart", store, "tracking.system_metrics=false")
+    side.run("quickstart", "distill", "train", config, *own, "--json")
+
+
+# ---- results of BASE that are kept -------------------------------------------------------------
+
+
+class Kept:
+    """Which runs of BASE are in the folder ``work`` already, by ``base.json`` in it.
+
+    They are used again if revision, Python, packages and the inputs are the same; otherwise the
+    folder is emptied. Raises SystemExit for a folder of something else.
+    """
+
+    def __init__(self, work: Path, revision: str) -> None:
+        self._file = work / "base.json"
+        self._lock = threading.Lock()
+        self._of = {
+            "revision": revision,
+            "python": sys.version,
+            "packages": {name: version(name) for name in ("torch", "transformers", "ray")},
+            "inputs": hashlib.sha256(INPUTS.read_bytes()).hexdigest(),
+        }
+        work.mkdir(parents=True, exist_ok=True)
+        self.names: list[str] = []
+        if self._file.exists():
+            found = json.loads(self._file.read_text())
+            # A checkout with uncommitted changes ("+") has no name of its own.
+            if found["of"] == self._of and not revision.endswith("+"):
+                self.names = found["names"]
+        elif any(work.iterdir()):
+            sys.exit(f"--work {work} has other files: name a new folder")
+        kept = ("inputs", "base", "stopped") if self.names else ()
+        for name in {"inputs", "base", "head", "stopped", "resumed", "cached"} - set(kept):
+            shutil.rmtree(work / name, ignore_errors=True)
+        self._write()
+
+    @contextmanager
+    def once(self, name: str) -> Iterator[bool]:
+        """Whether the block is to run; noted as done if it raises nothing. "": always."""
+        if name in self.names:
+            yield False
+            return
+        yield True
+        if name:
+            with self._lock:
+                self.names.append(name)
+                self._write()
+
+    def _write(self) -> None:
+        self._file.write_text(json.dumps({"of": self._of, "names": self.names}, indent=1))
 
 
 # ---- revisions ---------------------------------------------------------------------------------
@@ -413,36 +479,39 @@ def main() -> None:
     )
     parser.add_argument("--quickstart", action="store_true", help="also the whole quickstart")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.relative_to(REPOSITORY)}")
-    parser.add_argument("--work", type=Path, help="new folder for the runs, which is kept")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for the runs; it is kept, and those of the same BASE are used again",
+    )
     parser.add_argument(
         "--limit", type=int, default=8, help="differences to print for a run and kind"
     )
     args = parser.parse_args()
     started = time.monotonic()
     with ExitStack() as stack:
-        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="golden-")))
-        work = temporary / "work" if args.work is None else args.work.resolve()
-        work.mkdir(parents=True)
+        if args.work is None:
+            args.work = Path(stack.enter_context(TemporaryDirectory(prefix="golden-"))) / "work"
+        work = args.work.resolve()
         trees = [
-            stack.enter_context(checkout(revision, temporary / name))
-            for name, revision in (("base-tree", args.base), ("head-tree", args.head))
+            stack.enter_context(checkout(revision, Path(f"{work}-{name}")))
+            for name, revision in zip(SIDES, (args.base, args.head), strict=True)
         ]
-        base, head = (
-            Side(name, tree, work / name)
-            for name, (tree, _) in zip(("base", "head"), trees, strict=True)
-        )
+        revisions = [revision for _, revision in trees]
+        kept = Kept(work, revisions[0])
+        base, head = (Side(name, trees[i][0], work / name) for i, name in enumerate(SIDES))
         for side in (base, head):
-            side.root.mkdir()
+            side.root.mkdir(exist_ok=True)
             check_tree(side)
         try:
-            write_inputs(work / "inputs")
-            comparisons = Runs(base, head, work).of(args.only)
-            comparisons += quickstart(base, head) if args.quickstart else []
+            if not (work / "inputs").exists():
+                write_inputs(work / "inputs")
+            comparisons = Runs(base, head, work, kept).of(args.only)
+            comparisons += quickstart(base, head, kept) if args.quickstart else []
         except CommandFailed as error:
             print(error)
             sys.exit(2)
     seconds = time.monotonic() - started
-    revisions = [revision for _, revision in trees]
     print(f"BASE {revisions[0]}, HEAD {revisions[1]}, {seconds:.0f} s\n")
     print_table(comparisons)
     print_differences(comparisons, args.limit)

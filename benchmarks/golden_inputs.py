@@ -163,6 +163,7 @@ def classification(inputs: Path) -> dict[str, Any]:
         "trainer": _trainer(engine="deepspeed", zero_stage=1),
         "baselines": [{"type": "labels_only", "name": "no-teacher"}, {"type": "tfidf"}],
         "cluster": {"num_cpus": 2, "max_tasks": 1},
+        "tracking": {"log_model": True},
     }
 
 
