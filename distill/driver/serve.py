@@ -22,7 +22,8 @@ from distill.tasks.jobs import shown_to
 from distill.teachers.cache import TeacherKey, home_of, open_cache
 from distill.teachers.client import SilentTeachers
 from distill.teachers.probability import file_fingerprint, is_pickle
-from distill.training.fit import Guidance, Job, TeacherSpec
+from distill.training.fit import Guidance, TeacherSpec
+from distill.training.job import Job
 from distill.wording import counted
 
 if TYPE_CHECKING:

@@ -28,9 +28,10 @@ from distill.objectives import ForwardKL
 from distill.records import Cursor
 from distill.report.progress import Progress
 from distill.tasks.classification.outcome import Outcome
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
-from distill.training.fit import Guidance, Job, TeacherSpec, fit, is_done
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import Guidance, TeacherSpec, fit, is_done
+from distill.training.job import Job
 from tests.toys import DOMAINS, toy_experiment
 
 pytestmark = pytest.mark.slow

@@ -22,9 +22,9 @@ from distill.tasks.classification.predict import predict, predict_teachers
 from distill.tasks.classification.split import Split
 from distill.tasks.plan import Plan
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
-from distill.training.fit import Guidance, Job, TeacherSpec, fit_and_save, load_best
+from distill.training.fit import Guidance, TeacherSpec, fit_and_save, load_best
 from distill.training.interrupt import StopOnSignal
-from distill.training.specs import Data
+from distill.training.job import Data, Job
 
 
 def row_of(split: Split, name: str, role: Role, predicted_R: np.ndarray) -> Row:
