@@ -23,13 +23,14 @@ from pydantic import (
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.config.chain import Stop, is_link_name
-from distill.config.explain import explain
+from distill.config.explain import explain, wrong_word
 from distill.config.labels import configured_label, configured_map
 from distill.config.memory import SharedMemory
 from distill.config.moe import MoE, OwnRouting
 from distill.config.overrides import assign, parse_override
 from distill.config.sampling import DatasetSampling, Sampling
 from distill.config.search import Search
+from distill.config.tasks import TASKS
 from distill.config.temperature import ConstantTemperature, TemperatureSchedule
 from distill.config.yaml_text import read_yaml, yaml_fault
 from distill.errors import ConfigError
@@ -859,7 +860,7 @@ class Cluster(Section):
 class Experiment(Section):
     """The whole configuration file."""
 
-    task: Literal["classification", "language_model"] = "classification"
+    task: str = Field(default="classification", json_schema_extra={"enum": [*TASKS]})
     """Type of teachers and student: classifiers (of text or features), or causal language
     models."""
     data: Data
@@ -914,6 +915,13 @@ class Experiment(Section):
     """Where Ray runs."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, batches, splits by hash and samples: the same seed gives the same run."""
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _is_a_task(cls, task: object) -> object:
+        if task not in [*TASKS]:  # whatever its type
+            raise ValueError(wrong_word("task", TASKS, task))
+        return task
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
