@@ -94,8 +94,9 @@ def predict(
 
         from distill.config import Device
         from distill.errors import ConfigError
-        from distill.export.prediction import ColumnOptions, Request, check_out
+        from distill.export.prediction import check_out
         from distill.export.prediction import predict as predict_rows
+        from distill.export.request import ColumnOptions, Request
         from distill.report.progress import Progress
 
         if device not in get_args(Device):
