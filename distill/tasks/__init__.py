@@ -1,1 +1,1 @@
-"""What a run is about: one package for each task."""
+"""The tasks: what rows, students, metrics and comparisons are. One package for each."""
