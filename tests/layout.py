@@ -15,13 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-FILES = ("errors", "names", "wording", "variant", "lazy_torch", "metrics", "records")
-CORE = ("objectives", "aggregation", "wires", "config", "run_folder", "models", "data", "moe")
-CORE += ("sampling", "teachers", "transform", "evaluation", "export", "training", "experts")
-OUTER = ("search", "cluster", "tracking", "report", "tasks", "driver", "init", "api", "cli")
-ORDER = (*FILES, *CORE, *OUTER, "samples", "__main__")
-"""Packages and single files of distill/, low to high: a module imports only from lower ones."""
-
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 450
 MAX_PARAMETERS = 8
@@ -71,6 +64,13 @@ class Module:
         """The package, or the file at the top, that the module belongs to."""
         return self.name.partition(".")[0]
 
+    @property
+    def contents(self) -> str:
+        """The first sentence of its docstring, as Markdown."""
+        paragraph = (ast.get_docstring(self.tree) or "").partition("\n\n")[0]
+        text = " ".join(paragraph.split()).replace("``", "`")
+        return text.partition(". ")[0].removesuffix(".")
+
     @cached_property
     def functions(self) -> list[Function]:
         return list(_functions(self.tree, self.name, self.path))
@@ -116,6 +116,15 @@ def _imports(node: ast.AST, kind: str) -> Iterator[Import]:
 
 def _asks(line: str) -> bool:
     return TASK_QUESTIONS.search(line.partition("  #")[0]) is not None
+
+
+MAP = re.compile(r"^\| `(\w+)(?:/|\.py)` \| (.+) \| ([\w, ]+) \|$", re.MULTILINE)
+
+
+def rows_of_the_map(root: Path) -> dict[str, tuple[str, str]]:
+    """Contents and ring of each package or file of distill/, low to high, as in CONTRIBUTING."""
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return {match[1]: (match[2], match[3]) for match in MAP.finditer(text)}
 
 
 def modules(root: Path) -> dict[str, Module]:

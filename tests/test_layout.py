@@ -1,6 +1,6 @@
 """The order of the packages, what each ring imports, names, and sizes: read from the sources.
 
-Nothing is imported. ``tests/layout.py`` has the order and the counts; a failing test prints each
+Nothing is imported. The order is that of the map in CONTRIBUTING.md; a failing test prints each
 offender with its line.
 """
 
@@ -12,22 +12,24 @@ from pathlib import Path
 import pytest
 
 from tests import layout
-from tests.layout import ORDER, Module
+from tests.layout import Module
 
 ROOT = Path(__file__).parents[1]
 SOURCES = layout.modules(ROOT)
+MAP = layout.rows_of_the_map(ROOT)
+PACKAGES = {module.package for module in SOURCES.values()} - {"", "__main__"}
 
 ALLOWED_UPWARDS = {
     ("records", "config"): "the type of `Request.moe`, which is read as an object: typing only",
 }
 """Imports from a higher package, under TYPE_CHECKING only, each with its reason."""
 
-MAY_IMPORT = {
+OUTER = {
     "ray": {"api", "cluster", "driver", "teachers"},
     "deepspeed": {"training"},
     "mlflow": {"tracking"},
 }
-"""Packages with an import of each outer library, in whatever place. The others never have one."""
+"""Packages with an import of each outer library, in whatever place. The others have none."""
 
 NEEDS_RAY = {f"teachers.{name}" for name in ("actor", "direct", "pool", "replicas")}
 """The only modules that cannot be imported without Ray. The others work in one process without
@@ -49,8 +51,14 @@ HIDDEN = {
 """Modules that a public function of one name hides, each with its reason."""
 
 
+def test_the_map_has_every_package_with_its_contents():
+    assert set(MAP) == PACKAGES
+    expected = {name: SOURCES[name].contents for name in MAP}
+    assert {name: contents for name, (contents, _) in MAP.items()} == expected
+
+
 def test_a_package_imports_only_from_lower_ones():
-    rank = {name: place for place, name in enumerate(ORDER)}
+    rank = {name: place for place, name in enumerate((*MAP, "__main__"))}
     upwards = {
         pair: uses
         for pair, uses in layout.between_packages(SOURCES).items()
@@ -70,14 +78,18 @@ def test_no_packages_import_each_other():
     assert layout.cycles(pairs) == []
 
 
-def test_every_package_has_its_place_in_the_order():
-    assert sorted({module.package for module in SOURCES.values()} - {"", *ORDER}) == []
-
-
-@pytest.mark.parametrize("library", MAY_IMPORT)
-def test_only_outer_packages_import_the_outer_libraries(library: str):
+@pytest.mark.parametrize("library", OUTER)
+def test_only_these_packages_import_the_outer_libraries(library: str):
     found = {SOURCES[name].package for name in layout.users(SOURCES, library)}
-    assert found == MAY_IMPORT[library]
+    assert found == OUTER[library]
+
+
+def test_the_core_imports_no_outer_library():
+    rings = {name: ring for name, (_, ring) in MAP.items()}
+    assert set(rings.values()) == {"core", "core, cluster", "cluster", "edge"}
+    core = {name for name, ring in rings.items() if ring == "core"}
+    assert [name for users in OUTER.values() for name in users if name in core] == []
+    assert [name for name in OUTER["mlflow"] if rings[name] != "edge"] == []
 
 
 def test_all_but_the_actors_can_be_imported_without_ray_deepspeed_and_mlflow():
