@@ -52,7 +52,9 @@ from distill.records import TeacherAnswers
 from distill.tasks.classification.predict import predict
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import Job, fit, load_best
 from distill.training.specs import DataSpec, StudentSpec
 
 SEEDS = (0, 1, 2)
@@ -143,7 +145,7 @@ def prepared(name: str, seed: int, folder: Path) -> Setting:
         cache.put(teacher, np.arange(corpus.num_rows), logits_RC)
     cache.close()
     specs = tuple(
-        TeacherSpec(teacher, "", Serving(), len(corpus.label_names), key)
+        ServedTeacher(teacher, "", Serving(), len(corpus.label_names), key)
         for teacher, key in keys.items()
     )
     guidance = Guidance(

@@ -35,7 +35,9 @@ from distill.objectives import ForwardKL
 from distill.tasks.classification.predict import predict
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, Job, TeacherSpec, fit, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import Job, fit, load_best
 from distill.training.specs import DataSpec, StudentSpec
 
 MEASURED = ("digits", "mnist", "diamonds", "spam7", "sentiment")
@@ -165,7 +167,7 @@ class Task:
                 cache.put(teacher.name, np.arange(self.corpus.num_rows), logits_RC)
             cache.close()
             served.append(
-                TeacherSpec(
+                ServedTeacher(
                     teacher.name, self.data.tokenizer, Serving(), len(self.corpus.label_names), key
                 )
             )

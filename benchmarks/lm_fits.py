@@ -18,8 +18,10 @@ from distill.tasks.jobs import language_job, write_tokenizer
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
+from distill.teachers.served import ServedTeacher
 from distill.teachers.serving import engines
-from distill.training.fit import Guidance, Job, TeacherSpec
+from distill.teachers.setup import Guidance
+from distill.training.fit import Job
 
 
 def guidance(
@@ -36,7 +38,7 @@ def guidance(
         wire = serving.wire.resolved(True, serving.dtype)
         serving = serving.model_copy(update={"wire": wire})
         key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
-        specs.append(TeacherSpec(name, path, serving, num_tokens, key, True))
+        specs.append(ServedTeacher(name, path, serving, num_tokens, key, True))
     return Guidance(
         LocalTeachers(engines(specs, threads)),
         tuple(specs),

@@ -21,7 +21,8 @@ from distill.config import Chain, Experiment, Student
 from distill.config.chain import is_dropped, link_name, relative_change
 from distill.errors import RunFolderError
 from distill.tasks.chained import Chained, Decision, Link
-from distill.training.fit import Guidance, Job, fit_and_save, is_done
+from distill.teachers.setup import Guidance
+from distill.training.fit import Job, fit_and_save, is_done
 from distill.training.fitted import best_evaluation
 from distill.training.specs import LanguageStudentSpec, StudentSpec
 

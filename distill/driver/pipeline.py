@@ -53,11 +53,12 @@ from distill.tasks.classification.outcome import Outcome, evaluate, majority_rat
 from distill.tasks.jobs import language_job, student_job, write_tokenizer
 from distill.tasks.language_model.outcome import evaluate_language, measure_language_teachers
 from distill.tasks.plan import Plan
-from distill.teachers.serving import groups
+from distill.teachers.served import groups
+from distill.teachers.setup import Guidance
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.training.checkpoints import check_is_recent
 from distill.training.deepspeed_engine import is_compiled
-from distill.training.fit import Guidance, Job, is_done, is_saved
+from distill.training.fit import Job, is_done, is_saved
 from distill.training.interrupt import StopOnSignal
 from distill.training.specs import DataSpec, LanguageStudentSpec, StudentSpec
 from distill.training.threads import decided, usable_cpus

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from distill.training.fit import Guidance, Job
+from distill.teachers.setup import Guidance
+from distill.training.fit import Job
 
 DROPPED = "dropped from the chain"
 

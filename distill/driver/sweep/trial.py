@@ -34,8 +34,9 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split
 from distill.tasks.jobs import job_of_blocks, student_job, write_tokenizer
 from distill.tasks.language_model.comparison import cost_of
+from distill.teachers.setup import Guidance
 from distill.training.checkpoints import newest
-from distill.training.fit import Guidance, Job, build_module, fit, load_best
+from distill.training.fit import Job, build_module, fit, load_best
 from distill.training.loop import Report
 
 RunFit = Callable[[Job, Report], None]

@@ -43,8 +43,9 @@ from distill.tasks.classification.comparison import (
 from distill.tasks.classification.predict import Predicted, predict
 from distill.tasks.classification.split import Split
 from distill.tasks.plan import Plan
+from distill.teachers.setup import Guidance
 from distill.tracking import Tracker
-from distill.training.fit import Guidance, Job, load_best
+from distill.training.fit import Job, load_best
 from distill.training.fitted import best_evaluation, history
 from distill.training.interrupt import StopOnSignal
 from distill.wording import counted, percent

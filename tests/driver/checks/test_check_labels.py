@@ -26,7 +26,7 @@ from distill.tasks.plan import Plan
 from distill.teachers.client import SilentTeachers
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
-from distill.training.fit import Guidance
+from distill.teachers.setup import Guidance
 from distill.training.specs import DataSpec
 from tests.toys import DOMAINS, toy_experiment, write_encoder, write_named, write_turned
 
