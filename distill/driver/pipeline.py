@@ -48,9 +48,8 @@ from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.classification.fingerprint import largest_teacher
-from distill.tasks.classification.outcome import Outcome, evaluate
 from distill.tasks.jobs import student_job, with_student, write_tokenizer
-from distill.tasks.language_model.outcome import evaluate_language
+from distill.tasks.outcome import Outcome, evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.serving import groups
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
@@ -226,8 +225,7 @@ def _assessed(
     guidance: Guidance | None,
 ) -> Outcome:
     d.fits.wait_for_all()  # the evaluation measures latencies
-    assess = evaluate_language if d.experiment.is_language_model else evaluate
-    outcome = assess(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
+    outcome = evaluate(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
     if d.plan.links:
         outcome.metrics["chain.links"] = chained.num_kept
     outcome.metrics.update(_meta_features(d, guidance, outcome))

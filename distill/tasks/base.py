@@ -96,7 +96,7 @@ class Task(ABC):
     @abstractmethod
     def module(self, job: Job, model: PreTrainedModel) -> Trainable: ...
 
-    def check_module(self, job: Job, module: Trainable) -> None:
+    def check_module(self, job: Job, module: Trainable) -> None:  # noqa: B027
         """Raise ModelError for a model that cannot be trained on the rows of the job."""
 
     @abstractmethod
@@ -109,6 +109,7 @@ class Task(ABC):
 
     # ---- evaluation ----------------------------------------------------------------------------
 
+    @abstractmethod
     def comparison(
         self,
         plan: Plan,
@@ -120,7 +121,6 @@ class Task(ABC):
     ) -> Comparison:
         """Of the models of a run on the test split. ``taught``: the module that was distilled from
         the teachers of ``guidance``, which has the weights that their aggregation trains."""
-        raise NotImplementedError
 
     @abstractmethod
     def teachers_on_validation(
@@ -152,12 +152,6 @@ class Task(ABC):
     def trial_metrics(self, job: Job, metrics: Mapping[str, float]) -> dict[str, float]:
         """What a trial's validation ``metrics`` are compared with: those of its teachers, whose
         outputs are in the cache."""
-
-    def tested(
-        self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
-    ) -> dict[str, float]:
-        """``test.*`` of a trial that a sweep keeps; its teachers' outputs are in the cache."""
-        raise NotImplementedError
 
     def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str | None:
         """Equal for runs whose qualities can be compared; None: the memory of past runs does not

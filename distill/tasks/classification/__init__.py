@@ -20,7 +20,7 @@ from distill.models.load import load_classifier
 from distill.records import UNLABELLED
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.classification import fingerprint, validation
-from distill.tasks.classification.comparison import fit_and_test, predictions_file
+from distill.tasks.classification.comparison import Classifiers, fit_and_test, predictions_file
 from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
 from distill.tasks.classification.split import majority_rates
@@ -101,6 +101,17 @@ class Classification(Task):
         counts = count_predictions(engine, rows, len(job.model.label_names))
         confusion = Confusion(counts)
         return {"eval.accuracy": confusion.accuracy, "eval.f1": confusion.f1}
+
+    def comparison(
+        self,
+        plan: Plan,
+        data: Data,
+        guidance: Guidance | None,
+        is_stopped: IsStopped,
+        parts: Parts | None = None,
+        taught: Trainable | None = None,
+    ) -> Classifiers:
+        return Classifiers(plan, data, guidance, is_stopped, parts, taught)
 
     def teachers_on_validation(
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
