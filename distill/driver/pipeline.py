@@ -47,7 +47,6 @@ from distill.names import folder_name
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
-from distill.tasks.classification.fingerprint import largest_teacher
 from distill.tasks.jobs import student_job, with_student, write_tokenizer
 from distill.tasks.outcome import Outcome, evaluate
 from distill.tasks.plan import Plan
@@ -250,9 +249,9 @@ def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> di
     if guidance is None or (key := d.plan.task.memory_key(d.plan.corpus, guidance)) is None:
         return {}
     d.tracker.tags({"distill.task": key})
-    params = largest_teacher(guidance)
-    student, corpus = d.experiment.student, d.plan.corpus
-    return d.plan.task.meta_features(corpus, guidance, student, outcome.metrics, params)
+    task, student, corpus = d.plan.task, d.experiment.student, d.plan.corpus
+    params = task.largest_teacher(guidance)
+    return task.meta_features(corpus, guidance, student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:

@@ -28,7 +28,6 @@ from distill.errors import ConfigError
 from distill.records import Line
 from distill.search.configuration_memory import KEYS, Memory, Proposal
 from distill.search.refine import BRIEF, OWN, Choice, Values, choose
-from distill.tasks.classification.fingerprint import largest_teacher
 from distill.tracking.past_runs import experiences
 from distill.training.fit import Guidance, build_module, is_done
 from distill.training.job import Job
@@ -299,7 +298,7 @@ def _decided(d: Driver, student: Job, guidance: Guidance, run: RunJobs) -> Decis
         return brief_of(job, d.run.brief, name, values)
 
     def meta() -> dict[str, float]:
-        params = largest_teacher(guidance)
+        params = d.plan.task.largest_teacher(guidance)
         return meta_before(d, brief(OWN, own), d.experiment.student, params)
 
     def measure(name: str, values: Values) -> float:

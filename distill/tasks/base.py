@@ -38,13 +38,12 @@ class Task(ABC):
     name: ClassVar[str]
     metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
     """Of the validation split, with the direction that is better. The first selects the weights
-    where ``trainer.select_by`` names none, and is the first goal of a sweep that names none."""
+    where ``trainer.select_by`` names none."""
 
     @property
-    def goals(self) -> tuple[Goal, ...]:
-        """Of a sweep that names none: quality against size."""
-        metric, mode = next(iter(self.metrics.items()))
-        return Goal(metric, mode), Goal("student.size_mb", "min")
+    def goal(self) -> Goal:
+        """The quality that weights are selected by, and sweeps go by, where none is named."""
+        return Goal(*next(iter(self.metrics.items())))
 
     # ---- rows and models -----------------------------------------------------------------------
 
@@ -156,6 +155,10 @@ class Task(ABC):
     def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str | None:
         """Equal for runs whose qualities can be compared; None: the memory of past runs does not
         hold runs of this task."""
+        return None
+
+    def largest_teacher(self, guidance: Guidance) -> int | None:
+        """Its parameters; None where they are not known."""
         return None
 
     def meta_features(

@@ -143,6 +143,9 @@ class Classification(Task):
     def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str:
         return fingerprint.task_of(corpus, guidance)
 
+    def largest_teacher(self, guidance: Guidance) -> int | None:
+        return fingerprint.largest_teacher(guidance)
+
     def meta_features(
         self,
         corpus: Corpus,
