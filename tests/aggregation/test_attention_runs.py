@@ -23,9 +23,9 @@ from distill.aggregation.saved import PARAMETERS, SETTINGS, read_weights
 from distill.config import Cache, Stream, parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
-from distill.driver.fits import Watch
-from distill.driver.pipeline import Driver, Work
+from distill.driver.context import Driver, Work
 from distill.driver.serve import teacher_specs
+from distill.driver.watch import Watch
 from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder

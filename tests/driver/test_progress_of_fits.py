@@ -14,8 +14,8 @@ import pytest
 
 from distill.config import Stream, parse
 from distill.driver.checks.check import check
-from distill.driver.fits import Waiting, Watch
-from distill.driver.pipeline import Work
+from distill.driver.context import Work
+from distill.driver.watch import Waiting, Watch
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.jobs import student_job, write_tokenizer

@@ -16,8 +16,8 @@ import pytest
 from distill.config import KD, parse
 from distill.config.temperature import Cosine, LossRatio
 from distill.driver.checks.check import check
-from distill.driver.fits import Watch
-from distill.driver.pipeline import Work
+from distill.driver.context import Work
+from distill.driver.watch import Watch
 from distill.report import plots
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill.data.corpus import Corpus
-from distill.driver.pipeline import Driver
+from distill.driver.context import Driver
 from distill.driver.sweep.trial import Sweep
 from distill.evaluation.efficiency import measure_on_cpu
 from distill.models.language import load_language_model
