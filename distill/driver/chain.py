@@ -19,29 +19,28 @@ from distill.config import Chain, Student
 from distill.config.chain import is_dropped, link_name, relative_change
 from distill.errors import RunFolderError
 from distill.tasks.chained import Decision
-from distill.training.fit import Job
+from distill.tasks.jobs import with_student
 from distill.training.fitted import best_evaluation
-from distill.training.specs import LanguageStudentSpec, StudentSpec
+from distill.training.job import Job
 
 FILE = "chain.json"
 
 
 def link_jobs(student: Job, students: Sequence[Student], folder: Path) -> list[Job]:
     """The intermediate links: the student's job with another model and folder."""
-    assert isinstance(student.model, StudentSpec | LanguageStudentSpec)
     return [
         replace(
             student,
             name=link_name(i),
             folder=str(folder / str(i)),
-            model=replace(student.model, student=own),
+            model=with_student(student.model, own),
         )
         for i, own in enumerate(students, 1)
     ]
 
 
 @dataclass(frozen=True)
-class Record:
+class ChainRecord:
     """What ``chain.json`` holds."""
 
     metric: str
@@ -50,7 +49,7 @@ class Record:
     links: tuple[Decision, ...] = ()
 
     @classmethod
-    def read(cls, path: Path, metric: str) -> Record:
+    def read(cls, path: Path, metric: str) -> ChainRecord:
         """An empty one where there is no file; RunFolderError for one that is unreadable."""
         if not path.exists():
             return cls(metric)
@@ -70,7 +69,7 @@ class Record:
         os.replace(partial, path)
 
 
-def decision_on(job: Job, chain: Chain, record: Record) -> Decision:
+def decision_on(job: Job, chain: Chain, record: ChainRecord) -> Decision:
     """Of the next link, which is trained: the settings, and the values before it."""
     value = best_evaluation(job)[record.metric]
     number = len(record.links) + 1

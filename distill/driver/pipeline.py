@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distill.cluster.connect import check_address, check_room, connect
 from distill.cluster.group import GroupLauncher
@@ -19,7 +18,6 @@ from distill.cluster.placement import check_labels, check_persistent_paths
 from distill.cluster.ray_tasks import Launcher, RayLauncher
 from distill.config import Experiment, LabelsOnly
 from distill.config.values import flatten
-from distill.data.tokens import tokenise
 from distill.driver.chain import link_jobs
 from distill.driver.checks.check import check
 from distill.driver.context import Command, Driver, Work
@@ -34,20 +32,21 @@ from distill.driver.warm_start import FILE as DECISION
 from distill.driver.warm_start import reads_past_runs, undecided
 from distill.errors import Interrupted, RunFolderError, TeacherAway
 from distill.experts.jobs import expert_jobs, router_job
-from distill.experts.partition import Parts, by_column, partition
+from distill.experts.partition import Parts, by_column
 from distill.names import folder_name
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
-from distill.tasks.chained import Chained
-from distill.tasks.classification.fingerprint import largest_teacher, meta_of, task_of
-from distill.tasks.classification.outcome import Outcome, evaluate, majority_rates, measure_teachers
-from distill.tasks.jobs import language_job, student_job, write_tokenizer
-from distill.tasks.language_model.outcome import evaluate_language, measure_language_teachers
+from distill.tasks.chained import Chained, value_of_teachers
+from distill.tasks.classification.fingerprint import largest_teacher
+from distill.tasks.classification.outcome import Outcome, evaluate
+from distill.tasks.jobs import student_job, with_student, write_tokenizer
+from distill.tasks.language_model.outcome import evaluate_language
+from distill.teachers.setup import Guidance
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.training.checkpoints import check_is_recent
-from distill.training.fit import Guidance, Job, is_saved
+from distill.training.fit import is_saved
 from distill.training.interrupt import StopOnSignal
-from distill.training.specs import DataSpec, LanguageStudentSpec, StudentSpec
+from distill.training.job import Job
 from distill.wording import counted
 
 
@@ -143,9 +142,8 @@ def _train(d: Driver, tasks: TaskStages, groups: Launcher[Job]) -> Outcome:
     jobs = jobs_of(d, student)
     stages = stages_of(d.plan, jobs)
     d.progress.say("\n".join(tree(stages)))
-    measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
     with ServedTeachers(partial(served_as_actors, d)) as serve:
-        students = StudentStages(d, jobs.teachers, tasks, groups, serve, measure)
+        students = StudentStages(d, jobs.teachers, tasks, groups, serve, value_of_teachers)
         tasks.run(stages, goes_on=True)
         if d.experiment.has_teachers and d.experiment.cache.type == "memory":
             d.progress.say("cache.type memory: a restarted run queries the teachers again")
@@ -182,11 +180,12 @@ def finished_before(work: Work, command: Command) -> Result | None:
 
 def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> dict[str, float]:
     """``meta.*``, by which later sweeps find this run; see search/configuration_memory.py."""
-    if guidance is None or d.plan.blocks is not None:
+    if guidance is None or (key := d.plan.task.memory_key(d.plan.corpus, guidance)) is None:
         return {}
-    d.tracker.tags({"distill.task": task_of(d.plan.corpus, guidance)})
+    d.tracker.tags({"distill.task": key})
     params = largest_teacher(guidance)
-    return meta_of(d.plan.corpus, guidance, d.experiment.student, outcome.metrics, params)
+    student, corpus = d.experiment.student, d.plan.corpus
+    return d.plan.task.meta_features(corpus, guidance, student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
@@ -214,20 +213,19 @@ def record_inputs(d: Driver, without: Sequence[str] = ()) -> None:
         if num_rows:
             source = str(d.experiment.data.path)
             d.tracker.dataset(Path(source).stem, rows.fingerprint, source, split, num_rows=num_rows)
-    if d.plan.blocks is None:
-        d.tracker.metrics(majority_rates(d.plan.corpus), 0)
+    if known := d.plan.task.data_metrics(rows):
+        d.tracker.metrics(known, 0)
     d.tracker.artifact(d.run.root / "config.yaml")
 
 
 def report_losses(d: Driver, student: Job) -> None:
     """Texts that were truncated or dropped: allowed, and never silent."""
     cut, dropped = student.data.open().num_truncated, d.plan.corpus.num_dropped
-    if d.plan.blocks is not None and d.plan.blocks.num_unlearnable:
-        unlearnable = d.plan.blocks.num_unlearnable
+    if unlearnable := d.plan.rows.num_unlearnable:
         d.progress.say(f"{counted(unlearnable, 'row')} without target tokens dropped")
         d.tracker.metrics({"data.unlearnable_rows": unlearnable}, 0)
     if cut:
-        length, rule = student.data.max_length, student.data.cut
+        length, rule = student.data.max_length, d.experiment.data.cut
         rows = counted(cut, "row")
         d.progress.say(f"{rows} truncated to data.max_length {length} tokens (data.cut {rule})")
     if dropped:
@@ -259,8 +257,6 @@ def own_job(d: Work) -> Job:
     """The run's student, still without its teachers."""
     experiment, corpus = d.experiment, d.plan.corpus
     tokenizer = write_tokenizer(experiment.student, d.plan.tokenizer, corpus, d.run.tokenizer)
-    if d.plan.blocks is not None:
-        return language_job(experiment, d.plan, tokenizer, d.run)
     return student_job(experiment, corpus, tokenizer, d.run.fit, d.run.stop)
 
 
@@ -271,18 +267,8 @@ def jobs_of_experts(d: Work) -> tuple[list[Job], Parts | None]:
     if experts is None:
         named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
         return [], by_column(d.plan.rows, ("test",)) if named else None
-    if d.plan.blocks is not None:
-        blocks = language_job(experiment, d.plan, experts.base, d.run).data
-        own: Any = blocks.open()  # of the base's tokens, whatever the student's
-        parts = by_column(own, ("train", "validation", "test"))
-        jobs = expert_jobs(experts, parts, blocks, d.run.experts, experiment.seed)
-        return _own_folders(d, jobs), parts
-    max_length, cut = experiment.data.max_length, experiment.data.cut
-    data = DataSpec(str(corpus.folder), experts.base, max_length, cut)
-    tokens = tokenise(corpus, experts.base, max_length, cut)
-    parts = partition(
-        experts.partition, corpus, tokens, experts.base, experiment.seed, d.run.experts
-    )
+    data = d.plan.task.data(experiment, corpus, experts.base)  # in the base's tokens
+    parts = d.plan.task.parts(experiment, data, d.run.experts)
     jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
     return _own_folders(d, jobs), parts
 
@@ -316,12 +302,8 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
             own = baseline.student
             default = own.init_from.path if own.init_from else d.plan.tokenizer
             tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
-            length = student.data.max_length
-            if isinstance(student.model, LanguageStudentSpec):
-                model = replace(student.model, student=own, tokenizer=tokenizer)
-            else:
-                model = StudentSpec(own, tokenizer, corpus.label_names, length, d.plan.features)
-            data = replace(student.data, tokenizer=tokenizer)
+            model = with_student(student.model, own, tokenizer)
+            data = d.plan.task.data(experiment, corpus, tokenizer)
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
         )
@@ -334,8 +316,7 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
                 folder=str(folder),
                 model=model,
                 data=data,
-                # A language model needs no labels: it is trained on the student's rows.
-                train_rows=student.train_rows if d.plan.blocks else corpus.rows("train"),
+                train_rows=d.plan.task.baseline_rows(student),
                 optimizer=baseline.optimizer or experiment.optimizer,
                 trainer=trainer,
                 num_steps=student.total_steps if baseline.epochs is None else None,

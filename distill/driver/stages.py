@@ -28,10 +28,10 @@ from distill.experts.jobs import ROUTER
 from distill.experts.losses import losses_file, measure_losses, router_targets
 from distill.experts.partition import Parts
 from distill.run_folder import RunFolder
-from distill.tasks.classification.comparison import fit_and_test, predictions_file
 from distill.tasks.plan import Plan
 from distill.training.checkpoints import resumed_step
-from distill.training.fit import Job, fit_and_save, is_done, is_saved
+from distill.training.fit import fit_and_save, is_done, is_saved
+from distill.training.job import Job
 
 Kind = Literal[
     "expert", "losses", "router", "baseline", "warm start", "link", "student", "evaluation"
@@ -194,14 +194,8 @@ def _with_targets(jobs: Jobs, router: Job) -> Job:
 
 
 def _baseline(plan: Plan, stage: Stage) -> Stage:
-    """A classifier is tested in the same task; language models are compared with the teachers."""
-    if plan.blocks is not None:
-        return stage
-    return replace(
-        stage,
-        work=fit_and_test,
-        has_ended=lambda job: is_saved(job) and predictions_file(job).exists(),
-    )
+    task = plan.task
+    return replace(stage, work=task.fit_baseline, has_ended=task.is_baseline_done)
 
 
 # ---- shown ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 from distill.cluster.placement import check_labels
 from distill.cluster.ray_tasks import Launcher
 from distill.config import Experiment, Trainer
-from distill.driver.chain import FILE, Record, decision_on, line_of
+from distill.driver.chain import FILE, ChainRecord, decision_on, line_of
 from distill.driver.checks.estimate import operations_of_rank
 from distill.driver.checks.resources import machine_cpus
 from distill.driver.context import Driver
@@ -23,20 +23,21 @@ from distill.driver.serve import ServedTeachers, guidance_of_link, teachers_of
 from distill.driver.stages import Stage
 from distill.driver.task_stages import POLL_S, STOP_PATIENCE_S, TaskStages
 from distill.driver.warm_start import warm_started
-from distill.driver.watch import Watch
+from distill.driver.watch import FitWatch
 from distill.errors import Interrupted
 from distill.tasks.chained import Chained, Link
 from distill.tasks.plan import Plan
-from distill.teachers.serving import groups
+from distill.teachers.served import groups
+from distill.teachers.setup import Guidance
 from distill.tracking import Tracker
 from distill.training.deepspeed_engine import is_compiled
-from distill.training.fit import Guidance, Job, fit_and_save, is_done
-from distill.training.interrupt import StopOnSignal
+from distill.training.fit import fit_and_save, is_done
+from distill.training.job import Job
 from distill.training.threads import decided, usable_cpus
 from distill.wording import counted
 
-MeasureTeachers = Callable[[Plan, Job, StopOnSignal], float | None]
-"""The aggregated teachers of a job on validation, by the metric that selects weights."""
+MeasureTeachers = Callable[[Plan, Job, Callable[[], bool]], float | None]
+"""The aggregated teachers of a job on validation; see ``value_of_teachers`` of tasks/chained.py."""
 
 
 class StudentStages:
@@ -90,13 +91,13 @@ class StudentStages:
         settings = self.d.experiment.chain
         assert settings is not None
         path = self.d.run.links / FILE
-        record = Record.read(path, job.selection.metric)
+        record = ChainRecord.read(path, job.selection.metric)
         job, index = self._complete(job), len(self._links)
         if len(record.links) == index:
             is_first = index == 0
             served = self._train(self._with_served(job, is_needed=is_first))
             if is_first:
-                teachers = self._measure(self.d.plan, served, self.d.interrupt)
+                teachers = self._measure(self.d.plan, served, self.d.interrupt.is_set)
                 record = replace(record, teachers=teachers)
             fit_and_save(job)  # which is trained: exports it
             decision = decision_on(job, settings, record)
@@ -127,7 +128,7 @@ class StudentStages:
     def _train(self, job: Job, tracker: Tracker | None = None) -> Job:
         """To its end, or from where it stands; ``tracker``: where its metrics are logged."""
         d = self.d
-        watch = Watch(d, [job], tracker)
+        watch = FitWatch(d, [job], tracker)
         if not is_done(job):
             check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
             d.progress.say(_starting(job.name, d.experiment.trainer))

@@ -13,10 +13,11 @@ from distill.cluster.ray_tasks import RayTask, RayTasks, TaskLauncher, whole_roo
 from distill.driver.checks.estimate import JobTimes, room_left
 from distill.driver.context import Driver
 from distill.driver.stages import Stage
-from distill.driver.watch import Watch
+from distill.driver.watch import FitWatch
 from distill.errors import DistillError, Interrupted, TeacherAway
 from distill.tasks.plan import Plan
-from distill.training.fit import Job, is_saved
+from distill.training.fit import is_saved
+from distill.training.job import Job
 from distill.wording import counted
 
 POLL_S = 0.5
@@ -39,7 +40,7 @@ class TaskStages:
     def __init__(self, d: Driver, launcher: TaskLauncher) -> None:
         self._d, self._launcher = d, launcher
         self._tasks: RayTasks | None = None
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[str, FitWatch] = {}
         self._num_losses = [0, 0]
         """Measured, and to be measured."""
         self._error: Exception | None = None
@@ -125,7 +126,7 @@ class TaskStages:
 
     def add(self, tasks: Sequence[RayTask], jobs: Sequence[Job]) -> None:
         """``jobs``: those whose progress is shown: of the tasks, and others that are done."""
-        watch = Watch(self._d, list(jobs))
+        watch = FitWatch(self._d, list(jobs))
         self._watches |= {job.name: watch for job in jobs}
         self._num_losses[1] += sum(task.verb == "losses" for task in tasks)
         self.tasks.add(tasks)

@@ -12,8 +12,9 @@ from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.waiting import Outage, note_away, outage
 from distill.tracking import Tracker
 from distill.training.checkpoints import resumed_step, rewind_log
-from distill.training.fit import Job, is_done
+from distill.training.fit import is_done
 from distill.training.fitted import best_evaluation
+from distill.training.job import Job
 from distill.training.log import Tail
 
 
@@ -48,7 +49,7 @@ def _clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-class Watch:
+class FitWatch:
     """Follows the metrics that fits write, into progress bars and (the student's) into MLflow."""
 
     def __init__(self, d: Work, jobs: list[Job], tracker: Tracker | None = None) -> None:
@@ -64,7 +65,7 @@ class Watch:
         self._waits = [Waiting(job) for job in jobs if job.guidance is not None]
         # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
-            teacher.name: teacher.num_labels
+            teacher.name: teacher.width
             for job in jobs
             if job.guidance is not None and not job.sampling.writes
             for teacher in job.guidance.teachers

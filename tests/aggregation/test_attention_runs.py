@@ -25,7 +25,7 @@ from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.driver.context import Driver, Work
 from distill.driver.serve import teacher_specs
-from distill.driver.watch import Watch
+from distill.driver.watch import FitWatch
 from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
@@ -36,8 +36,10 @@ from distill.tasks.jobs import student_job
 from distill.tasks.plan import Plan
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
-from distill.training.fit import Guidance, Job, build_module, fit, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from distill.training.module import pooled
 
 TEACHERS = ("good", "flat", "wild")
@@ -266,7 +268,7 @@ def test_without_a_labelled_row_uncertainty_is_used_and_said(root: Path, tmp_pat
     module: Any = build_module(unlabelled)
     assert module.aggregation == Uncertainty(mix="logits") and module.router is None
     stream = io.StringIO()
-    Watch(Work(plan, RunFolder(tmp_path), Progress(stream)), [unlabelled])
+    FitWatch(Work(plan, RunFolder(tmp_path), Progress(stream)), [unlabelled])
     assert (
         "student: no row that it is trained on has a label, which aggregation.type attention "
         "needs: aggregation.type uncertainty is used"

@@ -4,7 +4,7 @@ the comparison at the end."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -27,14 +27,16 @@ from distill.driver.task_stages import TaskStages
 from distill.errors import RunFolderError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
-from distill.tasks.chained import Chained
-from distill.tasks.classification.outcome import evaluate, measure_teachers
+from distill.tasks.chained import Chained, value_of_teachers
+from distill.tasks.classification.outcome import evaluate
 from distill.tasks.jobs import student_job
 from distill.tasks.plan import Plan
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, Job, fit, fit_and_save
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, fit_and_save
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from tests.integration.test_features_runs import settings
 from tests.toys_tasks import Scripted
 
@@ -91,9 +93,9 @@ class Local:
 
     def check(self, handle: str, name: str) -> None: ...
 
-    def measure(self, plan: Plan, job: Job, interrupt: StopOnSignal) -> float:
+    def measure(self, plan: Plan, job: Job, is_stopped: Callable[[], bool]) -> float | None:
         self.log.append(f"measure with {job.name}")
-        return self.value or measure_teachers(plan, job, interrupt)
+        return self.value or value_of_teachers(plan, job, is_stopped)
 
     def run(self) -> Chained:
         run, plan = self.d.run, self.plan

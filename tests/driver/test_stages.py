@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distill.driver.stages import Stage, stages_of, state_of, tree
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.driver.test_chain import local, teacher  # noqa: F401 (a fixture)
 from tests.driver.test_task_stages import Run
 from tests.toys import DOMAINS
