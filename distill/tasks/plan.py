@@ -11,6 +11,7 @@ from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.models.features import FeatureSpace
 from distill.records import Line
+from distill.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Plan:
 
     experiment: Experiment
     corpus: Corpus
+    rows: Corpus | Blocks
+    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
     teacher_names: tuple[str, ...]
     tokenizer: str
     """Folder of the tokenizer that the student starts from; empty for features."""
     features: FeatureSpace | None
     """The features of the data as the student needs them; None for text."""
-    blocks: Blocks | None
-    """The packed rows of a language model; None for classifiers."""
     is_resuming: bool
     identity: dict[str, Any]
     num_cpus: float
@@ -39,6 +40,10 @@ class Plan:
     """Of a chain: its intermediate links, from large to small; see driver/checks/chain.py."""
 
     @property
-    def rows(self) -> Corpus | Blocks:
-        """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
-        return self.corpus if self.blocks is None else self.blocks
+    def task(self) -> Any:
+        return task_of(self.experiment)
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The packed rows of a language model; None for classifiers."""
+        return self.rows if isinstance(self.rows, Blocks) else None
