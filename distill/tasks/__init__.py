@@ -1,13 +1,11 @@
-"""What a run is about: one package for each task."""
+"""What a run is about: one package for each task, which fulfils the contract of ``base``."""
 
-from importlib import import_module
-from types import SimpleNamespace
-from typing import Any
+from __future__ import annotations
+
+from distill.config import Experiment
+from distill.config.tasks import task_named
+from distill.tasks.base import Task
 
 
-def task_of(experiment: Any) -> Any:
-    """For now the functions of the task's modules."""
-    found: dict[str, Any] = {}
-    for name in ("check", "sizes", "preview"):
-        found |= vars(import_module(f"distill.tasks.{experiment.task}.{name}"))
-    return SimpleNamespace(**found)
+def task_of(experiment: Experiment) -> Task:
+    return task_named(experiment.task)

@@ -3,10 +3,11 @@ import sys
 
 OUTER = ("ray", "deepspeed", "mlflow")
 """Only the driver, the worker group and the tracking import them."""
-TEACHERS = ("engine", "wires", "client", "meter", "local", "stream", "segments", "cache", "turns")
+TEACHERS = ("engine", "client", "meter", "local", "stream", "segments", "cache", "turns")
 TEACHERS += ("shared", "serving")
-OTHERS = ("loop", "fit", "objectives", "aggregation", "check", "finished", "run_folder")
-OTHERS += ("prediction", "student.onnx", "evaluation.standalone", "check_estimate", "init")
+OTHERS = ("training.loop", "training.fit", "objectives", "aggregation", "wires", "run_folder")
+OTHERS += ("driver.checks.check", "driver.checks.estimate", "driver.finished", "init")
+OTHERS += ("driver.evaluate.standalone", "export.prediction", "export.onnx")
 
 
 def test_the_core_ring_works_without_ray_deepspeed_and_mlflow():

@@ -8,7 +8,7 @@ from distill.cluster.estimates import Training
 from distill.driver.checks.rate import measured_rate
 from distill.driver.checks.work import Work
 from distill.tasks.plan import Plan
-from distill.training.fit import Job
+from distill.training.job import Job
 
 
 class JobTimes:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from distill.aggregation import Routed
 from distill.config import Experiment, Serving, Student
-from distill.config.search import Goal
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError, ModelError
 from distill.experts.jobs import ROUTER
@@ -38,8 +37,6 @@ from distill.tasks.classification.labels import (
 from distill.tasks.classification.students import size_check, student_lines, tokenizer_folder
 from distill.tasks.plan import Plan
 from distill.wires import WireFormat
-
-goal = Goal("eval.accuracy", "max")
 
 
 def check_settings(experiment: Experiment) -> None:

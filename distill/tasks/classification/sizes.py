@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distill.config import Student, Trainer
+from distill.config import Student
 from distill.data.encode import encode
 from distill.models.load import check_folder
 from distill.models.sizes import solve, solve_features
 from distill.models.tokenizer import load_fast_tokenizer
 from distill.tasks.checks.sizes import FolderSize, ModelSize, params_beyond, sample
 from distill.tasks.classification.inputs import read_info
+from distill.tasks.classification.specs import EncoderSpec, StudentSpec
 from distill.tasks.plan import Plan
-from distill.training.specs import EncoderSpec, ModelSpec, StudentSpec
+from distill.training.job import ModelSpec
 
 
 def tokens_of_a_row(plan: Plan) -> float:
@@ -55,7 +56,7 @@ def folder_size(folder: str, allow_pickle: bool = False) -> FolderSize:
 
 
 def spec_size(
-    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize] = folder_size
+    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
 ) -> tuple[int, float]:
     """Of a job's model: parameters that multiply, and operations of training for each of them and
     each token."""
@@ -65,8 +66,3 @@ def spec_size(
     assert isinstance(spec, EncoderSpec)
     base = size_of_folder(spec.base).first(spec.layers)
     return base.num_active, base.per_parameter(spec.train_layers)
-
-
-def loss_mb(trainer: Trainer) -> float:
-    """Memory of the logits and their copies: nothing that counts."""
-    return 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distill.config import Student, Trainer
+from distill.config import Student
 from distill.data.blocks import Blocks
 from distill.models.language import check_language_folder
 from distill.models.language_sizes import solve_language
@@ -12,8 +12,9 @@ from distill.models.language_student import kept_layers
 from distill.models.tokenizer import load_fast_tokenizer, num_ids
 from distill.tasks.checks.sizes import FolderSize, ModelSize, params_beyond, sample
 from distill.tasks.language_model.folders import check_lora
+from distill.tasks.language_model.specs import LanguageExpertSpec, LanguageStudentSpec
 from distill.tasks.plan import Plan
-from distill.training.specs import LanguageExpertSpec, LanguageStudentSpec, ModelSpec
+from distill.training.job import ModelSpec
 
 
 def tokens_of_a_row(plan: Plan) -> float:
@@ -56,7 +57,7 @@ def folder_size(folder: str, allow_pickle: bool = False) -> FolderSize:
 
 
 def spec_size(
-    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize] = folder_size
+    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
 ) -> tuple[int, float]:
     """Of a job's model: parameters that multiply, and operations of training for each of them and
     each token."""
@@ -67,8 +68,3 @@ def spec_size(
     base = size_of_folder(spec.base)
     is_low_rank = spec.lora is not None
     return base.num_active, 4.0 if is_low_rank else base.per_parameter(spec.train_layers)
-
-
-def loss_mb(trainer: Trainer) -> float:
-    """Memory of the logits that the loss computes at once, and of their copies, in MB."""
-    return 3 * trainer.loss_chunk_mb
