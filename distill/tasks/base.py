@@ -156,7 +156,7 @@ class Task(ABC):
     @abstractmethod
     def module(self, job: Job, model: PreTrainedModel) -> Trainable: ...
 
-    def check_module(self, job: Job, module: Trainable) -> None:
+    def check_module(self, job: Job, module: Trainable) -> None:  # noqa: B027
         """Raise ModelError for a model that cannot be trained on the rows of the job."""
 
     @abstractmethod
