@@ -28,8 +28,8 @@ from distill.training.trainable import Trainable
 from distill.wires import WireFormat
 
 if TYPE_CHECKING:
+    from distill.tasks.checks.loaded import LoadedInputs
     from distill.tasks.checks.preview import Preview
-    from distill.tasks.checks.reading import Reading
     from distill.tasks.checks.sizes import FolderSize, ModelSize
     from distill.tasks.comparison import Comparison
     from distill.tasks.plan import Plan
@@ -58,7 +58,7 @@ class Task(ABC):
         """Raise ConfigError for keys that do not go together; reads no data and no model folder."""
 
     @abstractmethod
-    def read(self, experiment: Experiment, say: Callable[[str], None]) -> Reading:
+    def read(self, experiment: Experiment, say: Callable[[str], None]) -> LoadedInputs:
         """Data and model folders; raises InputError where they do not fit together. ``say`` gets a
         line before each phase that takes long."""
 

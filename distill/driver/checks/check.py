@@ -26,8 +26,8 @@ from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.tasks import task_of
 from distill.tasks.checks.ensemble import check_names
+from distill.tasks.checks.loaded import LoadedInputs
 from distill.tasks.checks.moe import check_kept
-from distill.tasks.checks.reading import Reading
 from distill.tasks.checks.sampling import check_sampling, sampling_lines
 from distill.tasks.checks.temperature import check_schedule, schedule_lines
 from distill.tasks.plan import Plan
@@ -116,7 +116,7 @@ def _check_configuration(experiment: Experiment, command: Command) -> None:
     check_memory(experiment.memory)
 
 
-def _search_lines(experiment: Experiment, found: Reading, command: Command) -> list[Line]:
+def _search_lines(experiment: Experiment, found: LoadedInputs, command: Command) -> list[Line]:
     """Raises ConfigError for a search that no trial could serve."""
     if command == "train" and experiment.search is None:
         return []
@@ -132,7 +132,7 @@ def _search_lines(experiment: Experiment, found: Reading, command: Command) -> l
     return [Line(*part) for part in plan_search(experiment, goals, fits)]
 
 
-def _lines(resources: Resources, found: Reading, model_lines: list[Line]) -> Iterator[Line]:
+def _lines(resources: Resources, found: LoadedInputs, model_lines: list[Line]) -> Iterator[Line]:
     experiment = resources.experiment
     yield from found.data_lines()
     yield from sampling_lines(experiment)

@@ -7,14 +7,13 @@ from typing import Any
 
 from distill.aggregation.trained import TrainedWeights
 from distill.config import Experiment
-from distill.data.blocks import Blocks
-from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.driver.memory.entries import entries
 from distill.records import UNLABELLED, Line
 from distill.wording import counted
 
 
-def component_lines(experiment: Experiment, num_teachers: int, rows: Corpus | Blocks) -> list[Line]:
+def component_lines(experiment: Experiment, num_teachers: int, rows: Rows) -> list[Line]:
     lines = []
     if num_teachers > 1:
         lines.append(_aggregation(experiment, rows))
@@ -34,7 +33,7 @@ def component_lines(experiment: Experiment, num_teachers: int, rows: Corpus | Bl
     return lines
 
 
-def _aggregation(experiment: Experiment, rows: Corpus | Blocks) -> Line:
+def _aggregation(experiment: Experiment, rows: Rows) -> Line:
     used: Any = experiment.aggregation
     if not isinstance(used, TrainedWeights):
         return Line("aggregation", used.type)

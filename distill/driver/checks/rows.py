@@ -7,13 +7,12 @@ import math
 from distill.aggregation import Routed
 from distill.config import Experiment, KMeans
 from distill.config.fits import fits
-from distill.data.blocks import Blocks
-from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.errors import ConfigError, DataError
-from distill.tasks.checks.reading import Folder
+from distill.tasks.checks.loaded import Folder
 
 
-def check_parts(experiment: Experiment, rows: Corpus | Blocks, base: Folder | None) -> None:
+def check_parts(experiment: Experiment, rows: Rows, base: Folder | None) -> None:
     """Raise unless every expert has rows, and no more layers to train than there are."""
     experts = experiment.experts
     if experts is None or base is None:
@@ -45,7 +44,7 @@ def check_parts(experiment: Experiment, rows: Corpus | Blocks, base: Folder | No
                 )
 
 
-def check_batches(experiment: Experiment, rows: Corpus | Blocks) -> None:
+def check_batches(experiment: Experiment, rows: Rows) -> None:
     trainer = experiment.trainer
     num_rows = len(rows.rows("train"))
     if trainer.batch_size > num_rows:

@@ -6,8 +6,8 @@ import numpy as np
 
 from distill.aggregation import Aggregation, OracleDomain, Routed
 from distill.config import SPLITS, Experiment, KMeans
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.errors import ConfigError, DataError
 from distill.names import checked_name, twins
 
@@ -83,9 +83,7 @@ def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
     return corpus.domain_names
 
 
-def check_aggregation(
-    aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus | Blocks
-) -> None:
+def check_aggregation(aggregation: Aggregation, names: tuple[str, ...], corpus: Rows) -> None:
     """Raise unless the aggregation can be used with these teachers on these rows."""
     if not names:
         return
@@ -94,7 +92,7 @@ def check_aggregation(
         _check_homes(names, corpus)
 
 
-def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
+def _check_homes(names: tuple[str, ...], corpus: Rows) -> None:
     """Raise unless every row has a teacher with the name of its domain."""
     for split in SPLITS:
         rows = corpus.rows(split)

@@ -47,7 +47,7 @@ class LanguageModel(Task):
     def check_settings(self, experiment: Experiment) -> None:
         check.check_settings(experiment)
 
-    def read(self, experiment: Experiment, say: Callable[[str], None]) -> check.Reading:
+    def read(self, experiment: Experiment, say: Callable[[str], None]) -> check.LanguageInputs:
         return check.read(experiment, say)
 
     def wire_of(self, serving: Serving) -> WireFormat:

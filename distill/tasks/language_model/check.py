@@ -52,7 +52,7 @@ def check_settings(experiment: Experiment) -> None:
     check_coupled_tokens(experiment)
 
 
-def read(experiment: Experiment, say: Callable[[str], None]) -> Reading:
+def read(experiment: Experiment, say: Callable[[str], None]) -> LanguageInputs:
     """Reads model folders and data, and raises InputError where they do not fit together."""
     languages = read_languages(experiment)
     check_languages(experiment, languages)
@@ -69,12 +69,12 @@ def read(experiment: Experiment, say: Callable[[str], None]) -> Reading:
     check_aggregation(experiment.aggregation, names, blocks)
     check_speakers(experiment, languages, names)
     updates = check_updates(experiment)
-    return Reading(experiment, corpus, blocks, names, languages, expert_rows, updates)
+    return LanguageInputs(experiment, corpus, blocks, names, languages, expert_rows, updates)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """See tasks/checks/reading.py."""
+class LanguageInputs:
+    """See tasks/checks/loaded.py."""
 
     experiment: Experiment
     corpus: Corpus

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from distill.config import Experiment
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.models.features import FeatureSpace
 from distill.records import Line
 
@@ -24,18 +24,18 @@ class Folder(Protocol):
     def num_layers(self) -> int: ...
 
 
-class Reading(Protocol):
+class LoadedInputs(Protocol):
     """Data and model folders that fit together; and what the plan shows of them."""
 
     @property
     def corpus(self) -> Corpus: ...
     @property
-    def rows(self) -> Corpus | Blocks:
+    def rows(self) -> Rows:
         """What is numbered and batched."""
         ...
 
     @property
-    def expert_rows(self) -> Corpus | Blocks:
+    def expert_rows(self) -> Rows:
         """The same as experts that are trained here read them."""
         ...
 

@@ -19,7 +19,7 @@ from distill.tasks.plan import Plan
 from distill.training.job import Job
 
 
-class Work:
+class RunOperations:
     """Operations of everything that a run computes, by name."""
 
     def __init__(self, plan: Plan, tokens: float) -> None:
