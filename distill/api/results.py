@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from distill.api import html
 from distill.evaluation.rows import Row
 from distill.report.names import label, shown, shown_value
-from distill.report.table import count
 from distill.report.terminal import as_text, grid
 from distill.search.trials import Trial
-from distill.wording import MISSING, counted, percent, three_digits
+from distill.wording import MISSING, count, counted, percent, three_digits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -469,11 +468,7 @@ def _trial_table(trials: Sequence[Trial], best: Trial | None) -> Any:
 def _rows_to_pandas(rows: Sequence[Row]) -> Any:
     import pandas  # comes with MLflow
 
-    found = [
-        {"model": row.name, "role": row.role}
-        | {name: value for name, value in row.metrics().items() if value is not None}
-        for row in rows
-    ]
+    found = [{"model": row.name, "role": row.role} | dict(row.metrics) for row in rows]
     return pandas.DataFrame(found)
 
 

@@ -10,24 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distill.config.search_space import Domain, Grid
+from distill.metrics import METRICS, SIZE, TaskMetrics, of_task, of_trials, reported
 from distill.variant import Section, Variant
-
-COSTS = (
-    "student.params",
-    "student.size_mb",
-    "student.latency_ms",
-    "student.gflops",
-    "compression",
-)
-"""Metrics of a trial that are known before it trains."""
-REPORTED = ("eval.accuracy", "eval.f1", "eval.perplexity")
-"""Metrics that a trial reports at every evaluation, as far as its task has them: what schedulers
-can go by."""
-FINAL = ("eval.retention", "eval.teacher_accuracy", "time.total_s")
-"""Metrics that a trial has at its end."""
-OF_CLASSIFIERS = ("eval.f1", "eval.retention", "eval.teacher_accuracy")
-OF_LANGUAGE_MODELS = ("eval.perplexity",)
-TRIAL_METRICS = (*REPORTED, *COSTS, *FINAL)
 
 
 class GridSampler(Variant):
@@ -160,16 +144,16 @@ class Search(Section):
     def _check_goals(self, goals: dict[str, Literal["max", "min"]]) -> None:
         if not goals:
             raise ValueError("search.goals is empty: name a metric, such as eval.accuracy: max")
-        unknown = [name for name in goals if name not in TRIAL_METRICS]
+        unknown = [name for name in goals if name not in of_trials()]
         if unknown:
             raise ValueError(
-                f"search.goals: no trial logs {unknown[0]!r}: use {', '.join(TRIAL_METRICS)}"
+                f"search.goals: no trial logs {unknown[0]!r}: use {', '.join(of_trials())}"
             )
         quality = next(iter(goals))
-        if self.scheduler is not None and quality not in REPORTED:
+        if self.scheduler is not None and quality not in reported():
             raise ValueError(
                 f"search.scheduler {self.scheduler.type!r} uses the first of search.goals, but "
-                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} "
+                f"{quality} is not reported while a trial trains: put {' or '.join(reported())} "
                 "first"
             )
 
@@ -213,9 +197,9 @@ class Search(Section):
     def total_trials(self) -> int:
         return self.num_combinations if self.uses_grid else self.num_trials or 30
 
-    def resolved(self, is_language_model: bool) -> Self:
-        """With the task's own goals where the file names none."""
-        goals = {goal.metric: goal.mode for goal in default_goals(is_language_model)}
+    def resolved(self, task: str) -> Self:
+        """With the goals of the ``task`` where the file names none."""
+        goals = {goal.metric: goal.mode for goal in default_goals(of_task(task))}
         return self.model_copy(update={"goals": self.goals or goals})
 
     @property
@@ -240,8 +224,6 @@ class Goal:
         return -value if self.mode == "max" else value
 
 
-def default_goals(is_language_model: bool) -> tuple[Goal, ...]:
+def default_goals(measures: TaskMetrics) -> tuple[Goal, ...]:
     """Quality against size: the goals of a sweep that names none."""
-    if is_language_model:
-        return Goal("eval.perplexity", "min"), Goal("student.size_mb", "min")
-    return Goal("eval.accuracy", "max"), Goal("student.size_mb", "min")
+    return tuple(Goal(one.name, one.mode) for one in (measures.quality, METRICS[SIZE]))

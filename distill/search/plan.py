@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distill.config import Experiment
-from distill.config.search import OF_CLASSIFIERS, OF_LANGUAGE_MODELS, TRIAL_METRICS, Search
+from distill.config.search import Search
 from distill.config.search_space import Value
 from distill.errors import ConfigError, DataError, InputError
+from distill.metrics import METRICS, fits, of_task, of_trials
 from distill.run_folder import OPERATIONAL
 from distill.search.configuration_memory import KEYS
 from distill.search.values import with_values
@@ -47,7 +48,7 @@ def plan_search(
             "the configuration has no section search: set the keys to vary in search.space, such "
             "as kd.temperature: {type: grid, values: [1, 2, 4]}"
         )
-    search = search.resolved(experiment.is_language_model)
+    search = search.resolved(experiment.task)
     if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
             f"cache.type {experiment.cache.type} keeps no outputs from one trial to the next, but "
@@ -86,15 +87,13 @@ def plan_search(
 def _check_goals(experiment: Experiment, search: Search) -> None:
     """Goals that no trial would ever log, and a name that MLflow would refuse at the end."""
     goals = [goal.metric for goal in search.ordered_goals]
-    is_language_model = experiment.is_language_model
-    others = OF_CLASSIFIERS if is_language_model else OF_LANGUAGE_MODELS
-    foreign = [goal for goal in goals if goal in others]
+    foreign = [goal for goal in goals if not fits(goal, experiment.task)]
     if foreign:
-        kind = "classifiers" if is_language_model else "language models"
-        known = ", ".join(name for name in TRIAL_METRICS if name not in others)
+        kinds = " and ".join(f"{of_task(task).model}s" for task in METRICS[foreign[0]].tasks)
+        usable = ", ".join(name for name in of_trials() if fits(name, experiment.task))
         raise ConfigError(
-            f"search.goals: {foreign[0]} applies only to {kind}, task is {experiment.task}: use "
-            f"{known}"
+            f"search.goals: {foreign[0]} applies only to {kinds}, task is {experiment.task}: use "
+            f"{usable}"
         )
     compared = [goal for goal in goals if goal in COMPARED]
     if compared and not experiment.has_teachers:

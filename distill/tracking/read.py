@@ -15,14 +15,16 @@ from distill.config.search import Goal, default_goals
 from distill.config.values import masked, written_name
 from distill.errors import RecordError
 from distill.evaluation.majority import below_majority
-from distill.evaluation.rows import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
+from distill.evaluation.rows import Row, row_of
+from distill.metrics import MAJORITY, measured_by, reported
 from distill.search.trials import Status, Trial, Value
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
 
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
-CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")
-"""Metrics whose history is read; others are known by their last value."""
+CURVES = ("loss", "kd.loss", "ce.loss")
+"""Metrics whose history is read, as that of each evaluation's; others are known by their last
+value."""
 ROLES = ("expert", "mix", "baseline", "link")
 NOT_COMPARED = ("output", "tracking.", "cluster.", "stream.", "cache.", "data.cache_dir")
 """Parameters in which two trainings may differ without being different students."""
@@ -227,7 +229,7 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
 
 def _goals_of(trials: list[Trial]) -> tuple[Goal, ...]:
     """For runs that set none."""
-    return default_goals(any("eval.perplexity" in trial.metrics for trial in trials))
+    return default_goals(measured_by(name for trial in trials for name in trial.metrics))
 
 
 def _endings(sweep: Any) -> list[str]:
@@ -282,7 +284,7 @@ def _student_of(run: Any) -> str:
 def _history(client: Any, run: Any) -> list[dict[str, Any]]:
     """Lines as in metrics.jsonl, by step. The final value, recorded last, is not part of it."""
     lines: dict[int, dict[str, float]] = {}
-    for name in CURVES:
+    for name in (*reported(), *CURVES):
         if name in run.data.metrics:
             points = client.get_metric_history(run.info.run_id, name)
             for point in sorted(points, key=lambda p: p.timestamp):
@@ -302,44 +304,6 @@ def _row(run: Any) -> Row:
 def _metrics_of(run: Any) -> dict[str, float]:
     """Last values, under their original names."""
     return {written_name(k, run.data.tags): v for k, v in run.data.metrics.items()}
-
-
-def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
-    """A model on the test split, from its stable names."""
-    domains = domains_of(metrics)
-    is_expert = role == "expert"
-    own = {d: domains.pop(d, None) for d in (*IN_DOMAIN, *IN_DOMAIN_BEFORE)} if is_expert else {}
-    domains |= {d: domains.pop(d + AS_DOMAIN) for d in own if d + AS_DOMAIN in domains}
-    in_domain, out_of_domain = (
-        own.get(name) if own.get(name) is not None else own.get(before)
-        for name, before in zip(IN_DOMAIN, IN_DOMAIN_BEFORE, strict=True)
-    )
-    return Row(
-        name=name,
-        role=role,
-        params=metrics.get("student.params"),
-        size_mb=metrics.get("student.size_mb"),
-        latency_ms=metrics.get("student.latency_ms"),
-        accuracy=metrics.get("test.accuracy"),
-        f1=metrics.get("test.f1"),
-        in_domain=in_domain,
-        out_of_domain=out_of_domain,
-        per_domain=domains,
-        retention=metrics.get("test.retention"),
-        compression=metrics.get("compression"),
-        perplexity=metrics.get("test.perplexity"),
-        agreement=metrics.get("fidelity.token_agreement"),
-        jsd=metrics.get("fidelity.jsd"),
-        exact_match=metrics.get("test.exact_match"),
-        rouge_l=metrics.get("test.rouge_l"),
-        tokens_per_s=metrics.get("student.tokens_per_s"),
-    )
-
-
-def domains_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """``test.accuracy.<domain>``, of language models ``test.perplexity.<domain>``, by domain."""
-    prefix = "test.perplexity." if "test.perplexity" in metrics else "test.accuracy."
-    return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
 
 
 def value_of(text: str) -> Value:

@@ -30,7 +30,7 @@ def test_all_grids_are_gone_through_and_anything_else_is_searched() -> None:
     mixed = search_of(space={"kd.temperature": CHOICE, "student.layers": CHOICE})
     assert isinstance(mixed.sampling, NSGA2) and mixed.sampling.population == 8
     assert mixed.total_trials == 30
-    assert [(g.metric, g.mode) for g in mixed.resolved(False).ordered_goals] == [
+    assert [(g.metric, g.mode) for g in mixed.resolved("classification").ordered_goals] == [
         ("eval.accuracy", "max"),
         ("student.size_mb", "min"),
     ]

@@ -14,10 +14,9 @@ from distill.errors import ConfigError, ModelError
 from distill.models.plain_head import described, has_plain_head
 from distill.models.student import check_feature_start, check_start
 from distill.records import Line
-from distill.report.table import count
 from distill.tasks.language_model.check import check_language_student
 from distill.tasks.plan import Plan
-from distill.wording import counted
+from distill.wording import count, counted
 
 Measure = Callable[[Student], Model]
 BY_HAND = "chain.students (one section for each intermediate link)"

@@ -286,7 +286,7 @@ def about(corpus: Corpus) -> dict[str, Any]:
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
-    return plan.experiment.search.resolved(plan.experiment.is_language_model)
+    return plan.experiment.search.resolved(plan.experiment.task)
 
 
 def _check_parts(

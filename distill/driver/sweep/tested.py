@@ -62,4 +62,4 @@ def _written(d: Driver, job: Job) -> Metrics:
     """Of a language model; its teachers have answered about the test split before."""
     tables = Tables(d.plan, job.guidance, d.interrupt.is_set)
     row = tables.quality_row(job, "student", load_best(job))
-    return {name: value for name, value in row.metrics().items() if value is not None}
+    return dict(row.metrics)

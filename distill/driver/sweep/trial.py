@@ -19,13 +19,13 @@ from typing import Any
 from distill.aggregation import TrainedWeights
 from distill.aggregation.saved import save_weights
 from distill.config import Experiment
-from distill.config.search import COSTS, REPORTED
 from distill.config.search_space import Value
 from distill.data.corpus import Corpus
 from distill.data.rows import published
 from distill.errors import Interrupted
 from distill.evaluation.efficiency import measure_on_cpu
 from distill.export.folder import ModelCard, export
+from distill.metrics import COSTS, reported
 from distill.models.language_student import merged
 from distill.search.ledger import Entry, Ledger, identity_of, searched
 from distill.search.reporter import Metrics, Reporter, Tell, _reported
@@ -178,7 +178,7 @@ def _train(
 def assess(job: Job, entry: Entry) -> Metrics:
     """Validation metrics of the exported weights; of classifiers, the teachers' too."""
     best = max(_evaluations(entry), key=job.selection.score)
-    metrics = {name: best[name] for name in REPORTED if name in best}
+    metrics = {name: best[name] for name in reported() if name in best}
     if job.kd is not None and job.guidance is not None:
         metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
     if job.guidance is not None and not job.is_language_model:

@@ -22,9 +22,10 @@ from distill.evaluation.leakage import ADVICE, suspicious
 from distill.evaluation.majority import majority
 from distill.evaluation.relations import Relations, ece_gap, violations
 from distill.evaluation.routing import MeanWeights, Routing, routing_of
-from distill.evaluation.rows import MAJORITY, Row
+from distill.evaluation.rows import Row
 from distill.experts.partition import Parts
 from distill.export.folder import ModelCard, export
+from distill.metrics import MAJORITY, SIZE
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.router_plot import router
 from distill.report.table import to_csv, to_json, to_markdown
@@ -75,7 +76,7 @@ class Outcome:
             if row.role != "student":
                 role = {"role": row.role}
                 history = self.histories.get(row.name, [])
-                tracker.child(row.name, role, row.metrics(), role, history)
+                tracker.child(row.name, role, row.metrics, role, history)
         tracker.artifact(self.report, "report")
         if tracker.tracking.log_model:
             tracker.model(self.student, "student")
@@ -204,9 +205,8 @@ def _mean_weights(plan: Plan, guidance: Guidance, predicted: Predicted, test: Sp
 def _trained_row(rows: list[Row], teacher: Row) -> Row:
     """The row of the ensemble with trained weights, as large as the uniform mean."""
     mean = next(row for row in rows if row.role == "mix")
-    return replace(
-        teacher, name=f"{teacher.name} ensemble", params=mean.params, size_mb=mean.size_mb
-    )
+    costs = {"student.params": mean.params, SIZE: mean.size_mb}
+    return replace(teacher, name=f"{teacher.name} ensemble").having(costs)
 
 
 def report_weights(

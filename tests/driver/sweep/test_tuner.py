@@ -19,7 +19,9 @@ RETAINED = {"eval.accuracy": "max", "eval.retention": "max"}
 
 
 def search_of(**settings: Any) -> tuple[Search, dict[str, Any]]:
-    search = Search.model_validate({"space": LR, "num_trials": 6, **settings}).resolved(False)
+    search = Search.model_validate({"space": LR, "num_trials": 6, **settings}).resolved(
+        "classification"
+    )
     return search, {key: _tune_domain(domain) for key, domain in search.space.items()}
 
 
