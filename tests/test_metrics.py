@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -170,7 +169,7 @@ def test_metric_names_in_the_code_are_in_the_catalogue() -> None:
     keys = {path for _, _, key in walk("", Experiment) for path in (key.path, f"{key.path}.type")}
     no_metric = re.compile(r".*(\.png|\.json|\.md|_)|(data|memory|chain)\..*")
     looks = re.compile(rf"({'|'.join(PREFIXES)})(\.(\w|<x>)+)+")
-    found = {text for text in literals() if looks.fullmatch(text)} - keys
+    found = {text for path in modules() for text in read(path)[0] if looks.fullmatch(text)} - keys
     found = {text for text in found if not no_metric.fullmatch(text)}
     assert len(found) > 50
     assert sorted(text for text in found if not is_in_catalogue(text)) == []
@@ -189,9 +188,10 @@ READERS = ("metrics.py", "report/", "tracking/", "config/", "api/", "cli/", "eva
 
 
 def test_every_metric_in_the_catalogue_is_made_by_some_code() -> None:
-    makers = set(literals(READERS))
+    makers = {text for path in modules(READERS) for text in read(path)[0]}
     makers |= {f"{text}<x>" for text in makers if text.endswith(".")}
-    words = {text for text in makers if re.fullmatch(r"\w+", text)} | set(keywords())
+    words = {text for text in makers if re.fullmatch(r"\w+", text)}
+    words |= {argument for path in modules(READERS) for argument in read(path)[1]}
     patterns = [pattern(t) for t in makers if t in METRICS or t.split(".")[0] in PREFIXES]
     assert [name for name in METRICS if not is_made(name, patterns, words)] == []
 
@@ -202,6 +202,7 @@ def is_made(name: str, patterns: list[re.Pattern[str]], words: set[str]) -> bool
     return any(all(part in words or re.fullmatch(r"<\w+>", part) for part in of) for of in parts)
 
 
+@cache
 def pattern(name: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"<\w+>", r"([^ ]+)", re.escape(name)))
 
@@ -211,22 +212,23 @@ NAMED = {k: v for k, v in vars(metrics).items() if isinstance(v, str) and v in M
 
 
 @cache
-def nodes(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-
-
-def trees(but: tuple[str, ...] = ()) -> Iterator[ast.AST]:
-    for path in sorted(Path(ROOT / "distill").rglob("*.py")):
-        if not str(path.relative_to(ROOT / "distill")).startswith(but):
-            yield from nodes(path)
-
-
-def literals(but: tuple[str, ...] = ()) -> Iterator[str]:
-    for node in trees(but):
+def read(path: Path) -> tuple[set[str], set[str]]:
+    """The string literals of a module, <x> where the code fills something in, and the names of
+    arguments in its calls."""
+    texts, arguments = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(text_of(value) for value in node.values)
-        elif isinstance(node, ast.Constant | ast.Name) and (text := text_of(node)) != "<x>":
-            yield text
+            texts.add("".join(map(text_of, node.values)))
+        elif isinstance(node, ast.Constant | ast.Name):
+            texts.add(text_of(node))
+        elif isinstance(node, ast.keyword) and node.arg:
+            arguments.add(node.arg)
+    return texts, arguments
+
+
+def modules(but: tuple[str, ...] = ()) -> list[Path]:
+    root = ROOT / "distill"
+    return [p for p in sorted(root.rglob("*.py")) if not str(p.relative_to(root)).startswith(but)]
 
 
 def text_of(node: ast.AST) -> str:
@@ -238,7 +240,3 @@ def text_of(node: ast.AST) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     return "<x>"
-
-
-def keywords() -> Iterator[str]:
-    return (node.arg for node in trees(READERS) if isinstance(node, ast.keyword) and node.arg)
