@@ -122,7 +122,7 @@ def fidelity_table(metrics: Mapping[str, float]) -> "Group":
         for name, meaning in described(Relations()).items()
     ]
     title = "fidelity: test rows where the student differs from the aggregated teachers"
-    return grid(["relation", "violated if", "rows"], rows, title, left=(1,), wrap=(1,))
+    return grid(["relation", "violated if", "rows"], rows, title, wrap=(1,))
 
 
 def broken(head: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from distill.config import Tracking
 from distill.config.search import Goal, default_goals
@@ -20,6 +20,10 @@ from distill.metrics import MAJORITY, measured_by, reported
 from distill.search.trials import Status, Trial, Value
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
 CURVES = ("loss", "kd.loss", "ce.loss")
@@ -135,7 +139,7 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
         raise RecordError(f"experiment {record.experiment} has no finished trial ({there}){reason}")
 
 
-def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) -> Record:
+def _read_sweep(client: MlflowClient, sweep: Run, runs: list[Run], with_history: bool) -> Record:
     tags = sweep.data.tags
     searched = tuple(json.loads(tags.get("distill.searched", "[]")))
     goals = tuple(Goal(**goal) for goal in json.loads(tags.get("distill.goals", "[]")))
@@ -172,12 +176,12 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
     )
 
 
-def _base_of(run: Any) -> dict[str, str]:
+def _base_of(run: Run) -> dict[str, str]:
     """Parameters as first logged, under their original names."""
     return {written_name(k, run.data.tags): v for k, v in run.data.params.items()}
 
 
-def _params_of(run: Any) -> dict[str, str]:
+def _params_of(run: Run) -> dict[str, str]:
     """Parameters as last logged: MLflow never changes one, so changes are in tags."""
     changed = {
         key.removeprefix("resumed."): value
@@ -187,10 +191,12 @@ def _params_of(run: Any) -> dict[str, str]:
     return {**run.data.params, **changed}
 
 
-def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:
+def _read_trainings(
+    client: MlflowClient, parents: list[Run], runs: list[Run], with_history: bool
+) -> Record:
     """Every training is a point. Rows and the record are those of the newest run."""
     newest = parents[0]
-    ended: list[tuple[Any, Status]] = []
+    ended: list[tuple[Run, Status]] = []
     for run in reversed(parents):
         status = _status(run)
         if status is not None:
@@ -232,18 +238,18 @@ def _goals_of(trials: list[Trial]) -> tuple[Goal, ...]:
     return default_goals(measured_by(name for trial in trials for name in trial.metrics))
 
 
-def _endings(sweep: Any) -> list[str]:
+def _endings(sweep: Run) -> list[str]:
     if sweep.info.status not in ("KILLED", "FAILED"):
         return []
     why = sweep.data.tags.get("distill.ended", "").strip()
     return ["the sweep ended early" + (f": {masked(why)}" if why else "")]
 
 
-def _children(parent: Any, runs: list[Any]) -> list[Any]:
+def _children(parent: Run, runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.data.tags.get(PARENT) == parent.info.run_id]
 
 
-def _status(run: Any) -> Status | None:
+def _status(run: Run) -> Status | None:
     """None: the run has not ended."""
     logged = run.data.tags.get("distill.status")
     for status in get_args(Status):
@@ -255,8 +261,8 @@ def _status(run: Any) -> Status | None:
 
 
 def _trial(
-    client: Any,
-    run: Any,
+    client: MlflowClient,
+    run: Run,
     name: str,
     status: Status,
     values: dict[str, Value],
@@ -275,13 +281,13 @@ def _trial(
     )
 
 
-def _student_of(run: Any) -> str:
+def _student_of(run: Run) -> str:
     """The export of a training, below the run folder that its configuration names."""
     output = run.data.params.get("output")
     return str(Path(output) / "student") if output and output != "null" else ""
 
 
-def _history(client: Any, run: Any) -> list[dict[str, Any]]:
+def _history(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     """Lines as in metrics.jsonl, by step. The final value, recorded last, is not part of it."""
     lines: dict[int, dict[str, float]] = {}
     for name in (*reported(), *CURVES):
@@ -292,16 +298,16 @@ def _history(client: Any, run: Any) -> list[dict[str, Any]]:
     return [{"step": step, "metrics": metrics} for step, metrics in sorted(lines.items())]
 
 
-def _rows(children: Iterable[Any]) -> list[Row]:
+def _rows(children: Iterable[Run]) -> list[Row]:
     rows = [_row(run) for run in children if run.data.tags.get("role") in ROLES]
     return sorted(rows, key=lambda row: (ROLES.index(row.role), row.name))
 
 
-def _row(run: Any) -> Row:
+def _row(run: Run) -> Row:
     return row_of(run.info.run_name, run.data.tags["role"], _metrics_of(run))
 
 
-def _metrics_of(run: Any) -> dict[str, float]:
+def _metrics_of(run: Run) -> dict[str, float]:
     """Last values, under their original names."""
     return {written_name(k, run.data.tags): v for k, v in run.data.metrics.items()}
 
@@ -316,7 +322,7 @@ def value_of(text: str) -> Value:
     return text
 
 
-def _differing(runs: list[Any]) -> tuple[str, ...]:
+def _differing(runs: list[Run]) -> tuple[str, ...]:
     keys = dict.fromkeys(key for run in runs for key in run.data.params)
     return tuple(
         key
@@ -325,7 +331,7 @@ def _differing(runs: list[Any]) -> tuple[str, ...]:
     )
 
 
-def _distinct_names(runs: list[Any]) -> list[str]:
+def _distinct_names(runs: list[Run]) -> list[str]:
     seen: dict[str, int] = {}
     names = []
     for run in runs:
@@ -348,7 +354,7 @@ def _environment(tags: Mapping[str, str]) -> dict[str, str]:
     return known | {k: masked(v) for k, v in sorted(tags.items()) if k.startswith(prefixes)}
 
 
-def _datasets(run: Any) -> list[Dataset]:
+def _datasets(run: Run) -> list[Dataset]:
     found = []
     for given in run.inputs.dataset_inputs if run.inputs else []:
         contexts = [tag.value for tag in given.tags if tag.key == "mlflow.data.context"]
@@ -361,7 +367,7 @@ def _datasets(run: Any) -> list[Dataset]:
     return found
 
 
-def _time(run: Any) -> str:
+def _time(run: Run) -> str:
     return datetime.fromtimestamp(run.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
