@@ -16,35 +16,28 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill.config import Experiment, Student
 from distill.config.search import Goal
 from distill.config.search_space import Value
+from distill.driver.context import Command, Driver
 from distill.errors import ConfigError
 from distill.records import Line
 from distill.search.configuration_memory import KEYS, Memory, Proposal
 from distill.search.refine import BRIEF, OWN, Choice, Values, choose
-from distill.tasks.classification.fingerprint import largest_teacher, meta_of
-from distill.tasks.classification.predict import predict
-from distill.tasks.classification.split import Split
 from distill.teachers.setup import Guidance
 from distill.tracking.past_runs import experiences
 from distill.training.fit import build_module, is_done
 from distill.training.job import Job
-from distill.training.module import DistillModule
 from distill.wording import counted
 
-if TYPE_CHECKING:
-    from distill.driver.checks.check import Command
-    from distill.driver.pipeline import Driver  # which imports this module
-
 FILE = "warm_start.json"
-RunJobs = Callable[["Driver", list[Job]], None]
-"""Runs fits to their end, as the pipeline's ``run_tasks``; raises Interrupted."""
+RunFits = Callable[[Sequence[Job]], None]
+"""Runs fits to their end; raises Interrupted. See ``TaskStages.run_fits``."""
 
 
 def check_warm_start(experiment: Experiment) -> None:
@@ -238,9 +231,9 @@ def brief_of(job: Job, folder: Path, name: str, values: Values) -> Job:
     return BriefJob(**{field.name: getattr(brief, field.name) for field in fields(brief)})
 
 
-def quality(d: Driver, job: Job, run: RunJobs) -> float:
+def quality(d: Driver, job: Job, run: RunFits) -> float:
     """The best validation metric; −inf: the fit failed."""
-    run(d, [job])
+    run([job])
     if not is_done(job):
         why = (Path(job.folder) / "failed.txt").read_text("utf-8")
         d.progress.say(f"{job.name} failed: {why}")
@@ -256,18 +249,15 @@ def meta_before(
     module = build_module(job).eval()
     metrics = {"student.params": float(sum(p.numel() for p in module.student.parameters()))}
     if job.guidance is not None:
-        validation = Split(d.plan.corpus, "validation")
-        assert isinstance(module, DistillModule)
-        with job.guidance.open(job.data, "driver", validation.num_classes) as stream:
-            batches = validation.batches(job.data.open())
-            seen = predict(module, batches, stream, d.interrupt.is_set)
-        assert seen.teacher_R is not None
-        metrics["eval.teacher_accuracy"] = validation.accuracy(seen.teacher_R)
-    return meta_of(d.plan.corpus, job.guidance, student, metrics, teacher_params)
+        found = d.plan.task.teachers_on_validation(d.plan, job, module, d.interrupt.is_set)
+        assert found is not None
+        metrics["eval.teacher_accuracy"] = found["eval.accuracy"]
+    task, corpus = d.plan.task, d.plan.corpus
+    return task.meta_features(corpus, job.guidance, student, metrics, teacher_params)
 
 
 def warm_started(
-    d: Driver, student: Job, serve: Callable[[], Guidance | None], run: RunJobs
+    d: Driver, student: Job, serve: Callable[[], Guidance | None], run: RunFits
 ) -> tuple[Driver, Job]:
     """The driver of the experiment with the chosen values, and the student's job with its optimizer
     settings; without ``warm_start`` both as they are.
@@ -291,7 +281,7 @@ def warm_started(
     return started, replace(student, optimizer=experiment.optimizer)
 
 
-def _decided(d: Driver, student: Job, guidance: Guidance, run: RunJobs) -> Decision:
+def _decided(d: Driver, student: Job, guidance: Guidance, run: RunFits) -> Decision:
     own = numbers_of(d.experiment)
 
     def brief(name: str, values: Values) -> Job:
@@ -306,7 +296,7 @@ def _decided(d: Driver, student: Job, guidance: Guidance, run: RunJobs) -> Decis
         return brief_of(job, d.run.brief, name, values)
 
     def meta() -> dict[str, float]:
-        params = largest_teacher(guidance)
+        params = d.plan.task.largest_teacher(guidance)
         return meta_before(d, brief(OWN, own), d.experiment.student, params)
 
     def measure(name: str, values: Values) -> float:
