@@ -20,6 +20,7 @@ from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts
+from distill.metrics import METRICS, TaskMetrics, declare
 from distill.teachers.setup import Guidance
 from distill.training.fit import fit_and_save, is_saved
 from distill.training.job import Data, Job, ModelSpec
@@ -41,14 +42,22 @@ class Task(ABC):
     """One kind of teachers, students and rows."""
 
     name: ClassVar[str]
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
-    """Of the validation split, with the direction that is better. The first selects the weights
-    where ``trainer.select_by`` names none."""
+    measures: ClassVar[TaskMetrics]
+    """What is measured of its models: tables, plots, sweeps and MLflow choose by it."""
+
+    def __init_subclass__(cls) -> None:
+        declare(cls.measures)
+
+    @property
+    def metrics(self) -> Mapping[str, Literal["max", "min"]]:
+        """Of the validation split, with the direction that is better. The first selects the weights
+        where ``trainer.select_by`` names none."""
+        return {name: METRICS[name].mode for name in self.measures.validation}
 
     @property
     def goal(self) -> Goal:
         """The quality that weights are selected by, and sweeps go by, where none is named."""
-        return Goal(*next(iter(self.metrics.items())))
+        return Goal(self.measures.quality.name, self.measures.quality.mode)
 
     # ---- checks before anything starts ---------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Writes the generated pages of the reference: ``make reference``.
 
 The configuration and evaluation settings come from the pydantic classes (type, default,
-constraint, and the doc under the field), the commands from the typer application. The pages are
+constraint, and the doc under the field), the commands from the typer application, the metrics from
+their catalogue. The pages are
 committed, so that they can be read in the repository; a test compares them with this module.
 """
 
@@ -24,6 +25,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from distill.config import Experiment
 from distill.evaluation.settings import Evaluation
+from distill.metrics import GROUPS, Metric, of_task
 from distill.variant import Section, Variant
 
 FOLDER = Path(__file__).parents[1] / "reference"
@@ -327,7 +329,32 @@ def pages() -> dict[str, str]:
         "configuration.md": keys_page(Experiment, "Configuration", CONFIGURATION),
         "evaluation.md": keys_page(Evaluation, "Evaluation settings", EVALUATION),
         "commands.md": commands_page(),
+        "metrics.md": metrics_page(),
     }
+
+
+METRICS = """The names of the metrics in MLflow, `metrics.jsonl` and `--json`. They are stable. A
+share is a number between 0 and 1; `nats` are natural logarithms. `<name>` is a teacher, `<domain>`
+a value of `data.columns.domain`, `<label>` a class.
+
+`eval.*` is measured on the validation split, and used for selection, schedules and sweeps. `test.*`
+is measured once, for the exported weights."""
+
+
+def metrics_page() -> str:
+    """The catalogue of metrics: a table for each group."""
+    parts = ["# Metrics\n", NOTE, f"{METRICS}\n"]
+    for group in GROUPS:
+        parts += [f"## {group.title}\n", f"{group.lead}\n"]
+        parts.append("| name | models | unit | better | definition |\n|---|---|---|---|---|")
+        parts += [_metric(one) for one in group.metrics]
+        parts.append("")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+
+
+def _metric(one: Metric) -> str:
+    models = " and ".join(f"{of_task(task).model}s" for task in one.tasks)
+    return f"| `{one.name}` | {models} | {one.unit} | {one.direction or ''} | {one.meaning} |"
 
 
 COMMANDS = """`distill COMMAND --help` prints the same. `python -m distill` is the same

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
@@ -16,6 +15,7 @@ from distill.data.tokens import tokenise
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.quality import Confusion
 from distill.experts.partition import Parts, partition
+from distill.metrics import CLASSIFICATION
 from distill.models.load import load_classifier
 from distill.records import UNLABELLED
 from distill.tasks.base import IsStopped, Task
@@ -40,10 +40,7 @@ VALIDATION_BATCH = 256
 
 class Classification(Task):
     name = "classification"
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]] = {
-        "eval.accuracy": "max",
-        "eval.f1": "max",
-    }
+    measures = CLASSIFICATION
 
     def check_settings(self, experiment: Experiment) -> None:
         check.check_settings(experiment)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
@@ -17,6 +16,7 @@ from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts, by_column
+from distill.metrics import LANGUAGE_MODEL
 from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
 from distill.tasks.base import IsStopped, Task
@@ -37,10 +37,7 @@ from distill.wires import WireFormat
 
 class LanguageModel(Task):
     name = "language_model"
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]] = {
-        "eval.perplexity": "min",
-        "eval.accuracy": "max",
-    }
+    measures = LANGUAGE_MODEL
 
     def check_settings(self, experiment: Experiment) -> None:
         check.check_settings(experiment)
