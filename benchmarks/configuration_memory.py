@@ -42,7 +42,8 @@ from distill.objectives import ForwardKL
 from distill.search.configuration_memory import AXES, Experience, Memory
 from distill.search.refine import BRIEF, choose
 from distill.tasks.classification.predict import predict
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 
 BATCH_SIZE = 16
 DEFAULTS = {

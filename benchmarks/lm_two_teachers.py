@@ -30,7 +30,9 @@ from distill.config import Experiment, Serving, load
 from distill.driver.checks.check import check
 from distill.tasks.language_model.comparison import Scores, Teachers, compare, score
 from distill.tasks.plan import Plan
-from distill.training.fit import Guidance, Job, build_module, fit, is_done, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import build_module, fit, is_done, load_best
+from distill.training.job import Job
 from distill.wires import HiddenWire
 
 CONFIG = Path("configs/lm-two-teachers.yaml")

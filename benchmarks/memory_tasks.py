@@ -33,10 +33,12 @@ from distill.models.features import feature_space
 from distill.models.load import load_base_for_classification
 from distill.models.student import student_tokenizer
 from distill.search.meta import Families, meta_features
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec
-from distill.training.specs import DataSpec, ModelSpec, StudentSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.job import ModelSpec
 
 TABLES = ("digits", "wine", "breast_cancer", "iris", "diabetes")
 DOMAINS = ("tweets", "movies", "products", "news")
@@ -84,7 +86,7 @@ def prepare(name: str, seed: int, sentiment: Path, work: Path) -> Task:
     cache.close()
     guidance = Guidance(
         client=LocalTeachers({}),  # never queried: the cache holds every row
-        teachers=(TeacherSpec(TEACHER, tokenizer, Serving(), len(corpus.label_names), key),),
+        teachers=(ServedTeacher(TEACHER, tokenizer, Serving(), len(corpus.label_names), key),),
         router=None,
         aggregation=UniformMean(),
         stream=Stream(in_flight=1),

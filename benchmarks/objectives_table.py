@@ -47,7 +47,9 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.language_model.comparison import score
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherCache
-from distill.training.fit import Guidance, Job, fit, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from distill.wires import HiddenWire
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""distill from Python: what the command line does, with data and teachers that are objects.
+"""distill from Python: the commands as functions, with data and teachers that are objects.
 
 Every function takes what its command takes; results are the typed objects of
 :mod:`distill.api.results`. Errors are those of :mod:`distill.errors`: InputError for anything that

@@ -9,23 +9,29 @@ driver/checks/check.py. Nor is torch imported: a configuration is refused at onc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from distill.aggregation import Aggregation, UniformMean
 from distill.config.baselines import Baseline
 from distill.config.chain import Chain, is_link_name
 from distill.config.cluster import Cluster
 from distill.config.data import Data
-from distill.config.explain import explain
+from distill.config.explain import explain, wrong_word
 from distill.config.memory import SharedMemory
 from distill.config.overrides import assign, parse_override
 from distill.config.sampling import DatasetSampling, Sampling
 from distill.config.search import Search
 from distill.config.stream import Cache, Stream
 from distill.config.student import Student
+from distill.config.tasks import TASKS
 from distill.config.teachers import ByColumn, Experts, Teacher
 from distill.config.tracking import Tracking
 from distill.config.training import KD, Generation, Optimizer, Trainer
@@ -39,7 +45,7 @@ from distill.variant import Section
 class Experiment(Section):
     """The whole configuration file."""
 
-    task: Literal["classification", "language_model"] = "classification"
+    task: str = Field(default="classification", json_schema_extra={"enum": [*TASKS]})
     """Type of teachers and student: classifiers (of text or features), or causal language
     models."""
     data: Data
@@ -94,6 +100,13 @@ class Experiment(Section):
     """Where Ray runs."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, batches, splits by hash and samples: the same seed gives the same run."""
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _is_a_task(cls, task: object) -> object:
+        if task not in [*TASKS]:  # whatever its type
+            raise ValueError(wrong_word("task", TASKS, task))
+        return task
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:

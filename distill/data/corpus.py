@@ -84,6 +84,8 @@ class FeatureInfo:
 class Corpus:
     """Opens the folder of a built corpus. Pickles as its path, so it travels between processes."""
 
+    num_unlearnable = 0
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))

@@ -31,8 +31,10 @@ from distill.search.refine import BRIEF, OWN, Choice, Values, choose
 from distill.tasks.classification.fingerprint import largest_teacher, meta_of
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split
+from distill.teachers.setup import Guidance
 from distill.tracking.past_runs import experiences
-from distill.training.fit import Guidance, Job, build_module, is_done
+from distill.training.fit import build_module, is_done
+from distill.training.job import Job
 from distill.training.module import DistillModule
 from distill.wording import counted
 

@@ -11,7 +11,7 @@ import torch
 
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.sampling.test_fits import SKD, sampled_job, weights_after
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import DOMAINS, language_experiment
@@ -42,7 +42,7 @@ def test_a_student_is_the_same_to_the_bit(tmp_path: Path, sampling: dict[str, An
         assert teacher.adapter is not None
         engines[teacher.name] = TeacherEngine(
             alone(Path(teacher.folder), Path(teacher.adapter)),
-            num_labels=teacher.num_labels,
+            num_labels=teacher.width,
             wire=teacher.serving.wire,
             is_language_model=True,
         )

@@ -166,14 +166,14 @@ def check(
         corpus,
         names,
         tokenizer,
-        space,
-        None,
+        corpus,
         is_resuming,
         described,
         resources.num_cpus,
         resources.num_gpus,
         lines,
         columns,
+        features=space,
     )
     return with_chain(plan, infos if base is None else {"experts.base": base})
 
@@ -236,7 +236,6 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         corpus,
         names,
         languages.tokenizer,
-        None,
         blocks,
         is_resuming,
         described,

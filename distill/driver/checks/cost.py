@@ -25,7 +25,7 @@ from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.records import Line, RoutingInputs
 from distill.sampling import Mixed, Speculative, StudentText, TeacherText, Written
 from distill.tasks.language_model.check import Languages
-from distill.teachers.serving import groups
+from distill.teachers.served import groups
 
 
 @dataclass(frozen=True)

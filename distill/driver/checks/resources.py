@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -15,7 +15,7 @@ from distill.aggregation import Routed
 from distill.config import Cluster, Experiment, Experts, Serving
 from distill.errors import ConfigError
 from distill.records import Line
-from distill.teachers.serving import are_on_one_base, groups
+from distill.teachers.served import ServedTeacher, are_on_one_base, groups
 
 S = TypeVar("S", bound=Serving)
 MIN_SHARE = 0.1
@@ -213,18 +213,9 @@ def _experts(experts: Experts, num: int, base: Sized, num_updates: int | None) -
     return [_Processes(name, what, serving, 1, base.num_params, num_updates * num)]
 
 
-class PlacedTeacher(NamedTuple):
-    """As distill/teachers/serving.py looks at it."""
-
-    name: str
-    folder: str
-    adapter: str | None
-    serving: Serving
-
-
-def placed(experiment: Experiment) -> list[PlacedTeacher]:
+def placed(experiment: Experiment) -> list[ServedTeacher]:
     """Those that ``teachers`` names."""
-    return [PlacedTeacher(t.name, t.path, t.adapter, t) for t in experiment.teachers]
+    return [ServedTeacher(t.name, t.path, t, adapter=t.adapter) for t in experiment.teachers]
 
 
 def _teachers(

@@ -54,8 +54,8 @@ from distill.tasks.classification.fingerprint import meta_of, task_of
 from distill.tasks.classification.split import Split
 from distill.tasks.language_model.outcome import Tables, compressed
 from distill.teachers.client import SilentTeachers
-from distill.training.fit import Guidance, Job
-from distill.training.specs import Data
+from distill.teachers.setup import Guidance
+from distill.training.job import Data, Job
 from distill.wording import counted
 
 BLOCK = 2048

@@ -22,9 +22,11 @@ from distill.tasks.classification.predict import predict, predict_teachers
 from distill.tasks.classification.split import Split
 from distill.tasks.plan import Plan
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
-from distill.training.fit import Guidance, Job, TeacherSpec, fit_and_save, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit_and_save, load_best
 from distill.training.interrupt import StopOnSignal
-from distill.training.specs import Data
+from distill.training.job import Data, Job
 
 
 def row_of(split: Split, name: str, role: Role, predicted_R: np.ndarray) -> Row:
@@ -130,7 +132,7 @@ class ObjectCost:
     size_mb: float | None = None
 
 
-def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency | ObjectCost:
+def _teacher_cost(teacher: ServedTeacher, plan: Plan) -> Efficiency | ObjectCost:
     if is_pickle(teacher.folder):
         pickled = load_pickled(teacher.folder, teacher.serving.allow_pickle)
         inputs = open_inputs(plan.corpus, teacher.folder, 0)

@@ -31,11 +31,12 @@ from distill.tasks.language_model.comparison import (
     score,
 )
 from distill.tasks.plan import Plan
-from distill.teachers.serving import groups
-from distill.training.fit import Guidance, Job, TeacherSpec, build_module, load_best
+from distill.teachers.served import ServedTeacher, groups
+from distill.teachers.setup import Guidance
+from distill.training.fit import build_module, load_best
 from distill.training.fitted import best_evaluation, history
 from distill.training.interrupt import StopOnSignal
-from distill.training.specs import Data
+from distill.training.job import Data, Job
 from distill.training.token_module import TokenModule
 
 
@@ -95,18 +96,6 @@ def evaluate_language(
     histories = {job.name: history(job) for job in jobs}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
-
-
-def measure_language_teachers(plan: Plan, job: Job, interrupt: StopOnSignal) -> float | None:
-    """As :func:`distill.tasks.classification.outcome.measure_teachers`; None where the teachers'
-    tokens are not the student's."""
-    module = load_best(job)
-    assert isinstance(module, TokenModule)
-    tables = Tables(plan, job.guidance, interrupt.is_set, module)
-    if not tables.can_compare:
-        return None
-    total = tables.compared(job.data, split="validation").aggregate.total
-    return total.accuracy if job.selection.metric == "eval.accuracy" else total.perplexity
 
 
 class Tables:
@@ -229,7 +218,7 @@ class Tables:
         )
         return score_answers(answers, [prompt.reference for prompt in prompts])
 
-    def _answered(self, teacher: TeacherSpec) -> GenerationScores | None:
+    def _answered(self, teacher: ServedTeacher) -> GenerationScores | None:
         """What a served teacher generates for the prompts that the student is given."""
         generation = self._plan.experiment.generation
         if self._blocks.kind == "text" or generation.num_prompts == 0:
@@ -259,7 +248,7 @@ class Tables:
         )
 
 
-def _sizes(teacher: TeacherSpec) -> tuple[int, int]:
+def _sizes(teacher: ServedTeacher) -> tuple[int, int]:
     """Parameters of its model, or of the base that it is an adapter on, and of the adapter."""
     info = check_language_folder(teacher.folder, teacher.serving.allow_pickle)
     return info.num_params, read_adapter(teacher.adapter).num_params if teacher.adapter else 0

@@ -15,19 +15,15 @@ from safetensors.torch import load_file, save_file
 from distill.aggregation import Routed, UniformMean
 from distill.config import KD, Cache, InitFrom, Serving, Stream, Student, Teacher, Trainer, parse
 from distill.driver.checks.check import check
-from distill.driver.memory.content import (
-    DROPPED,
-    Contents,
-    _model_paths,
-    content_key,
-    description,
-)
+from distill.driver.memory.content import DROPPED, Contents, _model_paths, content_key, description
 from distill.objectives import ForwardKL, ReverseKL, WeightedSum
 from distill.run_folder import RunFolder
-from distill.tasks.jobs import language_job, write_tokenizer
+from distill.tasks.classification.specs import EncoderSpec, StudentSpec
+from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.cache import TeacherKey
-from distill.training.fit import Guidance, Job, TeacherSpec
-from distill.training.specs import EncoderSpec, StudentSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.job import Job
 from distill.variant import Section
 from tests.toys import write_encoder
 from tests.toys_language import language_experiment
@@ -78,13 +74,13 @@ def test_a_sum_of_objectives_is_in_the_key_with_its_weights(job: Job) -> None:
     assert len({key(0.1), key(0.2), content_key(replace(job, objective=ForwardKL()))}) == 3
 
 
-@pytest.mark.parametrize("of", [Guidance, TeacherSpec, TeacherKey, Serving])
+@pytest.mark.parametrize("of", [Guidance, ServedTeacher, TeacherKey, Serving])
 def test_every_field_of_the_teachers_is_in_the_key_unless_it_is_dropped(of: type) -> None:
     contents = Contents()
     key = TeacherKey("weights", "rows", "tokens", "dense", 8)
-    spec = TeacherSpec("a", "folder", Serving(), 2, key)
+    spec = ServedTeacher("a", "folder", Serving(), 2, key)
     whole = Guidance(None, (spec,), None, UniformMean(), Stream(), Cache(), "folder")  # type: ignore[arg-type]
-    value: Any = {Guidance: whole, TeacherSpec: spec, TeacherKey: key, Serving: Serving()}[of]
+    value: Any = {Guidance: whole, ServedTeacher: spec, TeacherKey: key, Serving: Serving()}[of]
     names = Serving.model_fields if of is Serving else [f.name for f in fields(of)]
     for name in names:
         change = {name: "another"}
@@ -180,7 +176,9 @@ def test_no_folder_is_in_a_description(tmp_path: Path) -> None:
     student = plan.experiment.student
     tokenizer = write_tokenizer(student, plan.tokenizer, plan.corpus, run.tokenizer)
     language = replace(
-        language_job(plan.experiment, plan, tokenizer, run), objective=ReverseKL(), kd=KD()
+        student_job(plan.experiment, plan.corpus, tokenizer, run.fit, run.stop),
+        objective=ReverseKL(),
+        kd=KD(),
     )
     for job in (language, taught_job(tmp_path)):
         described = json.dumps(description(job))
