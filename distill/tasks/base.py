@@ -40,6 +40,8 @@ class Task(ABC):
     metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
     """Of the validation split, with the direction that is better. The first selects the weights
     where ``trainer.select_by`` names none, and is the first goal of a sweep that names none."""
+    fingerprinted: ClassVar[str] = "the rows"
+    """What ``data.fingerprint`` covers, in words."""
 
     @property
     def goals(self) -> tuple[Goal, ...]:

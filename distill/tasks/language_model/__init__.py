@@ -40,6 +40,7 @@ class LanguageModel(Task):
         "eval.perplexity": "min",
         "eval.accuracy": "max",
     }
+    fingerprinted = "the rows or the tokenizer"
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> BlocksSpec:
         data = experiment.data
