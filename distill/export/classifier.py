@@ -15,7 +15,7 @@ import torch
 from distill.config import Columns, Cut, Device
 from distill.data.columns import texts_in
 from distill.data.encode import encode, padded
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.numbers import features_in
 from distill.data.source import File
 from distill.errors import ConfigError, DataError

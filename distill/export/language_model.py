@@ -12,7 +12,7 @@ from distill.data.chat_template import ChatTemplate
 from distill.data.chat_tokens import ChatTokens
 from distill.data.chats import chats_in, tools_in
 from distill.data.columns import texts_in, values_in
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.sequences import prefix_of
 from distill.data.source import File, column_names, listed
 from distill.data.turns import ANSWER

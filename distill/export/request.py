@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from distill.config import Columns, Device
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.source import File, column_names, listed, read_batches
 from distill.data.tables import Content, names_in
 from distill.errors import ConfigError, DataError

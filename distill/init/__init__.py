@@ -14,7 +14,8 @@ from typing import Any
 
 from distill.config import parse
 from distill.config.yaml_text import read_yaml, write_yaml
-from distill.data.formats import COMPRESSIONS, ENDINGS
+from distill.data.file_format import COMPRESSIONS
+from distill.data.formats import ENDINGS
 from distill.data.source import listed
 from distill.errors import ConfigError
 from distill.init.choices import (
