@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from distill.config import Columns, Cut, Device
 from distill.data.columns import texts_in
@@ -52,7 +53,7 @@ class ClassifierStudent:
 
     text_column: ClassVar[str] = "text"
 
-    def load(self, folder: Path) -> Any:
+    def load(self, folder: Path) -> PreTrainedModel:
         return load_classifier(folder)
 
     def columns(self, student: Located, named: ColumnOptions, file: File) -> Columns:

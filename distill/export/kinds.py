@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
+
+from transformers import PreTrainedModel
 
 from distill.config import Columns
 from distill.data.source import File
@@ -23,7 +25,7 @@ class StudentKind(Protocol):
     text_column: ClassVar[str]
     """The column option of :class:`ColumnOptions` that a list of strings fills."""
 
-    def load(self, folder: Path) -> Any:
+    def load(self, folder: Path) -> PreTrainedModel:
         """The model, on the CPU, in evaluation mode."""
         ...
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from transformers import PreTrainedModel
+
 from distill.config import Columns
 from distill.data.chat_template import ChatTemplate
 from distill.data.chat_tokens import ChatTokens
@@ -46,7 +48,7 @@ class LanguageModelStudent:
 
     text_column: ClassVar[str] = "prompt"
 
-    def load(self, folder: Path) -> Any:
+    def load(self, folder: Path) -> PreTrainedModel:
         return load_language_model(folder)
 
     def columns(self, student: Located, named: ColumnOptions, file: File) -> Columns:
@@ -201,7 +203,7 @@ def _chats(files: Sequence[File], columns: Columns) -> Iterator[tuple[list[Any],
             yield json.loads(chat), schemas
 
 
-def _check_room(prompts: Sequence[Sequence[int]], model: Any, request: Request) -> None:
+def _check_room(prompts: Sequence[Sequence[int]], model: PreTrainedModel, request: Request) -> None:
     positions = usable_positions(model.config)
     for row, prompt in enumerate(prompts, 1):
         if not prompt:
