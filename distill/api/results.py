@@ -34,11 +34,12 @@ class _WithStudent:
     @cached_property
     def student(self) -> PreTrainedModel:
         """The exported student on the CPU, in evaluation mode; loaded at the first access."""
+        from distill.config.tasks import task_named
         from distill.export.kinds import kind_of
         from distill.export.locate import locate
 
         folder = locate(self._student_folder()).folder
-        return kind_of(folder).load(folder)
+        return task_named(kind_of(folder).task).load(folder)
 
     @cached_property
     def tokenizer(self) -> Any:

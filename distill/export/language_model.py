@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
@@ -46,10 +45,8 @@ USUAL_PROMPTS = ("prompt", "text")
 class LanguageModelStudent:
     """Continues prompts, answers chats."""
 
+    task: ClassVar[str] = "language_model"
     text_column: ClassVar[str] = "prompt"
-
-    def load(self, folder: Path) -> PreTrainedModel:
-        return load_language_model(folder)
 
     def columns(self, student: Located, named: ColumnOptions, file: File) -> Columns:
         texts = {"--text-column": named.text, "--pair-column": named.pair}
@@ -88,14 +85,6 @@ class LanguageModelStudent:
         raise ModelError(
             f"{student.folder} is a language model: only classifiers can be exported to ONNX: use "
             "--format hf"
-        )
-
-    def check_evaluated(self, path: Path) -> None:
-        raise ConfigError(
-            f"{path} is a language model, and distill evaluate measures classifiers only. "
-            "Perplexity, agreement with the teachers and exact match on the test split are in "
-            "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
-            "them the test split of a new run with this folder as student.path"
         )
 
 

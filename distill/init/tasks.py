@@ -1,4 +1,4 @@
-"""What a proposed configuration is, and says, for each task."""
+"""The parts of a proposed configuration that depend on the task."""
 
 from __future__ import annotations
 

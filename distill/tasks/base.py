@@ -135,6 +135,9 @@ class Task(ABC):
         """``data.*``: known of the rows before anything is trained."""
         return {}
 
+    def check_evaluated(self, path: Path) -> None:  # noqa: B027
+        """Raise ConfigError for a model or run that ``distill evaluate`` does not measure."""
+
     @abstractmethod
     def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
         """Of a student, measured on one CPU thread."""

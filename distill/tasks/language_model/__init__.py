@@ -15,6 +15,7 @@ from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
+from distill.errors import ConfigError
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts, by_column
 from distill.models.language import load_language_model
@@ -127,6 +128,14 @@ class LanguageModel(Task):
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
     ) -> dict[str, float] | None:
         return validation.of_teachers(plan, job, module, is_stopped)
+
+    def check_evaluated(self, path: Path) -> None:
+        raise ConfigError(
+            f"{path} is a language model, and distill evaluate measures classifiers only. "
+            "Perplexity, agreement with the teachers and exact match on the test split are in "
+            "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
+            "them the test split of a new run with this folder as student.path"
+        )
 
     def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
         return cost_of(model, max_length)
