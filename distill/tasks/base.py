@@ -45,6 +45,9 @@ class Task(ABC):
     measures: ClassVar[TaskMetrics]
     """What is measured of its models: tables, plots, sweeps and MLflow choose by it."""
 
+    fingerprinted: ClassVar[str] = "the rows"
+    """What ``data.fingerprint`` covers, in words."""
+
     def __init_subclass__(cls) -> None:
         declare(cls.measures)
 
@@ -200,6 +203,9 @@ class Task(ABC):
     def data_metrics(self, rows: Rows) -> dict[str, float | None]:
         """``data.*``: known of the rows before anything is trained."""
         return {}
+
+    def check_evaluated(self, path: Path) -> None:  # noqa: B027
+        """Raise ConfigError for a model or run that ``distill evaluate`` does not measure."""
 
     @abstractmethod
     def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
@@ -14,6 +15,7 @@ from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
+from distill.errors import ConfigError
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts, by_column
 from distill.metrics import LANGUAGE_MODEL
@@ -38,6 +40,7 @@ from distill.wires import WireFormat
 class LanguageModel(Task):
     name = "language_model"
     measures = LANGUAGE_MODEL
+    fingerprinted = "the rows or the tokenizer"
 
     def check_settings(self, experiment: Experiment) -> None:
         check.check_settings(experiment)
@@ -159,6 +162,14 @@ class LanguageModel(Task):
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
     ) -> dict[str, float] | None:
         return validation.of_teachers(plan, job, module, is_stopped)
+
+    def check_evaluated(self, path: Path) -> None:
+        raise ConfigError(
+            f"{path} is a language model, and distill evaluate measures classifiers only. "
+            "Perplexity, agreement with the teachers and exact match on the test split are in "
+            "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
+            "them the test split of a new run with this folder as student.path"
+        )
 
     def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
         return cost_of(model, max_length)

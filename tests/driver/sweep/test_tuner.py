@@ -114,6 +114,14 @@ def test_a_trial_that_failed_counts_for_no_other(scheduler: dict[str, Any]) -> N
     assert broken not in controller.saved and (good in controller.saved) is is_exchange
 
 
+def test_resample_is_how_often_a_value_of_the_population_is_drawn_again() -> None:
+    scheduler = {"type": "pbt", "resample": 0.0}
+    search, space = search_of(scheduler=scheduler, sampler={"type": "random"})
+    assert _scheduler(search, space)._resample_probability == 0.0
+    default, space = search_of(scheduler={"type": "pbt"}, sampler={"type": "random"})
+    assert _scheduler(default, space)._resample_probability == 0.25
+
+
 @pytest.mark.parametrize("own", [TrainingError("lower optimizer.lr"), MemoryError("line\nof 9 GB")])
 def test_the_reason_of_a_failure_is_one_line(own: Exception) -> None:
     """Ray's error is of the cause's class as well, and says a traceback."""
