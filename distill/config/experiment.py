@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -24,6 +24,7 @@ from pydantic import (
 from distill.aggregation import Aggregation, UniformMean
 from distill.config.chain import Stop, is_link_name
 from distill.config.explain import explain, wrong_word
+from distill.config.fits import misfits
 from distill.config.labels import configured_label, configured_map
 from distill.config.memory import SharedMemory
 from distill.config.moe import MoE, OwnRouting
@@ -36,7 +37,7 @@ from distill.config.yaml_text import read_yaml, yaml_fault
 from distill.errors import ConfigError
 from distill.names import checked_name, twins
 from distill.objectives import ForwardKL, Objective
-from distill.variant import Dtype, ModelPath, Section, Variant
+from distill.variant import Dtype, ModelPath, Only, Section, Variant
 from distill.wires import DenseWire, Wire
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -67,6 +68,7 @@ RENDERING = frozenset(
 )
 """Arguments of transformers' apply_chat_template that are not variables of a template."""
 Label = Annotated[str, BeforeValidator(configured_label, json_schema_input_type=str | int)]
+OF_TEXT = Only("language_model", way_out="set task to language_model, or set data.columns.text")
 
 
 class Columns(Section):
@@ -76,12 +78,12 @@ class Columns(Section):
     text: str | None = "text"
     """Column with the text or source code. null (the default) if ``features``, ``prompt`` or
     ``messages`` is given."""
-    prompt: str | None = None
+    prompt: Annotated[str | None, OF_TEXT] = None
     """Language models: column with the prompt; needs ``completion``. The student is trained only on
     the tokens of the completion."""
     completion: str | None = None
     """Language models: column with the text that follows the prompt."""
-    messages: str | None = None
+    messages: Annotated[str | None, OF_TEXT] = None
     """Language models: column with chats, lists of {role, content}; the student is trained only on
     the assistant's tokens. Needs a chat template: ``data.chat_template``, or that of the student's
     tokenizer. A message of the assistant may have ``tool_calls`` and no content; a message with
@@ -90,7 +92,7 @@ class Columns(Section):
     tools: str | None = None
     """Language models: column with the tool schemas of a chat, for the template: lists of objects
     or of JSON strings, or such a list as a string; null or empty: none."""
-    text_pair: str | None = None
+    text_pair: Annotated[str | None, Only("classification")] = None
     """Column with the second text of a pair task (clone detection, entailment); null for single
     texts. Transformer models read the pair as joined by their tokenizer, objects with
     ``predict_proba`` as one string with a newline between the two."""
@@ -102,7 +104,7 @@ class Columns(Section):
     split: str | None = None
     """Column with the name of the split that a row belongs to; null: from the names of files and
     folders, else from a hash (``data.holdout``)."""
-    features: str | tuple[str, ...] | None = None
+    features: Annotated[str | tuple[str, ...] | None, Only("classification")] = None
     """Numbers instead of text: one column of lists of equal length, or a list of several columns of
     numbers."""
 
@@ -219,7 +221,7 @@ class Data(Section):
     ``splits``)."""
     columns: Columns = Columns()
     """Names of the columns."""
-    labels: tuple[Label, ...] | None = None
+    labels: Annotated[tuple[Label, ...] | None, Only("classification")] = None
     """Label names in class order; null: those of the first teacher, else the sorted values of the
     train split. Integers need no quotes."""
     splits: SplitNames = SplitNames()
@@ -259,14 +261,14 @@ class Data(Section):
     the other."""
     template_arguments: dict[str, Any] = {}
     """Language models: arguments for the chat template, e.g. {enable_thinking: false}."""
-    unlabelled: Literal["error", "transfer", "drop"] = "error"
+    unlabelled: Annotated[Literal["error", "transfer", "drop"], Only("classification")] = "error"
     """Classifiers: what to do with a row without a label outside the transfer split. ``error``:
     refuse the data. ``transfer``: move it to transfer if it is in train or its split is chosen by a
     hash; it is dropped if its text is also in validation or test, or if ``holdout.group`` puts it
     into one of these. ``drop``: drop it. Both count the rows, and then a validation or test file
     without any labels (or only with -1) counts as missing. Distillation helps most on unlabelled
     text: on rows that the teachers were trained on, their outputs add little to the labels."""
-    image: ImageShape | None = None
+    image: Annotated[ImageShape | None, Only("classification")] = None
     """Shape of ``columns.features`` as an image; needed by ``student.family`` cnn. Pixels are
     standardised with one mean and standard deviation per channel. null: the numbers are not an
     image."""
@@ -421,11 +423,18 @@ class Teacher(Serving):
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
     probabilities below 1e-7 are clamped to it and counted."""
-    labels: dict[str, Label] | None = None
+    labels: Annotated[dict[str, Label] | None, Only("classification")] = None
     """Classifiers: the data's label for each label of this teacher that has another name, such as
     {LABEL_0: negative, LABEL_1: positive}. null: labels are matched by name, in any order; where
     none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
-    adapter: ModelPath | None = None
+    adapter: Annotated[
+        ModelPath | None,
+        Only(
+            "language_model",
+            way_out="merge it into a model folder (peft's merge_and_unload), and set path to that "
+            "folder",
+        ),
+    ] = None
     """Language models: folder of a LoRA adapter for the model in ``path``, written by peft's
     save_pretrained; null: the model without an adapter. Adapters with the same ``path`` whose
     serving keys differ only in ``wire`` and ``moe`` are served together, from one copy of the
@@ -446,6 +455,7 @@ class ByColumn(Variant):
 class KMeans(Variant):
     """One expert for each cluster of the base encoder's mean-pooled embeddings."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
     type: Literal["kmeans"] = "kmeans"
     num_clusters: int = Field(default=4, ge=2)
     """Number of clusters, each with its own expert."""
@@ -483,7 +493,7 @@ class Experts(Section):
     base: ModelPath
     """Hugging Face folder of the encoder, or language model, that is the initial model of every
     expert."""
-    lora: Lora | None = None
+    lora: Annotated[Lora | None, Only("language_model")] = None
     """Language models: each expert is a LoRA adapter on the base; all are served together, from one
     copy of the base. null: full models."""
     partition: Partition = ByColumn()
@@ -570,7 +580,7 @@ class Student(Section):
     """Width of every layer, channels of a cnn; null: by ``scale`` or ``size_mb``."""
     heads: int | None = Field(default=None, ge=1)
     """Attention heads, a divisor of ``hidden``; null: hidden / 32, at least 1."""
-    kv_heads: int | None = Field(default=None, ge=1)
+    kv_heads: Annotated[int | None, Only("language_model")] = Field(default=None, ge=1)
     """Language models: heads of keys and values, a divisor of ``heads``; null: as many as
     ``heads``."""
     ffn: int | None = Field(default=None, ge=1)
@@ -582,10 +592,10 @@ class Student(Section):
     tokenizer: ModelPath | None = None
     """Folder of the student's tokenizer; null: that of the initial model, of the experts' base or
     of the first teacher that is a model folder."""
-    vocab_size: int | None = Field(default=None, ge=64)
+    vocab_size: Annotated[int | None, Only("classification")] = Field(default=None, ge=64)
     """Retrain the tokenizer to this many tokens on the text of train and transfer, for a smaller
     embedding table; null: keep the tokenizer."""
-    lora: Lora | None = None
+    lora: Annotated[Lora | None, Only("language_model")] = None
     """Language models with ``path`` or ``init_from``: train only low-rank updates (LoRA). null:
     train all parameters."""
 
@@ -622,7 +632,9 @@ class KD(Section):
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the teachers' outputs; 1 − alpha is the weight of the labels. 0: only labels, 1:
     only teachers."""
-    normalise: Literal["tokens", "sequences"] = "tokens"
+    normalise: Annotated[
+        Literal["tokens", "sequences"], Only("language_model", way_out="remove kd.normalise")
+    ] = "tokens"
     """Language models: the mean that D and CE are. ``tokens``: over all tokens of a batch, so that
     a long text weighs more than a short one. ``sequences``: over the tokens of each text, then over
     texts, as in the code of SKD's authors; needs ``data.packing: false``."""
@@ -670,7 +682,7 @@ class Trainer(Section):
     dtype: Dtype = "float32"
     """Data type of the student's matrix products; bfloat16 is faster on GPUs. The optimizer's
     weights stay float32."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Only("language_model")] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     loss_chunk_mb: float = Field(default=340, gt=0)
     """Language models: MB of float32 logits, of student and teachers together, that the loss
@@ -692,7 +704,15 @@ class Trainer(Section):
     log_every: int = Field(default=10, ge=1)
     """Steps between records of training metrics. Temperature schedules that follow losses read the
     means of so many steps; with them, a run can be resumed only with the same value."""
-    select_by: Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None = None
+    select_by: Annotated[
+        Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None,
+        Only(
+            "classification",
+            ("eval.f1",),
+            "use eval.perplexity or eval.accuracy (of the next token)",
+        ),
+        Only("language_model", ("eval.perplexity",), "use eval.accuracy or eval.f1"),
+    ] = None
     """The metric on the validation split that selects the exported weights; null: eval.accuracy,
     for language models eval.perplexity (the lowest)."""
     max_failures: int = Field(default=1, ge=0)
@@ -768,6 +788,7 @@ class LabelsOnly(Variant):
 class TfidfBaseline(Variant):
     """TF-IDF (word 1–2-grams) and logistic regression on the labelled rows."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
     type: Literal["tfidf"] = "tfidf"
     name: Name = "tf-idf"
     """Name in tables and metrics."""
@@ -902,7 +923,13 @@ class Experiment(Section):
     """Shared memory: teachers' outputs and finished fits that later experiments find again."""
     baselines: tuple[Baseline, ...] = ()
     """Models that the distilled student is compared with in the final table."""
-    warm_start: bool = False
+    warm_start: Annotated[
+        bool,
+        Only(
+            "classification",
+            way_out="remove it, or run distill sweep to search for values",
+        ),
+    ] = False
     """Classifiers with teachers: start from past runs in MLflow. They propose ``kd.temperature``,
     ``kd.alpha``, ``optimizer.lr``, ``optimizer.weight_decay`` and, with a chain, ``chain.epsilon``;
     brief runs compare the proposal with the values in this file. ``distill sweep`` ignores it: see
@@ -960,11 +987,8 @@ class Experiment(Section):
         if self.kd.normalise == "tokens":
             return
         key = f"kd.normalise {self.kd.normalise}"
-        if not self.is_language_model:
-            raise ValueError(
-                f"{key} averages over the tokens of each text, and task is {self.task}: remove "
-                "kd.normalise"
-            )
+        for _, message in misfits(self.kd, self.task, "kd"):
+            raise ValueError(message)
         if self.data.packing:
             raise ValueError(
                 f"{key} averages over the tokens of each text, and data.packing puts several texts "

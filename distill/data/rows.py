@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,14 @@ class Rows(Protocol):
 
     Ids count the rows of train, transfer, validation and test in this order.
     """
+
+    noun: ClassVar[str]
+    """What the rows are called in messages."""
+    unit: ClassVar[str]
+    """What has an output of its own; ``pooled_unit``: what a mean over positions is about."""
+    pooled_unit: ClassVar[str]
+    is_self_labelled: ClassVar[bool]
+    """Whether the target of a position is in the row itself, so that no row lacks a label."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -56,6 +64,10 @@ class Rows(Protocol):
 
     def domains_of(self, rows: Ids) -> np.ndarray:
         """int64[n] indices into domain_names, -1 for a row without a domain."""
+        ...
+
+    def place_of(self, row: int, split: str) -> str:
+        """For messages: the position of a row in its split, from 1."""
         ...
 
     def homes_of(self, rows: Ids, names: tuple[str, ...] | list[str]) -> np.ndarray:

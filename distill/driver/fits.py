@@ -13,7 +13,8 @@ from distill.aggregation import Routed
 from distill.cluster.estimates import Room
 from distill.cluster.ray_tasks import Launcher, Task, Tasks, whole_room
 from distill.config.temperature import ChoiceReader
-from distill.driver.checks.estimate import JobTimes, room_left
+from distill.driver.checks.job_times import JobTimes
+from distill.driver.checks.planned import room_left
 from distill.driver.memory.store import Memory, NoMemory
 from distill.errors import DistillError, Interrupted, TeacherAway
 from distill.experts.jobs import router_job

@@ -22,8 +22,8 @@ from distill.cluster.ray_tasks import RayLauncher
 from distill.config import Experiment, LabelsOnly, Trainer
 from distill.config.values import flatten
 from distill.driver.checks.check import Command, check
-from distill.driver.checks.estimate import operations_of_rank
 from distill.driver.checks.resources import machine_cpus
+from distill.driver.checks.work import operations_of_rank
 from distill.driver.finished import Result, finished, keep
 from distill.driver.fits import (
     POLL_S,

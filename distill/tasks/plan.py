@@ -47,4 +47,5 @@ class Plan:
 
     @property
     def blocks(self) -> Blocks | None:
+        """The packed rows of a language model; None for classifiers."""
         return self.rows if isinstance(self.rows, Blocks) else None

@@ -30,7 +30,7 @@ def check_schedule(experiment: Experiment, rows: Any) -> None:
             f"{sampling.type} the labels are tokens that the student generates: {WAY_OUT}"
         )
     training = range(rows.rows("train").start, rows.rows("transfer").stop)
-    if not experiment.is_language_model and (rows.labels_of(training) == UNLABELLED).all():
+    if not rows.is_self_labelled and (rows.labels_of(training) == UNLABELLED).all():
         raise ConfigError(
             f"{key} follows the cross-entropy with the labels, but no training row has a label: "
             f"{WAY_OUT}"

@@ -15,12 +15,11 @@ from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
-from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts, by_column
 from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
 from distill.tasks.base import IsStopped, Task
-from distill.tasks.language_model import validation
+from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
 from distill.tasks.language_model.scores import cost_of
 from distill.tasks.language_model.specs import (
@@ -42,6 +41,20 @@ class LanguageModel(Task):
         "eval.perplexity": "min",
         "eval.accuracy": "max",
     }
+
+    check_settings = staticmethod(check.check_settings)
+    read = staticmethod(check.read)
+    check_link = staticmethod(check.check_link)
+    wire_of = staticmethod(folders.wire_of)
+    preview_corpus = staticmethod(preview.preview_corpus)
+    preview_rows = staticmethod(preview.preview_rows)
+    tokens_of_a_row = staticmethod(sizes.tokens_of_a_row)
+    student_size = staticmethod(sizes.student_size)
+    folder_size = staticmethod(sizes.folder_size)
+    spec_size = staticmethod(sizes.spec_size)
+    loss_mb = staticmethod(sizes.loss_mb)
+    cost = staticmethod(cost_of)
+    load = staticmethod(load_language_model)
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> BlocksSpec:
         data = experiment.data
@@ -126,12 +139,6 @@ class LanguageModel(Task):
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
     ) -> dict[str, float] | None:
         return validation.of_teachers(plan, job, module, is_stopped)
-
-    def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
-        return cost_of(model, max_length)
-
-    def load(self, folder: Path) -> PreTrainedModel:
-        return load_language_model(folder)
 
     def rows_at_once(self, experiment: Experiment) -> tuple[int, int]:
         size = experiment.trainer.batch_size
