@@ -53,7 +53,9 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec, fit, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, load_best
 from distill.training.job import Job
 
 SEEDS = (0, 1, 2)
@@ -144,7 +146,7 @@ def prepared(name: str, seed: int, folder: Path) -> Setting:
         cache.put(teacher, np.arange(corpus.num_rows), logits_RC)
     cache.close()
     specs = tuple(
-        TeacherSpec(teacher, "", Serving(), len(corpus.label_names), key)
+        ServedTeacher(teacher, "", Serving(), len(corpus.label_names), key)
         for teacher, key in keys.items()
     )
     guidance = Guidance(

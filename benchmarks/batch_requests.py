@@ -27,7 +27,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.records import TeacherRequest
-from distill.teachers.pool import RayTeacherPool, TeacherSpec
+from distill.teachers.pool import RayTeacherPool
+from distill.teachers.served import ServedTeacher
 from distill.wires import HiddenWire
 
 VOCABULARY = 8192
@@ -54,12 +55,13 @@ def main() -> None:
         )
     )
     specs = [
-        TeacherSpec(
+        ServedTeacher(
             name,
-            model,
+            "",
             Serving(num_cpus=1, batch_requests=is_batched, wire=HiddenWire(dtype="float32")),
             VOCABULARY,
             is_language_model=True,
+            model=model,
         )
         for name, is_batched in (("one by one", False), ("together", True))
     ]

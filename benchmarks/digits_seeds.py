@@ -31,7 +31,9 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec, fit, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, load_best
 from distill.training.job import Job
 
 SEEDS = (0, 1, 2)
@@ -62,7 +64,7 @@ def guided_by(name: str, model: Any, corpus: Corpus, folder: Path) -> Guidance:
     key = TeacherKey(name, corpus.fingerprint, "none", "dense/float32", 0)
     return Guidance(
         LocalTeachers({name: TeacherEngine(model, num_labels=num_labels)}),
-        (TeacherSpec(name, "", Serving(), num_labels, key),),
+        (ServedTeacher(name, "", Serving(), num_labels, key),),
         None,
         UniformMean(),
         Stream(),

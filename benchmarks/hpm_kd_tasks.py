@@ -36,7 +36,9 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec, fit, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, load_best
 from distill.training.job import Job
 
 MEASURED = ("digits", "mnist", "diamonds", "spam7", "sentiment")
@@ -166,7 +168,7 @@ class Task:
                 cache.put(teacher.name, np.arange(self.corpus.num_rows), logits_RC)
             cache.close()
             served.append(
-                TeacherSpec(
+                ServedTeacher(
                     teacher.name, self.data.tokenizer, Serving(), len(self.corpus.label_names), key
                 )
             )

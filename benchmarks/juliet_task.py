@@ -27,7 +27,8 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import file_fingerprint
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from distill.wires import DenseWire
 
 DOMAINS = ("input", "integer", "lifetime", "memory")
@@ -177,11 +178,11 @@ def guidance_of(
 ) -> Guidance:
     """All teachers in this process; answers are cached for the cell's other students."""
 
-    def spec(name: str) -> TeacherSpec:
+    def spec(name: str) -> ServedTeacher:
         wire = DenseWire().name
         key = TeacherKey(file_fingerprint(paths[name]), corpus.fingerprint, "none", wire, 0)
         num_labels = len(cell.domains) if name == ROUTER else 2
-        return TeacherSpec(name, str(paths[name]), Serving(allow_pickle=True), num_labels, key)
+        return ServedTeacher(name, str(paths[name]), Serving(allow_pickle=True), num_labels, key)
 
     is_single = isinstance(aggregation, Single)
     names = (POOLED,) if is_single else cell.domains

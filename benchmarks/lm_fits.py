@@ -19,8 +19,9 @@ from distill.tasks.jobs import write_tokenizer
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
+from distill.teachers.served import ServedTeacher
 from distill.teachers.serving import engines
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.setup import Guidance
 from distill.training.job import Job
 
 
@@ -38,7 +39,7 @@ def guidance(
         wire = serving.wire.resolved(True, serving.dtype)
         serving = serving.model_copy(update={"wire": wire})
         key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
-        specs.append(TeacherSpec(name, path, serving, num_tokens, key, True))
+        specs.append(ServedTeacher(name, path, serving, num_tokens, key, True))
     return Guidance(
         LocalTeachers(engines(specs, threads)),
         tuple(specs),

@@ -30,7 +30,8 @@ from distill.config import Experiment, Serving, load
 from distill.driver.checks.check import check
 from distill.tasks.language_model.scores import Scores, Teachers, compare, score
 from distill.tasks.plan import Plan
-from distill.training.fit import Guidance, build_module, fit, is_done, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import build_module, fit, is_done, load_best
 from distill.training.job import Job
 from distill.wires import HiddenWire
 

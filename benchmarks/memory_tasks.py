@@ -36,7 +36,8 @@ from distill.search.meta import Families, meta_features
 from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from distill.training.job import ModelSpec
 
 TABLES = ("digits", "wine", "breast_cancer", "iris", "diabetes")
@@ -85,7 +86,7 @@ def prepare(name: str, seed: int, sentiment: Path, work: Path) -> Task:
     cache.close()
     guidance = Guidance(
         client=LocalTeachers({}),  # never queried: the cache holds every row
-        teachers=(TeacherSpec(TEACHER, tokenizer, Serving(), len(corpus.label_names), key),),
+        teachers=(ServedTeacher(TEACHER, tokenizer, Serving(), len(corpus.label_names), key),),
         router=None,
         aggregation=UniformMean(),
         stream=Stream(in_flight=1),

@@ -47,7 +47,8 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.language_model.scores import score
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherCache
-from distill.training.fit import Guidance, fit, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, load_best
 from distill.training.job import Job
 from distill.wires import HiddenWire
 

@@ -37,7 +37,9 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec, fit, is_done, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, is_done, load_best
 from distill.training.job import Job
 
 
@@ -101,7 +103,7 @@ def student_under(
             max_length=max_length,
             cut=experiment.data.cut,
         )
-        specs.append(TeacherSpec(name, str(folder), serving, len(corpus.label_names), key))
+        specs.append(ServedTeacher(name, str(folder), serving, len(corpus.label_names), key))
         engines[name] = TeacherEngine(
             folder,
             num_labels=len(corpus.label_names),

@@ -44,7 +44,9 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey, home_of
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec, fit_and_save, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit_and_save, load_best
 from distill.training.job import Job
 
 SEEDS = (0, 1, 2)
@@ -105,7 +107,7 @@ class Task:
         """As the pipeline makes it: outputs in the memory, or in the run's own folder."""
         num_labels = len(self.corpus.label_names)
         specs = tuple(
-            TeacherSpec(
+            ServedTeacher(
                 name,
                 "",
                 Serving(),

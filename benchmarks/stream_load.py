@@ -100,14 +100,15 @@ class Slow:
 
 def measure(loads: list[Load]) -> list[dict[str, float]]:
     """Loads on replicas of the same speeds share one pool."""
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     found: dict[Load, dict[str, float]] = {}
     for request_s in dict.fromkeys(load.request_s for load in loads):
         num_replicas = len(request_s)
         with tempfile.TemporaryDirectory() as folder:
             serving = Serving(num_cpus=0.1, replicas=num_replicas)
-            spec = TeacherSpec("slow", Slow(request_s, folder), serving, NUM_LABELS)
+            spec = ServedTeacher("slow", "", serving, NUM_LABELS, model=Slow(request_s, folder))
             with RayTeacherPool([spec]) as pool:
                 meet(pool, num_replicas, folder)
                 for load in (load for load in loads if load.request_s == request_s):

@@ -78,13 +78,16 @@ def seconds(client, num_steps: int, in_flight: int, student_s: float) -> float:
 
 
 def measure(num_steps: int, num_repetitions: int, teacher_s: float, student_s: float) -> dict:
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     def simulated(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         time.sleep(teacher_s)
         return torch.zeros(len(input_ids), NUM_LABELS)
 
-    with RayTeacherPool([TeacherSpec("simulated", simulated, Serving(), NUM_LABELS)]) as pool:
+    with RayTeacherPool(
+        [ServedTeacher("simulated", "", Serving(), NUM_LABELS, model=simulated)]
+    ) as pool:
         client = pool.client(Stream())
         seconds(client, 3, 4, 0.0)  # connections are made on the first calls
         sequential = [seconds(client, num_steps, 0, student_s) for _ in range(num_repetitions)]

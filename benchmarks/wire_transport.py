@@ -43,7 +43,8 @@ from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.records import Batch, TeacherRequest, TokenAnswers
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
-from distill.teachers.pool import RayTeacherPool, TeacherSpec
+from distill.teachers.pool import RayTeacherPool
+from distill.teachers.served import ServedTeacher
 from distill.teachers.stream import TeacherStream, check_output
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from distill.wires.base import as_array
@@ -160,8 +161,10 @@ def in_own_process(repository: Path, args: argparse.Namespace) -> dict[str, Any]
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     specs = [
-        TeacherSpec("hidden", Stored(args.hidden), Serving(num_cpus=1), args.hidden),
-        TeacherSpec("logits", Stored(args.vocabulary), Serving(num_cpus=1), args.vocabulary),
+        ServedTeacher("hidden", "", Serving(num_cpus=1), args.hidden, model=Stored(args.hidden)),
+        ServedTeacher(
+            "logits", "", Serving(num_cpus=1), args.vocabulary, model=Stored(args.vocabulary)
+        ),
     ]
     found: dict[str, Any] = {}
     with ExitStack() as stack:

@@ -18,7 +18,8 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from distill.training.job import Job
 
 SPLITS = ("train", "train", "transfer", "validation")
@@ -67,7 +68,7 @@ def taught_job(root: Path, folder: str = "fit", answers: Path | None = None, **c
     key = TeacherKey("rule", "rows", "none", "dense/float32", 0)
     guidance = Guidance(
         LocalTeachers({name: TeacherEngine(cast(Any, Rule()), num_labels=2)}),
-        (TeacherSpec(name, "", Serving(), 2, key),),
+        (ServedTeacher(name, "", Serving(), 2, key),),
         None,
         UniformMean(),
         Stream(),

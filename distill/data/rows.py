@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,16 +28,28 @@ class Rows(Protocol):
     Ids count the rows of train, transfer, validation and test in this order.
     """
 
-    noun: ClassVar[str]
-    """What the rows are called in messages."""
-    unit: ClassVar[str]
-    """What has an output of its own; ``pooled_unit``: what a mean over positions is about."""
-    pooled_unit: ClassVar[str]
-    is_self_labelled: ClassVar[bool]
-    """Whether the target of a position is in the row itself, so that no row lacks a label."""
-
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def noun(self) -> str:
+        """What the rows are called in messages."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What has an output of its own."""
+        ...
+
+    @property
+    def pooled_unit(self) -> str:
+        """What a mean over positions is about."""
+        ...
+
+    @property
+    def is_self_labelled(self) -> bool:
+        """Whether the target of a position is in the row itself, so that no row lacks a label."""
+        ...
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """() of rows without classes."""
@@ -67,7 +79,7 @@ class Rows(Protocol):
         ...
 
     def place_of(self, row: int, split: str) -> str:
-        """For messages: the position of a row in its split, from 1."""
+        """For messages: the position of a row in its split, from 1, without dropped rows."""
         ...
 
     def homes_of(self, rows: Ids, names: tuple[str, ...] | list[str]) -> np.ndarray:

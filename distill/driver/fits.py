@@ -92,7 +92,7 @@ class Watch:
         self._waits = [Waiting(job) for job in jobs if job.guidance is not None]
         # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
-            teacher.name: teacher.num_labels
+            teacher.name: teacher.width
             for job in jobs
             if job.guidance is not None and not job.sampling.writes
             for teacher in job.guidance.teachers

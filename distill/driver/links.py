@@ -22,7 +22,8 @@ from distill.config.chain import is_dropped, link_name, relative_change
 from distill.errors import RunFolderError
 from distill.tasks.chained import Chained, Decision, Link
 from distill.tasks.jobs import with_student
-from distill.training.fit import Guidance, fit_and_save, is_done
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit_and_save, is_done
 from distill.training.fitted import best_evaluation
 from distill.training.job import Job
 

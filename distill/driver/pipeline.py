@@ -22,8 +22,8 @@ from distill.cluster.ray_tasks import RayLauncher
 from distill.config import Experiment, LabelsOnly, Trainer
 from distill.config.values import flatten
 from distill.driver.checks.check import Command, check
+from distill.driver.checks.operations import operations_of_rank
 from distill.driver.checks.resources import machine_cpus
-from distill.driver.checks.work import operations_of_rank
 from distill.driver.finished import Result, finished, keep
 from distill.driver.fits import (
     POLL_S,
@@ -50,11 +50,12 @@ from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.jobs import student_job, with_student, write_tokenizer
 from distill.tasks.outcome import Outcome, evaluate
 from distill.tasks.plan import Plan
-from distill.teachers.serving import groups
+from distill.teachers.served import groups
+from distill.teachers.setup import Guidance
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.training.checkpoints import check_is_recent
 from distill.training.deepspeed_engine import is_compiled
-from distill.training.fit import Guidance, is_done, is_saved
+from distill.training.fit import is_done, is_saved
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
 from distill.training.threads import decided, usable_cpus

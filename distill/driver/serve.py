@@ -22,7 +22,8 @@ from distill.tasks.jobs import shown_to
 from distill.teachers.cache import TeacherKey, home_of, open_cache
 from distill.teachers.client import SilentTeachers
 from distill.teachers.probability import file_fingerprint, is_pickle
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from distill.training.job import Job
 from distill.wording import counted
 
@@ -83,7 +84,7 @@ def guidance_of_link(d: Driver, link: Job) -> Guidance:
 
 
 def _guidance(
-    d: Driver, teachers: list[TeacherSpec], router: TeacherSpec | None, aggregation: Aggregation
+    d: Driver, teachers: list[ServedTeacher], router: ServedTeacher | None, aggregation: Aggregation
 ) -> Guidance:
     served = [*teachers, *([router] if router else [])]
     shared = d.memory.answers(d.experiment.cache)
@@ -99,12 +100,12 @@ def _guidance(
     )
 
 
-def _open_cache(d: Driver, served: list[TeacherSpec], shared: Path | None) -> None:
+def _open_cache(d: Driver, served: list[ServedTeacher], shared: Path | None) -> None:
     """Print, once and here, the messages that ranks would print where nobody reads them.
 
     ``shared``: the folder of the outputs in the shared memory, which are held from here on.
     """
-    keys = {spec.name: spec.key for spec in served if not spec.serving.moe.changes}
+    keys = {spec.name: spec.key for spec in served if spec.are_outputs_fixed}
     if shared is not None:
         for name, key in keys.items():
             d.memory.hold(home_of(shared, name, key, by_content=True))
@@ -142,7 +143,7 @@ def teacher_spec(
     adapter: str | None = None,
     shared: SharedTokens | None = None,
     fingerprint: Callable[[str], str] = weights_fingerprint,
-) -> TeacherSpec:
+) -> ServedTeacher:
     """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
     weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
     if adapter is not None:
@@ -156,12 +157,12 @@ def teacher_spec(
     if shared is not None:
         key, num_outputs = replace(key, shared=shared.name), shared.width
     columns = d.plan.columns.get(name)
-    return TeacherSpec(
+    return ServedTeacher(
         name, folder, serving, num_outputs, key, is_language_model, adapter, columns, shared
     )
 
 
-def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], TeacherSpec | None]:
+def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[ServedTeacher], ServedTeacher | None]:
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
     is_language_model = experiment.is_language_model
@@ -170,7 +171,7 @@ def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[TeacherSpec], Teache
 
     def spec(
         name: str, folder: str, serving: Serving, num_outputs: int, adapter: str | None = None
-    ) -> TeacherSpec:
+    ) -> ServedTeacher:
         return teacher_spec(
             d, name, folder, serving, num_outputs, adapter, shared.get(name), fingerprint
         )

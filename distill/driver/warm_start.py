@@ -28,8 +28,9 @@ from distill.errors import ConfigError
 from distill.records import Line
 from distill.search.configuration_memory import KEYS, Memory, Proposal
 from distill.search.refine import BRIEF, OWN, Choice, Values, choose
+from distill.teachers.setup import Guidance
 from distill.tracking.past_runs import experiences
-from distill.training.fit import Guidance, build_module, is_done
+from distill.training.fit import build_module, is_done
 from distill.training.job import Job
 from distill.wording import counted
 

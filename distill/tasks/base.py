@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from transformers import PreTrainedModel
 
 from distill.config import Experiment, Experts, Serving, Student, Trainer
-from distill.config.search import Goal
+from distill.config.search import Goal, default_goals
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts
+from distill.tasks.checks.loaded import LoadedInputs
 from distill.tasks.checks.preview import Preview
-from distill.tasks.checks.reading import Reading
 from distill.tasks.checks.sizes import FolderSize, ModelSize
-from distill.training.fit import Guidance, fit_and_save, is_saved
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit_and_save, is_saved
 from distill.training.job import Data, Job, ModelSpec
 from distill.training.loop import Engine
 from distill.training.trainable import Trainable
@@ -45,9 +46,9 @@ class Task(ABC):
     where ``trainer.select_by`` names none."""
 
     @property
-    def goal(self) -> Goal:
-        """The quality that weights are selected by, and sweeps go by, where none is named."""
-        return Goal(*next(iter(self.metrics.items())))
+    def goals(self) -> tuple[Goal, ...]:
+        """Of a sweep that names none: quality against size."""
+        return default_goals(Goal(*next(iter(self.metrics.items()))))
 
     # ---- checks and the plan -------------------------------------------------------------------
 
@@ -58,7 +59,7 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def read(experiment: Experiment, say: Callable[[str], None]) -> Reading:
+    def read(experiment: Experiment, say: Callable[[str], None]) -> LoadedInputs:
         """Reads model folders and data, and raises InputError where they do not fit together."""
 
     @staticmethod
@@ -107,9 +108,10 @@ class Task(ABC):
         and each token."""
 
     @staticmethod
-    @abstractmethod
     def loss_mb(trainer: Trainer) -> float:
-        """Memory of the logits and their copies."""
+        """Memory in MB of the logits that the loss of one rank computes at once, with copies; 0
+        where it does not count."""
+        return 0.0
 
     # ---- rows and models -----------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from distill.tasks.base import IsStopped
 from distill.tasks.plan import Plan
-from distill.training.fit import Guidance, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import load_best
 from distill.training.job import Job
 
 DROPPED = "dropped from the chain"

@@ -24,8 +24,9 @@ from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained
 from distill.tasks.comparison import Say
 from distill.tasks.plan import Plan
+from distill.teachers.setup import Guidance
 from distill.tracking import Tracker
-from distill.training.fit import Guidance, load_best
+from distill.training.fit import load_best
 from distill.training.fitted import history
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job

@@ -22,13 +22,11 @@ class Plan:
 
     experiment: Experiment
     corpus: Corpus
-    rows: Rows
-    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
     teacher_names: tuple[str, ...]
     tokenizer: str
     """Folder of the tokenizer that the student starts from; empty for features."""
-    features: FeatureSpace | None
-    """The features of the data as the student needs them; None for text."""
+    rows: Rows
+    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
     is_resuming: bool
     identity: dict[str, Any]
     num_cpus: float
@@ -41,11 +39,13 @@ class Plan:
     links: tuple[Student, ...] = ()
     """Of a chain: its intermediate links, from large to small; see driver/checks/chain.py."""
 
+    features: FeatureSpace | None = None
+    """The features of the data as the student needs them; None for text."""
+
     @property
     def task(self) -> Task:
         return task_of(self.experiment)
 
     @property
     def blocks(self) -> Blocks | None:
-        """The packed rows of a language model; None for classifiers."""
         return self.rows if isinstance(self.rows, Blocks) else None

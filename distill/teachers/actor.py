@@ -22,7 +22,8 @@ from distill.teachers.direct import check_installed, prepare
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.offload import Offload
 from distill.teachers.queue import Queue, Status
-from distill.teachers.serving import Servable, engines, told
+from distill.teachers.served import ServedTeacher, named
+from distill.teachers.serving import engines
 
 CONTROL = "control"
 """The concurrency group of the calls that an actor responds to while it computes: :meth:`ping`,
@@ -43,7 +44,7 @@ class TeacherActor:
     """
 
     def __init__(
-        self, teachers: Sequence[Servable], transport: Transport, at_once: int = 1
+        self, teachers: Sequence[ServedTeacher], transport: Transport, at_once: int = 1
     ) -> None:
         """One teacher, or adapters that share a base. ``at_once``: requests that are computed at
         the same time by a teacher of one thread that can do so (TeacherEngine.is_reentrant)."""
@@ -51,15 +52,15 @@ class TeacherActor:
         self._batching: Mapping[str, Batching] = {}
         self._failure: DistillError | None = None
         self._queue = Queue(_check_cancelled)
-        self._offload = Offload(told(teachers))
+        self._offload = Offload(named(teachers))
         try:
             if transport == "nixl":
-                check_installed(told(teachers))
+                check_installed(named(teachers))
                 prepare()
             num_threads = max(1, math.ceil(teachers[0].serving.cpus))
             self._engines = engines(teachers, num_threads)
             idle_s = teachers[0].serving.offload_idle_s
-            self._offload = Offload(told(teachers), self._engines.values(), idle_s)
+            self._offload = Offload(named(teachers), self._engines.values(), idle_s)
             if teachers[0].serving.batch_requests:
                 self._batching = {name: Batching(e) for name, e in self._engines.items()}
             elif num_threads == 1 and all(e.is_reentrant for e in self._engines.values()):
@@ -67,7 +68,7 @@ class TeacherActor:
         except DistillError as error:
             self._failure = error
         except Exception as error:
-            self._failure = TeacherError(f"{told(teachers)} cannot be served: {error}")
+            self._failure = TeacherError(f"{named(teachers)} cannot be served: {error}")
 
     def ping(self) -> None:
         """Return once the engines stand; raise what their construction raised."""

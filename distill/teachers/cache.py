@@ -90,6 +90,10 @@ class TeacherKey:
         return hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()
 
 
+NO_KEY = TeacherKey("", "", "", "", 0)
+"""Of a teacher whose outputs are not cached."""
+
+
 class NoCache:
     """Caches no outputs: every row is requested again in every epoch."""
 

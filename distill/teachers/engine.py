@@ -35,16 +35,13 @@ from distill.sampling.generation import write
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.language import Block, Found, LanguageModel, as_float, position_seeds
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
+from distill.teachers.served import Model
 from distill.teachers.shared import Adapted
 from distill.variant import Dtype
 from distill.wires import DenseWire, WireFormat
 from distill.wires.base import are_finite, on_host
 
 Turn = AbstractContextManager[Any]
-Model = Callable[..., Any]
-"""Takes ``input_ids``, ``attention_mask`` and, for pairs, ``token_type_ids`` (int64 [B, T]), or
-``features`` (float32 [B, D]), or ``texts`` (B strings); returns logits [B, V], bare or as
-``.logits``, perhaps with a ``.num_clamped``. A language model is a transformers model."""
 
 
 class TeacherEngine:

@@ -3,36 +3,19 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from distill.config import Serving, Stream, Transport
+from distill.config import Stream, Transport
 from distill.errors import TeacherError
-from distill.models.vocabulary import SharedTokens
 from distill.teachers.actor import CONTROL, MAX_CALLS, TeacherActor
-from distill.teachers.engine import Model
 from distill.teachers.replicas import RayTeacherClient, Served, control, own_error
-from distill.teachers.serving import Servable, groups, told
+from distill.teachers.served import ServedTeacher, groups, named
 from distill.wording import counted
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """``folder`` may also be a model that pickles (simulated teachers)."""
-
-    name: str
-    folder: str | Path | Model
-    serving: Serving
-    num_labels: int
-    is_language_model: bool = False
-    adapter: str | None = None
-    shared: SharedTokens | None = None
 
 
 class RayTeacherPool:
@@ -41,7 +24,7 @@ class RayTeacherPool:
 
     def __init__(
         self,
-        specs: Sequence[Servable],
+        specs: Sequence[ServedTeacher],
         start_deadline_s: float = 300.0,
         transport: Transport = "object_store",
         at_once: int = 1,
@@ -98,7 +81,7 @@ class RayTeacherPool:
 
 
 def _wait_until_ready(
-    group: Sequence[Servable], actors: list[Any], give_up: float, deadline_s: float
+    group: Sequence[ServedTeacher], actors: list[Any], give_up: float, deadline_s: float
 ) -> None:
     pings = [control(actor.ping).remote() for actor in actors]
     patience = max(0.0, min(15.0, give_up - time.monotonic()))
@@ -112,9 +95,9 @@ def _wait_until_ready(
         try:
             ray.get(ping)
         except RayTaskError as error:
-            raise own_error(error, told(group)) from None
+            raise own_error(error, named(group)) from None
         except RayError as error:
-            message = f"{told(group)}: lost while starting: {error}"
+            message = f"{named(group)}: lost while starting: {error}"
             raise TeacherError(message) from error
     if len(ready) < len(pings):
         raise TeacherError(
@@ -124,7 +107,7 @@ def _wait_until_ready(
         )
 
 
-def _start(group: Sequence[Servable], transport: Transport, at_once: int) -> Any:
+def _start(group: Sequence[ServedTeacher], transport: Transport, at_once: int) -> Any:
     serving = group[0].serving
     is_direct = transport == "nixl"
     remote: Any = ray.remote  # whose types lack the last of these, and options() does not heed it
@@ -143,7 +126,7 @@ def _start(group: Sequence[Servable], transport: Transport, at_once: int) -> Any
     return actor(TeacherActor).remote(group, transport, at_once)
 
 
-def _wants(group: Sequence[Servable]) -> str:
+def _wants(group: Sequence[ServedTeacher]) -> str:
     """``teacher 'a' needs 1 × (4 CPU, 0 GPU, labels …); the cluster has 2 CPU … free 1 CPU``."""
     serving = group[0].serving
     labels = f", labels {serving.node_labels}" if serving.node_labels else ""
@@ -159,7 +142,7 @@ def _wants(group: Sequence[Servable]) -> str:
     has_labels = f", node labels {nodes}" if serving.node_labels else ""
     wants = "needs" if len(group) == 1 else "need"
     return (
-        f"{told(group)} {wants} {serving.replicas} × ({serving.cpus:g} CPU and "
+        f"{named(group)} {wants} {serving.replicas} × ({serving.cpus:g} CPU and "
         f"{serving.num_gpus:g} GPU{labels}); the cluster of {counted(len(nodes), 'node')} has "
         f"{amounts(ray.cluster_resources())}, {amounts(ray.available_resources())} free"
         f"{has_labels}"

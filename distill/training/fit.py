@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from distill.aggregation import Aggregation, OracleDomain
-from distill.config import Cache, Serving, Stream
+from distill.aggregation import OracleDomain
 from distill.config.moe import StudentAwareRouter
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
@@ -28,17 +26,15 @@ from distill.errors import Interrupted, TeacherAway, TrainingError
 from distill.export.folder import ModelCard, export, export_adapter
 from distill.models.greedy import end_ids
 from distill.models.tokenizer import load_tokenizer
-from distill.models.vocabulary import SharedTokens
-from distill.records import Batch, Cursor
+from distill.records import Cursor
 from distill.sampling import StudentText, Written
-from distill.teachers.cache import TeacherKey, open_cache
-from distill.teachers.serving import groups
-from distill.teachers.stream import TeacherClient, TeacherStream
+from distill.teachers.setup import Guidance
+from distill.teachers.stream import TeacherStream
 from distill.teachers.waiting import note_away
 from distill.training.checkpoints import FolderStore, check_version
 from distill.training.engines import make_engine
 from distill.training.gate_training import GateTraining
-from distill.training.job import Data, Job
+from distill.training.job import Job
 from distill.training.loop import (
     Engine,
     NoTeachers,
@@ -50,113 +46,6 @@ from distill.training.loop import (
 from distill.training.sampled_targets import SampledTargets, Wanted
 from distill.training.schedule import Schedule
 from distill.training.trainable import Trainable
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """One served teacher, or the router."""
-
-    name: str
-    folder: str
-    """A model folder, or the pickle of an object with predict_proba."""
-    serving: Serving
-    num_labels: int
-    """Classes; of a language model, tokens that it shares with the student."""
-    key: TeacherKey
-    is_language_model: bool = False
-    adapter: str | None = None
-    """Folder of an adapter on the model in ``folder``."""
-    columns: tuple[int, ...] | None = None
-    """Of a classifier: its output of each class; None: they have the same order."""
-    shared: SharedTokens | None = None
-    """Of a language model that is shown the student's tokens; None: its own."""
-
-    @property
-    def tokenizer(self) -> str | None:
-        """Folder of the tokenizer whose tokens it is shown; None: the student's."""
-        return None if self.shared else self.folder
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """The teachers of a fit: how they are queried, and how their outputs are aggregated."""
-
-    client: TeacherClient
-    teachers: tuple[TeacherSpec, ...]
-    router: TeacherSpec | None
-    aggregation: Aggregation
-    stream: Stream
-    cache: Cache
-    cache_folder: str
-    by_content: bool = False
-    """Of the folders in ``cache_folder``: named without the teachers' names; see cache.py."""
-
-    @property
-    def shared(self) -> SharedTokens | None:
-        """The columns that all teachers and the student are compared in; None: no such."""
-        return self.teachers[0].shared
-
-    @property
-    def served(self) -> tuple[TeacherSpec, ...]:
-        """The teachers, and the router if there is one."""
-        return (*self.teachers, self.router) if self.router else self.teachers
-
-    def open(
-        self,
-        data: Data,
-        writer: str,
-        num_labels: int,
-        boundary: Callable[[], None] | None = None,
-        steps_ahead: int | None = None,
-        num_ranks: int = 1,
-        seed: int = 0,
-    ) -> TeacherStream:
-        """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
-        batches that are written while training, which are shown instead of the data set's rows,
-        and whose outputs are not cached (output layers are): how many are requested ahead of the
-        current one. ``num_ranks``: who share the teachers' replicas. ``seed``: of what teachers
-        draw."""
-        served = self.served
-        is_written = steps_ahead is not None
-        keys = {s.name: s.key for s in served if is_written or not s.serving.moe.changes}
-        names = [t.name for t in self.teachers]
-        inputs: Any = data.open()
-        positions_of: Callable[[Batch], np.ndarray] | None = None
-        if steps_ahead is not None:
-            cache = self.cache.model_copy(update={"type": "none"})
-            tokens, in_flight = None, steps_ahead
-            positions_of = _positions
-        else:
-            tokens = {s.name: data.open(s.tokenizer) for s in served}
-            cache, in_flight = self.cache, self.stream.in_flight
-            if self.teachers[0].is_language_model:
-                positions_of = lambda part: inputs.num_targets(part.rows_B)  # noqa: E731
-        return TeacherStream(
-            client=self.client,
-            names=names,
-            tokens=tokens,
-            num_labels=num_labels,
-            cache=open_cache(cache, Path(self.cache_folder), keys, writer, self.by_content),
-            aggregation=self.aggregation,
-            router=self.router.name if self.router else None,
-            in_flight=in_flight,
-            boundary=boundary,
-            homes_of=lambda rows: inputs.corpus.homes_of(rows, names),
-            wires={s.name: s.serving.wire for s in served},
-            positions_of=positions_of,
-            widths={s.name: s.num_labels for s in served},
-            moes={s.name: s.serving.moe for s in served if s.is_language_model},
-            replicas={s.name: s.serving.replicas / num_ranks for s in served},
-            together=[[s.name for s in group] for group in groups(served)],
-            seed=seed,
-            columns={s.name: s.columns for s in served if s.columns is not None},
-        )
-
-
-def _positions(part: Batch) -> np.ndarray:
-    """int64[B]: of generated rows, the tokens trained on in each; 0 of a filler."""
-    assert part.targets_BT is not None
-    return part.targets_BT.numpy().sum(1)
 
 
 def fit(

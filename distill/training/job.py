@@ -23,7 +23,7 @@ from distill.training.threads import Threads, threads_of
 from distill.training.trainable import Trainable
 
 if TYPE_CHECKING:
-    from distill.training.fit import Guidance
+    from distill.teachers.setup import Guidance
 
 RowIds = range | np.ndarray
 

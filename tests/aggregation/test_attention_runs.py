@@ -36,7 +36,8 @@ from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
-from distill.training.fit import Guidance, build_module, fit, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
 from distill.training.module import pooled

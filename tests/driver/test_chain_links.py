@@ -29,7 +29,9 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec, fit, fit_and_save, is_done
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, fit_and_save, is_done
 from distill.training.job import Job
 from tests.integration.test_features_runs import settings
 
@@ -63,7 +65,7 @@ class Local:
         )
         weights = weights_fingerprint(str(folder))
         key = TeacherKey(weights, self.plan.corpus.fingerprint, "none", "dense/float32", 0)
-        spec = TeacherSpec(name, str(folder), Serving(), 2, key)
+        spec = ServedTeacher(name, str(folder), Serving(), 2, key)
         cache = str(self.plan.experiment.output) + "/cache"
         client = SilentTeachers((name,))
         aggregation = self.experiment.aggregation if source is None else UniformMean()

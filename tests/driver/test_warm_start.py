@@ -34,9 +34,10 @@ from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
+from distill.teachers.setup import Guidance
 from distill.tracking import Tracker
 from distill.tracking.store import import_mlflow
-from distill.training.fit import Guidance, fit_and_save, is_done
+from distill.training.fit import fit_and_save, is_done
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
 from tests.toys import toy_experiment, write_encoder

@@ -17,8 +17,9 @@ from distill.models.language import load_language_model
 from distill.run_folder import RunFolder
 from distill.tasks.language_model.specs import BlocksSpec
 from distill.teachers.cache import TeacherKey
+from distill.teachers.served import ServedTeacher
 from distill.teachers.serving import engines
-from distill.training.fit import TeacherSpec, fit_and_save, load_best
+from distill.training.fit import fit_and_save, load_best
 from tests.toys_language import NUM_TOKENS, language_experiment
 from tests.toys_moe import plain, request
 
@@ -59,7 +60,7 @@ def test_each_is_kept_as_an_adapter_and_all_are_served_from_one_base(tmp_path: P
         assert before == {p.name: p.read_bytes() for p in job.model_folder.iterdir()}
         serving = experiment.experts.serving
         adapter = str(job.model_folder)
-        specs.append(TeacherSpec(job.name, base, serving, NUM_TOKENS, key, True, adapter))
+        specs.append(ServedTeacher(job.name, base, serving, NUM_TOKENS, key, True, adapter))
         tuned = load_best(job).student
         expected.append(plain(tuned, request()))
         again = PeftModel.from_pretrained(load_language_model(base), adapter).eval()

@@ -24,7 +24,8 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from tests.toys import DOMAINS, toy_experiment, write_encoder
 
 
@@ -61,7 +62,7 @@ def guidance_of(root: Path, corpus: Corpus, cache: Path) -> Guidance:
         for name, folder in folders.items()
     }
     *teachers, router = (
-        TeacherSpec(
+        ServedTeacher(
             name,
             folder,
             Serving(),

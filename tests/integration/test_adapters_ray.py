@@ -41,12 +41,13 @@ def answers(client: TeacherClient, before_step: Callable[[int], None]) -> list[n
 def test_one_actor_has_both_and_a_killed_replica_changes_nothing(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     base = write_llama(tmp_path / "base")
     serving = Serving(replicas=2, num_cpus=0.1, wire=DENSE)
     specs = [
-        TeacherSpec(
+        ServedTeacher(
             name,
             str(base),
             serving,
@@ -80,7 +81,8 @@ def test_an_adapter_that_does_not_load_is_an_error_of_its_own(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     """It was there at the check, and is broken now."""
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     base = write_llama(tmp_path / "base")
     folders = [write_adapter(tmp_path / name, base, seed) for seed, name in enumerate(DOMAINS)]
@@ -88,7 +90,7 @@ def test_an_adapter_that_does_not_load_is_an_error_of_its_own(
     weights.write_bytes(weights.read_bytes()[:-10])
     serving = Serving(num_cpus=0.1)
     specs: list[Any] = [
-        TeacherSpec(folder.name, str(base), serving, NUM_TOKENS, True, str(folder))
+        ServedTeacher(folder.name, str(base), serving, NUM_TOKENS, None, True, str(folder))
         for folder in folders
     ]
     with pytest.raises(ModelError, match="truncated"):

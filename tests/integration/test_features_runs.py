@@ -35,7 +35,9 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import label_names
-from distill.training.fit import Guidance, TeacherSpec, fit, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, load_best
 from distill.training.job import Job
 from tests.toys import measured, toy_experiment
 
@@ -93,7 +95,7 @@ def test_the_loop_trains_under_local_teachers(tmp_path: Path, forests: dict[str,
     corpus = plan.corpus
     engines = {n: TeacherEngine(m, num_labels=2) for n, m in forests.items()}
     key = TeacherKey("w", corpus.fingerprint, "none", "dense/float32", 0)
-    specs = tuple(TeacherSpec(n, "", Serving(), 2, replace(key, weights=n)) for n in forests)
+    specs = tuple(ServedTeacher(n, "", Serving(), 2, replace(key, weights=n)) for n in forests)
     train, transfer = corpus.rows("train"), corpus.rows("transfer")
     job = Job(
         name="student",

@@ -44,14 +44,15 @@ def trained(client: TeacherClient, before_step: Any = lambda number: None) -> li
 
 
 def test_a_killed_replica_changes_neither_gates_nor_answers(ray_cluster: None, tmp_path: Path):
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     mixture().save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
     torch.set_num_threads(1)  # as an actor of one CPU has
     expected = trained(LocalTeachers({"t": engine(str(tmp_path), SAR)}))
     serving = Serving(num_cpus=0.1, wire=DENSE, moe=SAR)
-    spec = TeacherSpec("t", str(tmp_path), serving, NUM_TOKENS, is_language_model=True)
+    spec = ServedTeacher("t", str(tmp_path), serving, NUM_TOKENS, is_language_model=True)
     with RayTeacherPool([spec]) as pool:
         client = pool.client(Stream(deadline_s=1500))
 

@@ -30,7 +30,9 @@ from distill.report.progress import Progress
 from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.tasks.outcome import Outcome
 from distill.teachers.cache import TeacherKey
-from distill.training.fit import Guidance, TeacherSpec, fit, is_done
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, is_done
 from distill.training.job import Job
 from tests.toys import DOMAINS, toy_experiment
 
@@ -189,15 +191,17 @@ def test_mlflow_compares_at_a_glance(outcome: Outcome, root: Path) -> None:
 # ---- one rank in this process, so that teachers can be harmed under it ------------------------
 
 
-def specs_of(root: Path, folders: dict[str, Path], corpus: Corpus) -> list[TeacherSpec]:
-    def spec(name: str, folder: Path, num_labels: int) -> TeacherSpec:
+def specs_of(root: Path, folders: dict[str, Path], corpus: Corpus) -> list[ServedTeacher]:
+    def spec(name: str, folder: Path, num_labels: int) -> ServedTeacher:
         key = TeacherKey(str(folder), corpus.fingerprint, "same", "dense/float32", 16)
-        return TeacherSpec(name, str(folder), Serving(num_cpus=0.1), num_labels, key)
+        return ServedTeacher(name, str(folder), Serving(num_cpus=0.1), num_labels, key)
 
     return [spec(n, f, 3 if n == "router" else 2) for n, f in folders.items()]
 
 
-def job_of(root: Path, folder: Path, client: Any, specs: list[TeacherSpec], corpus: Corpus) -> Job:
+def job_of(
+    root: Path, folder: Path, client: Any, specs: list[ServedTeacher], corpus: Corpus
+) -> Job:
     *teachers, router = specs
     tokenizer = str(root / "encoder")
     guidance = Guidance(
@@ -291,7 +295,7 @@ def test_a_teacher_that_answers_nan_stops_the_run(
     specs = specs_of(root, experts | {"meals": sick}, corpus)
     engines = {
         s.name: TeacherEngine(
-            s.folder, num_labels=s.num_labels, wire=s.serving.wire, max_batch_tokens=4096
+            s.folder, num_labels=s.width, wire=s.serving.wire, max_batch_tokens=4096
         )
         for s in specs
     }
@@ -311,7 +315,7 @@ def test_a_corrupt_cache_says_how_to_go_on(
     specs = specs_of(root, experts, corpus)
     engines = {
         s.name: TeacherEngine(
-            s.folder, num_labels=s.num_labels, wire=s.serving.wire, max_batch_tokens=4096
+            s.folder, num_labels=s.width, wire=s.serving.wire, max_batch_tokens=4096
         )
         for s in specs
     }

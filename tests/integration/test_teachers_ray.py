@@ -94,11 +94,11 @@ class RowBatches:
 
 
 def specs(folders, **replicas):
-    from distill.teachers.pool import TeacherSpec
+    from distill.teachers.served import ServedTeacher
 
-    def spec(name: str) -> TeacherSpec:
+    def spec(name: str) -> ServedTeacher:
         serving = Serving(num_cpus=0.1, replicas=replicas.get(name, 1))
-        return TeacherSpec(name, str(folders[name]), serving, NUM_LABELS)
+        return ServedTeacher(name, str(folders[name]), serving, NUM_LABELS)
 
     return [spec(name) for name in folders]
 
@@ -219,7 +219,8 @@ def test_a_teacher_away_for_three_deadlines_while_it_judges_drafts_changes_nothi
 def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport):
     """A queue of many deadlines is waited for; a forward that hangs is sent to the other replica;
     when both hang the teacher is away, and then given up."""
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     hung, both, released = (tmp_path / name for name in ("hung", "both", "released"))
 
@@ -235,7 +236,7 @@ def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport
             time.sleep(0.05)
         return torch.full((len(input_ids), NUM_LABELS), torch.nan)
 
-    spec = TeacherSpec("sick", sick, Serving(num_cpus=0.1, replicas=2), NUM_LABELS)
+    spec = ServedTeacher("sick", "", Serving(num_cpus=0.1, replicas=2), NUM_LABELS, model=sick)
     with RayTeacherPool([spec], transport=transport) as pool:
         client = pool.client(Stream(deadline_s=0.5, recovery_s=1, transport=transport))
         with pytest.raises(TeacherAnswerError, match="NaN"):
@@ -266,7 +267,8 @@ def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport
 
 
 def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster, folders, tmp_path):
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     folder = tmp_path / "cut"
     shutil.copytree(folders["movies"], folder)
@@ -274,22 +276,25 @@ def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster,
     with pytest.raises(ModelError) as here:
         TeacherEngine(str(folder), num_labels=NUM_LABELS)
     with pytest.raises(ModelError) as there:
-        RayTeacherPool([TeacherSpec("cut", str(folder), Serving(), NUM_LABELS)])
+        RayTeacherPool([ServedTeacher("cut", str(folder), Serving(), NUM_LABELS)])
     assert str(there.value) == str(here.value)
 
 
 def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster, folders):
     import ray
 
-    from distill.teachers.pool import RayTeacherPool, TeacherSpec
+    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.served import ServedTeacher
 
     num_cpus = ray.cluster_resources()["CPU"]
     good, big = specs(folders)
-    big = TeacherSpec("big", big.folder, Serving(num_cpus=64), NUM_LABELS)
+    big = ServedTeacher("big", big.folder, Serving(num_cpus=64), NUM_LABELS)
     with pytest.raises(TeacherError, match=r"teacher 'big' needs 1 × .64 CPU") as caught:
         RayTeacherPool([big, good], start_deadline_s=2)  # big first: its wait ends at the deadline
     assert f"has {num_cpus:g} CPU" in str(caught.value)
-    labelled = TeacherSpec("far", good.folder, Serving(node_labels={"role": "teacher"}), NUM_LABELS)
+    labelled = ServedTeacher(
+        "far", good.folder, Serving(node_labels={"role": "teacher"}), NUM_LABELS
+    )
     with pytest.raises(TeacherError, match=r"labels {'role': 'teacher'}"):
         RayTeacherPool([labelled], start_deadline_s=2)
     deadline = time.monotonic() + HANGS_S

@@ -42,7 +42,7 @@ def test_a_student_is_the_same_to_the_bit(tmp_path: Path, sampling: dict[str, An
         assert teacher.adapter is not None
         engines[teacher.name] = TeacherEngine(
             alone(Path(teacher.folder), Path(teacher.adapter)),
-            num_labels=teacher.num_labels,
+            num_labels=teacher.width,
             wire=teacher.serving.wire,
             is_language_model=True,
         )

@@ -23,8 +23,8 @@ from distill.sampling.records import DraftRequest, Round, Verdict, WriteRequest
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.teachers.served import ServedTeacher
 from distill.teachers.serving import engines, groups
-from distill.training.fit import TeacherSpec
 from distill.wires import DenseWire, HiddenWire
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import NUM_TOKENS, write_llama, write_tokenizer
@@ -50,11 +50,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def spec(root: Path, name: str, base: str = "base", **serving: Any) -> TeacherSpec:
+def spec(root: Path, name: str, base: str = "base", **serving: Any) -> ServedTeacher:
     prefix = "" if base == "base" else f"{base}-"
     own = Serving(**{"wire": HIDDEN} | serving)
     folder = str(root / f"{prefix}{name}")
-    return TeacherSpec(name, str(root / base), own, NUM_TOKENS, KEY, True, folder)
+    return ServedTeacher(name, str(root / base), own, NUM_TOKENS, KEY, True, folder)
 
 
 def shared(root: Path, base: str = "base", **serving: Any) -> Mapping[str, TeacherEngine]:
@@ -204,9 +204,9 @@ def test_a_mixtures_gates_are_wrapped_once_for_all(root: Path) -> None:
 
 def test_who_shares_a_process(root: Path) -> None:
     code, prose = (spec(root, name) for name in NAMES)
-    whole = TeacherSpec("whole", code.folder, Serving(), NUM_TOKENS, KEY, True)
+    whole = ServedTeacher("whole", code.folder, Serving(), NUM_TOKENS, KEY, True)
 
-    def together(*specs: TeacherSpec) -> list[list[str]]:
+    def together(*specs: ServedTeacher) -> list[list[str]]:
         return [[s.name for s in group] for group in groups(specs)]
 
     assert together(code, whole, prose) == [["code", "prose.v2"], ["whole"]]

@@ -9,7 +9,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from distill.teachers.actor import TeacherActor
 from distill.teachers.batching import Batching, can_join, joined, split
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.queue import Queue
+from distill.teachers.served import ServedTeacher
 from distill.wires import DenseWire, HiddenWire
 from tests.toys_language import NUM_TOKENS, llama
 
@@ -205,23 +206,12 @@ def test_batching_is_off_and_refused_where_requests_draw():
         Serving(batch_requests=True, moe=KnowledgeAugmentation())
 
 
-@dataclass(frozen=True)
-class Served:
-    """One teacher of a replica."""
-
-    folder: Any
-    serving: Serving
-    name: str = "a"
-    num_labels: int = 2
-    is_language_model: bool = False
-    adapter: str | None = None
-    shared: None = None
-
-
 @pytest.mark.parametrize("is_batched", [True, False])
 def test_a_replica_computes_together_what_waits_only_if_that_is_set(is_batched):
     model = Counting()
-    actor = TeacherActor([Served(model, Serving(batch_requests=is_batched))], "object_store")
+    actor = TeacherActor(
+        [ServedTeacher("a", "", Serving(batch_requests=is_batched), 2, model=model)], "object_store"
+    )
     actor._queue = Queue()  # outside of Ray no request is cancelled
     with ThreadPoolExecutor(3) as pool:
         with actor._queue.turn():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +18,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.config import Serving, parse
 from distill.errors import ConfigError, TeacherError
-from distill.models.vocabulary import SharedTokens
 from distill.records import TeacherRequest
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.tasks.classification.inputs import check_teachers
@@ -26,6 +25,7 @@ from distill.teachers.actor import TeacherActor
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.offload import Offload
 from distill.teachers.queue import Queue
+from distill.teachers.served import ServedTeacher
 from distill.wires import HiddenWire
 from tests.sampling.test_key_value_caches import round_of
 from tests.toys_language import NUM_TOKENS, llama
@@ -255,14 +255,8 @@ def test_a_model_that_no_longer_fits_names_the_setting_and_returns_when_it_fits_
     assert model.moves.events[-2:] == [DEVICE, "forward"]
 
 
-class Served(NamedTuple):
-    folder: Any
-    serving: Serving
-    name: str = "a"
-    adapter: str | None = None
-    num_labels: int = NUM_TOKENS
-    is_language_model: bool = True
-    shared: SharedTokens | None = None
+def served(model: Any, serving: Serving) -> ServedTeacher:
+    return ServedTeacher("a", "", serving, NUM_TOKENS, is_language_model=True, model=model)
 
 
 @pytest.mark.parametrize("is_batched", [True, False])
@@ -270,7 +264,7 @@ def test_a_replica_moves_its_model_by_itself_and_answers_as_before(is_batched):
     model = moving_llama()
     # As if the CPU were a GPU: the check of the configuration is left out.
     serving = Serving().model_copy(update={"offload_idle_s": 0.01, "batch_requests": is_batched})
-    actor = TeacherActor([Served(model, serving)], "object_store")
+    actor = TeacherActor([served(model, serving)], "object_store")
     actor._queue = Queue()  # outside of Ray no request is cancelled
     assert model.moves.has_left.wait(30)
     found = actor.answer("a", request_of(model))
@@ -286,7 +280,7 @@ KINDS = ("answer", "answer_on_device", "judge", "write", "gate_gradient", "gate"
 @pytest.mark.parametrize("kind", KINDS)
 def test_requests_of_every_kind_have_the_model_on_its_device(kind):
     model, timers = moving_llama(), Timers()
-    actor = TeacherActor([Served(model, Serving())], "object_store")
+    actor = TeacherActor([served(model, Serving())], "object_store")
     actor._queue = Queue()
     actor._offload = Offload("teacher 'a'", [engine_of(model)], 30, timers)
     were_away = []

@@ -1,7 +1,7 @@
 """How a batch is cut into micro-batches changes no step: losses divide by the counts of the whole
 batch, also where one row has one target and another has nineteen.
 
-Two ranks, which take processes, are in tests/integration/test_tied_export.py.
+Two ranks, which take processes, are in tests/integration/processes/test_tied_export.py.
 """
 
 from __future__ import annotations

@@ -22,8 +22,10 @@ from distill.run_folder import RunFolder
 from distill.tasks.jobs import shown_to, student_job, write_tokenizer
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
+from distill.teachers.served import ServedTeacher
 from distill.teachers.serving import engines
-from distill.training.fit import Guidance, TeacherSpec, build_module, fit, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
 from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_spelling
@@ -52,7 +54,7 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
         weights = f"{teacher.path} {teacher.adapter}"
         key = TeacherKey(weights, data, "t", own.name, 24)
         specs.append(
-            TeacherSpec(teacher.name, teacher.path, serving, width, key, True, teacher.adapter)
+            ServedTeacher(teacher.name, teacher.path, serving, width, key, True, teacher.adapter)
         )
     guidance = Guidance(
         LocalTeachers(engines(specs)),

@@ -88,8 +88,7 @@ def sharing(job: Job, student: Path) -> Job:
     assert job.guidance is not None
     shared = shared_tokens(student, {t.name: t.folder for t in job.guidance.teachers})
     specs = tuple(
-        replace(t, shared=shared[t.name], num_labels=shared[t.name].width)
-        for t in job.guidance.teachers
+        replace(t, shared=shared[t.name], width=shared[t.name].width) for t in job.guidance.teachers
     )
     guidance = replace(job.guidance, teachers=specs, client=LocalTeachers(engines(specs)))
     return replace(job, guidance=guidance)
@@ -209,7 +208,7 @@ def test_mass_outside_the_shared_tokens_stops_the_run(tmp_path: Path) -> None:
     (spec,) = job.guidance.teachers
     engine = TeacherEngine(
         llama(6, N + 4),  # of random embeddings: about a share of 2 in 27
-        num_labels=spec.num_labels,
+        num_labels=spec.width,
         wire=spec.serving.wire,
         is_language_model=True,
         shared=spec.shared,
@@ -262,9 +261,7 @@ def test_mass_outside_is_measured_where_logits_are_capped(tmp_path: Path) -> Non
         model: Any = Gemma2ForCausalLM(config).eval()
     ids_BT = torch.arange(1, 9)[None]
     own_PV = model(input_ids=ids_BT).logits[0, :-1, : spec.shared.num_own].detach()
-    answers = LanguageModel(
-        model, spec.num_labels, "cpu", "float32", False, OwnRouting(), spec.shared
-    )
+    answers = LanguageModel(model, spec.width, "cpu", "float32", False, OwnRouting(), spec.shared)
     inputs = {"input_ids": ids_BT, "position_ids": torch.arange(8)[None]}
     targets_BT = torch.arange(8)[None] < 7
     rows_B = np.array([0])

@@ -28,7 +28,9 @@ from distill.tasks.classification.split import Split
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Guidance, TeacherSpec, fit, fit_and_save, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit, fit_and_save, load_best
 from distill.training.job import Job
 from tests.toys import BAD, FILLERS, GOOD, measured, write_encoder
 
@@ -105,7 +107,7 @@ def test_both_texts_reach_experts_teachers_student_baseline_and_evaluation(root:
     folders = {"expert": str(expert.model_folder), "strings": str(root / "strings.pkl")}
     engines = {n: TeacherEngine(f, num_labels=2, allow_pickle=True) for n, f in folders.items()}
     key = TeacherKey("w", corpus.fingerprint, "t", "dense/float32", MAX_LENGTH, "tail")
-    specs = tuple(TeacherSpec(n, f, Serving(), 2, key) for n, f in folders.items())
+    specs = tuple(ServedTeacher(n, f, Serving(), 2, key) for n, f in folders.items())
     where = str(root / "teacher-cache")
     train, transfer = corpus.rows("train"), corpus.rows("transfer")
     student = replace(

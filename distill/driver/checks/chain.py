@@ -13,7 +13,7 @@ from distill.errors import ConfigError, ModelError
 from distill.models.plain_head import described, has_plain_head
 from distill.records import Line
 from distill.report.table import count
-from distill.tasks.checks.reading import Folder
+from distill.tasks.checks.loaded import Folder
 from distill.tasks.checks.sizes import ModelSize
 from distill.tasks.plan import Plan
 from distill.wording import counted

@@ -26,8 +26,8 @@ from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.tasks import task_of
 from distill.tasks.checks.ensemble import check_names
+from distill.tasks.checks.loaded import LoadedInputs
 from distill.tasks.checks.moe import check_kept
-from distill.tasks.checks.reading import Reading
 from distill.tasks.checks.sampling import check_sampling, sampling_lines
 from distill.tasks.checks.temperature import check_schedule, schedule_lines
 from distill.tasks.plan import Plan
@@ -71,16 +71,16 @@ def check(
     plan = Plan(
         experiment,
         found.corpus,
-        found.rows,
         found.names,
         found.tokenizer,
-        found.features,
+        found.rows,
         is_resuming,
         described,
         resources.num_cpus,
         resources.num_gpus,
         (*lines, _output_line(experiment, is_resuming)),
         found.columns,
+        features=found.features,
     )
     if found.base is not None:
         updates = {"experts.base": found.expert_updates or 0}
@@ -116,7 +116,7 @@ def _check_configuration(experiment: Experiment, command: Command) -> None:
     check_memory(experiment.memory)
 
 
-def _search_lines(experiment: Experiment, found: Reading, command: Command) -> list[Line]:
+def _search_lines(experiment: Experiment, found: LoadedInputs, command: Command) -> list[Line]:
     """Raises ConfigError for a search that no trial could serve."""
     if command == "train" and experiment.search is None:
         return []
@@ -128,11 +128,11 @@ def _search_lines(experiment: Experiment, found: Reading, command: Command) -> l
         check_fits(trial, trial.task, ("warm_start",))
         check_trial(trial)
 
-    goal = task_of(experiment).goal
-    return [Line(*part) for part in plan_search(experiment, goal, fits)]
+    goals = task_of(experiment).goals
+    return [Line(*part) for part in plan_search(experiment, goals, fits)]
 
 
-def _lines(resources: Resources, found: Reading, model_lines: list[Line]) -> Iterator[Line]:
+def _lines(resources: Resources, found: LoadedInputs, model_lines: list[Line]) -> Iterator[Line]:
     experiment = resources.experiment
     yield from found.data_lines()
     yield from sampling_lines(experiment)
@@ -180,4 +180,4 @@ def about(corpus: Corpus) -> dict[str, Any]:
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
-    return plan.experiment.search.resolved(plan.task.goal)
+    return plan.experiment.search.resolved(plan.task.goals)

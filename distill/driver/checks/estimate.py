@@ -1,7 +1,7 @@
 """How many steps a run takes, about how long, and about how much memory: what ``distill check``
 prints of it. Nothing is trained for this.
 
-Operations (work.py) are divided by the rate of a product of matrices of the student's width,
+Operations (operations.py) are divided by the rate of a product of matrices of the student's width,
 measured here for a fifth of a second on one thread (or on the GPU that trains). Everything else is
 left out (attention over long texts, normalisation, writing files), and small models spend more on
 it than on products. Hence a range: from the operations alone to SLACK times as long, and what it
@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 
 from distill.cluster.estimates import Room, critical_path, makespan
 from distill.config import Experiment
+from distill.driver.checks.operations import RunOperations
 from distill.driver.checks.planned import planned_stages, room_left
 from distill.driver.checks.process_memory import machine_mb, rank_mb, weights_mb
 from distill.driver.checks.rate import device_of, measured_rate
 from distill.driver.checks.resources import machine_cpus
-from distill.driver.checks.work import Work
 from distill.records import Line
 from distill.sampling import Written
 from distill.tasks.checks.sizes import ModelSize
@@ -116,7 +116,7 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
     here, for a fifth of a second."""
     experiment, trainer = plan.experiment, plan.experiment.trainer
     tokens = plan.task.tokens_of_a_row(plan)
-    work = Work(plan, tokens)
+    work = RunOperations(plan, tokens)
     own, teacher_ops = work.student, work.teachers
     others = [*work.experts.values(), *work.baselines.values(), *work.links.values()]
     operations = own.operations + sum(one.operations for one in others)

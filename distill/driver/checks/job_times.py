@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from distill.cluster.estimates import Training
+from distill.driver.checks.operations import RunOperations
 from distill.driver.checks.rate import measured_rate
-from distill.driver.checks.work import Work
 from distill.tasks.plan import Plan
 from distill.training.job import Job
 
@@ -26,7 +26,7 @@ class JobTimes:
     @property
     def student(self) -> float:
         """Of the student, its teachers and the links of a chain."""
-        work = Work(self._plan, self._tokens)
+        work = RunOperations(self._plan, self._tokens)
         trained = sum(t.seconds(self._rate) for t in (work.student, *work.links.values()))
         return trained + (sum(work.teachers) + sum(work.link_outputs.values())) / self._rate
 

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 from distill.cluster.estimates import Room, Stage, Training
 from distill.config import Experiment
+from distill.driver.checks.operations import RunOperations
 from distill.driver.checks.rate import device_of
-from distill.driver.checks.work import Work
 from distill.experts.jobs import ROUTER
 from distill.tasks.plan import Plan
 
 
-def planned_stages(plan: Plan, work: Work, speed: float, whole: Room) -> tuple[list[Stage], int]:
+def planned_stages(
+    plan: Plan, work: RunOperations, speed: float, whole: Room
+) -> tuple[list[Stage], int]:
     """Of the run: experts, router, baselines, links of a chain and the student, with their
     teachers. And how many of the baselines are trained at once while teachers and student run.
 
@@ -52,7 +54,7 @@ def planned_stages(plan: Plan, work: Work, speed: float, whole: Room) -> tuple[l
 
 
 def _expert_stages(
-    experiment: Experiment, work: Work, seconds: Callable[[Training, float], float]
+    experiment: Experiment, work: RunOperations, seconds: Callable[[Training, float], float]
 ) -> list[Stage]:
     experts = experiment.experts
     if experts is None:

@@ -17,7 +17,7 @@ from distill.errors import ConfigError
 from distill.records import Line
 from distill.tasks import task_of
 from distill.tasks.checks.placement import placed
-from distill.teachers.serving import are_on_one_base, groups
+from distill.teachers.served import are_on_one_base, groups
 from distill.wires import WireFormat
 
 S = TypeVar("S", bound=Serving)

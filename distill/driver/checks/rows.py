@@ -9,7 +9,7 @@ from distill.config import Experiment, KMeans
 from distill.config.fits import fits
 from distill.data.rows import Rows
 from distill.errors import ConfigError, DataError
-from distill.tasks.checks.reading import Folder
+from distill.tasks.checks.loaded import Folder
 
 
 def check_parts(experiment: Experiment, rows: Rows, base: Folder | None) -> None:

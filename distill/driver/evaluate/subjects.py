@@ -30,6 +30,7 @@ from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import is_pickle
+from distill.teachers.served import ServedTeacher
 
 LABELS_OPTION = "--teacher-labels"
 PREFIX = "teacher/"
@@ -53,16 +54,12 @@ class Part:
     cut: Cut = "head"
     num_features: int = 0
     serving: Serving = field(default_factory=Serving)
-    is_language_model: bool = False
-    adapter: str | None = None
     columns: tuple[int, ...] | None = None
     """Its output of each of ``label_names``; None: in this order."""
-    shared: None = None
-    """Of language models; see Servable."""
 
     @property
-    def num_labels(self) -> int:
-        return len(self.label_names)
+    def teacher(self) -> ServedTeacher:
+        return ServedTeacher(self.name, self.folder, self.serving, len(self.label_names))
 
     def encode(self) -> Encode:
         if self.num_features:
@@ -340,7 +337,7 @@ def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[C
         engines = {
             part.name: TeacherEngine(
                 part.folder,
-                num_labels=part.num_labels,
+                num_labels=len(part.label_names),
                 device=device,
                 allow_pickle=part.serving.allow_pickle,
             )
@@ -355,7 +352,7 @@ def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[C
         from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
         copies = {"replicas": num_workers} | _shares(len(parts) * num_workers, settings)
-        on_ray = [replace(p, serving=p.serving.model_copy(update=copies)) for p in parts]
+        on_ray = [replace(p.teacher, serving=p.serving.model_copy(update=copies)) for p in parts]
         with RayTeacherPool(on_ray) as pool:
             client = pool.client(Stream())
             # Twice as many requests as copies: one is computed while the next is unpacked.

@@ -28,7 +28,8 @@ from distill.models.tokenizer import fingerprint_of, load_tokenizer
 from distill.models.weights import weights_fingerprint
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.teachers.probability import file_fingerprint
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from distill.training.job import Folder, InFolders, Job
 from distill.variant import ModelPath, Section
 
@@ -40,7 +41,7 @@ DROPPED: dict[type, frozenset[str]] = {
     # How outputs travel and where they are kept.
     Guidance: frozenset({"client", "stream", "cache", "cache_folder", "by_content"}),
     # Their content is in the teacher's key.
-    TeacherSpec: frozenset({"folder", "adapter"}),
+    ServedTeacher: frozenset({"folder", "adapter", "model"}),
     Teacher: frozenset({"path", "adapter", "tokenizer_sha256"}),
     Serving: frozenset({*OPERATIONAL_SERVING, "allow_pickle"}),
     # The router is one of the served models, with a key of its own.
@@ -54,6 +55,11 @@ DROPPED: dict[type, frozenset[str]] = {
 Of a class and its subclasses. What changes no more than the last bits of a sum (ranks, threads,
 engine, dtype, micro-batches) is not here: it is part of the key. Of teachers it is as in
 teachers/cache.py: threads and batch shapes are not."""
+
+KNOWN_AS: dict[type, tuple[str, dict[str, str]]] = {
+    ServedTeacher: ("TeacherSpec", {"width": "num_labels"}),
+}
+"""Classes, and fields of them, that keep an earlier name in a key."""
 
 
 def content_key(job: Job, contents: Contents | None = None) -> str:
@@ -118,14 +124,15 @@ class Contents:
         self, value: Any, names: Any, folders: Mapping[str, Callable[[str], Any]]
     ) -> dict[str, Any]:
         dropped = {name for of in type(value).__mro__ for name in DROPPED.get(of, ())}
-        found: dict[str, Any] = {"class": type(value).__name__}
+        class_name, field_names = KNOWN_AS.get(type(value), (type(value).__name__, {}))
+        found: dict[str, Any] = {"class": class_name}
         for name in names:
             if name not in dropped:
                 content, read = getattr(value, name), folders.get(name)
                 if read is not None and content:
-                    found[name] = read(content)
+                    found[field_names.get(name, name)] = read(content)
                 else:
-                    found[name] = self.described(content)
+                    found[field_names.get(name, name)] = self.described(content)
         return found
 
 

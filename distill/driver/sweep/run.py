@@ -44,7 +44,7 @@ from distill.search.plan import concurrency, raw_of
 from distill.search.trials import frontier
 from distill.search.values import with_values
 from distill.teachers.client import SilentTeachers
-from distill.training.fit import Guidance
+from distill.teachers.setup import Guidance
 from distill.training.job import Data, Job
 from distill.wording import counted
 

@@ -32,8 +32,9 @@ from distill.search.values import with_values
 from distill.tasks import task_of
 from distill.tasks.base import Task
 from distill.tasks.jobs import student_job, write_tokenizer
+from distill.teachers.setup import Guidance
 from distill.training.checkpoints import newest
-from distill.training.fit import Guidance, build_module, fit, load_best
+from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
 from distill.training.loop import Report
 

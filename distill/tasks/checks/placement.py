@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from distill.config import Experiment, Serving
-
-
-class PlacedTeacher(NamedTuple):
-    """As distill/teachers/serving.py looks at it."""
-
-    name: str
-    folder: str
-    adapter: str | None
-    serving: Serving
+from distill.config import Experiment
+from distill.teachers.served import ServedTeacher
 
 
-def placed(experiment: Experiment) -> list[PlacedTeacher]:
+def placed(experiment: Experiment) -> list[ServedTeacher]:
     """Those that ``teachers`` names."""
-    return [PlacedTeacher(t.name, t.path, t.adapter, t) for t in experiment.teachers]
+    return [ServedTeacher(t.name, t.path, t, adapter=t.adapter) for t in experiment.teachers]

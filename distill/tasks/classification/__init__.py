@@ -25,7 +25,8 @@ from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
 from distill.tasks.classification.split import majority_rates
 from distill.tasks.plan import Plan
-from distill.training.fit import Guidance, is_saved, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import is_saved, load_best
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, count_predictions
 from distill.training.module import DistillModule
@@ -51,7 +52,6 @@ class Classification(Task):
     student_size = staticmethod(sizes.student_size)
     folder_size = staticmethod(sizes.folder_size)
     spec_size = staticmethod(sizes.spec_size)
-    loss_mb = staticmethod(sizes.loss_mb)
     fit_baseline = staticmethod(fit_and_test)  # in one process
     data_metrics = staticmethod(majority_rates)
     cost = staticmethod(measure_on_cpu)

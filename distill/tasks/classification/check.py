@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from distill.aggregation import Routed
 from distill.config import Experiment, Serving, Student
-from distill.config.search import Goal
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError, ModelError
 from distill.experts.jobs import ROUTER
@@ -39,8 +38,6 @@ from distill.tasks.classification.students import size_check, student_lines, tok
 from distill.tasks.plan import Plan
 from distill.wires import WireFormat
 
-goal = Goal("eval.accuracy", "max")
-
 
 def check_settings(experiment: Experiment) -> None:
     """Checks that need no data and no model folder."""
@@ -48,7 +45,7 @@ def check_settings(experiment: Experiment) -> None:
     check_kind(experiment)
 
 
-def read(experiment: Experiment, say: Callable[[str], None]) -> Reading:
+def read(experiment: Experiment, say: Callable[[str], None]) -> ClassifierInputs:
     """Reads model folders and data, and raises InputError where they do not fit together."""
     infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}
     base = read_info(experiment.experts.base, False) if experiment.experts else None
@@ -67,12 +64,14 @@ def read(experiment: Experiment, say: Callable[[str], None]) -> Reading:
     columns = columns_by_name(matches)
     tokenizer = tokenizer_folder(experiment) if space is None else ""
     _check_lengths(experiment, infos, base)
-    return Reading(experiment, corpus, names, infos, base, matches, columns, tokenizer, space)
+    return ClassifierInputs(
+        experiment, corpus, names, infos, base, matches, columns, tokenizer, space
+    )
 
 
 @dataclass(frozen=True)
-class Reading:
-    """See tasks/checks/reading.py."""
+class ClassifierInputs:
+    """See tasks/checks/loaded.py."""
 
     experiment: Experiment
     corpus: Corpus

@@ -39,7 +39,9 @@ from distill.tasks.classification.split import Split
 from distill.tasks.comparison import Comparison, Say
 from distill.tasks.plan import Plan
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
-from distill.training.fit import Guidance, TeacherSpec, fit_and_save, load_best
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit_and_save, load_best
 from distill.training.fitted import best_evaluation
 from distill.training.job import Data, Job
 from distill.training.trainable import Trainable
@@ -149,7 +151,7 @@ class ObjectCost:
     size_mb: float | None = None
 
 
-def _teacher_cost(teacher: TeacherSpec, plan: Plan) -> Efficiency | ObjectCost:
+def _teacher_cost(teacher: ServedTeacher, plan: Plan) -> Efficiency | ObjectCost:
     if is_pickle(teacher.folder):
         pickled = load_pickled(teacher.folder, teacher.serving.allow_pickle)
         inputs = open_inputs(plan.corpus, teacher.folder, 0)

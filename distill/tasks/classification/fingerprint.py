@@ -14,7 +14,8 @@ from distill.models.features import FeatureConfig
 from distill.models.load import check_folder, read_config
 from distill.search.meta import DataSummary, Families, describe, summarise
 from distill.teachers.probability import is_pickle
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 
 
 def task_of(corpus: Corpus, guidance: Guidance | None) -> str:
@@ -24,7 +25,7 @@ def task_of(corpus: Corpus, guidance: Guidance | None) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-def _identity(teacher: TeacherSpec) -> str:
+def _identity(teacher: ServedTeacher) -> str:
     """Its weights, and which output is which class where that is not their order."""
     weights = teacher.key.weights
     return weights if teacher.columns is None else f"{weights}/{teacher.columns}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distill.config import Student, Trainer
+from distill.config import Student
 from distill.data.encode import encode
 from distill.models.load import check_folder
 from distill.models.sizes import solve, solve_features
@@ -56,7 +56,7 @@ def folder_size(folder: str, allow_pickle: bool = False) -> FolderSize:
 
 
 def spec_size(
-    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize] = folder_size
+    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
 ) -> tuple[int, float]:
     """Of a job's model: parameters that multiply, and operations of training for each of them and
     each token."""
@@ -66,8 +66,3 @@ def spec_size(
     assert isinstance(spec, EncoderSpec)
     base = size_of_folder(spec.base).first(spec.layers)
     return base.num_active, base.per_parameter(spec.train_layers)
-
-
-def loss_mb(trainer: Trainer) -> float:
-    """Memory of the logits and their copies: nothing that counts."""
-    return 0.0

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from distill.config import Experiment, Experts
+from distill.config import Experiment, Experts, Trainer
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
@@ -28,7 +28,7 @@ from distill.tasks.language_model.specs import (
     LanguageStudentSpec,
 )
 from distill.tasks.plan import Plan
-from distill.training.fit import Guidance
+from distill.teachers.setup import Guidance
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, mean_metrics
 from distill.training.token_module import TokenModule
@@ -52,9 +52,12 @@ class LanguageModel(Task):
     student_size = staticmethod(sizes.student_size)
     folder_size = staticmethod(sizes.folder_size)
     spec_size = staticmethod(sizes.spec_size)
-    loss_mb = staticmethod(sizes.loss_mb)
     cost = staticmethod(cost_of)
     load = staticmethod(load_language_model)
+
+    @staticmethod
+    def loss_mb(trainer: Trainer) -> float:
+        return 3 * trainer.loss_chunk_mb
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> BlocksSpec:
         data = experiment.data
@@ -104,7 +107,7 @@ class LanguageModel(Task):
             job.objective,
             job.aggregation,
             {t.name: t.serving.wire for t in teachers},
-            {t.name: t.num_labels for t in teachers},
+            {t.name: t.width for t in teachers},
             job.trainer.loss_chunk_mb,
             {t.name: t.serving.moe.num_passes for t in teachers},
             job.homes,

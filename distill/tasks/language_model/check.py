@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from distill.config import Experiment, Student
-from distill.config.search import Goal
 from distill.data.blocks import Blocks, build_blocks
 from distill.data.chat_template import chat_template_of
+from distill.data.content import DocumentContent
 from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError
 from distill.models.language import LanguageInfo
@@ -29,7 +29,6 @@ from distill.tasks.language_model.folders import (
     served_models,
     tokenizer_folder,
 )
-from distill.tasks.language_model.folders import wire_of as wire_of
 from distill.tasks.language_model.lines import (
     block_lines,
     gate_lines,
@@ -40,8 +39,6 @@ from distill.tasks.language_model.sampling import check_speakers
 from distill.tasks.language_model.students import check_language_student, student_lines
 from distill.tasks.language_model.tokenizers import check_aligned, check_one_tokenizer
 from distill.tasks.plan import Plan
-
-goal = Goal("eval.perplexity", "min")
 
 
 def check_settings(experiment: Experiment) -> None:
@@ -55,12 +52,12 @@ def check_settings(experiment: Experiment) -> None:
     check_coupled_tokens(experiment)
 
 
-def read(experiment: Experiment, say: Callable[[str], None]) -> Reading:
+def read(experiment: Experiment, say: Callable[[str], None]) -> LanguageInputs:
     """Reads model folders and data, and raises InputError where they do not fit together."""
     languages = read_languages(experiment)
     check_languages(experiment, languages)
     say("reading the data")
-    corpus = build_corpus(experiment.data, experiment.seed, is_language_model=True)
+    corpus = build_corpus(experiment.data, experiment.seed, content=DocumentContent)
     say("packing it into blocks")
     blocks = _open_blocks(experiment, corpus, languages.tokenizer)
     served = served_models(experiment, languages)
@@ -72,12 +69,12 @@ def read(experiment: Experiment, say: Callable[[str], None]) -> Reading:
     check_aggregation(experiment.aggregation, names, blocks)
     check_speakers(experiment, languages, names)
     updates = check_updates(experiment)
-    return Reading(experiment, corpus, blocks, names, languages, expert_rows, updates)
+    return LanguageInputs(experiment, corpus, blocks, names, languages, expert_rows, updates)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """See tasks/checks/reading.py."""
+class LanguageInputs:
+    """See tasks/checks/loaded.py."""
 
     experiment: Experiment
     corpus: Corpus

@@ -28,8 +28,9 @@ from distill.tasks.language_model.scores import (
     score,
 )
 from distill.tasks.plan import Plan
-from distill.teachers.serving import groups
-from distill.training.fit import Guidance, TeacherSpec, build_module, load_best
+from distill.teachers.served import ServedTeacher, groups
+from distill.teachers.setup import Guidance
+from distill.training.fit import build_module, load_best
 from distill.training.fitted import best_evaluation
 from distill.training.job import Data, Job
 from distill.training.token_module import TokenModule
@@ -207,7 +208,7 @@ class LanguageModels(Comparison):
         )
         return score_answers(answers, [prompt.reference for prompt in prompts])
 
-    def _answered(self, teacher: TeacherSpec) -> GenerationScores | None:
+    def _answered(self, teacher: ServedTeacher) -> GenerationScores | None:
         """What a served teacher generates for the prompts that the student is given."""
         generation = self._plan.experiment.generation
         if self._blocks.kind == "text" or generation.num_prompts == 0:
@@ -241,7 +242,7 @@ def _known(row: Row) -> dict[str, float]:
     return {name: value for name, value in row.metrics().items() if value is not None}
 
 
-def _sizes(teacher: TeacherSpec) -> tuple[int, int]:
+def _sizes(teacher: ServedTeacher) -> tuple[int, int]:
     """Parameters of its model, or of the base that it is an adapter on, and of the adapter."""
     info = check_language_folder(teacher.folder, teacher.serving.allow_pickle)
     return info.num_params, read_adapter(teacher.adapter).num_params if teacher.adapter else 0

@@ -25,7 +25,7 @@ from distill.records import Line, RoutingInputs
 from distill.sampling import Mixed, Speculative, StudentText, TeacherText, Written
 from distill.tasks.checks.placement import placed
 from distill.tasks.language_model.folders import Languages
-from distill.teachers.serving import groups
+from distill.teachers.served import groups
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from itertools import islice
 
 from distill.config import Experiment
 from distill.data.chat_template import chat_template_of
+from distill.data.content import DocumentContent
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.pieces import Pieces
 from distill.data.sequences import Sequencer
@@ -19,7 +20,7 @@ BATCH = 64
 
 def preview_corpus(experiment: Experiment) -> Corpus:
     """The rows as ``distill check`` reads them."""
-    return build_corpus(experiment.data, experiment.seed, is_language_model=True)
+    return build_corpus(experiment.data, experiment.seed, content=DocumentContent)
 
 
 def preview_rows(experiment: Experiment, corpus: Corpus, split: str, num_rows: int) -> Preview:

@@ -27,8 +27,9 @@ from distill.models.decoder import head_of
 from distill.models.language_student import merged
 from distill.models.plain_head import described, has_plain_head
 from distill.records import RoutingInputs, TeacherAnswers, TokenAnswers
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from distill.teachers.stream import TeacherStream
-from distill.training.fit import Guidance, TeacherSpec
 from distill.training.fused import Chunk
 from distill.training.job import Data
 from distill.training.token_loss import Reader
@@ -78,13 +79,13 @@ class Teachers:
     @property
     def num_tokens(self) -> int:
         """Shared with the student: one vocabulary, else they would not be compared."""
-        return self.guidance.teachers[0].num_labels
+        return self.guidance.teachers[0].width
 
     def open(self, data: Data) -> TeacherStream:
         return self.guidance.open(data, "driver-test", 0)
 
 
-def _in_exact_wire(teacher: TeacherSpec) -> TeacherSpec:
+def _in_exact_wire(teacher: ServedTeacher) -> ServedTeacher:
     """The same teacher with outputs from which its logits can be computed, small where they can be.
 
     One whose outputs change from step to step is queried with its own routing.
@@ -144,7 +145,7 @@ def compare(
     names = [t.name for t in teachers.guidance.teachers]
     heads = stream.heads()
     readers = [
-        Reader(t.serving.wire, heads.get(t.name), t.num_labels) for t in teachers.guidance.teachers
+        Reader(t.serving.wire, heads.get(t.name), t.width) for t in teachers.guidance.teachers
     ]
     found = Compared(Scores(), {name: Scores() for name in names}, Scores())
     mixing = _Mixing(aggregation, blocks, names, routed_by or module)

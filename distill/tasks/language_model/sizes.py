@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distill.config import Student, Trainer
+from distill.config import Student
 from distill.data.blocks import Blocks
 from distill.models.language import check_language_folder
 from distill.models.language_sizes import solve_language
@@ -57,7 +57,7 @@ def folder_size(folder: str, allow_pickle: bool = False) -> FolderSize:
 
 
 def spec_size(
-    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize] = folder_size
+    plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
 ) -> tuple[int, float]:
     """Of a job's model: parameters that multiply, and operations of training for each of them and
     each token."""
@@ -68,8 +68,3 @@ def spec_size(
     base = size_of_folder(spec.base)
     is_low_rank = spec.lora is not None
     return base.num_active, 4.0 if is_low_rank else base.per_parameter(spec.train_layers)
-
-
-def loss_mb(trainer: Trainer) -> float:
-    """Memory of the logits that the loss computes at once, and of their copies, in MB."""
-    return 3 * trainer.loss_chunk_mb

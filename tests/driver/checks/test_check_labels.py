@@ -27,7 +27,7 @@ from distill.tasks.plan import Plan
 from distill.teachers.client import SilentTeachers
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
-from distill.training.fit import Guidance
+from distill.teachers.setup import Guidance
 from tests.toys import DOMAINS, toy_experiment, write_encoder, write_named, write_turned
 
 VALUES: dict[str, dict[str, Any]] = {

@@ -15,19 +15,14 @@ from safetensors.torch import load_file, save_file
 from distill.aggregation import Routed, UniformMean
 from distill.config import KD, Cache, InitFrom, Serving, Stream, Student, Teacher, Trainer, parse
 from distill.driver.checks.check import check
-from distill.driver.memory.content import (
-    DROPPED,
-    Contents,
-    _model_paths,
-    content_key,
-    description,
-)
+from distill.driver.memory.content import DROPPED, Contents, _model_paths, content_key, description
 from distill.objectives import ForwardKL, ReverseKL, WeightedSum
 from distill.run_folder import RunFolder
 from distill.tasks.classification.specs import EncoderSpec, StudentSpec
 from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.cache import TeacherKey
-from distill.training.fit import Guidance, TeacherSpec
+from distill.teachers.served import ServedTeacher
+from distill.teachers.setup import Guidance
 from distill.training.job import Job
 from distill.variant import Section
 from tests.toys import write_encoder
@@ -79,13 +74,13 @@ def test_a_sum_of_objectives_is_in_the_key_with_its_weights(job: Job) -> None:
     assert len({key(0.1), key(0.2), content_key(replace(job, objective=ForwardKL()))}) == 3
 
 
-@pytest.mark.parametrize("of", [Guidance, TeacherSpec, TeacherKey, Serving])
+@pytest.mark.parametrize("of", [Guidance, ServedTeacher, TeacherKey, Serving])
 def test_every_field_of_the_teachers_is_in_the_key_unless_it_is_dropped(of: type) -> None:
     contents = Contents()
     key = TeacherKey("weights", "rows", "tokens", "dense", 8)
-    spec = TeacherSpec("a", "folder", Serving(), 2, key)
+    spec = ServedTeacher("a", "folder", Serving(), 2, key)
     whole = Guidance(None, (spec,), None, UniformMean(), Stream(), Cache(), "folder")  # type: ignore[arg-type]
-    value: Any = {Guidance: whole, TeacherSpec: spec, TeacherKey: key, Serving: Serving()}[of]
+    value: Any = {Guidance: whole, ServedTeacher: spec, TeacherKey: key, Serving: Serving()}[of]
     names = Serving.model_fields if of is Serving else [f.name for f in fields(of)]
     for name in names:
         change = {name: "another"}

@@ -24,7 +24,7 @@ class Folder(Protocol):
     def num_layers(self) -> int: ...
 
 
-class Reading(Protocol):
+class LoadedInputs(Protocol):
     """Data and model folders that fit together; and what the plan shows of them."""
 
     @property

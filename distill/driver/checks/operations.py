@@ -19,7 +19,7 @@ from distill.tasks.plan import Plan
 from distill.training.job import Job
 
 
-class Work:
+class RunOperations:
     """Operations of everything that a run computes, by name."""
 
     def __init__(self, plan: Plan, tokens: float) -> None:
@@ -133,6 +133,6 @@ def _active(plan: Plan) -> list[int]:
 def operations_of_rank(plan: Plan, job: Job) -> float:
     """Floating-point operations of one forward and backward of a rank, of a student or a link."""
     trainer = job.trainer
-    num_active, per_parameter = plan.task.spec_size(plan, job.model)
+    num_active, per_parameter = plan.task.spec_size(plan, job.model, plan.task.folder_size)
     rows = trainer.micro_batch_size or trainer.batch_size / trainer.num_workers
     return per_parameter * num_active * plan.task.tokens_of_a_row(plan) * rows
