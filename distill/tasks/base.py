@@ -203,7 +203,7 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def cost(model: PreTrainedModel, max_length: int) -> Efficiency:
+    def cost(model: PreTrainedModel, seq_length: int) -> Efficiency:
         """Of a student, measured on one CPU thread."""
 
     @staticmethod
