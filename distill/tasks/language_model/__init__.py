@@ -23,13 +23,15 @@ from distill.tasks.base import IsStopped, Task
 from distill.tasks.checks.preview import Preview
 from distill.tasks.checks.sizes import FolderSize, ModelSize
 from distill.tasks.language_model import check, folders, preview, sizes, validation
-from distill.tasks.language_model.comparison import cost_of
+from distill.tasks.language_model.comparison import LanguageModels
+from distill.tasks.language_model.scores import cost_of
 from distill.tasks.language_model.specs import (
     BlocksSpec,
     LanguageExpertSpec,
     LanguageStudentSpec,
 )
 from distill.tasks.plan import Plan
+from distill.teachers.setup import Guidance
 from distill.training.job import Data, Job, ModelSpec
 from distill.training.loop import Engine, mean_metrics
 from distill.training.token_module import TokenModule
@@ -148,6 +150,17 @@ class LanguageModel(Task):
 
     def validate(self, engine: Engine, rows: Batches, job: Job) -> dict[str, float]:
         return validation.metrics_of(mean_metrics(engine, rows))
+
+    def comparison(
+        self,
+        plan: Plan,
+        data: Data,
+        guidance: Guidance | None,
+        is_stopped: IsStopped,
+        parts: Parts | None = None,
+        taught: Trainable | None = None,
+    ) -> LanguageModels:
+        return LanguageModels(plan, data, guidance, is_stopped, taught)
 
     def teachers_on_validation(
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
