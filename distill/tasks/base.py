@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from transformers import PreTrainedModel
 
 from distill.config import Experiment, Experts, Serving, Student, Trainer
-from distill.config.search import Goal, default_goals
+from distill.config.search import Goal
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
@@ -46,9 +46,9 @@ class Task(ABC):
     where ``trainer.select_by`` names none."""
 
     @property
-    def goals(self) -> tuple[Goal, ...]:
-        """Of a sweep that names none: quality against size."""
-        return default_goals(Goal(*next(iter(self.metrics.items()))))
+    def goal(self) -> Goal:
+        """The quality that weights are selected by, and sweeps go by, where none is named."""
+        return Goal(*next(iter(self.metrics.items())))
 
     # ---- checks and the plan -------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from distill.config import Cache, Stream, parse
-from distill.config.search import Goal
+from distill.config.search import Goal, default_goals
 from distill.config.tasks import TASKS, register
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
@@ -149,7 +149,7 @@ def test_a_run_of_a_third_task(root: Path, tmp_path: Path) -> None:
 def test_a_trial_of_a_third_task(root: Path, tmp_path: Path) -> None:
     raw = settings(root, tmp_path)
     plan = check(parse(raw))
-    assert plan.task.goals[0] == Goal("eval.mae", "min")
+    assert plan.task.goal == Goal("eval.mae", "min")
     guidance = guidance_of(plan)
     sweep = Sweep(
         raw_of(plan.experiment),
@@ -171,7 +171,7 @@ def test_a_trial_of_a_third_task(root: Path, tmp_path: Path) -> None:
     d: Any = SimpleNamespace(plan=plan, experiment=plan.experiment, interrupt=NEVER)
     entry = kept.tested(d, sweep, kept.timed_alone(d, sweep, entry))
     assert 0 <= entry.metrics["test.mae"] < 1
-    goals = list(plan.task.goals)
+    goals = list(default_goals(plan.task.goal))
     assert [t.name for t in frontier([entry.trial()], goals)] == [entry.name]
     write_frontier(tmp_path / "report", [entry.trial()], goals, list(values), [], None)
     assert "eval.mae" in (tmp_path / "report/frontier.csv").read_text()

@@ -71,16 +71,16 @@ def check(
     plan = Plan(
         experiment,
         found.corpus,
+        found.rows,
         found.names,
         found.tokenizer,
-        found.rows,
+        found.features,
         is_resuming,
         described,
         resources.num_cpus,
         resources.num_gpus,
         (*lines, _output_line(experiment, is_resuming)),
         found.columns,
-        features=found.features,
     )
     if found.base is not None:
         updates = {"experts.base": found.expert_updates or 0}
@@ -128,8 +128,8 @@ def _search_lines(experiment: Experiment, found: LoadedInputs, command: Command)
         check_fits(trial, trial.task, ("warm_start",))
         check_trial(trial)
 
-    goals = task_of(experiment).goals
-    return [Line(*part) for part in plan_search(experiment, goals, fits)]
+    goal = task_of(experiment).goal
+    return [Line(*part) for part in plan_search(experiment, goal, fits)]
 
 
 def _lines(resources: Resources, found: LoadedInputs, model_lines: list[Line]) -> Iterator[Line]:
@@ -180,4 +180,4 @@ def about(corpus: Corpus) -> dict[str, Any]:
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
-    return plan.experiment.search.resolved(plan.task.goals)
+    return plan.experiment.search.resolved(plan.task.goal)
