@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from distill.config import Experiment, Experts, Serving, Student, Trainer
 from distill.config.search import Goal
+from distill.data.alignment import TeacherBlocks
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
@@ -122,6 +123,10 @@ class Task(ABC):
     @abstractmethod
     def rows(self, data: Data) -> Rows:
         """The numbered rows, of which a job trains some."""
+
+    def shown_to(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
+        """The rows as the teacher in a folder is shown them; what its answers are about."""
+        return plan.rows
 
     @abstractmethod
     def student(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> ModelSpec:

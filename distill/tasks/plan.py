@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.config import Experiment, Student
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.models.features import FeatureSpace
@@ -22,11 +21,13 @@ class Plan:
 
     experiment: Experiment
     corpus: Corpus
+    rows: Rows
+    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
     teacher_names: tuple[str, ...]
     tokenizer: str
     """Folder of the tokenizer that the student starts from; empty for features."""
-    rows: Rows
-    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
+    features: FeatureSpace | None
+    """The features of the data as the student needs them; None for text."""
     is_resuming: bool
     identity: dict[str, Any]
     num_cpus: float
@@ -39,13 +40,6 @@ class Plan:
     links: tuple[Student, ...] = ()
     """Of a chain: its intermediate links, from large to small; see driver/checks/chain.py."""
 
-    features: FeatureSpace | None = None
-    """The features of the data as the student needs them; None for text."""
-
     @property
     def task(self) -> Task:
         return task_of(self.experiment)
-
-    @property
-    def blocks(self) -> Blocks | None:
-        return self.rows if isinstance(self.rows, Blocks) else None

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from transformers import PreTrainedModel
 
 from distill.config import Experiment, Experts, Trainer
+from distill.data.alignment import TeacherBlocks, for_teacher
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
@@ -18,6 +19,7 @@ from distill.data.rows import Rows
 from distill.experts.partition import Parts, by_column
 from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
+from distill.models.vocabulary import speak_alike
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
@@ -74,6 +76,13 @@ class LanguageModel(Task):
     def rows(self, data: Data) -> Rows:
         blocks: Blocks = data.open()
         return blocks
+
+    def shown_to(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
+        crosses = plan.experiment.objective.crosses_tokenizers
+        if not crosses or speak_alike(plan.tokenizer, teacher):
+            return plan.rows
+        assert isinstance(plan.rows, Blocks)
+        return for_teacher(plan.rows, teacher)
 
     def student(
         self, experiment: Experiment, corpus: Corpus, tokenizer: str
