@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.config import Experiment
@@ -34,11 +34,11 @@ def raw_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def plan_search(
-    experiment: Experiment, goal: Goal, check_trial: Callable[[Experiment], object]
+    experiment: Experiment, goals: Sequence[Goal], check_trial: Callable[[Experiment], object]
 ) -> list[tuple[str, str, str]]:
     """Part, plan and size, for the plan's table.
 
-    ``goal``: the task's, for a search that names none. ``check_trial`` raises InputError for a
+    ``goals``: the task's, for a search that names none. ``check_trial`` raises InputError for a
     student that cannot be built, or an aggregation that cannot serve the teachers. Raises
     ConfigError for what no trial could be: a key, an end of a range, a size, the room.
     """
@@ -48,7 +48,7 @@ def plan_search(
             "the configuration has no section search: set the keys to vary in search.space, such "
             "as kd.temperature: {type: grid, values: [1, 2, 4]}"
         )
-    search = search.resolved(goal)
+    search = search.resolved(goals)
     if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
             f"cache.type {experiment.cache.type} keeps no outputs from one trial to the next, but "

@@ -12,7 +12,7 @@ from typing import Any
 from distill.config import SPLITS, Experiment
 from distill.config.fits import check_fits
 from distill.config.memory import check_memory
-from distill.config.search import Search
+from distill.config.search import Search, default_goals
 from distill.data.corpus import Corpus
 from distill.driver.checks.chain import check_sweep_of_chain, with_chain
 from distill.driver.checks.components import component_lines
@@ -26,7 +26,9 @@ from distill.records import Line
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.tasks import task_of
-from distill.tasks.checks.ensemble import check_names
+from distill.tasks.checks.ensemble import (
+    check_names,
+)
 from distill.tasks.checks.loaded import LoadedInputs
 from distill.tasks.checks.moe import check_kept
 from distill.tasks.checks.sampling import check_sampling, sampling_lines
@@ -128,8 +130,8 @@ def _search_lines(experiment: Experiment, found: LoadedInputs, command: Command)
         check_fits(trial, trial.task, ("warm_start",))
         check_trial(trial)
 
-    goal = task_of(experiment).goal
-    return [Line(*part) for part in plan_search(experiment, goal, fits)]
+    goals = default_goals(task_of(experiment).goal)
+    return [Line(*part) for part in plan_search(experiment, goals, fits)]
 
 
 def _lines(resources: Resources, found: LoadedInputs, model_lines: list[Line]) -> Iterator[Line]:
@@ -180,4 +182,4 @@ def about(corpus: Corpus) -> dict[str, Any]:
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
-    return plan.experiment.search.resolved(plan.task.goal)
+    return plan.experiment.search.resolved(default_goals(plan.task.goal))
