@@ -7,7 +7,7 @@ known only then.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 from distill.config import SPLITS, Experiment
 from distill.config.fits import check_fits
@@ -19,6 +19,7 @@ from distill.driver.checks.components import component_lines
 from distill.driver.checks.paths import check_paths
 from distill.driver.checks.resources import Resources, check_resources, check_transport
 from distill.driver.checks.rows import check_batches, check_parts
+from distill.driver.context import Command
 from distill.driver.warm_start import check_warm_start, warm_start_lines
 from distill.errors import ConfigError
 from distill.records import Line
@@ -34,7 +35,6 @@ from distill.tasks.plan import Plan
 from distill.training.checkpoints import check_is_recent, newest
 
 Say = Callable[[str], None]
-Command = Literal["train", "sweep"]
 
 
 def check(

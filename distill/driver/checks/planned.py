@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from distill.cluster.estimates import Room, Stage, Training
+from distill.cluster.estimates import Room, Scheduled, Training
 from distill.config import Experiment
 from distill.driver.checks.operations import RunOperations
 from distill.driver.checks.rate import device_of
@@ -15,7 +15,7 @@ from distill.tasks.plan import Plan
 
 def planned_stages(
     plan: Plan, work: RunOperations, speed: float, whole: Room
-) -> tuple[list[Stage], int]:
+) -> tuple[list[Scheduled], int]:
     """Of the run: experts, router, baselines, links of a chain and the student, with their
     teachers. And how many of the baselines are trained at once while teachers and student run.
 
@@ -28,11 +28,11 @@ def planned_stages(
         return training.seconds(speed if is_gpu else speed * min(cores, max(1, int(num_cpus))))
 
     stages = _expert_stages(experiment, work, seconds)
-    room, meanwhile = room_left(plan, whole), list[Stage]()
+    room, meanwhile = room_left(plan, whole), list[Scheduled]()
     waits_for = [stage.name for stage in stages]
     for name, training in work.baselines.items():
         cpus = trainer.num_cpus_per_worker
-        stage = Stage(name, seconds(training, cpus), (), cpus, trainer.num_gpus_per_worker)
+        stage = Scheduled(name, seconds(training, cpus), (), cpus, trainer.num_gpus_per_worker)
         stages.append(stage)
         if not room.holds([stage]):
             waits_for.append(name)
@@ -48,24 +48,24 @@ def planned_stages(
         alone = training.seconds(speed * ranks)
         together = (training.operations + sum(teachers)) / (speed * max(cores, ranks))
         longest = max([alone, together, *(ops / speed for ops in teachers)])
-        stages.append(Stage(name, longest, tuple(waits_for), min(cores, plan.num_cpus)))
+        stages.append(Scheduled(name, longest, tuple(waits_for), min(cores, plan.num_cpus)))
         waits_for, teachers = [name], [work.link_outputs.get(name, 0.0)]
     return stages, len(meanwhile)
 
 
 def _expert_stages(
     experiment: Experiment, work: RunOperations, seconds: Callable[[Training, float], float]
-) -> list[Stage]:
+) -> list[Scheduled]:
     experts = experiment.experts
     if experts is None:
         return []
-    stages: list[Stage] = []
+    stages: list[Scheduled] = []
     needs_losses = experts.router is not None and experts.router.targets == "lowest_loss"
     for name, training in work.experts.items():
         is_last = name == ROUTER and needs_losses
         after = tuple(stage.name for stage in stages) if is_last else ()
         took = seconds(training, experts.num_cpus)
-        stages.append(Stage(name, took, after, experts.num_cpus, experts.num_gpus))
+        stages.append(Scheduled(name, took, after, experts.num_cpus, experts.num_gpus))
     return stages
 
 
