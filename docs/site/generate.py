@@ -7,26 +7,36 @@ committed, so that they can be read in the repository; a test compares them with
 """
 
 from __future__ import annotations
-
 import inspect
 import re
 import types
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import Union
+from typing import get_args
+from typing import get_origin
+from typing import get_type_hints
 import annotated_types
 import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from typer.models import ArgumentInfo, OptionInfo
-
+from typer.models import ArgumentInfo
+from typer.models import OptionInfo
 from distill.config import Experiment
 from distill.evaluation.settings import Evaluation
-from distill.metrics import GROUPS, Metric, of_task
-from distill.variant import Section, Variant
+from distill.metrics import GROUPS
+from distill.metrics import Metric
+from distill.metrics import of_task
+from distill.variant import Section
+from distill.variant import Variant
+from distill.config.fits import models_of
+from distill.variant import Only
 
 FOLDER = Path(__file__).parents[1] / "reference"
 WORDS = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Any: "any value"}
@@ -163,6 +173,16 @@ def type_of(field: FieldInfo) -> str:
     return in_words(field.annotation)
 
 
+def tasks_of(field: FieldInfo) -> list[str]:
+    """The tasks that a key, or some of its values, applies to: ``only for language models``."""
+    found = []
+    for only in field.metadata:
+        if isinstance(only, Only):
+            values = ", ".join(f"`{value}`" for value in only.values)
+            found.append(f"{values} only for {models_of([only.task])}".strip())
+    return found
+
+
 def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -215,7 +235,12 @@ def _escaped(text: str) -> str:
 
 def item(key: Key, link: str) -> str:
     """One key as an item of a list."""
-    facts = [type_of(key.field), limits(key.field.metadata), default(key.field)]
+    facts = [
+        type_of(key.field),
+        limits(key.field.metadata),
+        default(key.field),
+        *tasks_of(key.field),
+    ]
     doc = prose(key.field.description)
     lines = [f'- <a id="{key.anchor}"></a>**`{key.path}`** — {"; ".join(filter(None, facts))}']
     lines += [f"    {line}" if line else "" for line in f"{doc}\n\n{link}".strip().splitlines()]
@@ -269,7 +294,12 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
     """The heading of a key with sections below it, and all of these that are documented here."""
     parts = [f'<a id="{key.anchor}"></a>\n', f"{'#' * depth} `{key.path}`\n"]
     described = prose(key.field.description)
-    facts = [type_of(key.field), limits(key.field.metadata), default(key.field)]
+    facts = [
+        type_of(key.field),
+        limits(key.field.metadata),
+        default(key.field),
+        *tasks_of(key.field),
+    ]
     shown = "; ".join(filter(None, facts))
     if shown != "section":
         parts.append(f"{shown[0].upper()}{shown[1:]}.\n")
@@ -283,6 +313,8 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
             kind = section.model_fields["type"].default
             parts.append(f'<a id="{key.anchor}-{kind}"></a>\n')
             parts.append(f"{'#' * min(depth + 1, 6)} `type: {kind}`\n")
+            if issubclass(section, Variant) and section.tasks:
+                parts.append(f"Only for {models_of(section.tasks)}.\n")
         parts.append(f"{prose(vars(section).get('__doc__'))}\n")
         parts += _keys(path, section, home, depth + is_union)
     return parts
