@@ -87,8 +87,7 @@ def sharing(job: Job, student: Path) -> Job:
     assert job.guidance is not None
     shared = shared_tokens(student, {t.name: t.folder for t in job.guidance.teachers})
     specs = tuple(
-        replace(t, shared=shared[t.name], width=shared[t.name].width)
-        for t in job.guidance.teachers
+        replace(t, shared=shared[t.name], width=shared[t.name].width) for t in job.guidance.teachers
     )
     guidance = replace(job.guidance, teachers=specs, client=LocalTeachers(engines(specs)))
     return replace(job, guidance=guidance)
