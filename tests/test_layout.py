@@ -57,6 +57,11 @@ def test_the_map_has_every_package_with_its_contents():
     assert {name: contents for name, (contents, _) in MAP.items()} == expected
 
 
+def test_the_tests_lie_in_folders_of_the_packages():
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/*.py")}
+    assert sorted(folders - PACKAGES) == ["docs", "integration", "mutants"]
+
+
 def test_a_package_imports_only_from_lower_ones():
     rank = {name: place for place, name in enumerate((*MAP, "__main__"))}
     upwards = {
