@@ -48,7 +48,8 @@ from distill.tasks.language_model.comparison import score
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherCache
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from distill.wires import HiddenWire
 
 ROOT = Path(__file__).parents[1]

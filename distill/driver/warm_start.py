@@ -33,7 +33,8 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split
 from distill.teachers.setup import Guidance
 from distill.tracking.past_runs import experiences
-from distill.training.fit import Job, build_module, is_done
+from distill.training.fit import build_module, is_done
+from distill.training.job import Job
 from distill.training.module import DistillModule
 from distill.wording import counted
 

@@ -37,8 +37,9 @@ from distill.tasks.plan import Plan
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from distill.training.module import pooled
 
 TEACHERS = ("good", "flat", "wild")

@@ -24,7 +24,8 @@ from distill.config import KD, Cache, Optimizer, Trainer
 from distill.objectives import ForwardKL
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import make_engine
-from distill.training.fit import Job, fit, load_best, open_batches
+from distill.training.fit import fit, load_best, open_batches
+from distill.training.job import Job
 from distill.training.loop import Pace, Selection, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule

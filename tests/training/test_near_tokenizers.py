@@ -33,7 +33,8 @@ from distill.teachers.engine import TeacherEngine
 from distill.teachers.language import SAMPLE, Block, LanguageModel
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.training.fit import build_module, fit, load_best
+from distill.training.job import Job
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire
 from tests.sampling.test_fits import SKD, logged, sampled_job

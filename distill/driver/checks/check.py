@@ -15,6 +15,7 @@ from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.config.memory import check_memory
 from distill.config.search import Search
 from distill.data.blocks import Blocks
+from distill.data.content import DocumentContent
 from distill.data.corpus import Corpus, build_corpus
 from distill.driver.checks.chain import check_sweep_of_chain, with_chain
 from distill.driver.checks.components import component_lines
@@ -165,14 +166,14 @@ def check(
         corpus,
         names,
         tokenizer,
-        space,
-        None,
+        corpus,
         is_resuming,
         described,
         resources.num_cpus,
         resources.num_gpus,
         lines,
         columns,
+        features=space,
     )
     return with_chain(plan, infos if base is None else {"experts.base": base})
 
@@ -182,7 +183,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     languages = read_languages(experiment)
     check_languages(experiment, languages)
     say("reading the data")
-    corpus = build_corpus(experiment.data, experiment.seed, is_language_model=True)
+    corpus = build_corpus(experiment.data, experiment.seed, content=DocumentContent)
     say("packing it into blocks")
     blocks = open_blocks(experiment, corpus, languages.tokenizer)
     served = served_models(experiment, languages)
@@ -235,7 +236,6 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
         corpus,
         names,
         languages.tokenizer,
-        None,
         blocks,
         is_resuming,
         described,

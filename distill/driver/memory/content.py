@@ -28,18 +28,12 @@ from distill.data.corpus import Corpus
 from distill.models.tokenizer import fingerprint_of, load_tokenizer
 from distill.models.weights import weights_fingerprint
 from distill.run_folder import OPERATIONAL_SERVING
+from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
+from distill.tasks.language_model.specs import BlocksSpec, LanguageExpertSpec, LanguageStudentSpec
 from distill.teachers.probability import file_fingerprint
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
-from distill.training.specs import (
-    BlocksSpec,
-    DataSpec,
-    EncoderSpec,
-    LanguageExpertSpec,
-    LanguageStudentSpec,
-    StudentSpec,
-)
+from distill.training.job import Job
 from distill.variant import ModelPath, Section
 
 FORMAT = 1

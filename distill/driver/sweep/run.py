@@ -55,8 +55,7 @@ from distill.tasks.classification.split import Split
 from distill.tasks.language_model.outcome import Tables, compressed
 from distill.teachers.client import SilentTeachers
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
-from distill.training.specs import Data
+from distill.training.job import Data, Job
 from distill.wording import counted
 
 BLOCK = 2048

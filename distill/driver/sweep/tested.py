@@ -15,7 +15,8 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split
 from distill.tasks.language_model.comparison import cost_of
 from distill.tasks.language_model.outcome import Tables
-from distill.training.fit import Job, load_best
+from distill.training.fit import load_best
+from distill.training.job import Job
 
 
 def timed_alone(d: Driver, sweep: Sweep, entry: Entry) -> Entry:

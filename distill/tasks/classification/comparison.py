@@ -24,9 +24,9 @@ from distill.tasks.plan import Plan
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit_and_save, load_best
+from distill.training.fit import fit_and_save, load_best
 from distill.training.interrupt import StopOnSignal
-from distill.training.specs import Data
+from distill.training.job import Data, Job
 
 
 def row_of(split: Split, name: str, role: Role, predicted_R: np.ndarray) -> Row:

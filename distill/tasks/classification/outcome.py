@@ -15,14 +15,13 @@ from torch import nn
 from distill.aggregation import Routed, TrainedWeights
 from distill.aggregation.saved import save_weights
 from distill.config import TfidfBaseline
-from distill.data.corpus import Corpus
 from distill.evaluation.calibration import calibration
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.leakage import ADVICE, suspicious
 from distill.evaluation.majority import majority
 from distill.evaluation.relations import Relations, ece_gap, violations
 from distill.evaluation.routing import MeanWeights, Routing, routing_of
-from distill.evaluation.rows import MAJORITY, Row
+from distill.evaluation.rows import Row
 from distill.experts.partition import Parts
 from distill.export.folder import ModelCard, export
 from distill.report.plots import learning_curves, per_domain, trade_off
@@ -45,9 +44,10 @@ from distill.tasks.classification.split import Split
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
 from distill.tracking import Tracker
-from distill.training.fit import Job, load_best
+from distill.training.fit import load_best
 from distill.training.fitted import best_evaluation, history
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from distill.wording import counted, percent
 
 Say = Callable[[str], None]
@@ -165,21 +165,6 @@ def evaluate(
     histories = {job.name: history(job) for job in jobs}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
-
-
-def measure_teachers(plan: Plan, job: Job, interrupt: StopOnSignal) -> float:
-    """The aggregated teachers of ``job`` on validation, by the metric that selects its weights.
-
-    The job is trained, with any weights of the aggregation; its teachers are served."""
-    assert job.guidance is not None
-    validation = Split(plan.corpus, "validation")
-    with job.guidance.open(job.data, "driver", validation.num_classes) as stream:
-        batches = validation.batches(job.data.open())
-        predicted_R = predict(load_best(job), batches, stream, interrupt.is_set).teacher_R
-    assert predicted_R is not None
-    if job.selection.metric == "eval.f1":
-        return validation.confusion(predicted_R).f1
-    return validation.accuracy(predicted_R)
 
 
 def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Routing | None:
@@ -304,12 +289,6 @@ def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> Mo
         data_fingerprint=plan.corpus.fingerprint,
         metrics=metrics,
     )
-
-
-def majority_rates(corpus: Corpus) -> dict[str, float | None]:
-    """What accuracy must exceed: the share of the most frequent class of test and validation."""
-    rates = {name: Split(corpus, name).majority_rate() for name in ("test", "validation")}
-    return {MAJORITY: rates["test"], f"{MAJORITY}.validation": rates["validation"]}
 
 
 def write_report(

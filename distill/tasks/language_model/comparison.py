@@ -31,7 +31,7 @@ from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
 from distill.teachers.stream import TeacherStream
 from distill.training.fused import Chunk
-from distill.training.specs import Data
+from distill.training.job import Data
 from distill.training.token_loss import Reader
 from distill.training.token_module import TokenModule, labels_at
 from distill.wires import DenseWire, HiddenWire

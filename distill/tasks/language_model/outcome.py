@@ -33,10 +33,10 @@ from distill.tasks.language_model.comparison import (
 from distill.tasks.plan import Plan
 from distill.teachers.served import ServedTeacher, groups
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, build_module, load_best
+from distill.training.fit import build_module, load_best
 from distill.training.fitted import best_evaluation, history
 from distill.training.interrupt import StopOnSignal
-from distill.training.specs import Data
+from distill.training.job import Data, Job
 from distill.training.token_module import TokenModule
 
 
@@ -96,18 +96,6 @@ def evaluate_language(
     histories = {job.name: history(job) for job in jobs}
     write_report(run.report, rows, histories, metrics)
     return Outcome(rows, metrics, run.student, run.report, histories)
-
-
-def measure_language_teachers(plan: Plan, job: Job, interrupt: StopOnSignal) -> float | None:
-    """As :func:`distill.tasks.classification.outcome.measure_teachers`; None where the teachers'
-    tokens are not the student's."""
-    module = load_best(job)
-    assert isinstance(module, TokenModule)
-    tables = Tables(plan, job.guidance, interrupt.is_set, module)
-    if not tables.can_compare:
-        return None
-    total = tables.compared(job.data, split="validation").aggregate.total
-    return total.accuracy if job.selection.metric == "eval.accuracy" else total.perplexity
 
 
 class Tables:
