@@ -37,7 +37,7 @@ def test_every_answer_is_a_file_that_has_the_named_function_or_class():
             assert (ROOT / path).exists(), (question, path)
             if name:
                 text = (ROOT / path).read_text(encoding="utf-8")
-                assert re.search(rf"(def|class) {name}\b|^{name}\b", text, re.M), (question, name)
+                assert re.search(rf"\b(def|class) {name}\b", text, re.M), (question, name)
 
 
 def test_the_picture_names_files_that_exist():
