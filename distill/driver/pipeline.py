@@ -47,10 +47,8 @@ from distill.names import folder_name
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
-from distill.tasks.classification.fingerprint import largest_teacher
-from distill.tasks.classification.outcome import Outcome, evaluate
 from distill.tasks.jobs import student_job, with_student, write_tokenizer
-from distill.tasks.language_model.outcome import evaluate_language
+from distill.tasks.outcome import Outcome, evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.served import groups
 from distill.teachers.setup import Guidance
@@ -227,8 +225,7 @@ def _assessed(
     guidance: Guidance | None,
 ) -> Outcome:
     d.fits.wait_for_all()  # the evaluation measures latencies
-    assess = evaluate_language if d.experiment.is_language_model else evaluate
-    outcome = assess(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
+    outcome = evaluate(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
     if d.plan.links:
         outcome.metrics["chain.links"] = chained.num_kept
     outcome.metrics.update(_meta_features(d, guidance, outcome))
@@ -253,9 +250,9 @@ def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> di
     if guidance is None or (key := d.plan.task.memory_key(d.plan.corpus, guidance)) is None:
         return {}
     d.tracker.tags({"distill.task": key})
-    params = largest_teacher(guidance)
-    student, corpus = d.experiment.student, d.plan.corpus
-    return d.plan.task.meta_features(corpus, guidance, student, outcome.metrics, params)
+    task, student, corpus = d.plan.task, d.experiment.student, d.plan.corpus
+    params = task.largest_teacher(guidance)
+    return task.meta_features(corpus, guidance, student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:

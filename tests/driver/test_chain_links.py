@@ -22,8 +22,8 @@ from distill.errors import RunFolderError
 from distill.models.load import weights_fingerprint
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
-from distill.tasks.classification.outcome import evaluate
 from distill.tasks.jobs import student_job
+from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
