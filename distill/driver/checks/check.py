@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.config.memory import check_memory
@@ -22,6 +22,7 @@ from distill.driver.checks.components import component_lines
 from distill.driver.checks.cost import cost_lines
 from distill.driver.checks.paths import check_paths
 from distill.driver.checks.resources import check_resources, check_transport
+from distill.driver.context import Command
 from distill.driver.warm_start import check_warm_start, warm_start_lines
 from distill.errors import ConfigError, DataError
 from distill.experts.jobs import ROUTER
@@ -81,7 +82,6 @@ from distill.training.checkpoints import check_is_recent, newest
 from distill.wording import counted
 
 Say = Callable[[str], None]
-Command = Literal["train", "sweep"]
 
 
 def check(

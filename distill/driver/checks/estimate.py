@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 
 from distill.aggregation import Routed
-from distill.cluster.estimates import Room, Stage, Training, critical_path, makespan
+from distill.cluster.estimates import Room, Scheduled, Training, critical_path, makespan
 from distill.config import Experiment, LabelsOnly, Student
 from distill.config.chain import link_name
 from distill.data.encode import encode
@@ -328,7 +328,7 @@ def _rows_of_experts(plan: Plan) -> dict[str, int]:
     return dict.fromkeys(names, math.ceil(len(train) / max(1, len(names))))
 
 
-def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[Stage], int]:
+def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[Scheduled], int]:
     """Of the run: experts, router, baselines, links of a chain and the student, with their
     teachers. And how many of
     the baselines are trained at once while teachers and student run."""
@@ -338,19 +338,19 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
     def seconds(training: Training, num_cpus: float) -> float:
         return training.seconds(speed if is_gpu else speed * min(cores, max(1, int(num_cpus))))
 
-    stages: list[Stage] = []
+    stages: list[Scheduled] = []
     if (experts := experiment.experts) is not None:
         needs_losses = experts.router is not None and experts.router.targets == "lowest_loss"
         for name, training in work.experts.items():
             is_last = name == ROUTER and needs_losses
             after = tuple(stage.name for stage in stages) if is_last else ()
             took = seconds(training, experts.num_cpus)
-            stages.append(Stage(name, took, after, experts.num_cpus, experts.num_gpus))
-    room, meanwhile = room_left(plan, whole), list[Stage]()
+            stages.append(Scheduled(name, took, after, experts.num_cpus, experts.num_gpus))
+    room, meanwhile = room_left(plan, whole), list[Scheduled]()
     waits_for = [stage.name for stage in stages]
     for name, training in work.baselines.items():
         cpus = trainer.num_cpus_per_worker
-        stage = Stage(name, seconds(training, cpus), (), cpus, trainer.num_gpus_per_worker)
+        stage = Scheduled(name, seconds(training, cpus), (), cpus, trainer.num_gpus_per_worker)
         stages.append(stage)
         if not room.holds([stage]):
             waits_for.append(name)
@@ -366,7 +366,7 @@ def _stages(plan: Plan, work: _Work, speed: float, whole: Room) -> tuple[list[St
         alone = training.seconds(speed * ranks)
         together = (training.operations + sum(teachers)) / (speed * max(cores, ranks))
         longest = max([alone, together, *(ops / speed for ops in teachers)])
-        stages.append(Stage(name, longest, tuple(waits_for), min(cores, plan.num_cpus)))
+        stages.append(Scheduled(name, longest, tuple(waits_for), min(cores, plan.num_cpus)))
         waits_for, teachers = [name], [work.link_outputs.get(name, 0.0)]
     return stages, len(meanwhile)
 
