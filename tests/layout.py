@@ -1,4 +1,4 @@
-"""What the sources of a checkout look like, read with ast: ``python -m tests.layout PATH``.
+"""What the sources of a checkout look like, read with ast: ``python -m tests.layout PATH …``.
 
 Imports nothing of the project, so that it counts any checkout, also one whose packages are others.
 """
@@ -339,8 +339,10 @@ def counts(root: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    for what, num in counts(Path(sys.argv[1] if len(sys.argv) > 1 else ".")).items():
-        print(f"| {what} | {num:,} |")
+    """A table with one column for each checkout."""
+    columns = [counts(Path(path)) for path in sys.argv[1:] or ["."]]
+    for what in columns[0]:
+        print(f"| {what} | {' | '.join(f'{column[what]:,}' for column in columns)} |")
 
 
 if __name__ == "__main__":
