@@ -140,10 +140,10 @@ def test_the_task_selects_weights_by_its_own_metric(
 ):
     page = example("task")
     try:
-        job = job_of_ratings(tmp_path)
+        job = job_of_grades(tmp_path)
         assert page.trained(job) == job.model_folder
     finally:
-        del TASKS["ratings"]
+        del TASKS["grades"]
     done = json.loads((job.model_folder.parent / "done.json").read_text())
     model = load_classifier(job.model_folder).eval()
     corpus, rows = job.data.open().corpus, np.asarray(job.validation_rows)
@@ -154,7 +154,7 @@ def test_the_task_selects_weights_by_its_own_metric(
     assert done["best"] == pytest.approx(-abs(errors_R).mean()) and abs(errors_R).max() == 2
 
 
-def job_of_ratings(root: Path) -> Job:
+def job_of_grades(root: Path) -> Job:
     """Three grades; each row has one word that shows its grade, in one of six a neighbour's."""
     rng = np.random.default_rng(0)
     grades = rng.integers(0, 3, 90)
@@ -162,14 +162,14 @@ def job_of_ratings(root: Path) -> Job:
     splits = ["train", "train", "train", "validation", "test"] * 18
     texts = [f"the plot was {GRADES[grade]}" for grade in shown]
     table = pa.table({"text": texts, "label": grades.astype(str), "split": splits})
-    pq.write_table(table, root / "ratings.parquet")
+    pq.write_table(table, root / "grades.parquet")
     raw = toy_experiment(
         root,
-        task="ratings",
+        task="grades",
         student={"layers": 1, "hidden": 16, "heads": 2, "tokenizer": str(root / "encoder")},
         trainer={"epochs": 16, "batch_size": 16, "engine": "torch", "eval_every": 16},
     )
-    data = {"path": str(root / "ratings.parquet"), "columns": {"split": "split"}, "max_length": 16}
+    data = {"path": str(root / "grades.parquet"), "columns": {"split": "split"}, "max_length": 16}
     raw["data"] = raw["data"] | data
     for key in ("experts", "aggregation", "kd", "baselines"):
         del raw[key]
