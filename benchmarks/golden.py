@@ -5,7 +5,7 @@
 BASE and HEAD are git revisions, or folders of checkouts. Both run by the command line alone, on
 this machine, one thread a process, two commands at a time: classification with trained experts, a
 language model of two teachers, SKD, SAR and KA, a grid sweep. HEAD also resumes a run that BASE has
-begun, reads the teacher outputs that BASE has cached, and loads what BASE has exported. Prints
+started, reads the teacher outputs that BASE has cached, and loads what BASE has exported. Prints
 every difference by name; the exit code is 1 if there is one, and 2 if a command of BASE fails.
 """
 

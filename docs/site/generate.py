@@ -7,36 +7,27 @@ committed, so that they can be read in the repository; a test compares them with
 """
 
 from __future__ import annotations
+
 import inspect
 import re
 import types
 from collections import Counter
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-from typing import Any
-from typing import Literal
-from typing import Union
-from typing import get_args
-from typing import get_origin
-from typing import get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
 import annotated_types
 import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from typer.models import ArgumentInfo
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
+
 from distill.config import Experiment
-from distill.evaluation.settings import Evaluation
-from distill.metrics import GROUPS
-from distill.metrics import Metric
-from distill.metrics import of_task
-from distill.variant import Section
-from distill.variant import Variant
 from distill.config.fits import models_of
-from distill.variant import Only
+from distill.evaluation.settings import Evaluation
+from distill.metrics import GROUPS, Metric, of_task
+from distill.variant import Only, Section, Variant
 
 FOLDER = Path(__file__).parents[1] / "reference"
 WORDS = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Any: "any value"}
