@@ -3,13 +3,12 @@ chat; its positions are what is predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from distill.config import Experiment, Experts, Serving, Student, Trainer
+from distill.config import Experiment, Experts, Trainer
 from distill.data.alignment import TeacherBlocks, for_teacher
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
@@ -17,26 +16,22 @@ from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.errors import ConfigError
-from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts, by_column
 from distill.metrics import LANGUAGE_MODEL
 from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
 from distill.models.vocabulary import speak_alike
 from distill.tasks.base import IsStopped, Task
-from distill.tasks.checks.preview import Preview
-from distill.tasks.checks.sizes import FolderSize, ModelSize
 from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
 from distill.tasks.language_model.scores import cost_of
 from distill.tasks.language_model.specs import BlocksSpec, LanguageExpertSpec, LanguageStudentSpec
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
-from distill.training.job import Data, Job, ModelSpec
+from distill.training.job import Data, Job
 from distill.training.loop import Engine, mean_metrics
 from distill.training.token_module import TokenModule
 from distill.training.trainable import Trainable
-from distill.wires import WireFormat
 
 
 class LanguageModel(Task):
