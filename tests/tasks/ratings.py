@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.rows import Role, Row
+from distill.metrics import Metric, TaskMetrics, add
 from distill.records import Batch, Knobs, LossOutput, Mean, TeacherAnswers
 from distill.tasks.base import IsStopped
 from distill.tasks.classification import Classification
@@ -30,6 +31,20 @@ from distill.training.fitted import best_evaluation
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, NoTeachers, count_predictions
 from distill.training.trainable import Trainable
+
+add(
+    Metric(name, "", "lower", "mean distance", ("ratings",), f"{split} error", "error")
+    for name, split in (("eval.mae", "validation"), ("test.mae", "test"))
+)
+MEASURES = TaskMetrics(
+    "ratings",
+    "rating model",
+    validation=("eval.mae",),
+    test=("student.params", "student.size_mb", "test.mae"),
+    per_domain="test.mae",
+    columns=("student.params", "student.size_mb", "test.mae"),
+    summary=("eval.mae", "test.mae"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class RatingModule(Trainable):
 
 class Ratings(Classification):
     name = "ratings"
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]] = {"eval.mae": "min"}
+    measures = MEASURES
     fit_baseline = staticmethod(fit_and_save)
 
     def is_baseline_done(self, job: Job) -> bool:
@@ -129,7 +144,8 @@ class RatedModels(Comparison):
     def student(self, say: Say) -> tuple[Row, Efficiency]:
         cost = measure_on_cpu(self._module.student, self._data.max_length)
         row = self._trained(self._student, "student")
-        return replace(row, params=cost.params, size_mb=cost.size_mb), cost
+        sizes = {"student.params": float(cost.params), "student.size_mb": cost.size_mb}
+        return replace(row, metrics={**row.metrics, **sizes}), cost
 
     def related(self, rows: list[Row]) -> list[Row]:
         return rows
@@ -140,14 +156,13 @@ class RatedModels(Comparison):
 
     def tested(self, job: Job, module: Trainable) -> dict[str, float]:
         predicted_R = self._predicted(module)
-        off = float(np.abs(predicted_R - self._labels_R).mean())
-        return {"test.mae": off, "test.accuracy": float((predicted_R == self._labels_R).mean())}
+        return {"test.mae": float(np.abs(predicted_R - self._labels_R).mean())}
 
     def _trained(self, job: Job, role: Role) -> Row:
         return self._row(job.name, role, self._predicted(load_best(job)))
 
     def _row(self, name: str, role: Role, predicted_R: np.ndarray) -> Row:
-        return Row(name=name, role=role, accuracy=float((predicted_R == self._labels_R).mean()))
+        return Row(name, role, {"test.mae": float(np.abs(predicted_R - self._labels_R).mean())})
 
     @torch.inference_mode()
     def _predicted(self, module: Trainable) -> np.ndarray:

@@ -21,7 +21,7 @@ def timed_alone(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
 
 def tested(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
     """The entry with ``test.*``: measured once, for a student that is kept."""
-    if "test.accuracy" in entry.metrics:
+    if any(name.startswith("test.") for name in entry.metrics):
         return entry
     job = sweep.job(entry)
     compared = d.plan.task.comparison(d.plan, job.data, job.guidance, d.interrupt.is_set)
