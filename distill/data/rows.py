@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,25 +30,18 @@ class Rows(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
-    @property
-    def noun(self) -> str:
-        """What the rows are called in messages."""
-        ...
 
-    @property
-    def unit(self) -> str:
-        """What has an output of its own."""
-        ...
+    noun: ClassVar[str]
+    """What the rows are called in messages."""
 
-    @property
-    def pooled_unit(self) -> str:
-        """What a mean over positions is about."""
-        ...
+    unit: ClassVar[str]
+    """What has an output of its own."""
 
-    @property
-    def is_self_labelled(self) -> bool:
-        """Whether the target of a position is in the row itself, so that no row lacks a label."""
-        ...
+    pooled_unit: ClassVar[str]
+    """What a mean over positions is about."""
+
+    is_self_labelled: ClassVar[bool]
+    """Whether the target of a position is in the row itself, so that no row lacks a label."""
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ from distill.config.fits import check_fits
 from distill.config.memory import check_memory
 from distill.config.search import Search
 from distill.data.corpus import Corpus
-from distill.driver.checks.chain import check_sweep_of_chain, with_chain
 from distill.driver.checks.components import component_lines
+from distill.driver.checks.enough_rows import check_batches, check_parts
+from distill.driver.checks.link_sizes import check_sweep_of_chain, with_chain
 from distill.driver.checks.paths import check_paths
 from distill.driver.checks.resources import Resources, check_resources, check_transport
-from distill.driver.checks.rows import check_batches, check_parts
 from distill.driver.context import Command
 from distill.driver.warm_start import check_warm_start, warm_start_lines
 from distill.errors import ConfigError

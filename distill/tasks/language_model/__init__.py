@@ -25,11 +25,7 @@ from distill.tasks.checks.sizes import FolderSize, ModelSize
 from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
 from distill.tasks.language_model.scores import cost_of
-from distill.tasks.language_model.specs import (
-    BlocksSpec,
-    LanguageExpertSpec,
-    LanguageStudentSpec,
-)
+from distill.tasks.language_model.specs import BlocksSpec, LanguageExpertSpec, LanguageStudentSpec
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
 from distill.training.job import Data, Job, ModelSpec
