@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -197,9 +197,9 @@ class Search(Section):
     def total_trials(self) -> int:
         return self.num_combinations if self.uses_grid else self.num_trials or 30
 
-    def resolved(self, goals: Sequence[Goal]) -> Self:
-        """With these goals (the task's) where the file names none."""
-        defaults = {goal.metric: goal.mode for goal in goals}
+    def resolved(self, quality: Goal) -> Self:
+        """With :func:`default_goals` where the file names none."""
+        defaults = {goal.metric: goal.mode for goal in default_goals(quality)}
         return self.model_copy(update={"goals": self.goals or defaults})
 
     @property

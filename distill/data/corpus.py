@@ -100,7 +100,7 @@ class Corpus:
         self.num_dropped: int = manifest["num_dropped"]
         self.counts: dict[str, int] = manifest["counts"]
         """Rows that were moved or dropped, and values that were changed, by reason: see
-        check_data.COUNTED."""
+        tasks/checks/data.py."""
         self.sources: dict[str, list[str]] = manifest["sources"]
         """Of each split the files, in words, that its rows come from."""
         self.is_pair: bool = manifest["is_pair"]

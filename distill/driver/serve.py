@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.config import Experiment, Serving
-from distill.driver.checks.chain import serving_of_link
+from distill.driver.checks.link_sizes import serving_of_link
 from distill.driver.context import Driver
 from distill.experts.jobs import ROUTER
 from distill.models.adapter import adapter_fingerprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distill.config import Experiment
@@ -35,7 +35,7 @@ def raw_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def plan_search(
-    experiment: Experiment, goals: Sequence[Goal], check_trial: Callable[[Experiment], object]
+    experiment: Experiment, goal: Goal, check_trial: Callable[[Experiment], object]
 ) -> list[tuple[str, str, str]]:
     """Part, plan and size, for the plan's table.
 
@@ -49,7 +49,7 @@ def plan_search(
             "the configuration has no section search: set the keys to vary in search.space, such "
             "as kd.temperature: {type: grid, values: [1, 2, 4]}"
         )
-    search = search.resolved(goals)
+    search = search.resolved(goal)
     if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
             f"cache.type {experiment.cache.type} keeps no outputs from one trial to the next, but "

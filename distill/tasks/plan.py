@@ -38,7 +38,7 @@ class Plan:
     """Of classifiers whose outputs are in another order than the classes (of the router: than the
     teachers), by name: the output of each."""
     links: tuple[Student, ...] = ()
-    """Of a chain: its intermediate links, from large to small; see driver/checks/chain.py."""
+    """Of a chain: its intermediate links, from large to small; see driver/checks/link_sizes.py."""
 
     @property
     def task(self) -> Task:

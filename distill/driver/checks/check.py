@@ -12,13 +12,13 @@ from typing import Any
 from distill.config import SPLITS, Experiment
 from distill.config.fits import check_fits
 from distill.config.memory import check_memory
-from distill.config.search import Search, default_goals
+from distill.config.search import Search
 from distill.data.corpus import Corpus
-from distill.driver.checks.chain import check_sweep_of_chain, with_chain
 from distill.driver.checks.components import component_lines
+from distill.driver.checks.enough_rows import check_batches, check_parts
+from distill.driver.checks.link_sizes import check_sweep_of_chain, with_chain
 from distill.driver.checks.paths import check_paths
 from distill.driver.checks.resources import Resources, check_resources, check_transport
-from distill.driver.checks.rows import check_batches, check_parts
 from distill.driver.context import Command
 from distill.driver.warm_start import check_warm_start, warm_start_lines
 from distill.errors import ConfigError
@@ -26,9 +26,7 @@ from distill.records import Line
 from distill.run_folder import RunFolder, identity
 from distill.search.plan import plan_search
 from distill.tasks import task_of
-from distill.tasks.checks.ensemble import (
-    check_names,
-)
+from distill.tasks.checks.ensemble import check_names
 from distill.tasks.checks.loaded import LoadedInputs
 from distill.tasks.checks.moe import check_kept
 from distill.tasks.checks.sampling import check_sampling, sampling_lines
@@ -130,8 +128,8 @@ def _search_lines(experiment: Experiment, found: LoadedInputs, command: Command)
         check_fits(trial, trial.task, ("warm_start",))
         check_trial(trial)
 
-    goals = default_goals(task_of(experiment).goal)
-    return [Line(*part) for part in plan_search(experiment, goals, fits)]
+    goal = task_of(experiment).goal
+    return [Line(*part) for part in plan_search(experiment, goal, fits)]
 
 
 def _lines(resources: Resources, found: LoadedInputs, model_lines: list[Line]) -> Iterator[Line]:
@@ -182,4 +180,4 @@ def about(corpus: Corpus) -> dict[str, Any]:
 def search_of(plan: Plan) -> Search:
     """The search of a plan that :func:`check` made for the command ``sweep``."""
     assert plan.experiment.search is not None
-    return plan.experiment.search.resolved(default_goals(plan.task.goal))
+    return plan.experiment.search.resolved(plan.task.goal)

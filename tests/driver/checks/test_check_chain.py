@@ -12,8 +12,8 @@ from sklearn.dummy import DummyClassifier
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from distill.config import InitFrom, Student, parse
-from distill.driver.checks.chain import with_chain
 from distill.driver.checks.check import check
+from distill.driver.checks.link_sizes import with_chain
 from distill.errors import ConfigError
 from distill.models.load import check_folder
 from distill.run_folder import identity
