@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from distill.config import Experiment
 from distill.config.chain import link_name
+from distill.config.tasks import task_named
 from distill.config.values import flatten, masked
 from distill.config.yaml_text import write_yaml
 from distill.errors import RunFolderError
@@ -164,8 +165,7 @@ class RunFolder:
         return True
 
     def _other_data(self, identity: dict[str, Any], claimed: dict[str, Any]) -> str:
-        is_language_model = identity.get("task") == "language_model"
-        what = "the rows or the tokenizer" if is_language_model else "the rows"
+        what = task_named(identity.get("task", NEWER["task"])).fingerprinted
         return (
             f"output {self.root} was started with different data: {what} changed since ({DATA} is "
             f"{identity[DATA][:12]}, {claimed.get(DATA, 'null')[:12]} in the folder). To train on "

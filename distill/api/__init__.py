@@ -1,9 +1,9 @@
 """distill from Python: the commands as functions, with data and teachers that are objects.
 
 Every function takes what its command takes; results are the typed objects of
-:mod:`distill.api.results`. Errors are those of :mod:`distill.errors`: InputError for anything that
-cannot be used, Interrupted on Ctrl-C, TeacherAway (an Interrupted) after ``stream.recovery_s``
-without a teacher.
+:mod:`distill.api.results` and :mod:`distill.api.findings`. Errors are those of
+:mod:`distill.errors`: InputError for anything that cannot be used, Interrupted on Ctrl-C,
+TeacherAway (an Interrupted) after ``stream.recovery_s`` without a teacher.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.api.configuration import Config, Overrides, experiment_of, override_strings
+from distill.api.findings import CheckResult, EvaluateResult, PreviewResult
 from distill.api.results import (
-    CheckResult,
-    EvaluateResult,
     ExportResult,
     FrontierResult,
     PredictResult,
-    PreviewResult,
     ReportResult,
     SweepResult,
     TrainPaths,

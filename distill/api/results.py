@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,19 +13,17 @@ from distill.api import html
 from distill.evaluation.rows import Row
 from distill.metrics import LATENCY, SIZE, measured_by, on_test
 from distill.report.names import label, shown, shown_value
-from distill.report.terminal import as_text, grid
+from distill.report.terminal import as_text
 from distill.search.trials import Trial
-from distill.wording import MISSING, count, counted, percent, three_digits
+from distill.wording import MISSING, percent, three_digits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distill.driver.preview import Shown
     from distill.export.onnx import Measured
 
 NUM_SHOWN = 10
 """Rows of predictions in a notebook."""
-PLAN_HEADS = ("part", "plan", "size")
 
 
 class _WithStudent:
@@ -37,11 +35,12 @@ class _WithStudent:
     @cached_property
     def student(self) -> PreTrainedModel:
         """The exported student on the CPU, in evaluation mode; loaded at the first access."""
+        from distill.config.tasks import task_named
         from distill.export.kinds import kind_of
         from distill.export.locate import locate
 
         folder = locate(self._student_folder()).folder
-        return kind_of(folder).load(folder)
+        return task_named(kind_of(folder).task).load(folder)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -94,7 +93,7 @@ class TrainResult(_WithStudent):
         return _rows_to_pandas(self.table)
 
     def __repr__(self) -> str:
-        return f"TrainResult({_quality(self.metrics)}, {self.paths.run})"
+        return f"TrainResult({quality(self.metrics)}, {self.paths.run})"
 
     def __str__(self) -> str:
         from distill.report.table import render
@@ -202,121 +201,6 @@ class FrontierResult(_WithStudent):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CheckResult:
-    """A configuration that can be trained, and what will run where."""
-
-    lines: tuple[tuple[str, str, str], ...]
-    """Part, plan, size."""
-    about: Mapping[str, Any]
-    """Labels, domains and rows of the data."""
-    output: str
-
-    def __repr__(self) -> str:
-        return f"CheckResult(ready to train, output {self.output})"
-
-    def __str__(self) -> str:
-        text = (0, 1, 2)
-        table = grid(PLAN_HEADS, self.lines, "ready to train", wrap=text)
-        return as_text(lambda console: console.print(table))
-
-    def _repr_html_(self) -> str:
-        return html.block("Ready to train", html.table(PLAN_HEADS, self.lines, left=(0, 1, 2)))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PreviewResult:
-    """The first rows of a split as the student reads them."""
-
-    rows: tuple[Shown, ...]
-    num_masked: int = 0
-    """Rows between them without target tokens, which are dropped."""
-
-    def __repr__(self) -> str:
-        return f"PreviewResult({counted(len(self.rows), 'row')})"
-
-    def __str__(self) -> str:
-        from distill.driver.preview import Preview, render
-
-        found = Preview(list(self.rows), self.num_masked)
-        return as_text(lambda console: render(found, console))
-
-    def _repr_html_(self) -> str:
-        from distill.report.markup import tag
-
-        parts = []
-        for one in self.rows:
-            facts = [f"{one.split} row {one.row}"]
-            facts += [f"label {one.label}"] if one.label is not None else []
-            facts += [f"domain {one.domain}"] if one.domain is not None else []
-            facts += [f"{len(one.tokens)} tokens", *one.notes]
-            pieces = (
-                tag("mark" if is_trained else "span", token)
-                for token, is_trained in zip(one.tokens, one.learned, strict=True)
-            )
-            between = "" if "".join(one.tokens) == one.text else " "
-            text = html.join(pieces, between)
-            parts += [
-                tag("div", " · ".join(facts), style="font-weight:bold"),
-                tag("pre", text, style="white-space:pre-wrap"),
-            ]
-        is_marked = any(any(one.learned) for one in self.rows)
-        title = "Rows as the student reads them"
-        return html.block(f"{title}; tokens trained on are marked" if is_marked else title, *parts)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class EvaluateResult:
-    """A student's measures on labelled rows, compared with its teacher's."""
-
-    metrics: Mapping[str, float | None]
-    """Metrics by their stable names; those of the teacher begin with ``teacher.``."""
-    failures: tuple[str, ...]
-    """Gates of ``fail_if`` that failed."""
-    notes: tuple[str, ...]
-    """Warnings first, such as a student below the majority class."""
-    paths: tuple[Path, ...]
-    """The files of the report."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether no gate failed."""
-        return not self.failures
-
-    def __repr__(self) -> str:
-        gates = f", {counted(len(self.failures), 'gate')} failed" if self.failures else ""
-        return f"EvaluateResult({_quality(self.metrics)}{gates}, {self.paths[0].parent})"
-
-    def _rows(self) -> list[tuple[str, str, str]]:
-        return [
-            (title, show(self.metrics[name]), show(self.metrics.get(f"teacher.{name}")))
-            for name, title, show in MEASURES
-            if self.metrics.get(name) is not None
-        ]
-
-    def __str__(self) -> str:
-        notes = [*(f"gate: {f}" for f in self.failures), *(f"· {note}" for note in self.notes)]
-        heads = ["measure", "student", "teacher"]
-        table = grid(heads, self._rows(), "evaluation", notes=notes)
-        return as_text(lambda console: console.print(table))
-
-    def _repr_html_(self) -> str:
-        from distill.report.markup import tag
-
-        gates = (tag("div", f"gate: {failure}") for failure in self.failures)
-        notes = (tag("div", f"· {note}") for note in self.notes)
-        pictures = [path for path in self.paths if path.suffix == ".png"]
-        files = {path.suffix[1:]: path for path in self.paths if path.suffix != ".png"}
-        return html.block(
-            "Evaluation",
-            html.table(["measure", "student", "teacher"], self._rows()),
-            *gates,
-            *notes,
-            html.plots(pictures),
-            html.paths(files),
-        )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class PredictResult:
     """The columns of the data, followed by the student's predictions."""
 
@@ -403,26 +287,7 @@ class ExportResult:
         return html.block("Exported student", table, html.paths({"folder": self.path}))
 
 
-MEASURES: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
-    ("test.accuracy", "accuracy", percent),
-    ("test.f1", "macro F1", percent),
-    ("test.precision", "macro precision", percent),
-    ("test.recall", "macro recall", percent),
-    ("test.ece", "expected calibration error", percent),
-    ("test.retention", "accuracy as a share of the teacher's", percent),
-    ("fidelity.any", "rows that differ from the teacher beyond a limit", percent),
-    ("robustness.transformed.accuracy", "accuracy on transformed rows", percent),
-    ("robustness.accuracy", "accuracy under attack", percent),
-    ("robustness.asr", "attacks that succeed", percent),
-    ("student.params", "parameters", count),
-    ("student.size_mb", "size (MB)", three_digits),
-    ("student.latency_ms", "latency (ms, one CPU thread)", three_digits),
-    ("student.peak_memory_mb", "peak memory (MB)", three_digits),
-)
-"""Of an evaluation, in a notebook; the others are in ``metrics``."""
-
-
-def _quality(metrics: Mapping[str, float | None]) -> str:
+def quality(metrics: Mapping[str, float | None]) -> str:
     """``test accuracy 87.5 %, 0.42 MB``, as far as it is known."""
     measures = measured_by(metrics)
     heads = {n: measures.heads.get(n) or f"test {measures.head(n)}" for n in measures.tested}

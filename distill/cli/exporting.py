@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,8 @@ from distill.cli.options import AsJson
 from distill.cli.output import errors, near, print_json, say, show
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from distill.export.onnx import Exported
 
 
@@ -51,7 +53,7 @@ def export(
             print_json({"student": str(out), "models": _models(written)})
 
 
-def render(exported: Exported) -> Any:
+def render(exported: Exported) -> Group:
     """Quality, size and latency of each file compared with the float model's."""
     from distill.report.terminal import grid
     from distill.wording import percent, three_digits

@@ -8,14 +8,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from distill.config import Experiment
 
 
 def load_experiment(
     config: Path, overrides: list[str] | None, address: str | None = None, output_suffix: str = ""
-) -> Any:
+) -> Experiment:
     """The settings, valid and with every file and folder that they name: without importing torch,
     so that a bad configuration is refused at once. Commands call this before they import more."""
     from distill.config import load
@@ -68,7 +73,7 @@ def errors(as_json: bool, resume: str | None = None) -> Iterator[None]:
         raise typer.Exit(getattr(error, "exit_code", 1)) from None
 
 
-def show(table: Any) -> None:
+def show(table: RenderableType) -> None:
     from distill.report.terminal import console
 
     console().print(table)

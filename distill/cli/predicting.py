@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -90,8 +90,6 @@ def predict(
     probability.LABEL for each label; of language models generated.
     """
     with errors(as_json):
-        from typing import get_args
-
         from distill.config import Device
         from distill.errors import ConfigError
         from distill.export.prediction import check_out

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from distill.config.search_space import Domain, Grid
-from distill.metrics import METRICS, SIZE, TaskMetrics, of_task, of_trials, reported
-from distill.variant import Section, Variant
+from distill.metrics import of_trials, reported
+from distill.variant import Only, Section, Variant
 
 
 class GridSampler(Variant):
@@ -110,7 +110,7 @@ class Search(Section):
     """
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials that run at the same time; null: as many as fit."""
-    warm_start: bool = False
+    warm_start: Annotated[bool, Only("classification")] = False
     """Start with the values that past runs in MLflow suggest for T, α, learning rate, weight decay
     and the threshold of a chain, as far as they are searched; brief runs compare and refine them.
     """
@@ -197,10 +197,10 @@ class Search(Section):
     def total_trials(self) -> int:
         return self.num_combinations if self.uses_grid else self.num_trials or 30
 
-    def resolved(self, task: str) -> Self:
-        """With the goals of the ``task`` where the file names none."""
-        goals = {goal.metric: goal.mode for goal in default_goals(of_task(task))}
-        return self.model_copy(update={"goals": self.goals or goals})
+    def resolved(self, goals: Sequence[Goal]) -> Self:
+        """With these goals (the task's) where the file names none."""
+        defaults = {goal.metric: goal.mode for goal in goals}
+        return self.model_copy(update={"goals": self.goals or defaults})
 
     @property
     def ordered_goals(self) -> list[Goal]:
@@ -224,6 +224,6 @@ class Goal:
         return -value if self.mode == "max" else value
 
 
-def default_goals(measures: TaskMetrics) -> tuple[Goal, ...]:
-    """Quality against size: the goals of a sweep that names none."""
-    return tuple(Goal(one.name, one.mode) for one in (measures.quality, METRICS[SIZE]))
+def default_goals(quality: Goal) -> tuple[Goal, ...]:
+    """Quality against size: the goals of a sweep that names none. ``quality``: the task's goal."""
+    return quality, Goal("student.size_mb", "min")

@@ -21,7 +21,7 @@ from pyarrow import ipc
 from distill.config import SPLITS, Data
 from distill.data.columns import Splitter, values_in
 from distill.data.content import Content
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.names import final_names, stripped
 from distill.data.refusals import Labels, Place, no_labels, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows

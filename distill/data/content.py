@@ -15,7 +15,7 @@ import pyarrow as pa
 from distill.config import Data
 from distill.data.chats import as_chat, chats_in, tools_in
 from distill.data.columns import texts_in, values_in
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.numbers import features_in
 from distill.data.source import File
 from distill.errors import DataError
@@ -63,7 +63,7 @@ class Content(Protocol):
         ...
 
     def manifest(self) -> dict[str, Any]:
-        """What the manifest of a corpus says of the content."""
+        """Entries of the manifest of a corpus that describe the content."""
         ...
 
 

@@ -22,17 +22,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from distill.data.formats import (
-    HEADERS,
-    READERS,
-    TAB,
-    TEXT,
-    Header,
-    Kept,
-    class_names,
-    endings,
-    format_of,
-)
+from distill.data.csv_format import TAB
+from distill.data.file_format import Header, Kept
+from distill.data.formats import HEADERS, READERS, TEXT, class_names, endings, format_of
 from distill.data.strings import as_json, as_strings
 from distill.data.usual_columns import USUAL, proposals
 from distill.errors import DataError

@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 from pyarrow import csv, ipc, parquet
 
-from distill.data.formats import READERS, TEXT, Kept, json_objects
+from distill.data.file_format import Kept
+from distill.data.formats import READERS, TEXT
+from distill.data.json_format import json_objects
 from distill.data.source import File, column_names
 from distill.errors import DataError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -282,7 +282,12 @@ def _worst(
 
 
 def _difference(
-    task: Task, far: float, variant: str, sample: Sample, teacher_C: Any, student_C: Any
+    task: Task,
+    far: float,
+    variant: str,
+    sample: Sample,
+    teacher_C: np.ndarray,
+    student_C: np.ndarray,
 ) -> Difference:
     names = task.label_names
     return Difference(

@@ -5,7 +5,6 @@ Shape suffixes: B rows, C classes, D domains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,18 +77,6 @@ class Confusion:
         hits_C = self.counts_CC.diagonal().double()
         occurs_C = (self.counts_CC.sum(0) + self.counts_CC.sum(1)) > 0
         return float((hits_C / of_C.clamp(min=0.5))[occurs_C].mean())
-
-
-def overall(counts_DCC: Tensor) -> Confusion:
-    """All rows of :func:`confusion_counts`, with and without a domain."""
-    return Confusion(counts_DCC.sum(0))
-
-
-def per_domain(counts_DCC: Tensor, domain_names: Sequence[str]) -> dict[str, Confusion]:
-    """By name, the domains that have rows; rows without a domain are in none."""
-    assert len(counts_DCC) == len(domain_names) + 1
-    pairs = zip(domain_names, counts_DCC, strict=False)  # the last block has no name
-    return {name: Confusion(counts_CC) for name, counts_CC in pairs if counts_CC.sum() > 0}
 
 
 def confusion(labels_R: np.ndarray, predicted_R: np.ndarray, num_classes: int) -> Confusion:

@@ -6,7 +6,6 @@ Shape suffixes: B rows of a batch, R all rows, C classes, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from distill.config import Columns, Cut, Device
 from distill.data.columns import texts_in
 from distill.data.encode import encode, padded
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.numbers import features_in
 from distill.data.source import File
 from distill.errors import ConfigError, DataError
@@ -50,10 +49,8 @@ USUAL_TEXTS = ("text", "code")
 class ClassifierStudent:
     """Predicts labels of texts, pairs or features."""
 
+    task: ClassVar[str] = "classification"
     text_column: ClassVar[str] = "text"
-
-    def load(self, folder: Path) -> Any:
-        return load_classifier(folder)
 
     def columns(self, student: Located, named: ColumnOptions, file: File) -> Columns:
         chats = {"--messages-column": named.messages, "--tools-column": named.tools}
@@ -100,9 +97,6 @@ class ClassifierStudent:
 
     def check_onnx(self, student: Located) -> None:
         """Every classifier may be exported; torch may still refuse one."""
-
-    def check_evaluated(self, path: Path) -> None:
-        """Classifiers are what ``distill evaluate`` measures."""
 
 
 def _text_columns(config: Any, student: Located, named: ColumnOptions, file: File) -> Columns:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distill.export.onnx import Exported
+    from distill.export.request import Listener
 
 FORMATS = ("hf", "onnx")
 
 
 def export_student(
-    run: Path, out: Path, kind: str, int8: bool, data: str | None, listener: Any
+    run: Path, out: Path, kind: str, int8: bool, data: str | None, listener: Listener
 ) -> Exported | None:
     """What an ONNX export measured; None for a copy of the Hugging Face folder."""
     from distill.errors import ConfigError

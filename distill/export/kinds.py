@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from distill.config import Columns
 from distill.data.source import File
@@ -18,14 +18,12 @@ LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 class StudentKind(Protocol):
-    """What ``distill predict``, ``export`` and ``evaluate`` do with one kind of model."""
+    """What ``distill predict`` and ``distill export`` do with one kind of model."""
 
+    task: ClassVar[str]
+    """That such models are trained for: see config/tasks.py."""
     text_column: ClassVar[str]
     """The column option of :class:`ColumnOptions` that a list of strings fills."""
-
-    def load(self, folder: Path) -> Any:
-        """The model, on the CPU, in evaluation mode."""
-        ...
 
     def columns(self, student: Located, named: ColumnOptions, file: File) -> Columns:
         """Those that ``named`` gives, else the run's, else the usual names.
@@ -43,10 +41,6 @@ class StudentKind(Protocol):
 
     def check_onnx(self, student: Located) -> None:
         """Raises ModelError for a kind that has no ONNX export."""
-        ...
-
-    def check_evaluated(self, path: Path) -> None:
-        """Raises ConfigError for a kind that ``distill evaluate`` does not measure."""
         ...
 
 

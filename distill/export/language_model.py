@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
+
+from transformers import PreTrainedModel
 
 from distill.config import Columns
 from distill.data.chat_template import ChatTemplate
 from distill.data.chat_tokens import ChatTokens
 from distill.data.chats import chats_in, tools_in
 from distill.data.columns import texts_in, values_in
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.sequences import prefix_of
 from distill.data.source import File, column_names, listed
 from distill.data.turns import ANSWER
@@ -44,10 +45,8 @@ USUAL_PROMPTS = ("prompt", "text")
 class LanguageModelStudent:
     """Continues prompts, answers chats."""
 
+    task: ClassVar[str] = "language_model"
     text_column: ClassVar[str] = "prompt"
-
-    def load(self, folder: Path) -> Any:
-        return load_language_model(folder)
 
     def columns(self, student: Located, named: ColumnOptions, file: File) -> Columns:
         texts = {"--text-column": named.text, "--pair-column": named.pair}
@@ -86,14 +85,6 @@ class LanguageModelStudent:
         raise ModelError(
             f"{student.folder} is a language model: only classifiers can be exported to ONNX: use "
             "--format hf"
-        )
-
-    def check_evaluated(self, path: Path) -> None:
-        raise ConfigError(
-            f"{path} is a language model, and distill evaluate measures classifiers only. "
-            "Perplexity, agreement with the teachers and exact match on the test split are in "
-            "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
-            "them the test split of a new run with this folder as student.path"
         )
 
 
@@ -201,7 +192,7 @@ def _chats(files: Sequence[File], columns: Columns) -> Iterator[tuple[list[Any],
             yield json.loads(chat), schemas
 
 
-def _check_room(prompts: Sequence[Sequence[int]], model: Any, request: Request) -> None:
+def _check_room(prompts: Sequence[Sequence[int]], model: PreTrainedModel, request: Request) -> None:
     positions = usable_positions(model.config)
     for row, prompt in enumerate(prompts, 1):
         if not prompt:

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from distill.data.source import find_files
 from distill.data.tables import (
     Content,
@@ -52,8 +54,8 @@ class Predicted:
         return len(next(iter(self.added.values())))
 
     @cached_property
-    def table(self) -> Any:
-        """A pyarrow table: the file's columns and, behind them, the new ones."""
+    def table(self) -> pa.Table:
+        """The file's columns and, behind them, the new ones."""
         return with_columns(self.content, self.added)
 
     def write(self, out: str | Path) -> Path:

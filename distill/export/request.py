@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import pyarrow as pa
 import torch
 
 from distill.config import Columns, Device
-from distill.data.formats import Kept
+from distill.data.file_format import Kept
 from distill.data.source import File, column_names, listed, read_batches
 from distill.data.tables import Content, names_in
 from distill.errors import ConfigError, DataError
+
+T = TypeVar("T")
 
 
 class Listener(Protocol):
@@ -112,7 +115,7 @@ def batches(
     files: Sequence[File],
     names: tuple[str, ...],
     kept: Kept = Kept(),  # noqa: B008 (immutable)
-) -> Iterator[tuple[Any, File, int]]:
+) -> Iterator[tuple[pa.RecordBatch, File, int]]:
     """Record batches of strings, each with its file and the number of its first row there."""
     for file in files:
         first_row = 1
@@ -122,7 +125,7 @@ def batches(
             first_row += batch.num_rows
 
 
-def some(rows: list[Any], files: Sequence[File]) -> list[Any]:
+def some(rows: list[T], files: Sequence[File]) -> list[T]:
     """The rows. Raises DataError for none."""
     if not rows:
         raise DataError(f"data.path: {files[0].uri} has no rows: give a file with rows")

@@ -14,14 +14,14 @@ from typing import Any
 
 from distill.config import parse
 from distill.config.yaml_text import read_yaml, write_yaml
-from distill.data.formats import COMPRESSIONS, ENDINGS
+from distill.data.file_format import COMPRESSIONS
+from distill.data.formats import ENDINGS
 from distill.data.source import listed
 from distill.errors import ConfigError
 from distill.init.choices import (
     Choices,
     batch_size,
     choose,
-    num_train,
     student_of,
     take_length,
 )
@@ -67,8 +67,7 @@ def initial(data: str, models: Sequence[str] = ()) -> Start:
         f"# Written by distill init for {data}. Check it: distill check {name}.yaml",
         "# Every key: distill schema, and the configuration reference.",
     ]
-    if found.task == "language_model":
-        lines.append("task: language_model")
+    lines += found.task.head
     lines += _data(data, found, table, known)
     lines += _teachers(found, known)
     lines += _student(found, known, tokenizer)
@@ -129,8 +128,7 @@ def _data(path: str, found: Choices, table: Table, models: Sequence[Model]) -> l
                 "  # teachers' outputs for them. drop: drop these rows; error: refuse the data.",
                 "  unlabelled: transfer",
             ]
-    if contents.num_empty and found.task == "classification":
-        lines.append(f"  on_empty_text: drop  # {contents.num_empty:,} rows have an empty text")
+    lines += found.task.data(contents)
     if found.max_length is not None:
         lines.append(f"  # {found.notes['max_length']}")
         lines.append(f"  max_length: {found.max_length}")
@@ -145,21 +143,7 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
     if models and models[0].kind == "encoder":
         return _experts(found, models[0].path)
     if not models:
-        lines = [
-            "",
-            "# No model was given. Train experts from the model in base, or",
-            "# list trained models instead:",
-            "# teachers:",
-            "#   - {name: first, path: path/to/model}",
-        ]
-        if "features" in found.columns:
-            found.open_points.append("teachers")
-            return [*lines, "# FILL IN: features need trained models (pickles, folders)."]
-        if found.task == "language_model" and "domain" not in found.columns:
-            found.open_points.append("teachers")
-            told = "# FILL IN: the folder of the language model to distil."
-            return ["", told, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
-        return [*lines, *_experts(found, FILL_IN)[1:]]
+        return _no_teachers(found)
     lines = ["", "teachers:"]
     if any(model.has_small_hidden for model in models):
         lines.append(
@@ -167,49 +151,69 @@ def _teachers(found: Choices, models: Sequence[Model]) -> list[str]:
         )
         lines.append("  # computes the same logits; much smaller.")
     for model in models:
-        if model.kind == "pickle":
-            lines.append(
-                "  # A pickle can run code when it is loaded; allow_pickle permits it. Keep"
-            )
-            lines.append("  # it only for files that you trust.")
-        entry: dict[str, Any] = {"name": model.name, "path": model.base or model.path}
-        if model.kind == "adapter":
-            entry["adapter"] = model.path
-        if model.kind == "pickle":
-            entry["allow_pickle"] = True
-        if model.has_small_hidden:
-            entry["wire"] = {"type": "hidden"}
-        mapped = label_map(
-            model, found.contents.label_names, found.contents.texts, found.max_length or 128
-        )
-        if mapped is not None:
-            entry["labels"] = mapped.labels
-            if mapped.agreement is None:
-                found.guesses.append(f"teachers.{model.name}.labels")
-                lines.append(
-                    "  # CHECK labels: the model's label names differ from those of the data, and"
-                )
-                lines.append(
-                    "  # its predictions did not determine the mapping; both are in sorted order."
-                )
-            else:
-                lines.append("  # labels: mapped by the model's own predictions; these equal the")
-                lines.append(f"  # labels of {mapped.agreement:.0%} of the rows that were read.")
-        lines.append(f"  - {_flow(entry)}")
+        lines += _teacher(found, model)
     if len(models) > 1:
-        others = "weights, uncertainty, attention, …"
-        if found.task == "language_model":
-            others = "weights, oracle, uncertainty, learned, …"
-        lines.append(f"# How the teachers are combined; also: {others}")
+        lines.append(f"# How the teachers are combined; also: {found.task.aggregations}")
         lines.append("aggregation: {type: mean}")
     return lines
+
+
+def _no_teachers(found: Choices) -> list[str]:
+    """Experts, or a place for the teachers."""
+    lines = [
+        "",
+        "# No model was given. Train experts from the model in base, or",
+        "# list trained models instead:",
+        "# teachers:",
+        "#   - {name: first, path: path/to/model}",
+    ]
+    if "features" in found.columns:
+        found.open_points.append("teachers")
+        return [*lines, "# FILL IN: features need trained models (pickles, folders)."]
+    if not found.task.can_cluster and "domain" not in found.columns:
+        found.open_points.append("teachers")
+        note = "# FILL IN: the folder of the language model to distil."
+        return ["", note, "teachers:", f"  - {_flow({'name': 'teacher', 'path': FILL_IN})}"]
+    return [*lines, *_experts(found, FILL_IN)[1:]]
+
+
+def _teacher(found: Choices, model: Model) -> list[str]:
+    """One entry, and comments above it."""
+    lines: list[str] = []
+    if model.kind == "pickle":
+        lines.append("  # A pickle can run code when it is loaded; allow_pickle permits it. Keep")
+        lines.append("  # it only for files that you trust.")
+    entry: dict[str, Any] = {"name": model.name, "path": model.base or model.path}
+    if model.kind == "adapter":
+        entry["adapter"] = model.path
+    if model.kind == "pickle":
+        entry["allow_pickle"] = True
+    if model.has_small_hidden:
+        entry["wire"] = {"type": "hidden"}
+    mapped = label_map(
+        model, found.contents.label_names, found.contents.texts, found.max_length or 128
+    )
+    if mapped is not None:
+        entry["labels"] = mapped.labels
+        if mapped.agreement is None:
+            found.guesses.append(f"teachers.{model.name}.labels")
+            lines.append(
+                "  # CHECK labels: the model's label names differ from those of the data, and"
+            )
+            lines.append(
+                "  # its predictions did not determine the mapping; both are in sorted order."
+            )
+        else:
+            lines.append("  # labels: mapped by the model's own predictions; these equal the")
+            lines.append(f"  # labels of {mapped.agreement:.0%} of the rows that were read.")
+    return [*lines, f"  - {_flow(entry)}"]
 
 
 def _experts(found: Choices, base: str) -> list[str]:
     lines = ["", "# One expert for each domain is fine-tuned from base.", "experts:"]
     if base == FILL_IN:
         found.open_points.append("experts.base")
-        what = "a causal language model" if found.task == "language_model" else "an encoder"
+        what = found.task.base
         lines.append(
             f"  # FILL IN: the folder of {what}, the initial model of every expert, such as"
         )
@@ -224,7 +228,7 @@ def _experts(found: Choices, base: str) -> list[str]:
             "  # No domain column was found: the rows are clustered. With one: {type: column}"
         )
         lines.append("  partition: {type: kmeans, num_clusters: 4}")
-        lines.append(f"  batch_size: {batch_size(num_train(found) / 8, 16)}")
+        lines.append(f"  batch_size: {batch_size(found.num_train / 8, 16)}")
     return lines
 
 
@@ -267,28 +271,18 @@ def _student(found: Choices, models: Sequence[Model], tokenizer: Any) -> list[st
 
 
 def _training(found: Choices, models: Sequence[Model]) -> list[str]:
-    rows = num_train(found)
-    is_language_model = found.task == "language_model"
-    size = batch_size(rows, 8 if is_language_model else 32)
+    size = batch_size(found.num_train, found.task.batch_size)
     lines = ["", "# temperature flattens the distributions; alpha is the weight of the teachers."]
     lines.append("kd: {temperature: 2.0, alpha: 0.7}")
-    if is_language_model and models and models[0].num_layers > 1:
-        lines.append("optimizer: {lr: 2.0e-4}")
+    lines += found.task.optimizer(models)
     lines.append(f"trainer: {{epochs: 3, batch_size: {size}}}")
-    if not is_language_model:
-        lines += [
-            "",
-            "# Baseline: a student of the same size, trained without teachers.",
-            "baselines:",
-            "  - {type: labels_only, name: without-teachers}",
-        ]
-    return lines
+    return lines + found.task.baselines()
 
 
 def _findings(found: Choices, models: Sequence[Model]) -> list[str]:
     contents = found.contents
     columns = ", ".join(f"{k}: {_short(v)}" for k, v in found.columns.items())
-    lines = [f"task      {found.task}", f"columns   {columns}"]
+    lines = [f"task      {found.task.name}", f"columns   {columns}"]
     if contents.label_names:
         told = listed(contents.label_names)
         if contents.num_unlabelled:

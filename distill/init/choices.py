@@ -9,42 +9,35 @@ from typing import Any
 
 import numpy as np
 
-from distill.config import Student
 from distill.data.chat_tokens import ChatTokens
 from distill.data.chats import as_chat, canonical_chat
-from distill.data.split_names import KEYWORDS
-from distill.errors import ConfigError, DataError, ModelError
-from distill.init.models import Model, task_of
-from distill.init.rows import (
-    MAX_DOMAINS,
-    Contents,
-    Table,
-    is_label,
-    read_contents,
-    split_names,
+from distill.errors import DataError, ModelError
+from distill.init.columns import (
+    check_domain,
+    note_others,
+    take_domain,
+    take_split,
+    take_split_names,
 )
+from distill.init.models import Model
+from distill.init.rows import Contents, Table, read_contents
+from distill.init.tasks import Proposal, proposal_for
 
 SHARE = 95
 """Percent of the rows that fit into data.max_length."""
 SHARE_WITH_ANSWER = 99
 """The same of prompts and chats, which are truncated and would lose their answer."""
-LONGEST = {"classification": 512, "language_model": 1024}
-PROSE = 20
-"""Mean characters above which a column holds texts rather than names."""
 ORDER = (
     *("text", "text_pair", "prompt", "completion", "messages", "tools", "features"),
     *("label", "domain", "split"),
 )
 PER_MESSAGE = 8  # assumed tokens around a message, where there is no chat template
 MAX_RENDERED = 1000  # chats whose tokens are counted
-COMPRESSIONS = (10, 8, 6, 4, 3, 2, 1.5)
-RETRAINED = 8000
-"""student.vocab_size where the teachers' tokenizer has more than twice as many tokens."""
 
 
 @dataclass
 class Choices:
-    task: str
+    task: Proposal
     columns: dict[str, Any] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
     splits: dict[str, str] = field(default_factory=dict)
@@ -68,18 +61,18 @@ class Choices:
         counted = sum(self.contents.splits[name] for name in named)
         return counted / total if total else 0.8
 
+    @property
+    def num_train(self) -> float:
+        """Estimated training rows, of a language model blocks."""
+        return self.task.num_train(self.contents.num_rows * self.train_share, self.contents)
+
 
 def choose(table: Table, models: Sequence[Model]) -> Choices:
     """Raises DataError for data in which neither texts, chats nor features are found."""
-    found = Choices(_task(table, models))
-    is_language_model = found.task == "language_model"
-    _take_split(found, table)
-    if is_language_model:
-        _take_document(found, table)
-    else:
-        _take_label(found, table, models)
-        _take_input(found, table, models)
-    _take_domain(found, table, [model.name for model in models])
+    found = Choices(proposal_for(table, models))
+    take_split(found, table)
+    found.task.take_columns(found, table, models)
+    take_domain(found, table, [model.name for model in models])
     columns = found.columns
     texts = [columns[k] for k in ("text", "text_pair", "prompt", "completion") if columns.get(k)]
     found.contents = read_contents(
@@ -90,9 +83,9 @@ def choose(table: Table, models: Sequence[Model]) -> Choices:
         columns.get("split"),
         [columns[k] for k in ("messages", "tools") if columns.get(k)],
     )
-    _check_domain(found)
-    _take_split_names(found, table)
-    _note_others(found)
+    check_domain(found)
+    take_split_names(found, table)
+    note_others(found)
     found.columns = {key: columns[key] for key in ORDER if key in columns}
     return found
 
@@ -106,7 +99,7 @@ def take_length(found: Choices, models: Sequence[Model], tokenizer: Any) -> None
     share = SHARE_WITH_ANSWER if is_answered else SHARE
     wanted = int(np.percentile(lengths, share)) + 1
     wanted = max(16, -(-wanted // 8) * 8)
-    limits = [LONGEST[found.task]]
+    limits = [found.task.longest]
     limits += [m.max_positions for m in models if m.max_positions is not None]
     found.max_length = max(4, min(wanted, *limits))
     fitting = sum(length <= found.max_length for length in lengths) / len(lengths)
@@ -119,30 +112,9 @@ def take_length(found: Choices, models: Sequence[Model], tokenizer: Any) -> None
 
 def student_of(found: Choices, models: Sequence[Model], tokenizer: Any) -> dict[str, Any]:
     """The section student: small against the largest model, and certain to be buildable."""
-    largest = max(models, key=lambda m: m.num_params)
     if "features" in found.columns:
         return {"layers": 2, "hidden": 64}
-    if found.task == "language_model":
-        if largest.num_layers < 2:
-            return {"scale": "tiny"}
-        keep = {"path": largest.folder, "layers": largest.num_layers // 2, "keep": "even"}
-        return {"init_from": keep}
-    from distill.models.sizes import solve
-    from distill.models.tokenizer import is_retrainable
-
-    vocab_size, extra = len(tokenizer), {}
-    if vocab_size > 2 * RETRAINED and is_retrainable(tokenizer):
-        vocab_size = RETRAINED
-        extra = {"vocab_size": vocab_size}
-    num_labels = max(len(found.contents.label_names), 2)
-    for factor in COMPRESSIONS:
-        size_mb = float(f"{largest.num_params * 4e-6 / factor:.2g}")
-        try:
-            solve(Student(size_mb=size_mb), vocab_size, num_labels, found.max_length or 128)
-        except (ConfigError, ValueError):
-            continue
-        return {"size_mb": size_mb} | extra
-    return {"scale": "tiny"} | extra
+    return found.task.student(found, max(models, key=lambda m: m.num_params), tokenizer)
 
 
 def batch_size(num_rows: float, largest: int) -> int:
@@ -151,182 +123,6 @@ def batch_size(num_rows: float, largest: int) -> int:
     while size > 1 and size * 10 > num_rows:
         size //= 2
     return size
-
-
-def num_train(found: Choices) -> float:
-    """Estimated training rows, of a language model blocks."""
-    rows = found.contents.num_rows * found.train_share
-    if found.task == "classification":
-        return max(rows - found.contents.num_unlabelled, 0)
-    return rows * 0.25  # a quarter of a block each
-
-
-def _task(table: Table, models: Sequence[Model]) -> str:
-    if models:
-        return task_of(models[0])
-    has_chats = bool(table.usual("messages", ("chat",)))
-    has_label = any(is_label(table.columns[n]) for n in table.usual("label", ("text", "number")))
-    has_answers = bool(table.usual("prompt", ("text",)) and table.usual("completion", ("text",)))
-    is_classified = has_label and not has_chats and not has_answers
-    is_document = has_chats or has_answers or bool(table.usual("text", ("text",)))
-    return "language_model" if is_document and not is_classified else "classification"
-
-
-def _take_split(found: Choices, table: Table) -> None:
-    if any(file.split is not None for file in table.files):
-        found.split_source = "files"
-        return
-    for name in table.usual("split", ("text",)):
-        values = {value.casefold() for value in table.columns[name].values}
-        if values & set(KEYWORDS["train"]):
-            found.columns["split"] = name
-            found.split_source = "column"
-            return
-
-
-def _taken(found: Choices) -> list[str | None]:
-    return [v for v in found.columns.values() if isinstance(v, str)]
-
-
-def _take_document(found: Choices, table: Table) -> None:
-    chats = table.usual("messages", ("chat",)) or table.of_kind("chat")
-    if chats:
-        found.columns["messages"] = chats[0]
-        if tools := [n for n in table.columns if n.casefold() in ("tools", "functions")]:
-            found.columns["tools"] = tools[0]
-        found.others["messages"] = chats[1:]
-        return
-    prompts = table.usual("prompt", ("text",), _taken(found))
-    completions = [n for n in table.usual("completion", ("text",)) if n not in prompts[:1]]
-    if prompts and completions:
-        found.columns |= {"prompt": prompts[0], "completion": completions[0]}
-        found.others["prompt"] = prompts[1:]
-        return
-    _take_text(found, table)
-
-
-def _take_text(found: Choices, table: Table) -> None:
-    texts = table.usual("text", ("text",), _taken(found))
-    others = [n for n in table.of_kind("text") if n not in (*texts, *_taken(found))]
-    others.sort(key=lambda name: -table.columns[name].num_chars)
-    if not texts and not others:
-        raise DataError(
-            f"data.path: no column with texts, chats or numbers is found in "
-            f"{table.files[0].uri}: {table.shown}"
-        )
-    found.columns["text"] = (texts or others)[0]
-    found.others["text"] = [
-        *texts,
-        *(name for name in others if table.columns[name].num_chars > PROSE),
-    ]
-
-
-def _take_label(found: Choices, table: Table, models: Sequence[Model]) -> None:
-    """The column whose values are the models' labels, else one that is usually called so."""
-    labels = table.usual("label", ("text", "number"), _taken(found))
-    named = set().union(*({n.casefold() for n in model.label_names} for model in models))
-    matching = [
-        name
-        for name in (*labels, *table.of_kind("text", "number"))
-        if name not in _taken(found) and _values(table, name) <= named
-    ]
-    labels = [name for name in dict.fromkeys(matching + labels) if is_label(table.columns[name])]
-    if labels:
-        found.columns["label"] = labels[0]
-        found.others["label"] = labels[1:]
-        return
-    found.open_points.append("data.columns.label")
-    found.notes["label"] = (
-        "FILL IN: no column with labels was found (strings or whole numbers, named like label, "
-        f"target, class, stars); {table.shown}"
-    )
-
-
-def _values(table: Table, name: str) -> set[str]:
-    return {value.strip().casefold() for value in table.columns[name].values}
-
-
-def _take_input(found: Choices, table: Table, models: Sequence[Model]) -> None:
-    reads_features = any(model.num_features for model in models)
-    texts = table.usual("text", ("text",), _taken(found))
-    long = [n for n in table.of_kind("text") if n not in _taken(found)]
-    lists = table.usual("features", ("numbers",)) or table.of_kind("numbers")
-    numbers = [n for n in table.of_kind("number") if n not in _taken(found) and not _is_id(n)]
-    is_table = bool(lists) or (len(numbers) > 1 and not _is_prose(table, long))
-    if reads_features or (not texts and is_table):
-        if not lists and not numbers:
-            raise DataError(
-                f"data.path: the models read numbers, but {table.files[0].uri} has no column of "
-                f"numbers: {table.shown}"
-            )
-        found.columns["features"] = lists[0] if lists else numbers
-        if not lists:
-            found.notes["features"] = "all columns of numbers; remove those that are not features"
-        return
-    _take_text(found, table)
-    pairs = table.usual("text_pair", ("text",), _taken(found))
-    if pairs:
-        found.columns["text_pair"] = pairs[0]
-
-
-def _is_prose(table: Table, names: Sequence[str]) -> bool:
-    return any(table.columns[name].num_chars > PROSE for name in names)
-
-
-def _is_id(name: str) -> bool:
-    return name.casefold() in ("id", "index", "idx", "row", "__index_level_0__", "unnamed: 0")
-
-
-def _take_domain(found: Choices, table: Table, models: Sequence[str]) -> None:
-    """A column with a usual name, or one that has the models' names as values."""
-    named = [
-        name
-        for name in table.of_kind("text")
-        if name not in _taken(found) and set(models) & set(table.columns[name].values)
-    ]
-    for name in [*table.usual("domain", ("text", "number"), _taken(found)), *named]:
-        if 1 < len(table.columns[name].values) <= MAX_DOMAINS and not _is_features(found, name):
-            found.columns["domain"] = name
-            return
-
-
-def _is_features(found: Choices, name: str) -> bool:
-    features = found.columns.get("features", ())
-    return name in features if isinstance(features, list) else False
-
-
-def _check_domain(found: Choices) -> None:
-    num = len(found.contents.domains.keys() - {None})
-    if "domain" in found.columns and not 1 < num <= MAX_DOMAINS:
-        name = found.columns.pop("domain")
-        found.notes["domain"] = f"domain: {name} has {num} values, too many for domains"
-
-
-def _take_split_names(found: Choices, table: Table) -> None:
-    if found.split_source != "column":
-        return
-    values = [value for value in found.contents.splits if value is not None]
-    named = split_names(values)
-    is_complete = named is not None and {"train", "validation", "test"} <= set(named.values())
-    if named is not None and is_complete and None not in found.contents.splits:
-        found.splits = {value: split for value, split in named.items() if value != split}
-        return
-    name = found.columns.pop("split")
-    found.split_source = "cut"
-    found.notes["split"] = (
-        f"the column {name!r} has the values {', '.join(map(repr, values[:6]))}, but train, "
-        "validation and test are needed: the splits are chosen by a hash instead. To use the "
-        f"column, give it a value for each of the three, set split: {name}, and set data.splits if "
-        "the values have other names"
-    )
-
-
-def _note_others(found: Choices) -> None:
-    """Of the columns that are used for nothing else."""
-    used = {name for value in found.columns.values() for name in np.atleast_1d(value).tolist()}
-    for key, names in found.others.items():
-        if left := [name for name in names if name not in used]:
-            found.notes.setdefault(key, f"{key} could also be {', '.join(left[:8])}")
 
 
 def _lengths(found: Choices, tokenizer: Any) -> list[int]:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from distill.models.language import LanguageInfo
 
 Kind = Literal["classifier", "language_model", "encoder", "adapter", "pickle"]
+TASK_OF: dict[Kind, str] = {
+    "classifier": "classification",
+    "encoder": "classification",
+    "pickle": "classification",
+    "language_model": "language_model",
+    "adapter": "language_model",
+}
 VAGUE = ("model", "models", "student", "best", "final", "last", "output", "adapter", "checkpoint")
 """Names of folders that say nothing of their model: the folder above names it."""
 
@@ -53,7 +60,7 @@ def read_models(paths: Sequence[str]) -> list[Model]:
     """Raises ModelError for a path that is no model, ConfigError for models of different tasks."""
     names = _names(paths)
     models = [_read(path, name) for path, name in zip(paths, names, strict=True)]
-    tasks = {task_of(model): model.path for model in models}
+    tasks = {TASK_OF[model.kind]: model.path for model in models}
     if len(tasks) > 1:
         one, other = tasks.items()
         raise ConfigError(
@@ -66,11 +73,6 @@ def read_models(paths: Sequence[str]) -> list[Model]:
             "other models are given too: give only this one, or only classifiers"
         )
     return models
-
-
-def task_of(model: Model) -> str:
-    is_language_model = model.kind in ("language_model", "adapter")
-    return "language_model" if is_language_model else "classification"
 
 
 def _read(path: str, name: str) -> Model:

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from distill.config import SPLITS, Data
-from distill.data.formats import READERS, Kept
+from distill.data.file_format import Kept
+from distill.data.formats import READERS
 from distill.data.source import File, column_names, columns_shown, find_files, read_batches
 from distill.data.split_names import KEYWORDS, assign_splits
 from distill.data.usual_columns import USUAL

@@ -235,7 +235,8 @@ def _read_trainings(
 
 def _goals_of(trials: list[Trial]) -> tuple[Goal, ...]:
     """For runs that set none."""
-    return default_goals(measured_by(name for trial in trials for name in trial.metrics))
+    quality = measured_by(name for trial in trials for name in trial.metrics).quality
+    return default_goals(Goal(quality.name, quality.mode))
 
 
 def _endings(sweep: Run) -> list[str]:

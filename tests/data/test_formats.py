@@ -15,7 +15,8 @@ from pyarrow import dataset, parquet
 
 from distill.config import Data
 from distill.data.corpus import build_corpus
-from distill.data.formats import COMPRESSIONS, ENDINGS, TEXT, endings, format_of
+from distill.data.file_format import COMPRESSIONS
+from distill.data.formats import ENDINGS, TEXT, endings, format_of
 from distill.data.refusals import absent_column
 from distill.data.source import column_names, find_files
 from distill.errors import DataError

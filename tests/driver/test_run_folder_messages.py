@@ -37,6 +37,18 @@ def test_other_data_and_other_settings_name_the_next_free_output(
     assert "new run with output=runs/mine-4, or restore" in refusal(run, seed=1)
 
 
+def test_other_data_is_what_the_fingerprint_of_the_task_covers(tmp_path: Path) -> None:
+    run = begun(tmp_path / "mine")
+    other = {DATA: "b" * 64}
+    assert "different data: the rows changed since" in refusal(run, **other)
+    folder = tmp_path / "lm"
+    folder.mkdir()
+    known = OLD | {"task": "language_model"}
+    (folder / "experiment.json").write_text(json.dumps(known))
+    with pytest.raises(RunFolderError, match="data: the rows or the tokenizer changed since"):
+        RunFolder(folder).check(known | other)
+
+
 def test_a_folder_with_a_number_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "output=mine-10, or" in refusal(begun(tmp_path / "mine-9"), seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -306,6 +307,26 @@ def test_only_the_targets_most_probable_tokens_are_ranked() -> None:
         rest_NV = grad_NV.scatter(1, top_NK, 0.0)
         # The other tokens are within the normaliser, which is a factor of the row.
         torch.testing.assert_close(rest_NV, torch.zeros_like(rest_NV), atol=1e-12, rtol=0)
+
+
+def test_values_and_ranks_are_weighted() -> None:
+    z_S, target = logits(1), target_of(logits(0), 2.0)
+    values_N, ranks_N = RobustCorrelation().distances(z_S, target, 2.0)
+    assert (values_N - ranks_N).abs().min() > 1e-3
+    weighted = RobustCorrelation(value_weight=3.0, rank_weight=0.25)
+    torch.testing.assert_close(weighted(z_S, target, 2.0), 3 * values_N + 0.25 * ranks_N)
+    mixed = CorrelationMatching(value_weight=0.8)
+    torch.testing.assert_close(mixed(z_S, target, 2.0), 0.8 * values_N + 0.2 * ranks_N)
+
+
+def test_softness_is_the_scale_of_the_ranks() -> None:
+    z_S, target = logits(1), target_of(logits(0), 2.0)
+    sharp, soft = RobustCorrelation(softness=0.1), RobustCorrelation(softness=0.2)
+    _, ranks_N = sharp.distances(z_S, target, 2.0)
+    doubled = replace(target, logp_NV=2 * target.logp_NV)
+    _, scaled_N = soft.distances(2 * z_S, doubled, 2.0)
+    torch.testing.assert_close(ranks_N, scaled_N)
+    assert (soft.distances(z_S, target, 2.0)[1] - ranks_N).abs().max() > 1e-6
 
 
 def test_tokens_left_out_do_not_decide_the_cosine() -> None:

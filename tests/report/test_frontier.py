@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from distill.cli import app
 from distill.config.search import Goal, default_goals
-from distill.metrics import LANGUAGE_MODEL
 from distill.report.frontier import winners_markdown, write_frontier
 from distill.search.trials import Trial, frontier
 
@@ -142,7 +141,7 @@ def test_the_lower_perplexity_wins_and_is_no_percentage():
         Trial(name, "finished", {}, {"student.size_mb": size, "eval.perplexity": perplexity})
         for name, (size, perplexity) in sizes.items()
     ]
-    goals = default_goals(LANGUAGE_MODEL)
+    goals = default_goals(Goal("eval.perplexity", "min"))
     assert [trial.name for trial in frontier(trials, goals)] == ["two", "three"]
     _, _, *lines = winners_markdown(trials, goals, []).splitlines()
     assert lines[0] == "| 0.25 MB | two | 30.0 | 0.200 |"

@@ -12,6 +12,7 @@ import numpy as np
 
 from distill.aggregation import OracleDomain
 from distill.config import Data
+from distill.config.tasks import task_named
 from distill.config.values import masked
 from distill.data.corpus import Corpus, build_corpus
 from distill.driver.evaluate.subjects import (
@@ -171,7 +172,7 @@ def _check_kinds(request: Request) -> None:
         folder = path / "student" if is_run(path) else path
         if is_pickle(folder) or not (folder / "config.json").is_file():
             continue  # refused, or read, by its own name
-        kind_of(folder).check_evaluated(path)
+        task_named(kind_of(folder).task).check_evaluated(path)
 
 
 def _teacher(request: Request) -> Subject | None:

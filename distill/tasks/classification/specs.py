@@ -38,7 +38,7 @@ class EncoderSpec(InFolders):
     label_names: tuple[str, ...]
     layers: int | None = None
     train_layers: int | None = None
-    is_adapter: ClassVar[bool] = False
+    is_adapter = False
     folders: ClassVar[Mapping[str, Folder]] = {"base": "model"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -59,7 +59,7 @@ class StudentSpec(InFolders):
     label_names: tuple[str, ...]
     max_length: int
     features: FeatureSpace | None = None
-    is_adapter: ClassVar[bool] = False
+    is_adapter = False
     folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -89,7 +89,7 @@ class DataSpec(InFolders):
     tokenizer: str
     max_length: int
     cut: Cut = "head"
-    chat: ClassVar[None] = None
+    chat = None
     folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
     @property

@@ -3,42 +3,63 @@ chat; its positions are what is predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from distill.config import Experiment, Experts
+from distill.config import Experiment, Experts, Serving, Student, Trainer
+from distill.data.alignment import TeacherBlocks, for_teacher
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
+from distill.errors import ConfigError
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts, by_column
 from distill.metrics import LANGUAGE_MODEL
 from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
+from distill.models.vocabulary import speak_alike
 from distill.tasks.base import IsStopped, Task
-from distill.tasks.language_model import validation
+from distill.tasks.checks.preview import Preview
+from distill.tasks.checks.sizes import FolderSize, ModelSize
+from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
 from distill.tasks.language_model.scores import cost_of
-from distill.tasks.language_model.specs import (
-    BlocksSpec,
-    LanguageExpertSpec,
-    LanguageStudentSpec,
-)
+from distill.tasks.language_model.specs import BlocksSpec, LanguageExpertSpec, LanguageStudentSpec
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
-from distill.training.job import Data, Job
+from distill.training.job import Data, Job, ModelSpec
 from distill.training.loop import Engine, mean_metrics
 from distill.training.token_module import TokenModule
 from distill.training.trainable import Trainable
+from distill.wires import WireFormat
 
 
 class LanguageModel(Task):
     name = "language_model"
     measures = LANGUAGE_MODEL
+    fingerprinted = "the rows or the tokenizer"
+
+    check_settings = staticmethod(check.check_settings)
+    read = staticmethod(check.read)
+    check_link = staticmethod(check.check_link)
+    wire_of = staticmethod(folders.wire_of)
+    preview_corpus = staticmethod(preview.preview_corpus)
+    preview_rows = staticmethod(preview.preview_rows)
+    tokens_of_a_row = staticmethod(sizes.tokens_of_a_row)
+    student_size = staticmethod(sizes.student_size)
+    folder_size = staticmethod(sizes.folder_size)
+    spec_size = staticmethod(sizes.spec_size)
+    cost = staticmethod(cost_of)
+    load = staticmethod(load_language_model)
+
+    @staticmethod
+    def loss_mb(trainer: Trainer) -> float:
+        return 3 * trainer.loss_chunk_mb
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> BlocksSpec:
         data = experiment.data
@@ -55,6 +76,13 @@ class LanguageModel(Task):
     def rows(self, data: Data) -> Rows:
         blocks: Blocks = data.open()
         return blocks
+
+    def shown_to(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
+        crosses = plan.experiment.objective.crosses_tokenizers
+        if not crosses or speak_alike(plan.tokenizer, teacher):
+            return plan.rows
+        assert isinstance(plan.rows, Blocks)
+        return for_teacher(plan.rows, teacher)
 
     def student(
         self, experiment: Experiment, corpus: Corpus, tokenizer: str
@@ -124,11 +152,13 @@ class LanguageModel(Task):
     ) -> dict[str, float] | None:
         return validation.of_teachers(plan, job, module, is_stopped)
 
-    def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
-        return cost_of(model, max_length)
-
-    def load(self, folder: Path) -> PreTrainedModel:
-        return load_language_model(folder)
+    def check_evaluated(self, path: Path) -> None:
+        raise ConfigError(
+            f"{path} is a language model, and distill evaluate measures classifiers only. "
+            "Perplexity, agreement with the teachers and exact match on the test split are in "
+            "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
+            "them the test split of a new run with this folder as student.path"
+        )
 
     def rows_at_once(self, experiment: Experiment) -> tuple[int, int]:
         size = experiment.trainer.batch_size

@@ -28,8 +28,7 @@ from distill.tasks.language_model.scores import (
     score,
 )
 from distill.tasks.plan import Plan
-from distill.teachers.served import ServedTeacher
-from distill.teachers.serving import groups
+from distill.teachers.served import ServedTeacher, groups
 from distill.teachers.setup import Guidance
 from distill.training.fit import build_module, load_best
 from distill.training.fitted import best_evaluation

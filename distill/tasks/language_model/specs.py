@@ -40,7 +40,7 @@ class LanguageStudentSpec(InFolders):
     max_length: int
     gradient_checkpointing: bool = False
     label_names: tuple[str, ...] = ()
-    is_adapter: ClassVar[bool] = False
+    is_adapter = False
     folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -92,7 +92,7 @@ class BlocksSpec(InFolders):
     max_unlearnable: float = 0.01
     template: ChatTemplate = ChatTemplate()  # noqa: RUF009 (immutable)
     """Of chats."""
-    reading: ClassVar[None] = None
+    reading = None
     folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
     def fingerprints(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
-from distill.config.search import Search
+from distill.config.search import Goal, Search, default_goals
 from distill.driver.sweep.tuner import _scheduler, _searcher, _tune_domain, reason_of_failure
 from distill.errors import TrainingError
 
@@ -20,7 +20,7 @@ RETAINED = {"eval.accuracy": "max", "eval.retention": "max"}
 
 def search_of(**settings: Any) -> tuple[Search, dict[str, Any]]:
     search = Search.model_validate({"space": LR, "num_trials": 6, **settings}).resolved(
-        "classification"
+        default_goals(Goal("eval.accuracy", "max"))
     )
     return search, {key: _tune_domain(domain) for key, domain in search.space.items()}
 
@@ -112,6 +112,14 @@ def test_a_trial_that_failed_counts_for_no_other(scheduler: dict[str, Any]) -> N
     assert first == ["CONTINUE", "CONTINUE", "CONTINUE" if is_exchange else "STOP"]
     assert decision(good, 2, 0.95) == "CONTINUE"
     assert broken not in controller.saved and (good in controller.saved) is is_exchange
+
+
+def test_resample_is_how_often_a_value_of_the_population_is_drawn_again() -> None:
+    scheduler = {"type": "pbt", "resample": 0.0}
+    search, space = search_of(scheduler=scheduler, sampler={"type": "random"})
+    assert _scheduler(search, space)._resample_probability == 0.0
+    default, space = search_of(scheduler={"type": "pbt"}, sampler={"type": "random"})
+    assert _scheduler(default, space)._resample_probability == 0.25
 
 
 @pytest.mark.parametrize("own", [TrainingError("lower optimizer.lr"), MemoryError("line\nof 9 GB")])
