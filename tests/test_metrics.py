@@ -34,6 +34,8 @@ from tests.report.rows import a_row
 from tests.training.test_loop import run
 
 PREFIXES = sorted({name.split(".")[0] for name in METRICS if "." in name})
+SHIPPED = [one.name for group in GROUPS for one in group.metrics]
+"""Without those that tests add."""
 TEACHERS = ("teacher.test.", "teacher.robustness.", "teacher.interval.")
 
 
@@ -63,7 +65,7 @@ def test_another_name_has_none(name: str) -> None:
 
 def test_every_entry_is_complete_and_there_once() -> None:
     entries = [one for group in GROUPS for one in group.metrics]
-    assert [one.name for one in entries] == list(METRICS)
+    assert [one.name for one in entries] == list(METRICS)[: len(entries)]
     for one in entries:
         assert not one.meaning.endswith("."), one.name
         assert "|" not in one.meaning, "a cell of the reference's table"
@@ -112,7 +114,7 @@ def test_what_a_task_declares_is_its_own(task: metrics.TaskMetrics) -> None:
 
 
 def test_goals_of_a_sweep_are_in_the_order_of_their_message() -> None:
-    assert of_trials() == (
+    assert tuple(name for name in of_trials() if name in SHIPPED) == (
         *("eval.accuracy", "eval.f1", "eval.perplexity", "student.params", "student.size_mb"),
         *("student.latency_ms", "student.gflops", "compression", "eval.retention"),
         *("eval.teacher_accuracy", "time.total_s"),
@@ -122,37 +124,43 @@ def test_goals_of_a_sweep_are_in_the_order_of_their_message() -> None:
 def test_a_task_of_another_kind_has_tables_of_its_own() -> None:
     """Two metrics and a record: no report knows the task."""
     own = [
-        Metric("eval.mae", "", "lower", "mean absolute error on validation", ("regression",)),
-        Metric("test.mae", "", "lower", "the same on test", ("regression",), head="MAE"),
+        Metric(
+            "eval.rmse",
+            "",
+            "lower",
+            "root mean squared error on validation",
+            ("regression",),
+        ),
+        Metric("test.rmse", "", "lower", "the same on test", ("regression",), head="RMSE"),
     ]
     regression = metrics.TaskMetrics(
         "regression",
         "regressor",
-        validation=("eval.mae",),
-        test=("student.params", "test.mae"),
-        per_domain="test.mae",
-        columns=("test.mae", "student.params"),
+        validation=("eval.rmse",),
+        test=("student.params", "test.rmse"),
+        per_domain="test.rmse",
+        columns=("test.rmse", "student.params"),
     )
     metrics.add(own)
     try:
         metrics.declare(regression)
         rows = [
-            a_row("big", "expert", 2e6).having({"test.mae": 0.5}),
-            a_row("student", "student", 1e3).having({"test.mae": 0.75}),
-            a_row("other", "student", 1e3).having({"test.mae": 0.8}),
+            a_row("big", "expert", 2e6).having({"test.rmse": 0.5}),
+            a_row("student", "student", 1e3).having({"test.rmse": 0.75}),
+            a_row("other", "student", 1e3).having({"test.rmse": 0.8}),
         ]
         assert metrics.of_task("regression").quality.mode == "min"
-        assert to_markdown(rows).splitlines()[0] == "| model | MAE | parameters |"
+        assert to_markdown(rows).splitlines()[0] == "| model | RMSE | parameters |"
         assert "| **student** | **0.750** | **1.00 k** |" in to_markdown(rows)
-        assert '"test.mae": 0.5' in to_json(rows) and '"f1"' not in to_json(rows)
-        assert to_csv(rows).splitlines()[0] == "name,role,params,note,test.mae"
-        assert "eval.mae" in metrics.of_trials()
+        assert '"test.rmse": 0.5' in to_json(rows) and '"f1"' not in to_json(rows)
+        assert to_csv(rows).splitlines()[0] == "name,role,params,note,test.rmse"
+        assert "eval.rmse" in metrics.of_trials()
     finally:
         for one in own:
             del METRICS[one.name]
         del metrics.TASKS["regression"]
         metric.cache_clear()
-    assert metric("test.mae") is None and "eval.mae" not in of_trials()
+    assert metric("test.rmse") is None and "eval.rmse" not in of_trials()
 
 
 def test_the_order_of_the_metrics_of_a_row_is_that_of_the_task() -> None:
@@ -193,7 +201,7 @@ def test_every_metric_in_the_catalogue_is_made_by_some_code() -> None:
     words = {text for text in makers if re.fullmatch(r"\w+", text)}
     words |= {argument for path in modules(READERS) for argument in read(path)[1]}
     patterns = [pattern(t) for t in makers if t in METRICS or t.split(".")[0] in PREFIXES]
-    assert [name for name in METRICS if not is_made(name, patterns, words)] == []
+    assert [name for name in SHIPPED if not is_made(name, patterns, words)] == []
 
 
 def is_made(name: str, patterns: list[re.Pattern[str]], words: set[str]) -> bool:

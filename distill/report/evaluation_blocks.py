@@ -39,7 +39,7 @@ GLOSSES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class Measure:
     """One line; ``gloss`` explains its name."""
 
     name: str
@@ -53,7 +53,7 @@ class Block:
 
     title: str
     heads: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Measure, ...]
     notes: tuple[str, ...] = ()
     """Explain terms of the block."""
     slug: str = ""
@@ -105,10 +105,10 @@ def quality(evaluated: Evaluated) -> Block:
             _spanned(text, metrics, f"{prefix}interval.{name}")
             for prefix, text in zip(prefixes, texts, strict=False)
         ]
-        rows.append(Row(shown, tuple(spans), gloss))
+        rows.append(Measure(shown, tuple(spans), gloss))
     if "test.retention" in metrics:
         cells = (percent(metrics["test.retention"]), "")
-        rows.append(Row("retention", cells, "the student's accuracy divided by the teacher's"))
+        rows.append(Measure("retention", cells, "the student's accuracy divided by the teacher's"))
     notes = [f"[low, high]: {level * 100:g} % bootstrap interval over the rows"]
     if not evaluated.request.settings.intervals.num_draws:
         notes = []
@@ -134,7 +134,7 @@ def domains(evaluated: Evaluated) -> Block | None:
     task = evaluated.task
     counts = {d: int((task.domains_R == d).sum()) for d in task.domain_names}
     rows = [
-        Row(domain, (f"{num:,}", *_pair(evaluated, f"test.accuracy.{domain}")))
+        Measure(domain, (f"{num:,}", *_pair(evaluated, f"test.accuracy.{domain}")))
         for domain, num in counts.items()
         if num
     ]
@@ -152,7 +152,7 @@ def classes(evaluated: Evaluated) -> Block:
             f1 = _pair(evaluated, f"test.f1.{name}")
             precision = percent(evaluated.metrics[f"test.precision.{name}"])
             recall = percent(evaluated.metrics[f"test.recall.{name}"])
-            rows.append(Row(name, (f"{num:,}", precision, recall, *f1)))
+            rows.append(Measure(name, (f"{num:,}", precision, recall, *f1)))
     heads = ["class", "rows", "precision", "recall", "F1", *(["F1 of teacher"] * has_teacher)]
     return Block("Precision, recall and F1 by class", tuple(heads), tuple(rows), slug="classes")
 
@@ -192,7 +192,7 @@ def fidelity(evaluated: Evaluated) -> Block | None:
         if has_changed:
             cells.append(percent(metrics.get(f"fidelity.transformed.{name}")))
         shown, gloss = names[name]
-        rows.append(Row(shown, tuple(cells), f"{gloss} (fidelity.{name})"))
+        rows.append(Measure(shown, tuple(cells), f"{gloss} (fidelity.{name})"))
     heads = ("student differs from teacher: share of rows", "original")
     return Block(
         "Fidelity: does the student behave like its teacher? Lower is better",
@@ -212,7 +212,7 @@ def transformations(evaluated: Evaluated) -> Block | None:
     for name, num in numbers.items():
         key = "robustness.transformed" if name == "all" else f"robustness.transformed.{name}"
         pairs = [*_pair(evaluated, f"{key}.accuracy"), *_pair(evaluated, f"{key}.flips")]
-        rows.append(Row(name.replace("_", " "), (f"{num:,}", *pairs), GLOSSES.get(name, "")))
+        rows.append(Measure(name.replace("_", " "), (f"{num:,}", *pairs), GLOSSES.get(name, "")))
     heads = ["transformation", "rows", *_heads(evaluated, "accuracy", "flips")]
     return Block(
         "Transformations that keep the meaning",
@@ -235,7 +235,7 @@ def attacks(evaluated: Evaluated) -> Block | None:
             cells += [MISSING] * len(models(evaluated))
         else:
             cells += _pair(evaluated, f"{key}.queries", three_digits)
-        rows.append(Row(name, tuple(cells), GLOSSES.get(name, "at least one of the attacks")))
+        rows.append(Measure(name, tuple(cells), GLOSSES.get(name, "at least one of the attacks")))
     heads = ["attack", *_heads(evaluated, "success", "accuracy", "queries")]
     notes = (
         f"success: share of correct predictions changed with at most {attack.budget} queries a row",
@@ -273,17 +273,17 @@ def efficiency(evaluated: Evaluated) -> Block:
     costs = evaluated.costs
     roles = [role for role in models(evaluated) if role in costs or role == "student"]
     rows = [
-        Row(name, tuple(show(costs[role]) for role in roles), gloss)
+        Measure(name, tuple(show(costs[role]) for role in roles), gloss)
         for name, show, gloss in MEASURED
     ]
     if "compression" in evaluated.metrics:
         times = f"{three_digits(evaluated.metrics['compression'])}×"
         gloss = "parameters of the largest teacher / parameters of the student"
-        rows.append(Row("compression", (times, *[""] * (len(roles) - 1)), gloss))
+        rows.append(Measure("compression", (times, *[""] * (len(roles) - 1)), gloss))
     on_gpu = evaluated.metrics.get("student.gpu_latency_ms")
     if on_gpu is not None:
         empty = ("",) * (len(roles) - 1)
-        rows.append(Row("latency on the GPU (ms)", (three_digits(on_gpu), *empty), "median"))
+        rows.append(Measure("latency on the GPU (ms)", (three_digits(on_gpu), *empty), "median"))
     notes = ["latency: one row of the longest length on one CPU thread"]
     if len(roles) < len(models(evaluated)):
         notes.append("the teacher is not a single model with weights, so it is not measured")
@@ -301,7 +301,7 @@ def shortened(block: Block) -> Block:
     if block.slug not in ("classes", "domains") or len(block.rows) <= MOST:
         return block
     column = block.heads.index("F1" if block.slug == "classes" else "student") - 1
-    order: Sequence[Row] = sorted(block.rows, key=lambda row: _number(row.cells[column]))
+    order: Sequence[Measure] = sorted(block.rows, key=lambda row: _number(row.cells[column]))
     note = f"the {MOST} lowest of {len(block.rows)}; all are in evaluation.html"
     return replace(block, rows=tuple(order[:MOST]), notes=(*block.notes, note))
 

@@ -17,7 +17,7 @@ from distill.report import evaluation_blocks as rows
 from distill.report.document import document
 from distill.report.evaluation_blocks import Block
 from distill.report.markup import Markup, join, tag
-from distill.report.tables import Cell, table
+from distill.report.page_tables import Cell, page_table
 from distill.wording import percent, three_digits
 
 MOST_CHARS = 2000
@@ -118,7 +118,7 @@ def _table(block: Block) -> Markup:
     notes = [note for note in block.notes if not _is_in_glosses(note, block)]
     return tag(
         "div",
-        table(heads, lines, block.title, is_sortable=len(lines) > 1),
+        page_table(heads, lines, block.title, is_sortable=len(lines) > 1),
         (tag("p", note, class_="soft caption") for note in notes),
         class_="glossed" if has_glosses else None,
     )

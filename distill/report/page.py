@@ -18,7 +18,7 @@ from distill.report.charts import frontier_chart, legend
 from distill.report.document import document
 from distill.report.markup import Markup, join, tag
 from distill.report.names import is_share, label, shown
-from distill.report.tables import winners_table
+from distill.report.page_tables import winners_table
 from distill.search.choice import best, cheapest_near, plane
 from distill.search.trials import Trial, Value, frontier
 from distill.tracking.read import Record

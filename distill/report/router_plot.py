@@ -11,7 +11,7 @@ from distill.report.plots import BLUE, HATCHES, PALETTE, as_percent, new_figure,
 NUM_BINS = 20
 
 
-def router(routing: Routing, path: str | Path) -> Path:
+def router_png(routing: Routing, path: str | Path) -> Path:
     """Left: load of each expert, by the rows' domain. Right: largest router probability."""
     figure, (left, right) = new_figure(9.6, 4.6, num_columns=2)
     places = np.arange(len(routing.names))

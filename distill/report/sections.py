@@ -11,8 +11,8 @@ from distill.report.heat import heat_grid
 from distill.report.keys import common, differing
 from distill.report.markup import Markup, join, tag
 from distill.report.names import is_share, label, shown, shown_value
+from distill.report.page_tables import Cell, heat_table, metric_cell, page_table, scroll, value_cell
 from distill.report.table import measures_of
-from distill.report.tables import Cell, heat_table, metric_cell, scroll, table, value_cell
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier
 from distill.tracking.read import Record
@@ -56,7 +56,7 @@ def trials(record: Record) -> Markup:
     head = ["trial", "status", *map(label, goals), *keys, *map(label, rest), "note"]
     names = [(t.name, t.name in members) for t in some]
     caption = "All trials; ★ on the frontier; click a column head to sort"
-    whole = table(head, rows, caption, is_sortable=True, trials=names)
+    whole = page_table(head, rows, caption, is_sortable=True, trials=names)
     same = [f"{key} {shown_value(v)}" for key, v in common(some, record.searched).items()]
     if not same or len(some) < 2:
         return whole
@@ -85,7 +85,7 @@ def comparison(record: Record) -> Markup | None:
         "(★ on the frontier)"
     )
     head = ["model", "role", *map(measures.head, columns), "note"]
-    return table(head, lines, caption, is_sortable=True, trials=names)
+    return page_table(head, lines, caption, is_sortable=True, trials=names)
 
 
 def tested(record: Record) -> list[Trial]:
@@ -250,7 +250,7 @@ def environment(record: Record) -> Markup:
             for d in record.datasets
         ]
         head = ["split", "data set", "rows", "fingerprint"]
-        parts.append(table(head, rows, "Data, by the fingerprint of its content"))
+        parts.append(page_table(head, rows, "Data, by the fingerprint of its content"))
     if record.params:
         summary = f"Base configuration ({len(record.params)} keys)"
         inner = _pairs(dict(sorted(record.params.items())))

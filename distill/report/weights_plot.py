@@ -21,7 +21,7 @@ def weights_table(weights: MeanWeights) -> str:
     return "\n".join(lines) + "\n"
 
 
-def weights_plot(weights: MeanWeights, path: str | Path) -> Path:
+def weights_png(weights: MeanWeights, path: str | Path) -> Path:
     """One bar for each domain and one for all, from the first teacher at the bottom to 1."""
     shares = weights.by_domain()
     figure, axes = new_figure(max(8.0, 1.1 * len(shares)), 4.6)

@@ -39,7 +39,7 @@ def plan_search(
 ) -> list[tuple[str, str, str]]:
     """Part, plan and size, for the plan's table.
 
-    ``goals``: the task's, for a search that names none. ``check_trial`` raises InputError for a
+    ``goal``: the quality of the task, for a search that names no goals. ``check_trial`` raises InputError for a
     student that cannot be built, or an aggregation that cannot serve the teachers. Raises
     ConfigError for what no trial could be: a key, an end of a range, a size, the room.
     """

@@ -19,7 +19,7 @@ from distill.export.folder import ModelCard, export
 from distill.models.language_student import merged
 from distill.report.plots import learning_curves, per_domain, trade_off
 from distill.report.table import to_csv, to_json, to_markdown
-from distill.report.weights_plot import weights_plot, weights_table
+from distill.report.weights_plot import weights_png, weights_table
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained
 from distill.tasks.comparison import Say
@@ -114,7 +114,7 @@ def report_weights(
     assert isinstance(guidance.aggregation, TrainedWeights)
     save_weights(folder / "aggregation", guidance.aggregation, weights.names, network)
     (folder / "weights.md").write_text(weights_table(weights), "utf-8")
-    weights_plot(weights, folder / "weights.png")
+    weights_png(weights, folder / "weights.png")
     means = zip(weights.names, weights.by_domain()["all"], strict=True)
     shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means)
     say(f"{guidance.aggregation.type}: mean weights on the test split: {shown}")

@@ -145,7 +145,7 @@ def _read_sweep(client: MlflowClient, sweep: Run, runs: list[Run], with_history:
     goals = tuple(Goal(**goal) for goal in json.loads(tags.get("distill.goals", "[]")))
     children = _children(sweep, runs)
     trials, shapes, num_running = [], {}, 0
-    for run in sorted(children, key=lambda r: r.info.run_name):
+    for run in sorted(children, key=_name_of):
         if run.data.tags.get("distill.kind") != "trial":
             continue
         status = _status(run)
@@ -154,9 +154,9 @@ def _read_sweep(client: MlflowClient, sweep: Run, runs: list[Run], with_history:
             continue
         params = _params_of(run)
         values = {k: value_of(params[k]) for k in searched if k in params}
-        trials.append(_trial(client, run, run.info.run_name, status, values, with_history))
+        trials.append(_trial(client, run, _name_of(run), status, values, with_history))
         shape = {k: v for k, v in run.data.params.items() if k.startswith("student.")}
-        shapes[run.info.run_name] = {k: value_of(v) for k, v in shape.items() if k not in values}
+        shapes[_name_of(run)] = {k: value_of(v) for k, v in shape.items() if k not in values}
     return Record(
         is_sweep=True,
         is_partial=sweep.info.status in ("RUNNING", "SCHEDULED"),
@@ -305,7 +305,12 @@ def _rows(children: Iterable[Run]) -> list[Row]:
 
 
 def _row(run: Run) -> Row:
-    return row_of(run.info.run_name, run.data.tags["role"], _metrics_of(run))
+    role: Any = run.data.tags["role"]
+    return row_of(_name_of(run), role, _metrics_of(run))
+
+
+def _name_of(run: Run) -> str:
+    return run.info.run_name or ""
 
 
 def _metrics_of(run: Run) -> dict[str, float]:
@@ -336,7 +341,7 @@ def _distinct_names(runs: list[Run]) -> list[str]:
     seen: dict[str, int] = {}
     names = []
     for run in runs:
-        name = run.info.run_name
+        name = _name_of(run)
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return names
@@ -361,7 +366,7 @@ def _datasets(run: Run) -> list[Dataset]:
         contexts = [tag.value for tag in given.tags if tag.key == "mlflow.data.context"]
         profile: dict[str, Any] = {}
         with contextlib.suppress(ValueError, TypeError):
-            profile = json.loads(given.dataset.profile)
+            profile = json.loads(given.dataset.profile or "")
         digest = str(profile.get("fingerprint") or given.dataset.digest)
         context = contexts[0] if contexts else ""
         found.append(Dataset(context, given.dataset.name, digest, profile.get("num_rows")))

@@ -9,7 +9,7 @@ import pytest
 
 from distill.aggregation import Routed
 from distill.evaluation.routing import Routing, routing_of
-from distill.report.router_plot import router
+from distill.report.router_plot import router_png
 
 LOGITS_RK = np.log(
     np.array([[0.7, 0.2, 0.1], [0.6, 0.1, 0.3], [0.2, 0.3, 0.5], [0.1, 0.8, 0.1]], np.float32)
@@ -50,6 +50,9 @@ def test_the_plot_is_legible_and_takes_many_experts(tmp_path: Path) -> None:
         np.arange(90) % 8,
         names,
     )
-    for path in (router(routing(), tmp_path / "few.png"), router(many, tmp_path / "many.png")):
+    for path in (
+        router_png(routing(), tmp_path / "few.png"),
+        router_png(many, tmp_path / "many.png"),
+    ):
         pixels = matplotlib.image.imread(path)
         assert pixels.shape[1] == 1440 and pixels.std() > 0.05

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from distill.evaluation.evaluated import Evaluated
 from distill.report.evaluation import PLOTS, render, to_markdown, write
-from distill.report.evaluation_blocks import Block, Row, fidelity, shortened
+from distill.report.evaluation_blocks import Block, Measure, fidelity, shortened
 from distill.report.evaluation_page import _number
 
 FEW = ("attack.budget=4", "attack.num_samples=6")
@@ -65,7 +65,7 @@ def test_relations_are_named_with_their_thresholds() -> None:
 
 
 def test_of_many_classes_the_terminal_shows_the_lowest() -> None:
-    rows = tuple(Row(f"class {i}", ("5", "–", "–", f"{90 - i}.0 %")) for i in range(30))
+    rows = tuple(Measure(f"class {i}", ("5", "–", "–", f"{90 - i}.0 %")) for i in range(30))
     block = Block("Classes", ("class", "rows", "precision", "recall", "F1"), rows, (), "classes")
     kept = shortened(block)
     assert [row.name for row in kept.rows] == [f"class {i}" for i in range(29, 19, -1)]

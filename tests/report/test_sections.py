@@ -13,7 +13,7 @@ from distill.data.corpus import Corpus
 from distill.report import sections
 from distill.report.charts import _baseline
 from distill.report.page import page
-from distill.report.tables import Cell, table
+from distill.report.page_tables import Cell, page_table
 from distill.search.trials import Trial
 from distill.tasks.classification.split import Split
 from distill.tracking.read import Record
@@ -99,7 +99,7 @@ def test_the_name_of_a_baseline_lies_inside_the_chart(x, name):
 
 def test_an_empty_column_is_left_out():
     rows = [("a", [Cell("–"), Cell("1")]), ("b", [Cell(""), Cell("–")])]
-    assert text_of(table(["name", "none", "some"], rows, "caption")) == [
+    assert text_of(page_table(["name", "none", "some"], rows, "caption")) == [
         ["name", "some"],
         ["a", "1"],
         ["b", "–"],

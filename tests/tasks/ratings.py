@@ -6,7 +6,7 @@ Its rows are those of classification; loss, metric and table are its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.rows import Role, Row
-from distill.metrics import Metric, TaskMetrics, add
+from distill.metrics import LOWER, SIZE, Metric, TaskMetrics, add
 from distill.records import Batch, Knobs, LossOutput, Mean, TeacherAnswers
 from distill.tasks.base import IsStopped
 from distill.tasks.classification import Classification
@@ -76,6 +76,18 @@ class RatingModule(Trainable):
             loss = knobs.alpha * soft + (1 - knobs.alpha) * loss
         share = valid_B.sum() / batch.num_valid
         return LossOutput(loss, logits_BV, {"loss": Mean(loss.detach(), share)})
+
+
+add(
+    [
+        Metric("eval.mae", "", LOWER, "mean absolute error on validation", ("ratings",)),
+        Metric("test.mae", "", LOWER, "the same on test", ("ratings",), head="MAE"),
+    ]
+)
+TESTED = ("student.params", SIZE, "test.mae", "test.accuracy")
+MEASURES = TaskMetrics(
+    "ratings", "rater", ("eval.mae",), TESTED, "test.mae", TESTED, summary=("eval.mae", "test.mae")
+)
 
 
 class Ratings(Classification):
@@ -144,8 +156,7 @@ class RatedModels(Comparison):
     def student(self, say: Say) -> tuple[Row, Efficiency]:
         cost = measure_on_cpu(self._module.student, self._data.max_length)
         row = self._trained(self._student, "student")
-        sizes = {"student.params": float(cost.params), "student.size_mb": cost.size_mb}
-        return replace(row, metrics={**row.metrics, **sizes}), cost
+        return row.having({"student.params": cost.params, SIZE: cost.size_mb}), cost
 
     def related(self, rows: list[Row]) -> list[Row]:
         return rows
@@ -162,7 +173,9 @@ class RatedModels(Comparison):
         return self._row(job.name, role, self._predicted(load_best(job)))
 
     def _row(self, name: str, role: Role, predicted_R: np.ndarray) -> Row:
-        return Row(name, role, {"test.mae": float(np.abs(predicted_R - self._labels_R).mean())})
+        off = float(np.abs(predicted_R - self._labels_R).mean())
+        accuracy = float((predicted_R == self._labels_R).mean())
+        return Row(name, role, {"test.mae": off, "test.accuracy": accuracy})
 
     @torch.inference_mode()
     def _predicted(self, module: Trainable) -> np.ndarray:

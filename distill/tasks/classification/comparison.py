@@ -33,7 +33,7 @@ from distill.experts.partition import Parts
 from distill.metrics import IN_DOMAIN, LATENCY, OUT_OF_DOMAIN, SIZE
 from distill.models.load import load_classifier
 from distill.records import keywords_of
-from distill.report.router_plot import router
+from distill.report.router_plot import router_png
 from distill.tasks.base import IsStopped
 from distill.tasks.classification.predict import Predicted, predict, predict_teachers
 from distill.tasks.classification.split import Split
@@ -348,7 +348,7 @@ class Classifiers(Comparison):
 
     def report(self, folder: Path) -> None:
         if self._routing is not None:
-            router(self._routing, folder / "router.png")
+            router_png(self._routing, folder / "router.png")
 
     def tested(self, job: Job, module: Trainable) -> dict[str, float]:
         test, batches = self._test, self._test.batches(job.data.open())

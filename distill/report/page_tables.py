@@ -38,7 +38,7 @@ def value_cell(value: Value | None) -> Cell:
     return Cell(shown_value(value), float(value) if is_number else None, not is_number)  # type: ignore[arg-type]
 
 
-def table(
+def page_table(
     head: Sequence[str],
     rows: Sequence[tuple[str, Sequence[Cell]]],
     caption: str,
@@ -137,7 +137,7 @@ def winners_table(
     if not rows:
         return None
     head = ["at most", "trial", label(quality), label(SIZE), *keys]
-    return table(
+    return page_table(
         head, rows, "The best student under each limit of size, and its configuration", trials=names
     )
 
