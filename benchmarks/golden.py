@@ -5,7 +5,7 @@
 BASE and HEAD are git revisions, or folders of checkouts. Both run by the command line alone, on
 this machine, one thread a process, two commands at a time: classification with trained experts, a
 language model of two teachers, SKD, SAR and KA, a grid sweep. HEAD also resumes a run that BASE has
-begun, reads the teacher outputs that BASE has cached, and loads what BASE has exported. Prints
+started, reads the teacher outputs that BASE has cached, and loads what BASE has exported. Prints
 every difference by name; the exit code is 1 if there is one, and 2 if a command of BASE fails.
 """
 
@@ -151,6 +151,9 @@ def train(side: Side, name: str, inputs: Path) -> None:
 
 
 def write_config(side: Side, name: str, inputs: Path) -> None:
+    """Also removes what an earlier, failed start has left."""
+    for folder in (name, *([ANSWERS] if name == "language" else [])):
+        shutil.rmtree(side.root / folder, ignore_errors=True)
     side.root.mkdir(parents=True, exist_ok=True)
     store = side.root / f"{name}.db"
     shutil.copy(inputs / STORE, store)
@@ -182,10 +185,11 @@ def stop_after_checkpoint(side: Side, name: str, inputs: Path) -> None:
 def read_exports(side: Side, of: Path, inputs: Path) -> None:
     """Predict with, evaluate and export the students of the runs in ``of``."""
     folder = side.root / "exports"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     students = {"c": "classification/student", "l": "language/student"}
     for name, student in students.items():
-        shutil.copytree(of / student, side.root / name)
+        shutil.copytree(of / student, side.root / name, dirs_exist_ok=True)
     data = {"c": str(inputs / "reviews.parquet"), "l": str(inputs / "texts.parquet")}
     columns = ("--domain-column", "domain", "--split-column", "split")
     side.run("exports-c", "distill", "predict", "c", "--data", data["c"], "--out", "exports/c.csv")
@@ -474,9 +478,8 @@ def main() -> None:
     )
     parser.add_argument("base", help="git revision, or the folder of a checkout")
     parser.add_argument("head", help="git revision, or the folder of a checkout")
-    parser.add_argument(
-        "--only", nargs="+", choices=[*CONFIGS, "across"], default=[*CONFIGS, "across"]
-    )
+    usual = [*CONFIGS, "across"]
+    parser.add_argument("--only", nargs="+", choices=[*usual, "quickstart"], default=usual)
     parser.add_argument("--quickstart", action="store_true", help="also the whole quickstart")
     parser.add_argument("--write", action="store_true", help=f"write {OUT.relative_to(REPOSITORY)}")
     parser.add_argument(
@@ -507,7 +510,8 @@ def main() -> None:
             if not (work / "inputs").exists():
                 write_inputs(work / "inputs")
             comparisons = Runs(base, head, work, kept).of(args.only)
-            comparisons += quickstart(base, head, kept) if args.quickstart else []
+            if args.quickstart or "quickstart" in args.only:
+                comparisons += quickstart(base, head, kept)
         except CommandFailed as error:
             print(error)
             sys.exit(2)

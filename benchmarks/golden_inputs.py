@@ -168,7 +168,7 @@ def classification(inputs: Path) -> dict[str, Any]:
 
 
 def sweep(inputs: Path) -> dict[str, Any]:
-    """A grid of three temperatures under two ready teachers."""
+    """A grid of three temperatures with two trained teachers."""
     teachers = [_teacher(inputs, name) for name in ("one", "two")]
     return {
         "data": _reviews(inputs),

@@ -27,6 +27,7 @@ from lm_fits import guidance, spread, student_job, versions
 
 from distill.aggregation import UniformMean
 from distill.config import Experiment, Serving, load
+from distill.data.blocks import Blocks
 from distill.driver.checks.check import check
 from distill.tasks.language_model.scores import Scores, Teachers, compare, score
 from distill.tasks.plan import Plan
@@ -96,22 +97,20 @@ def asked(
 
 
 def compared(module: Any, job: Job, plan: Plan, two: Guidance) -> Any:
-    assert plan.blocks is not None
+    assert isinstance(plan.rows, Blocks)
     teachers = Teachers.of(two)
     with teachers.open(job.data) as stream:
         budget = job.trainer.loss_chunk_mb
-        return compare(
-            module, plan.blocks, teachers, stream, two.aggregation, lambda: False, budget
-        )
+        return compare(module, plan.rows, teachers, stream, two.aggregation, lambda: False, budget)
 
 
 def alone(job: Job, plan: Plan, folder: str) -> Scores:
     """A whole model on the test split."""
-    assert plan.blocks is not None
+    assert isinstance(plan.rows, Blocks)
     whole = replace(
         job.model, student=job.model.student.model_copy(update=WHOLE | {"path": folder})
     )
-    return score(build_module(replace(job, model=whole)).eval(), plan.blocks, lambda: False)
+    return score(build_module(replace(job, model=whole)).eval(), plan.rows, lambda: False)
 
 
 WHOLE = {"init_from": None}

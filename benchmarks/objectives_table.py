@@ -41,6 +41,7 @@ from transformers import PreTrainedTokenizerFast
 from distill import __version__
 from distill.config import KD, Experiment, Optimizer, Serving, Trainer, parse
 from distill.data.batches import Batches
+from distill.data.blocks import Blocks
 from distill.driver.checks.check import check
 from distill.objectives import Objective
 from distill.tasks.classification.predict import predict
@@ -231,8 +232,8 @@ class Documents:
         shutil.rmtree(job.folder, ignore_errors=True)
         fit(replace(job, num_steps=num_steps))
         module: Any = load_best(job)
-        assert plan.blocks is not None
-        total = score(module, plan.blocks, lambda: False).total
+        assert isinstance(plan.rows, Blocks)
+        total = score(module, plan.rows, lambda: False).total
         return module, {"perplexity": total.perplexity, "accuracy": total.accuracy}
 
     def train_teacher(self) -> dict[str, float]:

@@ -17,8 +17,7 @@ import torch
 import yaml
 
 from distill import __version__
-from distill.report.table import count
-from distill.wording import three_digits
+from distill.wording import count, three_digits
 
 SHARES = ("accuracy", "f1", "in_domain", "out_of_domain", "retention")
 

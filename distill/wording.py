@@ -28,6 +28,16 @@ def three_digits(value: float | None) -> str:
     return f"{value:.{min(2 - math.floor(math.log10(abs(rounded))), 3)}f}"
 
 
+def count(value: float | None) -> str:
+    """22.7 M, 310 k, 96."""
+    if value is None or is_missing(value):
+        return MISSING
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            return f"{three_digits(value / size)} {unit}"
+    return f"{value:.0f}"
+
+
 def is_no_number(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 

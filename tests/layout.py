@@ -1,4 +1,4 @@
-"""What the sources of a checkout look like, read with ast: ``python -m tests.layout PATH``.
+"""What the sources of a checkout look like, read with ast: ``python -m tests.layout PATH …``.
 
 Imports nothing of the project, so that it counts any checkout, also one whose packages are others.
 """
@@ -294,6 +294,18 @@ def long_files(sources: dict[str, Module]) -> list[str]:
     return [f"{path}: {num} lines" for path, num in sizes.items() if num > MAX_FILE_LINES]
 
 
+def uses_of_one_task(sources: dict[str, Module]) -> list[str]:
+    """Imports of the package of one task, outside of the tasks."""
+    found = {
+        f"{path}:{one.line}: {imported}"
+        for (importing, imported), uses in edges(sources).items()
+        for path, one in uses
+        if re.match(r"tasks\.(classification|language_model)\b", imported)
+        and not importing.startswith("tasks.")
+    }
+    return sorted(found)
+
+
 def task_lines(sources: dict[str, Module], allowed: tuple[str, ...] = ("tasks",)) -> list[str]:
     found = [module for module in sources.values() if module.package not in allowed]
     return [line for module in found for line in module.task_lines]
@@ -317,6 +329,7 @@ def counts(root: Path) -> dict[str, int]:
         "lines that depend on the task, outside tasks/": len(asking),
         "files with such lines": len({line.partition(":")[0] for line in asking}),
         "such lines outside tasks/ and data/": len(task_lines(sources, MAY_KNOW_THE_TASK)),
+        "imports of the package of one task, outside tasks/": len(uses_of_one_task(sources)),
         "groups of packages that import each other": len(cycles(between_packages(sources))),
         "packages in such groups": sum(map(len, cycles(between_packages(sources)))),
         "public classes of one name": len(shared_class_names(sources)),
@@ -326,8 +339,10 @@ def counts(root: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    for what, num in counts(Path(sys.argv[1] if len(sys.argv) > 1 else ".")).items():
-        print(f"| {what} | {num:,} |")
+    """A table with one column for each checkout."""
+    columns = [counts(Path(path)) for path in sys.argv[1:] or ["."]]
+    for what in columns[0]:
+        print(f"| {what} | {' | '.join(f'{column[what]:,}' for column in columns)} |")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.api import html
 from distill.evaluation.rows import Row
+from distill.metrics import LATENCY, SIZE, measured_by, on_test
 from distill.report.names import label, shown, shown_value
 from distill.report.terminal import as_text
 from distill.search.trials import Trial
@@ -288,14 +289,12 @@ class ExportResult:
 
 def quality(metrics: Mapping[str, float | None]) -> str:
     """``test accuracy 87.5 %, 0.42 MB``, as far as it is known."""
-    accuracy = "next-token" if "test.perplexity" in metrics else "test"
-    parts = {
-        "test.perplexity": lambda value: f"test perplexity {three_digits(value)}",
-        "test.accuracy": lambda value: f"{accuracy} accuracy {percent(value)}",
-        "student.size_mb": lambda value: f"{three_digits(value)} MB",
-    }
-    found = [show(metrics[n]) for n, show in parts.items() if metrics.get(n) is not None]
-    return ", ".join(found)
+    measures = measured_by(metrics)
+    heads = {n: measures.heads.get(n) or f"test {measures.head(n)}" for n in measures.tested}
+    parts = [f"{head} {shown(n, metrics[n])}" for n, head in heads.items() if n in metrics]
+    if metrics.get(SIZE) is not None:
+        parts.append(f"{three_digits(metrics[SIZE])} MB")
+    return ", ".join(parts)
 
 
 def _cell(value: Any) -> str:
@@ -309,13 +308,11 @@ def _cell(value: Any) -> str:
 
 def _trial_table(trials: Sequence[Trial], best: Trial | None) -> Any:
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
-    metrics = [
-        name
-        for name in ("eval.perplexity", "eval.accuracy", "test.perplexity", "test.accuracy")
-        if any(name in trial.metrics for trial in trials)
-    ]
-    costs = ["student.size_mb", "student.latency_ms"]
-    names = [*metrics, *costs]
+    there = {name for trial in trials for name in trial.metrics}
+    measures = measured_by(there)
+    qualities = (*measures.validation, *map(on_test, measures.validation))
+    names = [name for name in measures.summary if name in qualities and name in there]
+    names += [SIZE, LATENCY]
     rows = [
         [
             trial.name,
@@ -331,11 +328,7 @@ def _trial_table(trials: Sequence[Trial], best: Trial | None) -> Any:
 def _rows_to_pandas(rows: Sequence[Row]) -> Any:
     import pandas  # comes with MLflow
 
-    found = [
-        {"model": row.name, "role": row.role}
-        | {name: value for name, value in row.metrics().items() if value is not None}
-        for row in rows
-    ]
+    found = [{"model": row.name, "role": row.role} | dict(row.metrics) for row in rows]
     return pandas.DataFrame(found)
 
 

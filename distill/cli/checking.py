@@ -40,7 +40,7 @@ def check(
             lines.append(Line("output of a sweep", where, why))
         cells = [[line.part, line.what, line.size] for line in lines]
         heads, text = ["part", "plan", "size"], (0, 1, 2)
-        show(grid(heads, cells, f"{config}: ready to train", left=text, wrap=text))
+        show(grid(heads, cells, f"{config}: ready to train", wrap=text))
         if as_json:
             found = {
                 "ok": True,

@@ -89,6 +89,6 @@ def experts(
             for name, folder in folders.items()
         ]
         title = f"{experiment.tracking.experiment}: experts"
-        show(grid(["expert", "best evaluation", "folder"], rows, title, left=(1, 2), wrap=(1, 2)))
+        show(grid(["expert", "best evaluation", "folder"], rows, title, wrap=(1, 2)))
         if as_json:
             print_json({name: str(folder) for name, folder in folders.items()})

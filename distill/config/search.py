@@ -10,29 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distill.config.search_space import Domain, Grid
+from distill.metrics import of_trials, reported
 from distill.variant import Only, Section, Variant
-
-COSTS = (
-    "student.params",
-    "student.size_mb",
-    "student.latency_ms",
-    "student.gflops",
-    "compression",
-)
-"""Metrics of a trial that are known before it trains."""
-REPORTED = ("eval.accuracy", "eval.f1", "eval.perplexity")
-"""Metrics that a trial reports at every evaluation, as far as its task has them: what schedulers
-can go by."""
-FINAL = ("eval.retention", "eval.teacher_accuracy", "time.total_s")
-"""Metrics that a trial has at its end."""
-TRIAL_METRICS = (*REPORTED, *COSTS, *FINAL)
-TASKS_OF = {
-    "eval.f1": ("classification",),
-    "eval.retention": ("classification",),
-    "eval.teacher_accuracy": ("classification",),
-    "eval.perplexity": ("language_model",),
-}
-"""The tasks whose trials have a metric; all, where it is not named here."""
 
 
 class GridSampler(Variant):
@@ -165,16 +144,16 @@ class Search(Section):
     def _check_goals(self, goals: dict[str, Literal["max", "min"]]) -> None:
         if not goals:
             raise ValueError("search.goals is empty: name a metric, such as eval.accuracy: max")
-        unknown = [name for name in goals if name not in TRIAL_METRICS]
+        unknown = [name for name in goals if name not in of_trials()]
         if unknown:
             raise ValueError(
-                f"search.goals: no trial logs {unknown[0]!r}: use {', '.join(TRIAL_METRICS)}"
+                f"search.goals: no trial logs {unknown[0]!r}: use {', '.join(of_trials())}"
             )
         quality = next(iter(goals))
-        if self.scheduler is not None and quality not in REPORTED:
+        if self.scheduler is not None and quality not in reported():
             raise ValueError(
                 f"search.scheduler {self.scheduler.type!r} uses the first of search.goals, but "
-                f"{quality} is not reported while a trial trains: put {' or '.join(REPORTED)} "
+                f"{quality} is not reported while a trial trains: put {' or '.join(reported())} "
                 "first"
             )
 

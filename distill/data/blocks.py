@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -118,10 +118,10 @@ class Blocks(BlockFile):
     blocks. ``documents`` is the corpus that they were made of.
     """
 
-    noun: ClassVar[str] = "blocks"
-    unit: ClassVar[str] = "token"
-    pooled_unit: ClassVar[str] = "sequence"
-    is_self_labelled: ClassVar[bool] = True
+    noun: str = "blocks"
+    unit: str = "token"
+    pooled_unit: str = "sequence"
+    is_self_labelled: bool = True
     label_names: tuple[str, ...] = ()
     is_pair = False
     features = None

@@ -63,7 +63,7 @@ class Content(Protocol):
         ...
 
     def manifest(self) -> dict[str, Any]:
-        """What the manifest of a corpus has of the content."""
+        """Entries of the manifest of a corpus that describe the content."""
         ...
 
 

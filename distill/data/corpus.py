@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -85,10 +84,10 @@ class FeatureInfo:
 class Corpus:
     """Opens the folder of a built corpus. Pickles as its path, so it travels between processes."""
 
-    noun: ClassVar[str] = "rows"
-    unit: ClassVar[str] = "row"
-    pooled_unit: ClassVar[str] = "row"
-    is_self_labelled: ClassVar[bool] = False
+    noun: str = "rows"
+    unit: str = "row"
+    pooled_unit: str = "row"
+    is_self_labelled: bool = False
     num_unlearnable = 0
 
     def __init__(self, folder: Path) -> None:

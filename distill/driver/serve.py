@@ -18,7 +18,6 @@ from distill.models.load import load_tokenizer, was_read_at_padding, weights_fin
 from distill.models.tokenizer import num_ids, tokenizer_fingerprint
 from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.sampling import Written
-from distill.tasks.jobs import shown_to
 from distill.teachers.cache import TeacherKey, home_of, open_cache
 from distill.teachers.client import SilentTeachers
 from distill.teachers.probability import file_fingerprint, is_pickle
@@ -146,7 +145,7 @@ def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
     return TeacherKey(
         # The arithmetic decides the output as much as the weights do.
         weights=f"{weights}-{serving.dtype}",
-        data=shown_to(d.plan, folder).fingerprint,
+        data=d.plan.task.shown_to(d.plan, folder).fingerprint,
         tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
         wire=serving.wire.name,
         max_length=data.max_length if has_tokens else 0,

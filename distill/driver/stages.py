@@ -243,7 +243,7 @@ def _line(depth: int, kind: str, names: Sequence[str], state: str, width: int) -
 
 
 def state_of(stage: Stage) -> str:
-    """``done``, ``step 120``, or nothing where it has not begun."""
+    """``done``, ``step 120``, or nothing where it has not started."""
     if stage.job is None:
         return ""
     if stage.is_done:

@@ -1,45 +1,30 @@
-"""One row for each model of a comparison.
-
-Accuracies, F1, retention, agreement, exact match and ROUGE-L are fractions.
-"""
+"""One row for each model of a comparison: its metrics on the test split, by their stable names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+from distill.metrics import IN_DOMAIN, OUT_OF_DOMAIN, TaskMetrics, measured_by
 
 Role = Literal["expert", "mix", "baseline", "link", "student"]
 
-
-CLASSIFIERS_ONLY = ("f1", "in_domain", "out_of_domain", "retention")
-
-
-LANGUAGE_ONLY = (
-    "perplexity",
-    "agreement",
-    "jsd",
-    "exact_match",
-    "rouge_l",
-    "tokens_per_s",
-    "peak_memory_mb",
-)
-"""Fields of a row that the files of the other kind of table leave out."""
-
-
-IN_DOMAIN = ("in_domain", "out_of_domain")
-"""Fields, and ends of the metrics, of an expert's accuracy in its own domain and in the others."""
-
-
-IN_DOMAIN_BEFORE = ("home", "abroad")
+_OWN = {metric.rpartition(".")[2]: metric for metric in (IN_DOMAIN, OUT_OF_DOMAIN)}
+_OWN_BEFORE = dict(zip(("home", "abroad"), _OWN.values(), strict=True))
 """The same, as versions before 0.2 wrote them."""
-
-
-AS_DOMAIN = " (domain)"
+_AS_DOMAIN = " (domain)"
 """Follows, in the metrics of an expert, the name of a domain that is one of these four."""
 
 
-MAJORITY = "data.majority_rate"
-"""Metric: share of the most frequent class of the test split; ``.validation``: of that split."""
+class _Value:
+    """A metric of a row under a short name."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def __get__(self, row: Row, owner: type[Row]) -> float | None:
+        return row.value(self.metric)
 
 
 @dataclass(frozen=True)
@@ -48,80 +33,78 @@ class Row:
 
     name: str
     role: Role
-    params: float | None = None
-    size_mb: float | None = None
-    """10⁶ bytes of the exported weights."""
-    latency_ms: float | None = None
-    """One text on one CPU thread."""
-    accuracy: float | None = None
-    """Of language models: of the next token."""
-    f1: float | None = None
-    per_domain: dict[str, float] = field(default_factory=dict)
-    """Accuracy in each domain; of language models perplexity."""
-    in_domain: float | None = None
-    """Accuracy in the domain that an expert was trained on."""
-    out_of_domain: float | None = None
-    """Accuracy in all the other domains."""
-    retention: float | None = None
-    """Accuracy as a fraction of the aggregated teachers'."""
-    compression: float | None = None
-    """Parameters of the teachers over this model's."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Those that were measured, in the order of the task; the accuracy (perplexity) of each domain
+    too."""
     note: str = ""
-    perplexity: float | None = None
-    """exp of the mean cross-entropy of a token, in nats. Only language models have it, and the
-    fields below."""
-    agreement: float | None = None
-    """Share of positions where the most probable token is that of the teachers."""
-    jsd: float | None = None
-    """Mean Jensen-Shannon divergence from the teachers, in nats."""
-    exact_match: float | None = None
-    rouge_l: float | None = None
-    tokens_per_s: float | None = None
-    """Generated on one CPU thread, one text at a time."""
-    peak_memory_mb: float | None = None
-    """10⁶ bytes of weights and live tensors while it generates."""
+
+    params = _Value("student.params")
+    size_mb = _Value("student.size_mb")
+    latency_ms = _Value("student.latency_ms")
+    accuracy = _Value("test.accuracy")
+    f1 = _Value("test.f1")
+    in_domain = _Value(IN_DOMAIN)
+    out_of_domain = _Value(OUT_OF_DOMAIN)
+    retention = _Value("test.retention")
+    compression = _Value("compression")
+    perplexity = _Value("test.perplexity")
+    agreement = _Value("fidelity.token_agreement")
+    jsd = _Value("fidelity.jsd")
+    exact_match = _Value("test.exact_match")
+    rouge_l = _Value("test.rouge_l")
+    tokens_per_s = _Value("student.tokens_per_s")
+    peak_memory_mb = _Value("student.peak_memory_mb")
+
+    def __post_init__(self) -> None:
+        first = [n for n in measured_by(self.metrics).test if self.value(n) is not None]
+        names = dict.fromkeys((*first, *self.metrics))
+        object.__setattr__(self, "metrics", {name: self.metrics[name] for name in names})
+
+    def having(self, metrics: Mapping[str, float | None]) -> Self:
+        """With further metrics; those that are None are not known."""
+        return replace(self, metrics={**self.metrics, **measured(metrics)})
+
+    def value(self, metric: str) -> float | None:
+        """None where it was not measured."""
+        # A domain of this name is no part of the data that an expert was trained on.
+        if metric in _OWN.values() and self.role != "expert":
+            return None
+        return self.metrics.get(metric)
 
     @property
-    def is_language(self) -> bool:
-        return self.perplexity is not None
-
-    def metrics(self) -> dict[str, float | None]:
-        """Under the stable names, as in MLflow."""
-        if self.is_language:
-            return self._language_metrics()
-        metrics: dict[str, float | None] = {
-            "student.params": self.params,
-            "student.size_mb": self.size_mb,
-            "student.latency_ms": self.latency_ms,
-            "test.accuracy": self.accuracy,
-            "test.f1": self.f1,
-            "test.retention": self.retention,
-            "compression": self.compression,
-            "test.accuracy.in_domain": self.in_domain,
-            "test.accuracy.out_of_domain": self.out_of_domain,
-        }
-        return metrics | self._in_domains("test.accuracy")
-
-    def _in_domains(self, metric: str) -> dict[str, float]:
-        taken = (*IN_DOMAIN, *IN_DOMAIN_BEFORE) if self.role == "expert" else ()
+    def per_domain(self) -> dict[str, float]:
+        """Accuracy in each domain; of language models perplexity."""
+        prefix = f"{measured_by(self.metrics).per_domain}."
+        found = {k.removeprefix(prefix): v for k, v in self.metrics.items() if k.startswith(prefix)}
+        if self.role != "expert":
+            return found
+        own = (*_OWN, *_OWN_BEFORE)
+        of_domains = {d: v for d, v in found.items() if d not in own}
         return {
-            f"{metric}.{d}{AS_DOMAIN if d in taken else ''}": value
-            for d, value in self.per_domain.items()
+            d.removesuffix(_AS_DOMAIN) if d.removesuffix(_AS_DOMAIN) in own else d: value
+            for d, value in of_domains.items()
         }
 
-    def _language_metrics(self) -> dict[str, float | None]:
-        metrics: dict[str, float | None] = {
-            "student.params": self.params,
-            "student.size_mb": self.size_mb,
-            "student.latency_ms": self.latency_ms,
-            "student.tokens_per_s": self.tokens_per_s,
-            "student.peak_memory_mb": self.peak_memory_mb,
-            "test.perplexity": self.perplexity,
-            "test.accuracy": self.accuracy,
-            "test.exact_match": self.exact_match,
-            "test.rouge_l": self.rouge_l,
-            "fidelity.token_agreement": self.agreement,
-            "fidelity.jsd": self.jsd,
-            "compression": self.compression,
-        }
-        return metrics | self._in_domains("test.perplexity")
+
+def measured(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Those that are known."""
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def in_domains(prefix: str, role: Role, per_domain: Mapping[str, float]) -> dict[str, float]:
+    """A metric in each domain, by its stable name; ``prefix``: ``test.accuracy.``."""
+    own = (*_OWN, *_OWN_BEFORE) if role == "expert" else ()
+    return {f"{prefix}{d}{_AS_DOMAIN if d in own else ''}": v for d, v in per_domain.items()}
+
+
+def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
+    """A model from all that was logged of it, also by versions before 0.2."""
+    measures: TaskMetrics = measured_by(metrics)
+    prefix = f"{measures.per_domain}."
+    kept = {n: v for n, v in metrics.items() if n in measures.test or n.startswith(prefix)}
+    if role == "expert":
+        for before, now in _OWN_BEFORE.items():
+            value = kept.pop(f"{prefix}{before}", None)
+            if value is not None:
+                kept.setdefault(now, value)
+    return Row(name, role, kept)

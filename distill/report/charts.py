@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from distill.config.search import Goal
 from distill.evaluation.rows import Row
+from distill.metrics import on_test
 from distill.report.axes import Axis, axis
 from distill.report.frontier_plots import comparison_points
 from distill.report.markup import Markup, tag
-from distill.report.names import is_fraction, label, shown
+from distill.report.names import is_share, label, shown
 from distill.search.choice import plane
 from distill.search.trials import Trial, frontier
 
@@ -48,7 +49,7 @@ def frontier_chart(
     members = {t.name for t in frontier(trials, goals)}
     baselines = comparison_points(rows, quality.metric, cost.metric)
     teachers = teacher_accuracy if quality.metric == "eval.accuracy" else None
-    test = quality.metric.replace("eval.", "test.", 1)
+    test = on_test(quality.metric)
 
     def draw(width: int) -> Markup:
         height = round(width * (0.56 if width == WIDE else 0.95))
@@ -63,7 +64,9 @@ def frontier_chart(
         )
         parts = [*_grid(x, y, width, height, label(cost.metric), label(quality.metric), quality)]
         if teachers is not None:
-            parts += _line_across(x, y, teachers, f"teachers {shown('accuracy', teachers)}")
+            parts += _line_across(
+                x, y, teachers, f"teachers {shown('eval.teacher_accuracy', teachers)}"
+            )
         corners = _corners(
             [(x(t.metrics[cost.metric]), y(t.metrics[quality.metric])) for t in steps]
         )
@@ -169,7 +172,7 @@ def _grid(
     x: Axis, y: Axis, width: int, height: int, x_label: str, y_label: str, quality: Goal
 ) -> list[Markup]:
     parts = []
-    digits = is_fraction(quality.metric)
+    digits = is_share(quality.metric)
     for at in x.ticks(9 if width == WIDE else 5):
         parts.append(tag("line", x1=x(at), x2=x(at), y1=y.start, y2=y.stop, class_="grid"))
         parts.append(tag("text", f"{at:g}", x=x(at), y=y.start + 17, class_="tick middle"))

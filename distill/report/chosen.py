@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import RecordError
+from distill.metrics import SIZE, measured_by
 from distill.report.keys import common, differing
-from distill.report.names import TEST, label, shown, shown_value
+from distill.report.names import label, shown, shown_value
 from distill.report.terminal import grid
-from distill.search.choice import SIZE, best, within
+from distill.search.choice import best, within
 from distill.search.trials import Trial, frontier
 from distill.tracking.read import Record
 
@@ -51,7 +52,8 @@ def chosen(record: Record, limits: Mapping[str, float]) -> tuple[list[Trial], Tr
 def render_frontier(record: Record, members: Sequence[Trial], top: Trial) -> Group:
     """The frontier for the terminal, smallest first; the best student is marked."""
     metrics = [goal.metric for goal in record.goals]
-    metrics += [m for m in (*TEST, SIZE) if m not in metrics]
+    measures = measured_by(name for trial in members for name in trial.metrics)
+    metrics += [m for m in (*measures.tested, SIZE) if m not in metrics]
     finished = sum(trial.status == "finished" for trial in record.trials)
     title = f"{record.experiment}: frontier, {len(members)} of {finished} finished students"
     notes = [f"{t.name}: {why}" for t in members if (why := record.below_majority(t))]

@@ -11,8 +11,7 @@ import numpy as np
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.evaluated import Evaluated
 from distill.evaluation.relations import RATES, Relations
-from distill.report.table import count
-from distill.wording import MISSING, percent, three_digits
+from distill.wording import MISSING, count, percent, three_digits
 
 MOST = 10
 """Classes or domains that the terminal shows; the page shows all."""

@@ -10,13 +10,14 @@ from typing import Any
 
 from distill.config.search import Goal
 from distill.evaluation.rows import Row
+from distill.metrics import SIZE
 from distill.report.axes import axis
 from distill.report.frontier_plots import frontier_png, heat_map_png
 from distill.report.heat import heat_grid
 from distill.report.keys import differing
-from distill.report.names import is_fraction, label, shown, shown_value
+from distill.report.names import is_share, label, shown, shown_value
 from distill.report.plots import BLACK, BLUE, ORANGE, VERMILION
-from distill.search.choice import SIZE, plane, winners
+from distill.search.choice import plane, winners
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier
 
@@ -165,7 +166,7 @@ def _write_html(
         },
         yaxis={
             "title": label(quality.metric),
-            "tickformat": ".1%" if is_fraction(quality.metric) else "",
+            "tickformat": ".1%" if is_share(quality.metric) else "",
         },
         legend={"orientation": "h", "y": 1.08},
         font={"size": 14, "color": "#1a1a1a"},

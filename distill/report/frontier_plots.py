@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from distill.config.search import Goal
 from distill.evaluation.rows import Row
+from distill.metrics import LATENCY, SIZE, on_test
 from distill.report.heat import Grid
 from distill.report.labels import FONT_SIZE, place_labels
-from distill.report.names import is_fraction, label, shown
+from distill.report.names import is_share, label, shown
 from distill.report.plots import BLUE, ORANGE, PURPLE, VERMILION, as_percent, new_figure, save
 from distill.search.choice import plane
 from distill.search.trials import Trial, frontier
@@ -19,18 +20,8 @@ from distill.search.trials import Trial, frontier
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TEST_OF = {
-    "eval.accuracy": "accuracy",
-    "eval.f1": "f1",
-    "eval.retention": "retention",
-    "eval.perplexity": "perplexity",
-}
-"""The field of a :class:`Row` that is the same metric on the test split."""
-COST_OF = {
-    "student.size_mb": "size_mb",
-    "student.latency_ms": "latency_ms",
-    "student.params": "params",
-}
+COSTS = (SIZE, LATENCY, "student.params")
+"""Against which baselines are drawn."""
 
 
 def frontier_png(
@@ -74,7 +65,7 @@ def frontier_png(
             label=f"best at each {label(cost.metric)}",
         )
     _marks(axes, points(members), "*", VERMILION, 190, "on the frontier")
-    test = quality.metric.replace("eval.", "test.", 1)
+    test = on_test(quality.metric)
     if test != quality.metric:
         _marks(
             axes, points(members, test), "o", VERMILION, 40, "frontier, test split", is_hollow=True
@@ -121,9 +112,12 @@ def comparison_points(
     rows: Sequence[Row], quality: str, cost: str
 ) -> list[tuple[str, float, float]]:
     """Baselines that have both metrics: name, cost, quality on the test split."""
+    test = on_test(quality)
+    if cost not in COSTS or test == quality:
+        return []
     found = []
     for row in rows:
-        x, y = (getattr(row, t.get(m, ""), None) for t, m in ((COST_OF, cost), (TEST_OF, quality)))
+        x, y = row.value(cost), row.value(test)
         if row.role == "baseline" and x and y is not None and not math.isnan(y):
             found.append((row.name, x, y))
     return found
@@ -151,7 +145,7 @@ def heat_map_png(grid: Grid, goal: Goal, path: str | Path) -> Path:
         )
     bar = figure.colorbar(image, ax=axes, label=f"mean {label(goal.metric)}")
     bar.outline.set_visible(False)
-    if is_fraction(goal.metric):
+    if is_share(goal.metric):
         bar.ax.yaxis.set_major_formatter(as_percent)
     return save(figure, path)
 
@@ -200,7 +194,7 @@ def _dress(axes: Axes, quality: Goal, cost: Goal, is_log: bool) -> None:
 
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.5, 5.0)))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
-    if is_fraction(quality.metric):
+    if is_share(quality.metric):
         axes.yaxis.set_major_formatter(as_percent)
     axes.grid(which="major", color="0.9", linewidth=0.8)
     handles = axes.get_legend_handles_labels()[0]

@@ -1,10 +1,14 @@
 """Labels next to their points, placed without covering each other."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
 
 FONT_SIZE = 9
 GAP = 4
@@ -20,7 +24,7 @@ def plain(name: str) -> str:
 
 
 def place_labels(
-    axes: "Axes", points: Sequence[tuple[str, float, float]], lines: Sequence[tuple[str, float]]
+    axes: Axes, points: Sequence[tuple[str, float, float]], lines: Sequence[tuple[str, float]]
 ) -> None:
     """Name points (name, x, y) and lines across (name, y): the first place that is free.
 
@@ -57,18 +61,7 @@ def place_labels(
         probe.remove()
         width, height = extent.width / pixel, extent.height / pixel
         others = taken[:index] + taken[index + 1 :]
-        for dx, dy in _candidates(width, height):
-            left, bottom = centres[index] + [dx * pixel, (dy - height / 2) * pixel]
-            box = Bbox.from_bounds(left, bottom, width * pixel, height * pixel)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
-            inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in others):
-                break
-        else:
-            dx, dy = GAP * 2, 0.0
-            box = Bbox.from_bounds(
-                *(centres[index][0] + dx, centres[index][1] + dy), width * pixel, height * pixel
-            )
+        (dx, dy), box = _free_place(centres[index], (width, height), pixel, frame, others)
         taken.append(box)
         is_far = abs(dy) > height or dx > 3 * GAP or dx < -width - 3 * GAP
         axes.annotate(
@@ -80,6 +73,27 @@ def place_labels(
             va="center",
             arrowprops=_LEADER | {"relpos": (0 if dx > 0 else 1, 0.5)} if is_far else None,
         )
+
+
+def _free_place(
+    centre: np.ndarray, size: tuple[float, float], pixel: float, frame: Bbox, others: Sequence[Bbox]
+) -> tuple[tuple[float, float], Bbox]:
+    """The first of the candidates, in points, whose box of this size is free, and the box in
+    pixels; where none is, next to the point."""
+    from matplotlib.transforms import Bbox
+
+    width, height = size
+    for dx, dy in _candidates(width, height):
+        left, bottom = centre[0] + dx * pixel, centre[1] + (dy - height / 2) * pixel
+        box = Bbox.from_bounds(left, bottom, width * pixel, height * pixel)
+        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+        inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        if inside and not any(box.overlaps(other) for other in others):
+            return (dx, dy), box
+    dx, dy = GAP * 2, 0.0
+    return (dx, dy), Bbox.from_bounds(
+        *(centre[0] + dx, centre[1] + dy), width * pixel, height * pixel
+    )
 
 
 def _candidates(width: float, height: float) -> Iterator[tuple[float, float]]:

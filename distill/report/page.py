@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from distill.config.yaml_text import write_yaml
+from distill.metrics import LATENCY, SIZE, measured_by
 from distill.report import sections
 from distill.report.charts import frontier_chart, legend
 from distill.report.document import document
 from distill.report.markup import Markup, join, tag
-from distill.report.names import TEST, is_fraction, label, shown
+from distill.report.names import is_share, label, shown
 from distill.report.tables import winners_table
-from distill.search.choice import SIZE, best, cheapest_near, plane
+from distill.search.choice import best, cheapest_near, plane
 from distill.search.trials import Trial, Value, frontier
 from distill.tracking.read import Record
 
-COSTS = (SIZE, "student.latency_ms", "student.gflops", "student.params")
+COSTS = (SIZE, LATENCY, "student.gflops", "student.params")
 NEAR = 0.01
 """How much worse "nearly as good" may be: of fractions itself, of others a share."""
 
@@ -91,14 +92,14 @@ def _facts(record: Record) -> Markup:
 
     top = best(record.trials, record.goals)
     student(f"Best {label(quality.metric)}", top)
-    is_share = not is_fraction(quality.metric)
-    room = NEAR * top.metrics[quality.metric] if is_share and top is not None else NEAR
+    is_relative = not is_share(quality.metric)
+    room = NEAR * top.metrics[quality.metric] if is_relative and top is not None else NEAR
     near = cheapest_near(record.trials, record.goals, room)
     if near is not None and near is not top and quality.metric.startswith("eval."):
-        student(f"Smallest within 1 {'%' if is_share else 'percentage point'} of the best", near)
+        student(f"Smallest within 1 {'%' if is_relative else 'percentage point'} of the best", near)
     if record.teacher_accuracy is not None:
         text = "aggregate, on validation"
-        facts.append(("Teachers", shown("accuracy", record.teacher_accuracy), text))
+        facts.append(("Teachers", shown("eval.teacher_accuracy", record.teacher_accuracy), text))
     if "teacher.passes" in record.totals:
         passes = record.totals["teacher.passes"]
         text = f"of the whole data set, for {len(record.trials)} trials"
@@ -164,7 +165,7 @@ def _configurations(record: Record) -> Markup:
 def _configuration(record: Record, trial: Trial, is_member: bool, is_first: bool) -> Markup:
     what = "on the frontier" if is_member else trial.status
     below = record.below_majority(trial)
-    metrics = [*(g.metric for g in record.goals), *TEST]
+    metrics = [*(g.metric for g in record.goals), *measured_by(trial.metrics).tested]
     figures = [
         (tag("dt", label(m)), tag("dd", shown(m, trial.metrics[m])))
         for m in dict.fromkeys(metrics)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.evaluation.rows import Role, Row
+from distill.metrics import METRICS, Metric
 from distill.report.labels import place_labels, plain
-from distill.report.table import count
-from distill.wording import three_digits
+from distill.report.names import is_share, shown
+from distill.report.table import measures_of
+from distill.wording import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +45,11 @@ FONTS = (
 
 
 def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
-    """Parameters (log) against accuracy, of language models perplexity (log); a model without
-    parameters is a horizontal line."""
+    """Parameters (log) against the quality of the task: accuracy, or perplexity (log); a model
+    without parameters is a horizontal line."""
     figure, axes = new_figure(8.0, 5.4)
-    is_language = any(row.is_language for row in rows)
-    values = [(row, row.perplexity if is_language else row.accuracy) for row in rows]
+    quality = measures_of(rows).test_quality
+    values = [(row, row.value(quality.name)) for row in rows]
     measured = [(row, value) for row, value in values if value is not None]
     sized = [(row, value) for row, value in measured if row.params]
     for role, (marker, colour, name) in STYLES.items():
@@ -72,10 +74,10 @@ def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
         if not row.params:
             axes.axhline(value, color=STYLES[row.role][1], linestyle="--", linewidth=1)
     axes.set_xlabel("parameters")
-    if is_language:
+    if not is_share(quality.name):
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-    _quality_axis(axes, is_language)
+    _quality_axis(axes, quality)
     axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+ ", " ", count(value)))
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.grid(which="major", color="0.9", linewidth=0.8)
@@ -87,9 +89,10 @@ def trade_off(rows: Sequence[Row], path: str | Path) -> Path:
     return save(figure, path)
 
 
-def _quality_axis(axes: Any, is_language: bool) -> None:
-    axes.set_ylabel(f"{'perplexity' if is_language else 'accuracy'} on the test split")
-    axes.yaxis.set_major_formatter((lambda value, _: f"{value:g}") if is_language else as_percent)
+def _quality_axis(axes: Any, quality: Metric) -> None:
+    axes.set_ylabel(f"{quality.head} on the test split")
+    as_number = as_percent if is_share(quality.name) else (lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(as_number)
 
 
 def learning_curves(
@@ -169,13 +172,13 @@ LOG_FROM = 20.0
 def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
     """Accuracy of each model in each domain, as groups of bars that start at 0; or perplexity, on a
     logarithmic axis from 1 if the largest is more than LOG_FROM times the smallest."""
-    is_language = any(row.is_language for row in rows)
-    shown = [row for row in rows if row.per_domain]
-    domains = list(dict.fromkeys(name for row in shown for name in row.per_domain))
-    figure, axes = new_figure(max(8.0, 0.15 * (len(shown) + 2) * len(domains)), 5.4)
-    width = 0.84 / max(len(shown), 1)
-    for index, row in enumerate(shown):
-        left = [d + (index - (len(shown) - 1) / 2) * width for d in range(len(domains))]
+    metric = METRICS[measures_of(rows).per_domain]
+    some = [row for row in rows if row.per_domain]
+    domains = list(dict.fromkeys(name for row in some for name in row.per_domain))
+    figure, axes = new_figure(max(8.0, 0.15 * (len(some) + 2) * len(domains)), 5.4)
+    width = 0.84 / max(len(some), 1)
+    for index, row in enumerate(some):
+        left = [d + (index - (len(some) - 1) / 2) * width for d in range(len(domains))]
         bars = axes.bar(
             left,
             [row.per_domain.get(name, 0.0) for name in domains],
@@ -186,28 +189,24 @@ def per_domain(rows: Sequence[Row], path: str | Path) -> Path:
             label=plain(row.name),
         )
         found = [row.per_domain.get(name) for name in domains]
-        texts = ["" if v is None else _bar_text(v, is_language) for v in found]
+        texts = ["" if v is None else shown(metric.name, v).removesuffix(" %") for v in found]
         axes.bar_label(bars, texts, rotation=90, padding=3, fontsize=8)
     axes.set_xticks(range(len(domains)), [plain(name) for name in domains])
     axes.tick_params(axis="x", length=0)
-    if is_language:
+    if is_share(metric.name):
+        axes.set_ylim(0, 1.0)
+    else:
         axes.margins(y=0.15)  # room for the numbers above the bars
-        values = [value for row in shown for value in row.per_domain.values()]
+        values = [value for row in some for value in row.per_domain.values()]
         if values and max(values) > LOG_FROM * min(values):
             axes.set_yscale("log")
             axes.set_ylim(bottom=1.0)
-    else:
-        axes.set_ylim(0, 1.0)
-    _quality_axis(axes, is_language)
+    _quality_axis(axes, metric)
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
-    if shown:
+    if some:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.01), ncols=5, frameon=False)
     return save(figure, path)
-
-
-def _bar_text(value: float, is_language: bool) -> str:
-    return three_digits(value) if is_language else f"{value * 100:.1f}"
 
 
 def new_figure(

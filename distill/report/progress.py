@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
+from distill.metrics import measured_by
 from distill.report.names import shown
 from distill.report.terminal import width
 
@@ -158,10 +159,9 @@ def format_metrics(metrics: Mapping[str, float], room: int | None = None) -> str
     """``loss 0.312  validation accuracy 81.2 %, F1 80.9 %``: as much of it as ``room`` has columns
     for, the first metric of the evaluation first."""
     loss = [f"loss {metrics['loss']:.3f}"] if "loss" in metrics else []
-    names = {"eval.accuracy": "accuracy", "eval.f1": "F1"}
-    if "eval.perplexity" in metrics:
-        names = {"eval.perplexity": "perplexity", "eval.accuracy": "next-token accuracy"}
-    found = [f"{name} {shown(key, metrics[key])}" for key, name in names.items() if key in metrics]
+    measures = measured_by(metrics)
+    names = [name for name in measures.validation if name in metrics]
+    found = [f"{measures.head(name)} {shown(name, metrics[name])}" for name in names]
     evaluation, first = ([f"validation {', '.join(x)}"] if x else [] for x in (found, found[:1]))
     for parts in (loss + evaluation, loss + first, first, loss):
         text = "  ".join(parts)

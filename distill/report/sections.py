@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distill.evaluation.rows import Row
+from distill.evaluation.rows import Row, row_of
+from distill.metrics import IN_DOMAIN, LATENCY, METRICS, OUT_OF_DOMAIN, SIZE, measured_by
 from distill.report.charts import bar, curve_style, curves_chart, key_line
 from distill.report.heat import heat_grid
 from distill.report.keys import common, differing
 from distill.report.markup import Markup, join, tag
-from distill.report.names import MEANINGS, label, shown, shown_value
+from distill.report.names import is_share, label, shown, shown_value
+from distill.report.table import measures_of
 from distill.report.tables import Cell, heat_table, metric_cell, scroll, table, value_cell
 from distill.search.importance import HAS_NO_SKILL, importance
 from distill.search.trials import Trial, frontier
-from distill.tracking.read import Record, row_of
+from distill.tracking.read import Record
 
-METRICS = (
-    *("eval.perplexity", "eval.accuracy", "eval.f1", "eval.retention", "test.perplexity"),
-    *("test.accuracy", "student.size_mb", "student.latency_ms", "student.tokens_per_s"),
-    *("student.gflops", "student.params", "compression", "time.total_s"),
+COSTS = (
+    *(SIZE, LATENCY, "student.tokens_per_s", "student.gflops", "student.params"),
+    *("compression", "time.total_s"),
 )
+"""In the table of trials, after the metrics of quality."""
+COMPARED = (
+    *("test.perplexity", "test.accuracy", "test.f1", "test.retention", IN_DOMAIN, OUT_OF_DOMAIN),
+    *("fidelity.token_agreement", "fidelity.jsd", "test.exact_match", "test.rouge_l"),
+    *("student.params", SIZE, LATENCY, "student.tokens_per_s"),
+)
+"""Columns of the comparison; before them those of the task that are not among them."""
+HIDDEN = ("student.peak_memory_mb",)
+"""Columns of other tables that the comparison leaves out."""
 MAX_BARS = 5
 """Students that the section of domains shows."""
 
@@ -31,7 +41,10 @@ def trials(record: Record) -> Markup:
     some.sort(key=lambda t: (t.name not in members, record.goals[0].cost(t.metrics)))
     known = {name for t in some for name in t.metrics}
     goals = [g.metric for g in record.goals if g.metric in known]
-    rest = [m for m in METRICS if m in known and m not in goals]
+    measures = measured_by(known)
+    quality = [m for m in measures.summary if m.startswith(("eval.", "test."))]
+    order = dict.fromkeys((*measures.validation, *quality, *COSTS))
+    rest = [m for m in order if m in known and m not in goals]
     keys = differing(some, record.searched)
     rows = []
     for trial in some:
@@ -50,57 +63,29 @@ def trials(record: Record) -> Markup:
     return join([whole, tag("p", f"In all trials: {', '.join(same)}.", class_="soft")])
 
 
-COLUMNS = {
-    "accuracy": ("accuracy", "accuracy"),
-    "F1": ("f1", "f1"),
-    "retention": ("retention", "retention"),
-    "in-domain": ("accuracy", "in_domain"),
-    "out-of-domain": ("accuracy", "out_of_domain"),
-    "parameters": ("student.params", "params"),
-    "size (MB)": ("student.size_mb", "size_mb"),
-    "latency (ms)": ("student.latency_ms", "latency_ms"),
-}
-"""Of classifiers: a metric, which names the format of the values, and the field of a row."""
-LANGUAGE_COLUMNS = {
-    "perplexity": ("test.perplexity", "perplexity"),
-    "next-token accuracy": ("test.accuracy", "accuracy"),
-    "agreement": ("fidelity.token_agreement", "agreement"),
-    "JSD": ("fidelity.jsd", "jsd"),
-    "exact match": ("test.exact_match", "exact_match"),
-    "ROUGE-L": ("test.rouge_l", "rouge_l"),
-    "parameters": ("student.params", "params"),
-    "size (MB)": ("student.size_mb", "size_mb"),
-    "latency (ms)": ("student.latency_ms", "latency_ms"),
-    "tokens/s": ("student.tokens_per_s", "tokens_per_s"),
-}
-"""The same of language models."""
-
-
 def comparison(record: Record) -> Markup | None:
     """Models on the test split: all that were tested, on the frontier or not."""
     students = tested(record)
     rows = [*record.rows, *(row_of(t.name, "student", t.metrics) for t in students)]
     if not rows:
         return None
-    columns = LANGUAGE_COLUMNS if _are_language(rows) else COLUMNS
+    measures = measures_of(rows)
+    own = [name for name in measures.columns if name not in (*COMPARED, *HIDDEN)]
+    columns = [name for name in (*own, *COMPARED) if name in measures.test]
     members = {t.name for t in frontier(record.trials, record.goals)}
     notes = [row.note for row in record.rows] + [record.below_majority(t) for t in students]
     names = [("", False)] * len(record.rows) + [(t.name, t.name in members) for t in students]
     lines = []
     for row, note in zip(rows, notes, strict=True):
-        cells = [metric_cell(metric, getattr(row, field)) for metric, field in columns.values()]
+        cells = [metric_cell(name, row.value(name)) for name in columns]
         cells = [Cell(row.role, is_text=True), *cells, Cell(note, is_text=True)]
         lines.append((row.name, cells))
     caption = (
         "On the test split: teachers, ensembles (mix), baselines, links of a chain and students "
         "(★ on the frontier)"
     )
-    head = ["model", "role", *columns, "note"]
+    head = ["model", "role", *map(measures.head, columns), "note"]
     return table(head, lines, caption, is_sortable=True, trials=names)
-
-
-def _are_language(rows: Sequence[Row]) -> bool:
-    return any(row.perplexity is not None for row in rows)
 
 
 def tested(record: Record) -> list[Trial]:
@@ -190,13 +175,15 @@ def domains(record: Record) -> Markup | None:
     names = list(dict.fromkeys(name for row in rows for name in row.per_domain))
     if not names:
         return None
-    is_language = _are_language(rows)
-    most = max(v for row in rows for v in row.per_domain.values()) if is_language else 1.0
+    metric = METRICS[measures_of(rows).per_domain]
+    most = 1.0
+    if not is_share(metric.name):
+        most = max(v for row in rows for v in row.per_domain.values())
     groups = (
         tag("div", tag("h3", name), tag("div", _domain_bars(rows, name, most), class_="bars"))
         for name in names
     )
-    what = "Perplexity (lower is better)" if is_language else "Accuracy"
+    what = f"{metric.head.capitalize()}{' (lower is better)' if metric.mode == 'min' else ''}"
     hint = f"{what} on the test split. Bars start at 0."
     if len(students) > MAX_BARS:
         of = "students of the frontier" if record.is_sweep else "students"
@@ -205,7 +192,7 @@ def domains(record: Record) -> Markup | None:
 
 
 def _domain_bars(rows: Sequence[Row], domain: str, most: float) -> list[Markup]:
-    metric = "test.perplexity" if _are_language(rows) else "test.accuracy"
+    metric = measures_of(rows).per_domain
     return [
         part
         for row in rows
@@ -279,6 +266,10 @@ def _pairs(values: dict[str, str]) -> Markup:
 
 def meanings(record: Record) -> Markup:
     known = {name for t in record.trials for name in t.metrics} | record.totals.keys()
-    pairs = {name: text for name, text in MEANINGS.items() if name in known}
+    pairs = {
+        one.name: one.meaning.replace("`", "")
+        for one in METRICS.values()
+        if one.label and one.name in known
+    }
     goals = ", then ".join(f"{g.metric} ({g.mode})" for g in record.goals)
     return join([tag("p", f"Goals of this experiment: {goals}."), _pairs(pairs)])

@@ -1,52 +1,66 @@
 """The comparison: one row per model, for the terminal, Markdown, CSV and JSON.
 
-Accuracies, F1, retention, agreement, exact match and ROUGE-L are fractions in a :class:`Row` and
-percentages in a table. A table of language models has columns of its own, those that some row has
-a value for.
+Shares, such as accuracies, are fractions in a :class:`Row` and in files, and percentages in a
+table. The columns are those of the task that measured the rows.
 """
 
 import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distill.evaluation.rows import (
-    CLASSIFIERS_ONLY,
-    IN_DOMAIN,
-    IN_DOMAIN_BEFORE,
-    LANGUAGE_ONLY,
-    Row,
-)
-from distill.wording import MISSING, is_missing, is_no_number, percent, three_digits
+from distill.evaluation.rows import Row, in_domains, measured
+from distill.metrics import IN_DOMAIN, OUT_OF_DOMAIN, TaskMetrics, measured_by
+from distill.report.names import shown
+from distill.wording import MISSING, is_missing, is_no_number, percent
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 MAX_DOMAIN_COLUMNS = 4
+PER_DOMAIN, NOTE = "per_domain", "note"
+FIELDS = {
+    "params": "student.params",
+    "size_mb": "student.size_mb",
+    "latency_ms": "student.latency_ms",
+    "accuracy": "test.accuracy",
+    "f1": "test.f1",
+    PER_DOMAIN: "",
+    "in_domain": IN_DOMAIN,
+    "out_of_domain": OUT_OF_DOMAIN,
+    "retention": "test.retention",
+    "compression": "compression",
+    NOTE: "",
+    "perplexity": "test.perplexity",
+    "agreement": "fidelity.token_agreement",
+    "jsd": "fidelity.jsd",
+    "exact_match": "test.exact_match",
+    "rouge_l": "test.rouge_l",
+    "tokens_per_s": "student.tokens_per_s",
+    "peak_memory_mb": "student.peak_memory_mb",
+}
+"""Keys of a row in the files, in their order, and the metrics that they are; a metric that is not
+among them has its own name as key."""
+FIELDS_BEFORE = {"home": "in_domain", "abroad": "out_of_domain"}
+"""Keys as versions before 0.2 wrote them."""
 
 
-def count(value: float | None) -> str:
-    """22.7 M, 310 k, 96."""
-    if value is None or is_missing(value):
-        return MISSING
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size * 0.9995:
-            return f"{three_digits(value / size)} {unit}"
-    return f"{value:.0f}"
+def measures_of(rows: Sequence[Row]) -> TaskMetrics:
+    """Of the task that measured the rows."""
+    return measured_by(name for row in rows for name in row.metrics)
 
 
 def best_student(rows: Sequence[Row]) -> Row | None:
-    """The most accurate student, of language models that of the lowest perplexity; the smaller of
-    two equals."""
-    students = [r for r in rows if r.role == "student" and not is_missing(_quality(r))]
-    return max(students, key=lambda r: (_quality(r) or 0, -(r.params or 0)), default=None)
-
-
-def _quality(row: Row) -> float | None:
-    """Larger is better."""
-    return row.accuracy if row.perplexity is None else -row.perplexity
+    """The best student by the task's quality; the smaller of two equals."""
+    quality = measures_of(rows).test_quality
+    sign = -1 if quality.direction == "lower" else 1
+    students = [r for r in rows if r.role == "student" and not is_missing(r.value(quality.name))]
+    return max(
+        students,
+        key=lambda r: (sign * (r.value(quality.name) or 0), -(r.params or 0)),
+        default=None,
+    )
 
 
 class Column(NamedTuple):
@@ -54,43 +68,30 @@ class Column(NamedTuple):
     cell: Callable[[Row], str]
 
 
-COLUMNS = (
-    Column("model", lambda row: row.name),
-    Column("parameters", lambda row: count(row.params)),
-    Column("size (MB)", lambda row: three_digits(row.size_mb)),
-    Column("latency (ms)", lambda row: three_digits(row.latency_ms)),
-    Column("accuracy", lambda row: percent(row.accuracy)),
-    Column("F1", lambda row: percent(row.f1)),
-    Column("in-domain", lambda row: percent(row.in_domain)),
-    Column("out-of-domain", lambda row: percent(row.out_of_domain)),
-    Column("retention", lambda row: percent(row.retention)),
-)
-"""The heads are those of the HTML report."""
-
-
 def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """COLUMNS for classifiers; for language models those that some row has a value for, with the
-    perplexity in each domain unless there are more than MAX_DOMAIN_COLUMNS."""
-    if not any(row.is_language for row in rows):
-        return COLUMNS
-    domains = list(dict.fromkeys(name for row in rows for name in row.per_domain))
-    columns = (
-        *COLUMNS[:3],
-        Column("perplexity", lambda row: three_digits(row.perplexity)),
-        *(_domain_column(d) for d in domains if len(domains) <= MAX_DOMAIN_COLUMNS),
-        Column("next-token accuracy", lambda row: percent(row.accuracy)),
-        Column("agreement", lambda row: percent(row.agreement)),
-        Column("JSD", lambda row: three_digits(row.jsd)),
-        Column("exact match", lambda row: percent(row.exact_match)),
-        Column("ROUGE-L", lambda row: percent(row.rouge_l)),
-        Column("tokens/s", lambda row: three_digits(row.tokens_per_s)),
-        Column("peak memory (MB)", lambda row: three_digits(row.peak_memory_mb)),
-    )
+    """The task's columns: of some tasks all, of others those that some row has a value for, with
+    the quality in each domain unless there are more than MAX_DOMAIN_COLUMNS."""
+    measures = measures_of(rows)
+    columns = [Column("model", lambda row: row.name)]
+    for name in measures.columns:
+        columns.append(_column(measures.head(name), name))
+        if name == measures.per_domain and not measures.has_all_columns:
+            domains = list(dict.fromkeys(name for row in rows for name in row.per_domain))
+            if len(domains) <= MAX_DOMAIN_COLUMNS:
+                columns += [_domain_column(measures, domain) for domain in domains]
+    if measures.has_all_columns:
+        return tuple(columns)
     return tuple(c for c in columns if any(c.cell(row) != MISSING for row in rows))
 
 
-def _domain_column(domain: str) -> Column:
-    return Column(f"perplexity {domain}", lambda row: three_digits(row.per_domain.get(domain)))
+def _column(head: str, metric: str) -> Column:
+    return Column(head, lambda row: shown(metric, row.value(metric)))
+
+
+def _domain_column(measures: TaskMetrics, domain: str) -> Column:
+    metric = measures.per_domain
+    head = f"{measures.head(metric)} {domain}"
+    return Column(head, lambda row: shown(metric, row.per_domain.get(domain)))
 
 
 def render(rows: Sequence[Row], title: str, columns: int | None = None) -> "Group":
@@ -121,7 +122,7 @@ def fidelity_table(metrics: Mapping[str, float]) -> "Group":
         for name, meaning in described(Relations()).items()
     ]
     title = "fidelity: test rows where the student differs from the aggregated teachers"
-    return grid(["relation", "violated if", "rows"], rows, title, left=(1,), wrap=(1,))
+    return grid(["relation", "violated if", "rows"], rows, title, wrap=(1,))
 
 
 def broken(head: str) -> str:
@@ -147,7 +148,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """Unrounded numbers, each domain's accuracy (perplexity) in a column; missing is empty."""
-    plain = [_flat(row, values) for row, values in zip(rows, _values(rows), strict=True)]
+    quality = measures_of(rows).per_domain.rpartition(".")[2]
+    plain = [_flat(values, quality) for values in _values(rows)]
     names = list(dict.fromkeys(key for values in plain for key in values))
     file = io.StringIO()
     writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -162,32 +164,50 @@ def to_json(rows: Sequence[Row]) -> str:
 
 
 def from_json(text: str) -> list[Row]:
-    """What :func:`to_json` wrote, also of versions that called the fields otherwise. A value that
+    """What :func:`to_json` wrote, also of versions that called the keys otherwise. A value that
     was NaN or infinite is missing."""
-    names: dict[str, str] = dict(zip(IN_DOMAIN_BEFORE, IN_DOMAIN, strict=True))
-    found: list[dict[str, Any]] = json.loads(text)
-    return [Row(**{names.get(key, key): row[key] for key in row}) for row in found]
+    return [_row(values) for values in json.loads(text)]
 
 
-def _values(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Every field that this kind of table has."""
-    is_language = any(row.is_language for row in rows)
-    others = CLASSIFIERS_ONLY if is_language else LANGUAGE_ONLY
-    values = [_nulled(asdict(row)) for row in rows]
-    return [{k: v for k, v in of_row.items() if k not in others} for of_row in values]
+def _row(values: Mapping[str, Any]) -> Row:
+    metrics: dict[str, float | None] = {}
+    for key, value in values.items():
+        key = FIELDS_BEFORE.get(key, key)
+        if key not in ("name", "role", PER_DOMAIN, NOTE):
+            metrics[FIELDS.get(key, key)] = value
+    name, role = values["name"], values["role"]
+    measures = measured_by(measured(metrics))
+    domains = in_domains(f"{measures.per_domain}.", role, measured(values.get(PER_DOMAIN, {})))
+    return Row(name, role, measured(metrics) | domains, values.get(NOTE, ""))
 
 
-def _flat(row: Row, values: dict[str, object]) -> dict[str, object]:
-    name = "perplexity" if row.is_language else "accuracy"
-    per_domain: dict[str, object] = values.pop("per_domain")  # type: ignore[assignment]
-    return values | {f"{name}.{domain}": value for domain, value in per_domain.items()}
+def _values(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every key that the files of this task have."""
+    names = measures_of(rows).test
+    keys = {key: metric for key, metric in FIELDS.items() if not metric or metric in names}
+    keys |= {name: name for name in names if name not in keys.values()}
+    return [
+        {"name": row.name, "role": row.role}
+        | {key: _nulled(_value(row, key, metric)) for key, metric in keys.items()}
+        for row in rows
+    ]
 
 
-def _nulled(values: dict[str, object]) -> dict[str, object]:
-    return {
-        k: _nulled(v) if isinstance(v, dict) else None if is_no_number(v) else v
-        for k, v in values.items()
-    }
+def _value(row: Row, key: str, metric: str) -> Any:
+    if key == PER_DOMAIN:
+        return row.per_domain
+    return row.note if key == NOTE else row.value(metric)
+
+
+def _flat(values: dict[str, Any], quality: str) -> dict[str, Any]:
+    per_domain = values.pop(PER_DOMAIN)
+    return values | {f"{quality}.{domain}": value for domain, value in per_domain.items()}
+
+
+def _nulled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nulled(inner) for key, inner in value.items()}
+    return None if is_no_number(value) else value
 
 
 def _pipes(cells: Sequence[str]) -> str:

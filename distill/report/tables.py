@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.config.search import Goal
+from distill.metrics import SIZE
 from distill.report.heat import Grid
 from distill.report.keys import differing
 from distill.report.markup import Markup, join, tag
 from distill.report.names import label, shown, shown_value
 from distill.report.terminal import EMPTY
-from distill.search.choice import SIZE, winners
+from distill.search.choice import winners
 from distill.search.trials import Trial, Value
 
 NUM_SHADES = 6

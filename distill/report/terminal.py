@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+    from rich.table import Table
 
 EMPTY = ("", "–")
 """Cells that hold nothing."""
@@ -50,7 +51,6 @@ def grid(
     title: str,
     *,
     marked: int | None = None,
-    left: Collection[int] = (),
     wrap: Collection[int] = (),
     ends: Collection[int] = (),
     notes: Sequence[str] = (),
@@ -58,15 +58,13 @@ def grid(
 ) -> Group:
     """``rows`` of cells under ``heads``, one rich table or several below each other.
 
-    The first column and those in ``left`` are aligned left, numbers right. ``marked``: index of the
-    row in bold, with a star (not by colour alone). ``wrap``: columns of running text, whose lines
-    are broken between words where the table would be too wide. ``ends``: rows that a line follows.
+    The first column is aligned left, numbers right. ``marked``: index of the row in bold, with a
+    star (not by colour alone). ``wrap``: columns of running text, aligned left, whose lines are
+    broken between words where the table would be too wide. ``ends``: rows that a line follows.
     ``columns``: the width to fit, by default the terminal's. The widest cell of a block alone may
     be folded, where even the first column and one other do not fit.
     """
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     limit = width() if columns is None else columns
@@ -83,31 +81,41 @@ def grid(
         index: max(map(_width, (heads[index], *(row[index] for row in shown)))) for index in kept
     }
     for part, block in enumerate(_blocks(wide, wrap, limit)):
-        is_continued = part > 0
-        used = sum(wide[i] for i in block if i not in wrap) + GAP * (len(block) - 1)
-        shares = _shares({i: wide[i] for i in block if i in wrap}, limit - used)
-        # The box draws one blank between two columns, the padding the others.
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0))
-        table.pad_edge = table.show_edge = False
-        if is_continued:
+        table = _empty_table(heads, {i: wide[i] for i in block}, wrap, limit)
+        if part > 0:
             parts.append(Text(""))
-        for index in block:
-            is_left = index == 0 or index in left
-            table.add_column(
-                Text(heads[index]),
-                justify="left" if is_left else "right",
-                overflow="fold",
-                no_wrap=index not in wrap and used <= limit,
-                max_width=shares.get(index),
-            )
         for number, row in enumerate(shown):
-            if is_continued and all(row[index] in EMPTY for index in block[1:]):
+            if part > 0 and all(row[index] in EMPTY for index in block[1:]):
                 continue  # nothing to continue
             cells = [Text(row[index]) for index in block]  # Text: a bracket is no style
             style = "bold green" if number == marked else None
             table.add_row(*cells, style=style, end_section=number in ends)
         parts.append(table)
     return Group(*parts, *(Text(note) for note in notes))
+
+
+def _empty_table(
+    heads: Sequence[str], wide: Mapping[int, int], wrap: Collection[int], limit: int
+) -> Table:
+    """The columns ``wide`` of one block, without rows."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    used = sum(w for i, w in wide.items() if i not in wrap) + GAP * (len(wide) - 1)
+    shares = _shares({i: w for i, w in wide.items() if i in wrap}, limit - used)
+    # The box draws one blank between two columns, the padding the others.
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0))
+    table.pad_edge = table.show_edge = False
+    for index in wide:
+        table.add_column(
+            Text(heads[index]),
+            justify="left" if index == 0 or index in wrap else "right",
+            overflow="fold",
+            no_wrap=index not in wrap and used <= limit,
+            max_width=shares.get(index),
+        )
+    return table
 
 
 def _width(cell: str) -> int:

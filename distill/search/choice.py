@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from distill.config.search import Goal
+from distill.metrics import SIZE
 from distill.search.trials import Trial
-
-SIZE = "student.size_mb"
 
 
 def within(trials: Sequence[Trial], limits: Mapping[str, float]) -> list[Trial]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.config import Experiment
-from distill.config.fits import fits, models_of
-from distill.config.search import TASKS_OF, TRIAL_METRICS, Goal, Search
+from distill.config.fits import fits
+from distill.config.search import Goal, Search
 from distill.config.search_space import Value
 from distill.errors import ConfigError, DataError, InputError
+from distill.metrics import METRICS, of_task, of_trials
 from distill.run_folder import OPERATIONAL
 from distill.search.configuration_memory import KEYS
 from distill.search.values import with_values
@@ -83,11 +84,13 @@ def plan_search(
 def _check_goals(experiment: Experiment, search: Search) -> None:
     """Goals that no trial would ever log, and a name that MLflow would refuse at the end."""
     goals = [goal.metric for goal in search.ordered_goals]
-    known = [name for name in TRIAL_METRICS if fits(TASKS_OF.get(name, ()), experiment.task)]
-    if foreign := [goal for goal in goals if goal not in known]:
+    foreign = [goal for goal in goals if not fits(goal, experiment.task)]
+    if foreign:
+        kinds = " and ".join(f"{of_task(task).model}s" for task in METRICS[foreign[0]].tasks)
+        usable = ", ".join(name for name in of_trials() if fits(name, experiment.task))
         raise ConfigError(
-            f"search.goals: {foreign[0]} applies only to {models_of(TASKS_OF[foreign[0]])}, task "
-            f"is {experiment.task}: use {', '.join(known)}"
+            f"search.goals: {foreign[0]} applies only to {kinds}, task is {experiment.task}: use "
+            f"{usable}"
         )
     compared = [goal for goal in goals if goal in COMPARED]
     if compared and not experiment.has_teachers:

@@ -1,5 +1,4 @@
-"""The tasks: what rows, students, metrics and comparisons are. One package for each, which fulfils
-the contract of ``base``."""
+"""What a run is about: one package for each task, which fulfils the contract of ``base``."""
 
 from __future__ import annotations
 

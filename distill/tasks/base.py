@@ -15,11 +15,16 @@ from transformers import PreTrainedModel
 
 from distill.config import Experiment, Experts, Serving, Student, Trainer
 from distill.config.search import Goal
+from distill.data.alignment import TeacherBlocks
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts
+from distill.metrics import METRICS, TaskMetrics, declare
+from distill.tasks.checks.loaded import LoadedInputs
+from distill.tasks.checks.preview import Preview
+from distill.tasks.checks.sizes import FolderSize, ModelSize
 from distill.teachers.setup import Guidance
 from distill.training.fit import fit_and_save, is_saved
 from distill.training.job import Data, Job, ModelSpec
@@ -28,9 +33,6 @@ from distill.training.trainable import Trainable
 from distill.wires import WireFormat
 
 if TYPE_CHECKING:
-    from distill.tasks.checks.loaded import LoadedInputs
-    from distill.tasks.checks.preview import Preview
-    from distill.tasks.checks.sizes import FolderSize, ModelSize
     from distill.tasks.comparison import Comparison
     from distill.tasks.plan import Plan
 
@@ -41,68 +43,85 @@ class Task(ABC):
     """One kind of teachers, students and rows."""
 
     name: ClassVar[str]
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
-    """Of the validation split, with the direction that is better. The first selects the weights
-    where ``trainer.select_by`` names none."""
+    measures: ClassVar[TaskMetrics]
+    """What is measured of its models: tables, plots, sweeps and MLflow choose by it."""
+
     fingerprinted: ClassVar[str] = "the rows"
     """What ``data.fingerprint`` covers, in words."""
+
+    def __init_subclass__(cls) -> None:
+        declare(cls.measures)
+
+    @property
+    def metrics(self) -> Mapping[str, Literal["max", "min"]]:
+        """Of the validation split, with the direction that is better. The first selects the weights
+        where ``trainer.select_by`` names none."""
+        return {name: METRICS[name].mode for name in self.measures.validation}
 
     @property
     def goal(self) -> Goal:
         """The quality that weights are selected by, and sweeps go by, where none is named."""
-        return Goal(*next(iter(self.metrics.items())))
+        return Goal(self.measures.quality.name, self.measures.quality.mode)
 
-    # ---- checks before anything starts ---------------------------------------------------------
+    # ---- checks and the plan -------------------------------------------------------------------
 
+    @staticmethod
     @abstractmethod
-    def check_settings(self, experiment: Experiment) -> None:
-        """Raise ConfigError for keys that do not go together; reads no data and no model folder."""
+    def check_settings(experiment: Experiment) -> None:
+        """Checks that need no data and no model folder."""
 
+    @staticmethod
     @abstractmethod
-    def read(self, experiment: Experiment, say: Callable[[str], None]) -> LoadedInputs:
-        """Data and model folders; raises InputError where they do not fit together. ``say`` gets a
-        line before each phase that takes long."""
+    def read(experiment: Experiment, say: Callable[[str], None]) -> LoadedInputs:
+        """Reads model folders and data, and raises InputError where they do not fit together."""
 
+    @staticmethod
     @abstractmethod
-    def wire_of(self, serving: Serving) -> WireFormat:
+    def check_link(plan: Plan, key: str, student: Student) -> None:
+        """Raise for a link of a chain that cannot be built for the student's data and tokenizer."""
+
+    @staticmethod
+    @abstractmethod
+    def wire_of(serving: Serving) -> WireFormat:
         """With the defaults of this task."""
 
+    @staticmethod
     @abstractmethod
-    def check_link(self, plan: Plan, key: str, student: Student) -> None:
-        """Raise InputError for a link of a chain that cannot be built."""
+    def preview_corpus(experiment: Experiment) -> Corpus:
+        """The texts as the checks read them, without teachers that would run code."""
 
+    @staticmethod
     @abstractmethod
-    def preview_corpus(self, experiment: Experiment) -> Corpus:
-        """The data, read without weights of any model."""
+    def preview_rows(experiment: Experiment, corpus: Corpus, split: str, num_rows: int) -> Preview:
+        """The first ``num_rows`` rows of a split."""
 
+    # ---- sizes, for estimates of time and memory -----------------------------------------------
+
+    @staticmethod
     @abstractmethod
-    def preview_rows(
-        self, experiment: Experiment, corpus: Corpus, split: str, num_rows: int
-    ) -> Preview:
-        """The first rows of a split as the student reads them."""
+    def tokens_of_a_row(plan: Plan) -> float:
+        """The mean, of a sample."""
 
-    # ---- estimates of time and memory ----------------------------------------------------------
-
+    @staticmethod
     @abstractmethod
-    def student_size(self, plan: Plan, student: Student) -> ModelSize:
+    def student_size(plan: Plan, student: Student) -> ModelSize:
         """Of a student that the checks have accepted."""
 
+    @staticmethod
     @abstractmethod
-    def folder_size(self, folder: str, allow_pickle: bool = False) -> FolderSize:
-        """Of a teacher or of a base."""
+    def folder_size(folder: str, allow_pickle: bool = False) -> FolderSize:
+        """Of a teacher or base; 0 parameters where they are not known."""
 
+    @staticmethod
     @abstractmethod
     def spec_size(
-        self, plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
+        plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
     ) -> tuple[int, float]:
-        """Parameters that multiply of a job's model, and operations of training for each of them
-        and each token. ``size_of_folder``: :meth:`folder_size`, which a caller may cache."""
+        """Of a job's model: parameters that multiply, and operations of training for each of them
+        and each token."""
 
-    @abstractmethod
-    def tokens_of_a_row(self, plan: Plan) -> float:
-        """The mean, of a sample of the training rows."""
-
-    def loss_mb(self, trainer: Trainer) -> float:
+    @staticmethod
+    def loss_mb(trainer: Trainer) -> float:
         """Memory in MB of the logits that the loss of one rank computes at once, with copies; 0
         where it does not count."""
         return 0.0
@@ -116,6 +135,10 @@ class Task(ABC):
     @abstractmethod
     def rows(self, data: Data) -> Rows:
         """The numbered rows, of which a job trains some."""
+
+    def shown_to(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
+        """The rows as the teacher in a folder is shown them; what its answers are about."""
+        return plan.rows
 
     @abstractmethod
     def student(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> ModelSpec:
@@ -190,19 +213,22 @@ class Task(ABC):
         """``metrics`` of the aggregated teachers of ``job``, which are served; ``module``: of that
         job, with any weights of the aggregation. None where they cannot be compared with it."""
 
-    def data_metrics(self, rows: Rows) -> dict[str, float | None]:
+    @staticmethod
+    def data_metrics(rows: Rows) -> dict[str, float | None]:
         """``data.*``: known of the rows before anything is trained."""
         return {}
 
     def check_evaluated(self, path: Path) -> None:  # noqa: B027
         """Raise ConfigError for a model or run that ``distill evaluate`` does not measure."""
 
+    @staticmethod
     @abstractmethod
-    def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
+    def cost(model: PreTrainedModel, seq_length: int) -> Efficiency:
         """Of a student, measured on one CPU thread."""
 
+    @staticmethod
     @abstractmethod
-    def load(self, folder: Path) -> PreTrainedModel:
+    def load(folder: Path) -> PreTrainedModel:
         """An exported student."""
 
     # ---- sweeps and the memory of past runs ----------------------------------------------------
@@ -217,17 +243,19 @@ class Task(ABC):
         """What a trial's validation ``metrics`` are compared with: those of its teachers, whose
         outputs are in the cache."""
 
-    def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str | None:
+    @staticmethod
+    def memory_key(corpus: Corpus, guidance: Guidance | None) -> str | None:
         """Equal for runs whose qualities can be compared; None: the memory of past runs does not
         hold runs of this task."""
         return None
 
-    def largest_teacher(self, guidance: Guidance) -> int | None:
+    @staticmethod
+    def largest_teacher(guidance: Guidance) -> int | None:
         """Its parameters; None where they are not known."""
         return None
 
+    @staticmethod
     def meta_features(
-        self,
         corpus: Corpus,
         guidance: Guidance | None,
         student: Student,

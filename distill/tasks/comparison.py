@@ -32,7 +32,7 @@ class Comparison(ABC):
 
     @abstractmethod
     def measure(self, student: Job, module: Trainable, say: Say) -> list[Row]:
-        """Teachers and student once, in the same pass: the rows that stand above the baselines.
+        """Teachers and student once, in the same pass: the rows of the table before the baselines.
         ``module``: the trained student's."""
 
     @abstractmethod

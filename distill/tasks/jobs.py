@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import Experiment, Student
-from distill.data.alignment import TeacherBlocks, for_teacher
 from distill.data.corpus import Corpus
-from distill.data.rows import Rows
 from distill.models.student import student_tokenizer
-from distill.models.vocabulary import speak_alike
 from distill.tasks import task_of
-from distill.tasks.plan import Plan
 from distill.training.job import Job, ModelSpec
 
 
@@ -44,15 +40,6 @@ def with_student(model: ModelSpec, student: Student, tokenizer: str | None = Non
     """The spec of another student; ``tokenizer``: the folder of its own, if it has one."""
     spec: Any = model
     return replace(spec, student=student, tokenizer=tokenizer or spec.tokenizer)
-
-
-def shown_to(plan: Plan, teacher: str) -> Rows | TeacherBlocks:
-    """The rows as the teacher in a folder is shown them; what its answers are about."""
-    if plan.blocks is None or not plan.experiment.objective.crosses_tokenizers:
-        return plan.rows
-    if speak_alike(plan.tokenizer, teacher):
-        return plan.rows
-    return for_teacher(plan.blocks, teacher)
 
 
 def write_tokenizer(student: Student, default: str, corpus: Corpus, folder: Path) -> str:

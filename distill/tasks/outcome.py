@@ -56,7 +56,7 @@ class Outcome:
             if row.role != "student":
                 role = {"role": row.role}
                 history = self.histories.get(row.name, [])
-                tracker.child(row.name, role, row.metrics(), role, history)
+                tracker.child(row.name, role, row.metrics, role, history)
         tracker.artifact(self.report, "report")
         if tracker.tracking.log_model:
             tracker.model(self.student, "student")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.config import Experiment, Student
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.models.features import FeatureSpace
@@ -44,7 +43,3 @@ class Plan:
     @property
     def task(self) -> Task:
         return task_of(self.experiment)
-
-    @property
-    def blocks(self) -> Blocks | None:
-        return self.rows if isinstance(self.rows, Blocks) else None

@@ -20,7 +20,7 @@ from distill.teachers.stream import TeacherStream
 
 
 class Rows(Protocol):
-    """How a process finds the rows of a fit; see training/specs.py."""
+    """How a process finds the rows of a fit; see training/job.py."""
 
     def open(self, tokenizer: str | None = None) -> Any:
         """As the student takes them, or as a teacher with the ``tokenizer`` of this folder does."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distill.config import Tracking
 from distill.config.values import masked
 from distill.errors import RecordError
 from distill.tracking.store import check_reachable, import_mlflow, sqlite_path
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment as MlflowExperiment
+    from mlflow.entities import Run
+
 PARENT = "mlflow.parentRunId"
 NUM_NAMED = 5
 
 
-def connect(uri: str) -> Any:
+def connect(uri: str) -> MlflowClient:
     """A client. Creates no database: MLflow would, for a mistyped path."""
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
@@ -26,7 +31,7 @@ def connect(uri: str) -> Any:
     return import_mlflow().MlflowClient(uri)
 
 
-def find_experiment(client: Any, uri: str, name: str) -> Any:
+def find_experiment(client: MlflowClient, uri: str, name: str) -> MlflowExperiment:
     """Raises RecordError, with the names that come near, where there is none of this name."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "active":
@@ -44,9 +49,9 @@ def find_experiment(client: Any, uri: str, name: str) -> Any:
     raise RecordError(f"experiment {name} {verb} {masked(uri)}: {hint}")
 
 
-def all_runs(client: Any, experiment_id: str) -> list[Any]:
+def all_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
     """Every run that is not deleted, newest first."""
-    runs: list[Any] = []
+    runs: list[Run] = []
     token = None
     while True:
         page = client.search_runs(

@@ -5,6 +5,8 @@ A student of features is no transformers pipeline: its folder is logged as artif
 from there with ``AutoModelForSequenceClassification`` (see the README.md in it).
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json
@@ -12,9 +14,12 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.tracking.store import import_mlflow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _RUNS = "runs:/"
 NEW_TOKENS = 64
@@ -23,7 +28,7 @@ number."""
 
 
 def log_model(
-    client: Any, uri: str, experiment_id: str, run_id: str, folder: Path, name: str
+    client: MlflowClient, uri: str, experiment_id: str, run_id: str, folder: Path, name: str
 ) -> str:
     """The model's URI (of a student of features: of its artifacts).
 
@@ -73,7 +78,7 @@ def log_model(
     return info.model_uri
 
 
-def register_model(client: Any, uri: str, model_uri: str, name: str) -> str:
+def register_model(client: MlflowClient, uri: str, model_uri: str, name: str) -> str:
     """A logged model as the next version of a registered one; returns the version."""
     mlflow = import_mlflow()
     if model_uri.startswith(_RUNS):  # of features: mlflow.register_model takes its own models alone
@@ -84,7 +89,7 @@ def register_model(client: Any, uri: str, model_uri: str, name: str) -> str:
     return str(created.version)
 
 
-def _register_artifacts(client: Any, model_uri: str, name: str) -> str:
+def _register_artifacts(client: MlflowClient, model_uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     run_id, _, path = model_uri.removeprefix(_RUNS).partition("/")

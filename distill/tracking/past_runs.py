@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.config.search import Goal
 from distill.config.values import masked
@@ -15,6 +15,10 @@ from distill.search.configuration_memory import ABSENT, KEYS, Experience
 from distill.search.meta import PREFIX, completed
 from distill.tracking.sender import PARENT
 from distill.tracking.store import import_mlflow, reason_of, sqlite_path
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 TASK = "distill.task"
 """Tag: what makes the qualities of two runs comparable. Runs without it are no experiences."""
@@ -67,7 +71,7 @@ def experiences(
     return found
 
 
-def _finished(client: Any, page: int) -> Iterator[Any]:
+def _finished(client: MlflowClient, page: int) -> Iterator[Run]:
     """Finished runs that name their task, in all active experiments."""
     named = f"attributes.status = 'FINISHED' and tags.`{TASK}` LIKE '%'"
     ids = [e.experiment_id for e in _pages(client.search_experiments, max_results=page)]
@@ -86,7 +90,7 @@ def _pages(search: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[An
 
 
 def _experience(
-    run: Any, parent: Mapping[str, str], keys: Sequence[str], goal: Goal
+    run: Run, parent: Mapping[str, str], keys: Sequence[str], goal: Goal
 ) -> Experience | str:
     """The run as an experience, or what it lacks."""
     data = run.data
@@ -116,7 +120,7 @@ def _number(logged: str | float | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _params_of(client: Any, run_id: str) -> Mapping[str, str]:
+def _params_of(client: MlflowClient, run_id: str) -> Mapping[str, str]:
     """Parameters of a run; empty where it was deleted permanently."""
     from mlflow.exceptions import MlflowException
 

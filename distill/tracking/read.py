@@ -8,21 +8,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from distill.config import Tracking
 from distill.config.search import Goal, default_goals
 from distill.config.values import masked, written_name
 from distill.errors import RecordError
 from distill.evaluation.majority import below_majority
-from distill.evaluation.rows import AS_DOMAIN, IN_DOMAIN, IN_DOMAIN_BEFORE, MAJORITY, Role, Row
+from distill.evaluation.rows import Row, row_of
+from distill.metrics import MAJORITY, measured_by, reported
 from distill.search.trials import Status, Trial, Value
 from distill.tracking.find import PARENT, all_runs, connect, find_experiment
 from distill.tracking.store import resolve_uri
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
 SHAPE = ("student.layers", "student.hidden", "student.heads", "student.ffn")
-CURVES = ("eval.accuracy", "eval.f1", "eval.perplexity", "loss", "kd.loss", "ce.loss")
-"""Metrics whose history is read; others are known by their last value."""
+CURVES = ("loss", "kd.loss", "ce.loss")
+"""Metrics whose history is read, as that of each evaluation's; others are known by their last
+value."""
 ROLES = ("expert", "mix", "baseline", "link")
 NOT_COMPARED = ("output", "tracking.", "cluster.", "stream.", "cache.", "data.cache_dir")
 """Parameters in which two trainings may differ without being different students."""
@@ -133,7 +139,7 @@ def _refuse_unfinished(record: Record, allow_partial: bool) -> None:
         raise RecordError(f"experiment {record.experiment} has no finished trial ({there}){reason}")
 
 
-def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) -> Record:
+def _read_sweep(client: MlflowClient, sweep: Run, runs: list[Run], with_history: bool) -> Record:
     tags = sweep.data.tags
     searched = tuple(json.loads(tags.get("distill.searched", "[]")))
     goals = tuple(Goal(**goal) for goal in json.loads(tags.get("distill.goals", "[]")))
@@ -170,12 +176,12 @@ def _read_sweep(client: Any, sweep: Any, runs: list[Any], with_history: bool) ->
     )
 
 
-def _base_of(run: Any) -> dict[str, str]:
+def _base_of(run: Run) -> dict[str, str]:
     """Parameters as first logged, under their original names."""
     return {written_name(k, run.data.tags): v for k, v in run.data.params.items()}
 
 
-def _params_of(run: Any) -> dict[str, str]:
+def _params_of(run: Run) -> dict[str, str]:
     """Parameters as last logged: MLflow never changes one, so changes are in tags."""
     changed = {
         key.removeprefix("resumed."): value
@@ -185,10 +191,12 @@ def _params_of(run: Any) -> dict[str, str]:
     return {**run.data.params, **changed}
 
 
-def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_history: bool) -> Record:
+def _read_trainings(
+    client: MlflowClient, parents: list[Run], runs: list[Run], with_history: bool
+) -> Record:
     """Every training is a point. Rows and the record are those of the newest run."""
     newest = parents[0]
-    ended: list[tuple[Any, Status]] = []
+    ended: list[tuple[Run, Status]] = []
     for run in reversed(parents):
         status = _status(run)
         if status is not None:
@@ -227,23 +235,22 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
 
 def _goals_of(trials: list[Trial]) -> tuple[Goal, ...]:
     """For runs that set none."""
-    has_perplexity = any("eval.perplexity" in trial.metrics for trial in trials)
-    quality = Goal("eval.perplexity", "min") if has_perplexity else Goal("eval.accuracy", "max")
-    return default_goals(quality)
+    quality = measured_by(name for trial in trials for name in trial.metrics).quality
+    return default_goals(Goal(quality.name, quality.mode))
 
 
-def _endings(sweep: Any) -> list[str]:
+def _endings(sweep: Run) -> list[str]:
     if sweep.info.status not in ("KILLED", "FAILED"):
         return []
     why = sweep.data.tags.get("distill.ended", "").strip()
     return ["the sweep ended early" + (f": {masked(why)}" if why else "")]
 
 
-def _children(parent: Any, runs: list[Any]) -> list[Any]:
+def _children(parent: Run, runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.data.tags.get(PARENT) == parent.info.run_id]
 
 
-def _status(run: Any) -> Status | None:
+def _status(run: Run) -> Status | None:
     """None: the run has not ended."""
     logged = run.data.tags.get("distill.status")
     for status in get_args(Status):
@@ -255,8 +262,8 @@ def _status(run: Any) -> Status | None:
 
 
 def _trial(
-    client: Any,
-    run: Any,
+    client: MlflowClient,
+    run: Run,
     name: str,
     status: Status,
     values: dict[str, Value],
@@ -275,16 +282,16 @@ def _trial(
     )
 
 
-def _student_of(run: Any) -> str:
+def _student_of(run: Run) -> str:
     """The export of a training, below the run folder that its configuration names."""
     output = run.data.params.get("output")
     return str(Path(output) / "student") if output and output != "null" else ""
 
 
-def _history(client: Any, run: Any) -> list[dict[str, Any]]:
+def _history(client: MlflowClient, run: Run) -> list[dict[str, Any]]:
     """Lines as in metrics.jsonl, by step. The final value, recorded last, is not part of it."""
     lines: dict[int, dict[str, float]] = {}
-    for name in CURVES:
+    for name in (*reported(), *CURVES):
         if name in run.data.metrics:
             points = client.get_metric_history(run.info.run_id, name)
             for point in sorted(points, key=lambda p: p.timestamp):
@@ -292,56 +299,18 @@ def _history(client: Any, run: Any) -> list[dict[str, Any]]:
     return [{"step": step, "metrics": metrics} for step, metrics in sorted(lines.items())]
 
 
-def _rows(children: Iterable[Any]) -> list[Row]:
+def _rows(children: Iterable[Run]) -> list[Row]:
     rows = [_row(run) for run in children if run.data.tags.get("role") in ROLES]
     return sorted(rows, key=lambda row: (ROLES.index(row.role), row.name))
 
 
-def _row(run: Any) -> Row:
+def _row(run: Run) -> Row:
     return row_of(run.info.run_name, run.data.tags["role"], _metrics_of(run))
 
 
-def _metrics_of(run: Any) -> dict[str, float]:
+def _metrics_of(run: Run) -> dict[str, float]:
     """Last values, under their original names."""
     return {written_name(k, run.data.tags): v for k, v in run.data.metrics.items()}
-
-
-def row_of(name: str, role: Role, metrics: Mapping[str, float]) -> Row:
-    """A model on the test split, from its stable names."""
-    domains = domains_of(metrics)
-    is_expert = role == "expert"
-    own = {d: domains.pop(d, None) for d in (*IN_DOMAIN, *IN_DOMAIN_BEFORE)} if is_expert else {}
-    domains |= {d: domains.pop(d + AS_DOMAIN) for d in own if d + AS_DOMAIN in domains}
-    in_domain, out_of_domain = (
-        own.get(name) if own.get(name) is not None else own.get(before)
-        for name, before in zip(IN_DOMAIN, IN_DOMAIN_BEFORE, strict=True)
-    )
-    return Row(
-        name=name,
-        role=role,
-        params=metrics.get("student.params"),
-        size_mb=metrics.get("student.size_mb"),
-        latency_ms=metrics.get("student.latency_ms"),
-        accuracy=metrics.get("test.accuracy"),
-        f1=metrics.get("test.f1"),
-        in_domain=in_domain,
-        out_of_domain=out_of_domain,
-        per_domain=domains,
-        retention=metrics.get("test.retention"),
-        compression=metrics.get("compression"),
-        perplexity=metrics.get("test.perplexity"),
-        agreement=metrics.get("fidelity.token_agreement"),
-        jsd=metrics.get("fidelity.jsd"),
-        exact_match=metrics.get("test.exact_match"),
-        rouge_l=metrics.get("test.rouge_l"),
-        tokens_per_s=metrics.get("student.tokens_per_s"),
-    )
-
-
-def domains_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """``test.accuracy.<domain>``, of language models ``test.perplexity.<domain>``, by domain."""
-    prefix = "test.perplexity." if "test.perplexity" in metrics else "test.accuracy."
-    return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
 
 
 def value_of(text: str) -> Value:
@@ -354,7 +323,7 @@ def value_of(text: str) -> Value:
     return text
 
 
-def _differing(runs: list[Any]) -> tuple[str, ...]:
+def _differing(runs: list[Run]) -> tuple[str, ...]:
     keys = dict.fromkeys(key for run in runs for key in run.data.params)
     return tuple(
         key
@@ -363,7 +332,7 @@ def _differing(runs: list[Any]) -> tuple[str, ...]:
     )
 
 
-def _distinct_names(runs: list[Any]) -> list[str]:
+def _distinct_names(runs: list[Run]) -> list[str]:
     seen: dict[str, int] = {}
     names = []
     for run in runs:
@@ -386,7 +355,7 @@ def _environment(tags: Mapping[str, str]) -> dict[str, str]:
     return known | {k: masked(v) for k, v in sorted(tags.items()) if k.startswith(prefixes)}
 
 
-def _datasets(run: Any) -> list[Dataset]:
+def _datasets(run: Run) -> list[Dataset]:
     found = []
     for given in run.inputs.dataset_inputs if run.inputs else []:
         contexts = [tag.value for tag in given.tags if tag.key == "mlflow.data.context"]
@@ -399,7 +368,7 @@ def _datasets(run: Any) -> list[Dataset]:
     return found
 
 
-def _time(run: Any) -> str:
+def _time(run: Run) -> str:
     return datetime.fromtimestamp(run.info.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -1,11 +1,17 @@
 """Starting a run, or finding the one that a resumed training continues."""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from distill.config import Tracking
 from distill.tracking.store import sqlite_path
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 DEFAULT_EXPERIMENT = "distill"
 ENDED = "distill.ended"
@@ -13,7 +19,7 @@ ENDED = "distill.ended"
 logger = logging.getLogger(__name__)
 
 
-def start_run(client: Any, uri: str, tracking: Tracking, output: Path, began: int) -> Any:
+def start_run(client: MlflowClient, uri: str, tracking: Tracking, output: Path, began: int) -> Run:
     """A new run, with MLflow's usual tags: user, source, git commit. ``began``: when, in
     milliseconds since 1970."""
     from mlflow.tracking.context.registry import resolve_tags
@@ -23,7 +29,7 @@ def start_run(client: Any, uri: str, tracking: Tracking, output: Path, began: in
     return client.create_run(experiment_id, began, tags=resolve_tags(), run_name=run_name)
 
 
-def resume_run(client: Any, id_file: Path) -> Any | None:
+def resume_run(client: MlflowClient, id_file: Path) -> Run | None:
     """The run named in ``id_file``, running again; None where there is none to continue."""
     from mlflow.exceptions import MlflowException
 
@@ -48,7 +54,7 @@ def resume_run(client: Any, id_file: Path) -> Any | None:
     return run
 
 
-def _experiment(client: Any, uri: str, name: str) -> str:
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)

@@ -1,15 +1,20 @@
 """One record, as the outbox keeps it, to calls of MLflow."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.config.values import cut, masked, safe_name, written_tag
 from distill.tracking.model import log_model, register_model
 from distill.tracking.outbox import Record
 from distill.tracking.runs import ENDED
 from distill.tracking.view import NOTE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
@@ -20,7 +25,7 @@ PARENT = "mlflow.parentRunId"
 class Sender:
     """Writes records to one run and its children; raises what MLflow raises."""
 
-    def __init__(self, client: Any, uri: str, experiment_id: str, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, uri: str, experiment_id: str, run_id: str) -> None:
         self.client = client
         self.uri = uri
         self.experiment_id = experiment_id

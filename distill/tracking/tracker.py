@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill.config import Experiment, Tracking
 from distill.config.values import flatten, masked
 from distill.errors import Interrupted, TeacherAway, UnreachableError
+from distill.metrics import known, of_task
 from distill.objectives import WeightedSum
 from distill.tracking.outbox import Outbox, Record
 from distill.tracking.runs import DEFAULT_EXPERIMENT, resume_run, start_run
@@ -156,9 +157,9 @@ class Tracker:
         A note that is there already is kept: a person may have edited it.
         """
         name = self.tracking.experiment or DEFAULT_EXPERIMENT
-        is_language_model = experiment.is_language_model
-        notes = KIND | {NOTE: masked(experiment_note(name, is_language_model))}
-        view = {VIEW_TAG: view_state(is_language_model)}
+        measures = of_task(experiment.task)
+        notes = KIND | {NOTE: masked(experiment_note(name, measures))}
+        view = {VIEW_TAG: view_state(measures)}
         self._outbox.post({"kind": "experiment", "new": notes, "values": view})
         if isinstance(experiment.objective, WeightedSum):  # the column of all runs
             self.params({"objective.type": experiment.objective.type})
@@ -222,6 +223,7 @@ class Tracker:
         ``step``: of ``metrics``. MLflow shows the value with the highest step.
         """
         flat = flatten(params)
+        rows = _rows([*history, {"step": step, "time": None, "metrics": metrics}])
         note = child_note(str((tags or {}).get("role", "")), flat)
         all_tags = {NOTE: note} | dict(tags or {}) if note else dict(tags or {})
         return self._outbox.post(
@@ -229,7 +231,7 @@ class Tracker:
                 "kind": "child",
                 "name": name,
                 "params": flat,
-                "rows": _rows([*history, {"step": step, "time": None, "metrics": metrics}]),
+                "rows": rows,
                 "tags": {k: str(v) for k, v in all_tags.items()},
                 "status": status,
             }
@@ -259,6 +261,8 @@ class Tracker:
 def _rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, float, int, int]]:
     """(key, value, milliseconds, step); a missing value is left out, NaN is kept as NaN."""
     now = time.time()
+    lines = list(lines)
+    known({name for line in lines for name in line["metrics"]})
     return [
         (name, float(value), int((line.get("time") or now) * 1000), int(line["step"]))
         for line in lines

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.config import Experiment
+from distill.metrics import LATENCY, SIZE, TaskMetrics, of_task
 
 NOTE = "mlflow.note.content"
 """Tag of an experiment and of a run: a text in Markdown, shown as its description."""
@@ -38,27 +39,18 @@ def compare_link(server: str, experiment_id: str) -> str:
     return f"{runs_link(server, experiment_id)}&compareRunsMode=CHART"
 
 
-def view_state(is_language_model: bool) -> str:
+def view_state(measures: TaskMetrics) -> str:
     """Columns, order and charts of the experiment's runs, as MLflow's pages read them (JSON)."""
-    quality = "perplexity" if is_language_model else "accuracy"
-    metrics = [f"eval.{quality}", f"test.{quality}"]
-    if is_language_model:
-        metrics += ["test.accuracy", "fidelity.token_agreement"]
-    else:
-        metrics += ["eval.retention", "test.f1"]
-    metrics += ["student.size_mb", "student.latency_ms"]
+    qualities = (measures.quality, measures.test_quality)
+    metrics = [*(one.name for one in qualities), *measures.overview, SIZE, LATENCY]
     params = ["kd.temperature", "kd.alpha", "objective.type", "aggregation.type"]
     columns = [_column("tags", "role")]
     columns += [_column("metrics", name) for name in metrics]
     columns += [_column("params", name) for name in params]
-    charts = [
-        _scatter(f"{split}.{quality}", cost)
-        for split in ("eval", "test")
-        for cost in ("student.size_mb", "student.latency_ms")
-    ]
+    charts = [_scatter(one.name, cost) for one in qualities for cost in (SIZE, LATENCY)]
     section = {
         "uuid": VIEW,
-        "name": f"{quality.capitalize()} against size and latency",
+        "name": f"{measures.quality.head.capitalize()} against size and latency",
         "display": True,
         "isReordered": True,
         "deleted": False,
@@ -67,8 +59,8 @@ def view_state(is_language_model: bool) -> str:
         "cardHeight": 360,
     }
     state = {
-        "orderByKey": _column("metrics", f"eval.{quality}"),
-        "orderByAsc": is_language_model,
+        "orderByKey": _column("metrics", measures.quality.name),
+        "orderByAsc": measures.quality.mode == "min",
         "selectedColumns": columns,
         "columnOrder": columns,
         "runsHiddenMode": "SHOW_ALL",
@@ -97,31 +89,16 @@ def _scatter(quality: str, cost: str) -> dict[str, Any]:
     }
 
 
-def experiment_note(name: str, is_language_model: bool) -> str:
+def experiment_note(name: str, measures: TaskMetrics) -> str:
     """How to read the experiment's runs: metrics, columns, commands (Markdown)."""
-    if is_language_model:
-        quality = (
-            "- `eval.perplexity`, `test.perplexity`: exp of the mean cross-entropy of a token; "
-            "lower is better. `test.accuracy`: next-token accuracy.\n"
-            "- `fidelity.token_agreement`: share of test tokens where the student's most likely "
-            "next token is that of the teachers.\n"
-        )
-        compare = "`eval.perplexity`"
-    else:
-        quality = (
-            "- `eval.accuracy`: accuracy on the validation split. Sweeps, schedules and the "
-            "choice of weights use it. `test.accuracy`: on the test split, measured once.\n- "
-            "`eval.retention`, `test.retention`: accuracy of the student / accuracy of the "
-            "aggregated teachers.\n"
-        )
-        compare = "`eval.accuracy`"
     return (
         "Students distilled by *distill*: one run per training, or one per sweep with its trials "
         "as child runs. The tag `role` is `expert` (a teacher), `mix` (the aggregated teachers), "
-        f"`baseline`, `link` (of a chain) or `trial`.\n\n{quality}- `student.size_mb`: exported "
-        "float32 weights, 10⁶ bytes. `student.latency_ms`: one input on one CPU thread. "
-        "`compression`: parameters of the largest teacher / parameters of the student.\n\n"
-        f"Compare {compare} with "
+        f"`baseline`, `link` (of a chain) or `trial`.\n\n{measures.note}"
+        "- `student.size_mb`: exported float32 weights, 10⁶ bytes. "
+        "`student.latency_ms`: one input on one CPU thread. `compression`: parameters of the "
+        "largest teacher / parameters of the student.\n\n"
+        f"Compare `{measures.quality.name}` with "
         "`student.size_mb`: the *Chart view* of the runs has both. A student is on the frontier "
         f"if no smaller one is as good.\n\n- `distill frontier {name}`: the frontier, and the best "
         f"student under a limit of size or latency\n- `distill report {name}`: everything as one "
@@ -133,7 +110,7 @@ def run_note(experiment: Experiment, output: str) -> str:
     """Of a training or a sweep: what the student is, and its teachers (Markdown)."""
     kd, search = experiment.kd, experiment.search
     is_warm = experiment.warm_start and search is None
-    kind = "Language model" if experiment.is_language_model else "Classifier"
+    kind = of_task(experiment.task).model.capitalize()
     what = kind if search is None else f"Sweep over {', '.join(f'`{key}`' for key in search.space)}"
     lines = [f"{what}, trained on `{experiment.data.path}`."]
     if experiment.experts is not None:

@@ -31,10 +31,8 @@ RowIds = range | np.ndarray
 class TrainedTask(Protocol):
     """What training needs of a task; ``distill.tasks.base.Task`` is one."""
 
-    @property
-    def metrics(self) -> Mapping[str, Literal["max", "min"]]:
-        """Of :meth:`validate`, with the direction that is better. The first selects weights."""
-        ...
+    metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
+    """Of :meth:`validate`, with the direction that is better. The first selects weights."""
 
     def has_labels(self, job: Job) -> bool:
         """Whether a row that the job is trained on has a label."""

@@ -1,7 +1,8 @@
 """Writes the generated pages of the reference: ``make reference``.
 
 The configuration and evaluation settings come from the pydantic classes (type, default,
-constraint, and the doc under the field), the commands from the typer application. The pages are
+constraint, and the doc under the field), the commands from the typer application, the metrics from
+their catalogue. The pages are
 committed, so that they can be read in the repository; a test compares them with this module.
 """
 
@@ -23,8 +24,10 @@ from pydantic_core import PydanticUndefined
 from typer.models import ArgumentInfo, OptionInfo
 
 from distill.config import Experiment
+from distill.config.fits import models_of
 from distill.evaluation.settings import Evaluation
-from distill.variant import Section, Variant
+from distill.metrics import GROUPS, Metric, of_task
+from distill.variant import Only, Section, Variant
 
 FOLDER = Path(__file__).parents[1] / "reference"
 WORDS = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Any: "any value"}
@@ -161,6 +164,16 @@ def type_of(field: FieldInfo) -> str:
     return in_words(field.annotation)
 
 
+def tasks_of(field: FieldInfo) -> list[str]:
+    """The tasks that a key, or some of its values, applies to: ``only for language models``."""
+    found = []
+    for only in field.metadata:
+        if isinstance(only, Only):
+            values = ", ".join(f"`{value}`" for value in only.values)
+            found.append(f"{values} only for {models_of([only.task])}".strip())
+    return found
+
+
 def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -213,7 +226,12 @@ def _escaped(text: str) -> str:
 
 def item(key: Key, link: str) -> str:
     """One key as an item of a list."""
-    facts = [type_of(key.field), limits(key.field.metadata), default(key.field)]
+    facts = [
+        type_of(key.field),
+        limits(key.field.metadata),
+        default(key.field),
+        *tasks_of(key.field),
+    ]
     doc = prose(key.field.description)
     lines = [f'- <a id="{key.anchor}"></a>**`{key.path}`** — {"; ".join(filter(None, facts))}']
     lines += [f"    {line}" if line else "" for line in f"{doc}\n\n{link}".strip().splitlines()]
@@ -267,7 +285,12 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
     """The heading of a key with sections below it, and all of these that are documented here."""
     parts = [f'<a id="{key.anchor}"></a>\n', f"{'#' * depth} `{key.path}`\n"]
     described = prose(key.field.description)
-    facts = [type_of(key.field), limits(key.field.metadata), default(key.field)]
+    facts = [
+        type_of(key.field),
+        limits(key.field.metadata),
+        default(key.field),
+        *tasks_of(key.field),
+    ]
     shown = "; ".join(filter(None, facts))
     if shown != "section":
         parts.append(f"{shown[0].upper()}{shown[1:]}.\n")
@@ -281,6 +304,8 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
             kind = section.model_fields["type"].default
             parts.append(f'<a id="{key.anchor}-{kind}"></a>\n')
             parts.append(f"{'#' * min(depth + 1, 6)} `type: {kind}`\n")
+            if issubclass(section, Variant) and section.tasks:
+                parts.append(f"Only for {models_of(section.tasks)}.\n")
         parts.append(f"{prose(vars(section).get('__doc__'))}\n")
         parts += _keys(path, section, home, depth + is_union)
     return parts
@@ -327,7 +352,32 @@ def pages() -> dict[str, str]:
         "configuration.md": keys_page(Experiment, "Configuration", CONFIGURATION),
         "evaluation.md": keys_page(Evaluation, "Evaluation settings", EVALUATION),
         "commands.md": commands_page(),
+        "metrics.md": metrics_page(),
     }
+
+
+METRICS = """The names of the metrics in MLflow, `metrics.jsonl` and `--json`. They are stable. A
+share is a number between 0 and 1; `nats` are natural logarithms. `<name>` is a teacher, `<domain>`
+a value of `data.columns.domain`, `<label>` a class.
+
+`eval.*` is measured on the validation split, and used for selection, schedules and sweeps. `test.*`
+is measured once, for the exported weights."""
+
+
+def metrics_page() -> str:
+    """The catalogue of metrics: a table for each group."""
+    parts = ["# Metrics\n", NOTE, f"{METRICS}\n"]
+    for group in GROUPS:
+        parts += [f"## {group.title}\n", f"{group.lead}\n"]
+        parts.append("| name | models | unit | better | definition |\n|---|---|---|---|---|")
+        parts += [_metric(one) for one in group.metrics]
+        parts.append("")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+
+
+def _metric(one: Metric) -> str:
+    models = " and ".join(f"{of_task(task).model}s" for task in one.tasks)
+    return f"| `{one.name}` | {models} | {one.unit} | {one.direction or ''} | {one.meaning} |"
 
 
 COMMANDS = """`distill COMMAND --help` prints the same. `python -m distill` is the same

@@ -216,7 +216,7 @@ def test_the_teachers_of_a_first_link_are_measured_on_validation(root: Path) -> 
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "measure"), **under(root))))
     found = value_of_teachers(plan, job, lambda: False)
-    good, blocks = AutoModelForCausalLM.from_pretrained(root / "good"), plan.blocks
+    good, blocks = AutoModelForCausalLM.from_pretrained(root / "good"), plan.rows
     assert blocks is not None
     perplexities = []
     for split in ("validation", "test"):

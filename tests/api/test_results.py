@@ -17,12 +17,12 @@ from pyarrow import parquet
 import distill
 from distill.api import SweepResult, TrainPaths, TrainResult
 from distill.errors import ConfigError, DataError, RunFolderError
-from distill.evaluation.rows import Row
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier
 from distill.search.trials import Trial
 from tests.export.test_prediction import TEXTS, make_run
 from tests.models.tiny_models import save_decoder
+from tests.report.rows import a_row
 from tests.toys import write_data, write_encoder
 
 PNG = bytes.fromhex("89504e470d0a1a0a")
@@ -36,8 +36,8 @@ def result(tmp_path: Path) -> TrainResult:
     (run / "report").mkdir()
     (run / "report" / "trade_off.png").write_bytes(PNG)
     rows = (
-        Row("films <b>", "expert", params=1e6, accuracy=0.9),
-        Row("student", "student", params=1e4, size_mb=0.04, accuracy=0.875, retention=0.97),
+        a_row("films <b>", "expert", params=1e6, accuracy=0.9),
+        a_row("student", "student", params=1e4, size_mb=0.04, accuracy=0.875, retention=0.97),
     )
     metrics = {"test.accuracy": 0.875, "student.size_mb": 0.04}
     paths = TrainPaths(run, run / "student", run / "report")

@@ -15,9 +15,9 @@ from distill.cli import app
 from distill.config import parse
 from distill.driver.finished import Result, keep
 from distill.driver.pipeline import jobs_of_teachers, opened
-from distill.driver.sweep.outcome import SHOWN, SweepOutcome
+from distill.driver.sweep.outcome import SweepOutcome
 from distill.evaluation.relations import RATES
-from distill.evaluation.rows import Row
+from distill.metrics import LANGUAGE_MODEL, LATENCY, SIZE
 from distill.report.progress import Progress
 from distill.report.table import to_json
 from distill.run_folder import RunFolder
@@ -25,14 +25,15 @@ from distill.search.trials import Trial
 from distill.tracking.store import resolve_uri, sqlite_path
 from distill.training.job import Job
 from tests.driver.test_finished import plan_of
+from tests.report.rows import a_row
 from tests.report.test_terminal import lines_of
 from tests.toys import DOMAINS, toy_experiment
 
 NAME = "student-without-teachers"
 ROWS = [
-    Row("films", "expert", 4160.0, 0.02, 1.5, 0.9, 0.9, in_domain=0.75, out_of_domain=0.5),
-    Row(NAME, "baseline", 96.0, 0.1, 0.3, 0.25, 0.3, retention=0.27),
-    Row("student", "student", 96.0, 0.1, 0.3, 0.5, 0.3, retention=0.37),
+    a_row("films", "expert", 4160.0, 0.02, 1.5, 0.9, 0.9, in_domain=0.75, out_of_domain=0.5),
+    a_row(NAME, "baseline", 96.0, 0.1, 0.3, 0.25, 0.3, retention=0.27),
+    a_row("student", "student", 96.0, 0.1, 0.3, 0.5, 0.3, retention=0.37),
 ]
 METRICS = {"test.accuracy": 0.5, **{f"fidelity.{name}": 0.125 for name in RATES}}
 
@@ -116,7 +117,9 @@ def test_trained_experts_are_listed_and_nothing_starts(
 
 def test_the_frontier_of_a_sweep_fits_80_columns() -> None:
     values = {"student.hidden": 128, "kd.temperature": 2.5, "objective.type": "forward_kl"}
-    metrics = dict.fromkeys(SHOWN, 0.5) | {"student.params": 310_000.0}
+    metrics = dict.fromkeys((*LANGUAGE_MODEL.summary, SIZE, LATENCY), 0.5) | {
+        "student.params": 310_000.0
+    }
     trials = [Trial(f"trial-{n:03d}", "finished", values, metrics) for n in range(3)]
     outcome = SweepOutcome(trials, trials[:2], trials[1], [], {}, Path("report"), title="toy")
     lines = lines_of(outcome.table(80), 80)

@@ -12,6 +12,7 @@ from tests.docs.pages import ROOT, Block, blocks
 PAGE = ROOT / "docs/architecture.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 SHOWN = [b for b in blocks(PAGE, "python") if b.mark.startswith("signatures: ")]
+CLASS = re.compile(r"`([A-Z][a-z]\w+)`")
 QUESTIONS = re.findall(r"^\| (.+?) \| (`.+) \|$", TEXT.partition("## Where is")[2], re.MULTILINE)
 
 
@@ -36,7 +37,7 @@ def test_every_answer_is_a_file_that_has_the_named_function_or_class():
             assert (ROOT / path).exists(), (question, path)
             if name:
                 text = (ROOT / path).read_text(encoding="utf-8")
-                assert re.search(rf"(def|class) {name}\b|^{name}\b", text, re.M), (question, name)
+                assert re.search(rf"\b(def|class) {name}\b", text, re.M), (question, name)
 
 
 def test_the_picture_names_files_that_exist():
@@ -60,3 +61,14 @@ def signatures(tree: ast.AST, prefix: str = "") -> dict[str, str]:
         elif isinstance(node, ast.AnnAssign):
             found[prefix + ast.unparse(node.target)] = ast.unparse(node.annotation)
     return found
+
+
+def test_the_glossary_names_classes_of_the_code():
+    glossary = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    table = glossary.partition("## Names in the code")[2]
+    named = [
+        name for row in re.findall(r"^\| ([^|]+) \|", table, re.M) for name in CLASS.findall(row)
+    ]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "distill").rglob("*.py")]
+    defined = {name for text in sources for name in re.findall(r"^class (\w+)", text, re.M)}
+    assert len(named) >= 7 and sorted(set(named) - defined) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -16,16 +17,27 @@ from pathlib import Path
 from random import Random
 from types import ModuleType
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from distill.config import parse
+from distill.config.tasks import TASKS
+from distill.driver.checks.check import check
+from distill.driver.pipeline import Work, own_job
+from distill.models.load import load_classifier
 from distill.objectives import ForwardKL
 from distill.records import Knobs, TeacherAnswers
+from distill.report.progress import Progress
+from distill.run_folder import RunFolder
+from distill.training.job import Job
 from distill.training.module import DistillModule
 from distill.transform import Code
 from tests.docs.pages import ROOT, blocks
 from tests.objective_references import by_row, kl
-from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
+from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches, toy_experiment
 from tests.transform.programs import programs
 
 
@@ -118,6 +130,51 @@ def test_the_transformation_keeps_what_programs_print(example: Callable[[str], M
         results = [page.parentheses(code, Random(1)) for code in codes if code.is_valid]
         assert all(Code.parse(result, language).is_valid for result in results)
         assert set(results) - {code.text for code in codes}
+
+
+GRADES = ("bad", "fine", "great")
+
+
+def test_the_task_selects_weights_by_its_own_metric(
+    example: Callable[[str], ModuleType], tmp_path: Path
+):
+    page = example("task")
+    try:
+        job = job_of_grades(tmp_path)
+        assert page.trained(job) == job.model_folder
+    finally:
+        del TASKS["grades"]
+    done = json.loads((job.model_folder.parent / "done.json").read_text())
+    model = load_classifier(job.model_folder).eval()
+    corpus, rows = job.data.open().corpus, np.asarray(job.validation_rows)
+    tokens = job.data.open().padded(rows)
+    with torch.no_grad():
+        logits_RC = model(*map(torch.from_numpy, (tokens.input_ids_BT, tokens.attention_mask_BT)))
+    errors_R = logits_RC.logits.argmax(-1).numpy() - corpus.labels_of(rows)
+    assert done["best"] == pytest.approx(-abs(errors_R).mean()) and abs(errors_R).max() == 2
+
+
+def job_of_grades(root: Path) -> Job:
+    """Three grades; each row has one word that shows its grade, in one of six a neighbour's."""
+    rng = np.random.default_rng(0)
+    grades = rng.integers(0, 3, 90)
+    shown = np.where(rng.random(90) < 1 / 6, (grades + 1) % 3, grades)
+    splits = ["train", "train", "train", "validation", "test"] * 18
+    texts = [f"the plot was {GRADES[grade]}" for grade in shown]
+    table = pa.table({"text": texts, "label": grades.astype(str), "split": splits})
+    pq.write_table(table, root / "grades.parquet")
+    raw = toy_experiment(
+        root,
+        task="grades",
+        student={"layers": 1, "hidden": 16, "heads": 2, "tokenizer": str(root / "encoder")},
+        trainer={"epochs": 16, "batch_size": 16, "engine": "torch", "eval_every": 16},
+    )
+    data = {"path": str(root / "grades.parquet"), "columns": {"split": "split"}, "max_length": 16}
+    raw["data"] = raw["data"] | data
+    for key in ("experts", "aggregation", "kd", "baselines"):
+        del raw[key]
+    plan = check(parse(raw))
+    return own_job(Work(plan, RunFolder(plan.experiment.output), Progress(StringIO())))
 
 
 def printed(program: str) -> str:

@@ -1,6 +1,6 @@
 """Every Python file that a document, docstring or comment names by its folder exists.
 
-A path may begin at the repository, at ``distill/`` or at the folder of the file that names it.
+A path may begin at the repository, at ``distill/``, or at a folder that the naming file lies in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def test_files_named_in_a_document_exist(page: Path):
 
 
 def absent_in(path: Path) -> list[str]:
-    bases = (ROOT, ROOT / "distill", path.parent)
+    bases = (ROOT / "distill", *path.parents)
     named = NAMED.findall(path.read_text(encoding="utf-8"))
     return [
         f"{name(path)}: {one}" for one in named if not any((base / one).exists() for base in bases)

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from distill.config import Experiment
-from distill.config.search import TRIAL_METRICS
-from distill.evaluation.assess import Task
-from distill.evaluation.names import metric_names
 from distill.evaluation.settings import Evaluation
-from distill.report.names import MEANINGS
 from docs.site.generate import pages, path_below, walk
 from tests.docs.pages import ROOT
-from tests.training.test_loop import run
 
 REFERENCE = ROOT / "docs/reference"
 PAGES = pages()
-METRICS = [
-    metric
-    for line in (REFERENCE / "metrics.md").read_text(encoding="utf-8").splitlines()
-    if line.startswith("| `")
-    for metric in re.findall(r"`([^`\s]+)`", line.split(" | ")[0])
-]
-FAMILIES = (
-    *("eval", "test", "student", "teacher", "fidelity", "robustness", "interval", "sweep", "time"),
-    *("stream", "sampling", "router", "balance", "kd", "ce", "train", "meta"),
-)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -90,62 +72,3 @@ def test_every_command_and_option_is_in_the_reference():
     assert re.findall(r"^## distill (\S+)", page, re.M) == names
     assert '<a id="distill-evaluate-fail-if"></a>`--fail-if` TEXT' in page
     assert "`--json`" in page and "as-json`" not in page.replace('as-json"', "")
-
-
-def test_metrics_of_an_evaluation_are_in_the_reference():
-    task = Task(
-        samples=(), label_names=("label-a",), domain_names=("domain-a",), kind="c", sd_D=None
-    )
-    undocumented = {m for m in metric_names(task, Evaluation(), True) if not is_documented(m)}
-    assert undocumented == set()
-
-
-def test_metrics_of_reports_and_sweeps_are_in_the_reference():
-    assert [m for m in (*MEANINGS, *TRIAL_METRICS) if not is_documented(m)] == []
-
-
-def test_metrics_of_a_fit_are_in_the_reference(tmp_path: Path):
-    _, _, lines = run(tmp_path, num_steps=2)
-    names = {name for _, metrics in lines for name in metrics}
-    assert {"loss", "grad_norm", "teacher.a.kl"} <= names
-    assert sorted(name for name in names if not is_documented(name)) == []
-
-
-def test_metric_names_in_the_code_are_in_the_reference():
-    """String literals that look like a metric and are no key of the configuration."""
-    keys = {path for _, _, key in walk("", Experiment) for path in (key.path, f"{key.path}.type")}
-    no_metric = re.compile(r".*(\.png|\.json|_)")  # a file; what a name begins with
-    found = {m for m in _literals() if m not in keys and not no_metric.fullmatch(m)}
-    assert len(found) > 50
-    assert sorted(m for m in found if not is_documented(m)) == []
-
-
-def is_documented(name: str) -> bool:
-    """``name`` may have ``<x>`` where the code fills something in, and so may the reference."""
-    name = name.removeprefix("teacher.") if name.startswith(TEACHERS) else name
-    own = _pattern(name)
-    return any(
-        own.fullmatch(m) or _pattern(m).fullmatch(name) or m.startswith(f"{name}.") for m in METRICS
-    )
-
-
-TEACHERS = ("teacher.test.", "teacher.robustness.", "teacher.interval.")
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"<\w+>", r"[^ ]+", re.escape(name)))
-
-
-def _literals() -> Iterator[str]:
-    looks = re.compile(rf"({'|'.join(FAMILIES)})(\.(\w|<x>)+)+")
-    for path in sorted(Path(ROOT / "distill").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                parts = [v.value if isinstance(v, ast.Constant) else "<x>" for v in node.values]
-                text = "".join(map(str, parts))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                text = node.value
-            else:
-                continue
-            if looks.fullmatch(text):
-                yield text

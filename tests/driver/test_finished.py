@@ -15,19 +15,19 @@ from distill.driver import pipeline
 from distill.driver.checks.check import check
 from distill.driver.finished import Result, finished, keep
 from distill.errors import Interrupted, RunFolderError
-from distill.evaluation.rows import Row
 from distill.report.progress import Progress
 from distill.report.table import to_json
 from distill.run_folder import RunFolder
 from distill.tasks.plan import Plan
+from tests.report.rows import a_row
 from tests.toys import toy_experiment, write_data, write_encoder
 from tests.toys_adapters import write_adapter
 from tests.toys_language import language_experiment
 
 RESULT = Result(
     [
-        Row("one", "expert", 4160.0, accuracy=0.9, per_domain={"films": 0.875}, in_domain=0.75),
-        Row("student", "student", 96.0, 0.1, 0.3, 1 / 3, 0.3, retention=0.37, note="tiny"),
+        a_row("one", "expert", 4160.0, accuracy=0.9, per_domain={"films": 0.875}, in_domain=0.75),
+        a_row("student", "student", 96.0, 0.1, 0.3, 1 / 3, 0.3, retention=0.37, note="tiny"),
     ],
     {"test.accuracy": 1 / 3, "test.f1": 0.3},
     "mlflow ui --backend-store-uri sqlite:////mlflow.db",

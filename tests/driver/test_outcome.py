@@ -11,6 +11,7 @@ from distill.evaluation.leakage import ADVICE
 from distill.evaluation.rows import Row
 from distill.report.table import to_markdown
 from distill.tasks.classification.comparison import noted
+from tests.report.rows import a_row
 
 TEST: Any = SimpleNamespace(labels_R=np.array([0] * 58 + [1] * 42), num_classes=2)
 
@@ -21,11 +22,11 @@ def notes(rows: list[Row], ready: set[str]) -> list[str]:
 
 def test_a_ready_teacher_that_knows_the_test_rows_has_a_note() -> None:
     rows = [
-        Row("tfidf", "expert", accuracy=0.998),
-        Row("bert", "expert", accuracy=0.81),
-        Row("uniform mean", "mix", accuracy=0.97),
-        Row("tfidf", "baseline", accuracy=0.76),  # trained by the run, under the same name
-        Row("student", "student", accuracy=0.78),
+        a_row("tfidf", "expert", accuracy=0.998),
+        a_row("bert", "expert", accuracy=0.81),
+        a_row("uniform mean", "mix", accuracy=0.97),
+        a_row("tfidf", "baseline", accuracy=0.76),  # trained by the run, under the same name
+        a_row("student", "student", accuracy=0.78),
     ]
     assert notes(rows, {"tfidf", "bert"}) == [ADVICE, "", "", "", ""]
     assert notes(rows, set()) == [""] * 5  # an expert of the run has not seen its test split
@@ -33,11 +34,11 @@ def test_a_ready_teacher_that_knows_the_test_rows_has_a_note() -> None:
 
 def test_a_student_below_the_largest_class_has_a_note() -> None:
     rows = [
-        Row("expert", "expert", accuracy=0.3),
-        Row("alone", "baseline", accuracy=0.58),
-        Row("link 1", "link", accuracy=0.5, note="dropped from the chain"),
-        Row("student", "student", accuracy=0.5),
-        Row("other", "student", accuracy=0.6, note="kept"),
+        a_row("expert", "expert", accuracy=0.3),
+        a_row("alone", "baseline", accuracy=0.58),
+        a_row("link 1", "link", accuracy=0.5, note="dropped from the chain"),
+        a_row("student", "student", accuracy=0.5),
+        a_row("other", "student", accuracy=0.6, note="kept"),
     ]
     assert notes(rows, set()) == [
         "",

@@ -45,7 +45,7 @@ def test_each_is_kept_as_an_adapter_and_all_are_served_from_one_base(tmp_path: P
     assert "2 adapters on one base, 1 replica, " in shown["2 experts"]
     assert plan.num_cpus == pytest.approx(1.1), "one actor for both"
 
-    assert experiment.experts is not None and plan.blocks is not None
+    assert experiment.experts is not None
     data = BlocksSpec(str(plan.corpus.folder), base, 24)
     parts = by_column(data.open(), ("train", "validation", "test"))
     folder = RunFolder(experiment.output).experts

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from distill import __version__
 from distill.cli import app
 from distill.config import Experiment, load
+from distill.data.blocks import Blocks
 from distill.driver.checks.check import check
 from distill.errors import ConfigError, DataError, ModelError
 from distill.init import Start, initial, write
@@ -315,7 +316,7 @@ def test_a_large_vocabulary_is_sent_as_hidden_states(root: Path, tmp_path: Path)
 def test_prompts_and_a_chat_template(root: Path, tmp_path: Path) -> None:
     plan = checked(initial(str(root / "prompts.parquet"), [str(root / "chatty")]), tmp_path)
     assert plan.experiment.data.prompt_as_chat
-    assert plan.blocks is not None and plan.blocks.kind == "messages"
+    assert isinstance(plan.rows, Blocks) and plan.rows.kind == "messages"
 
 
 def test_without_the_key_check_says_that_the_template_is_not_used(

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from distill.config.search import Goal
+from distill.evaluation.rows import Row
 from distill.report.axes import axis
 from distill.report.markup import Markup, tag
 from distill.report.page import configuration_yaml, page
@@ -91,7 +92,7 @@ def test_no_text_becomes_markup(record, text):
         trials=trials,
         experiment=HOSTILE,
         searched=(*record.searched, HOSTILE),
-        rows=[replace(row, name=HOSTILE, per_domain={HOSTILE: 0.5}) for row in record.rows],
+        rows=[Row(HOSTILE, r.role, {f"test.accuracy.{HOSTILE}": 0.5}) for r in record.rows],
         params={HOSTILE: HOSTILE},
         environment={HOSTILE: HOSTILE},
         datasets=[Dataset(HOSTILE, HOSTILE, HOSTILE)],

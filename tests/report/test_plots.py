@@ -9,20 +9,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from distill.evaluation.rows import Row
 from distill.report import plots
 from distill.report.labels import place_labels
+from tests.report.rows import a_row
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
 ROWS = [
     *(
-        Row(f"expert {d}", "expert", 22.7e6, accuracy=a, per_domain=dict.fromkeys(DOMAINS, a))
+        a_row(f"expert {d}", "expert", 22.7e6, accuracy=a, per_domain=dict.fromkeys(DOMAINS, a))
         for d, a in zip(DOMAINS, (0.79, 0.795, 0.801, 0.81), strict=True)
     ),
-    Row("routed ensemble", "mix", 95.8e6, accuracy=0.852),
-    Row("tf-idf", "baseline", accuracy=0.77),
-    Row("distilled", "student", 3.5e6, accuracy=0.82, per_domain=dict.fromkeys(DOMAINS, 0.82)),
-    Row("unmeasured", "student"),
+    a_row("routed ensemble", "mix", 95.8e6, accuracy=0.852),
+    a_row("tf-idf", "baseline", accuracy=0.77),
+    a_row("distilled", "student", 3.5e6, accuracy=0.82, per_domain=dict.fromkeys(DOMAINS, 0.82)),
+    a_row("unmeasured", "student"),
 ]
 HISTORY = {
     "distilled": [{"step": s, "time": 0.0, "metrics": {"loss": 1 / s}} for s in range(1, 90)]
@@ -46,7 +46,7 @@ def test_plots_are_1200_pixels_wide_and_not_empty(tmp_path):
 
 def test_plots_of_nothing_do_not_fail(tmp_path):
     plots.trade_off([], tmp_path / "a.png")
-    plots.trade_off([Row("majority", "baseline", accuracy=0.5)], tmp_path / "b.png")
+    plots.trade_off([a_row("majority", "baseline", accuracy=0.5)], tmp_path / "b.png")
     plots.learning_curves({}, tmp_path / "c.png")
     plots.per_domain([], tmp_path / "d.png")
 
@@ -69,7 +69,7 @@ def test_steps_are_whole_and_equal_temperatures_are_both_visible(tmp_path, monke
 def test_perplexities_far_apart_have_a_logarithmic_axis(worst, scale, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(plots, "save", lambda figure, path: shown.append(figure.axes[0]) or path)
-    row = Row("student", "student", perplexity=9.0, per_domain={"a": 3.0, "b": worst})
+    row = a_row("student", "student", perplexity=9.0, per_domain={"a": 3.0, "b": worst})
     plots.per_domain([row], tmp_path / "a.png")
     assert shown[0].get_yscale() == scale
     assert shown[0].get_ylim()[0] == (1.0 if scale == "log" else 0.0)

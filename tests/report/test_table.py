@@ -9,25 +9,26 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from distill.evaluation.rows import LANGUAGE_ONLY, Row
+from distill.evaluation.rows import Row, in_domains, row_of
 from distill.report.table import (
     best_student,
-    count,
     from_json,
     render,
     to_csv,
     to_json,
     to_markdown,
 )
-from distill.tracking.read import row_of
-from distill.wording import three_digits
+from distill.wording import count, three_digits
+from tests.report.rows import a_row
 
 ROWS = [
-    Row("expert books", "expert", 22_700_000, 90.9, 11.3, 0.79, 0.786, {"books": 0.84}, 0.84, 0.78),
-    Row("routed ensemble", "mix", 95_800_000, 390, 47, 0.852, 0.851, retention=1.0),
-    Row("tf-idf | LR", "baseline", accuracy=0.774, f1=math.nan, note="words"),
-    Row("distilled", "student", 3_500_000, 14, 2.1, 0.8206, 0.82, retention=0.9636),
-    Row("tiny", "student", 310_000, 1.25, 0.31, 0.797, 0.795, retention=0.935),
+    a_row(
+        "expert books", "expert", 22_700_000, 90.9, 11.3, 0.79, 0.786, {"books": 0.84}, 0.84, 0.78
+    ),
+    a_row("routed ensemble", "mix", 95_800_000, 390, 47, 0.852, 0.851, retention=1.0),
+    a_row("tf-idf | LR", "baseline", accuracy=0.774, f1=math.nan, note="words"),
+    a_row("distilled", "student", 3_500_000, 14, 2.1, 0.8206, 0.82, retention=0.9636),
+    a_row("tiny", "student", 310_000, 1.25, 0.31, 0.797, 0.795, retention=0.935),
 ]
 
 
@@ -48,7 +49,7 @@ def printed(rows: list[Row], columns: int) -> list[str]:
 
 @pytest.mark.parametrize("columns", [80, 100])
 def test_the_table_fits_the_terminal_with_names_whole_and_marks_the_best_student(columns):
-    lines = printed([*ROWS, Row("student-without-teachers", "student", 1e3)], columns)
+    lines = printed([*ROWS, a_row("student-without-teachers", "student", 1e3)], columns)
     assert max(map(len, lines)) <= columns
     assert any(line.startswith("student-without-teachers ") for line in lines)
     cells = " ".join(x.removeprefix("expert books") for x in lines if "expert books" in x).split()
@@ -83,7 +84,10 @@ def test_csv_and_json_are_unrounded_and_missing_stays_missing():
 
 
 def test_of_two_equal_students_the_smaller_is_best():
-    twins = [Row("big", "student", 2e6, accuracy=0.8), Row("small", "student", 1e6, accuracy=0.8)]
+    twins = [
+        a_row("big", "student", 2e6, accuracy=0.8),
+        a_row("small", "student", 1e6, accuracy=0.8),
+    ]
     best = best_student(twins)
     assert best is not None
     assert best.name == "small"
@@ -91,10 +95,11 @@ def test_of_two_equal_students_the_smaller_is_best():
 
 
 CODE = {"code": 4.2, "prose": 30.1}
+FIVE = dict.fromkeys("abcde", 2.0)
 LANGUAGE = [
-    Row("code", "expert", 134.5e6, 538, 120, 0.55, perplexity=9.8, per_domain=CODE),
-    Row("labels", "student", 21e6, 84, 30, 0.45, perplexity=22.8, agreement=0.5, jsd=0.2313),
-    Row("distilled", "student", 21e6, 84, 30, 0.44, perplexity=19.8, agreement=0.6, jsd=0.1),
+    a_row("code", "expert", 134.5e6, 538, 120, 0.55, perplexity=9.8, per_domain=CODE),
+    a_row("labels", "student", 21e6, 84, 30, 0.45, perplexity=22.8, agreement=0.5, jsd=0.2313),
+    a_row("distilled", "student", 21e6, 84, 30, 0.44, perplexity=19.8, agreement=0.6, jsd=0.1),
 ]
 
 
@@ -105,7 +110,11 @@ def test_language_models_have_columns_of_their_own():
         "| next-token accuracy | agreement | JSD |"
     )
     assert expert == "| code | 134 M | 538 | 9.80 | 4.20 | 30.1 | 55.0 % | – | – |"
-    many = [replace(LANGUAGE[0], per_domain=dict.fromkeys("abcde", 2.0), rouge_l=0.25)]
+    many = [
+        a_row(
+            "code", "expert", 134.5e6, 538, 120, 0.55, perplexity=9.8, per_domain=FIVE, rouge_l=0.25
+        )
+    ]
     head, _, row = to_markdown(many).splitlines()
     assert head == "| model | parameters | size (MB) | perplexity | next-token accuracy | ROUGE-L |"
     assert row.endswith("| 25.0 % |")
@@ -115,13 +124,15 @@ def test_of_language_models_the_lowest_perplexity_is_best():
     best = best_student(LANGUAGE)
     assert best is not None
     assert best.name == "distilled"  # though the other hits more tokens
-    smaller = replace(LANGUAGE[2], name="smaller", params=1e6)
+    smaller = replace(LANGUAGE[2], name="smaller").having({"student.params": 1e6})
     assert best_student([*LANGUAGE, smaller]) is smaller
 
 
 def test_a_full_language_table_continues_below_itself():
-    full = {"exact_match": 1.0, "rouge_l": 1.0, "tokens_per_s": 14.2, "peak_memory_mb": 560.0}
-    lines = printed([replace(row, per_domain=CODE, **full) for row in LANGUAGE], 80)
+    full = in_domains("test.perplexity.", "student", CODE)
+    full |= {"test.exact_match": 1.0, "test.rouge_l": 1.0}
+    full |= {"student.tokens_per_s": 14.2, "student.peak_memory_mb": 560.0}
+    lines = printed([row.having(full) for row in LANGUAGE], 80)
     assert max(map(len, lines)) <= 80
     starred = [line.split() for line in lines if "★" in line]
     assert len(starred) == 2
@@ -137,26 +148,29 @@ def test_json_is_read_back_as_it_was_also_under_the_names_of_old_runs():
 
 
 def test_an_expert_of_a_domain_called_home_does_not_overwrite_its_own():
-    row = Row("home", "expert", per_domain={"home": 0.5, "in_domain": 0.4}, in_domain=0.7)
-    metrics = row.metrics()
+    home = a_row("home", "expert", per_domain={"home": 0.5, "in_domain": 0.4}, in_domain=0.7)
+    metrics = home.metrics
     assert metrics["test.accuracy.in_domain"] == 0.7
     assert "test.accuracy.home" not in metrics  # which old runs mean their own domain by
-    assert row_of("home", "expert", {k: v for k, v in metrics.items() if v is not None}) == row
+    assert row_of("home", "expert", metrics) == home
 
 
 def test_files_and_metrics_of_language_models():
     first, *_ = csv.DictReader(io.StringIO(to_csv(LANGUAGE)))
     assert (first["perplexity"], first["perplexity.prose"]) == ("9.8", "30.1")
     assert not {"f1", "in_domain", "out_of_domain", "retention"} & first.keys()
-    hopeless = json.loads(to_json([replace(LANGUAGE[1], perplexity=math.inf)]))
+    hopeless = json.loads(to_json([LANGUAGE[1].having({"test.perplexity": math.inf})]))
     assert hopeless[0]["perplexity"] is None
-    metrics = LANGUAGE[0].metrics()
+    metrics = LANGUAGE[0].metrics
     assert metrics["test.perplexity.prose"] == 30.1
-    assert LANGUAGE[2].metrics()["fidelity.token_agreement"] == 0.6
+    assert LANGUAGE[2].metrics["fidelity.token_agreement"] == 0.6
     assert "test.f1" not in metrics
 
 
 def test_classifiers_have_no_fields_of_language_models():
-    assert not set(LANGUAGE_ONLY) & json.loads(to_json(ROWS))[0].keys()
+    assert (
+        not {"perplexity", "jsd", "exact_match", "tokens_per_s"}
+        & json.loads(to_json(ROWS))[0].keys()
+    )
     assert "perplexity" not in to_csv(ROWS)
-    assert "test.perplexity" not in ROWS[0].metrics()
+    assert "test.perplexity" not in ROWS[0].metrics

@@ -26,7 +26,7 @@ PLAN = [
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
 def test_running_text_wraps_between_words_within_the_terminal(columns: int) -> None:
     lines = lines_of(
-        grid(["part", "plan", "size"], PLAN, "ready", left=(1, 2), wrap=(1, 2), columns=columns),
+        grid(["part", "plan", "size"], PLAN, "ready", wrap=(1, 2), columns=columns),
         columns,
     )
     assert max(map(len, lines)) <= columns
@@ -38,7 +38,7 @@ def test_running_text_wraps_between_words_within_the_terminal(columns: int) -> N
 
 
 def test_what_fits_is_not_wrapped() -> None:
-    lines = lines_of(grid(["part", "plan"], PLAN[:1], "", wrap=(1,), left=(1,), columns=80), 80)
+    lines = lines_of(grid(["part", "plan"], PLAN[:1], "", wrap=(1,), columns=80), 80)
     assert any(line.endswith("train 1,000, validation 200, test 200") for line in lines)
 
 

@@ -12,21 +12,23 @@ from rich.console import Console
 
 from distill.config import Tracking
 from distill.config.values import safe_name
-from distill.evaluation.rows import Row
 from distill.report import plots
 from distill.report.page import page
 from distill.report.table import render, to_csv, to_markdown
 from distill.tracking.read import Record, read_experiment
 from distill.tracking.tracker import Tracker
+from tests.report.rows import a_row
 
 DOMAINS = {
     **{"电影": 0.9, "新闻": 0.8, "C++": 0.7, "C##": 0.6, "Home & Kitchen": 0.5},
     **{"home": 0.4, "in_domain": 0.3},
 }
 ROWS = [
-    Row("C++", "expert", 1e6, accuracy=0.7, per_domain=DOMAINS, in_domain=0.75, out_of_domain=0.65),
-    Row("$x^{$", "mix", 2e6, accuracy=0.7, per_domain=DOMAINS),
-    Row("_电影 [/b]", "baseline", accuracy=0.6, per_domain=DOMAINS),
+    a_row(
+        "C++", "expert", 1e6, accuracy=0.7, per_domain=DOMAINS, in_domain=0.75, out_of_domain=0.65
+    ),
+    a_row("$x^{$", "mix", 2e6, accuracy=0.7, per_domain=DOMAINS),
+    a_row("_电影 [/b]", "baseline", accuracy=0.6, per_domain=DOMAINS),
 ]
 
 
@@ -42,7 +44,7 @@ def record(store_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Record:
             tracker.metrics(of_student | costs, 1)
             for row in ROWS:
                 role = {"role": row.role}
-                tracker.child(row.name, role, row.metrics(), role)
+                tracker.child(row.name, role, row.metrics, role)
     return read_experiment(store_uri, "names")
 
 

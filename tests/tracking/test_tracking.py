@@ -19,6 +19,7 @@ import pytest
 from distill.config import Tracking, parse
 from distill.config.values import safe_name
 from distill.errors import Interrupted
+from distill.metrics import LANGUAGE_MODEL
 from distill.tracking import Tracker
 from distill.tracking.store import import_mlflow
 from distill.tracking.view import NOTE, view_state
@@ -63,8 +64,10 @@ def test_a_run_holds_what_was_said_to_it(tracking, client, tmp_path):
     report.write_text("| model |")
     with Tracker(tracking, tmp_path / "run") as tracker:
         tracker.params({"kd": {"temperature": 2.0, "alpha": 0.5}, "output": "x"})
-        tracker.metrics({"loss": 0.5, "grad_norm": math.nan, "gone": None}, step=1)
-        tracker.lines([{"step": 2, "time": 1000.5, "metrics": {"loss": 0.25, "acc C++": 1}}])
+        tracker.metrics({"loss": 0.5, "grad_norm": math.nan, "lr": None}, step=1)
+        tracker.lines(
+            [{"step": 2, "time": 1000.5, "metrics": {"loss": 0.25, "test.accuracy.C++": 1}}]
+        )
         tracker.dataset("reviews", "f" * 64, "/data/reviews", "train", num_rows=3)
         tracker.dataset("reviews", "f" * 64, "/data/reviews", "test", num_rows=2)
         tracker.artifact(report, "report")
@@ -75,8 +78,8 @@ def test_a_run_holds_what_was_said_to_it(tracking, client, tmp_path):
     assert history(client, tracker.run_id, "loss") == [(1, 0.5), (2, 0.25)]
     assert 1_000_500 in {m.timestamp for m in client.get_metric_history(tracker.run_id, "loss")}
     assert math.isnan(run.data.metrics["grad_norm"])
-    assert run.data.metrics[safe_name("acc C++")] == 1
-    assert "gone" not in run.data.metrics
+    assert run.data.metrics[safe_name("test.accuracy.C++")] == 1
+    assert "lr" not in run.data.metrics
     inputs = {i.tags[0].value: i.dataset for i in run.inputs.dataset_inputs}
     assert inputs.keys() == {"train", "test"}
     assert json.loads(inputs["train"].profile) == {"num_rows": 3, "fingerprint": "f" * 64}
@@ -153,7 +156,7 @@ def test_mlflow_and_its_migrations_write_nothing_on_the_screen(tmp_path):
 
 
 def test_of_language_models_the_view_compares_perplexity():
-    view = json.loads(view_state(is_language_model=True))
+    view = json.loads(view_state(LANGUAGE_MODEL))
     assert view["orderByKey"] == "metrics.`eval.perplexity`"
     assert view["orderByAsc"] is True
     assert "accuracy" not in {c["yaxis"]["key"].split(".")[1] for c in view["compareRunCharts"]}
@@ -334,7 +337,7 @@ def test_a_student_of_features_is_registered(tracking, client, tmp_path):
     (folder / "config.json").write_text(json.dumps({"num_features": 2}))
     with Tracker(tracking, tmp_path / "run") as tracker:
         for i, name in enumerate(("trial-001", "trial-002"), 1):
-            tracker.child(name, {"role": "trial"}, {"accuracy": 0.5})
+            tracker.child(name, {"role": "trial"}, {"test.accuracy": 0.5})
             assert tracker.register(name, folder, "a student", "champion") == str(i)
     found = client.get_model_version_by_alias("a student", "champion")
     assert int(found.version) == 2

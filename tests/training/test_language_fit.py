@@ -19,7 +19,7 @@ from distill.export.folder import ModelCard, export
 from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.records import Knobs
 from distill.run_folder import RunFolder
-from distill.tasks.jobs import shown_to, student_job, write_tokenizer
+from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
@@ -48,7 +48,7 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
         own = teacher.wire.resolved(True, teacher.dtype)
         serving = teacher.model_copy(update={"wire": own})
         data, width = (
-            shown_to(plan, teacher.path).fingerprint,
+            plan.task.shown_to(plan, teacher.path).fingerprint,
             num_ids(load_tokenizer(teacher.path)),
         )
         weights = f"{teacher.path} {teacher.adapter}"

@@ -27,7 +27,6 @@ from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.objectives.tempered import LEFT_OUT
 from distill.records import Knobs, TeacherRequest
 from distill.sampling.generation import write
-from distill.tasks.jobs import shown_to
 from distill.teachers.cache import TeacherKey
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.language import SAMPLE, Block, LanguageModel
@@ -102,7 +101,7 @@ def job_in(root: Path, wire: Any, folder: str = "run", **changes: Any) -> Job:
 
 def test_what_the_pipeline_serves(tmp_path: Path) -> None:
     plan = check(parse(experiment_of(tmp_path)))
-    assert shown_to(plan, str(tmp_path / "t")) is plan.rows, "the student's own blocks"
+    assert plan.task.shown_to(plan, str(tmp_path / "t")) is plan.rows, "the student's own blocks"
     shared = shared_tokens(plan.tokenizer, {"t": tmp_path / "t"})
     assert shared == {"t": SharedTokens(N + 2, (N,), N + 3)}
     older = TeacherKey("w", "d", "t", "dense/float32", 24)

@@ -12,11 +12,10 @@ from distill.config.moe import OwnRouting
 from distill.errors import ConfigError, ModelError
 from distill.models.plain_head import described, has_plain_head
 from distill.records import Line
-from distill.report.table import count
 from distill.tasks.checks.loaded import Folder
 from distill.tasks.checks.sizes import ModelSize
 from distill.tasks.plan import Plan
-from distill.wording import counted
+from distill.wording import count, counted
 
 Measure = Callable[[Student], ModelSize]
 BY_HAND = "chain.students (one section for each intermediate link)"

@@ -140,8 +140,11 @@ class Contents:
 def _model_paths(section: type[Section]) -> tuple[str, ...]:
     """Fields that name the folder or file of a model."""
     hints = get_type_hints(section, include_extras=True)
-    names = section.model_fields
-    return tuple(n for n in names if ModelPath in (hints[n], *get_args(hints[n])))
+    return tuple(name for name in section.model_fields if _names_a_model(hints[name]))
+
+
+def _names_a_model(annotation: Any) -> bool:
+    return annotation == ModelPath or any(map(_names_a_model, get_args(annotation)))
 
 
 def _digest(values: np.ndarray) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from distill.config.search import Search
 from distill.evaluation.rows import Row
+from distill.metrics import LATENCY, SIZE, measured_by
 from distill.report.names import label, shown, shown_value
 from distill.report.table import broken
 from distill.search.trials import Trial
@@ -35,17 +36,19 @@ class SweepOutcome:
         size and latency."""
         from distill.report.terminal import grid
 
+        measures = measured_by(name for trial in self.best for name in trial.metrics)
+        names = (*measures.summary, "student.params", SIZE, LATENCY)
         keys = list(dict.fromkeys(key for trial in self.best for key in trial.values))
         rows = [
             [
                 trial.name,
                 *(shown_value(trial.values.get(key)) for key in keys),
-                *(shown(name, trial.metrics.get(name)) for name in SHOWN),
+                *(shown(name, trial.metrics.get(name)) for name in names),
             ]
             for trial in self.best
         ]
         return grid(
-            ["trial", *keys, *(broken(label(name)) for name in SHOWN)],
+            ["trial", *keys, *(broken(label(name)) for name in names)],
             rows,
             f"{self.title}: frontier, {len(self.best)} of {len(self.trials)} trials",
             marked=self.best.index(self.champion) if self.champion in self.best else None,
@@ -63,23 +66,9 @@ class SweepOutcome:
         }
 
 
-SHOWN = (
-    "eval.perplexity",
-    "eval.accuracy",
-    "eval.retention",
-    "test.perplexity",
-    "test.accuracy",
-    "fidelity.token_agreement",
-    "student.params",
-    "student.size_mb",
-    "student.latency_ms",
-)
-"""Metrics in the table, as far as a student of the frontier has them."""
-
-
 def champion_of(best: Sequence[Trial], search: Search) -> Trial | None:
     """The best in the first goal among those that are small enough."""
     limit = search.champion.max_mb
-    fitting = [t for t in best if limit is None or t.metrics["student.size_mb"] <= limit]
+    fitting = [t for t in best if limit is None or t.metrics[SIZE] <= limit]
     quality = search.ordered_goals[0]
     return min(fitting, key=lambda trial: quality.cost(trial.metrics), default=None)

@@ -315,7 +315,7 @@ def _conclude(d: Driver, search: Search, sweep: Sweep, rows: list[Row]) -> Sweep
     d.progress.say("writing the report and recording the results in MLflow")
     write_frontier(d.run.report, trials, goals, list(search.space), rows, teacher)
     for row in rows:
-        d.tracker.child(row.name, {"role": row.role}, row.metrics(), {"role": row.role})
+        d.tracker.child(row.name, {"role": row.role}, row.metrics, {"role": row.role})
     d.tracker.artifact(d.run.report, "report")
     counts = {status: sum(t.status == status for t in trials) for status in STATUSES}
     metrics = {f"sweep.{status}": float(n) for status, n in counts.items()}

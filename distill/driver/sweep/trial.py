@@ -19,12 +19,12 @@ from typing import Any
 from distill.aggregation import TrainedWeights
 from distill.aggregation.saved import save_weights
 from distill.config import Experiment
-from distill.config.search import COSTS
 from distill.config.search_space import Value
 from distill.data.corpus import Corpus
 from distill.data.rows import published
 from distill.errors import Interrupted
 from distill.export.folder import ModelCard, export
+from distill.metrics import COSTS
 from distill.models.language_student import merged
 from distill.search.ledger import Entry, Ledger, identity_of, searched
 from distill.search.reporter import Metrics, Reporter, Tell, _reported

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from distill.config import Experiment, Experts, Serving, Student
+from distill.config import Experiment, Experts
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.data.tokens import tokenise
-from distill.evaluation.efficiency import Efficiency, measure_on_cpu
+from distill.evaluation.efficiency import measure_on_cpu
 from distill.evaluation.quality import Confusion
 from distill.experts.partition import Parts, partition
+from distill.metrics import CLASSIFICATION
 from distill.models.load import load_classifier
 from distill.records import UNLABELLED
 from distill.tasks.base import IsStopped, Task
-from distill.tasks.checks.preview import Preview
-from distill.tasks.checks.sizes import FolderSize, ModelSize
 from distill.tasks.classification import check, fingerprint, preview, sizes, validation
 from distill.tasks.classification.comparison import Classifiers, fit_and_test, predictions_file
 from distill.tasks.classification.inputs import space_of
@@ -29,55 +27,35 @@ from distill.tasks.classification.split import majority_rates
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
 from distill.training.fit import is_saved, load_best
-from distill.training.job import Data, Job, ModelSpec
+from distill.training.job import Data, Job
 from distill.training.loop import Engine, count_predictions
 from distill.training.module import DistillModule
 from distill.training.trainable import Trainable
-from distill.wires import WireFormat
 
 VALIDATION_BATCH = 256
 
 
 class Classification(Task):
     name = "classification"
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]] = {
-        "eval.accuracy": "max",
-        "eval.f1": "max",
-    }
+    measures = CLASSIFICATION
 
-    def check_settings(self, experiment: Experiment) -> None:
-        check.check_settings(experiment)
-
-    def read(self, experiment: Experiment, say: Callable[[str], None]) -> check.ClassifierInputs:
-        return check.read(experiment, say)
-
-    def wire_of(self, serving: Serving) -> WireFormat:
-        return check.wire_of(serving)
-
-    def check_link(self, plan: Plan, key: str, student: Student) -> None:
-        check.check_link(plan, key, student)
-
-    def preview_corpus(self, experiment: Experiment) -> Corpus:
-        return preview.preview_corpus(experiment)
-
-    def preview_rows(
-        self, experiment: Experiment, corpus: Corpus, split: str, num_rows: int
-    ) -> Preview:
-        return preview.preview_rows(experiment, corpus, split, num_rows)
-
-    def student_size(self, plan: Plan, student: Student) -> ModelSize:
-        return sizes.student_size(plan, student)
-
-    def folder_size(self, folder: str, allow_pickle: bool = False) -> FolderSize:
-        return sizes.folder_size(folder, allow_pickle)
-
-    def spec_size(
-        self, plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
-    ) -> tuple[int, float]:
-        return sizes.spec_size(plan, spec, size_of_folder)
-
-    def tokens_of_a_row(self, plan: Plan) -> float:
-        return sizes.tokens_of_a_row(plan)
+    check_settings = staticmethod(check.check_settings)
+    read = staticmethod(check.read)
+    check_link = staticmethod(check.check_link)
+    wire_of = staticmethod(check.wire_of)
+    preview_corpus = staticmethod(preview.preview_corpus)
+    preview_rows = staticmethod(preview.preview_rows)
+    tokens_of_a_row = staticmethod(sizes.tokens_of_a_row)
+    student_size = staticmethod(sizes.student_size)
+    folder_size = staticmethod(sizes.folder_size)
+    spec_size = staticmethod(sizes.spec_size)
+    fit_baseline = staticmethod(fit_and_test)  # in one process
+    data_metrics = staticmethod(majority_rates)
+    cost = staticmethod(measure_on_cpu)
+    load = staticmethod(load_classifier)
+    memory_key = staticmethod(fingerprint.task_of)
+    largest_teacher = staticmethod(fingerprint.largest_teacher)
+    meta_features = staticmethod(fingerprint.meta_of)
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> DataSpec:
         data = experiment.data
@@ -107,10 +85,6 @@ class Classification(Task):
         assert experts is not None
         tokens = tokenise(corpus, data.tokenizer, data.max_length, experiment.data.cut)
         return partition(experts.partition, corpus, tokens, experts.base, experiment.seed, folder)
-
-    @staticmethod
-    def fit_baseline(job: Job) -> None:
-        fit_and_test(job)  # in one process
 
     def is_baseline_done(self, job: Job) -> bool:
         return is_saved(job) and predictions_file(job).exists()
@@ -156,15 +130,6 @@ class Classification(Task):
     ) -> dict[str, float]:
         return validation.of_teachers(job, module, "driver", is_stopped)
 
-    def data_metrics(self, rows: Rows) -> dict[str, float | None]:
-        return majority_rates(rows)
-
-    def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
-        return measure_on_cpu(model, max_length)
-
-    def load(self, folder: Path) -> PreTrainedModel:
-        return load_classifier(folder)
-
     def rows_at_once(self, experiment: Experiment) -> tuple[int, int]:
         return 2048, 64
 
@@ -177,19 +142,3 @@ class Classification(Task):
         if accuracy > 0:
             found["eval.retention"] = metrics["eval.accuracy"] / accuracy
         return found
-
-    def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str:
-        return fingerprint.task_of(corpus, guidance)
-
-    def largest_teacher(self, guidance: Guidance) -> int | None:
-        return fingerprint.largest_teacher(guidance)
-
-    def meta_features(
-        self,
-        corpus: Corpus,
-        guidance: Guidance | None,
-        student: Student,
-        metrics: Mapping[str, float],
-        teacher_params: float | None,
-    ) -> dict[str, float]:
-        return fingerprint.meta_of(corpus, guidance, student, metrics, teacher_params)

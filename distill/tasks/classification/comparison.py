@@ -28,8 +28,9 @@ from distill.evaluation.leakage import ADVICE, suspicious
 from distill.evaluation.majority import majority
 from distill.evaluation.relations import Relations, ece_gap, violations
 from distill.evaluation.routing import MeanWeights, Routing, routing_of
-from distill.evaluation.rows import Role, Row
+from distill.evaluation.rows import Role, Row, in_domains
 from distill.experts.partition import Parts
+from distill.metrics import IN_DOMAIN, LATENCY, OUT_OF_DOMAIN, SIZE
 from distill.models.load import load_classifier
 from distill.records import keywords_of
 from distill.report.router_plot import router
@@ -49,13 +50,9 @@ from distill.wording import counted
 
 
 def row_of(split: Split, name: str, role: Role, predicted_R: np.ndarray) -> Row:
-    return Row(
-        name=name,
-        role=role,
-        accuracy=split.accuracy(predicted_R),
-        f1=split.confusion(predicted_R).f1,
-        per_domain=split.per_domain(predicted_R),
-    )
+    f1, accuracy = split.confusion(predicted_R).f1, split.accuracy(predicted_R)
+    of_domains = in_domains("test.accuracy.", role, split.per_domain(predicted_R))
+    return Row(name, role, {"test.accuracy": accuracy, "test.f1": f1} | of_domains)
 
 
 def row_name(aggregation: Aggregation) -> str | None:
@@ -121,18 +118,18 @@ def teacher_rows(
         if parts is not None and name in parts.names:
             is_own_R = parts.of("test") == parts.names.index(name)
             hits_R = found[name] == test.labels_R
-            row = replace(
-                row,
-                in_domain=float(hits_R[is_own_R].mean()) if is_own_R.any() else None,
-                out_of_domain=float(hits_R[~is_own_R].mean()) if (~is_own_R).any() else None,
-            )
+            own = {
+                IN_DOMAIN: float(hits_R[is_own_R].mean()) if is_own_R.any() else None,
+                OUT_OF_DOMAIN: float(hits_R[~is_own_R].mean()) if (~is_own_R).any() else None,
+            }
+            row = row.having(own)
         rows.append(row)
     router = _teacher_cost(guidance.router, plan) if guidance.router else None
     for name, ensemble in ensembles.items():
         used = [*costs.values(), *([router] if router and ensemble.needs_router() else [])]
         row = row_of(test, name, "mix", found[name])
         params, sizes = [c.params for c in used], [c.size_mb for c in used]
-        rows.append(replace(row, params=_sum(params), size_mb=_sum(sizes)))
+        rows.append(row.having({"student.params": _sum(params), SIZE: _sum(sizes)}))
     return TeacherComparison(rows, predicted.router_logits_RK)
 
 
@@ -214,11 +211,12 @@ def tfidf_row(name: str, plan: Plan, test: Split) -> Row:
     predicted_R = np.asarray(model.predict(texts("test")), np.int64)
     coefficients: Any = regression.coef_
     weights = coefficients.size + len(coefficients)
-    return replace(row_of(test, name, "baseline", predicted_R), params=int(weights))
+    return row_of(test, name, "baseline", predicted_R).having({"student.params": int(weights)})
 
 
 def costed(row: Row, cost: Efficiency | ObjectCost) -> Row:
-    return replace(row, params=cost.params, size_mb=cost.size_mb, latency_ms=cost.latency_ms)
+    costs = {"student.params": cost.params, SIZE: cost.size_mb, LATENCY: cost.latency_ms}
+    return row.having(costs)
 
 
 def relative(rows: list[Row], teacher: Row | None) -> list[Row]:
@@ -230,10 +228,11 @@ def relative(rows: list[Row], teacher: Row | None) -> list[Row]:
     return [
         row
         if row.role in ("expert", "mix") or row.accuracy is None or row.params is None
-        else replace(
-            row,
-            retention=row.accuracy / teacher.accuracy,
-            compression=max(sizes) / row.params if sizes == experts else None,
+        else row.having(
+            {
+                "test.retention": row.accuracy / teacher.accuracy,
+                "compression": max(sizes) / row.params if sizes == experts else None,
+            }
         )
         for row in rows
     ]
@@ -390,9 +389,8 @@ def _mean_weights(plan: Plan, guidance: Guidance, predicted: Predicted, test: Sp
 def _trained_row(rows: list[Row], teacher: Row) -> Row:
     """The row of the ensemble with trained weights, as large as the uniform mean."""
     mean = next(row for row in rows if row.role == "mix")
-    return replace(
-        teacher, name=f"{teacher.name} ensemble", params=mean.params, size_mb=mean.size_mb
-    )
+    costs = {"student.params": mean.params, SIZE: mean.size_mb}
+    return replace(teacher, name=f"{teacher.name} ensemble").having(costs)
 
 
 def _own_experts(parts: Parts | None, routing: Routing) -> np.ndarray | None:

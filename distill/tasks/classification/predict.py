@@ -17,7 +17,7 @@ from distill.data.batches import BatchSource
 from distill.errors import Interrupted
 from distill.records import Knobs, RoutingInputs, TeacherAnswers
 from distill.training.loop import NoTeachers, TargetSource
-from distill.training.module import DistillModule
+from distill.training.trainable import Trainable
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class PredictedTeachers:
 
 @torch.inference_mode()
 def predict(
-    module: DistillModule,
+    module: Trainable,
     batches: BatchSource,
     source: TargetSource | None = None,
     is_asked_to_stop: Callable[[], bool] = lambda: False,

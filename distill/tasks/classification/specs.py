@@ -38,11 +38,7 @@ class EncoderSpec(InFolders):
     label_names: tuple[str, ...]
     layers: int | None = None
     train_layers: int | None = None
-
-    @property
-    def is_adapter(self) -> bool:
-        return False
-
+    is_adapter = False
     folders: ClassVar[Mapping[str, Folder]] = {"base": "model"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -63,11 +59,7 @@ class StudentSpec(InFolders):
     label_names: tuple[str, ...]
     max_length: int
     features: FeatureSpace | None = None
-
-    @property
-    def is_adapter(self) -> bool:
-        return False
-
+    is_adapter = False
     folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -97,11 +89,7 @@ class DataSpec(InFolders):
     tokenizer: str
     max_length: int
     cut: Cut = "head"
-
-    @property
-    def chat(self) -> None:
-        return None
-
+    chat = None
     folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
     @property

@@ -12,7 +12,7 @@ from distill.data.inputs import Inputs
 from distill.data.rows import Rows
 from distill.evaluation.majority import majority
 from distill.evaluation.quality import Confusion, confusion
-from distill.evaluation.rows import MAJORITY
+from distill.metrics import MAJORITY
 
 BATCH = 64
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from transformers import PreTrainedModel
 
 from distill.config import Experiment, Experts, Serving, Student, Trainer
+from distill.data.alignment import TeacherBlocks, for_teacher
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
@@ -18,8 +19,10 @@ from distill.data.rows import Rows
 from distill.errors import ConfigError
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts, by_column
+from distill.metrics import LANGUAGE_MODEL
 from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
+from distill.models.vocabulary import speak_alike
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.checks.preview import Preview
 from distill.tasks.checks.sizes import FolderSize, ModelSize
@@ -38,47 +41,24 @@ from distill.wires import WireFormat
 
 class LanguageModel(Task):
     name = "language_model"
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]] = {
-        "eval.perplexity": "min",
-        "eval.accuracy": "max",
-    }
+    measures = LANGUAGE_MODEL
     fingerprinted = "the rows or the tokenizer"
 
-    def check_settings(self, experiment: Experiment) -> None:
-        check.check_settings(experiment)
+    check_settings = staticmethod(check.check_settings)
+    read = staticmethod(check.read)
+    check_link = staticmethod(check.check_link)
+    wire_of = staticmethod(folders.wire_of)
+    preview_corpus = staticmethod(preview.preview_corpus)
+    preview_rows = staticmethod(preview.preview_rows)
+    tokens_of_a_row = staticmethod(sizes.tokens_of_a_row)
+    student_size = staticmethod(sizes.student_size)
+    folder_size = staticmethod(sizes.folder_size)
+    spec_size = staticmethod(sizes.spec_size)
+    cost = staticmethod(cost_of)
+    load = staticmethod(load_language_model)
 
-    def read(self, experiment: Experiment, say: Callable[[str], None]) -> check.LanguageInputs:
-        return check.read(experiment, say)
-
-    def wire_of(self, serving: Serving) -> WireFormat:
-        return folders.wire_of(serving)
-
-    def check_link(self, plan: Plan, key: str, student: Student) -> None:
-        check.check_link(plan, key, student)
-
-    def preview_corpus(self, experiment: Experiment) -> Corpus:
-        return preview.preview_corpus(experiment)
-
-    def preview_rows(
-        self, experiment: Experiment, corpus: Corpus, split: str, num_rows: int
-    ) -> Preview:
-        return preview.preview_rows(experiment, corpus, split, num_rows)
-
-    def student_size(self, plan: Plan, student: Student) -> ModelSize:
-        return sizes.student_size(plan, student)
-
-    def folder_size(self, folder: str, allow_pickle: bool = False) -> FolderSize:
-        return sizes.folder_size(folder, allow_pickle)
-
-    def spec_size(
-        self, plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
-    ) -> tuple[int, float]:
-        return sizes.spec_size(plan, spec, size_of_folder)
-
-    def tokens_of_a_row(self, plan: Plan) -> float:
-        return sizes.tokens_of_a_row(plan)
-
-    def loss_mb(self, trainer: Trainer) -> float:
+    @staticmethod
+    def loss_mb(trainer: Trainer) -> float:
         return 3 * trainer.loss_chunk_mb
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> BlocksSpec:
@@ -96,6 +76,13 @@ class LanguageModel(Task):
     def rows(self, data: Data) -> Rows:
         blocks: Blocks = data.open()
         return blocks
+
+    def shown_to(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
+        crosses = plan.experiment.objective.crosses_tokenizers
+        if not crosses or speak_alike(plan.tokenizer, teacher):
+            return plan.rows
+        assert isinstance(plan.rows, Blocks)
+        return for_teacher(plan.rows, teacher)
 
     def student(
         self, experiment: Experiment, corpus: Corpus, tokenizer: str
@@ -172,12 +159,6 @@ class LanguageModel(Task):
             "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
             "them the test split of a new run with this folder as student.path"
         )
-
-    def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
-        return cost_of(model, max_length)
-
-    def load(self, folder: Path) -> PreTrainedModel:
-        return load_language_model(folder)
 
     def rows_at_once(self, experiment: Experiment) -> tuple[int, int]:
         size = experiment.trainer.batch_size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from transformers import PreTrainedModel
 
@@ -11,8 +10,9 @@ from distill.config import Generation
 from distill.data.blocks import Blocks
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.generation import GenerationScores, score_answers, write_answers
-from distill.evaluation.rows import Role, Row
+from distill.evaluation.rows import Role, Row, in_domains, measured
 from distill.evaluation.teacher_answers import score_teacher
+from distill.metrics import LATENCY, SIZE
 from distill.models.adapter import read_adapter
 from distill.models.language import check_language_folder
 from distill.models.language_student import merged
@@ -28,8 +28,7 @@ from distill.tasks.language_model.scores import (
     score,
 )
 from distill.tasks.plan import Plan
-from distill.teachers.served import ServedTeacher
-from distill.teachers.serving import groups
+from distill.teachers.served import ServedTeacher, groups
 from distill.teachers.setup import Guidance
 from distill.training.fit import build_module, load_best
 from distill.training.fitted import best_evaluation
@@ -121,7 +120,7 @@ class LanguageModels(Comparison):
         return compressed(rows)
 
     def metrics(self, row: Row, cost: Efficiency) -> dict[str, float]:
-        metrics = best_evaluation(self._student) | _known(row)
+        metrics = best_evaluation(self._student) | dict(row.metrics)
         metrics["student.gflops"] = cost.gflops
         if self.weights is not None:
             metrics |= self.weights.metrics()
@@ -131,7 +130,7 @@ class LanguageModels(Comparison):
 
     def tested(self, job: Job, module: Trainable) -> dict[str, float]:
         assert isinstance(module, TokenModule)
-        return _known(self._quality_row(job, "student", module))
+        return dict(self._quality_row(job, "student", module).metrics)
 
     def _teacher_rows(self, compared: Compared) -> list[Row]:
         assert self._guidance is not None
@@ -140,10 +139,10 @@ class LanguageModels(Comparison):
         for spec in self._guidance.teachers:
             row = self._row(spec.name, "expert", compared.teachers[spec.name])
             num_params = sum(_sizes(spec))
-            row = replace(row, params=num_params, size_mb=num_params * 4 / 1e6)
+            row = row.having(_size(num_params))
             answered = self._answered(spec)
             if answered is not None:
-                row = replace(row, exact_match=answered.exact_match, rouge_l=answered.rouge_l)
+                row = row.having(_generated(answered))
             rows.append(row)
         for group in groups(self._guidance.teachers):
             bases, updates = zip(*map(_sizes, group), strict=True)
@@ -152,7 +151,7 @@ class LanguageModels(Comparison):
             mix = self._row(
                 f"{self._guidance.aggregation.type} ensemble", "mix", compared.aggregate
             )
-            rows.append(replace(mix, params=together, size_mb=together * 4 / 1e6))
+            rows.append(mix.having(_size(together)))
         return rows
 
     def _untrained_row(self, job: Job) -> Row:
@@ -160,7 +159,8 @@ class LanguageModels(Comparison):
         module = build_module(job).eval()
         assert isinstance(module, TokenModule)
         row = self._row("student, untrained", "baseline", score(module, self._blocks, self._stop))
-        return replace(row, params=sum(p.numel() for p in merged(module.student).parameters()))
+        num_params = sum(p.numel() for p in merged(module.student).parameters())
+        return row.having({"student.params": num_params})
 
     def _student_row(self, job: Job, role: Role) -> Row:
         return self._row_and_cost(job, role, load_best(job))[0]
@@ -176,22 +176,21 @@ class LanguageModels(Comparison):
         written = self._written(module.student, job, self._plan.experiment.generation)
         if written is None:
             return row
-        return replace(row, exact_match=written.exact_match, rouge_l=written.rouge_l)
+        return row.having(_generated(written))
 
     def _row_and_cost(
         self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
     ) -> tuple[Row, Efficiency]:
         row = self._quality_row(job, role, module, compared)
         cost = cost_of(module.student, self._blocks.max_length)
-        row = replace(
-            row,
-            params=cost.params,
-            size_mb=cost.size_mb,
-            latency_ms=cost.latency_ms,
-            peak_memory_mb=cost.peak_memory_mb,
-            tokens_per_s=cost.tokens_per_s,
-        )
-        return row, cost
+        costs = {
+            "student.params": cost.params,
+            SIZE: cost.size_mb,
+            LATENCY: cost.latency_ms,
+            "student.peak_memory_mb": cost.peak_memory_mb,
+            "student.tokens_per_s": cost.tokens_per_s,
+        }
+        return row.having(costs), cost
 
     def _written(
         self, model: PreTrainedModel, job: Job, generation: Generation
@@ -228,19 +227,23 @@ class LanguageModels(Comparison):
 
     def _row(self, name: str, role: Role, scores: Scores) -> Row:
         total = scores.total
-        return Row(
-            name=name,
-            role=role,
-            accuracy=total.accuracy,
-            perplexity=total.perplexity,
-            agreement=total.agreement,
-            jsd=total.jsd,
-            per_domain=scores.perplexities(self._blocks.domain_names),
-        )
+        metrics = {
+            "test.accuracy": total.accuracy,
+            "test.perplexity": total.perplexity,
+            "fidelity.token_agreement": total.agreement,
+            "fidelity.jsd": total.jsd,
+        }
+        perplexities = scores.perplexities(self._blocks.domain_names)
+        of_domains = in_domains("test.perplexity.", role, perplexities)
+        return Row(name, role, measured(metrics) | of_domains)
 
 
-def _known(row: Row) -> dict[str, float]:
-    return {name: value for name, value in row.metrics().items() if value is not None}
+def _size(num_params: int) -> dict[str, float]:
+    return {"student.params": num_params, SIZE: num_params * 4 / 1e6}
+
+
+def _generated(scores: GenerationScores) -> dict[str, float]:
+    return {"test.exact_match": scores.exact_match, "test.rouge_l": scores.rouge_l}
 
 
 def _sizes(teacher: ServedTeacher) -> tuple[int, int]:
@@ -255,7 +258,7 @@ def compressed(rows: list[Row]) -> list[Row]:
     if not teachers:
         return rows
     return [
-        replace(row, compression=max(teachers) / row.params)
+        row.having({"compression": max(teachers) / row.params})
         if row.role in ("baseline", "link", "student") and row.params
         else row
         for row in rows

@@ -238,9 +238,9 @@ def _batches(blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Iterator[A
         yield from batches.at(step)
 
 
-def cost_of(model: PreTrainedModel, max_length: int) -> Efficiency:
+def cost_of(model: PreTrainedModel, seq_length: int) -> Efficiency:
     """On one CPU thread; with low-rank updates as it will be exported."""
-    return measure_on_cpu(merged(model), min(LATENCY_TOKENS, max_length))
+    return measure_on_cpu(merged(model), min(LATENCY_TOKENS, seq_length))
 
 
 def _chunk_size(chunk_mb: float, num_tokens: int, num_models: int) -> int:

@@ -40,11 +40,7 @@ class LanguageStudentSpec(InFolders):
     max_length: int
     gradient_checkpointing: bool = False
     label_names: tuple[str, ...] = ()
-
-    @property
-    def is_adapter(self) -> bool:
-        return False
-
+    is_adapter = False
     folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -96,11 +92,7 @@ class BlocksSpec(InFolders):
     max_unlearnable: float = 0.01
     template: ChatTemplate = ChatTemplate()  # noqa: RUF009 (immutable)
     """Of chats."""
-
-    @property
-    def reading(self) -> None:
-        return None
-
+    reading = None
     folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
     def fingerprints(self) -> dict[str, str]:
