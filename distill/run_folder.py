@@ -24,11 +24,11 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from distill.config import Experiment
+from distill.config import Experiment, parse
 from distill.config.chain import link_name
 from distill.config.tasks import task_named
 from distill.config.values import flatten, masked
-from distill.config.yaml_text import write_yaml
+from distill.config.yaml_text import read_yaml, write_yaml
 from distill.errors import RunFolderError
 from distill.names import folder_name
 from distill.wording import counted
@@ -266,6 +266,16 @@ def _state(fit: Path) -> str:
         return "trained"
     checkpoints = sorted((fit / "checkpoints").glob("step-*"))
     return f"step {int(checkpoints[-1].name.removeprefix('step-'))}" if checkpoints else ""
+
+
+def configuration_of(run: str | Path) -> Experiment:
+    """The configuration of a run, as of its last start. Raises RunFolderError without one."""
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise RunFolderError(
+            f"{run} has no config.yaml: copy the whole run folder, or give its student/"
+        )
+    return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
 
 
 def identity(experiment: Experiment, data_fingerprint: str) -> dict[str, Any]:

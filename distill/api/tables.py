@@ -39,8 +39,8 @@ def path_of(data: Any, cache: Path) -> str | list[str]:
         return [str(path) for path in data]
     tables = splits_of(data)
     if tables is None:
-        return str(kept({"data": arrow_of(data)}, cache) / "data.parquet")
-    return str(kept({name: arrow_of(table) for name, table in tables.items()}, cache))
+        return str(stored({"data": arrow_of(data)}, cache) / "data.parquet")
+    return str(stored({name: arrow_of(table) for name, table in tables.items()}, cache))
 
 
 def splits_of(data: Any) -> dict[str, Any] | None:
@@ -110,7 +110,7 @@ def _of_datasets(data: Any) -> pa.Table:
     return table.replace_schema_metadata(data.features.arrow_schema.metadata)
 
 
-def kept(tables: Mapping[str, pa.Table], cache: Path) -> Path:
+def stored(tables: Mapping[str, pa.Table], cache: Path) -> Path:
     """The folder with a Parquet file for each table; written next to it and renamed."""
     root = cache.absolute() / "tables"
     root.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.config import Experiment, parse
-from distill.config.yaml_text import read_yaml
+from distill.config import Experiment
 from distill.errors import ModelError, RunFolderError
+from distill.run_folder import configuration_of
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,7 @@ class Located:
     @property
     def experiment(self) -> Experiment | None:
         """The run's configuration."""
-        return None if self.run is None else experiment_of(self.run)
-
-
-def experiment_of(run: str | Path) -> Experiment:
-    """The configuration of a run, as of its last start. Raises RunFolderError without one."""
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise RunFolderError(
-            f"{run} has no config.yaml: copy the whole run folder, or give its student/"
-        )
-    return parse(read_yaml(path.read_text(encoding="utf-8")), str(path))
+        return None if self.run is None else configuration_of(self.run)
 
 
 def locate(path: str | Path) -> Located:

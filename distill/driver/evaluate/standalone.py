@@ -42,9 +42,9 @@ from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind
 from distill.evaluation.source import CODE, Source, as_options, check_split, reading_of
 from distill.export.kinds import kind_of
-from distill.export.locate import experiment_of
 from distill.models.labels import Outputs, class_orders, shown
 from distill.models.load import check_folder, load_classifier
+from distill.run_folder import configuration_of
 from distill.tasks.checks.ensemble import check_aggregation
 from distill.tasks.classification.labels import corpus_in, labels_in
 from distill.teachers.probability import is_pickle
@@ -64,7 +64,7 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     gates = [parse_gate(text) for text in request.fail_if]
     request = replace(request, settings=_with_attacks(request, gates))
     folder = run_of(request.student)
-    run = None if folder is None else experiment_of(folder)
+    run = None if folder is None else configuration_of(folder)
     check_split(request.source, run)
     _check_kinds(request)
     check_student(request.student)
@@ -154,7 +154,7 @@ def _warnings(
 def _has_ready_teachers(request: Request) -> bool:
     """Whether some teacher was trained elsewhere; experts of a run read its train split alone."""
     paths = request.teachers or (str(request.student),)
-    return any(not is_run(path) or experiment_of(path).teachers for path in paths)
+    return any(not is_run(path) or configuration_of(path).teachers for path in paths)
 
 
 def _on_test_split(run: Path) -> Accuracies | None:
@@ -184,7 +184,7 @@ def _teacher(request: Request) -> Subject | None:
     if request.teacher_labels:
         raise ConfigError(f"{LABELS_OPTION} needs --teacher: give the model whose labels it maps")
     run = request.student
-    if not is_run(run) or not experiment_of(run).has_teachers:
+    if not is_run(run) or not configuration_of(run).has_teachers:
         return None
     try:
         return teacher_of((str(run),), request.allow_pickle, request.max_length)

@@ -22,9 +22,8 @@ from distill.evaluation.classifiers import (
 )
 from distill.evaluation.settings import Evaluation
 from distill.experts.jobs import ROUTER
-from distill.export.locate import experiment_of
 from distill.models.labels import Classes, Outputs, columns_of
-from distill.run_folder import RunFolder
+from distill.run_folder import RunFolder, configuration_of
 from distill.tasks.classification.inputs import read_info
 from distill.teachers.client import TeacherClient
 from distill.teachers.engine import TeacherEngine
@@ -224,7 +223,7 @@ def _in_order(part: Part, student: Part) -> Part:
 
 
 def _ensemble_of_run(run: Path, allow_pickle: bool) -> Subject:
-    experiment = experiment_of(run)
+    experiment = configuration_of(run)
     aggregation = experiment.aggregation
     if not experiment.has_teachers:
         raise ConfigError(f"--teacher {run}: that run had no teachers: give a model folder")
