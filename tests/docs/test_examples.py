@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 from random import Random
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from distill import metrics
 from distill.config import parse
 from distill.config.tasks import TASKS
 from distill.driver.checks.check import check
@@ -39,6 +41,9 @@ from tests.docs.pages import ROOT, blocks
 from tests.objective_references import by_row, kl
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches, toy_experiment
 from tests.transform.programs import programs
+
+REGISTRIES: tuple[dict[str, Any], ...] = (TASKS, metrics.TASKS, metrics.METRICS)
+"""What an example may add itself to."""
 
 
 @pytest.fixture
@@ -63,7 +68,11 @@ def example(tmp_path: Path) -> Iterator[Callable[[str], ModuleType]]:
         spec.loader.exec_module(module)
         return module
 
+    before = [dict(registry) for registry in REGISTRIES]
     yield load
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(entries)
     for name in loaded:
         del sys.modules[name]
 
@@ -139,11 +148,8 @@ def test_the_task_selects_weights_by_its_own_metric(
     example: Callable[[str], ModuleType], tmp_path: Path
 ):
     page = example("task")
-    try:
-        job = job_of_grades(tmp_path)
-        assert page.trained(job) == job.model_folder
-    finally:
-        del TASKS["grades"]
+    job = job_of_grades(tmp_path)
+    assert page.trained(job) == job.model_folder
     done = json.loads((job.model_folder.parent / "done.json").read_text())
     model = load_classifier(job.model_folder).eval()
     corpus, rows = job.data.open().corpus, np.asarray(job.validation_rows)
