@@ -1,4 +1,5 @@
-"""What a run is about: one package for each task, which fulfils the contract of ``base``."""
+"""The tasks: what rows, students, metrics and comparisons are. One package for each; base.py has
+the contract."""
 
 from __future__ import annotations
 
