@@ -141,7 +141,8 @@ def _train(d: Driver, tasks: TaskStages, groups: Launcher[Job]) -> Outcome:
     report_losses(d, student)
     jobs = jobs_of(d, student)
     stages = stages_of(d.plan, jobs)
-    d.progress.say("\n".join(tree(stages)))
+    for line in tree(stages):
+        d.progress.say(line)
     with ServedTeachers(partial(served_as_actors, d)) as serve:
         students = StudentStages(d, jobs.teachers, tasks, groups, serve, value_of_teachers)
         tasks.run(stages, goes_on=True)

@@ -201,17 +201,21 @@ def _baseline(plan: Plan, stage: Stage) -> Stage:
 # ---- shown ----------------------------------------------------------------------------------
 
 INDENT = "  "
+TITLE = "stages, each with those that it needs below it:"
 SIDE_BY_SIDE = {"expert": "experts", "baseline": "baselines"}
 """Kinds of which all stages with the same state are one line; the losses' belong to the router."""
 
 
 def tree(stages: Sequence[Stage], width: int = 80) -> list[str]:
-    """The graph as lines: below each stage, indented, those that it needs, with their state."""
+    """The graph as lines: below each stage, indented, those that it needs, with their state.
+    Nothing where a student is trained and evaluated, and that is all."""
+    if len(stages) <= 2:
+        return []
     shown = [stage for stage in stages if stage.kind != "losses"]
     users: dict[str, str] = {}
     for stage in shown:
         users |= {name: stage.name for name in stage.needs if name not in users}
-    lines: list[str] = []
+    lines = [TITLE]
 
     def add(user: str, depth: int) -> None:
         own = [stage for stage in shown if users.get(stage.name, "") == user]
@@ -225,7 +229,7 @@ def tree(stages: Sequence[Stage], width: int = 80) -> list[str]:
         for (kind, state), group in groupby(alike, key=lambda s: (s.kind, state_of(s))):
             lines.append(_line(depth, kind, [stage.model for stage in group], state, width))
 
-    add("", 0)
+    add("", 1)
     return lines
 
 

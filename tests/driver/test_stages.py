@@ -99,19 +99,20 @@ def test_what_is_in_the_run_folder_is_done(root: Path, tmp_path: Path) -> None:
 def test_the_tree_shows_below_each_stage_what_it_needs(root: Path, tmp_path: Path) -> None:
     run = Run(root, tmp_path, Scripted(4), baselines=["one", "two"])
     assert tree(stages_of(run.d.plan)) == [
-        "evaluation",
-        "  student",
-        "    router",
-        f"      3 experts: {', '.join(DOMAINS)}",
-        "  2 baselines: one, two",
+        "stages, each with those that it needs below it:",
+        "  evaluation",
+        "    student",
+        "      router",
+        f"        3 experts: {', '.join(DOMAINS)}",
+        "    2 baselines: one, two",
     ]
     for job in run.jobs.experts[:2]:
         write_results(job)
     (Path(run.jobs.experts[2].folder) / "checkpoints/step-00001200").mkdir(parents=True)
     lines = tree(stages_of(run.d.plan, run.jobs))
-    assert lines[3:5] == [
-        f"      2 experts: {DOMAINS[0]}, {DOMAINS[1]} (done)",
-        f"      expert: {DOMAINS[2]} (step 1,200)",
+    assert lines[4:6] == [
+        f"        2 experts: {DOMAINS[0]}, {DOMAINS[1]} (done)",
+        f"        expert: {DOMAINS[2]} (step 1,200)",
     ]
 
 
@@ -119,9 +120,10 @@ def test_the_tree_fits_80_columns() -> None:
     names = [f"{number} with a name that is long" for number in range(20)]
     experts = [Stage(f"fit:{name}", "expert", name) for name in names]
     student = Stage("student", "student", "student", tuple(stage.name for stage in experts))
-    first, second = tree([*experts, student])
-    assert first == "student"
-    assert second == f"  20 experts: {names[0]}, {names[1]}, …" and len(second) <= 80
+    _, first, second = tree([*experts, student])
+    assert first == "  student"
+    assert second == f"    20 experts: {names[0]}, {names[1]}, …" and len(second) <= 80
+    assert tree([student, replace(student, name="evaluation")]) == []
 
 
 def test_a_stage_without_a_job_has_no_state() -> None:
