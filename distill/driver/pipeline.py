@@ -37,10 +37,8 @@ from distill.names import folder_name
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
-from distill.tasks.classification.fingerprint import largest_teacher
-from distill.tasks.classification.outcome import Outcome, evaluate
 from distill.tasks.jobs import student_job, with_student, write_tokenizer
-from distill.tasks.language_model.outcome import evaluate_language
+from distill.tasks.outcome import Outcome, evaluate
 from distill.teachers.setup import Guidance
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.training.checkpoints import check_is_recent
@@ -157,9 +155,8 @@ def _train(d: Driver, tasks: TaskStages, groups: Launcher[Job]) -> Outcome:
 
 
 def _evaluated(d: Driver, chained: Chained, jobs: Jobs) -> Outcome:
-    assess = evaluate_language if d.experiment.is_language_model else evaluate
     baselines = list(jobs.baselines)
-    outcome = assess(d.plan, d.run, chained, baselines, jobs.parts, d.interrupt, d.progress.say)
+    outcome = evaluate(d.plan, d.run, chained, baselines, jobs.parts, d.interrupt, d.progress.say)
     if d.plan.links:
         outcome.metrics["chain.links"] = chained.num_kept
     outcome.metrics.update(_meta_features(d, chained.first.guidance, outcome))
@@ -184,9 +181,9 @@ def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> di
     if guidance is None or (key := d.plan.task.memory_key(d.plan.corpus, guidance)) is None:
         return {}
     d.tracker.tags({"distill.task": key})
-    params = largest_teacher(guidance)
-    student, corpus = d.experiment.student, d.plan.corpus
-    return d.plan.task.meta_features(corpus, guidance, student, outcome.metrics, params)
+    task, student, corpus = d.plan.task, d.experiment.student, d.plan.corpus
+    params = task.largest_teacher(guidance)
+    return task.meta_features(corpus, guidance, student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:

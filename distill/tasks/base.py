@@ -39,13 +39,12 @@ class Task(ABC):
     name: ClassVar[str]
     metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
     """Of the validation split, with the direction that is better. The first selects the weights
-    where ``trainer.select_by`` names none, and is the first goal of a sweep that names none."""
+    where ``trainer.select_by`` names none."""
 
     @property
-    def goals(self) -> tuple[Goal, ...]:
-        """Of a sweep that names none: quality against size."""
-        metric, mode = next(iter(self.metrics.items()))
-        return Goal(metric, mode), Goal("student.size_mb", "min")
+    def goal(self) -> Goal:
+        """The quality that weights are selected by, and sweeps go by, where none is named."""
+        return Goal(*next(iter(self.metrics.items())))
 
     # ---- rows and models -----------------------------------------------------------------------
 
@@ -110,6 +109,7 @@ class Task(ABC):
 
     # ---- evaluation ----------------------------------------------------------------------------
 
+    @abstractmethod
     def comparison(
         self,
         plan: Plan,
@@ -121,7 +121,6 @@ class Task(ABC):
     ) -> Comparison:
         """Of the models of a run on the test split. ``taught``: the module that was distilled from
         the teachers of ``guidance``, which has the weights that their aggregation trains."""
-        raise NotImplementedError
 
     @abstractmethod
     def teachers_on_validation(
@@ -154,15 +153,13 @@ class Task(ABC):
         """What a trial's validation ``metrics`` are compared with: those of its teachers, whose
         outputs are in the cache."""
 
-    def tested(
-        self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
-    ) -> dict[str, float]:
-        """``test.*`` of a trial that a sweep keeps; its teachers' outputs are in the cache."""
-        raise NotImplementedError
-
     def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str | None:
         """Equal for runs whose qualities can be compared; None: the memory of past runs does not
         hold runs of this task."""
+        return None
+
+    def largest_teacher(self, guidance: Guidance) -> int | None:
+        """Its parameters; None where they are not known."""
         return None
 
     def meta_features(

@@ -22,11 +22,13 @@ class Plan:
 
     experiment: Experiment
     corpus: Corpus
+    rows: Rows
+    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
     teacher_names: tuple[str, ...]
     tokenizer: str
     """Folder of the tokenizer that the student starts from; empty for features."""
-    rows: Rows
-    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
+    features: FeatureSpace | None
+    """The features of the data as the student needs them; None for text."""
     is_resuming: bool
     identity: dict[str, Any]
     num_cpus: float
@@ -38,9 +40,6 @@ class Plan:
     teachers), by name: the output of each."""
     links: tuple[Student, ...] = ()
     """Of a chain: its intermediate links, from large to small; see driver/checks/chain.py."""
-
-    features: FeatureSpace | None = None
-    """The features of the data as the student needs them; None for text."""
 
     @property
     def task(self) -> Task:

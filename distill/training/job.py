@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -61,6 +61,20 @@ class TrainedTask(Protocol):
     def router(self, experts: Experts, names: tuple[str, ...]) -> ModelSpec:
         """The router among experts of these names."""
         ...
+
+
+Folder = Literal["model", "tokenizer", "corpus"]
+
+
+class InFolders:
+    """A spec that consists, besides its values, of the content of folders, wherever they are."""
+
+    folders: ClassVar[Mapping[str, Folder]]
+    """The fields that name one."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of what is made from the content of the folders by rules that may change."""
+        return {}
 
 
 class ModelSpec(Protocol):

@@ -30,9 +30,9 @@ from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained
-from distill.tasks.classification.outcome import evaluate
 from distill.tasks.classification.predict import predict
 from distill.tasks.jobs import student_job
+from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.local import LocalTeachers
 from distill.teachers.serving import engines

@@ -24,7 +24,7 @@ from distill.objectives import ForwardKL
 from distill.records import Knobs
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, Decision, Link, value_of_teachers
-from distill.tasks.language_model.outcome import evaluate_language
+from distill.tasks.outcome import evaluate
 from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
@@ -164,7 +164,7 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "new"), **under(root))))
     run, interrupt = RunFolder(root / "reported"), StopOnSignal(lambda: None)
-    outcome = evaluate_language(plan, run, Chained(job), [], None, interrupt, lambda message: None)
+    outcome = evaluate(plan, run, Chained(job), [], None, interrupt, lambda message: None)
     found = compared(job, load_best(job))
     assert found.routing is not None
     weights = found.routing.metrics()
@@ -201,7 +201,7 @@ def test_a_chain_reports_the_weights_of_its_first_link(root: Path) -> None:
     plan = check(parse(language_experiment(root, output=str(root / "chain"), **under(root))))
     run, interrupt = RunFolder(root / "chain"), StopOnSignal(lambda: None)
     chained = Chained(student, (link,))
-    outcome = evaluate_language(plan, run, chained, [], None, interrupt, lambda message: None)
+    outcome = evaluate(plan, run, chained, [], None, interrupt, lambda message: None)
     assert {f"router.load.{name}" for name in TEACHERS} < outcome.metrics.keys()
     saved = read_weights(outcome.report / "aggregation")
     assert saved.teachers == TEACHERS and saved.aggregation.type == "attention"

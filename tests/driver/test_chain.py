@@ -28,8 +28,8 @@ from distill.errors import RunFolderError, TrainingError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
-from distill.tasks.classification.outcome import evaluate
 from distill.tasks.jobs import student_job
+from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers

@@ -21,8 +21,8 @@ from distill.driver.watch import FitWatch
 from distill.report import plots
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
-from distill.tasks.classification.outcome import card
 from distill.tasks.jobs import student_job, write_tokenizer
+from distill.tasks.outcome import card
 from distill.tasks.plan import Plan
 from distill.training.fit import fit
 from distill.training.job import Job

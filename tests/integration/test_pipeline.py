@@ -27,8 +27,8 @@ from distill.evaluation.settings import parse_settings
 from distill.objectives import ForwardKL
 from distill.records import Cursor
 from distill.report.progress import Progress
-from distill.tasks.classification.outcome import Outcome
 from distill.tasks.classification.specs import DataSpec, StudentSpec
+from distill.tasks.outcome import Outcome
 from distill.teachers.cache import TeacherKey
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance

@@ -164,16 +164,16 @@ def check(
     plan = Plan(
         experiment,
         corpus,
+        corpus,
         names,
         tokenizer,
-        corpus,
+        space,
         is_resuming,
         described,
         resources.num_cpus,
         resources.num_gpus,
         lines,
         columns,
-        features=space,
     )
     return with_chain(plan, infos if base is None else {"experts.base": base})
 
@@ -234,9 +234,10 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     plan = Plan(
         experiment,
         corpus,
+        blocks,
         names,
         languages.tokenizer,
-        blocks,
+        None,
         is_resuming,
         described,
         resources.num_cpus,

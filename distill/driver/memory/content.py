@@ -23,17 +23,14 @@ from pydantic import RootModel
 import distill
 from distill.aggregation import Routed
 from distill.config import Serving, Student, Teacher, Trainer
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.models.tokenizer import fingerprint_of, load_tokenizer
 from distill.models.weights import weights_fingerprint
 from distill.run_folder import OPERATIONAL_SERVING
-from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
-from distill.tasks.language_model.specs import BlocksSpec, LanguageExpertSpec, LanguageStudentSpec
 from distill.teachers.probability import file_fingerprint
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.job import Job
+from distill.training.job import Folder, InFolders, Job
 from distill.variant import ModelPath, Section
 
 FORMAT = 1
@@ -92,13 +89,10 @@ class Contents:
         self._model = cache(_model)
         self._tokenizer = cache(_tokenizer)
         self._corpus = cache(_corpus)
-        self._by_content: dict[type, dict[str, Callable[[str], Any]]] = {
-            EncoderSpec: {"base": self._model},
-            LanguageExpertSpec: {"base": self._model},
-            StudentSpec: {"tokenizer": self._tokenizer},
-            LanguageStudentSpec: {"tokenizer": self._tokenizer},
-            DataSpec: {"corpus": self._corpus, "tokenizer": self._tokenizer},
-            BlocksSpec: {"corpus": self._corpus, "tokenizer": self._tokenizer},
+        self._readers: dict[Folder, Callable[[str], Any]] = {
+            "model": self._model,
+            "tokenizer": self._tokenizer,
+            "corpus": self._corpus,
         }
 
     def described(self, value: Any) -> Any:
@@ -119,12 +113,11 @@ class Contents:
             paths = dict.fromkeys(_model_paths(type(value)), self._model)
             return self._of_fields(value, type(value).model_fields, paths)
         if is_dataclass(value) and not isinstance(value, type):
-            folders = self._by_content.get(type(value), {})
-            found = self._of_fields(value, [f.name for f in fields(value)], folders)
-            if isinstance(value, BlocksSpec):
-                blocks: Blocks = value.open()
-                found["blocks"] = blocks.fingerprint  # what a template made of chats is in it
-            return found
+            names = [f.name for f in fields(value)]
+            if not isinstance(value, InFolders):
+                return self._of_fields(value, names, {})
+            readers = {name: self._readers[kind] for name, kind in value.folders.items()}
+            return self._of_fields(value, names, readers) | value.fingerprints()
         raise TypeError(f"unknown content in the key of a fit: {type(value).__name__} {value!r}")
 
     def _of_fields(

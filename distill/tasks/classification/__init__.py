@@ -20,12 +20,13 @@ from distill.models.load import load_classifier
 from distill.records import UNLABELLED
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.classification import fingerprint, validation
-from distill.tasks.classification.comparison import fit_and_test, predictions_file
+from distill.tasks.classification.comparison import Classifiers, fit_and_test, predictions_file
 from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
 from distill.tasks.classification.split import majority_rates
 from distill.tasks.plan import Plan
-from distill.training.fit import Guidance, is_saved, load_best
+from distill.teachers.setup import Guidance
+from distill.training.fit import is_saved, load_best
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, count_predictions
 from distill.training.module import DistillModule
@@ -102,6 +103,17 @@ class Classification(Task):
         confusion = Confusion(counts)
         return {"eval.accuracy": confusion.accuracy, "eval.f1": confusion.f1}
 
+    def comparison(
+        self,
+        plan: Plan,
+        data: Data,
+        guidance: Guidance | None,
+        is_stopped: IsStopped,
+        parts: Parts | None = None,
+        taught: Trainable | None = None,
+    ) -> Classifiers:
+        return Classifiers(plan, data, guidance, is_stopped, parts, taught)
+
     def teachers_on_validation(
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
     ) -> dict[str, float]:
@@ -131,6 +143,9 @@ class Classification(Task):
 
     def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str:
         return fingerprint.task_of(corpus, guidance)
+
+    def largest_teacher(self, guidance: Guidance) -> int | None:
+        return fingerprint.largest_teacher(guidance)
 
     def meta_features(
         self,

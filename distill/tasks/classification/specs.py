@@ -5,6 +5,7 @@ The same spec and seed give the same bits on every rank, so specs travel instead
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -23,13 +24,14 @@ from distill.models.reading import Reading
 from distill.models.shape import fixed
 from distill.models.sizes import Dimensions, FeatureDimensions, solve, solve_features
 from distill.models.student import build_feature_student, build_student
+from distill.training.job import Folder, InFolders
 
 if TYPE_CHECKING:
     from distill.tasks.classification import Classification
 
 
 @dataclass(frozen=True)
-class EncoderSpec:
+class EncoderSpec(InFolders):
     """An expert or router: an encoder folder with a new head."""
 
     base: str
@@ -37,6 +39,7 @@ class EncoderSpec:
     layers: int | None = None
     train_layers: int | None = None
     is_adapter: ClassVar[bool] = False
+    folders: ClassVar[Mapping[str, Folder]] = {"base": "model"}
 
     def build(self, seed: int) -> PreTrainedModel:
         model = load_base_for_classification(self.base, self.label_names, seed, layers=self.layers)
@@ -48,7 +51,7 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
-class StudentSpec:
+class StudentSpec(InFolders):
     """With ``features``, a student of features: tokenizer and max_length do not matter then."""
 
     student: StudentConfig
@@ -57,6 +60,7 @@ class StudentSpec:
     max_length: int
     features: FeatureSpace | None = None
     is_adapter: ClassVar[bool] = False
+    folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
         if self.features is not None:
@@ -75,7 +79,7 @@ class StudentSpec:
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSpec(InFolders):
     """Rows as the model takes them, found again in any process by their folders.
 
     Of a corpus of features, which has no tokenizer, ``tokenizer`` is empty.
@@ -86,6 +90,7 @@ class DataSpec:
     max_length: int
     cut: Cut = "head"
     chat: ClassVar[None] = None
+    folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
     @property
     def task(self) -> Classification:

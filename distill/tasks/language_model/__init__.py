@@ -21,13 +21,15 @@ from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.language_model import validation
-from distill.tasks.language_model.comparison import cost_of
+from distill.tasks.language_model.comparison import LanguageModels
+from distill.tasks.language_model.scores import cost_of
 from distill.tasks.language_model.specs import (
     BlocksSpec,
     LanguageExpertSpec,
     LanguageStudentSpec,
 )
 from distill.tasks.plan import Plan
+from distill.teachers.setup import Guidance
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, mean_metrics
 from distill.training.token_module import TokenModule
@@ -108,6 +110,17 @@ class LanguageModel(Task):
 
     def validate(self, engine: Engine, rows: Batches, job: Job) -> dict[str, float]:
         return validation.metrics_of(mean_metrics(engine, rows))
+
+    def comparison(
+        self,
+        plan: Plan,
+        data: Data,
+        guidance: Guidance | None,
+        is_stopped: IsStopped,
+        parts: Parts | None = None,
+        taught: Trainable | None = None,
+    ) -> LanguageModels:
+        return LanguageModels(plan, data, guidance, is_stopped, taught)
 
     def teachers_on_validation(
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped

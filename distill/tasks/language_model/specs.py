@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,13 +25,14 @@ from distill.models.shape import fixed
 from distill.models.sizes import Dimensions
 from distill.models.tokenizer import num_ids
 from distill.models.vocabulary import speak_alike
+from distill.training.job import Folder, InFolders
 
 if TYPE_CHECKING:
     from distill.tasks.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class LanguageStudentSpec:
+class LanguageStudentSpec(InFolders):
     """A language model that is to be a student."""
 
     student: StudentConfig
@@ -39,6 +41,7 @@ class LanguageStudentSpec:
     gradient_checkpointing: bool = False
     label_names: tuple[str, ...] = ()
     is_adapter: ClassVar[bool] = False
+    folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
         return build_language_student(
@@ -53,13 +56,14 @@ class LanguageStudentSpec:
 
 
 @dataclass(frozen=True)
-class LanguageExpertSpec:
+class LanguageExpertSpec(InFolders):
     """A language model that is tuned to one domain, whole or in part."""
 
     base: str
     lora: Lora | None = None
     train_layers: int | None = None
     label_names: tuple[str, ...] = ()
+    folders: ClassVar[Mapping[str, Folder]] = {"base": "model"}
 
     @property
     def is_adapter(self) -> bool:
@@ -77,7 +81,7 @@ class LanguageExpertSpec:
 
 
 @dataclass(frozen=True)
-class BlocksSpec:
+class BlocksSpec(InFolders):
     """The packed rows of a language model."""
 
     corpus: str
@@ -89,6 +93,11 @@ class BlocksSpec:
     template: ChatTemplate = ChatTemplate()  # noqa: RUF009 (immutable)
     """Of chats."""
     reading: ClassVar[None] = None
+    folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
+
+    def fingerprints(self) -> dict[str, str]:
+        """What a template made of chats is in that of the blocks."""
+        return {"blocks": self.rows.fingerprint}
 
     @property
     def task(self) -> LanguageModel:

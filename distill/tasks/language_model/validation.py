@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from distill.tasks.base import IsStopped
-from distill.tasks.language_model.outcome import Tables
+from distill.tasks.language_model.comparison import LanguageModels
 from distill.tasks.plan import Plan
 from distill.training.job import Job
 from distill.training.token_module import TokenModule
@@ -29,8 +29,8 @@ def of_teachers(
     """``eval.*`` of the teachers of ``job``, which are served. ``module``: of that job, with any
     weights of the aggregation. None where their tokens are not the student's."""
     assert isinstance(module, TokenModule)
-    tables = Tables(plan, job.guidance, is_stopped, module)
-    if not tables.can_compare:
+    models = LanguageModels(plan, job.data, job.guidance, is_stopped, module)
+    if not models.can_compare:
         return None
-    total = tables.compared(job.data, split="validation").aggregate.total
+    total = models.compared(job.data, split="validation").aggregate.total
     return {"eval.perplexity": total.perplexity, "eval.accuracy": total.accuracy}

@@ -45,7 +45,7 @@ def _members(union: Any) -> list[type]:
 
 def test_a_fit_is_described_as_before(tmp_path: Path) -> None:
     found = _classes(description(taught_job(tmp_path)), {})
-    assert {"Job", "Guidance", "TeacherSpec", "TeacherKey"} <= found.keys()
+    assert {"Job", "Guidance", "ServedTeacher", "TeacherKey"} <= found.keys()
     assert found == {name: KNOWN[name] for name in found}
 
 
