@@ -18,7 +18,7 @@ from distill.cluster.placement import check_labels, check_persistent_paths
 from distill.cluster.ray_tasks import Launcher, RayLauncher
 from distill.config import Experiment, LabelsOnly
 from distill.config.values import flatten
-from distill.driver.chain import link_jobs
+from distill.driver.chain_links import link_jobs
 from distill.driver.checks.check import check
 from distill.driver.context import Command, Driver, Work
 from distill.driver.finished import Result, finished, keep

@@ -11,7 +11,7 @@ import pytest
 
 from distill.driver.stages import Stage, stages_of, state_of, tree
 from distill.training.job import Job
-from tests.driver.test_chain import local, teacher  # noqa: F401 (a fixture)
+from tests.driver.test_chain_links import local, teacher  # noqa: F401 (a fixture)
 from tests.driver.test_task_stages import Run
 from tests.toys import DOMAINS
 from tests.toys_tasks import Scripted, write_results

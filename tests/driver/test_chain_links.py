@@ -63,7 +63,8 @@ class Local:
     value: float | None = None
     """Of the teachers; None: measured."""
     memory: Memory | NoMemory = field(default_factory=NoMemory)
-    launcher: Scripted = field(default_factory=lambda: Scripted(num_cpus=4))
+    launcher: Scripted | None = None
+    """Of the baselines; None: they are left out."""
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -106,10 +107,11 @@ class Local:
         jobs = jobs_of(self.d, student_job(self.experiment, plan.corpus, "", run.fit, run.stop))
         stages = stages_of(plan, jobs)
         with (
-            TaskStages(self.d, self.launcher) as tasks,
+            TaskStages(self.d, self.launcher or Scripted(num_cpus=4)) as tasks,
             ServedTeachers(self.serve) as serve,
         ):
-            tasks.run(stages, goes_on=True)
+            if self.launcher is not None:
+                tasks.run(stages, goes_on=True)
             students = StudentStages(self.d, jobs.teachers, tasks, self, serve, self.measure)
             for stage in stages:
                 if stage.kind in ("link", "student"):
