@@ -24,7 +24,10 @@ from distill.driver.context import Command, Driver, Work
 from distill.driver.finished import Result, finished, keep
 from distill.driver.memory.store import open_memory
 from distill.driver.quiet import silence
-from distill.driver.serve import ServedTeachers, served_as_actors
+from distill.driver.serve import (
+    ServedTeachers,
+    served_as_actors,
+)
 from distill.driver.stages import Jobs, stages_of, task_stages, trains_router, tree
 from distill.driver.students import StudentStages
 from distill.driver.task_stages import TaskStages
