@@ -7,7 +7,7 @@
 Losses: of every expert on every row, where they decide the router's targets. A configuration has
 some of these; the student and the evaluation are always there. Experts, losses, router and
 baselines are tasks on Ray (task_stages.py); links and student are trained by worker groups while
-their teachers are served (students.py). What a stage leaves in the run folder resumes it.
+their teachers are served (student_stages.py). What a stage leaves in the run folder resumes it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from distill.aggregation import Routed
 from distill.cluster.ray_tasks import RayTask
-from distill.config import Experiment, LabelsOnly
+from distill.config import LabelsOnly
 from distill.config.chain import link_name
+from distill.driver.fits import Jobs, trains_router
 from distill.driver.warm_start import FILE as DECISION
 from distill.experts.jobs import ROUTER
 from distill.experts.losses import losses_file, measure_losses, router_targets
-from distill.experts.partition import Parts
 from distill.run_folder import RunFolder
 from distill.tasks.plan import Plan
 from distill.training.checkpoints import resumed_step
@@ -36,31 +35,6 @@ from distill.training.job import Job
 Kind = Literal[
     "expert", "losses", "router", "baseline", "warm start", "link", "student", "evaluation"
 ]
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """The fits of a run."""
-
-    experts: tuple[Job, ...] = ()
-    router: Job | None = None
-    """None: there is none, or a trained one is named."""
-    baselines: tuple[Job, ...] = ()
-    links: tuple[Job, ...] = ()
-    student: Job | None = None
-    """None: ``distill experts``."""
-    parts: Parts | None = None
-    """The part of the data of each expert, or of each teacher that is named like a domain."""
-
-    @property
-    def teachers(self) -> list[Job]:
-        """Those that are served as teachers, and last the router."""
-        return [*self.experts, *([self.router] if self.router else [])]
-
-    @property
-    def by_name(self) -> dict[str, Job]:
-        own = [*self.teachers, *self.baselines, *self.links]
-        return {job.name: job for job in [*own, *([self.student] if self.student else [])]}
 
 
 @dataclass(frozen=True)
@@ -149,13 +123,6 @@ def task_stages(plan: Plan, jobs: Jobs | None = None) -> list[Stage]:
     baselines = [b.name for b in experiment.baselines if isinstance(b, LabelsOnly)]
     own = [_baseline(plan, fit("baseline", name)) for name in baselines]
     return [*experts, *losses, *routers, *own]
-
-
-def trains_router(experiment: Experiment) -> bool:
-    """Whether the aggregation needs a router and names no trained one."""
-    aggregation, experts = experiment.aggregation, experiment.experts
-    is_needed = isinstance(aggregation, Routed) and aggregation.router is None
-    return is_needed and experts is not None and experts.router is not None
 
 
 def _warm_start(plan: Plan, needs: tuple[str, ...], student: Job | None) -> Stage:

@@ -18,11 +18,11 @@ from distill.aggregation.saved import read_weights
 from distill.config import Experiment, parse
 from distill.driver.checks.check import check
 from distill.driver.context import Driver
+from distill.driver.fits import jobs_of
 from distill.driver.memory.store import Memory, NoMemory
-from distill.driver.pipeline import jobs_of
 from distill.driver.serve import ServedTeachers, guidance_of_link, teachers_of
 from distill.driver.stages import stages_of
-from distill.driver.students import StudentStages, taught
+from distill.driver.student_stages import StudentStages, taught
 from distill.driver.task_stages import TaskStages
 from distill.errors import RunFolderError, TrainingError
 from distill.report.progress import Progress
