@@ -16,7 +16,7 @@ from distill.cluster.placement import check_labels
 from distill.cluster.ray_tasks import Launcher
 from distill.config import Experiment, Trainer
 from distill.driver.chain_links import FILE, ChainRecord, decision_on, line_of
-from distill.driver.checks.estimate import operations_of_rank
+from distill.driver.checks.operations import operations_of_rank
 from distill.driver.checks.resources import machine_cpus
 from distill.driver.context import Driver
 from distill.driver.fit_progress import FitWatch

@@ -10,7 +10,8 @@ from types import TracebackType
 
 from distill.cluster.estimates import Room
 from distill.cluster.ray_tasks import RayTask, RayTasks, TaskLauncher, whole_room
-from distill.driver.checks.estimate import JobTimes, room_left
+from distill.driver.checks.job_times import JobTimes
+from distill.driver.checks.planned import room_left
 from distill.driver.context import Driver
 from distill.driver.fit_progress import FitWatch
 from distill.driver.stages import Stage

@@ -44,11 +44,6 @@ def check_warm_start(experiment: Experiment) -> None:
     """Raise ConfigError for a run that the memory of past runs cannot serve."""
     if not experiment.warm_start:
         return
-    if experiment.is_language_model:
-        raise ConfigError(
-            "warm_start true applies only to classifiers, task is language_model: remove it, or "
-            "run distill sweep to search for values"
-        )
     schedule = experiment.kd.schedule
     fixed = [key for key in ("low", "high") if getattr(schedule, key, None) is not None]
     if fixed:

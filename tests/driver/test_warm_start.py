@@ -323,7 +323,7 @@ def test_what_the_memory_cannot_serve_is_refused(root: Path, tmp_path: Path) -> 
     check_warm_start(experiment)
     language = experiment.model_copy(update={"task": "language_model"})
     with pytest.raises(ConfigError, match="warm_start true applies only to classifiers"):
-        check_warm_start(language)
+        check(language)
     alone = experiment.model_copy(update={"teachers": ()})
     with pytest.raises(ConfigError, match="there are no teachers: give teachers or experts, or"):
         check(alone)

@@ -15,7 +15,7 @@ from distill.cluster.connect import own_environment
 from distill.config import Cache, Serving, Trainer, parse
 from distill.config.moe import KnowledgeAugmentation
 from distill.driver.checks.check import check
-from distill.driver.checks.estimate import operations_of_rank
+from distill.driver.checks.operations import operations_of_rank
 from distill.driver.student_stages import with_threads
 from distill.errors import Interrupted
 from distill.run_folder import OPERATIONAL
