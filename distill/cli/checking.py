@@ -50,7 +50,10 @@ def check(
                 "ok": True,
                 "plan": [{"part": x.part, "plan": x.what, "size": x.size} for x in lines],
                 "output": str(Path(plan.experiment.output).absolute()),
-                "stages": [{"stage": stage.name, "needs": list(stage.needs)} for stage in stages],
+                "stages": [
+                    {"stage": one.name, "needs": one.needs, "teachers": one.teachers}
+                    for one in stages
+                ],
             }
             resumes = {"is_resuming": plan.is_resuming}
             print_json(found | resumes | {"estimate": expected.as_json()} | about(plan.corpus))
