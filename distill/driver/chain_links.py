@@ -34,8 +34,9 @@ class ChainRecord:
     links: tuple[Decision, ...] = ()
 
     @classmethod
-    def read(cls, path: Path, metric: str) -> ChainRecord:
-        """An empty one where there is no file; RunFolderError for one that is unreadable."""
+    def read(cls, path: Path, metric: str = "") -> ChainRecord:
+        """An empty one, of ``metric``, where there is no file; RunFolderError for one that is
+        unreadable."""
         if not path.exists():
             return cls(metric)
         try:

@@ -22,6 +22,7 @@ from typing import Literal
 from distill.cluster.ray_tasks import RayTask
 from distill.config import LabelsOnly
 from distill.config.chain import link_name
+from distill.driver.chain_links import FILE, ChainRecord
 from distill.driver.fits import Jobs, trains_router
 from distill.driver.warm_start import FILE as DECISION
 from distill.experts.jobs import ROUTER
@@ -214,10 +215,15 @@ def _line(depth: int, kind: str, names: Sequence[str], state: str, width: int) -
 
 
 def state_of(stage: Stage) -> str:
-    """``done``, ``step 120``, or nothing where it has not begun."""
+    """``done``, of a link ``kept`` or ``dropped``, ``step 120``, or nothing where it has not
+    begun."""
     if stage.job is None:
         return ""
+    folder = Path(stage.job.folder)
+    if stage.is_done and stage.kind == "link":
+        decided = {link.name: link.is_kept for link in ChainRecord.read(folder.parent / FILE).links}
+        return {True: "kept", False: "dropped", None: "done"}[decided.get(stage.name)]
     if stage.is_done:
         return "done"
-    step = resumed_step(Path(stage.job.folder))
+    step = resumed_step(folder)
     return f"step {step:,}" if step else ""

@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+from distill.driver.chain_links import ChainRecord
+from distill.driver.fits import jobs_of
 from distill.driver.stages import Stage, stages_of, state_of, tree
+from distill.tasks.chained import Decision
+from distill.tasks.jobs import student_job
 from distill.training.job import Job
 from tests.driver.test_chain_links import local, teacher  # noqa: F401 (a fixture)
 from tests.driver.test_task_stages import Run
@@ -64,6 +68,26 @@ def test_links_come_one_after_the_other(tmp_path: Path, teacher: Path) -> None: 
         "evaluation": ("student", "fit:alone"),
     }
     assert [stage.teachers for stage in stages] == [("big",), ("link 1",), ("link 2",), ("big",)]
+
+
+def test_the_tree_shows_which_links_are_kept(tmp_path: Path, teacher: Path) -> None:  # noqa: F811
+    chain = local(tmp_path, teacher)
+    plan, run = chain.plan, chain.d.run
+    jobs = jobs_of(chain.d, student_job(plan.experiment, plan.corpus, "", run.fit, run.stop))
+    for job in jobs.links:
+        Path(job.folder).mkdir(parents=True)
+        (Path(job.folder) / "done.json").write_text("{}")
+
+    def links() -> list[str]:
+        found = tree([s for s in stages_of(plan, jobs) if s.kind != "baseline"])
+        return [line.strip() for line in found if "link" in line]
+
+    assert links() == ["link 2 (done)", "link 1 (done)"]
+    record = ChainRecord("eval.accuracy", 0.9, (Decision("link 1", 0.5, -0.4, False, "worse"),))
+    record.write(run.links / "chain.json")
+    assert links()[1] == "link 1 (dropped)"
+    replace(record, links=(replace(record.links[0], is_kept=True),)).write(run.links / "chain.json")
+    assert links()[1] == "link 1 (kept)"
 
 
 def test_a_warm_start_comes_between_teachers_and_student(root: Path, tmp_path: Path) -> None:
