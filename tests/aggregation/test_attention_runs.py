@@ -24,8 +24,8 @@ from distill.config import Cache, Stream, parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.driver.context import Driver, Work
+from distill.driver.fit_progress import FitWatch
 from distill.driver.serve import teacher_specs
-from distill.driver.watch import FitWatch
 from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder

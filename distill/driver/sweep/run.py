@@ -16,12 +16,11 @@ from distill.config.search import Search
 from distill.driver.checks.check import search_of
 from distill.driver.context import Driver, Work
 from distill.driver.finished import Result, keep
+from distill.driver.fits import jobs_of, own_job
 from distill.driver.pipeline import (
     driver,
     finished_before,
-    jobs_of,
     opened,
-    own_job,
     record_inputs,
     report_losses,
 )
