@@ -91,11 +91,11 @@ class Watch:
         self._waits = [Waiting(job) for job in jobs if job.guidance is not None]
         # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
-            teacher.name: teacher.num_labels
+            teacher.name: teacher.width
             for job in jobs
             if job.guidance is not None and not job.sampling.writes
             for teacher in job.guidance.teachers
-            if teacher.is_language_model
+            if teacher.positions == "tokens"
         }
         for job in jobs:
             if is_done(job):

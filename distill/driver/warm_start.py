@@ -257,7 +257,7 @@ def meta_before(
     if job.guidance is not None:
         validation = Split(d.plan.corpus, "validation")
         assert isinstance(module, DistillModule)
-        with job.guidance.open(job.data, "driver", validation.num_classes) as stream:
+        with job.guidance.open(job.data, "driver") as stream:
             batches = validation.batches(job.data.open())
             seen = predict(module, batches, stream, d.interrupt.is_set)
         assert seen.teacher_R is not None

@@ -79,7 +79,7 @@ def score_teacher(
             np.zeros(len(prompts[part]), np.uint64),  # greedy: nothing is drawn
             Decoding(temperature=0),
         )
-        texts = [_before_end(text, ends) for text in client.write(teacher.name, request).texts]
+        texts = [_before_end(text, ends) for text in client.call(teacher.name, request).texts]
         answers += tokenizer.batch_decode(texts, skip_special_tokens=True)
     return score_answers(answers, [prompt.reference for prompt in prompts])
 

@@ -27,12 +27,12 @@ from distill.tasks.jobs import student_job
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
 from distill.training.fit import Job, fit, fit_and_save, is_done
 from tests.integration.test_features_runs import settings
+from tests.toys_teachers import backend_of
 
 NEVER: Any = SimpleNamespace(is_set=lambda: False)
 
@@ -74,7 +74,7 @@ class Local:
     def serve(self, guidance: Guidance) -> Iterator[Guidance]:
         names = [spec.name for spec in guidance.teachers]
         self.log.append(f"serve {', '.join(names)}")
-        engines = {s.name: TeacherEngine(s.folder, num_labels=2) for s in guidance.teachers}
+        engines = {s.name: backend_of(s.folder, num_labels=2) for s in guidance.teachers}
         yield replace(guidance, client=LocalTeachers(engines))
         self.log.append(f"let {', '.join(names)} go")
 

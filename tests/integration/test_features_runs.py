@@ -31,7 +31,6 @@ from distill.objectives import ForwardKL
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import label_names
 from distill.teachers.served import ServedTeacher
@@ -39,6 +38,7 @@ from distill.teachers.setup import Guidance
 from distill.training.fit import Job, fit, load_best
 from distill.training.specs import DataSpec, StudentSpec
 from tests.toys import measured, toy_experiment
+from tests.toys_teachers import backend_of
 
 NUM_ROWS = 400
 
@@ -92,7 +92,7 @@ def test_the_loop_trains_under_local_teachers(tmp_path: Path, forests: dict[str,
     experiment = parse(settings(tmp_path))
     plan = check(experiment)
     corpus = plan.corpus
-    engines = {n: TeacherEngine(m, num_labels=2) for n, m in forests.items()}
+    engines = {n: backend_of(m, num_labels=2) for n, m in forests.items()}
     key = TeacherKey("w", corpus.fingerprint, "none", "dense/float32", 0)
     specs = tuple(ServedTeacher(n, "", Serving(), 2, replace(key, weights=n)) for n in forests)
     train, transfer = corpus.rows("train"), corpus.rows("transfer")

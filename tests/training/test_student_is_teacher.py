@@ -14,11 +14,12 @@ from distill.config import Cache
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TokenAnswers
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.requests import HeadRequest
 from distill.training.fit import Job, build_module
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_llama
+from tests.toys_teachers import backend_of
 from tests.training.test_language_fit import job_of
 
 PADDED = NUM_TOKENS + 6
@@ -66,7 +67,7 @@ def kl_at_the_start(job: Job, with_cache: bool = False) -> float:
     module: Any = build_module(job).train()
     rows: Any = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
-    with guidance.open(job.data, "test", 0) as stream:
+    with guidance.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
     found = module(batch, answers, Knobs(1.0, 1.0)).metrics["kd.loss"]
@@ -112,10 +113,8 @@ def test_a_batch_of_one_row_without_anything_to_learn_teaches_nothing() -> None:
         width = 32 if wire.takes == "hidden" else NUM_TOKENS
         answers = TokenAnswers((torch.empty(0, width),), torch.empty(1, 0, dtype=torch.bool))
         if wire.takes == "hidden":
-            teacher = TeacherEngine(
-                llama(2), num_labels=NUM_TOKENS, wire=wire, is_language_model=True
-            )
-            module.take_heads({"t": teacher.head()}, "cpu")
+            teacher = backend_of(llama(2), num_labels=NUM_TOKENS, wire=wire, is_language_model=True)
+            module.take_heads({"t": teacher.call(HeadRequest())}, "cpu")
         for alpha in (0.0, 0.5, 1.0):
             module.zero_grad()
             output = module(batch, answers, Knobs(2.0, alpha))

@@ -66,9 +66,12 @@ engine, dtype, micro-batches) is not here: it is part of the key. Of teachers it
 teachers/cache.py: threads and batch shapes are not."""
 
 KNOWN_AS: dict[type, tuple[str, dict[str, str]]] = {
-    ServedTeacher: ("TeacherSpec", {"width": "num_labels"}),
+    ServedTeacher: ("TeacherSpec", {"width": "num_labels", "backend": "is_language_model"}),
 }
 """Classes, and fields of them, that keep an earlier name in a key."""
+
+EARLIER_BACKENDS = {"classifier": False, "language_model": True}
+"""What a key has for these backends: there was a boolean of them."""
 
 
 def content_key(job: Job, contents: Contents | None = None) -> str:
@@ -130,6 +133,8 @@ class Contents:
             if isinstance(value, BlocksSpec):
                 blocks: Blocks = value.open()
                 found["blocks"] = blocks.fingerprint  # what a template made of chats is in it
+            if isinstance(value, ServedTeacher):
+                found["is_language_model"] = EARLIER_BACKENDS.get(value.backend, value.backend)
             return found
         raise TypeError(f"unknown content in the key of a fit: {type(value).__name__} {value!r}")
 

@@ -197,7 +197,7 @@ def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
     if d.plan.blocks is not None:  # whose rows are a thousand times larger
         size = d.experiment.trainer.batch_size
         at_once = 8 * size
-    with routed.open(data, "sweep", len(d.plan.rows.label_names)) as stream:
+    with routed.open(data, "sweep") as stream:
         stream.timings()
         stream.heads()
         for start in range(0, total, at_once):

@@ -47,7 +47,7 @@ def _classified(d: Driver, sweep: Sweep, job: Job) -> Metrics:
     if job.guidance is None:
         seen = predict(module, batches, is_asked_to_stop=d.interrupt.is_set)
     else:
-        with job.guidance.open(job.data, "sweep-test", test.num_classes) as stream:
+        with job.guidance.open(job.data, "sweep-test") as stream:
             seen = predict(module, batches, stream, d.interrupt.is_set)
     row = row_of(test, job.name, "student", seen.student_R)
     assert row.accuracy is not None and row.f1 is not None

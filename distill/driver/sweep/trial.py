@@ -184,7 +184,7 @@ def assess(job: Job, entry: Entry) -> Metrics:
         metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
     if job.guidance is not None and not job.is_language_model:
         validation = Split(Corpus(Path(job.data.corpus)), "validation")
-        with job.guidance.open(job.data, job.name, validation.num_classes) as stream:
+        with job.guidance.open(job.data, job.name) as stream:
             seen = predict(load_best(job), validation.batches(job.data.open()), stream)
         assert seen.teacher_R is not None
         metrics["eval.teacher_accuracy"] = validation.accuracy(seen.teacher_R)

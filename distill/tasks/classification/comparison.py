@@ -84,7 +84,7 @@ def teacher_rows(
     names = [t.name for t in guidance.teachers]
     ensembles = _ensembles(guidance.aggregation, plan.corpus, names)
     everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
-    with everyone.open(data, "driver-test", test.num_classes) as stream:
+    with everyone.open(data, "driver-test") as stream:
         batches = test.batches(data.open())
         predicted = predict_teachers(
             stream,

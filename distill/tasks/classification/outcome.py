@@ -118,7 +118,7 @@ def evaluate(
         rows += compared.rows
         routing = _routing(guidance, compared, test)
         validation = Split(plan.corpus, "validation")
-        with guidance.open(student.data, "driver", test.num_classes) as stream:
+        with guidance.open(student.data, "driver") as stream:
             seen = predict(taught, validation.batches(tokens), stream, interrupt.is_set)
             predicted = predict(taught, test.batches(tokens), stream, interrupt.is_set)
         if taught is not module:
@@ -173,7 +173,7 @@ def measure_teachers(plan: Plan, job: Job, interrupt: StopOnSignal) -> float:
     The job is trained, with any weights of the aggregation; its teachers are served."""
     assert job.guidance is not None
     validation = Split(plan.corpus, "validation")
-    with job.guidance.open(job.data, "driver", validation.num_classes) as stream:
+    with job.guidance.open(job.data, "driver") as stream:
         batches = validation.batches(job.data.open())
         predicted_R = predict(load_best(job), batches, stream, interrupt.is_set).teacher_R
     assert predicted_R is not None

@@ -6,11 +6,10 @@ Shape suffixes: B rows, T tokens, V vocabulary, H hidden, P positions of a forwa
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from distill.config.moe import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
-from distill.data.splits import mix64
 from distill.errors import ModelError, TeacherAnswerError
 from distill.models.decoder import base_of, has_linear_head, head_of
 from distill.models.language import load_language_model
@@ -28,8 +26,10 @@ from distill.moe.draws import token_seeds
 from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
 from distill.objectives.tempered import LEFT_OUT
-from distill.records import AnswerStats, ExpertUsage, GateState, Head, TeacherRequest
+from distill.records import AnswerStats, ExpertUsage, GateState, Head
 from distill.sampling.verification import Judging
+from distill.teachers.backends.forwards import Block, Found, position_seeds
+from distill.teachers.requests import TeacherRequest
 from distill.variant import Dtype
 from distill.wires import WireFormat
 from distill.wires.base import as_tensor
@@ -43,21 +43,6 @@ ALL = "_gives_all_logits"
 """Attribute of a head whose left-out tokens keep their logits for now."""
 POSITIONS = 512
 """Positions of a language model whose logits are encoded at once: [P, V] is never whole."""
-
-
-class Block(NamedTuple):
-    """The rows of one forward, on the model's device."""
-
-    inputs: dict[str, Any]
-    targets_BT: Tensor | None
-    rows_B: np.ndarray
-
-
-class Found(threading.local):
-    """What is counted in a thread's forwards, since it was last set to nothing."""
-
-    num_clamped = 0
-    stats: AnswerStats | None = None
 
 
 class LanguageModel:
@@ -308,14 +293,6 @@ def _routing_of(model: Any, moe: MoE) -> ExpertRouting | None:
         if isinstance(moe, OwnRouting):
             return None
         raise
-
-
-def position_seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
-    """uint64: a number for each position that depends on its row and place alone."""
-    first_P = np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
-    place_P = np.arange(int(counts_B.sum())) - first_P
-    row_P = np.repeat(rows_B, counts_B).astype(np.uint64)
-    return mix64(mix64(row_P) + place_P.astype(np.uint64))
 
 
 def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:
