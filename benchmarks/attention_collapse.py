@@ -50,12 +50,13 @@ from distill.models.features import feature_space
 from distill.objectives import ForwardKL
 from distill.records import TeacherAnswers
 from distill.tasks.classification.predict import predict
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, load_best
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 
 SEEDS = (0, 1, 2)
 TEMPERATURES, ALPHAS = (2.0, 4.0), (0.7, 0.9)

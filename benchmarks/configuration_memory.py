@@ -3,11 +3,11 @@
     python -m distill.samples.sentiment --out data/sentiment
     python benchmarks/configuration_memory.py --sentiment data/sentiment
 
-For each task and seed: the defaults of distill/config/experiment.py, and a random search over the
-ranges of the memory. Then, leaving one task out at a time, the memory is filled with the random
-searches of all other tasks, queried for this one, and its proposals are trained: the first one, and
-what the brief runs and the refinement of warm_start end with. Controls: the mean of all other tasks, and
-the mean of the five nearest. Everything runs through distill's own loop, in this process.
+For each task and seed: the defaults of distill/config, and a random search over the ranges of the
+memory. Then, leaving one task out at a time, the memory is filled with the random searches of all
+other tasks, queried for this one, and its proposals are trained: the first one, and what the brief
+runs and the refinement of warm_start end with. Controls: the mean of all other tasks, and the mean
+of the five nearest. Everything runs through distill's own loop, in this process.
 
 Finished trials in --work are not run again. --history takes the random trials from an earlier
 result, as they do not depend on the memory; the defaults are trained again and must reach what
@@ -42,7 +42,8 @@ from distill.objectives import ForwardKL
 from distill.search.configuration_memory import AXES, Experience, Memory
 from distill.search.refine import BRIEF, choose
 from distill.tasks.classification.predict import predict
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 
 BATCH_SIZE = 16
 DEFAULTS = {

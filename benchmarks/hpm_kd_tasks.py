@@ -33,12 +33,13 @@ from distill.models.sizes import solve, solve_features
 from distill.models.student import student_tokenizer
 from distill.objectives import ForwardKL
 from distill.tasks.classification.predict import predict
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, load_best
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 
 MEASURED = ("digits", "mnist", "diamonds", "spam7", "sentiment")
 HISTORY = ("wine", "breast_cancer", "diabetes")

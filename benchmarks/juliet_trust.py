@@ -50,11 +50,12 @@ from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation
 from distill.evaluation.variants import Variants
 from distill.objectives import ForwardKL
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.training.fit import Job, fit_and_save, load_best
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import fit_and_save, load_best
+from distill.training.job import Job
 
 STUDENTS = {
     "3 MB": Student(layers=2, hidden=128, heads=4, ffn=512),

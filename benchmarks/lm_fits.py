@@ -14,14 +14,15 @@ from distill.config import Experiment, Serving
 from distill.models.load import load_tokenizer, weights_fingerprint
 from distill.models.tokenizer import num_ids
 from distill.run_folder import RunFolder
-from distill.tasks.jobs import language_job, write_tokenizer
+from distill.tasks import jobs
+from distill.tasks.jobs import write_tokenizer
 from distill.tasks.plan import Plan
 from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
+from distill.training.job import Job
 
 
 def guidance(
@@ -57,7 +58,7 @@ def student_job(
     data set's text alone."""
     run = RunFolder(folder)
     tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
-    job = language_job(experiment, plan, tokenizer, run)
+    job = jobs.student_job(experiment, plan.corpus, tokenizer, run.fit, run.stop)
     threads = {"num_cpus_per_worker": torch.get_num_threads()}
     trainer = job.trainer.model_copy(update={"engine": "torch", **threads})
     job = replace(job, seed=seed, trainer=trainer)

@@ -89,6 +89,7 @@ def build(folder: Path, tokenizer_folder: Path, max_length: int) -> None:
     """In a process of its own: prints one line of JSON."""
     from distill.config import Data
     from distill.data import build_blocks, build_corpus, tokenizer_fingerprint
+    from distill.data.content import DocumentContent
 
     tokenizer_fingerprint(tokenizer_folder)  # what is imported late is imported now
     settings = {
@@ -98,7 +99,7 @@ def build(folder: Path, tokenizer_folder: Path, max_length: int) -> None:
     }
     before = resident_mb("VmRSS")
     started = time.perf_counter()
-    corpus = build_corpus(Data.model_validate(settings), is_language_model=True)
+    corpus = build_corpus(Data.model_validate(settings), content=DocumentContent)
     corpus_s, corpus_mb = time.perf_counter() - started, resident_mb("VmHWM") - before
     started = time.perf_counter()
     blocks = build_blocks(corpus, tokenizer_folder, max_length)

@@ -28,10 +28,11 @@ from lm_fits import guidance, spread, student_job, versions
 from distill.aggregation import UniformMean
 from distill.config import Experiment, Serving, load
 from distill.driver.checks.check import check
-from distill.tasks.language_model.comparison import Scores, Teachers, compare, score
+from distill.tasks.language_model.scores import Scores, Teachers, compare, score
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, build_module, fit, is_done, load_best
+from distill.training.fit import build_module, fit, is_done, load_best
+from distill.training.job import Job
 from distill.wires import HiddenWire
 
 CONFIG = Path("configs/lm-two-teachers.yaml")

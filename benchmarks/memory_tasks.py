@@ -33,11 +33,12 @@ from distill.models.features import feature_space
 from distill.models.load import load_base_for_classification
 from distill.models.student import student_tokenizer
 from distill.search.meta import Families, meta_features
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.specs import DataSpec, ModelSpec, StudentSpec
+from distill.training.job import ModelSpec
 
 TABLES = ("digits", "wine", "breast_cancer", "iris", "diabetes")
 DOMAINS = ("tweets", "movies", "products", "news")

@@ -38,8 +38,9 @@ from distill.driver.checks.check import check
 from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
 from distill.samples.upcycle import upcycled
-from distill.tasks.language_model.comparison import score as score_text
-from distill.training.fit import Job, fit, fit_and_save, is_done, load_best
+from distill.tasks.language_model.scores import score as score_text
+from distill.training.fit import fit, fit_and_save, is_done, load_best
+from distill.training.job import Job
 
 ON_POLICY = ["sampling={type: on_policy}"]
 GKD = "GKD (own routing)"

@@ -44,11 +44,12 @@ from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.objectives import Objective
 from distill.tasks.classification.predict import predict
-from distill.tasks.language_model.comparison import score
+from distill.tasks.language_model.scores import score
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherCache
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from distill.wires import HiddenWire
 
 ROOT = Path(__file__).parents[1]

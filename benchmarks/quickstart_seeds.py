@@ -33,13 +33,14 @@ from distill.data.corpus import build_corpus
 from distill.models.load import weights_fingerprint
 from distill.models.tokenizer import tokenizer_fingerprint
 from distill.tasks.classification.predict import predict
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, is_done, load_best
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import fit, is_done, load_best
+from distill.training.job import Job
 
 
 def main() -> None:

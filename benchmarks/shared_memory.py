@@ -40,13 +40,14 @@ from distill.objectives import ForwardKL
 from distill.samples.features import teachers
 from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.predict import predict
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey, home_of
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit_and_save, load_best
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import fit_and_save, load_best
+from distill.training.job import Job
 
 SEEDS = (0, 1, 2)
 TEACHERS = ("forest", "svm")

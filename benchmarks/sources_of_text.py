@@ -30,7 +30,8 @@ from distill.driver.checks.check import check
 from distill.evaluation.generation import score_answers, write_answers
 from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
-from distill.training.fit import Job, fit, fit_and_save, is_done, load_best
+from distill.training.fit import fit, fit_and_save, is_done, load_best
+from distill.training.job import Job
 
 
 def sampled(kind: str, temperature: float, top_p: float) -> list[str]:

@@ -34,7 +34,8 @@ from sources_of_text import told as told_of
 from distill.cluster.connect import connect
 from distill.config import Cluster, load
 from distill.driver.checks.check import check
-from distill.training.fit import Job, fit, is_done
+from distill.training.fit import fit, is_done
+from distill.training.job import Job
 
 FOLDER = Path("runs/staleness")
 MIXTURE = Path("runs/moe-arithmetic/teacher/run/fit/model")

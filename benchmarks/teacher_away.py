@@ -38,7 +38,7 @@ from distill.errors import TeacherAway
 from distill.teachers.pool import RayTeacherPool
 from distill.teachers.waiting import outage
 from distill.training.engines import group_timeout, largest
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.sampling.test_fits import SKD, sampled_job
 
 RESULTS = Path("benchmarks/results/teacher_away")

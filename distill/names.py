@@ -1,4 +1,4 @@
-"""Names of teachers, baselines and domains: which ones can be used, and what they are as folders.
+"""Names of teachers, baselines and domains: which are valid, and the folder of each.
 
 A name stays as it is wherever it can. Elsewhere each character that is not allowed there becomes
 ``_``, and a hash of the whole name follows, so that two names never become one.

@@ -103,7 +103,7 @@ class RoutingInputs:
 Answer = TypeVar("Answer")
 
 
-class Request(Generic[Answer]):
+class RequestFor(Generic[Answer]):
     """What a teacher is sent, of any kind: see distill/teachers/requests.py.
 
     Idempotent: the same request always has the same answer, so that it may be sent again.

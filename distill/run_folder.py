@@ -1,4 +1,4 @@
-"""The output folder: one experiment each, locked before anything starts.
+"""The output folder of an experiment: its files, and its lock.
 
 <output>/experiment.json   the experiment that the folder belongs to
 <output>/config.yaml       the configuration of the last start

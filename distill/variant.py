@@ -5,9 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from distill.names import checked_name
+
 Dtype = Literal["float32", "bfloat16"]
 ModelPath = Annotated[str, AfterValidator(os.path.expanduser)]
 """Of a model, tokenizer or adapter; ``~`` is the home folder, as in ``data.path``."""
+Name = Annotated[str, AfterValidator(checked_name)]
+"""One line of text: C++, 电影, Home & Kitchen; see names.py."""
 
 
 class Section(BaseModel):

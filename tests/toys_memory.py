@@ -14,12 +14,12 @@ from distill.config import KD, Cache, Data, Optimizer, Serving, Stream, Student,
 from distill.data.corpus import build_corpus
 from distill.objectives import ForwardKL
 from distill.tasks.classification.inputs import space_of
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.job import Job
 from tests.toys_teachers import backend_of
 
 SPLITS = ("train", "train", "transfer", "validation")

@@ -12,7 +12,7 @@ import numpy as np
 from distill.cluster.ray_tasks import Task
 from distill.experts.losses import losses_file
 from distill.tasks.classification.comparison import predictions_file
-from distill.training.fit import Job
+from distill.training.job import Job
 
 
 class Scripted:

@@ -1,4 +1,4 @@
-"""From the outputs of several teachers to the one target that the student is trained on."""
+"""Combining the outputs of several teachers into the one target of the student."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""distill from Python: what the command line does, with data and teachers that are objects.
+"""distill from Python: the commands as functions, with data and teachers that are objects.
 
 Every function takes what its command takes; results are the typed objects of
 :mod:`distill.api.results`. Errors are those of :mod:`distill.errors`: InputError for anything that
@@ -258,8 +258,9 @@ def predict(
     """
     from distill.api.rows import as_file, columns_of, table_of_list
     from distill.export.locate import locate
-    from distill.export.prediction import ColumnOptions, Request, check_out
+    from distill.export.prediction import check_out
     from distill.export.prediction import predict as predict_rows
+    from distill.export.request import ColumnOptions, Request
     from distill.report.progress import Progress
 
     folder = _folder_of(student)

@@ -37,13 +37,11 @@ class _WithStudent:
     @cached_property
     def student(self) -> PreTrainedModel:
         """The exported student on the CPU, in evaluation mode; loaded at the first access."""
+        from distill.export.kinds import kind_of
         from distill.export.locate import locate
-        from distill.models.language import load_language_model
-        from distill.models.load import load_classifier
 
-        found = locate(self._student_folder())
-        load = load_language_model if found.is_language_model else load_classifier
-        return load(found.folder)
+        folder = locate(self._student_folder()).folder
+        return kind_of(folder).load(folder)
 
     @cached_property
     def tokenizer(self) -> Any:

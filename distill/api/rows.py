@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from distill.api.tables import path_of
 from distill.errors import DataError
+from distill.export.kinds import kind_of
 from distill.export.locate import Located
-from distill.export.prediction import ColumnOptions
+from distill.export.request import ColumnOptions
 from distill.models.load import read_config
 
 TEXT, PAIR, PROMPT, MESSAGES = "text", "pair", "prompt", "messages"
@@ -44,7 +45,7 @@ def table_of_list(data: Any, student: Located) -> pa.Table | None:
     if not isinstance(data, list) or not data:
         return None
     if all(isinstance(row, str) for row in data):
-        return pa.table({PROMPT if student.is_language_model else TEXT: data})
+        return pa.table({kind_of(student.folder).text_column: data})
     if all(isinstance(row, list) and row and isinstance(row[0], dict) for row in data):
         return pa.table({MESSAGES: data})
     if all(isinstance(row, list | tuple) and list(map(type, row)) == [str, str] for row in data):

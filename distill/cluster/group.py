@@ -12,7 +12,8 @@ from typing import Any
 from distill.config import Trainer
 from distill.errors import DistillError, Interrupted, TeacherAway, TrainingError
 from distill.training.engines import group_timeout
-from distill.training.fit import Job, fit, is_done
+from distill.training.fit import fit, is_done
+from distill.training.job import Job
 from distill.training.loop import Report
 
 REFUSED = "refused.txt"

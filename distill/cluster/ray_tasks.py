@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from distill.cluster.estimates import Queue, Room, Stage
 from distill.config import Cluster
 from distill.errors import DistillError, Interrupted, TeacherAway, TrainingError
-from distill.training.fit import Job, fit_and_save
+from distill.training.fit import fit_and_save
+from distill.training.job import Job
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ value, the fix."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -101,8 +101,19 @@ def _wrong_type(key: str, annotation: Any, value: Any, message: str) -> str:
         return f"{line}: write {name} [{value}]"
     if str in _alternatives(annotation) and not isinstance(value, dict | list | NoneType):
         return f"{line}: put it in quotes"  # which YAML reads as a number, a date, yes or no
-    close = difflib.get_close_matches(str(value), _words(annotation), n=1)
-    return line + (f": did you mean {close[0]}?" if close else "")
+    return line + _nearest(value, _words(annotation))
+
+
+def wrong_word(key: str, words: Iterable[str], value: object) -> str:
+    """The message for a value that is none of ``words``."""
+    words = list(words)
+    line = f"{key} must be one of {', '.join(words)}, got {_shown(value)}"
+    return line + _nearest(value, words)
+
+
+def _nearest(value: object, words: list[str]) -> str:
+    close = difflib.get_close_matches(str(value), words, n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _place(whole: type[Section], location: tuple[int | str, ...], raw: Mapping[str, Any]) -> _Place:

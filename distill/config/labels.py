@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 
 def as_label(value: Any) -> str:
@@ -32,6 +34,9 @@ def configured_label(value: Any) -> str:
     if not label:
         raise ValueError("a label is empty: give it a name")
     return label
+
+
+Label = Annotated[str, BeforeValidator(configured_label, json_schema_input_type=str | int)]
 
 
 def configured_map(raw: Any) -> dict[str, str]:

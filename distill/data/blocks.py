@@ -76,7 +76,7 @@ def build_blocks(
     A template that writes today's date makes other blocks each day: their fingerprint holds it.
     """
     tokenizer = load_fast_tokenizer(tokenizer_folder)
-    assert corpus.kind is not None, "a corpus of documents (is_language_model) is needed"
+    assert corpus.kind is not None, "a corpus of documents is needed"
     sequencer = Sequencer(tokenizer, corpus.kind, max_length, cut, template)
     identity: list[Any] = [FORMAT, corpus.fingerprint, fingerprint_of(tokenizer)]
     identity += [tokenizer.eos_token_id, max_length, is_packing]

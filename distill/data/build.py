@@ -20,7 +20,7 @@ from pyarrow import ipc
 
 from distill.config import SPLITS, Data
 from distill.data.columns import Splitter, values_in
-from distill.data.content import Content, content_of
+from distill.data.content import Content
 from distill.data.formats import Kept
 from distill.data.names import final_names, stripped
 from distill.data.refusals import Labels, Place, no_labels, no_rows, one_label
@@ -45,8 +45,8 @@ def corpus_key(
     data: Data,
     seed: int,
     labels: tuple[str, ...] | None,
+    content: Content,
     only: str | None = None,
-    is_language_model: bool = False,
 ) -> str:
     """Names the corpus of these files under this configuration, without reading the files."""
     not_of_rows = {"path", "cache_dir", "max_length", "cut", "labels", "packing", "max_unlearnable"}
@@ -70,9 +70,8 @@ def corpus_key(
         "labels": labels,
         "only": only,
         "seed": seed if is_limited else None,
+        **content.settings,
     }
-    if is_language_model:
-        identity["task"] = "language_model"
     if any(file.split is not None for file in files):
         # Refused together with a file for the split; an earlier build without them was not.
         identity["fractions"] = given_fractions(data.holdout)
@@ -87,15 +86,14 @@ class Builder:
         data: Data,
         seed: int,
         label_names: tuple[str, ...] | None,
+        content: Content,
         folder: Path,
         only: str | None = None,
-        is_language_model: bool = False,
     ) -> None:
         self.data = data
         self.seed = seed
         self.folder = folder
-        self.is_language_model = is_language_model
-        self.content = content_of(data, is_language_model)
+        self.content = content
         self.schema = pa.schema(
             [*self.content.fields, ("label", pa.int64()), ("domain", pa.int64())]
         )
@@ -117,7 +115,7 @@ class Builder:
     def build(self, files: list[File]) -> None:
         """Write the split files and manifest.json. Raises DataError for data it must refuse."""
         columns = self.data.columns
-        label = None if self.is_language_model else columns.label
+        label = columns.label if self.content.has_labels else None
         wanted = [*self.content.strings, label, columns.domain]
         names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
         kept = self.content.kept
@@ -179,7 +177,7 @@ class Builder:
     def _with_labels(self, files: list[File], names: tuple[str, ...], kept: Kept) -> list[File]:
         """Without files of validation or test none of whose rows has a label, where those may be
         missing: the split is then cut from train."""
-        if self.is_language_model or self.data.unlabelled == "error":
+        if not self.content.has_labels or self.data.unlabelled == "error":
             return files
         for split in ("validation", "test"):
             named = [file for file in files if file.split == split]
@@ -270,7 +268,7 @@ class Builder:
         self._spool(MOVED).unlink()
 
     def _labels_in(self, batch: pa.RecordBatch, file: File) -> list[str | None] | None:
-        if self.is_language_model:
+        if not self.content.has_labels:
             return None
         # A file of transfer rows alone may lack the column; Labels refuses other rows without.
         name = self.data.columns.label
@@ -408,9 +406,8 @@ class Builder:
                 )
 
         yield from fixed_batches(renumbered(), self.schema)
-        if self.is_language_model:
-            return
-        if split == "train" and "train" in self.needed and len(used) < 2:
+        is_trained = self.content.has_labels and split == "train" and "train" in self.needed
+        if is_trained and len(used) < 2:
             raise one_label(self.labels.final()[used.pop()], self.data)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,55 @@ from distill.errors import DataError
 Kind = Literal["text", "completion", "messages"]
 
 
+class Content(Protocol):
+    """What one kind of rows consists of, and how its columns are read.
+
+    The caller of build_corpus chooses it: :func:`labelled_content` or :class:`DocumentContent`.
+    """
+
+    has_labels: ClassVar[bool]
+    """Whether each row has a label, outside the transfer split."""
+    settings: ClassVar[dict[str, str]]
+    """What the key of a corpus has beyond the section ``data``."""
+    kept: Kept
+    """Columns that are not read as strings."""
+    identity: list[Any]
+    """What the fingerprint of a corpus begins with, after labels and domains."""
+
+    @property
+    def fields(self) -> tuple[tuple[str, pa.DataType], ...]:
+        """Columns of the stored rows, without label and domain."""
+        ...
+
+    @property
+    def strings(self) -> tuple[str | None, ...]:
+        """Columns of the source that are read as strings."""
+        ...
+
+    def of(
+        self, batch: pa.RecordBatch, file: File, first_row: int
+    ) -> tuple[list[tuple], list[str]]:
+        """Each row's values under ``fields``, and what its split is hashed from."""
+        ...
+
+    def empty(self, values: tuple) -> str | None:
+        """The column of a row that has no content, or None."""
+        ...
+
+    def add(self, batch: pa.RecordBatch, split: str, content: hashlib._Hash) -> None:
+        """Take the final rows of one batch into the fingerprint."""
+        ...
+
+    def manifest(self) -> dict[str, Any]:
+        """What the manifest of a corpus says of the content."""
+        ...
+
+
 class TextContent:
     """The columns text and text_pair."""
 
+    has_labels: ClassVar[bool] = True
+    settings: ClassVar[dict[str, str]] = {}
     fields = (("text", pa.large_string()), ("text_pair", pa.large_string()))
     kept = Kept()
 
@@ -37,7 +83,6 @@ class TextContent:
     def of(
         self, batch: pa.RecordBatch, file: File, first_row: int
     ) -> tuple[list[tuple], list[str]]:
-        """Each row's values under ``fields``, and what its split is hashed from."""
         names = self._names
         assert names.text is not None
         texts = texts_in(batch, names.text, "data.columns.text", file, first_row)
@@ -48,12 +93,10 @@ class TextContent:
         return rows, [f"{text}\0{pair}" for text, pair in rows]
 
     def empty(self, values: tuple) -> str | None:
-        """The column of a row that has no content, or None."""
         text, pair = values
         return "text" if not text else "text_pair" if pair == "" else None
 
     def add(self, batch: pa.RecordBatch, split: str, content: hashlib._Hash) -> None:
-        """Take the final rows of one batch into the fingerprint: lengths and characters."""
         for name, _ in self.fields:
             _add_texts(batch.column(name).to_pylist(), content)
 
@@ -64,6 +107,8 @@ class TextContent:
 class FeatureContent:
     """One list of float32 a row, and the moments of the train split."""
 
+    has_labels: ClassVar[bool] = True
+    settings: ClassVar[dict[str, str]] = {}
     fields = (("features", pa.list_(pa.float32())),)
     strings: tuple[str | None, ...] = ()
 
@@ -105,6 +150,9 @@ class FeatureContent:
 
 class DocumentContent:
     """What a language model is trained on: a text, a prompt with its completion, or a chat."""
+
+    has_labels: ClassVar[bool] = False
+    settings: ClassVar[dict[str, str]] = {"task": "language_model"}
 
     def __init__(self, data: Data) -> None:
         names = data.columns
@@ -170,17 +218,14 @@ class DocumentContent:
 
 
 def _add_texts(texts: list[str | None], content: hashlib._Hash) -> None:
+    """Lengths and characters."""
     lengths = [-1 if text is None else len(text) for text in texts]
     content.update(np.array(lengths, "<i8").tobytes())
     content.update("".join(filter(None, texts)).encode())
 
 
-Content = TextContent | FeatureContent | DocumentContent
-
-
-def content_of(data: Data, is_language_model: bool = False) -> Content:
-    if is_language_model:
-        return DocumentContent(data)
+def labelled_content(data: Data) -> Content:
+    """Of rows with labels: text, a pair of texts, or features."""
     return TextContent(data) if data.columns.features is None else FeatureContent(data)
 
 

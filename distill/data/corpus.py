@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from distill.config import SPLITS, Data
 from distill.data.build import FORMAT, Builder, corpus_key
-from distill.data.content import Kind, matrix
+from distill.data.content import Content, Kind, labelled_content, matrix
 from distill.data.rows import BATCH_ROWS, RowsFile, published, streamed
 from distill.data.source import find_files
 from distill.data.split_names import assign_splits
@@ -36,28 +36,29 @@ def build_corpus(
     seed: int = 0,
     labels: Sequence[str] | None = None,
     only: str | None = None,
-    is_language_model: bool = False,
+    content: Callable[[Data], Content] = labelled_content,
 ) -> Corpus:
     """Read, check, split and store the data set that ``data`` names, or open it if it is there.
 
     ``labels`` are the class names in order, where a model already fixes them; they go before
     ``data.labels``. ``seed`` picks the rows that ``data.limit`` keeps and nothing else.
     ``only`` puts every row into that one split (evaluation of a file that has no splits).
-    ``is_language_model``: rows are documents, whose labels are neither needed nor read.
+    ``content``: what a row consists of. Of documents (DocumentContent), labels are not read.
     Every row is read once, in record batches. Raises DataError for data that cannot be used.
     """
     files = find_files(data.path)
     if only is None:
         files = assign_splits(files, data)
+    rows = content(data)
     names = tuple(labels) if labels is not None else data.labels
-    if is_language_model:
+    if not rows.has_labels:
         names = None
-    key = corpus_key(files, data, seed, names, only, is_language_model)
+    key = corpus_key(files, data, seed, names, rows, only)
     folder = cache_root(data.cache_dir) / "corpora" / key
     if not (folder / "manifest.json").is_file():
         try:
             with published(folder) as building:
-                Builder(data, seed, names, building, only, is_language_model).build(files)
+                Builder(data, seed, names, rows, building, only).build(files)
         except OSError as error:
             raise DataError(
                 f"the data cache {folder.parent} cannot be written ({error}): set data.cache_dir "
@@ -82,6 +83,8 @@ class FeatureInfo:
 
 class Corpus:
     """Opens the folder of a built corpus. Pickles as its path, so it travels between processes."""
+
+    num_unlearnable = 0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -9,15 +9,58 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
 BATCH_ROWS = 1024
+Ids = Sequence[int] | np.ndarray | range
+
+
+class Rows(Protocol):
+    """The numbered rows of a data set, split, as one kind of task counts them.
+
+    Ids count the rows of train, transfer, validation and test in this order.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """() of rows without classes."""
+        ...
+
+    @property
+    def domain_names(self) -> tuple[str, ...]: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def num_dropped(self) -> int:
+        """Empty texts, which are no rows."""
+        ...
+
+    @property
+    def num_unlearnable(self) -> int:
+        """Texts without a token to learn, which are in no row."""
+        ...
+
+    def rows(self, split: str) -> range: ...
+    def labels_of(self, rows: Ids) -> np.ndarray:
+        """int64[n], UNLABELLED where a row has none."""
+        ...
+
+    def domains_of(self, rows: Ids) -> np.ndarray:
+        """int64[n] indices into domain_names, -1 for a row without a domain."""
+        ...
+
+    def homes_of(self, rows: Ids, names: tuple[str, ...] | list[str]) -> np.ndarray:
+        """int64[n] which of ``names`` is the row's domain, -1 where none is."""
+        ...
 
 
 class RowsFile:

@@ -20,14 +20,14 @@ from distill.experts.jobs import router_job
 from distill.experts.losses import losses_file, measure_losses, router_targets
 from distill.experts.partition import Parts
 from distill.report.progress import format_metrics
-from distill.tasks.classification.comparison import fit_and_test, predictions_file
 from distill.teachers.health import knows_nothing, knows_nothing_line
 from distill.teachers.waiting import Outage, note_away, outage
 from distill.tracking import Tracker
 from distill.training.checkpoints import resumed_step, rewind_log
-from distill.training.fit import Job, is_done, is_saved
+from distill.training.fit import is_done, is_saved
 from distill.training.fitted import best_evaluation
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from distill.training.log import Tail
 from distill.wording import counted
 
@@ -341,14 +341,10 @@ def tasks_of(
 
 
 def _baseline_tasks(d: Driver, jobs: Sequence[Job]) -> list[Task]:
-    """A classifier is tested in the same task; language models are compared with the teachers."""
-    if d.plan.blocks is not None:
-        return [Task(job, kind="baseline") for job in jobs if not is_saved(job)]
-    return [
-        Task(job, fit_and_test, kind="baseline")
-        for job in jobs
-        if not (is_saved(job) and predictions_file(job).exists())
-    ]
+    """Those that are not done."""
+    task = d.plan.task
+    left = [job for job in jobs if not task.is_baseline_done(job)]
+    return [Task(job, task.fit_baseline, kind="baseline") for job in left]
 
 
 def _router_tasks(d: Driver, router: Job, parts: Parts, experts: list[Job]) -> list[Task]:

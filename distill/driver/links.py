@@ -21,10 +21,11 @@ from distill.config import Chain, Experiment, Student
 from distill.config.chain import is_dropped, link_name, relative_change
 from distill.errors import RunFolderError
 from distill.tasks.chained import Chained, Decision, Link
+from distill.tasks.jobs import with_student
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit_and_save, is_done
+from distill.training.fit import fit_and_save, is_done
 from distill.training.fitted import best_evaluation
-from distill.training.specs import LanguageStudentSpec, StudentSpec
+from distill.training.job import Job
 
 FILE = "chain.json"
 
@@ -77,13 +78,12 @@ class ServedTeachers:
 
 def link_jobs(student: Job, students: Sequence[Student], folder: Path) -> list[Job]:
     """The intermediate links: the student's job with another model and folder."""
-    assert isinstance(student.model, StudentSpec | LanguageStudentSpec)
     return [
         replace(
             student,
             name=link_name(i),
             folder=str(folder / str(i)),
-            model=replace(student.model, student=own),
+            model=with_student(student.model, own),
         )
         for i, own in enumerate(students, 1)
     ]

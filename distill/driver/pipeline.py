@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from distill.cluster.connect import check_address, check_room, connect
 from distill.cluster.group import run_group
@@ -21,7 +21,6 @@ from distill.cluster.placement import check_kept, check_labels
 from distill.cluster.ray_tasks import RayLauncher
 from distill.config import Experiment, LabelsOnly, Trainer
 from distill.config.values import flatten
-from distill.data.tokens import tokenise
 from distill.driver.checks.check import Command, check
 from distill.driver.checks.estimate import operations_of_rank
 from distill.driver.checks.resources import machine_cpus
@@ -43,24 +42,22 @@ from distill.driver.warm_start import FILE as DECISION
 from distill.driver.warm_start import reads_past_runs, undecided, warm_started
 from distill.errors import Interrupted, RunFolderError, TeacherAway
 from distill.experts.jobs import expert_jobs
-from distill.experts.partition import Parts, by_column, partition
+from distill.experts.partition import Parts, by_column
 from distill.names import folder_name
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
-from distill.tasks.chained import Chained
-from distill.tasks.classification.fingerprint import largest_teacher, meta_of, task_of
-from distill.tasks.classification.outcome import Outcome, evaluate, majority_rates, measure_teachers
-from distill.tasks.jobs import language_job, student_job, write_tokenizer
-from distill.tasks.language_model.outcome import evaluate_language, measure_language_teachers
+from distill.tasks.chained import Chained, value_of_teachers
+from distill.tasks.jobs import student_job, with_student, write_tokenizer
+from distill.tasks.outcome import Outcome, evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.served import groups
 from distill.teachers.setup import Guidance
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.training.checkpoints import check_is_recent
 from distill.training.deepspeed_engine import is_compiled
-from distill.training.fit import Job, is_done, is_saved
+from distill.training.fit import is_done, is_saved
 from distill.training.interrupt import StopOnSignal
-from distill.training.specs import DataSpec, LanguageStudentSpec, StudentSpec
+from distill.training.job import Job
 from distill.training.threads import decided, usable_cpus
 from distill.wording import counted
 
@@ -203,7 +200,6 @@ def _train_chain(
 ) -> Outcome:
     """The links, the student; teachers are served only while a job needs them."""
     teachers = teachers_of(d, experts)
-    measure = measure_language_teachers if d.experiment.is_language_model else measure_teachers
     with ServedTeachers(partial(served_as_actors, d)) as serve:
         d, student = warm_started(d, student, lambda: serve(teachers), run_tasks)
         links = link_jobs(student, d.plan.links, d.run.links)
@@ -211,7 +207,7 @@ def _train_chain(
             guide=lambda source: teachers if source is None else guidance_of_link(d, source),
             serve=serve,
             train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
-            measure=lambda job: measure(d.plan, job, d.interrupt),
+            measure=lambda job: value_of_teachers(d.plan, job, d.interrupt.is_set),
             say=d.progress.say,
             find=d.memory.restore,
             prepare=partial(_with_threads, d),
@@ -229,8 +225,7 @@ def _assessed(
     guidance: Guidance | None,
 ) -> Outcome:
     d.fits.wait_for_all()  # the evaluation measures latencies
-    assess = evaluate_language if d.experiment.is_language_model else evaluate
-    outcome = assess(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
+    outcome = evaluate(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
     if d.plan.links:
         outcome.metrics["chain.links"] = chained.num_kept
     outcome.metrics.update(_meta_features(d, guidance, outcome))
@@ -252,11 +247,12 @@ def finished_before(work: Work, command: Command) -> Result | None:
 
 def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> dict[str, float]:
     """``meta.*``, by which later sweeps find this run; see search/configuration_memory.py."""
-    if guidance is None or d.plan.blocks is not None:
+    if guidance is None or (key := d.plan.task.memory_key(d.plan.corpus, guidance)) is None:
         return {}
-    d.tracker.tags({"distill.task": task_of(d.plan.corpus, guidance)})
-    params = largest_teacher(guidance)
-    return meta_of(d.plan.corpus, guidance, d.experiment.student, outcome.metrics, params)
+    d.tracker.tags({"distill.task": key})
+    task, student, corpus = d.plan.task, d.experiment.student, d.plan.corpus
+    params = task.largest_teacher(guidance)
+    return task.meta_features(corpus, guidance, student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
@@ -285,20 +281,19 @@ def record_inputs(d: Driver, without: Sequence[str] = ()) -> None:
         if num_rows:
             source = str(d.experiment.data.path)
             d.tracker.dataset(Path(source).stem, rows.fingerprint, source, split, num_rows=num_rows)
-    if d.plan.blocks is None:
-        d.tracker.metrics(majority_rates(d.plan.corpus), 0)
+    if known := d.plan.task.data_metrics(rows):
+        d.tracker.metrics(known, 0)
     d.tracker.artifact(d.run.root / "config.yaml")
 
 
 def report_losses(d: Driver, student: Job) -> None:
     """Texts that were truncated or dropped: allowed, and never silent."""
     cut, dropped = student.data.open().num_truncated, d.plan.corpus.num_dropped
-    if d.plan.blocks is not None and d.plan.blocks.num_unlearnable:
-        unlearnable = d.plan.blocks.num_unlearnable
+    if unlearnable := d.plan.rows.num_unlearnable:
         d.progress.say(f"{counted(unlearnable, 'row')} without target tokens dropped")
         d.tracker.metrics({"data.unlearnable_rows": unlearnable}, 0)
     if cut:
-        length, rule = student.data.max_length, student.data.cut
+        length, rule = student.data.max_length, d.experiment.data.cut
         rows = counted(cut, "row")
         d.progress.say(f"{rows} truncated to data.max_length {length} tokens (data.cut {rule})")
     if dropped:
@@ -313,8 +308,6 @@ def own_job(d: Work) -> Job:
     """The run's student, still without its teachers."""
     experiment, corpus = d.experiment, d.plan.corpus
     tokenizer = write_tokenizer(experiment.student, d.plan.tokenizer, corpus, d.run.tokenizer)
-    if d.plan.blocks is not None:
-        return language_job(experiment, d.plan, tokenizer, d.run)
     return student_job(experiment, corpus, tokenizer, d.run.fit, d.run.stop)
 
 
@@ -325,18 +318,8 @@ def jobs_of_experts(d: Work) -> tuple[list[Job], Parts | None]:
     if experts is None:
         named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
         return [], by_column(d.plan.rows, ("test",)) if named else None
-    if d.plan.blocks is not None:
-        blocks = language_job(experiment, d.plan, experts.base, d.run).data
-        own: Any = blocks.open()  # of the base's tokens, whatever the student's
-        parts = by_column(own, ("train", "validation", "test"))
-        jobs = expert_jobs(experts, parts, blocks, d.run.experts, experiment.seed)
-        return _own_folders(d, jobs), parts
-    max_length, cut = experiment.data.max_length, experiment.data.cut
-    data = DataSpec(str(corpus.folder), experts.base, max_length, cut)
-    tokens = tokenise(corpus, experts.base, max_length, cut)
-    parts = partition(
-        experts.partition, corpus, tokens, experts.base, experiment.seed, d.run.experts
-    )
+    data = d.plan.task.data(experiment, corpus, experts.base)  # in the base's tokens
+    parts = d.plan.task.parts(experiment, data, d.run.experts)
     jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
     return _own_folders(d, jobs), parts
 
@@ -361,12 +344,8 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
             own = baseline.student
             default = own.init_from.path if own.init_from else d.plan.tokenizer
             tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
-            length = student.data.max_length
-            if isinstance(student.model, LanguageStudentSpec):
-                model = replace(student.model, student=own, tokenizer=tokenizer)
-            else:
-                model = StudentSpec(own, tokenizer, corpus.label_names, length, d.plan.features)
-            data = replace(student.data, tokenizer=tokenizer)
+            model = with_student(student.model, own, tokenizer)
+            data = d.plan.task.data(experiment, corpus, tokenizer)
         trainer = experiment.trainer.model_copy(
             update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
         )
@@ -379,8 +358,7 @@ def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
                 folder=str(folder),
                 model=model,
                 data=data,
-                # A language model needs no labels: it is trained on the student's rows.
-                train_rows=student.train_rows if d.plan.blocks else corpus.rows("train"),
+                train_rows=d.plan.task.baseline_rows(student),
                 optimizer=baseline.optimizer or experiment.optimizer,
                 trainer=trainer,
                 num_steps=student.total_steps if baseline.epochs is None else None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.config import SPLITS, Experiment
 from distill.data.chat_template import chat_template_of
+from distill.data.content import DocumentContent
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.encode import encode
 from distill.data.pieces import Pieces
@@ -107,7 +108,7 @@ def _corpus(experiment: Experiment) -> Corpus:
     """The rows as ``distill check`` reads them; where a teacher is a pickle (which would run code),
     cannot be opened or has other labels, by the data's own labels: a preview shows no order."""
     if experiment.is_language_model:
-        return build_corpus(experiment.data, experiment.seed, is_language_model=True)
+        return build_corpus(experiment.data, experiment.seed, content=DocumentContent)
     if not any(is_pickle(teacher.path) for teacher in experiment.teachers):
         with suppress(InputError, OSError):
             infos = {t.name: read_info(t.path, t.allow_pickle) for t in experiment.teachers}

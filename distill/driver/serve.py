@@ -24,7 +24,7 @@ from distill.teachers.client import SilentTeachers
 from distill.teachers.probability import is_pickle
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
+from distill.training.job import Job
 from distill.wording import counted
 
 if TYPE_CHECKING:

@@ -28,13 +28,10 @@ from distill.errors import ConfigError
 from distill.records import Line
 from distill.search.configuration_memory import KEYS, Memory, Proposal
 from distill.search.refine import BRIEF, OWN, Choice, Values, choose
-from distill.tasks.classification.fingerprint import largest_teacher, meta_of
-from distill.tasks.classification.predict import predict
-from distill.tasks.classification.split import Split
 from distill.teachers.setup import Guidance
 from distill.tracking.past_runs import experiences
-from distill.training.fit import Job, build_module, is_done
-from distill.training.module import DistillModule
+from distill.training.fit import build_module, is_done
+from distill.training.job import Job
 from distill.wording import counted
 
 if TYPE_CHECKING:
@@ -255,14 +252,11 @@ def meta_before(
     module = build_module(job).eval()
     metrics = {"student.params": float(sum(p.numel() for p in module.student.parameters()))}
     if job.guidance is not None:
-        validation = Split(d.plan.corpus, "validation")
-        assert isinstance(module, DistillModule)
-        with job.guidance.open(job.data, "driver") as stream:
-            batches = validation.batches(job.data.open())
-            seen = predict(module, batches, stream, d.interrupt.is_set)
-        assert seen.teacher_R is not None
-        metrics["eval.teacher_accuracy"] = validation.accuracy(seen.teacher_R)
-    return meta_of(d.plan.corpus, job.guidance, student, metrics, teacher_params)
+        found = d.plan.task.teachers_on_validation(d.plan, job, module, d.interrupt.is_set)
+        assert found is not None
+        metrics["eval.teacher_accuracy"] = found["eval.accuracy"]
+    task, corpus = d.plan.task, d.plan.corpus
+    return task.meta_features(corpus, job.guidance, student, metrics, teacher_params)
 
 
 def warm_started(
@@ -305,7 +299,7 @@ def _decided(d: Driver, student: Job, guidance: Guidance, run: RunJobs) -> Decis
         return brief_of(job, d.run.brief, name, values)
 
     def meta() -> dict[str, float]:
-        params = largest_teacher(guidance)
+        params = d.plan.task.largest_teacher(guidance)
         return meta_before(d, brief(OWN, own), d.experiment.student, params)
 
     def measure(name: str, values: Values) -> float:

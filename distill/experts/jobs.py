@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,14 @@ import numpy as np
 from distill.config import Experts, Trainer
 from distill.experts.partition import Parts
 from distill.names import folder_name
-from distill.training.fit import Job
-from distill.training.specs import BlocksSpec, Data, EncoderSpec, LanguageExpertSpec, ModelSpec
+from distill.training.job import Data, Job
 
 ROUTER = "router"
 
 
 def expert_jobs(experts: Experts, parts: Parts, data: Data, folder: Path, seed: int) -> list[Job]:
     """One job a part: the base fine-tuned on the part's rows, selected on its validation rows."""
-    spec: ModelSpec
-    if isinstance(data, BlocksSpec):
-        spec = LanguageExpertSpec(experts.base, experts.lora, experts.train_layers)
-    else:
-        labels = parts.corpus.label_names
-        spec = EncoderSpec(experts.base, labels, train_layers=experts.train_layers)
+    spec = data.task.expert(experts, parts.corpus.label_names)
     trainer = plain_trainer(experts, experts.epochs, experts.batch_size)
     return [
         Job(
@@ -41,32 +34,22 @@ def expert_jobs(experts: Experts, parts: Parts, data: Data, folder: Path, seed: 
     ]
 
 
-def router_job(
-    experts: Experts,
-    parts: Parts,
-    data: Data,
-    folder: Path,
-    seed: int,
-    targets: Mapping[str, np.ndarray] | None = None,
-) -> Job:
-    """r(x) = softmax(W · enc(x)), cross-entropy against the expert's id, on all training rows.
-
-    ``targets``: that id for every row of train and validation; None: the row's part.
-    """
+def router_job(experts: Experts, parts: Parts, data: Data, folder: Path, seed: int) -> Job:
+    """r(x) = softmax(W · enc(x)), cross-entropy against the id of the row's part, on all training
+    rows."""
     router = experts.router
     assert router is not None
     corpus = parts.corpus
-    targets = parts.assigned if targets is None else targets
     return Job(
         name=ROUTER,
         folder=str(folder / ROUTER),
         seed=seed,
-        model=EncoderSpec(experts.base, parts.names, router.layers, router.train_layers),
+        model=data.task.router(experts, parts.names),
         data=data,
         train_rows=np.asarray(corpus.rows("train")),
         validation_rows=np.asarray(corpus.rows("validation")),
-        train_labels=targets["train"],
-        validation_labels=targets["validation"],
+        train_labels=parts.of("train"),
+        validation_labels=parts.of("validation"),
         optimizer=router.optimizer,
         trainer=plain_trainer(experts, router.epochs, router.batch_size),
     )

@@ -17,7 +17,7 @@ from distill.data.batches import Batches
 from distill.errors import Interrupted
 from distill.experts.partition import Parts
 from distill.models.load import load_classifier
-from distill.training.fit import Job
+from distill.training.job import Job
 
 SPLITS = ("train", "validation")
 BATCH = 64

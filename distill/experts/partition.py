@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from distill.config import KMeans, Partition
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.data.tokens import Tokens
 from distill.errors import DataError
 from distill.models.freeze import embed
@@ -28,7 +28,7 @@ class Parts:
     """The partition's names, and the part of every row asked for (int64, never -1)."""
 
     names: tuple[str, ...]
-    corpus: Corpus | Blocks
+    corpus: Rows
     assigned: dict[str, np.ndarray]  # split -> part of each of its rows
 
     def of(self, split: str) -> np.ndarray:
@@ -39,7 +39,7 @@ class Parts:
         return np.asarray(self.corpus.rows(split))[self.assigned[split] == part]
 
 
-def by_column(corpus: Corpus | Blocks, splits: tuple[str, ...]) -> Parts:
+def by_column(corpus: Rows, splits: tuple[str, ...]) -> Parts:
     """One part a domain. DataError where a training row has no domain."""
     assigned = {split: corpus.domains_of(corpus.rows(split)) for split in splits}
     for split, parts in assigned.items():

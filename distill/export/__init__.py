@@ -1,1 +1,1 @@
-"""An exported student: written, found again, converted, and used to predict."""
+"""Exported students: writing, locating, converting, predicting."""

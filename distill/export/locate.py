@@ -9,10 +9,6 @@ from pathlib import Path
 from distill.config import Experiment, parse
 from distill.config.yaml_text import read_yaml
 from distill.errors import ModelError, RunFolderError
-from distill.models.load import read_config
-
-LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""Ends of the class names that config.json has of language models."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +24,6 @@ class Located:
     def experiment(self) -> Experiment | None:
         """The run's configuration."""
         return None if self.run is None else experiment_of(self.run)
-
-    @property
-    def is_language_model(self) -> bool:
-        saved_as = getattr(read_config(self.folder), "architectures", None) or [""]
-        return saved_as[0].endswith(LANGUAGE_MODELS)
 
 
 def experiment_of(run: str | Path) -> Experiment:

@@ -28,9 +28,11 @@ from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError, DataError, ModelError
 from distill.evaluation.efficiency import latency_ms
 from distill.evaluation.samples import read_samples
+from distill.export.classifier import Classifier
 from distill.export.folder import refuse_other_files, swap_in
+from distill.export.kinds import kind_of
 from distill.export.locate import Located
-from distill.export.prediction import Classifier, Listener
+from distill.export.request import Listener
 from distill.models.features import FeatureClassifier
 from distill.models.load import load_classifier
 from distill.models.reading import reading_of
@@ -122,11 +124,7 @@ def export_onnx(
 
 def _check(student: Located) -> None:
     check_installed()
-    if student.is_language_model:
-        raise ModelError(
-            f"{student.folder} is a language model: only classifiers can be exported to ONNX: use "
-            "--format hf"
-        )
+    kind_of(student.folder).check_onnx(student)
 
 
 # ---- the rows --------------------------------------------------------------------------------

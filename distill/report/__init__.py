@@ -1,4 +1,4 @@
-"""What a person sees: progress bars, the comparison table, and plots."""
+"""Output for people: progress bars, comparison tables, plots, pages."""
 
 from distill.evaluation.rows import Row
 from distill.report.progress import Progress

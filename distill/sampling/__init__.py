@@ -1,4 +1,4 @@
-"""Where the text comes from that the student learns on."""
+"""The text that a language model is trained on: the data set, or generated text."""
 
 from distill.config.sampling import (
     DatasetSampling,

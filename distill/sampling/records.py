@@ -11,7 +11,7 @@ import numpy as np
 
 from distill.config.sampling import Decoding
 from distill.errors import TeacherAnswerError
-from distill.records import Request
+from distill.records import RequestFor
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class DraftRequest(Request[Verdict]):
+class DraftRequest(RequestFor[Verdict]):
     """Drafts to be verified, with all that a teacher without any state of them needs.
 
     Idempotent: a replica without the step's cache reads ``past`` again, in the same portions,
@@ -95,7 +95,7 @@ class WrittenText:
 
 
 @dataclass(frozen=True)
-class WriteRequest(Request[WrittenText]):
+class WriteRequest(RequestFor[WrittenText]):
     """Prompts for a teacher to continue. Idempotent."""
 
     request_id: str

@@ -1,1 +1,1 @@
-"""One set of teachers, many students: the space, the tuner, its trials, and their frontier."""
+"""Search over configurations: space, trials, frontier, configuration memory."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.config.search import REPORTED
 from distill.models.shape import FILE as SHAPE
 from distill.records import Cursor
 from distill.training.checkpoints import newest
@@ -48,4 +47,5 @@ def _snapshot(fit_folder: Path) -> Path:
 
 
 def _reported(row: Mapping[str, float]) -> Metrics:
-    return {name: row[name] for name in (*REPORTED, "step") if name in row}
+    named = sorted(name for name in row if name.startswith("eval."))
+    return {name: row[name] for name in (*named, "step") if name in row}

@@ -1,1 +1,12 @@
-"""What a run is about: one package for each task."""
+"""The tasks: what rows, students, metrics and comparisons are. One package for each, which fulfils
+the contract of ``base``."""
+
+from __future__ import annotations
+
+from distill.config import Experiment
+from distill.config.tasks import task_named
+from distill.tasks.base import Task
+
+
+def task_of(experiment: Experiment) -> Task:
+    return task_named(experiment.task)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from distill.tasks.base import IsStopped
+from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
+from distill.training.fit import load_best
+from distill.training.job import Job
 
 DROPPED = "dropped from the chain"
 
@@ -22,6 +25,13 @@ class Decision:
     the teachers' value is not known (their tokens are not the student's)."""
     is_kept: bool
     reason: str
+
+
+def value_of_teachers(plan: Plan, job: Job, is_stopped: IsStopped) -> float | None:
+    """The aggregated teachers of a trained job, which are served, on validation, by the metric that
+    selects its weights; None where they cannot be compared with it."""
+    found = plan.task.teachers_on_validation(plan, job, load_best(job), is_stopped)
+    return None if found is None else found[job.selection.metric]
 
 
 @dataclass(frozen=True)

@@ -3,91 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from distill.config import Experiment, Student
 from distill.data.alignment import TeacherBlocks, for_teacher
-from distill.data.blocks import Blocks
-from distill.data.chat_template import chat_template_of
 from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.models.student import student_tokenizer
 from distill.models.vocabulary import speak_alike
-from distill.run_folder import RunFolder
-from distill.tasks.classification.inputs import space_of
+from distill.tasks import task_of
 from distill.tasks.plan import Plan
-from distill.training.fit import Job
-from distill.training.specs import BlocksSpec, DataSpec, LanguageStudentSpec, StudentSpec
+from distill.training.job import Job, ModelSpec
 
 
 def student_job(
     experiment: Experiment, corpus: Corpus, tokenizer: str, folder: Path, stop: Path
 ) -> Job:
     """The distilled student, still without its teachers; on train and transfer rows."""
-    max_length = experiment.data.max_length
-    train, transfer = corpus.rows("train"), corpus.rows("transfer")
-    rows = range(train.start, transfer.stop) if experiment.has_teachers else train
+    task = task_of(experiment)
+    data = task.data(experiment, corpus, tokenizer)
+    rows = task.rows(data)
+    train, transfer = rows.rows("train"), rows.rows("transfer")
     return Job(
         name="student",
         folder=str(folder),
         seed=experiment.seed,
-        model=StudentSpec(
-            experiment.student,
-            tokenizer,
-            corpus.label_names,
-            max_length,
-            space_of(experiment.data, corpus),
-        ),
-        data=DataSpec(str(corpus.folder), tokenizer, max_length, experiment.data.cut),
-        train_rows=rows,
-        validation_rows=corpus.rows("validation"),
+        model=task.student(experiment, corpus, tokenizer),
+        data=data,
+        train_rows=range(train.start, transfer.stop) if experiment.has_teachers else train,
+        validation_rows=rows.rows("validation"),
         optimizer=experiment.optimizer,
         trainer=experiment.trainer,
         stop_file=str(stop),
     )
 
 
-def language_job(experiment: Experiment, plan: Plan, tokenizer: str, run: RunFolder) -> Job:
-    """As :func:`student_job`, of language models."""
-    return job_of_blocks(experiment, plan.corpus, tokenizer, run.fit, run.stop)
+def with_student(model: ModelSpec, student: Student, tokenizer: str | None = None) -> ModelSpec:
+    """The spec of another student; ``tokenizer``: the folder of its own, if it has one."""
+    spec: Any = model
+    return replace(spec, student=student, tokenizer=tokenizer or spec.tokenizer)
 
 
-def job_of_blocks(
-    experiment: Experiment, corpus: Corpus, tokenizer: str, folder: Path, stop: Path
-) -> Job:
-    """As :func:`student_job`, of a corpus of documents, which ``tokenizer`` packs into blocks."""
-    data = experiment.data
-    spec = BlocksSpec(
-        str(corpus.folder),
-        tokenizer,
-        data.max_length,
-        data.cut,
-        data.packing,
-        data.max_unlearnable,
-        template=chat_template_of(data),
-    )
-    blocks = spec.open()
-    train, transfer = blocks.rows("train"), blocks.rows("transfer")
-    rows = range(train.start, transfer.stop) if experiment.has_teachers else train
-    return Job(
-        name="student",
-        folder=str(folder),
-        seed=experiment.seed,
-        model=LanguageStudentSpec(
-            experiment.student,
-            tokenizer,
-            data.max_length,
-            experiment.trainer.gradient_checkpointing,
-        ),
-        data=spec,
-        train_rows=rows,
-        validation_rows=blocks.rows("validation"),
-        optimizer=experiment.optimizer,
-        trainer=experiment.trainer,
-        stop_file=str(stop),
-    )
-
-
-def shown_to(plan: Plan, teacher: str) -> Corpus | Blocks | TeacherBlocks:
+def shown_to(plan: Plan, teacher: str) -> Rows | TeacherBlocks:
     """The rows as the teacher in a folder is shown them; what its answers are about."""
     if plan.blocks is None or not plan.experiment.objective.crosses_tokenizers:
         return plan.rows

@@ -9,8 +9,11 @@ from typing import Any
 from distill.config import Experiment, Student
 from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.models.features import FeatureSpace
 from distill.records import Line
+from distill.tasks import task_of
+from distill.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,13 @@ class Plan:
 
     experiment: Experiment
     corpus: Corpus
+    rows: Rows
+    """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
     teacher_names: tuple[str, ...]
     tokenizer: str
     """Folder of the tokenizer that the student starts from; empty for features."""
     features: FeatureSpace | None
     """The features of the data as the student needs them; None for text."""
-    blocks: Blocks | None
-    """The packed rows of a language model; None for classifiers."""
     is_resuming: bool
     identity: dict[str, Any]
     num_cpus: float
@@ -39,6 +42,9 @@ class Plan:
     """Of a chain: its intermediate links, from large to small; see driver/checks/chain.py."""
 
     @property
-    def rows(self) -> Corpus | Blocks:
-        """The numbered rows: of a classifier the corpus's own, of a language model blocks."""
-        return self.corpus if self.blocks is None else self.blocks
+    def task(self) -> Task:
+        return task_of(self.experiment)
+
+    @property
+    def blocks(self) -> Blocks | None:
+        return self.rows if isinstance(self.rows, Blocks) else None

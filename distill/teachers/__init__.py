@@ -1,4 +1,4 @@
-"""Teachers: what they answer, how it travels, and how it is kept.
+"""Teachers: serving, requests and outputs, transport, cache.
 
 engine, wires, local, stream and cache run in one process without Ray; actor and pool need it.
 """

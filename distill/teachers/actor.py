@@ -7,9 +7,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from distill.errors import DistillError, TeacherError
-from distill.records import Answer, DeviceOutput, Request
+from distill.records import Answer, DeviceOutput, RequestFor
 from distill.teachers.backends import open_backends
-from distill.teachers.backends.base import TeacherBackend
+from distill.teachers.backends.contract import TeacherBackend
 from distill.teachers.backends.forwards import ForwardBackend
 from distill.teachers.batching import Batching
 from distill.teachers.offload import Offload
@@ -78,7 +78,7 @@ class TeacherActor:
         see Queue."""
         return self._queue.claim(claim, most, self._num_forwards)
 
-    def call(self, teacher: str, request: Request[Answer], claim: str = "") -> Answer:
+    def call(self, teacher: str, request: RequestFor[Answer], claim: str = "") -> Answer:
         """The payload is *returned*: what an actor puts into the object store dies with it."""
         self.ping()
         answers = self._batching.get(teacher) or self._backends[teacher]
@@ -97,7 +97,7 @@ class TeacherActor:
         return os.getpid()
 
     @contextmanager
-    def _turn(self, request: Request[Any], claim: str) -> Iterator[None]:
+    def _turn(self, request: RequestFor[Any], claim: str) -> Iterator[None]:
         if not request.takes_turn:
             self._queue.drop(claim)
         waits = self._queue.turn(claim) if request.takes_turn else nullcontext()

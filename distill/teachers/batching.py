@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.config.moe import OwnRouting
 from distill.data.block_file import positions
-from distill.records import INPUTS, Answer, Request, TeacherOutput
+from distill.records import INPUTS, Answer, RequestFor, TeacherOutput
 from distill.teachers.backends.forwards import ForwardBackend
 from distill.teachers.requests import TeacherRequest
 
@@ -31,7 +31,7 @@ class Batching:
         self._waiting: list[_Waiting] = []
         self._lock = threading.Lock()
 
-    def call(self, request: Request[Answer], turn: AbstractContextManager[Any]) -> Answer:
+    def call(self, request: RequestFor[Answer], turn: AbstractContextManager[Any]) -> Answer:
         """As of a backend; other requests than for outputs are computed alone."""
         if isinstance(request, TeacherRequest):
             answer: Any = self._answer(request, turn)

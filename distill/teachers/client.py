@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from distill.errors import TeacherError
-from distill.records import Answer, Request
+from distill.records import Answer, RequestFor
 
 
 class TeacherClient(Protocol):
@@ -17,7 +17,7 @@ class TeacherClient(Protocol):
     def call(
         self,
         teacher: str,
-        request: Request[Answer],
+        request: RequestFor[Answer],
         cancelled: threading.Event | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> Answer:
@@ -50,7 +50,7 @@ class SilentTeachers:
     def call(
         self,
         teacher: str,
-        request: Request[Answer],
+        request: RequestFor[Answer],
         cancelled: threading.Event | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> Answer:

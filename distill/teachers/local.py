@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 
-from distill.records import Answer, Request
-from distill.teachers.backends.base import TeacherBackend
+from distill.records import Answer, RequestFor
+from distill.teachers.backends.contract import TeacherBackend
 
 
 class LocalTeachers:
@@ -24,7 +24,7 @@ class LocalTeachers:
     def call(
         self,
         teacher: str,
-        request: Request[Answer],
+        request: RequestFor[Answer],
         cancelled: threading.Event | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> Answer:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from distill.errors import TeacherError
-from distill.teachers.backends.base import TeacherBackend
+from distill.teachers.backends.contract import TeacherBackend
 
 logger = logging.getLogger(__name__)
 

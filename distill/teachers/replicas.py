@@ -32,7 +32,7 @@ from ray.exceptions import (
 
 from distill.config import Stream
 from distill.errors import DistillError, TeacherAway, TeacherError
-from distill.records import Answer, Request
+from distill.records import Answer, RequestFor
 from distill.teachers import direct
 from distill.teachers.actor import CONTROL
 from distill.teachers.queue import Status
@@ -159,7 +159,7 @@ class RayTeacherClient:
     def call(
         self,
         teacher: str,
-        request: Request[Answer],
+        request: RequestFor[Answer],
         cancelled: threading.Event | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> Answer:

@@ -1,5 +1,5 @@
 """What a teacher is sent. A kind of request is one class: it names the type of its answer, and how
-an answer is checked. The backend that serves it has one method for it; see backends/base.py.
+an answer is checked. The backend that serves it has one method for it; see backends/contract.py.
 
 Requests for new text are in distill/sampling/records.py.
 
@@ -19,7 +19,7 @@ from distill.records import (
     GateGradient,
     GateState,
     Head,
-    Request,
+    RequestFor,
     TeacherOutput,
     keywords_of,
 )
@@ -28,7 +28,7 @@ from distill.wires.base import passes_of
 
 
 @dataclass(frozen=True)
-class TeacherRequest(Request[TeacherOutput]):
+class TeacherRequest(RequestFor[TeacherOutput]):
     """A teacher's outputs for some rows, encoded by a wire."""
 
     request_id: str
@@ -108,7 +108,7 @@ class TeacherRequest(Request[TeacherOutput]):
 
 
 @dataclass(frozen=True)
-class HeadRequest(Request[Head]):
+class HeadRequest(RequestFor[Head]):
     """A language model's output layer."""
 
     takes_turn: ClassVar[bool] = False
@@ -131,7 +131,7 @@ _GATES_CHANGE = (
 
 
 @dataclass(frozen=True)
-class GateStateRequest(Request[GateState]):
+class GateStateRequest(RequestFor[GateState]):
     """A mixture of experts' gates as its folder has them: version 0."""
 
     @property
@@ -143,7 +143,7 @@ class GateStateRequest(Request[GateState]):
 
 
 @dataclass(frozen=True)
-class GateRequest(Request[GateGradient]):
+class GateRequest(RequestFor[GateGradient]):
     """How should the gates of a student-aware router change? See distill/moe/gradient.py."""
 
     request: TeacherRequest

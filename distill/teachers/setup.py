@@ -19,8 +19,8 @@ from distill.teachers.served import ServedTeacher
 from distill.teachers.stream import TeacherStream
 
 
-class Rows(Protocol):
-    """How a process finds the rows of a fit; see training/specs.py."""
+class RowsInFolders(Protocol):
+    """How a process finds the rows of a fit by its folders; see training/job.py."""
 
     def open(self, tokenizer: str | None = None) -> Any:
         """As the student takes them, or as a teacher with the ``tokenizer`` of this folder does."""
@@ -53,7 +53,7 @@ class Guidance:
 
     def open(
         self,
-        data: Rows,
+        data: RowsInFolders,
         writer: str,
         *,
         boundary: Callable[[], None] | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from distill.config import Transport as TransportName
-from distill.records import DeviceOutput, Request
+from distill.records import DeviceOutput, RequestFor
 from distill.teachers.requests import TeacherRequest
 from distill.wires.base import on_host
 
@@ -29,7 +29,7 @@ class ObjectStore:
     def prepare_client(self) -> None:
         """In a rank's process, before it sends requests."""
 
-    def send(self, actor: Any, teacher: str, request: Request[Any], claim: str) -> Any:
+    def send(self, actor: Any, teacher: str, request: RequestFor[Any], claim: str) -> Any:
         """The reference of the response."""
         return actor.call.remote(teacher, request, claim)
 
@@ -63,7 +63,7 @@ class Nixl(ObjectStore):
 
         direct.prepare()
 
-    def send(self, actor: Any, teacher: str, request: Request[Any], claim: str) -> Any:
+    def send(self, actor: Any, teacher: str, request: RequestFor[Any], claim: str) -> Any:
         from distill.teachers import direct
 
         if isinstance(request, TeacherRequest):

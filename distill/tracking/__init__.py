@@ -1,4 +1,4 @@
-"""MLflow, seen from the driver: the only process that talks to it."""
+"""Logging to MLflow, by the driver alone."""
 
 from distill.config.values import flatten, masked
 from distill.tracking.store import check_reachable, open_command, resolve_uri, silence_of

@@ -7,10 +7,8 @@ in whatever process it is called: this one, a Ray task, or a rank of a worker gr
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,157 +18,34 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from distill.aggregation import Aggregation, OracleDomain, TrainedWeights
-from distill.config import KD, Optimizer, Trainer
+from distill.aggregation import OracleDomain
 from distill.config.moe import StudentAwareRouter
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.errors import Interrupted, TeacherAway, TrainingError
-from distill.evaluation.quality import Confusion
 from distill.export.folder import ModelCard, export, export_adapter
 from distill.models.greedy import end_ids
-from distill.models.packed import check_keeps_apart
 from distill.models.tokenizer import load_tokenizer
-from distill.objectives import Objective
-from distill.records import UNLABELLED, Cursor
-from distill.sampling import DatasetSampling, Sampling, StudentText, Written
+from distill.records import Cursor
+from distill.sampling import StudentText, Written
 from distill.teachers.setup import Guidance
 from distill.teachers.stream import TeacherStream
 from distill.teachers.waiting import note_away
 from distill.training.checkpoints import FolderStore, check_version
 from distill.training.engines import make_engine
 from distill.training.gate_training import GateTraining
+from distill.training.job import Job
 from distill.training.loop import (
     Engine,
     NoTeachers,
     Pace,
     Report,
-    Selection,
     TargetSource,
-    count_predictions,
-    mean_metrics,
     train,
 )
-from distill.training.module import DistillModule
 from distill.training.sampled_targets import SampledTargets, Wanted
 from distill.training.schedule import Schedule
-from distill.training.specs import BlocksSpec, Data, LanguageExpertSpec, ModelSpec
-from distill.training.threads import Threads, threads_of
-from distill.training.token_module import TokenModule
-
-Rows = range | np.ndarray
-MAX_CE = 700.0
-"""exp of more is infinite, and no run should end because its first evaluation is that bad."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything one fit needs; pickles into any process."""
-
-    name: str
-    folder: str
-    seed: int
-    model: ModelSpec
-    data: Data
-    train_rows: Rows
-    validation_rows: Rows
-    optimizer: Optimizer
-    trainer: Trainer
-    num_steps: int | None = None
-    """null: ``trainer.epochs`` over ``train_rows``."""
-    train_labels: np.ndarray | None = field(default=None, repr=False)
-    validation_labels: np.ndarray | None = field(default=None, repr=False)
-    objective: Objective | None = None
-    kd: KD | None = None
-    guidance: Guidance | None = None
-    sampling: Sampling = field(default_factory=DatasetSampling)
-    stop_file: str | None = None
-    """Once it exists, the fit writes a checkpoint and raises Interrupted."""
-
-    @property
-    def may_fail(self) -> bool:
-        """Whether a fit that fails leaves ``failed.txt`` and does not end the run."""
-        return False
-
-    @property
-    def is_language_model(self) -> bool:
-        return not self.model.label_names
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether a row that it is trained on has a label; language models predict the text."""
-        if self.is_language_model:
-            return True
-        labels = self.train_labels
-        if labels is None:
-            labels = self.data.open().corpus.labels_of(self.train_rows)
-        return bool((labels != UNLABELLED).any())
-
-    @property
-    def aggregation(self) -> Aggregation | None:
-        """The teachers' own, or what it is replaced by where no row has a label."""
-        if self.guidance is None:
-            return None
-        given: Any = self.guidance.aggregation
-        other = given.without_labels()
-        return given if other is given or self.has_labels else other
-
-    @property
-    def replaced_aggregation(self) -> str | None:
-        """A message where :attr:`aggregation` is not the teachers' own."""
-        used = self.aggregation
-        if self.guidance is None or used is None or used is self.guidance.aggregation:
-            return None
-        return (
-            f"{self.name}: no row that it is trained on has a label, which aggregation.type "
-            f"{self.guidance.aggregation.type} needs: aggregation.type {used.type} is used"
-        )
-
-    @property
-    def selection(self) -> Selection:
-        default = "eval.perplexity" if self.is_language_model else "eval.accuracy"
-        metric = self.trainer.select_by or default
-        return Selection(metric, prefers_low=metric == "eval.perplexity")
-
-    @property
-    def recovery_s(self) -> float:
-        """The longest time that it waits for a teacher that is away."""
-        return self.guidance.stream.recovery_s if self.guidance else 0.0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train_rows) / self.trainer.batch_size)
-
-    @property
-    def total_steps(self) -> int:
-        return self.num_steps or math.ceil(self.trainer.epochs * self.steps_per_epoch)
-
-    @property
-    def are_outputs_cached(self) -> bool:
-        """Whether no teacher is queried after the first epoch: every output is in the cache."""
-        guidance = self.guidance
-        return (
-            guidance is not None
-            and guidance.cache.type != "none"
-            and not isinstance(self.sampling, Written)
-            and not any(spec.moe.changes for spec in guidance.served)
-        )
-
-    @property
-    def threads(self) -> Threads:
-        """Of each rank."""
-        return threads_of(self.trainer, self.steps_per_epoch, self.are_outputs_cached)
-
-    @property
-    def is_adapter(self) -> bool:
-        """Whether what is fitted are updates of a base that others share."""
-        return isinstance(self.model, LanguageExpertSpec) and self.model.lora is not None
-
-    @property
-    def model_folder(self) -> Path:
-        """Where :func:`fit_and_save` leaves the fitted model as a Hugging Face folder, or its
-        adapter as peft's."""
-        return Path(self.folder) / ("adapter" if self.is_adapter else "model")
+from distill.training.trainable import Trainable
 
 
 def fit(
@@ -186,10 +61,8 @@ def fit(
     torch.manual_seed(job.seed + rank)
     np.random.seed((job.seed + rank) % 2**32)
     batches, validation = open_batches(job, rank, world_size)
-    num_classes = len(job.model.label_names)
     module = build_module(job)
-    if isinstance(job.data, BlocksSpec) and job.data.packing:
-        check_keeps_apart(job.name, module.student)
+    job.task.check_module(job, module)
     engine = make_engine(
         module, job.optimizer, job.trainer, batches.num_micro_batches, job.recovery_s
     )
@@ -208,12 +81,6 @@ def fit(
         source.close()
         raise Interrupted(f"{job.name} was not started")
 
-    def evaluate(engine: Engine) -> dict[str, float]:
-        if job.is_language_model:
-            return language_metrics(mean_metrics(engine, validation))
-        confusion = Confusion(count_predictions(engine, validation, num_classes))
-        return {"eval.accuracy": confusion.accuracy, "eval.f1": confusion.f1}
-
     try:
         cursor = train(
             engine,
@@ -221,7 +88,7 @@ def fit(
             source,
             Schedule(job.total_steps, job.optimizer, job.kd),
             store,
-            evaluate,
+            lambda engine: job.task.validate(engine, validation, job),
             job.selection,
             Pace(
                 job.trainer.log_every,
@@ -254,16 +121,15 @@ def open_batches(job: Job, rank: int, world_size: int) -> tuple[Batches, Batches
         micro_batch_size=job.trainer.micro_batch_size,
         labels=job.train_labels,
     )
-    at_once = job.trainer.batch_size if job.is_language_model else 256
+    batch_size, micro_batch_size = job.task.validation_batch(job)
     validation = Batches(
         inputs,
         job.validation_rows,
-        min(at_once, len(job.validation_rows)),
+        min(batch_size, len(job.validation_rows)),
         job.seed,
         rank=rank,
         world_size=world_size,
-        # A whole batch of blocks may be more than there is memory for.
-        micro_batch_size=job.trainer.micro_batch_size if job.is_language_model else None,
+        micro_batch_size=micro_batch_size,
         shuffle=False,
         labels=job.validation_labels,
     )
@@ -289,7 +155,7 @@ def _opened(job: Job, engine: Engine, rank: int) -> TargetSource:
 
 
 def open_source(job: Job, guidance: Guidance, engine: Engine, writer: str) -> TargetSource:
-    """The loop's source of targets; a language model's module is given its teachers' heads."""
+    """The loop's source of targets; the module is given the teachers' output layers."""
     sampling = job.sampling
     if not isinstance(sampling, Written):
         stream = guidance.open(
@@ -301,8 +167,8 @@ def open_source(job: Job, guidance: Guidance, engine: Engine, writer: str) -> Ta
         )
         _take_heads(engine, stream)
         return stream
-    assert isinstance(job.data, BlocksSpec) and job.kd is not None
-    blocks = job.data.open()
+    assert job.kd is not None
+    blocks: Blocks = job.data.open()
     staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
     stream = guidance.open(
         job.data,
@@ -351,59 +217,17 @@ def _speakers(
 
 
 def _take_heads(engine: Engine, stream: TeacherStream) -> None:
-    if isinstance(engine.module, TokenModule):
-        engine.module.take_heads(stream.heads(), engine.device)
+    if heads := stream.heads():
+        module: Any = engine.module
+        module.take_heads(heads, engine.device)
 
 
-def language_metrics(means: dict[str, float]) -> dict[str, float]:
-    """Of a language model's validation: exp of the mean cross-entropy, and the top-1 hits."""
-    return {
-        "eval.perplexity": math.exp(min(means["ce.loss"], MAX_CE)),
-        "eval.accuracy": means["train.accuracy"],
-    }
-
-
-def build_module(job: Job) -> DistillModule | TokenModule:
+def build_module(job: Job) -> Trainable:
     """The trainable module, with bit-identical weights on every rank and for every engine."""
-    guidance = job.guidance
-    shared = guidance.shared if guidance else None
     model = job.model.in_folder(Path(job.folder))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        if job.is_language_model:
-            assert isinstance(job.data, BlocksSpec)
-            return TokenModule(
-                model.build(job.seed),
-                shared.width if shared else job.data.num_ids,
-                job.objective,
-                job.aggregation,
-                {t.name: t.serving.wire for t in guidance.teachers} if guidance else {},
-                {t.name: t.width for t in guidance.teachers} if guidance else {},
-                job.trainer.loss_chunk_mb,
-                {t.name: t.serving.moe.num_passes for t in guidance.teachers} if guidance else {},
-                _homes(job),
-                shared.left_out if shared else (),
-                "tokens" if job.kd is None else job.kd.normalise,
-            )
-        return DistillModule(
-            model.build(job.seed),
-            job.objective,
-            job.aggregation,
-            [t.name for t in guidance.teachers] if guidance else (),
-            len(job.model.label_names),
-            _homes(job),
-        )
-
-
-def _homes(job: Job) -> list[int]:
-    """Of each domain, the teacher that is named like it, or -1; [] without trained weights."""
-    guidance = job.guidance
-    if guidance is None or not isinstance(job.aggregation, TrainedWeights):
-        return []
-    names = [t.name for t in guidance.teachers]
-    rows: Any = job.data.open()
-    domains = rows.domain_names if job.is_language_model else rows.corpus.domain_names
-    return [names.index(d) if d in names else -1 for d in domains]
+        return job.task.module(job, model.build(job.seed))
 
 
 def _version(job: Job) -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill.training.fit import Job
+from distill.training.job import Job
 from distill.training.log import Tail
 
 

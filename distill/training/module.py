@@ -22,9 +22,10 @@ from distill.objectives import Objective
 from distill.objectives.divergence import kl, weighted
 from distill.objectives.likelihood import LabelLogp, Routes, mixture_nll
 from distill.records import UNLABELLED, Batch, Knobs, LossOutput, Mean, Target, TeacherAnswers
+from distill.training.trainable import Trainable
 
 
-class DistillModule(nn.Module):
+class DistillModule(Trainable):
     """L = α · c(T) · mean D(p_T, p_S) + (1 − α) · mean CE(y, z_S).
 
     The soft term is a mean over the valid rows of the whole global batch, the hard term over its

@@ -23,10 +23,11 @@ from distill.objectives.likelihood import Routes, mixture_nll
 from distill.records import Answers, Batch, Head, Knobs, LossOutput, Mean, TokenAnswers
 from distill.training.fused import FusedHead
 from distill.training.token_loss import Reader, TokenLoss
+from distill.training.trainable import Trainable
 from distill.wires import WireFormat
 
 
-class TokenModule(nn.Module):
+class TokenModule(Trainable):
     """L = α · c(T) · mean D(p_T, p_S) + (1 − α) · mean CE(x_{t+1}, z_S).
 
     All are means over the positions of the whole global batch, or (``normalise`` sequences) means

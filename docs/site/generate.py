@@ -153,6 +153,14 @@ def limits(metadata: Iterable[Any]) -> str:
     return " and ".join(found)
 
 
+def type_of(field: FieldInfo) -> str:
+    """In words; of a text that must be one of some words, these."""
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and isinstance(words := extra.get("enum"), list):
+        return ", ".join(f"`{word}`" for word in words)
+    return in_words(field.annotation)
+
+
 def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -205,7 +213,7 @@ def _escaped(text: str) -> str:
 
 def item(key: Key, link: str) -> str:
     """One key as an item of a list."""
-    facts = [in_words(key.field.annotation), limits(key.field.metadata), default(key.field)]
+    facts = [type_of(key.field), limits(key.field.metadata), default(key.field)]
     doc = prose(key.field.description)
     lines = [f'- <a id="{key.anchor}"></a>**`{key.path}`** — {"; ".join(filter(None, facts))}']
     lines += [f"    {line}" if line else "" for line in f"{doc}\n\n{link}".strip().splitlines()]
@@ -259,7 +267,7 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
     """The heading of a key with sections below it, and all of these that are documented here."""
     parts = [f'<a id="{key.anchor}"></a>\n', f"{'#' * depth} `{key.path}`\n"]
     described = prose(key.field.description)
-    facts = [in_words(key.field.annotation), limits(key.field.metadata), default(key.field)]
+    facts = [type_of(key.field), limits(key.field.metadata), default(key.field)]
     shown = "; ".join(filter(None, facts))
     if shown != "section":
         parts.append(f"{shown[0].upper()}{shown[1:]}.\n")

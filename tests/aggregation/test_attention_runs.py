@@ -30,15 +30,16 @@ from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained
-from distill.tasks.classification.outcome import evaluate
 from distill.tasks.classification.predict import predict
 from distill.tasks.jobs import student_job
+from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from distill.training.module import pooled
 
 TEACHERS = ("good", "flat", "wild")

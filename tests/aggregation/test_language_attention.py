@@ -23,10 +23,11 @@ from distill.driver.checks.check import check
 from distill.objectives import ForwardKL
 from distill.records import Knobs
 from distill.run_folder import RunFolder
-from distill.tasks.chained import Chained, Decision, Link
-from distill.tasks.language_model.outcome import evaluate_language, measure_language_teachers
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.tasks.chained import Chained, Decision, Link, value_of_teachers
+from distill.tasks.outcome import evaluate
+from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from distill.training.token_module import TokenModule, labels_at, sequences_at
 from tests.aggregation.test_learned_router import compared, first_step, gradients
 from tests.toys_language import (
@@ -163,7 +164,7 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "new"), **under(root))))
     run, interrupt = RunFolder(root / "reported"), StopOnSignal(lambda: None)
-    outcome = evaluate_language(plan, run, Chained(job), [], None, interrupt, lambda message: None)
+    outcome = evaluate(plan, run, Chained(job), [], None, interrupt, lambda message: None)
     found = compared(job, load_best(job))
     assert found.routing is not None
     weights = found.routing.metrics()
@@ -200,7 +201,7 @@ def test_a_chain_reports_the_weights_of_its_first_link(root: Path) -> None:
     plan = check(parse(language_experiment(root, output=str(root / "chain"), **under(root))))
     run, interrupt = RunFolder(root / "chain"), StopOnSignal(lambda: None)
     chained = Chained(student, (link,))
-    outcome = evaluate_language(plan, run, chained, [], None, interrupt, lambda message: None)
+    outcome = evaluate(plan, run, chained, [], None, interrupt, lambda message: None)
     assert {f"router.load.{name}" for name in TEACHERS} < outcome.metrics.keys()
     saved = read_weights(outcome.report / "aggregation")
     assert saved.teachers == TEACHERS and saved.aggregation.type == "attention"
@@ -214,7 +215,7 @@ def test_the_teachers_of_a_first_link_are_measured_on_validation(root: Path) -> 
     job = replace(job, guidance=one)
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "measure"), **under(root))))
-    found = measure_language_teachers(plan, job, StopOnSignal(lambda: None))
+    found = value_of_teachers(plan, job, lambda: False)
     good, blocks = AutoModelForCausalLM.from_pretrained(root / "good"), plan.blocks
     assert blocks is not None
     perplexities = []

@@ -21,8 +21,9 @@ from distill.aggregation.mixture import mix
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TokenAnswers
-from distill.tasks.language_model.comparison import Compared, Teachers, compare
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.tasks.language_model.scores import Compared, Teachers, compare
+from distill.training.fit import build_module, fit, load_best
+from distill.training.job import Job
 from distill.training.token_module import TokenModule, labels_at, sequences_at
 from tests.toys_language import DOMAINS, NUM_TOKENS, language_experiment, write_tokenizer
 from tests.training.test_language_fit import job_of

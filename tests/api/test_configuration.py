@@ -310,8 +310,7 @@ def test_modules_do_not_replace_the_functions_of_their_name() -> None:
 
     import distill
 
-    modules = {name: import_module(f"distill.{name}") for name in ("check", "preview", "report")}
-    modules["experts"] = import_module("distill.experts")
+    modules = {name: import_module(f"distill.{name}") for name in ("experts", "export", "report")}
     for name, module in modules.items():
         assert module.__name__ == f"distill.{name}"
         assert callable(getattr(distill, name)) and getattr(distill, name) is not module

@@ -75,7 +75,7 @@ def test_the_student_is_loaded_once_and_predicts(result: TrainResult) -> None:
 
 
 def best_of(folder: Path) -> list[int]:
-    from distill.export.prediction import Classifier
+    from distill.export.classifier import Classifier
 
     model = load_classifier(folder)
     rows = [(text, None) for text in TEXTS]

@@ -24,7 +24,7 @@ from distill.report.table import to_json
 from distill.run_folder import RunFolder
 from distill.search.trials import Trial
 from distill.tracking.store import resolve_uri, sqlite_path
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.driver.test_finished import plan_of
 from tests.report.test_terminal import lines_of
 from tests.toys import DOMAINS, toy_experiment

@@ -20,7 +20,7 @@ from distill.config import Experiment, load, parse
 from distill.errors import ConfigError
 from tests.toys import toy_experiment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 PACKAGED = ("pyproject.toml", "requirements.lock", "README.md", "LICENSE", "distill")
 

@@ -11,7 +11,7 @@ import yaml
 from distill.config import Experiment, load, parse
 from distill.errors import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
 SMALL = {"data": {"path": "x.parquet"}, "output": "out"}
 

@@ -9,6 +9,7 @@ from lm_data import completion_rows, save_causal_tokenizer, text_rows
 
 from distill.data.alignment import for_teacher
 from distill.data.blocks import build_blocks
+from distill.data.content import DocumentContent
 from distill.data.corpus import build_corpus
 from distill.errors import ConfigError
 from distill.models.tokenizer import load_fast_tokenizer
@@ -19,7 +20,7 @@ MAX_LENGTH = 24  # so that long texts are split
 @pytest.fixture
 def corpus(tmp_path, data):
     path = write(text_rows(), tmp_path / "rows.parquet")
-    return build_corpus(data(path), is_language_model=True)
+    return build_corpus(data(path), content=DocumentContent)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_aligned_positions_have_the_same_text_behind_them(student, teacher, corp
 def test_a_position_inside_a_character_is_never_aligned(tmp_path, data, folders):
     rows = [{**row, "text": f"{row['text']} 🐫🐫"} for row in text_rows(40)]
     config = data(write(rows, tmp_path / "rows.parquet"))
-    blocks = build_blocks(build_corpus(config, is_language_model=True), folders[0], 64)
+    blocks = build_blocks(build_corpus(config, content=DocumentContent), folders[0], 64)
     others = for_teacher(blocks, folders[1])
     tokenizer = load_fast_tokenizer(folders[1])
     places = [place for row in range(blocks.num_rows) for place in standing(others, tokenizer, row)]
@@ -96,6 +97,6 @@ def test_it_is_written_once_and_pickles_as_its_path(corpus, folders):
 def test_prompts_are_refused(tmp_path, data, folders):
     columns = {"prompt": "prompt", "completion": "completion"}
     config = data(write(completion_rows(), tmp_path / "rows.parquet"), columns=columns)
-    blocks = build_blocks(build_corpus(config, is_language_model=True), folders[0], 64, "tail")
+    blocks = build_blocks(build_corpus(config, content=DocumentContent), folders[0], 64, "tail")
     with pytest.raises(ConfigError, match=r"large differs from the student's.*data\.columns\.text"):
         for_teacher(blocks, folders[1])

@@ -13,6 +13,7 @@ from lm_data import CHATML, chat_rows, completion_rows, save_causal_tokenizer, t
 from distill.config import SPLITS
 from distill.data.batches import Batches
 from distill.data.blocks import build_blocks
+from distill.data.content import DocumentContent
 from distill.data.corpus import build_corpus
 from distill.errors import ConfigError, DataError
 from distill.records import UNLABELLED
@@ -34,7 +35,7 @@ def corpus_of(tmp_path, data):
             "messages": {"messages": "messages"},
         }[next(iter(rows[0]))]
         path = write(rows, tmp_path / "rows.parquet")
-        return build_corpus(data(path, columns=columns, **settings), is_language_model=True)
+        return build_corpus(data(path, columns=columns, **settings), content=DocumentContent)
 
     return make
 

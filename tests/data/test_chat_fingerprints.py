@@ -13,6 +13,7 @@ from distill.config import Data
 from distill.data.blocks import RULES, Blocks, build_blocks
 from distill.data.chat_template import ChatTemplate, chat_template_of
 from distill.data.chat_tokens import ChatTokens
+from distill.data.content import DocumentContent
 from distill.data.corpus import build_corpus
 from distill.models.tokenizer import fingerprint_of, load_fast_tokenizer
 from distill.run_folder import identity
@@ -42,7 +43,7 @@ def corpus_of(tmp_path, data):
     def make(rows):
         path = write(rows, tmp_path / "rows.jsonl")
         columns = COLUMNS[next(iter(rows[0]))]
-        return build_corpus(data(path, columns=columns), is_language_model=True)
+        return build_corpus(data(path, columns=columns), content=DocumentContent)
 
     return make
 
@@ -229,7 +230,7 @@ def test_a_tokenizer_with_a_template_for_tools(tmp_path, data):
     rows = [row | {"tools": [SCHEMA] if i % 2 else None} for i, row in enumerate(chat_rows(12))]
     columns = {**COLUMNS["messages"], "tools": "tools"}
     path = write(rows, tmp_path / "rows.jsonl")
-    corpus = build_corpus(data(path, columns=columns), is_language_model=True)
+    corpus = build_corpus(data(path, columns=columns), content=DocumentContent)
     shows = "{{ tools | tojson if tools }}"
     found = {}
     pairs = {"plain": (CHATML, shows + CHATML), "other": (MARKED, shows + CHATML)}

@@ -12,6 +12,7 @@ from stock_templates import PLAIN, REPLY, SCHEMA, TOOL, assistant, calls, stock_
 from distill.config import Columns, Data
 from distill.data.blocks import build_blocks
 from distill.data.build import corpus_key
+from distill.data.content import DocumentContent, TextContent
 from distill.data.corpus import build_corpus
 from distill.errors import ConfigError, DataError
 
@@ -34,7 +35,7 @@ def kept(tmp_path, data):
             rows = [row | {"tools": tools} for row in rows]
             columns = COLUMNS | {"tools": "tools"}
         path = write(rows, tmp_path / f"rows.{ending}")
-        corpus = build_corpus(data(path, columns=columns), is_language_model=True)
+        corpus = build_corpus(data(path, columns=columns), content=DocumentContent)
         document = next(corpus.documents("train"))
         found = json.loads(document[0])
         return found if tools is None else (found, document[1] and json.loads(document[1]))
@@ -134,7 +135,7 @@ def test_parquet_and_json_lines_give_the_same_tokens(tmp_path, data):
     blocks = []
     for path in (write(rows, tmp_path / "r.jsonl"), as_structs(rows, tmp_path / "r.parquet")):
         columns = COLUMNS | {"tools": "tools"}
-        corpus = build_corpus(data(path, columns=columns), is_language_model=True)
+        corpus = build_corpus(data(path, columns=columns), content=DocumentContent)
         blocks.append(build_blocks(corpus, tmp_path / "tokenizer", 2048))
     lines, structs = blocks
     assert lines.documents.fingerprint == structs.documents.fingerprint
@@ -162,7 +163,7 @@ def test_arguments_that_are_maps_are_objects(tmp_path, data):
         }
     )
     parquet.write_table(table, str(tmp_path / "rows.parquet"))
-    corpus = build_corpus(data(tmp_path / "rows.parquet", columns=COLUMNS), is_language_model=True)
+    corpus = build_corpus(data(tmp_path / "rows.parquet", columns=COLUMNS), content=DocumentContent)
     assert json.loads(next(corpus.documents("train"))[0]) == chat
 
 
@@ -183,9 +184,10 @@ def test_keys_of_chats():
         data(template_arguments={"date": float("nan")})
     # They are of the blocks, not of the corpus.
     other = data(chat_template="t.jinja", template_arguments={"enable_thinking": False})
-    assert corpus_key([], data(), 0, None) == corpus_key([], other, 0, None)
+    rows = TextContent(data())
+    assert corpus_key([], data(), 0, None, rows) == corpus_key([], other, 0, None, rows)
     tools = data(columns=COLUMNS | {"tools": "tools"})
-    assert corpus_key([], data(), 0, None) != corpus_key([], tools, 0, None)
+    assert corpus_key([], data(), 0, None, rows) != corpus_key([], tools, 0, None, rows)
 
 
 def test_a_template_file_that_cannot_be_read(tmp_path):
@@ -206,5 +208,5 @@ def test_a_template_file_that_cannot_be_read(tmp_path):
 def test_a_column_of_tools_that_is_not_named_is_told(tmp_path, data):
     path = write([row | {"tools": [SCHEMA]} for row in chat_rows(24)], tmp_path / "rows.jsonl")
     for columns, count in ((COLUMNS, 1), (COLUMNS | {"tools": "tools"}, 0)):
-        corpus = build_corpus(data(path, columns=columns), is_language_model=True)
+        corpus = build_corpus(data(path, columns=columns), content=DocumentContent)
         assert corpus.counts.get("tools_unread", 0) == count

@@ -6,8 +6,9 @@ import pytest
 from data_rows import make_rows, write
 from lm_data import chat_rows, completion_rows, text_rows
 
-from distill.config import SPLITS
+from distill.config import SPLITS, Data
 from distill.data.build import corpus_key
+from distill.data.content import DocumentContent, TextContent
 from distill.data.corpus import build_corpus
 from distill.errors import DataError
 from distill.records import UNLABELLED
@@ -29,7 +30,7 @@ def test_every_format_gives_the_same_documents(kind, tmp_path, data):
     rows = make()
     paths = [write(rows, tmp_path / f"rows.{ending}") for ending in ("parquet", "jsonl", "arrow")]
     paths.append(write(as_csv(rows), tmp_path / "rows.csv"))
-    found = [build_corpus(data(p, columns=columns), is_language_model=True) for p in paths]
+    found = [build_corpus(data(p, columns=columns), content=DocumentContent) for p in paths]
     assert len({corpus.fingerprint for corpus in found}) == 1
     corpus = found[0]
     assert corpus.kind == kind
@@ -55,14 +56,23 @@ def test_labels_are_not_read_and_rows_of_a_classifier_stay_what_they_were(tmp_pa
     rows = [{**row, "label": None} for row in make_rows()]
     rows[3]["label"] = "only one"
     config = data(write(rows, tmp_path / "rows.jsonl"))
-    documents = build_corpus(config, is_language_model=True)
+    documents = build_corpus(config, content=DocumentContent)
     assert documents.label_names == ()
     labelled = build_corpus(data(write(make_rows(), tmp_path / "labelled.jsonl")))
     assert labelled.kind is None and documents.fingerprint != labelled.fingerprint
     # What only language models read names no other corpus of a classifier.
     other = config.model_copy(update={"packing": False, "max_unlearnable": 0.5})
-    assert corpus_key([], config, 0, None) == corpus_key([], other, 0, None)
-    assert corpus_key([], config, 0, None) != corpus_key([], config, 0, None, None, True)
+    rows = TextContent(config)
+    key = corpus_key([], config, 0, None, rows)
+    assert key == corpus_key([], other, 0, None, rows)
+    assert key != corpus_key([], config, 0, None, DocumentContent(config))
+
+
+def test_corpora_of_documents_are_found_where_they_were():
+    """A constant: caches of earlier versions fit."""
+    config = Data(path="x")
+    key = corpus_key([], config, 0, None, DocumentContent(config))
+    assert key == "6336e5307c0f717fda037bb1bb67c75e"
 
 
 def test_an_empty_prompt_or_completion_is_kept(tmp_path, data):
@@ -71,7 +81,7 @@ def test_an_empty_prompt_or_completion_is_kept(tmp_path, data):
     rows[2]["completion"] = ""
     columns = KINDS["completion"][1]
     corpus = build_corpus(
-        data(write(rows, tmp_path / "rows.parquet"), columns=columns), is_language_model=True
+        data(write(rows, tmp_path / "rows.parquet"), columns=columns), content=DocumentContent
     )
     documents = list(corpus.documents("train"))
     assert [documents[0][0], documents[1][0], documents[2][1]] == ["", "", ""]
@@ -99,7 +109,7 @@ def test_chats_that_are_none(chat, parts, tmp_path, data):
     rows[4]["messages"] = chat
     config = data(write(rows, tmp_path / "rows.jsonl"), columns={"messages": "messages"})
     with pytest.raises(DataError) as caught:
-        build_corpus(config, is_language_model=True)
+        build_corpus(config, content=DocumentContent)
     for part in ("data.columns.messages 'messages'", "row 5 of", "rows.jsonl", *parts):
         assert part in str(caught.value)
 
@@ -109,7 +119,7 @@ def test_columns_that_are_not_there_or_of_another_kind(tmp_path, data):
 
     def refuses(columns, *parts):
         with pytest.raises(DataError) as caught:
-            build_corpus(data(path, columns=columns), is_language_model=True)
+            build_corpus(data(path, columns=columns), content=DocumentContent)
         for part in parts:
             assert part in str(caught.value), caught.value
 

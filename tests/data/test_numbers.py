@@ -14,6 +14,7 @@ from pyarrow import fs, parquet
 from distill.config import Columns, Data, parse
 from distill.data import Batches
 from distill.data.build import corpus_key
+from distill.data.content import TextContent
 from distill.data.corpus import Corpus, build_corpus
 from distill.data.inputs import Features
 from distill.data.source import File
@@ -172,6 +173,7 @@ def test_corpora_of_text_are_found_where_they_were(data: Callable[..., Data]) ->
     want = "dc434ca87e79c7a0588c1ff4bca03050772a6e9868c961e18b1284cf4cae6216"
     assert corpus.fingerprint == want
     file = File(fs.LocalFileSystem(), "/x/d.parquet", "/x/d.parquet", "parquet", 1000, 5)
-    key = corpus_key([file], data("/x/d.parquet"), 0, ("neg", "pos"))
+    config = data("/x/d.parquet")
+    key = corpus_key([file], config, 0, ("neg", "pos"), TextContent(config))
     assert key == "b9089b2cb52c21f385714709496af24b"  # of RULES 2: built anew, the same content
     assert "features" not in json.loads((corpus.folder / "manifest.json").read_text())

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from distill.config import Data
 from distill.data.blocks import build_blocks
 from distill.data.build import corpus_key
+from distill.data.content import DocumentContent
 from distill.data.corpus import build_corpus
 from distill.data.source import find_files
 from distill.errors import ModelError
@@ -45,7 +46,9 @@ def test_the_blocks_are_those_of_the_same_chats(
     one = data(plain, columns=PROMPT | {"split": split}, prompt_as_chat=True)
     other = data(chats, columns={"messages": "messages", "split": split})
     blocks = [
-        build_blocks(build_corpus(each, is_language_model=True), tokenizer, 48, max_unlearnable=0.5)
+        build_blocks(
+            build_corpus(each, content=DocumentContent), tokenizer, 48, max_unlearnable=0.5
+        )
         for each in (one, other)
     ]
     first, second = blocks
@@ -65,7 +68,7 @@ def test_only_the_answer_and_its_end_are_trained_on(
     rows = completion_rows(6)
     plain = write(rows, tmp_path / "prompts.jsonl")
     settings = data(plain, columns=PROMPT, prompt_as_chat=True)
-    blocks = build_blocks(build_corpus(settings, is_language_model=True), tokenizer, 128)
+    blocks = build_blocks(build_corpus(settings, content=DocumentContent), tokenizer, 128)
     ids = np.array(next(iter(blocks.column("input_ids", [0]))))
     targets = np.array(next(iter(blocks.column("targets", [0]))), bool)
     learnt = ids[np.flatnonzero(targets) + 1]
@@ -80,7 +83,8 @@ def test_the_default_keeps_the_corpus(tmp_path: Path, data: Make) -> None:
     files = find_files(str(path))
 
     def key(**settings: Any) -> str:
-        return corpus_key(files, data(path, columns=PROMPT, **settings), 0, None, None, True)
+        config = data(path, columns=PROMPT, **settings)
+        return corpus_key(files, config, 0, None, DocumentContent(config))
 
     assert key() == key(prompt_as_chat=False) != key(prompt_as_chat=True)
     told = data(path, columns=PROMPT).model_dump()
@@ -94,7 +98,7 @@ def test_it_needs_prompts_and_a_template(tmp_path: Path, data: Make) -> None:
     with pytest.raises(ValidationError, match="template_arguments applies only to chats"):
         data(tmp_path, columns=PROMPT, template_arguments={"a": 1})
     path = write(completion_rows(), tmp_path / "prompts.jsonl")
-    corpus = build_corpus(data(path, columns=PROMPT, prompt_as_chat=True), is_language_model=True)
+    corpus = build_corpus(data(path, columns=PROMPT, prompt_as_chat=True), content=DocumentContent)
     bare = save_causal_tokenizer(tmp_path / "bare")
     with pytest.raises(ModelError, match=r"data\.prompt_as_chat\) needs"):
         build_blocks(corpus, bare, 48)

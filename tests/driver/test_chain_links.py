@@ -21,16 +21,17 @@ from distill.driver.links import ServedTeachers, Stages, link_jobs, run_chain, t
 from distill.errors import RunFolderError
 from distill.models.load import weights_fingerprint
 from distill.run_folder import RunFolder
-from distill.tasks.chained import Chained
-from distill.tasks.classification.outcome import evaluate, measure_teachers
+from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.jobs import student_job
+from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, fit_and_save, is_done
+from distill.training.fit import fit, fit_and_save, is_done
+from distill.training.job import Job
 from tests.integration.test_features_runs import settings
 from tests.toys_teachers import backend_of
 
@@ -87,7 +88,7 @@ class Local:
 
     def measure(self, job: Job) -> float:
         self.log.append(f"measure with {job.name}")
-        return self.value or measure_teachers(self.plan, job, NEVER)
+        return self.value or value_of_teachers(self.plan, job, NEVER.is_set)
 
     def run(self) -> Chained:
         run = RunFolder(self.experiment.output)

@@ -19,8 +19,8 @@ from distill.driver.pipeline import Driver, Work, jobs_of_baselines, jobs_of_exp
 from distill.errors import Interrupted, TeacherAway, TrainingError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
-from distill.training.fit import Job
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from tests.toys import DOMAINS, toy_experiment
 from tests.toys_tasks import Scripted, write_results
 

@@ -10,7 +10,7 @@ import numpy as np
 from distill.evaluation.leakage import ADVICE
 from distill.evaluation.rows import Row
 from distill.report.table import to_markdown
-from distill.tasks.classification.outcome import noted
+from distill.tasks.classification.comparison import noted
 
 TEST: Any = SimpleNamespace(labels_R=np.array([0] * 58 + [1] * 42), num_classes=2)
 

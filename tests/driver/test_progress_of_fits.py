@@ -20,7 +20,7 @@ from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.waiting import note_away, outage
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.toys import toy_experiment, write_encoder
 
 

@@ -21,10 +21,11 @@ from distill.driver.pipeline import Work
 from distill.report import plots
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
-from distill.tasks.classification.outcome import card
 from distill.tasks.jobs import student_job, write_tokenizer
+from distill.tasks.outcome import card
 from distill.tasks.plan import Plan
-from distill.training.fit import Job, fit
+from distill.training.fit import fit
+from distill.training.job import Job
 from tests.toys import toy_experiment, write_encoder
 from tests.training.test_language_fit import job_of
 

@@ -37,8 +37,9 @@ from distill.teachers.local import LocalTeachers
 from distill.teachers.setup import Guidance
 from distill.tracking import Tracker
 from distill.tracking.store import import_mlflow
-from distill.training.fit import Job, fit_and_save, is_done
+from distill.training.fit import fit_and_save, is_done
 from distill.training.interrupt import StopOnSignal
+from distill.training.job import Job
 from tests.toys import toy_experiment, write_encoder
 
 NUM_ROWS = {100: 3.0, 200: 3.0, 400: 3.0, 10_000: 7.0, 20_000: 7.0, 40_000: 7.0}

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from distill.cli import app
 from distill.config import Data, Optimizer, Student, Trainer
 from distill.data.corpus import build_corpus
-from distill.training.fit import Job, fit_and_save
-from distill.training.specs import DataSpec, EncoderSpec, StudentSpec
+from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
+from distill.training.fit import fit_and_save
+from distill.training.job import Job
 from tests.toys import write_data, write_encoder
 from tests.toys_language import write_llama
 

@@ -18,7 +18,7 @@ from distill.evaluation.teacher_answers import BATCH, score_teacher
 from distill.models.language import load_language_model
 from distill.models.tokenizer import load_tokenizer
 from distill.sampling.records import WriteRequest, WrittenText
-from distill.tasks.language_model.outcome import Tables
+from distill.tasks.language_model.comparison import LanguageModels
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
 from tests.toys_adapters import alone, write_adapter
@@ -47,12 +47,12 @@ def tables_of(root: Path, teachers: list[dict[str, Any]], **changes: Any) -> tup
     changes |= {"data": data, "teachers": teachers, "aggregation": {"type": "mean"}}
     job = job_of(root, f"run-{uuid4().hex}", **changes)
     plan = check(parse(raw | changes | {"output": str(root / "other")}))
-    return Tables(plan, job.guidance, lambda: False), plan, job
+    return LanguageModels(plan, job.data, job.guidance, lambda: False), plan, job
 
 
 def expected(plan: Any, model: Any, num: int) -> tuple[float, float]:
     """By the student's own way of generating."""
-    prompts = plan.blocks.prompts_of("test", num)
+    prompts = plan.rows.prompts_of("test", num)
     tokenizer = load_tokenizer(plan.tokenizer)
     answers = write_answers(
         model, tokenizer, [p.ids for p in prompts], plan.experiment.generation.max_new_tokens
@@ -68,8 +68,8 @@ def test_rows_of_teachers_have_the_scores_of_their_models(root: Path) -> None:
         {"name": "adapter", "path": films, "adapter": str(root / "on-films")},
         {"name": "experts", "path": mixed},
     ]
-    tables, plan, job = tables_of(root, teachers, generation={"num_prompts": 12})
-    rows = {row.name: row for row in tables.teacher_rows(tables.compared(job.data))}
+    tables, plan, _ = tables_of(root, teachers, generation={"num_prompts": 12})
+    rows = {row.name: row for row in tables.teachers()}
     models = {
         "whole": load_language_model(root / "films"),
         "adapter": alone(root / "films", root / "on-films"),
@@ -89,7 +89,7 @@ def test_all_experts_of_a_mixture_answer_where_they_are_served_so(root: Path) ->
     everyone = mixture(own=NUM_EXPERTS)
     (spec,) = job.guidance.teachers
     client = LocalTeachers(open_backends([spec]))
-    prompts = plan.blocks.prompts_of("test", 12)
+    prompts = plan.rows.prompts_of("test", 12)
     found = score_teacher(client, spec, prompts, load_tokenizer(plan.tokenizer), 64)
     assert found is not None
     assert (found.exact_match, found.rouge_l) == expected(plan, everyone.eval(), 12)
@@ -97,8 +97,8 @@ def test_all_experts_of_a_mixture_answer_where_they_are_served_so(root: Path) ->
 
 def test_without_prompts_nothing_is_generated(root: Path) -> None:
     teachers = [{"name": "whole", "path": str(root / "films")}]
-    tables, _, job = tables_of(root, teachers, generation={"num_prompts": 0})
-    (row,) = tables.teacher_rows(tables.compared(job.data))
+    tables, _, _ = tables_of(root, teachers, generation={"num_prompts": 0})
+    (row,) = tables.teachers()
     assert row.exact_match is None and row.rouge_l is None and row.perplexity is not None
 
 
@@ -119,7 +119,7 @@ def test_requests_are_small_and_limited_by_the_teachers_positions(root: Path) ->
     _, plan, job = tables_of(root, teachers)
     (spec,) = job.guidance.teachers
     client: Any = Recorder()
-    prompts = plan.blocks.prompts_of("test", 20)
+    prompts = plan.rows.prompts_of("test", 20)
     tokenizer = load_tokenizer(plan.tokenizer)
     scores = score_teacher(client, spec, prompts, tokenizer, 1000, turn_ends=(9,))
     assert scores is not None and scores.num == len(prompts) == 20
@@ -147,8 +147,7 @@ def test_the_columns_count_as_the_teachers_tokens(root: Path) -> None:
             written.extend(found.texts)
             return found
 
-    prompts = plan.blocks.prompts_of("test", 4)
-    score_teacher(
-        Listening(open_backends([spec])), spec, prompts, load_tokenizer(plan.tokenizer), 8
-    )
+    prompts = plan.rows.prompts_of("test", 4)
+    client = Listening(open_backends([spec]))
+    score_teacher(client, spec, prompts, load_tokenizer(plan.tokenizer), 8)
     assert len(written) == 4 and all(text.max() < NUM_TOKENS for text in written)

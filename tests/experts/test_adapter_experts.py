@@ -15,11 +15,11 @@ from distill.experts.jobs import expert_jobs
 from distill.experts.partition import by_column
 from distill.models.language import load_language_model
 from distill.run_folder import RunFolder
+from distill.tasks.language_model.specs import BlocksSpec
 from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.served import ServedTeacher
 from distill.training.fit import fit_and_save, load_best
-from distill.training.specs import BlocksSpec
 from tests.toys_language import NUM_TOKENS, language_experiment
 from tests.toys_moe import plain, request
 

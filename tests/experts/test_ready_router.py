@@ -19,12 +19,12 @@ from distill.config import Cache, Serving, Stream, parse
 from distill.data.corpus import Corpus
 from distill.driver.checks.check import check
 from distill.errors import ModelError
+from distill.tasks.classification.specs import DataSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.specs import DataSpec
 from tests.toys import DOMAINS, toy_experiment, write_encoder
 from tests.toys_teachers import answers_of_rows, backend_of
 

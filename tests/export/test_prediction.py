@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from distill.cli import app
 from distill.config.yaml_text import write_yaml
 from distill.errors import DataError, DistillError, ModelError, RunFolderError
-from distill.export.prediction import ColumnOptions, Request, check_out, predict
+from distill.export.prediction import check_out, predict
+from distill.export.request import ColumnOptions, Request
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier, load_tokenizer
 from distill.models.reading import Reading, remember

@@ -30,13 +30,14 @@ from distill.evaluation.settings import parse_settings
 from distill.objectives import ForwardKL
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
+from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import label_names
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, load_best
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from tests.toys import measured, toy_experiment
 from tests.toys_teachers import backend_of
 

@@ -13,7 +13,7 @@ from distill.config import parse
 from distill.driver import pipeline
 from distill.models.load import load_tokenizer
 from distill.report.progress import Progress
-from distill.tasks.classification.outcome import Outcome
+from distill.tasks.outcome import Outcome
 from tests.toys_language import language_experiment
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]

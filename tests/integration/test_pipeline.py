@@ -27,12 +27,13 @@ from distill.evaluation.settings import parse_settings
 from distill.objectives import ForwardKL
 from distill.records import Cursor
 from distill.report.progress import Progress
-from distill.tasks.classification.outcome import Outcome
+from distill.tasks.classification.specs import DataSpec, StudentSpec
+from distill.tasks.outcome import Outcome
 from distill.teachers.cache import TeacherKey
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, is_done
-from distill.training.specs import DataSpec, StudentSpec
+from distill.training.fit import fit, is_done
+from distill.training.job import Job
 from tests.toys import DOMAINS, toy_experiment
 
 pytestmark = pytest.mark.slow

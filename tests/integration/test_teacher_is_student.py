@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distill.config import Stream
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.training.test_student_is_teacher import (
     WIRES,
     job_in,

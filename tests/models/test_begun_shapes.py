@@ -17,7 +17,8 @@ from distill.models.shape import FILE
 from distill.models.sizes import solve
 from distill.run_folder import RunFolder, identity
 from distill.tasks.jobs import student_job
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from distill.wording import counted
 from tests.toys import toy_experiment
 

@@ -11,7 +11,7 @@ import torch
 
 from distill.data.blocks import build_blocks
 from distill.data.corpus import Corpus
-from distill.tasks.language_model.comparison import Teachers, compare
+from distill.tasks.language_model.scores import Teachers, compare
 from distill.training.fit import build_module, fit, load_best
 from tests.toys_language import write_tokenizer
 from tests.toys_moe import OWN, mixture

@@ -18,8 +18,9 @@ from distill.models.decoder import head_of
 from distill.records import Batch, TokenAnswers
 from distill.teachers.requests import GateStateRequest
 from distill.teachers.stream import TeacherStream
-from distill.training.fit import Job, build_module
+from distill.training.fit import build_module
 from distill.training.gate_training import GateTraining
+from distill.training.job import Job
 from distill.training.sampled_targets import SampledTargets
 from tests.toys_language import write_tokenizer
 from tests.toys_moe import mixture

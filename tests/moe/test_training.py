@@ -14,7 +14,8 @@ from distill.errors import Interrupted
 from distill.sampling import Mixed
 from distill.teachers.local import LocalTeachers
 from distill.teachers.requests import GateRequest
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from tests.moe.test_fit import AS_OWN, DENSE, teachers
 from tests.sampling.test_fits import logged, sampled_job
 

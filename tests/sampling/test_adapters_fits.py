@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.sampling.test_fits import SKD, sampled_job, weights_after
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import DOMAINS, language_experiment

@@ -15,7 +15,8 @@ from torch import Tensor
 from distill.cluster.group import AWAY, REFUSED, run_rank
 from distill.config.moe import StudentAwareRouter
 from distill.errors import Interrupted, TeacherAway
-from distill.training.fit import Job, fit, is_done
+from distill.training.fit import fit, is_done
+from distill.training.job import Job
 from tests.sampling.test_fits import SKD, sampled_job, weights_after
 from tests.teachers.teacher_stand_ins import Leaving
 from tests.toys_language import write_tokenizer

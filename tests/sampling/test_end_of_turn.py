@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from distill.export.folder import ModelCard, export
 from distill.models.tokenizer import load_tokenizer
-from distill.training.fit import Job, build_module
+from distill.training.fit import build_module
+from distill.training.job import Job
 from tests.sampling.test_fits import batch_texts, sampled_job, steps_of
 from tests.toys_language import NUM_TOKENS, SPLITS, llama, write_tokenizer
 

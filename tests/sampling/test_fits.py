@@ -18,7 +18,8 @@ from distill.sampling.records import DraftRequest, WriteRequest
 from distill.sampling.verification import Judging
 from distill.teachers.local import LocalTeachers
 from distill.training.engines import make_engine
-from distill.training.fit import Job, build_module, fit, load_best, open_source
+from distill.training.fit import build_module, fit, load_best, open_source
+from distill.training.job import Job
 from tests.toys_language import llama
 from tests.training.test_language_fit import job_of
 

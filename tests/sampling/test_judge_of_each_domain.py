@@ -20,7 +20,7 @@ from distill.sampling.generation import Drafted, write
 from distill.sampling.records import DraftRequest, Verdict
 from distill.sampling.verification import Judging
 from distill.teachers.local import LocalTeachers
-from distill.training.fit import Job
+from distill.training.job import Job
 from distill.training.speculation import TeacherJudge, each_its_own
 from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.sampling.test_fits import Forgetful, batch_texts, sampled_job, steps_of, weights_after

@@ -24,7 +24,8 @@ from distill.sampling.rows import rows_of
 from distill.teachers.local import LocalTeachers
 from distill.teachers.requests import TeacherRequest
 from distill.training.engines import make_engine
-from distill.training.fit import Job, build_module, fit, open_source
+from distill.training.fit import build_module, fit, open_source
+from distill.training.job import Job
 from distill.training.loop import Engine
 from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.moe.test_fit import DENSE, teachers

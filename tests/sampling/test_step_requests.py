@@ -16,7 +16,8 @@ from distill.sampling.records import DraftRequest
 from distill.sampling.rows import rows_of
 from distill.teachers.local import LocalTeachers
 from distill.training.engines import make_engine
-from distill.training.fit import Job, build_module, open_source
+from distill.training.fit import build_module, open_source
+from distill.training.job import Job
 from tests.sampling.test_fits import batch_texts, sampled_job
 from tests.toys_language import NUM_TOKENS
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.teachers.backends.base import NO_TURN
+from distill.teachers.backends.contract import NO_TURN
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
 from distill.teachers.requests import TeacherRequest
 from distill.teachers.segments import Shelf

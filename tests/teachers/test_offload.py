@@ -19,7 +19,7 @@ from distill.errors import ConfigError, TeacherError
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.tasks.classification.inputs import check_teachers
 from distill.teachers.actor import TeacherActor
-from distill.teachers.backends.base import NO_TURN, TeacherBackend
+from distill.teachers.backends.contract import NO_TURN, TeacherBackend
 from distill.teachers.offload import Offload
 from distill.teachers.queue import Queue
 from distill.teachers.requests import HeadRequest, TeacherRequest

@@ -1,7 +1,7 @@
 """How a batch is cut into micro-batches changes no step: losses divide by the counts of the whole
 batch, also where one row has one target and another has nineteen.
 
-Two ranks, which take processes, are in tests/integration/test_tied_export.py.
+Two ranks, which take processes, are in tests/integration/processes/test_tied_export.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from distill.config import KD, Cache, Optimizer, Trainer
 from distill.objectives import ForwardKL
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import make_engine
-from distill.training.fit import Job, fit, load_best, open_batches
+from distill.training.fit import fit, load_best, open_batches
+from distill.training.job import Job
 from distill.training.loop import Pace, Selection, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule

@@ -18,7 +18,8 @@ from distill.run_folder import RunFolder
 from distill.tasks.classification.comparison import fit_and_test, fit_row, predictions_file, row_of
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.split import Split
-from distill.training.fit import Job, is_saved, load_best
+from distill.training.fit import is_saved, load_best
+from distill.training.job import Job
 from tests.toys import toy_experiment
 
 

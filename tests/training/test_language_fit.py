@@ -19,13 +19,14 @@ from distill.export.folder import ModelCard, export
 from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.records import Knobs
 from distill.run_folder import RunFolder
-from distill.tasks.jobs import language_job, shown_to, write_tokenizer
+from distill.tasks.jobs import shown_to, student_job, write_tokenizer
 from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.training.fit import build_module, fit, load_best
+from distill.training.job import Job
 from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_spelling
 
@@ -41,7 +42,7 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
     plan = check(experiment)
     run = RunFolder(experiment.output)
     tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
-    job = language_job(experiment, plan, tokenizer, run)
+    job = student_job(experiment, plan.corpus, tokenizer, run.fit, run.stop)
     specs = []
     for teacher in experiment.teachers:
         own = teacher.wire.resolved(True, teacher.dtype)

@@ -29,11 +29,12 @@ from distill.records import Knobs
 from distill.sampling.generation import write
 from distill.tasks.jobs import shown_to
 from distill.teachers.backends import open_backends
-from distill.teachers.backends.language import SAMPLE, Block, LanguageModel
+from distill.teachers.backends.frozen_language_model import SAMPLE, ForwardRows, FrozenLanguageModel
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.requests import TeacherRequest
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.training.fit import build_module, fit, load_best
+from distill.training.job import Job
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire
 from tests.sampling.test_fits import SKD, logged, sampled_job
@@ -261,12 +262,14 @@ def test_mass_outside_is_measured_where_logits_are_capped(tmp_path: Path) -> Non
         model: Any = Gemma2ForCausalLM(config).eval()
     ids_BT = torch.arange(1, 9)[None]
     own_PV = model(input_ids=ids_BT).logits[0, :-1, : spec.shared.num_own].detach()
-    answers = LanguageModel(model, spec.width, "cpu", "float32", False, OwnRouting(), spec.shared)
+    answers = FrozenLanguageModel(
+        model, spec.width, "cpu", "float32", False, OwnRouting(), spec.shared
+    )
     inputs = {"input_ids": ids_BT, "position_ids": torch.arange(8)[None]}
     targets_BT = torch.arange(8)[None] < 7
     rows_B = np.array([0])
     request = TeacherRequest("r", rows_B, ids_BT.numpy(), targets_BT=targets_BT.numpy())
-    block = Block(inputs, targets_BT, rows_B)
+    block = ForwardRows(inputs, targets_BT, rows_B)
     ((logits_MPV, _),) = answers.said(block, request, DenseWire(dtype="float32"), OwnRouting())
     assert (logits_MPV[..., list(spec.shared.left_out)] == LEFT_OUT).all()
     outside = float(own_PV.softmax(-1)[:, list(spec.shared.outside)].sum(-1).mean())

@@ -11,9 +11,9 @@ import torch
 
 from distill.config import Optimizer, Trainer
 from distill.errors import TrainingError
+from distill.tasks.language_model.validation import metrics_of
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import TorchEngine
-from distill.training.fit import language_metrics
 from distill.training.loop import NoTeachers, Pace, Selection, count_predictions, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
@@ -62,6 +62,6 @@ def test_classes_are_not_predicted_from_logits_that_are_not_finite() -> None:
 
 def test_a_perplexity_beyond_numbers_is_a_number_and_one_of_nan_is_not() -> None:
     def perplexity(ce: float) -> float:
-        return language_metrics({"ce.loss": ce, "train.accuracy": 0.0})["eval.perplexity"]
+        return metrics_of({"ce.loss": ce, "train.accuracy": 0.0})["eval.perplexity"]
 
     assert math.isfinite(perplexity(1e9)) and math.isnan(perplexity(math.nan))

@@ -23,13 +23,14 @@ from distill.export.folder import ModelCard, export
 from distill.objectives import ForwardKL
 from distill.tasks.classification.comparison import tfidf_row
 from distill.tasks.classification.predict import predict
+from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
 from distill.tasks.classification.split import Split
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit, fit_and_save, load_best
-from distill.training.specs import DataSpec, EncoderSpec, StudentSpec
+from distill.training.fit import fit, fit_and_save, load_best
+from distill.training.job import Job
 from tests.toys import BAD, FILLERS, GOOD, measured, write_encoder
 from tests.toys_teachers import answers_of_rows, backend_of
 

@@ -15,7 +15,8 @@ from distill.data.batches import Batches
 from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TokenAnswers
 from distill.teachers.requests import HeadRequest
-from distill.training.fit import Job, build_module
+from distill.training.fit import build_module
+from distill.training.job import Job
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_llama

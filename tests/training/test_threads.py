@@ -20,7 +20,8 @@ from distill.driver.pipeline import _with_threads
 from distill.errors import Interrupted
 from distill.run_folder import OPERATIONAL
 from distill.sampling import StudentText
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from distill.training.threads import (
     FILE,
     MIN_OPERATIONS,

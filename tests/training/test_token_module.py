@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from distill.config import Data
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks, build_blocks
+from distill.data.content import DocumentContent
 from distill.data.corpus import build_corpus
 from distill.models.load import load_tokenizer
 from distill.records import Knobs
@@ -63,7 +64,7 @@ def blocks_of(tmp_path: Path, rows: list[dict[str, Any]], max_length: int) -> Bl
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     columns = {"prompt": "prompt", "completion": "completion", "split": "split"}
     data = Data(path=str(tmp_path / "rows.parquet"), columns=columns, cache_dir=str(tmp_path))
-    corpus = build_corpus(data, is_language_model=True)
+    corpus = build_corpus(data, content=DocumentContent)
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     return build_blocks(corpus, tokenizer, max_length, max_unlearnable=1)
 

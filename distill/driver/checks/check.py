@@ -15,6 +15,7 @@ from distill.config import SPLITS, Experiment, KMeans, LabelsOnly, Student
 from distill.config.memory import check_memory
 from distill.config.search import Search
 from distill.data.blocks import Blocks
+from distill.data.content import DocumentContent
 from distill.data.corpus import Corpus, build_corpus
 from distill.driver.checks.chain import check_sweep_of_chain, with_chain
 from distill.driver.checks.components import component_lines
@@ -163,10 +164,10 @@ def check(
     plan = Plan(
         experiment,
         corpus,
+        corpus,
         names,
         tokenizer,
         space,
-        None,
         is_resuming,
         described,
         resources.num_cpus,
@@ -182,7 +183,7 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     languages = read_languages(experiment)
     check_languages(experiment, languages)
     say("reading the data")
-    corpus = build_corpus(experiment.data, experiment.seed, is_language_model=True)
+    corpus = build_corpus(experiment.data, experiment.seed, content=DocumentContent)
     say("packing it into blocks")
     blocks = open_blocks(experiment, corpus, languages.tokenizer)
     served = served_models(experiment, languages)
@@ -233,10 +234,10 @@ def _check_language(experiment: Experiment, say: Say, command: Command) -> Plan:
     plan = Plan(
         experiment,
         corpus,
+        blocks,
         names,
         languages.tokenizer,
         None,
-        blocks,
         is_resuming,
         described,
         resources.num_cpus,

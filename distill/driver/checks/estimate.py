@@ -50,10 +50,11 @@ from distill.models.weights import shapes_of_floats, stored_tensors
 from distill.records import Line
 from distill.sampling import Written
 from distill.tasks.classification.inputs import read_info
+from distill.tasks.classification.specs import EncoderSpec, StudentSpec
 from distill.tasks.language_model.check import check_lora
+from distill.tasks.language_model.specs import LanguageExpertSpec, LanguageStudentSpec
 from distill.tasks.plan import Plan
-from distill.training.fit import Job
-from distill.training.specs import EncoderSpec, LanguageExpertSpec, LanguageStudentSpec, StudentSpec
+from distill.training.job import Job
 
 SLACK = 4.0
 """A run takes up to so many times what its products take."""

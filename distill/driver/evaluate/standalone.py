@@ -40,7 +40,8 @@ from distill.evaluation.names import metric_names, needs_attacks
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind
 from distill.evaluation.source import CODE, Source, as_options, check_split, reading_of
-from distill.export.locate import Located, experiment_of
+from distill.export.kinds import kind_of
+from distill.export.locate import experiment_of
 from distill.models.labels import Outputs, class_orders, shown
 from distill.models.load import check_folder, load_classifier
 from distill.tasks.checks.ensemble import check_aggregation
@@ -64,7 +65,7 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     folder = run_of(request.student)
     run = None if folder is None else experiment_of(folder)
     check_split(request.source, run)
-    _refuse_language_models(request)
+    _check_kinds(request)
     check_student(request.student)
     student = student_of(request.student, request.max_length)
     teacher = _teacher(request)
@@ -164,19 +165,13 @@ def _on_test_split(run: Path) -> Accuracies | None:
         return None
 
 
-def _refuse_language_models(request: Request) -> None:
-    """Before anything looks for labels in one."""
+def _check_kinds(request: Request) -> None:
+    """Before anything looks for the labels of a model. Raises ConfigError for one without."""
     for path in (request.student, *map(Path, request.teachers)):
         folder = path / "student" if is_run(path) else path
         if is_pickle(folder) or not (folder / "config.json").is_file():
             continue  # refused, or read, by its own name
-        if Located(folder).is_language_model:
-            raise ConfigError(
-                f"{path} is a language model, and distill evaluate measures classifiers only. "
-                "Perplexity, agreement with the teachers and exact match on the test split are in "
-                "the run's table (report/ in the run's folder, and MLflow); for other texts, make "
-                "them the test split of a new run with this folder as student.path"
-            )
+        kind_of(folder).check_evaluated(path)
 
 
 def _teacher(request: Request) -> Subject | None:

@@ -23,7 +23,6 @@ from pydantic import RootModel
 import distill
 from distill.aggregation import Routed
 from distill.config import Serving, Student, Teacher, Trainer
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
 from distill.models.tokenizer import fingerprint_of, load_tokenizer
 from distill.models.weights import weights_fingerprint
@@ -31,15 +30,7 @@ from distill.run_folder import OPERATIONAL_SERVING
 from distill.teachers.probability import file_fingerprint
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
-from distill.training.specs import (
-    BlocksSpec,
-    DataSpec,
-    EncoderSpec,
-    LanguageExpertSpec,
-    LanguageStudentSpec,
-    StudentSpec,
-)
+from distill.training.job import Folder, InFolders, Job
 from distill.variant import ModelPath, Section
 
 FORMAT = 1
@@ -70,8 +61,8 @@ KNOWN_AS: dict[type, tuple[str, dict[str, str]]] = {
 }
 """Classes, and fields of them, that keep an earlier name in a key."""
 
-EARLIER_BACKENDS = {"classifier": False, "language_model": True}
-"""What a key has for these backends: there was a boolean of them."""
+KNOWN_BACKENDS: dict[str, Any] = {"classifier": False, "language_model": True}
+"""What a key has for these backends of a teacher, which a boolean distinguished."""
 
 
 def content_key(job: Job, contents: Contents | None = None) -> str:
@@ -101,13 +92,10 @@ class Contents:
         self._model = cache(_model)
         self._tokenizer = cache(_tokenizer)
         self._corpus = cache(_corpus)
-        self._by_content: dict[type, dict[str, Callable[[str], Any]]] = {
-            EncoderSpec: {"base": self._model},
-            LanguageExpertSpec: {"base": self._model},
-            StudentSpec: {"tokenizer": self._tokenizer},
-            LanguageStudentSpec: {"tokenizer": self._tokenizer},
-            DataSpec: {"corpus": self._corpus, "tokenizer": self._tokenizer},
-            BlocksSpec: {"corpus": self._corpus, "tokenizer": self._tokenizer},
+        self._readers: dict[Folder, Callable[[str], Any]] = {
+            "model": self._model,
+            "tokenizer": self._tokenizer,
+            "corpus": self._corpus,
         }
 
     def described(self, value: Any) -> Any:
@@ -128,14 +116,11 @@ class Contents:
             paths = dict.fromkeys(_model_paths(type(value)), self._model)
             return self._of_fields(value, type(value).model_fields, paths)
         if is_dataclass(value) and not isinstance(value, type):
-            folders = self._by_content.get(type(value), {})
-            found = self._of_fields(value, [f.name for f in fields(value)], folders)
-            if isinstance(value, BlocksSpec):
-                blocks: Blocks = value.open()
-                found["blocks"] = blocks.fingerprint  # what a template made of chats is in it
-            if isinstance(value, ServedTeacher):
-                found["is_language_model"] = EARLIER_BACKENDS.get(value.backend, value.backend)
-            return found
+            names = [f.name for f in fields(value)]
+            if not isinstance(value, InFolders):
+                return self._of_fields(value, names, {})
+            readers = {name: self._readers[kind] for name, kind in value.folders.items()}
+            return self._of_fields(value, names, readers) | value.fingerprints()
         raise TypeError(f"unknown content in the key of a fit: {type(value).__name__} {value!r}")
 
     def _of_fields(
@@ -151,6 +136,8 @@ class Contents:
                     found[field_names.get(name, name)] = read(content)
                 else:
                     found[field_names.get(name, name)] = self.described(content)
+        if isinstance(value, ServedTeacher):
+            found["is_language_model"] = KNOWN_BACKENDS.get(value.backend, value.backend)
         return found
 
 

@@ -31,7 +31,8 @@ from distill.errors import CacheError
 from distill.models.shape import FILE as SHAPE
 from distill.models.shape import is_begun
 from distill.training.checkpoints import sha256
-from distill.training.fit import Job, is_done
+from distill.training.fit import is_done
+from distill.training.job import Job
 from distill.wording import counted
 
 BEST, DONE, LOG = "best.safetensors", "done.json", "metrics.jsonl"

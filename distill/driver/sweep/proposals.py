@@ -14,7 +14,7 @@ from distill.search.configuration_memory import KEYS
 from distill.search.ledger import Entry
 from distill.search.refine import OWN, Values
 from distill.search.values import with_values
-from distill.training.fit import Job
+from distill.training.job import Job
 
 
 def warm_start(d: Driver, search: Search, sweep: Sweep) -> list[dict[str, Value]]:

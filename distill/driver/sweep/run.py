@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distill.cluster.placement import admits
-from distill.config import Experiment, TfidfBaseline
+from distill.config import Experiment
 from distill.config.search import Search
 from distill.driver.checks.check import search_of
 from distill.driver.finished import Result, keep
@@ -43,24 +43,11 @@ from distill.search.ledger import Entry, Ledger, searched
 from distill.search.plan import concurrency, raw_of
 from distill.search.trials import frontier
 from distill.search.values import with_values
-from distill.tasks.classification.comparison import (
-    fit_row,
-    relative,
-    row_name,
-    teacher_rows,
-    tfidf_row,
-)
-from distill.tasks.classification.fingerprint import meta_of, task_of
-from distill.tasks.classification.split import Split
-from distill.tasks.language_model.outcome import Tables, compressed
 from distill.teachers.client import SilentTeachers
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
-from distill.training.specs import Data
+from distill.training.job import Data, Job
 from distill.wording import counted
 
-BLOCK = 2048
-"""Rows that the cache is filled with between two looks at the progress."""
 SPLITS = ("train", "transfer", "validation", "test")
 
 
@@ -92,7 +79,8 @@ def _sweep(d: Driver, search: Search) -> tuple[SweepOutcome, Outputs]:
     baselines = jobs_of_baselines(d, student)
     experts = run_experts(d, experts, parts, baselines)
     outputs = _query_once(d, experts, student.data, parts)
-    rows = _compared(d, outputs, baselines)
+    compared = d.plan.task.comparison(d.plan, student.data, outputs.guidance, d.interrupt.is_set)
+    rows = compared.related([*outputs.rows, *compared.baselines(baselines)])
     trials = Sweep(
         raw=raw_of(experiment),
         folder=d.run.root,
@@ -170,7 +158,7 @@ def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) 
         metrics = _fill(d, guidance, data)
         d.memory.count(metrics)
         d.progress.say("evaluating the teachers on the test split")
-        rows = _teacher_rows(d, guidance, data, parts)
+        rows = d.plan.task.comparison(d.plan, data, guidance, d.interrupt.is_set, parts).teachers()
         sizes = [row.params for row in rows if row.role == "expert"]
         known = [params for params in sizes if params is not None]
         # Objects with predict_proba have no weights to count.
@@ -180,23 +168,11 @@ def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) 
     return Outputs(replace(guidance, client=silent), rows, params, metrics)
 
 
-def _teacher_rows(d: Driver, guidance: Guidance, data: Data, parts: Parts | None) -> list[Row]:
-    if d.plan.blocks is None:
-        test = Split(d.plan.corpus, "test")
-        return teacher_rows(d.plan, data, guidance, parts, test, d.interrupt).rows
-    tables = Tables(d.plan, guidance, d.interrupt.is_set)
-    # What wires of trials leave out is in the cache from here on, for the test of their students.
-    return tables.teacher_rows(tables.compared(data)) if tables.can_compare else []
-
-
 def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
     """Every row of every split, through the routes that trials will take; returns metrics."""
     routed = _routed(d.experiment, guidance)
     total, done = d.plan.rows.num_rows, 0
-    at_once, size = BLOCK, 64
-    if d.plan.blocks is not None:  # whose rows are a thousand times larger
-        size = d.experiment.trainer.batch_size
-        at_once = 8 * size
+    at_once, size = d.plan.task.rows_at_once(d.experiment)
     with routed.open(data, "sweep") as stream:
         stream.timings()
         stream.heads()
@@ -226,27 +202,6 @@ def _routed(experiment: Experiment, guidance: Guidance) -> Guidance:
     if not is_searched:
         return guidance
     return replace(guidance, aggregation=guidance.aggregation.asking_all())
-
-
-def _compared(d: Driver, outputs: Outputs, baselines: list[Job]) -> list[Row]:
-    """Baselines compared with the ensemble that the trials are distilled from, where that needs no
-    training."""
-    if d.plan.blocks is not None:
-        tables = Tables(d.plan, outputs.guidance, d.interrupt.is_set)
-        rows = [tables.student_row(job, "baseline") for job in baselines]
-        return compressed([*outputs.rows, *rows])
-    own = row_name(d.experiment.aggregation)
-    target = next((row for row in outputs.rows if row.name == own), None)
-    return relative([*outputs.rows, *_baseline_rows(d, baselines)], target)
-
-
-def _baseline_rows(d: Driver, baselines: list[Job]) -> list[Row]:
-    test = Split(d.plan.corpus, "test")
-    rows = [fit_row(job, test, "baseline") for job in baselines]
-    for baseline in d.experiment.baselines:
-        if isinstance(baseline, TfidfBaseline):
-            rows.append(tfidf_row(baseline.name, d.plan, test))
-    return rows
 
 
 def _at_once(experiment: Experiment, search: Search) -> int:
@@ -316,13 +271,13 @@ def record_trial(
         "role": "trial",
     }
     metrics = {k: v for k, v in trial.metrics.items() if k != "step"}
-    is_remembered = d.plan.blocks is None  # the memory of past runs knows classifiers
-    if is_remembered:
-        tags["distill.task"] = task_of(d.plan.corpus, sweep.guidance)
-    if is_remembered and trial.status == "finished":
-        student = with_values(sweep.raw, searched(trial.values)).student
-        params = sweep.teacher_params
-        metrics |= meta_of(d.plan.corpus, sweep.guidance, student, metrics, params)
+    task, corpus, guidance = d.plan.task, d.plan.corpus, sweep.guidance
+    if (key := task.memory_key(corpus, guidance)) is not None:
+        tags["distill.task"] = key
+        if trial.status == "finished":
+            student = with_values(sweep.raw, searched(trial.values)).student
+            params = sweep.teacher_params
+            metrics |= task.meta_features(corpus, guidance, student, metrics, params)
     dimensions = {f"student.{key}": size for key, size in (entry.dimensions or {}).items()}
     step = max((int(line["step"]) for line in trial.history), default=0)
     d.tracker.child(

@@ -19,24 +19,23 @@ from typing import Any
 from distill.aggregation import TrainedWeights
 from distill.aggregation.saved import save_weights
 from distill.config import Experiment
-from distill.config.search import COSTS, REPORTED
+from distill.config.search import COSTS
 from distill.config.search_space import Value
 from distill.data.corpus import Corpus
 from distill.data.rows import published
 from distill.errors import Interrupted
-from distill.evaluation.efficiency import measure_on_cpu
 from distill.export.folder import ModelCard, export
 from distill.models.language_student import merged
 from distill.search.ledger import Entry, Ledger, identity_of, searched
 from distill.search.reporter import Metrics, Reporter, Tell, _reported
 from distill.search.values import with_values
-from distill.tasks.classification.predict import predict
-from distill.tasks.classification.split import Split
-from distill.tasks.jobs import job_of_blocks, student_job, write_tokenizer
-from distill.tasks.language_model.comparison import cost_of
+from distill.tasks import task_of
+from distill.tasks.base import Task
+from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.setup import Guidance
 from distill.training.checkpoints import newest
-from distill.training.fit import Job, build_module, fit, load_best
+from distill.training.fit import build_module, fit, load_best
+from distill.training.job import Job
 from distill.training.loop import Report
 
 RunFit = Callable[[Job, Report], None]
@@ -69,6 +68,10 @@ class Sweep:
     """Whether trials are members of a population that take over each other's weights."""
 
     @property
+    def task(self) -> Task:
+        return task_of(with_values(self.raw, {}))
+
+    @property
     def ledger(self) -> Ledger:
         return Ledger(self.folder / "trials")
 
@@ -77,8 +80,7 @@ class Sweep:
         experiment = with_values(self.raw, searched(entry.values))
         corpus = Corpus(self.corpus)
         tokenizer = self._tokenizer(experiment, corpus)
-        make = job_of_blocks if experiment.is_language_model else student_job
-        job = make(experiment, corpus, tokenizer, entry.fit, self.stop)
+        job = student_job(experiment, corpus, tokenizer, entry.fit, self.stop)
         guidance = self.guidance
         if guidance is not None:
             guidance = replace(guidance, aggregation=experiment.aggregation)
@@ -159,7 +161,7 @@ def _train(
         run_fit(job, reporter)
     except Interrupted:
         return
-    metrics = costs | assess(job, entry)
+    metrics = costs | assess(sweep.task, job, entry)
     metrics["time.total_s"] = time.perf_counter() - started
     card = _card(sweep, entry, metrics)
     module = load_best(job)
@@ -176,21 +178,13 @@ def _train(
     tell(metrics, None)
 
 
-def assess(job: Job, entry: Entry) -> Metrics:
-    """Validation metrics of the exported weights; of classifiers, the teachers' too."""
+def assess(task: Task, job: Job, entry: Entry) -> Metrics:
+    """Validation metrics of the exported weights, and what the task compares them with."""
     best = max(_evaluations(entry), key=job.selection.score)
-    metrics = {name: best[name] for name in REPORTED if name in best}
+    metrics = {name: best[name] for name in sorted(job.task.metrics)}
     if job.kd is not None and job.guidance is not None:
         metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
-    if job.guidance is not None and not job.is_language_model:
-        validation = Split(Corpus(Path(job.data.corpus)), "validation")
-        with job.guidance.open(job.data, job.name) as stream:
-            seen = predict(load_best(job), validation.batches(job.data.open()), stream)
-        assert seen.teacher_R is not None
-        metrics["eval.teacher_accuracy"] = validation.accuracy(seen.teacher_R)
-        if metrics["eval.teacher_accuracy"] > 0:
-            metrics["eval.retention"] = metrics["eval.accuracy"] / metrics["eval.teacher_accuracy"]
-    return metrics
+    return metrics | task.trial_metrics(job, metrics)
 
 
 def _in_this_process(job: Job, report: Report) -> None:
@@ -217,14 +211,13 @@ def _evaluations(entry: Entry) -> list[dict[str, float]]:
     return [
         {"step": line["step"], **line["metrics"]}
         for line in entry.history()
-        if "eval.accuracy" in line["metrics"]
+        if any(name.startswith("eval.") for name in line["metrics"])
     ]
 
 
 def _costs(sweep: Sweep, job: Job) -> Metrics:
     """What is known of a student before it trains."""
-    measure = cost_of if job.is_language_model else measure_on_cpu
-    cost = measure(build_module(job).student, job.data.max_length)
+    cost = sweep.task.cost(build_module(job).student, job.data.max_length)
     costs = {
         "student.params": float(cost.params),
         "student.size_mb": cost.size_mb,

@@ -30,7 +30,7 @@ from distill.errors import DistillError
 from distill.search.ledger import MEMBER, Entry
 from distill.search.plan import WAITING_CPUS
 from distill.search.reporter import Metrics, Reporter
-from distill.training.fit import Job
+from distill.training.job import Job
 from distill.training.loop import Report
 
 MAX_EVALUATIONS = 10_000

@@ -9,24 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from distill.aggregation import Aggregation, OracleDomain, Routed, Single, UniformMean
+from distill.aggregation import (
+    Aggregation,
+    OracleDomain,
+    Routed,
+    Single,
+    TrainedWeights,
+    UniformMean,
+)
+from distill.config import TfidfBaseline
 from distill.data.corpus import Corpus
 from distill.data.inputs import open_inputs
+from distill.evaluation.calibration import calibration
 from distill.evaluation.efficiency import Efficiency, latency_ms, measure_on_cpu
+from distill.evaluation.leakage import ADVICE, suspicious
+from distill.evaluation.majority import majority
+from distill.evaluation.relations import Relations, ece_gap, violations
+from distill.evaluation.routing import MeanWeights, Routing, routing_of
 from distill.evaluation.rows import Role, Row
 from distill.experts.partition import Parts
 from distill.models.load import load_classifier
 from distill.records import keywords_of
-from distill.tasks.classification.predict import predict, predict_teachers
+from distill.report.router_plot import router
+from distill.tasks.base import IsStopped
+from distill.tasks.classification.predict import Predicted, predict, predict_teachers
 from distill.tasks.classification.split import Split
+from distill.tasks.comparison import Comparison, Say
 from distill.tasks.plan import Plan
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job, fit_and_save, load_best
-from distill.training.interrupt import StopOnSignal
-from distill.training.specs import Data
+from distill.training.fit import fit_and_save, load_best
+from distill.training.fitted import best_evaluation
+from distill.training.job import Data, Job
+from distill.training.trainable import Trainable
+from distill.wording import counted
 
 
 def row_of(split: Split, name: str, role: Role, predicted_R: np.ndarray) -> Row:
@@ -78,7 +97,7 @@ def teacher_rows(
     guidance: Guidance,
     parts: Parts | None,
     test: Split,
-    interrupt: StopOnSignal,
+    is_stopped: IsStopped,
 ) -> TeacherComparison:
     """Every teacher on every test row, and the ensembles that need no trained weights."""
     names = [t.name for t in guidance.teachers]
@@ -92,7 +111,7 @@ def teacher_rows(
             names,
             ensembles,
             lambda rows: plan.corpus.homes_of(rows, names),
-            interrupt.is_set,
+            is_stopped,
         )
     found = predicted.classes_R
     costs = {t.name: _teacher_cost(t, plan) for t in guidance.teachers}
@@ -218,3 +237,227 @@ def relative(rows: list[Row], teacher: Row | None) -> list[Row]:
         )
         for row in rows
     ]
+
+
+class Classifiers(Comparison):
+    """On accuracy and F1, with retention and fidelity against the aggregated teachers."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: Data,
+        guidance: Guidance | None,
+        is_stopped: IsStopped,
+        parts: Parts | None = None,
+        taught: Trainable | None = None,
+    ) -> None:
+        self._plan = plan
+        self._data = data
+        self._guidance = guidance
+        self._is_stopped = is_stopped
+        self._parts = parts
+        self._taught = taught
+        self._test = Split(plan.rows, "test")
+        self._routing: Routing | None = None
+        self._teacher: Row | None = None
+        """The aggregated teachers."""
+
+    def teachers(self) -> list[Row]:
+        return self._compared().rows if self._guidance is not None else []
+
+    def measure(self, student: Job, module: Trainable, say: Say) -> list[Row]:
+        self._student, self._module = student, module
+        self._eval_metrics = best_evaluation(student)
+        if self._guidance is None:
+            say("evaluating the student on the test split")
+            self._predicted = self._predict(module)
+            rows = []
+        else:
+            say("evaluating teachers and student on the validation and test splits")
+            rows = self._with_teachers(self._guidance, module)
+        if self._plan.experiment.baselines:
+            num = counted(len(self._plan.experiment.baselines), "baseline")
+            say(f"evaluating {num} on the test split")
+        return rows
+
+    def _with_teachers(self, guidance: Guidance, module: Trainable) -> list[Row]:
+        test, tokens, taught = self._test, self._data.open(), self._taught or module
+        compared = self._compared()
+        rows = compared.rows
+        self._routing = _routing(guidance, compared, test)
+        validation = Split(self._plan.rows, "validation")
+        with guidance.open(self._data, "driver") as stream:
+            seen = predict(taught, validation.batches(tokens), stream, self._is_stopped)
+            predicted = predict(taught, test.batches(tokens), stream, self._is_stopped)
+        if taught is not module:
+            predicted = replace(predicted, student_RC=self._predict(module).student_RC)
+        assert seen.teacher_R is not None and predicted.teacher_R is not None
+        self._predicted = predicted
+        accuracy = validation.accuracy(seen.teacher_R)
+        self._eval_metrics["eval.teacher_accuracy"] = accuracy
+        if accuracy > 0:
+            self._eval_metrics["eval.retention"] = self._eval_metrics["eval.accuracy"] / accuracy
+        self._teacher = row_of(test, guidance.aggregation.type, "mix", predicted.teacher_R)
+        if isinstance(guidance.aggregation, TrainedWeights):
+            self.weights = _mean_weights(self._plan, guidance, predicted, test)
+            rows.append(_trained_row(rows, self._teacher))
+        return rows
+
+    def _compared(self) -> TeacherComparison:
+        assert self._guidance is not None
+        return teacher_rows(
+            self._plan, self._data, self._guidance, self._parts, self._test, self._is_stopped
+        )
+
+    def _predict(self, module: Trainable) -> Predicted:
+        """Of the student alone."""
+        batches = self._test.batches(self._data.open())
+        return predict(module, batches, is_asked_to_stop=self._is_stopped)
+
+    def baselines(self, jobs: Sequence[Job]) -> list[Row]:
+        rows = [fit_row(job, self._test, "baseline") for job in jobs]
+        for baseline in self._plan.experiment.baselines:
+            if isinstance(baseline, TfidfBaseline):
+                rows.append(tfidf_row(baseline.name, self._plan, self._test))
+        return rows
+
+    def link(self, job: Job) -> Row:
+        return fit_row(job, self._test, "link")
+
+    def student(self, say: Say) -> tuple[Row, Efficiency]:
+        say("measuring the student's latency on one CPU thread")
+        cost = measure_on_cpu(self._module.student, self._plan.experiment.data.max_length)
+        row = row_of(self._test, "student", "student", self._predicted.student_R)
+        return costed(row, cost), cost
+
+    def related(self, rows: list[Row]) -> list[Row]:
+        own = row_name(self._plan.experiment.aggregation)
+        ensemble = next((row for row in rows if row.name == own), None)
+        return relative(rows, self._teacher or ensemble)
+
+    def noted(self, rows: list[Row]) -> list[Row]:
+        return noted(rows, self._test, {t.name for t in self._plan.experiment.teachers})
+
+    def metrics(self, row: Row, cost: Efficiency) -> dict[str, float]:
+        metrics = _metrics(self._plan, row, cost, self._eval_metrics, self._teacher)
+        metrics |= _trust(self._predicted, self._test)
+        if self._routing is not None:
+            metrics |= self._routing.metrics(_own_experts(self._parts, self._routing))
+        if self.weights is not None:
+            metrics |= self.weights.metrics()
+        return metrics
+
+    def report(self, folder: Path) -> None:
+        if self._routing is not None:
+            router(self._routing, folder / "router.png")
+
+    def tested(self, job: Job, module: Trainable) -> dict[str, float]:
+        test, batches = self._test, self._test.batches(job.data.open())
+        if job.guidance is None:
+            seen = predict(module, batches, is_asked_to_stop=self._is_stopped)
+        else:
+            with job.guidance.open(job.data, "sweep-test") as stream:
+                seen = predict(module, batches, stream, self._is_stopped)
+        row = row_of(test, job.name, "student", seen.student_R)
+        assert row.accuracy is not None and row.f1 is not None
+        metrics = {"test.accuracy": row.accuracy, "test.f1": row.f1}
+        metrics |= {f"test.accuracy.{domain}": value for domain, value in row.per_domain.items()}
+        if seen.teacher_R is not None and (teacher := test.accuracy(seen.teacher_R)):
+            metrics |= {"test.teacher_accuracy": teacher, "test.retention": row.accuracy / teacher}
+        return metrics
+
+
+def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Routing | None:
+    """The router's choices on the test split; None where the run's aggregation has none."""
+    if not isinstance(guidance.aggregation, Routed) or compared.router_logits_RK is None:
+        return None
+    names = [t.name for t in guidance.teachers]
+    logits_RK = compared.router_logits_RK
+    return routing_of(guidance.aggregation, names, logits_RK, test.domains_R, test.domain_names)
+
+
+def _mean_weights(plan: Plan, guidance: Guidance, predicted: Predicted, test: Split) -> MeanWeights:
+    """The trained weights of the teachers on the test split."""
+    assert predicted.weights_RK is not None
+    names = tuple(t.name for t in guidance.teachers)
+    weights = MeanWeights(names, test.domain_names)
+    homes_R = torch.from_numpy(plan.corpus.homes_of(test.rows, names))
+    weights_KR = torch.from_numpy(predicted.weights_RK.T)
+    weights.add(weights_KR, homes_R, torch.from_numpy(test.domains_R))
+    return weights
+
+
+def _trained_row(rows: list[Row], teacher: Row) -> Row:
+    """The row of the ensemble with trained weights, as large as the uniform mean."""
+    mean = next(row for row in rows if row.role == "mix")
+    return replace(
+        teacher, name=f"{teacher.name} ensemble", params=mean.params, size_mb=mean.size_mb
+    )
+
+
+def _own_experts(parts: Parts | None, routing: Routing) -> np.ndarray | None:
+    """The expert of each test row's part, -1 where it has none; None without known parts."""
+    if parts is None:
+        return None
+    index = {name: k for k, name in enumerate(routing.names)}
+    return np.array([index.get(name, -1) for name in parts.names])[parts.of("test")]
+
+
+def _metrics(
+    plan: Plan, row: Row, cost: Efficiency, eval_metrics: dict[str, float], teacher: Row | None
+) -> dict[str, float]:
+    assert row.accuracy is not None and row.f1 is not None
+    metrics = eval_metrics | {
+        "student.params": float(cost.params),
+        "student.size_mb": cost.size_mb,
+        "student.latency_ms": cost.latency_ms,
+        "student.gflops": cost.gflops,
+        "test.accuracy": row.accuracy,
+        "test.f1": row.f1,
+    }
+    metrics |= {f"test.accuracy.{d}": value for d, value in row.per_domain.items()}
+    if teacher is not None and teacher.accuracy and row.retention:
+        kd = plan.experiment.kd
+        metrics |= {
+            "test.retention": row.retention,
+            "test.teacher_accuracy": teacher.accuracy,
+            "kd.temperature": kd.temperature,
+            "kd.alpha": kd.alpha,
+        }
+        if row.compression is not None:
+            metrics["compression"] = row.compression
+    return metrics
+
+
+def _trust(predicted: Predicted, test: Split) -> dict[str, float]:
+    """Calibration, and how far the student behaves like its teachers on the test split."""
+    metrics = {"test.ece": calibration(predicted.student_RC, test.labels_R).ece}
+    if predicted.teacher_RC is None:
+        return metrics
+    relations = Relations()
+    rates = violations(predicted.teacher_RC, predicted.student_RC, relations).rates()
+    metrics |= {f"fidelity.{name}": rate for name, rate in rates.items()}
+    gap = ece_gap(predicted.teacher_RC, predicted.student_RC, test.labels_R, relations.num_bins)
+    return metrics | {"fidelity.ece_gap": gap}
+
+
+def noted(rows: list[Row], test: Split, ready: set[str]) -> list[Row]:
+    """The rows, with a note on students, links and baselines that are no better than the largest
+    class, and on those of the ``ready`` teachers that may have been trained on test rows."""
+    largest = majority(test.labels_R, [str(c) for c in range(test.num_classes)])
+    own: dict[str, float] = {}
+    others: dict[str, float] = {}
+    for row in rows:
+        if row.accuracy is not None and row.role != "mix":
+            is_ready = row.role == "expert" and row.name in ready
+            (own if is_ready else others)[f"{row.role} {row.name}"] = row.accuracy
+    found = suspicious(own, others)
+
+    def note(row: Row) -> str:
+        if f"{row.role} {row.name}" in found:
+            return ADVICE
+        is_trained = row.role in ("student", "link", "baseline") and row.accuracy is not None
+        return largest.note(row.accuracy) if is_trained else ""  # type: ignore[arg-type]
+
+    # A link that was dropped has a note already.
+    return [replace(row, note="; ".join(filter(None, (row.note, note(row))))) for row in rows]

@@ -8,16 +8,17 @@ from __future__ import annotations
 import numpy as np
 
 from distill.data.batches import Batches
-from distill.data.corpus import Corpus
 from distill.data.inputs import Inputs
+from distill.data.rows import Rows
 from distill.evaluation.majority import majority
 from distill.evaluation.quality import Confusion, confusion
+from distill.evaluation.rows import MAJORITY
 
 BATCH = 64
 
 
 class Split:
-    def __init__(self, corpus: Corpus, name: str) -> None:
+    def __init__(self, corpus: Rows, name: str) -> None:
         self.rows = corpus.rows(name)
         self.labels_R = corpus.labels_of(self.rows)
         self.domains_R = corpus.domains_of(self.rows)
@@ -47,3 +48,9 @@ class Split:
         for a split without labelled rows."""
         labelled = self.labels_R[self.labels_R >= 0]
         return majority(labelled, [""] * self.num_classes).share if labelled.size else None
+
+
+def majority_rates(rows: Rows) -> dict[str, float | None]:
+    """What accuracy must exceed: the share of the most frequent class of test and validation."""
+    rates = {name: Split(rows, name).majority_rate() for name in ("test", "validation")}
+    return {MAJORITY: rates["test"], f"{MAJORITY}.validation": rates["validation"]}

@@ -1,262 +1,261 @@
-"""Language models on the test split: every teacher, their aggregate, and each student.
-
-Shape suffixes: B rows (blocks) of a batch, P its positions, n those of a chunk, K teachers, V the
-vocabulary, H hidden.
-"""
+"""The rows of the comparison: every model on the test split once, with what it generates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.aggregation import Aggregation, TrainedWeights
-from distill.config.moe import OwnRouting
-from distill.data.batches import Batches
+from distill.config import Generation
 from distill.data.blocks import Blocks
-from distill.errors import Interrupted
-from distill.evaluation.efficiency import Efficiency, measure_on_cpu
-from distill.evaluation.language import TokenScores, score_chunk
-from distill.evaluation.routing import MeanWeights
-from distill.models.decoder import head_of
+from distill.evaluation.efficiency import Efficiency
+from distill.evaluation.generation import GenerationScores, score_answers, write_answers
+from distill.evaluation.rows import Role, Row
+from distill.evaluation.teacher_answers import score_teacher
+from distill.models.adapter import read_adapter
+from distill.models.language import check_language_folder
 from distill.models.language_student import merged
-from distill.models.plain_head import described, has_plain_head
-from distill.records import RoutingInputs, TeacherAnswers, TokenAnswers
-from distill.teachers.served import ServedTeacher
+from distill.models.load import load_tokenizer
+from distill.tasks.base import IsStopped
+from distill.tasks.comparison import Comparison, Say
+from distill.tasks.language_model.scores import (
+    Compared,
+    Scores,
+    Teachers,
+    compare,
+    cost_of,
+    score,
+)
+from distill.tasks.plan import Plan
+from distill.teachers.served import ServedTeacher, groups
 from distill.teachers.setup import Guidance
-from distill.teachers.stream import TeacherStream
-from distill.training.fused import Chunk
-from distill.training.specs import Data
-from distill.training.token_loss import Reader
-from distill.training.token_module import TokenModule, labels_at
-from distill.wires import DenseWire, HiddenWire
-
-BATCH = 4
-"""Blocks of one request."""
-LATENCY_TOKENS = 128
-"""Tokens of the forward that is timed: a whole block of a large model takes seconds."""
+from distill.training.fit import build_module, load_best
+from distill.training.fitted import best_evaluation
+from distill.training.job import Data, Job
+from distill.training.token_module import TokenModule
+from distill.training.trainable import Trainable
 
 
-@dataclass
-class Scores:
-    """One model's, by domain."""
-
-    by_domain: dict[int, TokenScores] = field(default_factory=dict)  # -1: of no domain
-
-    def add(self, domain: int, scores: TokenScores) -> None:
-        known = self.by_domain.get(domain)
-        self.by_domain[domain] = scores if known is None else known + scores
-
-    @property
-    def total(self) -> TokenScores:
-        first, *others = self.by_domain.values()
-        for scores in others:
-            first = first + scores
-        return first
-
-    def perplexities(self, domain_names: Sequence[str]) -> dict[str, float]:
-        found = sorted(self.by_domain.items())
-        return {domain_names[d]: scores.perplexity for d, scores in found if d >= 0}
-
-
-@dataclass(frozen=True)
-class Teachers:
-    """All teachers, in wires from which their logits can be computed."""
-
-    guidance: Guidance
-
-    @classmethod
-    def of(cls, guidance: Guidance) -> Teachers:
-        exact = tuple(_in_exact_wire(teacher) for teacher in guidance.teachers)
-        everyone = guidance.aggregation.asking_all()
-        return cls(replace(guidance, teachers=exact, aggregation=everyone))
-
-    @property
-    def num_tokens(self) -> int:
-        """Shared with the student: one vocabulary, else they would not be compared."""
-        return self.guidance.teachers[0].width
-
-    def open(self, data: Data) -> TeacherStream:
-        return self.guidance.open(data, "driver-test")
-
-
-def _in_exact_wire(teacher: ServedTeacher) -> ServedTeacher:
-    """The same teacher with outputs from which its logits can be computed, small where they can be.
-
-    One whose outputs change from step to step is queried with its own routing.
-    """
-    if teacher.serving.moe.changes:
-        serving = teacher.serving.model_copy(update={"moe": OwnRouting()})
-        teacher = replace(teacher, serving=serving, key=replace(teacher.key, moe="own"))
-    if teacher.serving.wire.is_exact:
-        return teacher
-    is_plain = has_plain_head(described(teacher.folder))
-    wire = HiddenWire(dtype=teacher.serving.dtype) if is_plain else DenseWire(dtype="float32")
-    serving = teacher.serving.model_copy(update={"wire": wire})
-    return replace(teacher, serving=serving, key=replace(teacher.key, wire=wire.name))
-
-
-def score(module: TokenModule, blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Scores:
-    """A student on the test split, alone."""
-    scores = Scores()
-    with torch.inference_mode():
-        for batch in _batches(blocks, is_asked_to_stop):
-            hidden_PH, labels_P = module.positions(batch)
-            size = _chunk_size(module.loss_chunk_mb, module.num_tokens, num_models=1)
-            for domain, _, chunk in _chunks(size, blocks, batch):
-                logits_nV = _logits(module, hidden_PH[chunk])
-                scores.add(domain, score_chunk(logits_nV, labels_P[chunk], None))
-    return scores
-
-
-@dataclass
-class Compared:
-    student: Scores
-    """Empty where only teachers were compared."""
-    teachers: dict[str, Scores]
-    aggregate: Scores
-    """Empty where trained weights do not exist: without a student, or of a baseline."""
-    routing: MeanWeights | None = None
-    """The trained weights of the teachers."""
-
-
-def compare(
-    module: TokenModule | None,
-    blocks: Blocks,
-    teachers: Teachers,
-    stream: TeacherStream,
-    aggregation: Aggregation,
-    is_asked_to_stop: Callable[[], bool],
-    chunk_mb: float,
-    routed_by: TokenModule | None = None,
-    split: str = "test",
-) -> Compared:
-    """A student, its teachers and their aggregate on a split, at temperature 1.
-
-    Without a ``module`` teachers and aggregate alone. ``chunk_mb``: logits at once, of all models.
-    ``routed_by``: whose trained weights the teachers have, by default the module's own. Weights per
-    sample depend on the text that the aggregate is evaluated on.
-    """
-    names = [t.name for t in teachers.guidance.teachers]
-    heads = stream.heads()
-    readers = [
-        Reader(t.serving.wire, heads.get(t.name), t.width) for t in teachers.guidance.teachers
-    ]
-    found = Compared(Scores(), {name: Scores() for name in names}, Scores())
-    mixing = _Mixing(aggregation, blocks, names, routed_by or module)
-    found.routing = mixing.routing
-    num_tokens = teachers.num_tokens
-    size = _chunk_size(chunk_mb, num_tokens, 1 + len(readers))
-    batches = Batches(blocks, blocks.rows(split), BATCH, seed=0, shuffle=False)
-    with torch.inference_mode():
-        for step in stream.feed(batches, 0, batches.steps_per_epoch):
-            _check_stop(is_asked_to_stop)
-            for batch, answers in step.parts:
-                assert isinstance(answers, TokenAnswers)
-                labels_P = labels_at(batch)
-                hidden_PH = None if module is None else module.positions(batch)[0]
-                mixing.turn_to(batch, None if mixing.module is not module else hidden_PH)
-                for domain, b, chunk in _chunks(size, blocks, batch):
-                    labels_n = labels_P[chunk]
-                    logits_KnV = torch.stack(
-                        [
-                            reader.logits(payload[chunk], slice(0, num_tokens))
-                            for reader, payload in zip(readers, answers.payloads, strict=True)
-                        ]
-                    )
-                    for name, teacher_nV in zip(names, logits_KnV, strict=True):
-                        found.teachers[name].add(domain, score_chunk(teacher_nV, labels_n, None))
-                    logp_nV = mixing.logp(logits_KnV, b, chunk)
-                    if logp_nV is not None:
-                        found.aggregate.add(domain, score_chunk(logp_nV, labels_n, None))
-                    if module is not None and hidden_PH is not None:
-                        logits_nV = _logits(module, hidden_PH[chunk])[:, :num_tokens]
-                        found.student.add(domain, score_chunk(logits_nV, labels_n, logp_nV))
-    return found
-
-
-class _Mixing:
-    """The teachers' aggregate, batch after batch."""
+class LanguageModels(Comparison):
+    """On perplexity and generated text, with agreement with the aggregated teachers."""
 
     def __init__(
         self,
-        aggregation: Aggregation,
-        blocks: Blocks,
-        names: Sequence[str],
-        module: TokenModule | None,
+        plan: Plan,
+        data: Data,
+        guidance: Guidance | None,
+        is_stopped: IsStopped,
+        taught: Trainable | None = None,
     ) -> None:
-        """``module``: has the network that makes the weights, if they are trained."""
-        self.module = module
-        self._aggregation, self._blocks, self._names = aggregation, blocks, tuple(names)
-        self._is_trained = isinstance(aggregation, TrainedWeights)
-        self.routing: MeanWeights | None = None
-        if self._is_trained and module is not None and module.router is not None:
-            self.routing = MeanWeights(self._names, blocks.domain_names)
-        self._weights_KP: Tensor | None = None
+        """``taught``: the model whose trained weights, if it has any, the teachers have for all
+        students; None: each one's own."""
+        assert isinstance(plan.rows, Blocks)
+        assert taught is None or isinstance(taught, TokenModule)
+        self._plan = plan
+        self._data = data
+        self._blocks = plan.rows
+        self._guidance = guidance
+        self._stop = is_stopped
+        self._taught = taught
+        self._compared: Compared | None = None
+        """Of the teachers and the student of the run."""
 
-    def turn_to(self, batch: Any, hidden_PH: Tensor | None) -> None:
-        """``hidden_PH``: of ``module``, where they are known already."""
-        homes_B = torch.from_numpy(self._blocks.homes_of(batch.rows_B, self._names))
-        self._chosen_KB = self._aggregation.choose(RoutingInputs(self._names, homes_B))
-        if self.routing is None or self.module is None:
-            return
-        if hidden_PH is None:
-            hidden_PH = self.module.positions(batch)[0]
-        routes = self.module.routes(batch, hidden_PH)
-        assert routes is not None
-        self._weights_KP = routes.log_weights_KN.exp()
-        domains_P = batch.domains_B[batch.targets_BT.nonzero()[:, 0]]
-        self.routing.add(self._weights_KP, routes.homes_N, domains_P)
+    @property
+    def can_compare(self) -> bool:
+        """Whether there are teachers, and their tokens are the student's."""
+        crosses = self._plan.experiment.objective.crosses_tokenizers
+        return self._guidance is not None and not crosses
 
-    def logp(self, logits_KnV: Tensor, b: int, chunk: slice) -> Tensor | None:
-        """Log-probabilities [n, V] at positions of row b; None without the trained weights."""
-        asked_Kn = self._chosen_KB[:, b : b + 1].expand(-1, logits_KnV.shape[1])
-        answers = TeacherAnswers(logits_KnV, asked_Kn)
-        if self._weights_KP is not None:
-            weights_Kn = self._weights_KP[:, chunk]
-        elif self._is_trained:
+    def compared(
+        self, data: Data, module: TokenModule | None = None, split: str = "test"
+    ) -> Compared:
+        """Teachers and, if given, a student; a second time the outputs come from the cache."""
+        assert self._guidance is not None
+        teachers = Teachers.of(self._guidance)
+        with teachers.open(data) as stream:
+            return compare(
+                module,
+                self._blocks,
+                teachers,
+                stream,
+                self._guidance.aggregation,
+                self._stop,
+                self._plan.experiment.trainer.loss_chunk_mb,
+                self._taught,
+                split,
+            )
+
+    def teachers(self) -> list[Row]:
+        # What wires of trials leave out is in the cache from here on, for the test of their
+        # students.
+        return self._teacher_rows(self.compared(self._data)) if self.can_compare else []
+
+    def measure(self, student: Job, module: Trainable, say: Say) -> list[Row]:
+        assert isinstance(module, TokenModule)
+        self._student, self._module = student, module
+        rows = []
+        if self.can_compare:
+            say("evaluating teachers and student on the test split")
+            self._compared = self.compared(self._data, module)
+            self.weights = self._compared.routing
+            rows += self._teacher_rows(self._compared)
+        elif self._guidance is not None:
+            say("teachers are left out of the table: perplexities of other tokens do not compare")
+        say("evaluating the untrained student and the baselines on the test split")
+        rows.append(self._untrained_row(student))
+        return rows
+
+    def baselines(self, jobs: Sequence[Job]) -> list[Row]:
+        return [self._student_row(job, "baseline") for job in jobs]
+
+    def link(self, job: Job) -> Row:
+        return self._student_row(job, "link")
+
+    def student(self, say: Say) -> tuple[Row, Efficiency]:
+        say("generating answers to test prompts, and measuring the student on one CPU thread")
+        return self._row_and_cost(self._student, "student", self._module, self._compared)
+
+    def related(self, rows: list[Row]) -> list[Row]:
+        return compressed(rows)
+
+    def metrics(self, row: Row, cost: Efficiency) -> dict[str, float]:
+        metrics = best_evaluation(self._student) | _known(row)
+        metrics["student.gflops"] = cost.gflops
+        if self.weights is not None:
+            metrics |= self.weights.metrics()
+        if (kd := self._student.kd) is not None:
+            metrics |= {"kd.temperature": kd.temperature, "kd.alpha": kd.alpha}
+        return metrics
+
+    def tested(self, job: Job, module: Trainable) -> dict[str, float]:
+        assert isinstance(module, TokenModule)
+        return _known(self._quality_row(job, "student", module))
+
+    def _teacher_rows(self, compared: Compared) -> list[Row]:
+        assert self._guidance is not None
+        rows = []
+        together = 0
+        for spec in self._guidance.teachers:
+            row = self._row(spec.name, "expert", compared.teachers[spec.name])
+            num_params = sum(_sizes(spec))
+            row = replace(row, params=num_params, size_mb=num_params * 4 / 1e6)
+            answered = self._answered(spec)
+            if answered is not None:
+                row = replace(row, exact_match=answered.exact_match, rouge_l=answered.rouge_l)
+            rows.append(row)
+        for group in groups(self._guidance.teachers):
+            bases, updates = zip(*map(_sizes, group), strict=True)
+            together += bases[0] + sum(updates)
+        if len(rows) > 1 and compared.aggregate.by_domain:
+            mix = self._row(
+                f"{self._guidance.aggregation.type} ensemble", "mix", compared.aggregate
+            )
+            rows.append(replace(mix, params=together, size_mb=together * 4 / 1e6))
+        return rows
+
+    def _untrained_row(self, job: Job) -> Row:
+        """The student before training, for comparison."""
+        module = build_module(job).eval()
+        assert isinstance(module, TokenModule)
+        row = self._row("student, untrained", "baseline", score(module, self._blocks, self._stop))
+        return replace(row, params=sum(p.numel() for p in merged(module.student).parameters()))
+
+    def _student_row(self, job: Job, role: Role) -> Row:
+        return self._row_and_cost(job, role, load_best(job))[0]
+
+    def _quality_row(
+        self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
+    ) -> Row:
+        """How well a trained student predicts and generates, without its latency and memory."""
+        if compared is None and self.can_compare:
+            compared = self.compared(job.data, module)
+        scores = compared.student if compared else score(module, self._blocks, self._stop)
+        row = self._row(job.name, role, scores)
+        written = self._written(module.student, job, self._plan.experiment.generation)
+        if written is None:
+            return row
+        return replace(row, exact_match=written.exact_match, rouge_l=written.rouge_l)
+
+    def _row_and_cost(
+        self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
+    ) -> tuple[Row, Efficiency]:
+        row = self._quality_row(job, role, module, compared)
+        cost = cost_of(module.student, self._blocks.max_length)
+        row = replace(
+            row,
+            params=cost.params,
+            size_mb=cost.size_mb,
+            latency_ms=cost.latency_ms,
+            peak_memory_mb=cost.peak_memory_mb,
+            tokens_per_s=cost.tokens_per_s,
+        )
+        return row, cost
+
+    def _written(
+        self, model: PreTrainedModel, job: Job, generation: Generation
+    ) -> GenerationScores | None:
+        if self._blocks.kind == "text" or generation.num_prompts == 0:
             return None
-        else:
-            weights_Kn = self._aggregation.weigh(answers, None, None).weights_KB
-        return self._aggregation.target(answers, weights_Kn, 1.0).logp_NV
+        prompts = self._blocks.prompts_of("test", generation.num_prompts)
+        answers = write_answers(
+            merged(model),
+            load_tokenizer(job.data.tokenizer),
+            [prompt.ids for prompt in prompts],
+            generation.max_new_tokens,
+            is_asked_to_stop=self._stop,
+            turn_ends=self._blocks.turn_ends,
+        )
+        return score_answers(answers, [prompt.reference for prompt in prompts])
+
+    def _answered(self, teacher: ServedTeacher) -> GenerationScores | None:
+        """What a served teacher generates for the prompts that the student is given."""
+        generation = self._plan.experiment.generation
+        if self._blocks.kind == "text" or generation.num_prompts == 0:
+            return None
+        assert self._guidance is not None
+        return score_teacher(
+            self._guidance.client,
+            teacher,
+            self._blocks.prompts_of("test", generation.num_prompts),
+            load_tokenizer(self._blocks.tokenizer_folder),
+            generation.max_new_tokens,
+            self._blocks.turn_ends,
+            teacher.serving.allow_pickle,
+            self._stop,
+        )
+
+    def _row(self, name: str, role: Role, scores: Scores) -> Row:
+        total = scores.total
+        return Row(
+            name=name,
+            role=role,
+            accuracy=total.accuracy,
+            perplexity=total.perplexity,
+            agreement=total.agreement,
+            jsd=total.jsd,
+            per_domain=scores.perplexities(self._blocks.domain_names),
+        )
 
 
-def _logits(module: TokenModule, hidden_nH: Tensor) -> Tensor:
-    head: Any = head_of(module.student)
-    return head(hidden_nH)[:, : module.num_tokens].float()
+def _known(row: Row) -> dict[str, float]:
+    return {name: value for name, value in row.metrics().items() if value is not None}
 
 
-def _batches(blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Iterator[Any]:
-    batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
-    for step in range(batches.steps_per_epoch):
-        _check_stop(is_asked_to_stop)
-        yield from batches.at(step)
+def _sizes(teacher: ServedTeacher) -> tuple[int, int]:
+    """Parameters of its model, or of the base that it is an adapter on, and of the adapter."""
+    info = check_language_folder(teacher.folder, teacher.serving.allow_pickle)
+    return info.num_params, read_adapter(teacher.adapter).num_params if teacher.adapter else 0
 
 
-def cost_of(model: PreTrainedModel, max_length: int) -> Efficiency:
-    """On one CPU thread; with low-rank updates as it will be exported."""
-    return measure_on_cpu(merged(model), min(LATENCY_TOKENS, max_length))
-
-
-def _chunk_size(chunk_mb: float, num_tokens: int, num_models: int) -> int:
-    """Positions whose logits, of all models, fit."""
-    return Chunk.within(chunk_mb, num_tokens, num_models - 1).rows
-
-
-def _chunks(size: int, blocks: Blocks, batch: Any) -> Iterator[tuple[int, int, slice]]:
-    """The domain of a row, its place in the batch, and some of its positions."""
-    stops = np.cumsum(blocks.num_targets(batch.rows_B)).tolist()
-    domains = blocks.domains_of(batch.rows_B).tolist()
-    for b, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
-        for first in range(start, stop, size):
-            yield domains[b], b, slice(first, min(first + size, stop))
-
-
-def _check_stop(is_asked_to_stop: Callable[[], bool]) -> None:
-    if is_asked_to_stop():
-        raise Interrupted("stopped during the evaluation; the trained student is kept")
+def compressed(rows: list[Row]) -> list[Row]:
+    """How many times smaller than the largest teacher."""
+    teachers = [row.params or 0 for row in rows if row.role == "expert"]
+    if not teachers:
+        return rows
+    return [
+        replace(row, compression=max(teachers) / row.params)
+        if row.role in ("baseline", "link", "student") and row.params
+        else row
+        for row in rows
+    ]

@@ -1,4 +1,4 @@
-"""What computes a teacher's answers, by name: see base.py for the contract."""
+"""What computes a teacher's answers, by name: see contract.py for the contract."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from distill.teachers.served import ServedTeacher, groups
 
 if TYPE_CHECKING:
-    from distill.teachers.backends.base import TeacherBackend
+    from distill.teachers.backends.contract import TeacherBackend
 
 BACKENDS = {
-    "classifier": "distill.teachers.backends.classifier:ClassifierBackend",
-    "language_model": "distill.teachers.backends.language_model:LanguageModelBackend",
+    "classifier": "distill.teachers.backends.classifier_backend:ClassifierBackend",
+    "language_model": "distill.teachers.backends.language_model_backend:LanguageModelBackend",
 }
 """The class of each name that ``ServedTeacher.backend`` may have."""
 

@@ -20,15 +20,15 @@ from torch import Tensor
 from distill.config.moe import MoE
 from distill.data.splits import mix64
 from distill.errors import TeacherAnswerError
-from distill.records import AnswerStats, DeviceOutput, ExpertUsage, Request, TeacherOutput
-from distill.teachers.backends.base import NO_TURN, TeacherBackend, Turn
+from distill.records import AnswerStats, DeviceOutput, ExpertUsage, RequestFor, TeacherOutput
+from distill.teachers.backends.contract import NO_TURN, TeacherBackend, Turn
 from distill.teachers.requests import TeacherRequest
 from distill.teachers.served import ServedTeacher
 from distill.wires import WireFormat
 from distill.wires.base import are_finite, on_host
 
 
-class Block(NamedTuple):
+class ForwardRows(NamedTuple):
     """The rows of one forward, on the model's device."""
 
     inputs: dict[str, Any]
@@ -36,7 +36,7 @@ class Block(NamedTuple):
     rows_B: np.ndarray
 
 
-class Found(threading.local):
+class ForwardCounts(threading.local):
     """What is counted in a thread's forwards, since it was last set to nothing."""
 
     num_clamped = 0
@@ -52,15 +52,15 @@ class ForwardBackend(TeacherBackend):
         self.device = torch.device("cuda" if serving.num_gpus > 0 else "cpu")
         self.wire: WireFormat = serving.wire
         self.max_batch_tokens = serving.max_batch_tokens
-        self.found = Found()
+        self.found = ForwardCounts()
         self._encoder = ThreadPoolExecutor(1, "teacher-encoder")  # its thread starts when needed
 
     @property
-    def serves(self) -> Mapping[type[Request[Any]], Callable[[Any, Turn], Any]]:
+    def serves(self) -> Mapping[type[RequestFor[Any]], Callable[[Any, Turn], Any]]:
         return {TeacherRequest: self.answer}
 
     def outputs(
-        self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
+        self, block: ForwardRows, request: TeacherRequest, wire: WireFormat, moe: MoE
     ) -> Iterator[tuple[Tensor, ExpertUsage | None]]:
         """Logits [M, P, V], or what the wire takes, of a forward, in blocks of its positions; with
         the first of them which experts were used."""
@@ -173,14 +173,14 @@ class ForwardBackend(TeacherBackend):
                 yield _Said(said_MPX, seeds_P[first:stop], usage)
                 first = stop
 
-    def blocks(self, request: TeacherRequest, moe: MoE) -> Iterator[Block]:
+    def blocks(self, request: TeacherRequest, moe: MoE) -> Iterator[ForwardRows]:
         # The split depends on the request alone, so that its answer does.
         tokens_a_row = max(1, request.num_tokens * moe.num_passes)
         rows_a_forward = max(1, self.max_batch_tokens // tokens_a_row)
         inputs, targets_BT = request.inputs(), request.targets_BT
         for first in range(0, request.num_rows, rows_a_forward):
             rows = slice(first, first + rows_a_forward)
-            yield Block(
+            yield ForwardRows(
                 {k: self._placed(v[rows]) for k, v in inputs.items()},
                 None if targets_BT is None else self._placed(targets_BT[rows]),
                 request.rows_B[rows],

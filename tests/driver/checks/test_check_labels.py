@@ -22,12 +22,12 @@ from distill.driver.pipeline import Driver
 from distill.driver.serve import teacher_specs
 from distill.errors import ConfigError, InputError, ModelError, UnknownLabelError
 from distill.tasks.classification.fingerprint import task_of
+from distill.tasks.classification.specs import DataSpec
 from distill.tasks.plan import Plan
 from distill.teachers.backends import open_backends
 from distill.teachers.client import SilentTeachers
 from distill.teachers.local import LocalTeachers
 from distill.teachers.setup import Guidance
-from distill.training.specs import DataSpec
 from tests.toys import DOMAINS, toy_experiment, write_encoder, write_named, write_turned
 from tests.toys_teachers import answers_of_rows
 

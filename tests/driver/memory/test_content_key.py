@@ -15,21 +15,15 @@ from safetensors.torch import load_file, save_file
 from distill.aggregation import Routed, UniformMean
 from distill.config import KD, Cache, InitFrom, Serving, Stream, Student, Teacher, Trainer, parse
 from distill.driver.checks.check import check
-from distill.driver.memory.content import (
-    DROPPED,
-    Contents,
-    _model_paths,
-    content_key,
-    description,
-)
+from distill.driver.memory.content import DROPPED, Contents, _model_paths, content_key, description
 from distill.objectives import ForwardKL, ReverseKL, WeightedSum
 from distill.run_folder import RunFolder
-from distill.tasks.jobs import language_job, write_tokenizer
+from distill.tasks.classification.specs import EncoderSpec, StudentSpec
+from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.cache import TeacherKey
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import Job
-from distill.training.specs import EncoderSpec, StudentSpec
+from distill.training.job import Job
 from distill.variant import Section
 from tests.toys import write_encoder
 from tests.toys_language import language_experiment
@@ -182,7 +176,9 @@ def test_no_folder_is_in_a_description(tmp_path: Path) -> None:
     student = plan.experiment.student
     tokenizer = write_tokenizer(student, plan.tokenizer, plan.corpus, run.tokenizer)
     language = replace(
-        language_job(plan.experiment, plan, tokenizer, run), objective=ReverseKL(), kd=KD()
+        student_job(plan.experiment, plan.corpus, tokenizer, run.fit, run.stop),
+        objective=ReverseKL(),
+        kd=KD(),
     )
     for job in (language, taught_job(tmp_path)):
         described = json.dumps(description(job))

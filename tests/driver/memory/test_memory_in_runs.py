@@ -14,7 +14,7 @@ from distill.driver.memory.store import Memory, NoMemory
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained
 from distill.tasks.jobs import student_job
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.driver.test_chain_links import Local, done, local, teacher  # noqa: F401 (a fixture)
 from tests.driver.test_driver_fits import Run
 from tests.toys import DOMAINS

@@ -22,7 +22,8 @@ from distill.errors import ConfigError
 from distill.run_folder import identity
 from distill.teachers.cache import home_of
 from distill.teachers.client import SilentTeachers
-from distill.training.fit import Job, fit, fit_and_save, is_done, load_best
+from distill.training.fit import fit, fit_and_save, is_done, load_best
+from distill.training.job import Job
 from tests.toys import toy_experiment
 from tests.toys_memory import table_job, taught_job
 

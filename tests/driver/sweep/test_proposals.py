@@ -17,7 +17,7 @@ from distill.config.search import Search
 from distill.driver.sweep.proposals import warm_start
 from distill.search.values import with_values
 from distill.tracking.store import import_mlflow
-from distill.training.fit import Job
+from distill.training.job import Job
 from tests.driver.test_warm_start import Started, experiment_of
 from tests.toys import toy_experiment, write_encoder
 

@@ -22,8 +22,8 @@ from distill.config.temperature import Convergence
 from distill.objectives import ForwardKL
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import make_engine
-from distill.training.fit import Job
 from distill.training.fit import fit as fit_job
+from distill.training.job import Job
 from distill.training.loop import Pace, Selection, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule

@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM
 
 from distill.export.folder import ModelCard, export
 from distill.models.language_student import merged
-from distill.training.fit import Job, fit, load_best
+from distill.training.fit import fit, load_best
+from distill.training.job import Job
 from tests.toys_language import llama
 from tests.training.test_batch_cuts import SAMPLINGS, assert_alike, cut, unequal_job
 

@@ -15,7 +15,7 @@ from distill.config.moe import MoE
 from distill.errors import TeacherAnswerError
 from distill.models.load import load_classifier
 from distill.models.weights import weights_fingerprint
-from distill.teachers.backends.forwards import Block, ForwardBackend
+from distill.teachers.backends.forwards import ForwardBackend, ForwardRows
 from distill.teachers.probability import (
     ProbabilityModel,
     file_fingerprint,
@@ -61,7 +61,7 @@ class ClassifierBackend(ForwardBackend):
             self._model.to(device)
 
     def outputs(
-        self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
+        self, block: ForwardRows, request: TeacherRequest, wire: WireFormat, moe: MoE
     ) -> Iterator[tuple[Tensor, None]]:
         inputs, width = block.inputs, self.teacher.width
         output = self._model(**inputs)

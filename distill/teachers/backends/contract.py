@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from distill.errors import TeacherError
 from distill.models.weights import weights_fingerprint
-from distill.records import Answer, DeviceOutput, Request
+from distill.records import Answer, DeviceOutput, RequestFor
 from distill.teachers.requests import TeacherRequest
 from distill.teachers.served import ServedTeacher
 
@@ -49,11 +49,11 @@ class TeacherBackend:
         raise NotImplementedError
 
     @property
-    def serves(self) -> Mapping[type[Request[Any]], Callable[[Any, Turn], Any]]:
+    def serves(self) -> Mapping[type[RequestFor[Any]], Callable[[Any, Turn], Any]]:
         """The kinds of request that it answers, and the method of each."""
         raise NotImplementedError
 
-    def call(self, request: Request[Answer], turn: Turn = NO_TURN) -> Answer:
+    def call(self, request: RequestFor[Answer], turn: Turn = NO_TURN) -> Answer:
         """The answer. ``turn``: held while the model computes.
 
         Raises TeacherAnswerError for one that must not be used, TeacherError for a kind of request

@@ -19,13 +19,13 @@ from distill.errors import TeacherAnswerError, TrainingError
 from distill.models.adapter import adapter_fingerprint
 from distill.models.decoder import base_of
 from distill.models.weights import weights_fingerprint
-from distill.records import ExpertUsage, GateGradient, GateState, Head, Request
+from distill.records import ExpertUsage, GateGradient, GateState, Head, RequestFor
 from distill.sampling.generation import write
 from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
 from distill.teachers.backends.adapters import SharedBase
-from distill.teachers.backends.base import NO_TURN, Turn
-from distill.teachers.backends.forwards import Block, ForwardBackend
-from distill.teachers.backends.language import LanguageModel, as_float
+from distill.teachers.backends.contract import NO_TURN, Turn
+from distill.teachers.backends.forwards import ForwardBackend, ForwardRows
+from distill.teachers.backends.frozen_language_model import FrozenLanguageModel, as_float
 from distill.teachers.requests import GateRequest, GateStateRequest, HeadRequest, TeacherRequest
 from distill.teachers.served import ServedTeacher
 from distill.wires import WireFormat
@@ -40,7 +40,7 @@ class LanguageModelBackend(ForwardBackend):
         super().__init__(teacher)
         serving = teacher.serving
         with self.active():
-            self.language_model = LanguageModel(
+            self.language_model = FrozenLanguageModel(
                 self._given(),
                 teacher.width,
                 self.device,
@@ -80,7 +80,7 @@ class LanguageModelBackend(ForwardBackend):
         return f"{weights}-{adapter_fingerprint(teacher.adapter)}"
 
     @property
-    def serves(self) -> Mapping[type[Request[Any]], Callable[[Any, Turn], Any]]:
+    def serves(self) -> Mapping[type[RequestFor[Any]], Callable[[Any, Turn], Any]]:
         return {
             TeacherRequest: self.answer,
             HeadRequest: self.head,
@@ -91,7 +91,7 @@ class LanguageModelBackend(ForwardBackend):
         }
 
     def outputs(
-        self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
+        self, block: ForwardRows, request: TeacherRequest, wire: WireFormat, moe: MoE
     ) -> Iterator[tuple[Tensor, ExpertUsage | None]]:
         return self.language_model.said(block, request, wire, moe)
 

@@ -1,0 +1,174 @@
+"""The contract of a task: all that a run, a sweep and their report need to know of it.
+
+A task is registered in config/tasks.py under the value of the key ``task``. It has no state and
+pickles by reference. Whatever is not here is the same for all tasks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from transformers import PreTrainedModel
+
+from distill.config import Experiment, Experts, Student
+from distill.config.search import Goal
+from distill.data.batches import Batches
+from distill.data.corpus import Corpus
+from distill.data.rows import Rows
+from distill.evaluation.efficiency import Efficiency
+from distill.experts.partition import Parts
+from distill.teachers.setup import Guidance
+from distill.training.fit import fit_and_save, is_saved
+from distill.training.job import Data, Job, ModelSpec
+from distill.training.loop import Engine
+from distill.training.trainable import Trainable
+
+if TYPE_CHECKING:
+    from distill.tasks.comparison import Comparison
+    from distill.tasks.plan import Plan
+
+IsStopped = Callable[[], bool]
+
+
+class Task(ABC):
+    """One kind of teachers, students and rows."""
+
+    name: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
+    """Of the validation split, with the direction that is better. The first selects the weights
+    where ``trainer.select_by`` names none."""
+
+    @property
+    def goal(self) -> Goal:
+        """The quality that weights are selected by, and sweeps go by, where none is named."""
+        return Goal(*next(iter(self.metrics.items())))
+
+    # ---- rows and models -----------------------------------------------------------------------
+
+    @abstractmethod
+    def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> Data:
+        """The rows as a model with the tokenizer in this folder takes them."""
+
+    @abstractmethod
+    def rows(self, data: Data) -> Rows:
+        """The numbered rows, of which a job trains some."""
+
+    @abstractmethod
+    def student(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> ModelSpec:
+        """A dataclass with the fields ``student`` and ``tokenizer``, which other students replace
+        (baselines, links of a chain)."""
+
+    @abstractmethod
+    def expert(self, experts: Experts, label_names: tuple[str, ...]) -> ModelSpec:
+        """An expert of one part of the data."""
+
+    def router(self, experts: Experts, names: tuple[str, ...]) -> ModelSpec:
+        """The router among experts of these names."""
+        raise NotImplementedError(f"{self.name}: no aggregation of this task has a router")
+
+    @abstractmethod
+    def parts(self, experiment: Experiment, data: Data, folder: Path) -> Parts:
+        """The part of every row of train, validation and test. ``data``: in the experts' tokens;
+        ``folder``: of the experts."""
+
+    def baseline_rows(self, student: Job) -> range:
+        """Rows that a baseline without teachers is trained on: the labelled ones."""
+        return self.rows(student.data).rows("train")
+
+    @staticmethod
+    def fit_baseline(job: Job) -> None:
+        """All that is to be done for a baseline before the comparison; does what is missing."""
+        fit_and_save(job)
+
+    def is_baseline_done(self, job: Job) -> bool:
+        """Whether :meth:`fit_baseline` has nothing to do."""
+        return is_saved(job)
+
+    # ---- training (see training/job.py) --------------------------------------------------------
+
+    def has_labels(self, job: Job) -> bool:
+        """Whether a row that the job is trained on has a label."""
+        return True
+
+    @abstractmethod
+    def module(self, job: Job, model: PreTrainedModel) -> Trainable: ...
+
+    def check_module(self, job: Job, module: Trainable) -> None:  # noqa: B027
+        """Raise ModelError for a model that cannot be trained on the rows of the job."""
+
+    @abstractmethod
+    def validation_batch(self, job: Job) -> tuple[int, int | None]:
+        """Rows of a global batch of validation, and of a micro-batch (None: a rank's share)."""
+
+    @abstractmethod
+    def validate(self, engine: Engine, rows: Batches, job: Job) -> dict[str, float]:
+        """``metrics``; every rank calls it, with its own share of the rows."""
+
+    # ---- evaluation ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def comparison(
+        self,
+        plan: Plan,
+        data: Data,
+        guidance: Guidance | None,
+        is_stopped: IsStopped,
+        parts: Parts | None = None,
+        taught: Trainable | None = None,
+    ) -> Comparison:
+        """Of the models of a run on the test split. ``taught``: the module that was distilled from
+        the teachers of ``guidance``, which has the weights that their aggregation trains."""
+
+    @abstractmethod
+    def teachers_on_validation(
+        self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
+    ) -> dict[str, float] | None:
+        """``metrics`` of the aggregated teachers of ``job``, which are served; ``module``: of that
+        job, with any weights of the aggregation. None where they cannot be compared with it."""
+
+    def data_metrics(self, rows: Rows) -> dict[str, float | None]:
+        """``data.*``: known of the rows before anything is trained."""
+        return {}
+
+    @abstractmethod
+    def cost(self, model: PreTrainedModel, max_length: int) -> Efficiency:
+        """Of a student, measured on one CPU thread."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> PreTrainedModel:
+        """An exported student."""
+
+    # ---- sweeps and the memory of past runs ----------------------------------------------------
+
+    @abstractmethod
+    def rows_at_once(self, experiment: Experiment) -> tuple[int, int]:
+        """With which a sweep fills the cache: between two looks at the progress, and of a
+        request."""
+
+    @abstractmethod
+    def trial_metrics(self, job: Job, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What a trial's validation ``metrics`` are compared with: those of its teachers, whose
+        outputs are in the cache."""
+
+    def memory_key(self, corpus: Corpus, guidance: Guidance | None) -> str | None:
+        """Equal for runs whose qualities can be compared; None: the memory of past runs does not
+        hold runs of this task."""
+        return None
+
+    def largest_teacher(self, guidance: Guidance) -> int | None:
+        """Its parameters; None where they are not known."""
+        return None
+
+    def meta_features(
+        self,
+        corpus: Corpus,
+        guidance: Guidance | None,
+        student: Student,
+        metrics: Mapping[str, float],
+        teacher_params: float | None,
+    ) -> dict[str, float]:
+        """``meta.*`` of a run with these ``student.params`` and ``eval.teacher_accuracy``."""
+        return {}
