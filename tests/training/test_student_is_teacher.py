@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from distill.aggregation import UniformMean
-from distill.config import Cache
+from distill.config import Cache, Serving
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TokenAnswers
 from distill.teachers.requests import HeadRequest
+from distill.teachers.served import ServedTeacher
 from distill.training.fit import build_module
 from distill.training.job import Job
 from distill.training.token_module import TokenModule
@@ -96,9 +97,8 @@ def test_a_batch_of_one_row_without_anything_to_learn_teaches_nothing() -> None:
     """LMOps#38: the loss is finite, and every gradient is zero."""
 
     for wire in WIRES.values():
-        module = TokenModule(
-            llama(1), NUM_TOKENS, ForwardKL(), UniformMean(), {"t": wire}, {"t": NUM_TOKENS}
-        ).train()
+        served = ServedTeacher("t", "", Serving(wire=wire), NUM_TOKENS)
+        module = TokenModule(llama(1), NUM_TOKENS, ForwardKL(), UniformMean(), [served]).train()
         ids_BT = torch.arange(6)[None]
         batch = Batch(
             rows_B=torch.arange(1).numpy(),

@@ -54,8 +54,8 @@ from distill.tasks.language_model.moe import (
     gate_line,
 )
 from distill.tasks.language_model.tokenizers import Served, check_one_tokenizer
-from distill.training.token_loss import check_mixing
 from distill.wires import DenseWire, WireFormat
+from distill.wires.legality import check_mixing
 from distill.wording import counted
 
 
