@@ -31,11 +31,12 @@ import torch
 
 from distill import __version__
 from distill.cluster.connect import connect
-from distill.cluster.estimates import Room, Stage, makespan
-from distill.cluster.ray_tasks import RayLauncher, Task
+from distill.cluster.estimates import Room, Scheduled, makespan
+from distill.cluster.ray_tasks import RayLauncher, RayTask
 from distill.config import Cluster, load
-from distill.driver.fits import Fits, router_of, run_experts, tasks_of
-from distill.driver.pipeline import driver, jobs_of_baselines, jobs_of_experts, opened, own_job
+from distill.driver.pipeline import driver, jobs_of, opened, own_job
+from distill.driver.stages import task_stages
+from distill.driver.task_stages import TaskStages
 from distill.report.progress import Progress
 
 WORKERS = (1, 2)
@@ -61,7 +62,7 @@ class Timed(RayLauncher):
         self.seconds: dict[str, float] = {}
         self._started: dict[Any, tuple[str, float]] = {}
 
-    def start(self, task: Task) -> Any:
+    def start(self, task: RayTask, /) -> Any:
         handle = super().start(task)
         self._started[handle] = task.name, time.perf_counter()
         return handle
@@ -75,7 +76,7 @@ class Timed(RayLauncher):
 @dataclass(frozen=True)
 class Measured:
     wall_s: float
-    stages: list[Stage]
+    stages: list[Scheduled]
     """With their estimated seconds."""
     seconds: dict[str, float]
 
@@ -111,20 +112,18 @@ def run(
         f"cluster.max_tasks={workers}",
         f"cluster.num_cpus={max(WORKERS)}",
     ]
-    with opened(load(config, [*overrides, *own]), progress) as work, driver(work) as started:
+    with opened(load(config, [*overrides, *own]), progress) as work, driver(work) as d:
         launcher = Timed()
-        d = replace(started, fits=Fits(work, started.interrupt, launcher, started.memory))
-        student = own_job(d)
-        experts, parts = jobs_of_experts(d)
-        baselines = jobs_of_baselines(d, student)
-        first, last = tasks_of(d, experts, router_of(d, experts, parts), parts, baselines)
-        before = time.perf_counter()
-        run_experts(d, experts, parts, baselines)
-        wall_s = time.perf_counter() - before
-    return Measured(wall_s, [task.stage for task in [*first, *last]], launcher.seconds)
+        stages = task_stages(d.plan, jobs_of(d, own_job(d)))
+        with TaskStages(d, launcher) as tasks:
+            planned = tasks.planned(stages)
+            before = time.perf_counter()
+            tasks.run(stages)
+            wall_s = time.perf_counter() - before
+    return Measured(wall_s, [task.scheduled for task in planned], launcher.seconds)
 
 
-def ratio(stages: Sequence[Stage]) -> float:
+def ratio(stages: Sequence[Scheduled]) -> float:
     """Predicted time on two workers / on one."""
     one, two = (makespan(stages, Room(max_stages=workers)) for workers in WORKERS)
     return two / one

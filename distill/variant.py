@@ -1,7 +1,8 @@
 """The base of every configuration class, and of every method (a config class *is* its method)."""
 
 import os
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -25,4 +26,17 @@ class Section(BaseModel):
 class Variant(Section):
     """One choice of a family, distinguished by its ``type``."""
 
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """The values of ``task`` that it can be used with; (): all. See config/fits.py."""
     type: str
+
+
+@dataclass(frozen=True)
+class Only:
+    """In the annotation of a key: it applies to one task. See config/fits.py."""
+
+    task: str
+    values: tuple[object, ...] = ()
+    """These values of the key apply only to the task; (): all but the default."""
+    way_out: str = "remove it"
+    """What to do with another task."""

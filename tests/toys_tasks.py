@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.cluster.ray_tasks import Task
+from distill.cluster.ray_tasks import RayTask
 from distill.experts.losses import losses_file
 from distill.tasks.classification.comparison import predictions_file
 from distill.training.job import Job
@@ -35,7 +35,7 @@ class Scripted:
     def resources(self) -> tuple[float, float]:
         return self.num_cpus, 0.0
 
-    def start(self, task: Task) -> Any:
+    def start(self, task: RayTask, /) -> Any:
         self.events.append(f"+{task.name}")
         self.jobs[task.name] = task.job
         self._running.append(task.name)

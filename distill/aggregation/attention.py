@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from distill.aggregation.trained import TrainedWeights
 from distill.aggregation.uncertainty import Uncertainty
+from distill.variant import Only
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +29,9 @@ class Attention(TrainedWeights):
 
     version: ClassVar[int] = 2
     type: Literal["attention"] = "attention"
-    per: Literal["sample", "token"] | None = None
+    per: Annotated[
+        Literal["sample", "token"] | None, Only("language_model", ("token",), "use sample")
+    ] = None
     """``sample``: weights for each row of a classifier, or each packed sequence of a language model
     (from the mean over its positions, which depends on the text itself). ``token``: weights for
     each position, from the text before it; applies only to language models. null: ``sample`` for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from distill.aggregation.trained import TrainedWeights
 from distill.errors import ConfigError
@@ -25,6 +25,7 @@ class LearnedRouter(TrainedWeights):
     suits all model families. W and b start at 0, which is the uniform mean.
     """
 
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["learned"] = "learned"
     per: Literal["sample", "token"] = "token"
     """``token``: weights for each position, from the text before it. ``sample``: weights for each

@@ -5,11 +5,11 @@ Shape suffixes: K teachers, B rows, V classes or vocabulary, H student features.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from distill.objectives.tempered import log_softmax_at
 from distill.records import RoutingInputs, Target, TeacherAnswers
-from distill.variant import Variant
+from distill.variant import Only, Variant
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,9 @@ class Mixture(Variant):
     """Whether the weights depend on the teachers' outputs, not only on which were queried."""
     version: ClassVar[int] = 1
     """Of the trained network and its loss: a checkpoint of another version is not resumed."""
-    mix: Space = "logits"
+    mix: Annotated[
+        Space, Only("language_model", ("divergences",), "use probabilities or logits")
+    ] = "logits"
     """``logits``: log_softmax(Σ w_k z_k / T). ``probabilities``: log Σ w_k softmax(z_k / T).
     ``divergences`` (language models): outputs are not combined, L = Σ w_k D(p_k, p_S); for a
     teacher with M forwards, D is the mean over them. If an aggregate is reported, it is that of

@@ -5,7 +5,7 @@ arXiv 2603.13213; no method section was available, so steps 3–4 are our readin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ class Routed(Mixture):
     Only the experts in S are queried, so a row needs k teacher forwards instead of K.
     """
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
     type: Literal["routed"] = "routed"
     k: int | Literal["all"] = 2
     """Number of experts for each row."""

@@ -48,8 +48,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A task, or the training of the student."""
+class Scheduled:
+    """A stage as the schedule sees it: a task, or the training of the student."""
 
     name: str
     seconds: float
@@ -75,7 +75,7 @@ class Room:
     num_gpus: float = inf
     max_stages: float = inf
 
-    def holds(self, stages: Sequence[Stage]) -> bool:
+    def holds(self, stages: Sequence[Scheduled]) -> bool:
         return (
             sum(s.num_cpus for s in stages) <= self.num_cpus + 1e-6
             and sum(s.num_gpus for s in stages) <= self.num_gpus + 1e-6
@@ -83,7 +83,7 @@ class Room:
         )
 
 
-def remaining(stages: Iterable[Stage]) -> dict[str, float]:
+def remaining(stages: Iterable[Scheduled]) -> dict[str, float]:
     """Of each stage: its seconds and those of the longest path of stages after it."""
     by_name = {stage.name: stage for stage in stages}
     followers: dict[str, list[str]] = {name: [] for name in by_name}
@@ -102,10 +102,10 @@ def remaining(stages: Iterable[Stage]) -> dict[str, float]:
     return {name: path(name) for name in by_name}
 
 
-def critical_path(stages: Sequence[Stage]) -> list[Stage]:
+def critical_path(stages: Sequence[Scheduled]) -> list[Scheduled]:
     """The longest chain of stages, each after the one before: no number of workers is faster."""
     left = remaining(stages)
-    chain: list[Stage] = []
+    chain: list[Scheduled] = []
     ready = [s for s in stages if not {other.name for other in stages} & set(s.after)]
     while ready:
         chain.append(max(ready, key=lambda s: left[s.name]))
@@ -127,24 +127,24 @@ class Queue:
 
     def __init__(
         self,
-        stages: Iterable[Stage] = (),
+        stages: Iterable[Scheduled] = (),
         room: Room | None = None,
         background: Room | None = None,
     ) -> None:
         self.room = room or Room()
         self.background = background or Room()
-        self.waiting: dict[str, Stage] = {}
-        self.running: dict[str, Stage] = {}
-        self._ended: list[tuple[Stage, float]] = []
+        self.waiting: dict[str, Scheduled] = {}
+        self.running: dict[str, Scheduled] = {}
+        self._ended: list[tuple[Scheduled, float]] = []
         """With the measured seconds."""
         self.add(stages)
 
-    def add(self, stages: Iterable[Stage]) -> None:
+    def add(self, stages: Iterable[Scheduled]) -> None:
         for stage in stages:
             assert stage.name not in self.waiting and stage.name not in self.running, stage.name
             self.waiting[stage.name] = stage
 
-    def start(self) -> list[Stage]:
+    def start(self) -> list[Scheduled]:
         """The stages that start now; they run until :meth:`end`."""
         left = remaining(self._corrected())
         started = []
@@ -176,7 +176,7 @@ class Queue:
         estimated = sum(stage.seconds for stage, _ in known)
         return sum(seconds for _, seconds in known) / estimated if known else 1.0
 
-    def _corrected(self) -> list[Stage]:
+    def _corrected(self) -> list[Scheduled]:
         return [
             replace(stage, seconds=stage.seconds * self.correction(stage.kind))
             for stage in [*self.waiting.values(), *self.running.values()]
@@ -184,7 +184,7 @@ class Queue:
 
 
 def simulate(
-    stages: Iterable[Stage], room: Room, background: Room | None = None
+    stages: Iterable[Scheduled], room: Room, background: Room | None = None
 ) -> dict[str, tuple[float, float]]:
     """When each stage starts and ends, in seconds, if every estimate is exact."""
     queue, now = Queue(stages, room, background), 0.0
@@ -197,6 +197,6 @@ def simulate(
     return spans
 
 
-def makespan(stages: Iterable[Stage], room: Room, background: Room | None = None) -> float:
+def makespan(stages: Iterable[Scheduled], room: Room, background: Room | None = None) -> float:
     """Seconds until all have ended."""
     return max((end for _, end in simulate(stages, room, background).values()), default=0.0)

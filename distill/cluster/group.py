@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +23,37 @@ REFUSED = "refused.txt"
 """Why a rank refused its input, in the fit's folder: a restart would not help."""
 AWAY = "away.txt"
 """Which teacher stayed away, in the fit's folder: the group has ended, and can be resumed."""
+
+
+class GroupLauncher:
+    """Worker groups, each called in a thread: the calling thread draws the progress and receives
+    Ctrl-C. The threads are daemons: a group that waits for resources for ever must not keep the
+    process.
+
+    ``storage``: the folder of Ray Train's own files.
+    """
+
+    def __init__(self, storage: Path) -> None:
+        self._storage = storage
+
+    def start(self, job: Job, /) -> Future[None]:
+        """The group of ``job.trainer``."""
+        group: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                group.set_result(run_group(job, job.trainer, self._storage))
+            except BaseException as error:
+                group.set_exception(error)
+
+        threading.Thread(target=run, name="student-group", daemon=True).start()
+        return group
+
+    def wait(self, handles: list[Future[None]], timeout_s: float) -> list[Future[None]]:
+        return list(wait_for(handles, timeout_s, FIRST_COMPLETED).done)
+
+    def check(self, handle: Future[None], name: str) -> None:
+        handle.result()
 
 
 def run_group(

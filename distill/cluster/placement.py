@@ -88,10 +88,13 @@ def check_labels(experiment: Experiment, say: Callable[[str], None], only: str =
 
     A joined cluster may grow: there it is a message. Raises ConfigError on a local one.
     """
+    wanted = [want for want in wants(experiment) if want.key.startswith(only)]
+    if not wanted:
+        return
     import ray
 
     nodes = [Node(node["Labels"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for told in unmet([w for w in wants(experiment) if w.key.startswith(only)], nodes):
+    for told in unmet(wanted, nodes):
         if experiment.cluster.address is None:
             raise ConfigError(
                 f"{told}; remove the key, or name a cluster with such nodes in cluster.address"
@@ -99,7 +102,7 @@ def check_labels(experiment: Experiment, say: Callable[[str], None], only: str =
         say(f"{told}; waiting for such a node to join (`ray start --labels`, or the autoscaler)")
 
 
-def check_kept(experiment: Experiment, folder: Path | None = None) -> None:
+def check_persistent_paths(experiment: Experiment, folder: Path | None = None) -> None:
     """Raise ConfigError if the run folder, or what runs share, would lie in a submitted job's own
     working folder.
 

@@ -1,4 +1,4 @@
-"""Jobs as Ray tasks: the longest remaining path first, as many at once as there is room for."""
+"""Jobs as tasks of Ray: the longest remaining path first, as many at once as there is room for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from distill.cluster.estimates import Queue, Room, Stage
+from distill.cluster.estimates import Queue, Room, Scheduled
 from distill.config import Cluster
 from distill.errors import DistillError, Interrupted, TeacherAway, TrainingError
 from distill.training.fit import fit_and_save
@@ -16,7 +16,7 @@ from distill.training.job import Job
 
 
 @dataclass(frozen=True)
-class Task:
+class RayTask:
     """Work on a job, in a process with the resources of the job's trainer.
 
     The task may be started again on another node, so ``work`` must resume from what is in the job's
@@ -33,7 +33,7 @@ class Task:
     rest: float = 0.0
     """Estimated seconds of what is done after it, and is no task."""
     kind: str = ""
-    """Of its model: see :class:`distill.cluster.estimates.Stage`."""
+    """Of its model: see :class:`distill.cluster.estimates.Scheduled`."""
     is_background: bool = False
     """Whether it may run while the student is trained."""
     prepare: Callable[[Job], Job] | None = None
@@ -44,9 +44,9 @@ class Task:
         return f"{self.verb}:{self.job.name}"
 
     @property
-    def stage(self) -> Stage:
+    def scheduled(self) -> Scheduled:
         trainer = self.job.trainer
-        return Stage(
+        return Scheduled(
             self.name,
             self.seconds,
             self.after,
@@ -58,15 +58,14 @@ class Task:
         )
 
 
-class Launcher(Protocol):
-    """Where tasks run."""
+Work = TypeVar("Work", contravariant=True)
 
-    def resources(self) -> tuple[float, float]:
-        """CPUs and GPUs there."""
-        ...
 
-    def start(self, task: Task) -> Any:
-        """A handle of the started task, whose job is complete."""
+class Launcher(Protocol[Work]):
+    """Starts work in other processes: a task in one, or a worker group in several."""
+
+    def start(self, work: Work, /) -> Any:
+        """A handle of the started work, whose job is complete."""
         ...
 
     def wait(self, handles: list[Any], timeout_s: float) -> list[Any]:
@@ -74,7 +73,15 @@ class Launcher(Protocol):
         ...
 
     def check(self, handle: Any, name: str) -> None:
-        """Raise the error of an ended task; ``name`` is its job's."""
+        """Raise the error of what has ended; ``name`` is its job's."""
+        ...
+
+
+class TaskLauncher(Launcher[RayTask], Protocol):
+    """Where tasks run."""
+
+    def resources(self) -> tuple[float, float]:
+        """CPUs and GPUs there."""
         ...
 
 
@@ -87,7 +94,7 @@ class RayLauncher:
         have = ray.cluster_resources()
         return have.get("CPU", 0.0), have.get("GPU", 0.0)
 
-    def start(self, task: Task) -> Any:
+    def start(self, task: RayTask, /) -> Any:
         job = task.job
         remote = _remote(task.work).options(
             num_cpus=job.trainer.num_cpus_per_worker,
@@ -127,7 +134,7 @@ def _remote(work: Callable[[Job], None]) -> Any:
     return ray.remote(work)
 
 
-def whole_room(cluster: Cluster, launcher: Launcher) -> Room:
+def whole_room(cluster: Cluster, launcher: TaskLauncher) -> Room:
     """For tasks while nothing else runs.
 
     A local cluster has a fixed size, and its tasks start when they fit. On one that was joined all
@@ -140,24 +147,24 @@ def whole_room(cluster: Cluster, launcher: Launcher) -> Room:
     return Room(*launcher.resources(), max_tasks)
 
 
-class Tasks:
+class RayTasks:
     """Tasks that wait and run. ``poll`` until none is pending; a task's error comes out of ``poll``
     as itself."""
 
-    def __init__(self, room: Room, launcher: Launcher) -> None:
+    def __init__(self, room: Room, launcher: TaskLauncher) -> None:
         self._queue = Queue(room=room)
         self._launcher = launcher
-        self._tasks: dict[str, Task] = {}
-        self._handles: dict[Any, tuple[Task, float]] = {}
+        self._tasks: dict[str, RayTask] = {}
+        self._handles: dict[Any, tuple[RayTask, float]] = {}
         self._is_stopped = False
         self.ended: set[str] = set()
         """Names of the tasks that did their work."""
 
-    def add(self, tasks: Sequence[Task]) -> None:
+    def add(self, tasks: Sequence[RayTask]) -> None:
         self._tasks |= {task.name: task for task in tasks}
-        self._queue.add([task.stage for task in tasks])
+        self._queue.add([task.scheduled for task in tasks])
 
-    def poll(self, timeout_s: float) -> Iterator[Task]:
+    def poll(self, timeout_s: float) -> Iterator[RayTask]:
         """Start the tasks that there is room for; those that ended within ``timeout_s``.
 
         A task that was interrupted has written its checkpoint: none starts after it, and the others

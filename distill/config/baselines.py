@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ class LabelsOnly(Variant):
 class TfidfBaseline(Variant):
     """TF-IDF (word 1–2-grams) and logistic regression on the labelled rows."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
     type: Literal["tfidf"] = "tfidf"
     name: Name = "tf-idf"
     """Name in tables and metrics."""

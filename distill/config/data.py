@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from distill.config.labels import Label
-from distill.variant import Section
+from distill.variant import Only, Section
 
 Cut = Literal["head", "tail", "middle"]
 SPLITS = ("train", "transfer", "validation", "test")
@@ -35,6 +35,9 @@ RENDERING = frozenset(
 """Arguments of transformers' apply_chat_template that are not variables of a template."""
 
 
+OF_TEXT = Only("language_model", way_out="set task to language_model, or set data.columns.text")
+
+
 class Columns(Section):
     """Names of the columns. A row is a text, a pair of texts, numbers, a prompt with its
     completion, or a chat."""
@@ -42,12 +45,12 @@ class Columns(Section):
     text: str | None = "text"
     """Column with the text or source code. null (the default) if ``features``, ``prompt`` or
     ``messages`` is given."""
-    prompt: str | None = None
+    prompt: Annotated[str | None, OF_TEXT] = None
     """Language models: column with the prompt; needs ``completion``. The student is trained only on
     the tokens of the completion."""
     completion: str | None = None
     """Language models: column with the text that follows the prompt."""
-    messages: str | None = None
+    messages: Annotated[str | None, OF_TEXT] = None
     """Language models: column with chats, lists of {role, content}; the student is trained only on
     the assistant's tokens. Needs a chat template: ``data.chat_template``, or that of the student's
     tokenizer. A message of the assistant may have ``tool_calls`` and no content; a message with
@@ -56,7 +59,7 @@ class Columns(Section):
     tools: str | None = None
     """Language models: column with the tool schemas of a chat, for the template: lists of objects
     or of JSON strings, or such a list as a string; null or empty: none."""
-    text_pair: str | None = None
+    text_pair: Annotated[str | None, Only("classification")] = None
     """Column with the second text of a pair task (clone detection, entailment); null for single
     texts. Transformer models read the pair as joined by their tokenizer, objects with
     ``predict_proba`` as one string with a newline between the two."""
@@ -68,7 +71,7 @@ class Columns(Section):
     split: str | None = None
     """Column with the name of the split that a row belongs to; null: from the names of files and
     folders, else from a hash (``data.holdout``)."""
-    features: str | tuple[str, ...] | None = None
+    features: Annotated[str | tuple[str, ...] | None, Only("classification")] = None
     """Numbers instead of text: one column of lists of equal length, or a list of several columns of
     numbers."""
 
@@ -185,7 +188,7 @@ class Data(Section):
     ``splits``)."""
     columns: Columns = Columns()
     """Names of the columns."""
-    labels: tuple[Label, ...] | None = None
+    labels: Annotated[tuple[Label, ...] | None, Only("classification")] = None
     """Label names in class order; null: those of the first teacher, else the sorted values of the
     train split. Integers need no quotes."""
     splits: SplitNames = SplitNames()
@@ -225,14 +228,14 @@ class Data(Section):
     the other."""
     template_arguments: dict[str, Any] = {}
     """Language models: arguments for the chat template, e.g. {enable_thinking: false}."""
-    unlabelled: Literal["error", "transfer", "drop"] = "error"
+    unlabelled: Annotated[Literal["error", "transfer", "drop"], Only("classification")] = "error"
     """Classifiers: what to do with a row without a label outside the transfer split. ``error``:
     refuse the data. ``transfer``: move it to transfer if it is in train or its split is chosen by a
     hash; it is dropped if its text is also in validation or test, or if ``holdout.group`` puts it
     into one of these. ``drop``: drop it. Both count the rows, and then a validation or test file
     without any labels (or only with -1) counts as missing. Distillation helps most on unlabelled
     text: on rows that the teachers were trained on, their outputs add little to the labels."""
-    image: ImageShape | None = None
+    image: Annotated[ImageShape | None, Only("classification")] = None
     """Shape of ``columns.features`` as an image; needed by ``student.family`` cnn. Pixels are
     standardised with one mean and standard deviation per channel. null: the numbers are not an
     image."""

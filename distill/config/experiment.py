@@ -9,7 +9,7 @@ driver/checks/check.py. Nor is torch imported: a configuration is refused at onc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
@@ -25,6 +25,7 @@ from distill.config.chain import Chain, is_link_name
 from distill.config.cluster import Cluster
 from distill.config.data import Data
 from distill.config.explain import explain, wrong_word
+from distill.config.fits import misfits
 from distill.config.memory import SharedMemory
 from distill.config.overrides import assign, parse_override
 from distill.config.sampling import DatasetSampling, Sampling
@@ -39,7 +40,7 @@ from distill.config.yaml_text import read_yaml, yaml_fault
 from distill.errors import ConfigError
 from distill.names import twins
 from distill.objectives import ForwardKL, Objective
-from distill.variant import Section
+from distill.variant import Only, Section
 
 
 class Experiment(Section):
@@ -87,7 +88,13 @@ class Experiment(Section):
     """Shared memory: teachers' outputs and finished fits that later experiments find again."""
     baselines: tuple[Baseline, ...] = ()
     """Models that the distilled student is compared with in the final table."""
-    warm_start: bool = False
+    warm_start: Annotated[
+        bool,
+        Only(
+            "classification",
+            way_out="remove it, or run distill sweep to search for values",
+        ),
+    ] = False
     """Classifiers with teachers: start from past runs in MLflow. They propose ``kd.temperature``,
     ``kd.alpha``, ``optimizer.lr``, ``optimizer.weight_decay`` and, with a chain, ``chain.epsilon``;
     brief runs compare the proposal with the values in this file. ``distill sweep`` ignores it: see
@@ -145,11 +152,8 @@ class Experiment(Section):
         if self.kd.normalise == "tokens":
             return
         key = f"kd.normalise {self.kd.normalise}"
-        if not self.is_language_model:
-            raise ValueError(
-                f"{key} averages over the tokens of each text, and task is {self.task}: remove "
-                "kd.normalise"
-            )
+        for _, message in misfits(self.kd, self.task, "kd"):
+            raise ValueError(message)
         if self.data.packing:
             raise ValueError(
                 f"{key} averages over the tokens of each text, and data.packing puts several texts "

@@ -55,6 +55,7 @@ class OwnRouting(_Routing):
 class AllExperts(_Routing):
     """All N experts, weighted by softmax(H) [ALL]."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["all"] = "all"
 
     def told(self, own: int, num_experts: int) -> str:
@@ -72,6 +73,7 @@ class KnowledgeAugmentation(_Routing):
     """
 
     changes: ClassVar[bool] = True
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["ka"] = "ka"
     passes: int = Field(default=2, ge=1)
     """M: number of forwards."""
@@ -118,6 +120,7 @@ class StudentAwareRouter(_Routing):
     """
 
     changes: ClassVar[bool] = True
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["sar"] = "sar"
     balance: float = Field(default=0.01, ge=0)
     """β: weight of the load-balancing term."""

@@ -32,6 +32,7 @@ class DatasetSampling(Variant):
 class Written(Variant):
     """Settings of all generated text. The prompts are those of the data set."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     writes: ClassVar[bool] = True
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Maximum tokens after the prompt, the end token included; null: up to ``data.max_length``.

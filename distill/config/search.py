@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from distill.config.search_space import Domain, Grid
-from distill.variant import Section, Variant
+from distill.variant import Only, Section, Variant
 
 COSTS = (
     "student.params",
@@ -25,9 +25,14 @@ REPORTED = ("eval.accuracy", "eval.f1", "eval.perplexity")
 can go by."""
 FINAL = ("eval.retention", "eval.teacher_accuracy", "time.total_s")
 """Metrics that a trial has at its end."""
-OF_CLASSIFIERS = ("eval.f1", "eval.retention", "eval.teacher_accuracy")
-OF_LANGUAGE_MODELS = ("eval.perplexity",)
 TRIAL_METRICS = (*REPORTED, *COSTS, *FINAL)
+TASKS_OF = {
+    "eval.f1": ("classification",),
+    "eval.retention": ("classification",),
+    "eval.teacher_accuracy": ("classification",),
+    "eval.perplexity": ("language_model",),
+}
+"""The tasks whose trials have a metric; all, where it is not named here."""
 
 
 class GridSampler(Variant):
@@ -126,7 +131,7 @@ class Search(Section):
     """
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials that run at the same time; null: as many as fit."""
-    warm_start: bool = False
+    warm_start: Annotated[bool, Only("classification")] = False
     """Start with the values that past runs in MLflow suggest for T, α, learning rate, weight decay
     and the threshold of a chain, as far as they are searched; brief runs compare and refine them.
     """
@@ -213,10 +218,10 @@ class Search(Section):
     def total_trials(self) -> int:
         return self.num_combinations if self.uses_grid else self.num_trials or 30
 
-    def resolved(self, is_language_model: bool) -> Self:
-        """With the task's own goals where the file names none."""
-        goals = {goal.metric: goal.mode for goal in default_goals(is_language_model)}
-        return self.model_copy(update={"goals": self.goals or goals})
+    def resolved(self, goals: Sequence[Goal]) -> Self:
+        """With these goals (the task's) where the file names none."""
+        defaults = {goal.metric: goal.mode for goal in goals}
+        return self.model_copy(update={"goals": self.goals or defaults})
 
     @property
     def ordered_goals(self) -> list[Goal]:
@@ -240,8 +245,6 @@ class Goal:
         return -value if self.mode == "max" else value
 
 
-def default_goals(is_language_model: bool) -> tuple[Goal, ...]:
-    """Quality against size: the goals of a sweep that names none."""
-    if is_language_model:
-        return Goal("eval.perplexity", "min"), Goal("student.size_mb", "min")
-    return Goal("eval.accuracy", "max"), Goal("student.size_mb", "min")
+def default_goals(quality: Goal) -> tuple[Goal, ...]:
+    """Quality against size: the goals of a sweep that names none. ``quality``: the task's goal."""
+    return quality, Goal("student.size_mb", "min")

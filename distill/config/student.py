@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.variant import ModelPath, Section
+from distill.variant import ModelPath, Only, Section
 
 
 class InitFrom(Section):
@@ -67,7 +67,7 @@ class Student(Section):
     """Width of every layer, channels of a cnn; null: by ``scale`` or ``size_mb``."""
     heads: int | None = Field(default=None, ge=1)
     """Attention heads, a divisor of ``hidden``; null: hidden / 32, at least 1."""
-    kv_heads: int | None = Field(default=None, ge=1)
+    kv_heads: Annotated[int | None, Only("language_model")] = Field(default=None, ge=1)
     """Language models: heads of keys and values, a divisor of ``heads``; null: as many as
     ``heads``."""
     ffn: int | None = Field(default=None, ge=1)
@@ -79,10 +79,10 @@ class Student(Section):
     tokenizer: ModelPath | None = None
     """Folder of the student's tokenizer; null: that of the initial model, of the experts' base or
     of the first teacher that is a model folder."""
-    vocab_size: int | None = Field(default=None, ge=64)
+    vocab_size: Annotated[int | None, Only("classification")] = Field(default=None, ge=64)
     """Retrain the tokenizer to this many tokens on the text of train and transfer, for a smaller
     embedding table; null: keep the tokenizer."""
-    lora: Lora | None = None
+    lora: Annotated[Lora | None, Only("language_model")] = None
     """Language models with ``path`` or ``init_from``: train only low-rank updates (LoRA). null:
     train all parameters."""
 

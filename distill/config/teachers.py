@@ -3,7 +3,7 @@ how they are served."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,7 +11,7 @@ from distill.config.labels import Label, configured_map
 from distill.config.moe import MoE, OwnRouting
 from distill.config.student import Lora
 from distill.config.training import Optimizer
-from distill.variant import Dtype, ModelPath, Name, Section, Variant
+from distill.variant import Dtype, ModelPath, Name, Only, Section, Variant
 from distill.wires import DenseWire, Wire
 
 CPUs = Annotated[float, Field(ge=0)] | Literal["auto"]
@@ -106,11 +106,18 @@ class Teacher(Serving):
     """A Hugging Face folder: config, safetensors, tokenizer. Or, with ``allow_pickle``, a pickle
     (.pkl, .joblib) of any object with ``predict_proba`` and ``classes_``, such as scikit-learn's;
     probabilities below 1e-7 are clamped to it and counted."""
-    labels: dict[str, Label] | None = None
+    labels: Annotated[dict[str, Label] | None, Only("classification")] = None
     """Classifiers: the data's label for each label of this teacher that has another name, such as
     {LABEL_0: negative, LABEL_1: positive}. null: labels are matched by name, in any order; where
     none matches, LABEL_i (or i) is the integer i, or ``data.labels[i]``."""
-    adapter: ModelPath | None = None
+    adapter: Annotated[
+        ModelPath | None,
+        Only(
+            "language_model",
+            way_out="merge it into a model folder (peft's merge_and_unload), and set path to that "
+            "folder",
+        ),
+    ] = None
     """Language models: folder of a LoRA adapter for the model in ``path``, written by peft's
     save_pretrained; null: the model without an adapter. Adapters with the same ``path`` whose
     serving keys differ only in ``wire`` and ``moe`` are served together, from one copy of the
@@ -131,6 +138,7 @@ class ByColumn(Variant):
 class KMeans(Variant):
     """One expert for each cluster of the base encoder's mean-pooled embeddings."""
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
     type: Literal["kmeans"] = "kmeans"
     num_clusters: int = Field(default=4, ge=2)
     """Number of clusters, each with its own expert."""
@@ -168,7 +176,7 @@ class Experts(Section):
     base: ModelPath
     """Hugging Face folder of the encoder, or language model, that is the initial model of every
     expert."""
-    lora: Lora | None = None
+    lora: Annotated[Lora | None, Only("language_model")] = None
     """Language models: each expert is a LoRA adapter on the base; all are served together, from one
     copy of the base. null: full models."""
     partition: Partition = ByColumn()

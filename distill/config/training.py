@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from distill.config.temperature import ConstantTemperature, TemperatureSchedule
-from distill.variant import Dtype, Section
+from distill.variant import Dtype, Only, Section
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -40,7 +40,9 @@ class KD(Section):
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of the teachers' outputs; 1 − alpha is the weight of the labels. 0: only labels, 1:
     only teachers."""
-    normalise: Literal["tokens", "sequences"] = "tokens"
+    normalise: Annotated[
+        Literal["tokens", "sequences"], Only("language_model", way_out="remove kd.normalise")
+    ] = "tokens"
     """Language models: the mean that D and CE are. ``tokens``: over all tokens of a batch, so that
     a long text weighs more than a short one. ``sequences``: over the tokens of each text, then over
     texts, as in the code of SKD's authors; needs ``data.packing: false``."""
@@ -88,7 +90,7 @@ class Trainer(Section):
     dtype: Dtype = "float32"
     """Data type of the student's matrix products; bfloat16 is faster on GPUs. The optimizer's
     weights stay float32."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Only("language_model")] = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     loss_chunk_mb: float = Field(default=340, gt=0)
     """Language models: MB of float32 logits, of student and teachers together, that the loss
@@ -110,7 +112,15 @@ class Trainer(Section):
     log_every: int = Field(default=10, ge=1)
     """Steps between records of training metrics. Temperature schedules that follow losses read the
     means of so many steps; with them, a run can be resumed only with the same value."""
-    select_by: Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None = None
+    select_by: Annotated[
+        Literal["eval.accuracy", "eval.f1", "eval.perplexity"] | None,
+        Only(
+            "classification",
+            ("eval.f1",),
+            "use eval.perplexity or eval.accuracy (of the next token)",
+        ),
+        Only("language_model", ("eval.perplexity",), "use eval.accuracy or eval.f1"),
+    ] = None
     """The metric on the validation split that selects the exported weights; null: eval.accuracy,
     for language models eval.perplexity (the lowest)."""
     max_failures: int = Field(default=1, ge=0)

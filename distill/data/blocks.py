@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -118,6 +118,10 @@ class Blocks(BlockFile):
     blocks. ``documents`` is the corpus that they were made of.
     """
 
+    noun: ClassVar[str] = "blocks"
+    unit: ClassVar[str] = "token"
+    pooled_unit: ClassVar[str] = "sequence"
+    is_self_labelled: ClassVar[bool] = True
     label_names: tuple[str, ...] = ()
     is_pair = False
     features = None
@@ -178,6 +182,11 @@ class Blocks(BlockFile):
     def domains_of(self, rows: Rows) -> np.ndarray:
         """int64[n] indices into domain_names, -1 for a block without a domain."""
         return self._domains[np.asarray(rows, np.int64)].astype(np.int64)
+
+    def place_of(self, row: int, split: str) -> str:
+        """For messages: the position of the block's first document in its split, from 1."""
+        document = int(next(self.column("rows", [row]))[0])
+        return self.documents.place_of(document, split)
 
     def homes_of(self, rows: Rows, names: tuple[str, ...] | list[str]) -> np.ndarray:
         """int64[n] which of ``names`` is the block's domain, -1 where none is."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +85,10 @@ class FeatureInfo:
 class Corpus:
     """Opens the folder of a built corpus. Pickles as its path, so it travels between processes."""
 
+    noun: ClassVar[str] = "rows"
+    unit: ClassVar[str] = "row"
+    pooled_unit: ClassVar[str] = "row"
+    is_self_labelled: ClassVar[bool] = False
     num_unlearnable = 0
 
     def __init__(self, folder: Path) -> None:
@@ -196,6 +201,10 @@ class Corpus:
     def domains_of(self, rows: Sequence[int] | np.ndarray | range) -> np.ndarray:
         """int64[n] indices into domain_names, -1 for a row without a domain."""
         return self._domains[np.asarray(rows, np.int64)]
+
+    def place_of(self, row: int, split: str) -> str:
+        """As of Rows."""
+        return f"row {row - self.rows(split).start + 1} of the {split} split"
 
     def homes_of(
         self, rows: Sequence[int] | np.ndarray | range, names: Sequence[str]

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,19 @@ class Rows(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+    noun: ClassVar[str]
+    """What the rows are called in messages."""
+
+    unit: ClassVar[str]
+    """What has an output of its own."""
+
+    pooled_unit: ClassVar[str]
+    """What a mean over positions is about."""
+
+    is_self_labelled: ClassVar[bool]
+    """Whether the target of a position is in the row itself, so that no row lacks a label."""
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """() of rows without classes."""
@@ -56,6 +69,10 @@ class Rows(Protocol):
 
     def domains_of(self, rows: Ids) -> np.ndarray:
         """int64[n] indices into domain_names, -1 for a row without a domain."""
+        ...
+
+    def place_of(self, row: int, split: str) -> str:
+        """For messages: the position of a row in its split, from 1, without dropped rows."""
         ...
 
     def homes_of(self, rows: Ids, names: tuple[str, ...] | list[str]) -> np.ndarray:

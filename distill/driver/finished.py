@@ -15,7 +15,7 @@ from typing import Any
 from distill.aggregation import Routed
 from distill.config import Experiment
 from distill.config.values import flatten, masked
-from distill.driver.checks.check import Command
+from distill.driver.context import Command
 from distill.evaluation.rows import Row
 from distill.report.table import from_json, to_json
 from distill.run_folder import RunFolder

@@ -5,43 +5,36 @@ Every phase keeps what it finished in the run folder, so the same command resume
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from distill.cluster.connect import check_address, check_room, connect
-from distill.cluster.group import run_group
-from distill.cluster.placement import check_kept, check_labels
-from distill.cluster.ray_tasks import RayLauncher
-from distill.config import Experiment, LabelsOnly, Trainer
+from distill.cluster.group import GroupLauncher
+from distill.cluster.placement import check_labels, check_persistent_paths
+from distill.cluster.ray_tasks import Launcher, RayLauncher
+from distill.config import Experiment, LabelsOnly
 from distill.config.values import flatten
-from distill.driver.checks.check import Command, check
-from distill.driver.checks.estimate import operations_of_rank
-from distill.driver.checks.resources import machine_cpus
+from distill.driver.chain import link_jobs
+from distill.driver.checks.check import check
+from distill.driver.context import Command, Driver, Work
 from distill.driver.finished import Result, finished, keep
-from distill.driver.fits import (
-    POLL_S,
-    STOP_PATIENCE_S,
-    Fits,
-    Watch,
-    router_of,
-    run_experts,
-    run_tasks,
-)
-from distill.driver.links import ServedTeachers, Stages, link_jobs, run_chain, taught
-from distill.driver.memory.store import Memory, NoMemory, open_memory
+from distill.driver.memory.store import open_memory
 from distill.driver.quiet import silence
-from distill.driver.serve import guidance_of_link, serve_teachers, served_as_actors, teachers_of
+from distill.driver.serve import (
+    ServedTeachers,
+    served_as_actors,
+)
+from distill.driver.stages import Jobs, stages_of, task_stages, trains_router, tree
+from distill.driver.students import StudentStages
+from distill.driver.task_stages import TaskStages
 from distill.driver.warm_start import FILE as DECISION
-from distill.driver.warm_start import reads_past_runs, undecided, warm_started
+from distill.driver.warm_start import reads_past_runs, undecided
 from distill.errors import Interrupted, RunFolderError, TeacherAway
-from distill.experts.jobs import expert_jobs
+from distill.experts.jobs import expert_jobs, router_job
 from distill.experts.partition import Parts, by_column
 from distill.names import folder_name
 from distill.report.progress import Progress
@@ -49,42 +42,13 @@ from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.jobs import student_job, with_student, write_tokenizer
 from distill.tasks.outcome import Outcome, evaluate
-from distill.tasks.plan import Plan
-from distill.teachers.served import groups
 from distill.teachers.setup import Guidance
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.training.checkpoints import check_is_recent
-from distill.training.deepspeed_engine import is_compiled
-from distill.training.fit import is_done, is_saved
+from distill.training.fit import is_saved
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
-from distill.training.threads import decided, usable_cpus
 from distill.wording import counted
-
-
-@dataclass(frozen=True)
-class Work:
-    """A checked experiment and its run folder, which is this process's own."""
-
-    plan: Plan
-    run: RunFolder
-    progress: Progress
-
-    @property
-    def experiment(self) -> Experiment:
-        return self.plan.experiment
-
-
-@dataclass(frozen=True)
-class Driver(Work):
-    """What every phase on the cluster needs."""
-
-    tracker: Tracker
-    interrupt: StopOnSignal
-    memory: Memory | NoMemory = field(default_factory=NoMemory)
-    fits: Fits = field(default=cast("Fits", None), repr=False)
-    """Training that runs as tasks on Ray, also while the driver does something else. Left out where
-    no task is started."""
 
 
 @contextmanager
@@ -97,7 +61,7 @@ def opened(
     run = RunFolder(experiment.output)
     if not run.finished.exists():  # its result needs neither
         _check_addresses(experiment, run, progress, command)
-    check_kept(experiment)
+    check_persistent_paths(experiment)
     plan = check(experiment, progress.say, command)
     run.claim(experiment, plan.identity)
     with closing(run):
@@ -147,12 +111,7 @@ def driver(work: Work) -> Iterator[Driver]:
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, say)
         check_labels(plan.experiment, say)
         say("Ctrl-C stops after a checkpoint; the same command resumes")
-        fits = Fits(work, interrupt, RayLauncher(), memory)
-        try:
-            yield Driver(plan, run, work.progress, tracker, interrupt, memory, fits)
-        except Exception:
-            fits.end()
-            raise
+        yield Driver(plan, run, work.progress, tracker, interrupt, memory)
 
 
 STOPPING = "stopping after the next checkpoint; Ctrl-C again stops at once"
@@ -166,8 +125,8 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
             student, report = work.run.student, work.run.report
             return Outcome(result.rows, result.metrics, student, report, {}, result.open_command)
         check_is_recent(work.run.fit, work.experiment.aggregation.version)
-        with driver(work) as d:
-            outcome = _train(d)
+        with driver(work) as d, TaskStages(d, RayLauncher()) as tasks:
+            outcome = _train(d, tasks, GroupLauncher(d.run.root / "ray"))
             d.progress.say("recording the results in MLflow")
             outcome.record(d.tracker, seconds=time.perf_counter() - started)
             outcome = replace(outcome, open_command=d.tracker.open_command)
@@ -176,59 +135,33 @@ def train(experiment: Experiment, progress: Progress) -> Outcome:
         return outcome
 
 
-def _train(d: Driver) -> Outcome:
-    experiment = d.experiment
-    record_inputs(d, without=undecided(experiment))
+def _train(d: Driver, tasks: TaskStages, groups: Launcher[Job]) -> Outcome:
+    """Every stage of the graph when those that it needs have ended."""
+    record_inputs(d, without=undecided(d.experiment))
     student = own_job(d)
     report_losses(d, student)
-    experts, parts = jobs_of_experts(d)
-    baselines = jobs_of_baselines(d, student)
-    experts = run_experts(d, experts, parts, baselines, goes_on=True)
-    if experiment.has_teachers and experiment.cache.type == "memory":
-        d.progress.say("cache.type memory: a restarted run queries the teachers again")
-    if d.plan.links:
-        return _train_chain(d, student, experts, baselines, parts)
-    with serve_teachers(d, experts) as guidance:
-        d, student = warm_started(d, student, lambda: guidance, run_tasks)
-        student = _with_threads(d, taught(student, d.experiment, guidance))
-        _run_student(d, student, d.tracker)
-        return _assessed(d, Chained(student), baselines, parts, guidance)
-
-
-def _train_chain(
-    d: Driver, student: Job, experts: list[Job], baselines: list[Job], parts: Parts | None
-) -> Outcome:
-    """The links, the student; teachers are served only while a job needs them."""
-    teachers = teachers_of(d, experts)
+    jobs = jobs_of(d, student)
+    stages = stages_of(d.plan, jobs)
+    d.progress.say("\n".join(tree(stages)))
     with ServedTeachers(partial(served_as_actors, d)) as serve:
-        d, student = warm_started(d, student, lambda: serve(teachers), run_tasks)
-        links = link_jobs(student, d.plan.links, d.run.links)
-        stages = Stages(
-            guide=lambda source: teachers if source is None else guidance_of_link(d, source),
-            serve=serve,
-            train=lambda job: _run_student(d, job, d.tracker if job.name == student.name else None),
-            measure=lambda job: value_of_teachers(d.plan, job, d.interrupt.is_set),
-            say=d.progress.say,
-            find=d.memory.restore,
-            prepare=partial(_with_threads, d),
-        )
-        chained = run_chain(d.experiment, student, links, stages)
-        guidance = serve(teachers)
-        return _assessed(d, chained.with_teachers(guidance), baselines, parts, guidance)
+        students = StudentStages(d, jobs.teachers, tasks, groups, serve, value_of_teachers)
+        tasks.run(stages, goes_on=True)
+        if d.experiment.has_teachers and d.experiment.cache.type == "memory":
+            d.progress.say("cache.type memory: a restarted run queries the teachers again")
+        for stage in stages:
+            if stage.kind in ("warm start", "link", "student"):
+                students.run(stage)
+        trained = students.trained.with_teachers(students.teachers())
+        tasks.wait_for_all()  # the evaluation measures latencies
+        return _evaluated(students.d, trained, jobs)
 
 
-def _assessed(
-    d: Driver,
-    chained: Chained,
-    baselines: list[Job],
-    parts: Parts | None,
-    guidance: Guidance | None,
-) -> Outcome:
-    d.fits.wait_for_all()  # the evaluation measures latencies
-    outcome = evaluate(d.plan, d.run, chained, baselines, parts, d.interrupt, d.progress.say)
+def _evaluated(d: Driver, chained: Chained, jobs: Jobs) -> Outcome:
+    baselines = list(jobs.baselines)
+    outcome = evaluate(d.plan, d.run, chained, baselines, jobs.parts, d.interrupt, d.progress.say)
     if d.plan.links:
         outcome.metrics["chain.links"] = chained.num_kept
-    outcome.metrics.update(_meta_features(d, guidance, outcome))
+    outcome.metrics.update(_meta_features(d, chained.first.guidance, outcome))
     outcome.metrics.update(d.memory.metrics())
     return outcome
 
@@ -258,16 +191,15 @@ def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> di
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:
     """Experts and router alone; their Hugging Face folders by name."""
     with opened(experiment, progress) as work:
-        jobs, parts = jobs_of_experts(work)
-        router = router_of(work, jobs, parts)
-        wanted = [*jobs, *([router] if router else [])]
-        if all(map(is_saved, wanted)):
+        jobs = jobs_of_teachers(work)
+        if all(map(is_saved, jobs.teachers)):
             progress.say(f"the experts in {experiment.output} are trained; nothing to do")
         else:
-            with driver(work) as d:
+            stages = [stage for stage in task_stages(work.plan, jobs) if stage.kind != "baseline"]
+            with driver(work) as d, TaskStages(d, RayLauncher()) as tasks:
                 record_inputs(d)
-                wanted = run_experts(d, jobs, parts)
-    return {job.name: job.model_folder for job in wanted}
+                tasks.run(stages)
+    return {job.name: job.model_folder for job in jobs.teachers}
 
 
 def record_inputs(d: Driver, without: Sequence[str] = ()) -> None:
@@ -304,6 +236,23 @@ def report_losses(d: Driver, student: Job) -> None:
 # ---- jobs ----------------------------------------------------------------------------------
 
 
+def jobs_of(d: Driver, student: Job) -> Jobs:
+    """Every fit of the run."""
+    links = link_jobs(student, d.plan.links, d.run.links) if d.plan.links else []
+    return replace(
+        jobs_of_teachers(d),
+        baselines=tuple(jobs_of_baselines(d, student)),
+        links=tuple(links),
+        student=student,
+    )
+
+
+def jobs_of_teachers(d: Work) -> Jobs:
+    """The fits of experts and router alone."""
+    experts, parts = jobs_of_experts(d)
+    return Jobs(tuple(experts), router_of(d, experts, parts), parts=parts)
+
+
 def own_job(d: Work) -> Job:
     """The run's student, still without its teachers."""
     experiment, corpus = d.experiment, d.plan.corpus
@@ -322,6 +271,15 @@ def jobs_of_experts(d: Work) -> tuple[list[Job], Parts | None]:
     parts = d.plan.task.parts(experiment, data, d.run.experts)
     jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
     return _own_folders(d, jobs), parts
+
+
+def router_of(d: Work, experts: list[Job], parts: Parts | None) -> Job | None:
+    """The job of the router, where the aggregation needs one and names no trained one."""
+    config = d.experiment.experts
+    if config is None or parts is None or not trains_router(d.experiment):
+        return None
+    built = router_job(config, parts, experts[0].data, d.run.experts, d.experiment.seed)
+    return replace(built, stop_file=str(d.run.stop))
 
 
 def _own_folders(d: Work, jobs: list[Job]) -> list[Job]:
@@ -377,76 +335,3 @@ def _claim_baseline(folder: Path, baseline: LabelsOnly) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     claim.write_text(settings, "utf-8")
-
-
-# ---- the student ------------------------------------------------------------------------------
-
-
-def _run_student(d: Driver, job: Job, tracker: Tracker | None = None) -> None:
-    """The student, or a link of its chain; ``tracker``: where its metrics are logged."""
-    d.memory.restore(job)
-    watch = Watch(d, [job], tracker)
-    if not is_done(job):
-        check_labels(d.experiment, d.progress.say, only="trainer.")  # nodes come and go
-        d.progress.say(_starting(job.name, d.experiment.trainer))
-        if job.threads.cached != job.threads.first and job.total_steps > job.steps_per_epoch:
-            d.progress.say(_threads_line(job))
-        group: Future[None] = Future()
-
-        def run() -> None:
-            try:
-                group.set_result(run_group(job, job.trainer, d.run.root / "ray"))
-            except BaseException as error:
-                group.set_exception(error)
-
-        # In a thread: this one draws the progress and receives Ctrl-C. A daemon: a group that waits
-        # for resources for ever must not keep the process.
-        threading.Thread(target=run, name="student-group", daemon=True).start()
-        polls_left = STOP_PATIENCE_S / POLL_S
-        while not group.done():
-            watch.poll()
-            d.fits.poll_during(job.name)
-            time.sleep(POLL_S)
-            if d.interrupt.is_set():
-                polls_left -= 1
-                if polls_left < 0 and not (Path(job.folder) / "metrics.jsonl").exists():
-                    raise Interrupted(f"stopped before the worker group of {job.name} had started")
-        group.result()
-    watch.end(job.name)
-    d.memory.keep(job)
-    d.fits.check()
-
-
-def _with_threads(d: Driver, job: Job) -> Job:
-    """The job with the number of threads that it computes with once its teachers are idle."""
-    experiment, cluster = d.experiment, d.experiment.cluster
-    served = job.guidance.served if job.guidance else ()
-    trainer = decided(
-        experiment.trainer,
-        Path(job.folder),
-        [group[0].serving for group in groups(served)],
-        # On a cluster, which nodes teachers and ranks are on is not known here.
-        usable_cpus(machine_cpus(cluster)) if cluster.address is None else 0,
-        operations_of_rank(d.plan, job) if job.are_outputs_cached else 0.0,
-        job.are_outputs_cached,
-    )
-    return replace(job, trainer=trainer)
-
-
-def _threads_line(job: Job) -> str:
-    threads = job.threads
-    return (
-        f"{job.name}: {counted(threads.cached, 'thread')} for each rank from the second epoch on, "
-        f"when all teacher outputs are cached ({threads.first} in the first)"
-    )
-
-
-def _starting(name: str, trainer: Trainer) -> str:
-    owner = "the student" if name == "student" else name
-    ranks = counted(trainer.num_workers, "rank")
-    if trainer.engine != "deepspeed" or trainer.num_gpus_per_worker > 0 or is_compiled():
-        return f"starting {owner}'s worker group ({ranks})"
-    return (
-        f"starting {owner}'s worker group ({ranks}); on the first run on a machine DeepSpeed "
-        "compiles an operator, which takes about a minute"
-    )

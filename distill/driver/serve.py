@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.config import Experiment, Serving
 from distill.driver.checks.chain import serving_of_link
+from distill.driver.context import Driver
 from distill.experts.jobs import ROUTER
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids, tokenizer_fingerprint
@@ -26,9 +26,6 @@ from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
 from distill.training.job import Job
 from distill.wording import counted
-
-if TYPE_CHECKING:
-    from distill.driver.pipeline import Driver  # which imports this module
 
 
 @contextmanager
@@ -55,6 +52,31 @@ def served_as_actors(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
     with RayTeacherPool(served, wait_s, transport, _requests_at_once(experiment)) as pool:
         d.interrupt.check()
         yield replace(guidance, client=pool.client(experiment.stream))
+
+
+class ServedTeachers:
+    """Teachers that are served until others are needed, and then let go: a context manager."""
+
+    def __init__(self, serve: Callable[[Guidance], AbstractContextManager[Guidance]]) -> None:
+        self._serve = serve
+        self._stack = ExitStack()
+        self._served: Guidance | None = None
+
+    def __call__(self, guidance: Guidance) -> Guidance:
+        if self._served is None or self._served.served != guidance.served:
+            self.close()
+            self._served = self._stack.enter_context(self._serve(guidance))
+        return self._served
+
+    def close(self) -> None:
+        self._served = None
+        self._stack.close()
+
+    def __enter__(self) -> ServedTeachers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _requests_at_once(experiment: Experiment) -> int:

@@ -16,14 +16,15 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill.config import Experiment, Student
 from distill.config.search import Goal
 from distill.config.search_space import Value
+from distill.driver.context import Command, Driver
 from distill.errors import ConfigError
 from distill.records import Line
 from distill.search.configuration_memory import KEYS, Memory, Proposal
@@ -34,24 +35,15 @@ from distill.training.fit import build_module, is_done
 from distill.training.job import Job
 from distill.wording import counted
 
-if TYPE_CHECKING:
-    from distill.driver.checks.check import Command
-    from distill.driver.pipeline import Driver  # which imports this module
-
 FILE = "warm_start.json"
-RunJobs = Callable[["Driver", list[Job]], None]
-"""Runs fits to their end, as the pipeline's ``run_tasks``; raises Interrupted."""
+RunFits = Callable[[Sequence[Job]], None]
+"""Runs fits to their end; raises Interrupted. See ``TaskStages.run_fits``."""
 
 
 def check_warm_start(experiment: Experiment) -> None:
     """Raise ConfigError for a run that the memory of past runs cannot serve."""
     if not experiment.warm_start:
         return
-    if experiment.is_language_model:
-        raise ConfigError(
-            "warm_start true applies only to classifiers, task is language_model: remove it, or "
-            "run distill sweep to search for values"
-        )
     schedule = experiment.kd.schedule
     fixed = [key for key in ("low", "high") if getattr(schedule, key, None) is not None]
     if fixed:
@@ -234,9 +226,9 @@ def brief_of(job: Job, folder: Path, name: str, values: Values) -> Job:
     return BriefJob(**{field.name: getattr(brief, field.name) for field in fields(brief)})
 
 
-def quality(d: Driver, job: Job, run: RunJobs) -> float:
+def quality(d: Driver, job: Job, run: RunFits) -> float:
     """The best validation metric; −inf: the fit failed."""
-    run(d, [job])
+    run([job])
     if not is_done(job):
         why = (Path(job.folder) / "failed.txt").read_text("utf-8")
         d.progress.say(f"{job.name} failed: {why}")
@@ -260,7 +252,7 @@ def meta_before(
 
 
 def warm_started(
-    d: Driver, student: Job, serve: Callable[[], Guidance | None], run: RunJobs
+    d: Driver, student: Job, serve: Callable[[], Guidance | None], run: RunFits
 ) -> tuple[Driver, Job]:
     """The driver of the experiment with the chosen values, and the student's job with its optimizer
     settings; without ``warm_start`` both as they are.
@@ -284,7 +276,7 @@ def warm_started(
     return started, replace(student, optimizer=experiment.optimizer)
 
 
-def _decided(d: Driver, student: Job, guidance: Guidance, run: RunJobs) -> Decision:
+def _decided(d: Driver, student: Job, guidance: Guidance, run: RunFits) -> Decision:
     own = numbers_of(d.experiment)
 
     def brief(name: str, values: Values) -> Job:

@@ -31,6 +31,7 @@ class UniversalLogits(Divergence):
     is_elementwise: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     crosses_tokenizers: ClassVar[bool] = True
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["uld"] = "uld"
 
     def scale(self, temperature: float) -> float:

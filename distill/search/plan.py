@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.config import Experiment
-from distill.config.search import OF_CLASSIFIERS, OF_LANGUAGE_MODELS, TRIAL_METRICS, Search
+from distill.config.fits import fits, models_of
+from distill.config.search import TASKS_OF, TRIAL_METRICS, Goal, Search
 from distill.config.search_space import Value
 from distill.errors import ConfigError, DataError, InputError
 from distill.run_folder import OPERATIONAL
@@ -33,13 +34,13 @@ def raw_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def plan_search(
-    experiment: Experiment, fits: Callable[[Experiment], object]
+    experiment: Experiment, goals: Sequence[Goal], check_trial: Callable[[Experiment], object]
 ) -> list[tuple[str, str, str]]:
     """Part, plan and size, for the plan's table.
 
-    ``fits`` raises InputError for a student that cannot be built, or an aggregation that cannot
-    serve the teachers. Raises ConfigError for what no trial could be: a key, an end of a range, a
-    size, the room.
+    ``goals``: the task's, for a search that names none. ``check_trial`` raises InputError for a
+    student that cannot be built, or an aggregation that cannot serve the teachers. Raises
+    ConfigError for what no trial could be: a key, an end of a range, a size, the room.
     """
     search = experiment.search
     if search is None:
@@ -47,17 +48,13 @@ def plan_search(
             "the configuration has no section search: set the keys to vary in search.space, such "
             "as kd.temperature: {type: grid, values: [1, 2, 4]}"
         )
-    search = search.resolved(experiment.is_language_model)
+    search = search.resolved(goals)
     if experiment.has_teachers and experiment.cache.type != "arrow":
         raise ConfigError(
             f"cache.type {experiment.cache.type} keeps no outputs from one trial to the next, but "
             "a sweep queries its teachers only once: use arrow"
         )
     _check_goals(experiment, search)
-    if search.warm_start and experiment.is_language_model:
-        raise ConfigError(
-            "search.warm_start applies only to classifiers, task is language_model: remove it"
-        )
     if search.warm_start and search.uses_grid:
         raise ConfigError(
             "search.warm_start proposes values of its own, and a grid has none to add: remove "
@@ -72,7 +69,7 @@ def plan_search(
     _refuse_fixed(search)
     _refuse_nested(search)
     for values, key in _corners(search):
-        _check_corner(raw, values, key, experiment, fits)
+        _check_corner(raw, values, key, experiment, check_trial)
     at_once = None
     if experiment.cluster.address is None:
         import torch
@@ -86,15 +83,11 @@ def plan_search(
 def _check_goals(experiment: Experiment, search: Search) -> None:
     """Goals that no trial would ever log, and a name that MLflow would refuse at the end."""
     goals = [goal.metric for goal in search.ordered_goals]
-    is_language_model = experiment.is_language_model
-    others = OF_CLASSIFIERS if is_language_model else OF_LANGUAGE_MODELS
-    foreign = [goal for goal in goals if goal in others]
-    if foreign:
-        kind = "classifiers" if is_language_model else "language models"
-        known = ", ".join(name for name in TRIAL_METRICS if name not in others)
+    known = [name for name in TRIAL_METRICS if fits(TASKS_OF.get(name, ()), experiment.task)]
+    if foreign := [goal for goal in goals if goal not in known]:
         raise ConfigError(
-            f"search.goals: {foreign[0]} applies only to {kind}, task is {experiment.task}: use "
-            f"{known}"
+            f"search.goals: {foreign[0]} applies only to {models_of(TASKS_OF[foreign[0]])}, task "
+            f"is {experiment.task}: use {', '.join(known)}"
         )
     compared = [goal for goal in goals if goal in COMPARED]
     if compared and not experiment.has_teachers:
@@ -150,11 +143,11 @@ def _check_corner(
     values: dict[str, Value],
     key: str,
     experiment: Experiment,
-    fits: Callable[[Experiment], object],
+    check_trial: Callable[[Experiment], object],
 ) -> None:
     try:
         changed = with_values(raw, values)
-        fits(changed)
+        check_trial(changed)
     except (ConfigError, DataError) as error:
         if len(values) > 1 or len(experiment.search.space if experiment.search else ()) == 1:
             raise ConfigError(f"search.space: {error}") from None

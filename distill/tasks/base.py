@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from distill.config import Experiment, Experts, Student
+from distill.config import Experiment, Experts, Serving, Student, Trainer
 from distill.config.search import Goal
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
@@ -25,8 +25,12 @@ from distill.training.fit import fit_and_save, is_saved
 from distill.training.job import Data, Job, ModelSpec
 from distill.training.loop import Engine
 from distill.training.trainable import Trainable
+from distill.wires import WireFormat
 
 if TYPE_CHECKING:
+    from distill.tasks.checks.loaded import LoadedInputs
+    from distill.tasks.checks.preview import Preview
+    from distill.tasks.checks.sizes import FolderSize, ModelSize
     from distill.tasks.comparison import Comparison
     from distill.tasks.plan import Plan
 
@@ -45,6 +49,61 @@ class Task(ABC):
     def goal(self) -> Goal:
         """The quality that weights are selected by, and sweeps go by, where none is named."""
         return Goal(*next(iter(self.metrics.items())))
+
+    # ---- checks before anything starts ---------------------------------------------------------
+
+    @abstractmethod
+    def check_settings(self, experiment: Experiment) -> None:
+        """Raise ConfigError for keys that do not go together; reads no data and no model folder."""
+
+    @abstractmethod
+    def read(self, experiment: Experiment, say: Callable[[str], None]) -> LoadedInputs:
+        """Data and model folders; raises InputError where they do not fit together. ``say`` gets a
+        line before each phase that takes long."""
+
+    @abstractmethod
+    def wire_of(self, serving: Serving) -> WireFormat:
+        """With the defaults of this task."""
+
+    @abstractmethod
+    def check_link(self, plan: Plan, key: str, student: Student) -> None:
+        """Raise InputError for a link of a chain that cannot be built."""
+
+    @abstractmethod
+    def preview_corpus(self, experiment: Experiment) -> Corpus:
+        """The data, read without weights of any model."""
+
+    @abstractmethod
+    def preview_rows(
+        self, experiment: Experiment, corpus: Corpus, split: str, num_rows: int
+    ) -> Preview:
+        """The first rows of a split as the student reads them."""
+
+    # ---- estimates of time and memory ----------------------------------------------------------
+
+    @abstractmethod
+    def student_size(self, plan: Plan, student: Student) -> ModelSize:
+        """Of a student that the checks have accepted."""
+
+    @abstractmethod
+    def folder_size(self, folder: str, allow_pickle: bool = False) -> FolderSize:
+        """Of a teacher or of a base."""
+
+    @abstractmethod
+    def spec_size(
+        self, plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
+    ) -> tuple[int, float]:
+        """Parameters that multiply of a job's model, and operations of training for each of them
+        and each token. ``size_of_folder``: :meth:`folder_size`, which a caller may cache."""
+
+    @abstractmethod
+    def tokens_of_a_row(self, plan: Plan) -> float:
+        """The mean, of a sample of the training rows."""
+
+    def loss_mb(self, trainer: Trainer) -> float:
+        """Memory in MB of the logits that the loss of one rank computes at once, with copies; 0
+        where it does not count."""
+        return 0.0
 
     # ---- rows and models -----------------------------------------------------------------------
 

@@ -227,7 +227,9 @@ def _read_trainings(client: Any, parents: list[Any], runs: list[Any], with_histo
 
 def _goals_of(trials: list[Trial]) -> tuple[Goal, ...]:
     """For runs that set none."""
-    return default_goals(any("eval.perplexity" in trial.metrics for trial in trials))
+    has_perplexity = any("eval.perplexity" in trial.metrics for trial in trials)
+    quality = Goal("eval.perplexity", "min") if has_perplexity else Goal("eval.accuracy", "max")
+    return default_goals(quality)
 
 
 def _endings(sweep: Any) -> list[str]:

@@ -24,6 +24,7 @@ class HiddenWire(WireFormat):
     """The last hidden state of each position: exact, V/H times smaller than its logits."""
 
     takes: ClassVar[Literal["logits", "hidden"]] = "hidden"
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["hidden"] = "hidden"
     dtype: Dtype | None = None
     """null: the data type of the teacher (``teachers.dtype``), which makes it exact."""

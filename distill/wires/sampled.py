@@ -40,6 +40,7 @@ class SampledWire(WireFormat):
     """
 
     is_exact: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["sampled"] = "sampled"
     num_samples: int = Field(default=12, ge=1)
     """n: number of samples for each position."""

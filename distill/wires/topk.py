@@ -43,6 +43,7 @@ class TopKWire(WireFormat):
     """
 
     is_exact: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["topk"] = "topk"
     k: int = Field(default=64, ge=1)
     """Number of logits sent for each position."""

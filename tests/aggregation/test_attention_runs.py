@@ -23,9 +23,9 @@ from distill.aggregation.saved import PARAMETERS, SETTINGS, read_weights
 from distill.config import Cache, Stream, parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
-from distill.driver.fits import Watch
-from distill.driver.pipeline import Driver, Work
+from distill.driver.context import Driver, Work
 from distill.driver.serve import teacher_specs
+from distill.driver.watch import FitWatch
 from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
@@ -268,7 +268,7 @@ def test_without_a_labelled_row_uncertainty_is_used_and_said(root: Path, tmp_pat
     module: Any = build_module(unlabelled)
     assert module.aggregation == Uncertainty(mix="logits") and module.router is None
     stream = io.StringIO()
-    Watch(Work(plan, RunFolder(tmp_path), Progress(stream)), [unlabelled])
+    FitWatch(Work(plan, RunFolder(tmp_path), Progress(stream)), [unlabelled])
     assert (
         "student: no row that it is trained on has a label, which aggregation.type attention "
         "needs: aggregation.type uncertainty is used"

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from distill.cli import app
 from distill.config import parse
 from distill.driver.finished import Result, keep
-from distill.driver.fits import router_of
-from distill.driver.pipeline import jobs_of_experts, opened
+from distill.driver.pipeline import jobs_of_teachers, opened
 from distill.driver.sweep.outcome import SHOWN, SweepOutcome
 from distill.evaluation.relations import RATES
 from distill.evaluation.rows import Row
@@ -101,10 +100,9 @@ def test_trained_experts_are_listed_and_nothing_starts(
 ) -> None:
     monkeypatch.chdir(config.parent)
     with opened(parse(raw_of(config)), Progress()) as work:
-        jobs, parts = jobs_of_experts(work)
-        router = router_of(work, jobs, parts)
-        assert router is not None
-        for job in (*jobs, router):
+        jobs = jobs_of_teachers(work)
+        assert jobs.router is not None
+        for job in jobs.teachers:
             finish(job)
     ended = command("experts", str(config), "--json")
     assert ended.exit_code == 0, ended.output

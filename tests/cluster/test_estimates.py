@@ -10,7 +10,7 @@ from distill.cluster.estimates import (
     STEP_S,
     Queue,
     Room,
-    Stage,
+    Scheduled,
     Training,
     critical_path,
     makespan,
@@ -20,13 +20,13 @@ from distill.cluster.estimates import (
 
 # Three experts, a router of their losses, two baselines, a student that needs two CPUs.
 RUN = [
-    Stage("a", 10),
-    Stage("b", 40),
-    Stage("c", 20),
-    Stage("router", 15, after=("a", "b", "c")),
-    Stage("long", 60),
-    Stage("short", 5),
-    Stage("student", 100, after=("a", "b", "c", "router", "long", "short"), num_cpus=2),
+    Scheduled("a", 10),
+    Scheduled("b", 40),
+    Scheduled("c", 20),
+    Scheduled("router", 15, after=("a", "b", "c")),
+    Scheduled("long", 60),
+    Scheduled("short", 5),
+    Scheduled("student", 100, after=("a", "b", "c", "router", "long", "short"), num_cpus=2),
 ]
 
 
@@ -64,24 +64,24 @@ def test_one_worker_takes_the_sum_and_two_the_simulated_time() -> None:
 
 def test_independent_stages_go_to_the_worker_with_the_least_queue_and_estimate() -> None:
     seconds = {"p": 7.0, "q": 5.0, "r": 4.0, "s": 3.0, "t": 3.0}
-    spans = simulate([Stage(n, s) for n, s in seconds.items()], Room(num_cpus=2))
+    spans = simulate([Scheduled(n, s) for n, s in seconds.items()], Room(num_cpus=2))
     # The draft's rule, longest first: p | q; r to q's worker (5 < 7); s to p's (7 < 9); t to q's.
     assert spans == {"p": (0, 7), "q": (0, 5), "r": (5, 9), "s": (7, 10), "t": (9, 12)}
 
 
 def test_ties_keep_their_order() -> None:
-    queue = Queue([Stage("b", 1), Stage("a", 1), Stage("c", 1)], Room(num_cpus=2))
+    queue = Queue([Scheduled("b", 1), Scheduled("a", 1), Scheduled("c", 1)], Room(num_cpus=2))
     assert [s.name for s in queue.start()] == ["b", "a"]
 
 
 def test_an_expert_comes_before_a_longer_baseline_as_the_student_waits_for_it() -> None:
-    queue = Queue([Stage("baseline", 50), Stage("expert", 5, rest=60)], Room(num_cpus=1))
+    queue = Queue([Scheduled("baseline", 50), Scheduled("expert", 5, rest=60)], Room(num_cpus=1))
     assert [s.name for s in queue.start()] == ["expert"]
 
 
 def test_one_that_does_not_fit_is_passed_and_starts_at_last() -> None:
-    queue = Queue([Stage("wide", 9, num_cpus=4), Stage("x", 3)], Room(num_cpus=2))
-    queue.running["y"] = Stage("y", 2)
+    queue = Queue([Scheduled("wide", 9, num_cpus=4), Scheduled("x", 3)], Room(num_cpus=2))
+    queue.running["y"] = Scheduled("y", 2)
     assert [s.name for s in queue.start()] == ["x"]
     queue.end("x")
     assert queue.start() == []  # y runs
@@ -90,11 +90,11 @@ def test_one_that_does_not_fit_is_passed_and_starts_at_last() -> None:
 
 
 def test_the_student_does_not_wait_for_background_stages() -> None:
-    baselines = [Stage(name, 50, is_background=True) for name in ("one", "two")]
+    baselines = [Scheduled(name, 50, is_background=True) for name in ("one", "two")]
     stages = [
-        Stage("expert", 10),
+        Scheduled("expert", 10),
         *baselines,
-        Stage("student", 40, ("expert",), num_cpus=2),
+        Scheduled("student", 40, ("expert",), num_cpus=2),
     ]
     spans = simulate(stages, Room(num_cpus=3), background=Room(num_cpus=1))
     assert spans["student"] == (10, 50)
@@ -104,14 +104,14 @@ def test_the_student_does_not_wait_for_background_stages() -> None:
 
 
 def test_gpus_and_the_number_of_stages_are_limits_too() -> None:
-    on_gpu = [Stage(str(n), 1, num_cpus=0.5, num_gpus=0.5) for n in range(5)]
+    on_gpu = [Scheduled(str(n), 1, num_cpus=0.5, num_gpus=0.5) for n in range(5)]
     assert len(Queue(on_gpu, Room(num_cpus=8, num_gpus=1)).start()) == 2
     assert len(Queue(on_gpu, Room(max_stages=3)).start()) == 3
     assert len(Queue(on_gpu).start()) == 5
 
 
 def test_a_stage_waits_for_those_before_it_and_not_for_unknown_ones() -> None:
-    queue = Queue([Stage("first", 1), Stage("second", 9, after=("first", "done before"))])
+    queue = Queue([Scheduled("first", 1), Scheduled("second", 9, after=("first", "done before"))])
     assert [s.name for s in queue.start()] == ["first"]
     assert queue.start() == []
     queue.end("first")
@@ -120,10 +120,10 @@ def test_a_stage_waits_for_those_before_it_and_not_for_unknown_ones() -> None:
 
 def test_measured_times_correct_the_estimates_of_their_kind() -> None:
     stages = [
-        Stage("e1", 10, kind="expert"),
-        Stage("e2", 10, kind="expert"),
-        Stage("b", 15, kind="baseline"),
-        Stage("r", 1, kind="router"),
+        Scheduled("e1", 10, kind="expert"),
+        Scheduled("e2", 10, kind="expert"),
+        Scheduled("b", 15, kind="baseline"),
+        Scheduled("r", 1, kind="router"),
     ]
     queue = Queue(stages, Room(max_stages=1))
     assert queue.correction("expert") == 1
@@ -133,7 +133,7 @@ def test_measured_times_correct_the_estimates_of_their_kind() -> None:
     queue.end("e1", seconds=40)
     assert queue.correction("expert") == 4 and queue.correction("baseline") == 1
     assert queue.correction("router") == pytest.approx(55 / 25)  # of all that ended
-    queue.add([Stage("b2", 30, kind="baseline")])
+    queue.add([Scheduled("b2", 30, kind="baseline")])
     assert [s.name for s in queue.start()] == ["e2"]  # 40 s by now, b2 30 s
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distill.cluster.placement import Node, admits, check_kept, unmet, wants
+from distill.cluster.placement import Node, admits, check_persistent_paths, unmet, wants
 from distill.config import Experiment, load, parse
 from distill.errors import ConfigError
 from tests.toys import toy_experiment
@@ -336,13 +336,13 @@ def test_the_address_option_is_the_key(tmp_path: Path) -> None:
 def test_a_run_folder_that_ray_would_delete_is_refused(tmp_path: Path) -> None:
     unpacked = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_ab"
     experiment = parse(toy_experiment(tmp_path, output="runs/toy"))
-    check_kept(experiment, tmp_path)
+    check_persistent_paths(experiment, tmp_path)
     with pytest.raises(ConfigError, match=r"output 'runs/toy' .* give an absolute path"):
-        check_kept(experiment, unpacked)
+        check_persistent_paths(experiment, unpacked)
     kept = toy_experiment(tmp_path, output=str(tmp_path / "run"))
-    check_kept(parse(kept), unpacked)
+    check_persistent_paths(parse(kept), unpacked)
     for section in ("cache", "memory"):
         with pytest.raises(
             ConfigError, match=rf"{section}\.path 'shared' .* give an absolute path"
         ):
-            check_kept(parse(kept | {section: {"path": "shared"}}), unpacked)
+            check_persistent_paths(parse(kept | {section: {"path": "shared"}}), unpacked)

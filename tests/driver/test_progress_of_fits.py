@@ -14,8 +14,8 @@ import pytest
 
 from distill.config import Stream, parse
 from distill.driver.checks.check import check
-from distill.driver.fits import Waiting, Watch
-from distill.driver.pipeline import Work
+from distill.driver.context import Work
+from distill.driver.watch import FitWatch, Waiting
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.jobs import student_job, write_tokenizer
@@ -54,7 +54,7 @@ def log(job: Job, step: int, **metrics: float) -> None:
 
 def test_the_last_line_is_the_evaluation_after_the_last_step(work: Work, job: Job) -> None:
     stream = io.StringIO()
-    watch = Watch(shown(work, stream), [job])
+    watch = FitWatch(shown(work, stream), [job])
     log(job, 500, loss=0.4)
     log(job, 500, eval_accuracy=0.75)
     log(job, 540, loss=0.3)
@@ -73,7 +73,7 @@ def test_resuming_says_from_which_step_and_shows_nothing_of_later_ones(
     for step in (110, 120, 130):
         log(job, step, loss=step / 1000)
     stream = io.StringIO()
-    watch = Watch(shown(work, stream), [job])
+    watch = FitWatch(shown(work, stream), [job])
     watch.poll()
     lines = stream.getvalue().splitlines()
     assert lines[0] == "student: resuming at step 120 of 540"
@@ -87,7 +87,7 @@ def test_a_fit_that_is_trained_is_one_line(work: Work, job: Job) -> None:
     log(job, 540, eval_accuracy=0.8)
     (Path(job.folder) / "done.json").write_text('{"step": 540, "best_step": 300, "best": 0.9}')
     stream = io.StringIO()
-    watch = Watch(shown(work, stream), [job])
+    watch = FitWatch(shown(work, stream), [job])
     watch.end(job.name)
     assert stream.getvalue() == "student is trained: validation accuracy 90.0 %\n"
 

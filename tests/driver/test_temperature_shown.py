@@ -16,8 +16,8 @@ import pytest
 from distill.config import KD, parse
 from distill.config.temperature import Cosine, LossRatio
 from distill.driver.checks.check import check
-from distill.driver.fits import Watch
-from distill.driver.pipeline import Work
+from distill.driver.context import Work
+from distill.driver.watch import FitWatch
 from distill.report import plots
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
@@ -57,7 +57,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def watched(plan: Plan, job: Job, tracker: Any = None) -> str:
     stream = io.StringIO()
     work = Work(plan, RunFolder(plan.experiment.output), Progress(stream, every_s=1e9))
-    Watch(work, [job], tracker).poll()
+    FitWatch(work, [job], tracker).poll()
     return stream.getvalue()
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,8 @@ import pytest
 from distill.config import Cache, Experiment, Stream, parse
 from distill.config.search import Goal
 from distill.driver.checks.check import check
-from distill.driver.pipeline import Driver, own_job, record_inputs
+from distill.driver.context import Driver
+from distill.driver.pipeline import own_job, record_inputs
 from distill.driver.serve import teacher_specs
 from distill.driver.warm_start import (
     brief_of,
@@ -126,7 +127,7 @@ class Started:
         self.trained: list[str] = []
 
     def warm_started(self, stop_at: int | None = None) -> tuple[Driver, Job]:
-        def run(d: Driver, jobs: list[Job]) -> None:
+        def run(jobs: Sequence[Job]) -> None:
             for job in jobs:
                 if len(self.trained) == stop_at:
                     raise Interrupted("Ctrl-C")
@@ -269,7 +270,7 @@ def test_a_brief_fit_that_fails_has_no_quality(started: Any, tmp_path: Path) -> 
     diverging = replace(job, optimizer=rate, folder=str(tmp_path / "fit"))
     brief = brief_of(diverging, tmp_path, "proposal", {"optimizer.lr": 1e30})
 
-    def run(d: Driver, jobs: list[Job]) -> None:
+    def run(jobs: Sequence[Job]) -> None:
         for each in jobs:
             fit_and_save(each)
 
@@ -321,7 +322,7 @@ def test_what_the_memory_cannot_serve_is_refused(root: Path, tmp_path: Path) -> 
     check_warm_start(experiment)
     language = experiment.model_copy(update={"task": "language_model"})
     with pytest.raises(ConfigError, match="warm_start true applies only to classifiers"):
-        check_warm_start(language)
+        check(language)
     alone = experiment.model_copy(update={"teachers": ()})
     with pytest.raises(ConfigError, match="there are no teachers: give teachers or experts, or"):
         check(alone)

@@ -141,7 +141,7 @@ def test_the_lower_perplexity_wins_and_is_no_percentage():
         Trial(name, "finished", {}, {"student.size_mb": size, "eval.perplexity": perplexity})
         for name, (size, perplexity) in sizes.items()
     ]
-    goals = default_goals(is_language_model=True)
+    goals = default_goals(Goal("eval.perplexity", "min"))
     assert [trial.name for trial in frontier(trials, goals)] == ["two", "three"]
     _, _, *lines = winners_markdown(trials, goals, []).splitlines()
     assert lines[0] == "| 0.25 MB | two | 30.0 | 0.200 |"

@@ -109,7 +109,7 @@ def test_goals_that_a_language_model_does_not_log_are_refused(root: Path) -> Non
             ConfigError, match=rf"{goal} applies only to classifiers.*use eval.accuracy, "
         ):
             plan_of(root, {"kd.temperature": GRID}, {}, goals={goal: "max"})
-    with pytest.raises(ConfigError, match="warm_start applies only to classifiers"):
+    with pytest.raises(ConfigError, match="warm_start true applies only to classifiers"):
         plan_of(root, {"kd.temperature": GRID}, {}, warm_start=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distill.config import load, parse
-from distill.config.search import NSGA2, GridSampler, Search
+from distill.config.search import NSGA2, Goal, GridSampler, Search, default_goals
 from distill.config.search_space import belongs, fitted, middle, read_value
 from distill.errors import ConfigError
 
@@ -30,7 +30,8 @@ def test_all_grids_are_gone_through_and_anything_else_is_searched() -> None:
     mixed = search_of(space={"kd.temperature": CHOICE, "student.layers": CHOICE})
     assert isinstance(mixed.sampling, NSGA2) and mixed.sampling.population == 8
     assert mixed.total_trials == 30
-    assert [(g.metric, g.mode) for g in mixed.resolved(False).ordered_goals] == [
+    resolved = mixed.resolved(default_goals(Goal("eval.accuracy", "max")))
+    assert [(g.metric, g.mode) for g in resolved.ordered_goals] == [
         ("eval.accuracy", "max"),
         ("student.size_mb", "min"),
     ]

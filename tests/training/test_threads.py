@@ -15,8 +15,8 @@ from distill.cluster.connect import own_environment
 from distill.config import Cache, Serving, Trainer, parse
 from distill.config.moe import KnowledgeAugmentation
 from distill.driver.checks.check import check
-from distill.driver.checks.estimate import operations_of_rank
-from distill.driver.pipeline import _with_threads
+from distill.driver.checks.operations import operations_of_rank
+from distill.driver.students import with_threads
 from distill.errors import Interrupted
 from distill.run_folder import OPERATIONAL
 from distill.sampling import StudentText
@@ -208,7 +208,7 @@ def test_the_driver_counts_operations_and_the_teachers_cpus(job: Job, tmp_path: 
     def number(**changes: Any) -> int | str | None:
         d: Any = SimpleNamespace(plan=plan, experiment=experiment.model_copy(update=changes))
         fit_folder = str(tmp_path / f"fit-{len(changes)}")
-        return _with_threads(d, replace(large, folder=fit_folder)).trainer.num_threads_cached
+        return with_threads(d, replace(large, folder=fit_folder)).trainer.num_threads_cached
 
     assert number() == usable_cpus(2)
     on_cluster = experiment.cluster.model_copy(update={"address": "head:6379"})

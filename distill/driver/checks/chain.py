@@ -4,38 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from distill.config import Chain, Experiment, Serving, Student
 from distill.config.chain import is_link_name, link_layers, link_name, link_sizes, num_links
 from distill.config.moe import OwnRouting
-from distill.driver.checks.estimate import Model, student_of
 from distill.errors import ConfigError, ModelError
 from distill.models.plain_head import described, has_plain_head
-from distill.models.student import check_feature_start, check_start
 from distill.records import Line
 from distill.report.table import count
-from distill.tasks.language_model.check import check_language_student
+from distill.tasks.checks.loaded import Folder
+from distill.tasks.checks.sizes import ModelSize
 from distill.tasks.plan import Plan
 from distill.wording import counted
 
-Measure = Callable[[Student], Model]
+Measure = Callable[[Student], ModelSize]
 BY_HAND = "chain.students (one section for each intermediate link)"
 CLOSE = 0.95
 """Share of the parameters that a link should have at which no larger shape is looked for."""
 SMALLEST_SHARE = 0.7
 """The share that it must have at least."""
 CORRECTIONS = 4
-
-
-class TeacherSize(Protocol):
-    @property
-    def num_params(self) -> int:
-        """0: not known, an object with predict_proba."""
-        ...
-
-    @property
-    def num_layers(self) -> int: ...
 
 
 def check_sweep_of_chain(experiment: Experiment) -> None:
@@ -50,7 +39,7 @@ def check_sweep_of_chain(experiment: Experiment) -> None:
 
 
 def with_chain(
-    plan: Plan, teachers: Mapping[str, TeacherSize], updates: Mapping[str, int] | None = None
+    plan: Plan, teachers: Mapping[str, Folder], updates: Mapping[str, int] | None = None
 ) -> Plan:
     """The plan with its intermediate links, and their lines; without a chain itself.
 
@@ -67,8 +56,8 @@ def with_chain(
             "another name in the data"
         )
 
-    def measure(student: Student) -> Model:
-        return student_of(plan, student)
+    def measure(student: Student) -> ModelSize:
+        return plan.task.student_size(plan, student)
 
     students, ratio = chain.students, None
     for index, student in enumerate(students):
@@ -197,7 +186,7 @@ def _measured(student: Student, link: int, size: float, links: int, measure: Mea
 
 
 def _largest(
-    chain: Chain, teachers: Mapping[str, TeacherSize], updates: Mapping[str, int]
+    chain: Chain, teachers: Mapping[str, Folder], updates: Mapping[str, int]
 ) -> tuple[float, int]:
     """Parameters and layers of the largest teacher as it is served."""
     for name, teacher in teachers.items():
@@ -214,8 +203,7 @@ def _largest(
 
 def _check_by_hand(plan: Plan, key: str, student: Student, measure: Measure) -> None:
     """Raise for a link that cannot be built for the student's data and tokenizer."""
-    experiment, labels = plan.experiment, plan.corpus.label_names
-    length, is_order_given = experiment.data.max_length, experiment.data.labels is not None
+    experiment = plan.experiment
     start = (student.init_from or student).path
     if start and experiment.student.vocab_size:
         raise ConfigError(
@@ -224,12 +212,7 @@ def _check_by_hand(plan: Plan, key: str, student: Student, measure: Measure) -> 
             "hidden or size_mb, or remove student.vocab_size"
         )
     try:
-        if plan.blocks is not None:
-            check_language_student(key, student, plan.tokenizer, experiment)
-        elif plan.features is not None:
-            check_feature_start(student, plan.features, labels, is_order_given)
-        else:
-            check_start(student, plan.tokenizer, labels, length, is_order_given)
+        plan.task.check_link(plan, key, student)
         measure(student)
     except (ConfigError, ModelError) as error:
         message = str(error)
@@ -239,7 +222,7 @@ def _check_by_hand(plan: Plan, key: str, student: Student, measure: Measure) -> 
 def _check_wire(plan: Plan, students: Sequence[Student]) -> None:
     """Raise for a link that could not send its outputs to the next one."""
     serving = serving_of_link(plan.experiment)
-    if plan.blocks is None or serving.wire.resolved(True, serving.dtype).takes != "hidden":
+    if plan.task.wire_of(serving).takes != "hidden":
         return
     for link, student in enumerate(students, 1):
         start = (student.init_from or student).path
@@ -251,7 +234,7 @@ def _check_wire(plan: Plan, students: Sequence[Student]) -> None:
             )
 
 
-def _described(student: Student, size: Model) -> tuple[str, str]:
+def _described(student: Student, size: ModelSize) -> tuple[str, str]:
     shape = f"{counted(size.layers, 'layer')}, hidden {size.hidden}"
     start = (student.init_from or student).path
     if start is not None:

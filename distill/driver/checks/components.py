@@ -7,13 +7,13 @@ from typing import Any
 
 from distill.aggregation.trained import TrainedWeights
 from distill.config import Experiment
+from distill.data.rows import Rows
 from distill.driver.memory.entries import entries
 from distill.records import UNLABELLED, Line
 from distill.wording import counted
 
 
-def component_lines(experiment: Experiment, num_teachers: int, rows: Any) -> list[Line]:
-    """``rows``: the corpus, or of language models the blocks."""
+def component_lines(experiment: Experiment, num_teachers: int, rows: Rows) -> list[Line]:
     lines = []
     if num_teachers > 1:
         lines.append(_aggregation(experiment, rows))
@@ -33,18 +33,16 @@ def component_lines(experiment: Experiment, num_teachers: int, rows: Any) -> lis
     return lines
 
 
-def _aggregation(experiment: Experiment, rows: Any) -> Line:
+def _aggregation(experiment: Experiment, rows: Rows) -> Line:
     used: Any = experiment.aggregation
     if not isinstance(used, TrainedWeights):
         return Line("aggregation", used.type)
     training = range(rows.rows("train").start, rows.rows("transfer").stop)
     other = used.without_labels()
-    is_labelled = experiment.is_language_model or (rows.labels_of(training) != UNLABELLED).any()
+    is_labelled = rows.is_self_labelled or (rows.labels_of(training) != UNLABELLED).any()
     if other is not used and not is_labelled:
         return Line("aggregation", other.type, f"{used.type} needs labels: no training row has one")
-    unit = "row"
-    if experiment.is_language_model:
-        unit = "sequence" if used.pools else "token"
+    unit = rows.pooled_unit if used.pools else rows.unit
     return Line("aggregation", used.type, f"weights for each {unit}, trained by the labels")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeVar
@@ -15,8 +15,11 @@ from distill.aggregation import Routed
 from distill.config import Cluster, Experiment, Experts, Serving
 from distill.errors import ConfigError
 from distill.records import Line
-from distill.teachers.served import ServedTeacher, are_on_one_base, groups
+from distill.tasks import task_of
+from distill.tasks.checks.placement import placed
+from distill.teachers.served import are_on_one_base, groups
 from distill.teachers.transports import TRANSPORTS
+from distill.wires import WireFormat
 
 S = TypeVar("S", bound=Serving)
 MIN_SHARE = 0.1
@@ -58,8 +61,8 @@ class _Processes:
     def cpus(self) -> float:
         return self.num_replicas * self.serving.cpus
 
-    def line(self, is_language_model: bool) -> Line:
-        wires = {t.wire.resolved(is_language_model, t.dtype).name for t in self.teachers}
+    def line(self, wire_of: Callable[[Serving], WireFormat]) -> Line:
+        wires = {wire_of(teacher).name for teacher in self.teachers}
         num = self.serving.replicas
         replicas = "1 replica" if num == 1 else f"{num} replicas"
         each = " each" if self.count > 1 else ""
@@ -117,7 +120,7 @@ def check_resources(
     for one in served(experiment):
         cpus += one.cpus
         gpus += one.num_replicas * one.serving.num_gpus
-        lines.append(one.line(experiment.is_language_model))
+        lines.append(one.line(task_of(experiment).wire_of))
     engine = trainer.engine
     if engine == "deepspeed":
         engine += f" ZeRO-{trainer.zero_stage}"
@@ -215,11 +218,6 @@ def _experts(experts: Experts, num: int, base: Sized, num_updates: int | None) -
         return [_Processes(name, "", serving, num, base.num_params * num)]
     what = f"{num} adapters on one base, "
     return [_Processes(name, what, serving, 1, base.num_params, num_updates * num)]
-
-
-def placed(experiment: Experiment) -> list[ServedTeacher]:
-    """Those that ``teachers`` names."""
-    return [ServedTeacher(t.name, t.path, t, adapter=t.adapter) for t in experiment.teachers]
 
 
 def _teachers(

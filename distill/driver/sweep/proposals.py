@@ -6,10 +6,18 @@ from pathlib import Path
 
 from distill.config.search import Search
 from distill.config.search_space import Value, fitted, middle
-from distill.driver.fits import run_tasks
-from distill.driver.pipeline import Driver
+from distill.driver.context import Driver
 from distill.driver.sweep.trial import Sweep
-from distill.driver.warm_start import brief_of, decide, keep, kept, meta_before, quality, values_of
+from distill.driver.warm_start import (
+    RunFits,
+    brief_of,
+    decide,
+    keep,
+    kept,
+    meta_before,
+    quality,
+    values_of,
+)
 from distill.search.configuration_memory import KEYS
 from distill.search.ledger import Entry
 from distill.search.refine import OWN, Values
@@ -17,7 +25,7 @@ from distill.search.values import with_values
 from distill.training.job import Job
 
 
-def warm_start(d: Driver, search: Search, sweep: Sweep) -> list[dict[str, Value]]:
+def warm_start(d: Driver, run: RunFits, search: Search, sweep: Sweep) -> list[dict[str, Value]]:
     """Values to try before the sampler's own: the best of the brief runs; none without past runs.
 
     Decided once: a resumed sweep finds the decision in ``warm_start.json``.
@@ -39,7 +47,7 @@ def warm_start(d: Driver, search: Search, sweep: Sweep) -> list[dict[str, Value]
         return meta_before(d, brief(OWN, own), student, sweep.teacher_params)
 
     def measure(name: str, values: Values) -> float:
-        return quality(d, brief(name, values), run_tasks)
+        return quality(d, brief(name, values), run)
 
     decision = decide(d, own, search.ordered_goals[0], meta, measure, placed)
     first: list[dict[str, Value]] = []

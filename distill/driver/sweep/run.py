@@ -10,29 +10,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distill.cluster.placement import admits
+from distill.cluster.ray_tasks import RayLauncher
 from distill.config import Experiment
 from distill.config.search import Search
 from distill.driver.checks.check import search_of
+from distill.driver.context import Driver, Work
 from distill.driver.finished import Result, keep
-from distill.driver.fits import run_experts
 from distill.driver.pipeline import (
-    Driver,
-    Work,
     driver,
     finished_before,
-    jobs_of_baselines,
-    jobs_of_experts,
+    jobs_of,
     opened,
     own_job,
     record_inputs,
     report_losses,
 )
 from distill.driver.serve import serve_teachers
+from distill.driver.stages import task_stages
 from distill.driver.sweep.outcome import SweepOutcome, champion_of
 from distill.driver.sweep.proposals import warm_start
 from distill.driver.sweep.tested import tested, timed_alone
 from distill.driver.sweep.trial import Sweep
 from distill.driver.sweep.tuner import Room, tune_trials
+from distill.driver.task_stages import TaskStages
 from distill.errors import TrainingError
 from distill.evaluation.rows import Row
 from distill.experts.partition import Parts
@@ -58,8 +58,8 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         search = search_of(work.plan)
         if (outcome := _finished_before(work, search)) is not None:
             return outcome
-        with driver(work) as d:
-            outcome, outputs = _sweep(d, search)
+        with driver(work) as d, TaskStages(d, RayLauncher()) as tasks:
+            outcome, outputs = _sweep(d, tasks, search)
             metrics = outcome.metrics | outputs.metrics | d.memory.metrics()
             metrics["time.total_s"] = time.perf_counter() - started
             d.tracker.metrics(metrics, 0)
@@ -69,18 +69,17 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         return outcome
 
 
-def _sweep(d: Driver, search: Search) -> tuple[SweepOutcome, Outputs]:
+def _sweep(d: Driver, tasks: TaskStages, search: Search) -> tuple[SweepOutcome, Outputs]:
     experiment = d.experiment
     record_inputs(d)
     _record_search(d, search)
     student = own_job(d)
     report_losses(d, student)
-    experts, parts = jobs_of_experts(d)
-    baselines = jobs_of_baselines(d, student)
-    experts = run_experts(d, experts, parts, baselines)
-    outputs = _query_once(d, experts, student.data, parts)
+    jobs = jobs_of(d, student)
+    tasks.run(task_stages(d.plan, jobs))
+    outputs = _query_once(d, jobs.teachers, student.data, jobs.parts)
     compared = d.plan.task.comparison(d.plan, student.data, outputs.guidance, d.interrupt.is_set)
-    rows = compared.related([*outputs.rows, *compared.baselines(baselines)])
+    rows = compared.related([*outputs.rows, *compared.baselines(list(jobs.baselines))])
     trials = Sweep(
         raw=raw_of(experiment),
         folder=d.run.root,
@@ -91,7 +90,7 @@ def _sweep(d: Driver, search: Search) -> tuple[SweepOutcome, Outputs]:
         stop=d.run.stop,
         exchanges=search.is_population,
     )
-    first = warm_start(d, search, trials) if search.warm_start else []
+    first = warm_start(d, tasks.run_fits, search, trials) if search.warm_start else []
     watch = Watch(d, search, trials)
     room = Room(_at_once(experiment, search), experiment.trainer)
     tune_trials(trials, search, room, first, experiment.seed, watch)

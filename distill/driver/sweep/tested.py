@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill.driver.pipeline import Driver
+from distill.driver.context import Driver
 from distill.driver.sweep.trial import Sweep
 from distill.search.ledger import Entry
 from distill.training.fit import load_best

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from distill.config import SPLITS
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
+from distill.data.rows import Rows
 from distill.records import Line
 
 COUNTED = {
@@ -23,7 +23,7 @@ COUNTED = {
 """What a count of ``Corpus.counts`` is about."""
 
 
-def counts_of(data: Corpus | Blocks) -> str:
+def counts_of(data: Rows) -> str:
     """Rows of each split; transfer only if it has any."""
     counts = {split: len(data.rows(split)) for split in SPLITS}
     return ", ".join(f"{k} {n:,}" for k, n in counts.items() if n or k != "transfer")

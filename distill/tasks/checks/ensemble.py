@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill.aggregation import Aggregation, Attention, OracleDomain, Routed
+from distill.aggregation import Aggregation, OracleDomain, Routed
 from distill.config import SPLITS, Experiment, KMeans
-from distill.data.blocks import Blocks
 from distill.data.corpus import Corpus
-from distill.errors import ConfigError, DataError, ModelError
-from distill.models.labels import Classes, Outputs, columns_of
+from distill.data.rows import Rows
+from distill.errors import ConfigError, DataError
 from distill.names import checked_name, twins
-from distill.tasks.classification.inputs import check_reader, read_info
-from distill.tasks.classification.labels import Match
 
 RESERVED = ("router", "student")
 
@@ -86,30 +83,16 @@ def teacher_names(experiment: Experiment, corpus: Corpus) -> tuple[str, ...]:
     return corpus.domain_names
 
 
-def check_aggregation(
-    aggregation: Aggregation, names: tuple[str, ...], corpus: Corpus | Blocks
-) -> None:
+def check_aggregation(aggregation: Aggregation, names: tuple[str, ...], corpus: Rows) -> None:
     """Raise unless the aggregation can be used with these teachers on these rows."""
     if not names:
         return
-    if aggregation.mix == "divergences" and isinstance(corpus, Corpus):
-        raise ConfigError(
-            "aggregation.mix divergences applies only to language models, task is "
-            "classification: use "
-            "probabilities or logits"
-        )
-    is_per_token = isinstance(aggregation, Attention) and aggregation.per == "token"
-    if is_per_token and isinstance(corpus, Corpus):
-        raise ConfigError(
-            "aggregation.per token applies only to language models, task is classification: use "
-            "sample"
-        )
     aggregation.check(list(names))
     if isinstance(aggregation, OracleDomain):
         _check_homes(names, corpus)
 
 
-def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
+def _check_homes(names: tuple[str, ...], corpus: Rows) -> None:
     """Raise unless every row has a teacher with the name of its domain."""
     for split in SPLITS:
         rows = corpus.rows(split)
@@ -117,12 +100,11 @@ def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
         if len(lost) == 0:
             continue
         domain = int(corpus.domains_of(lost[:1])[0])
-        place = _place(corpus, split, int(lost[0]))
+        place = corpus.place_of(int(lost[0]), split)
         if domain < 0:
-            called = "blocks" if isinstance(corpus, Blocks) else "rows"
             raise DataError(
                 f"aggregation.type oracle queries the teacher of a row's domain, and {len(lost)} "
-                f"{called} of the {split} split have no domain, the first from {place}: give "
+                f"{corpus.noun} of the {split} split have no domain, the first from {place}: give "
                 "data.columns.domain, and fill it in"
             )
         raise ConfigError(
@@ -130,29 +112,3 @@ def _check_homes(names: tuple[str, ...], corpus: Corpus | Blocks) -> None:
             f"named {corpus.domain_names[domain]!r}, the domain of {place}: the teachers are "
             f"{', '.join(names)}"
         )
-
-
-def _place(corpus: Corpus | Blocks, split: str, row: int) -> str:
-    """Position of a row, or of a block's first row, in its split: from 1, without dropped rows."""
-    if isinstance(corpus, Blocks):
-        row = int(next(corpus.column("rows", [row]))[0])
-        corpus = corpus.documents
-    return f"row {row - corpus.rows(split).start + 1} of the {split} split"
-
-
-def check_router(experiment: Experiment, names: tuple[str, ...], corpus: Corpus) -> Match | None:
-    """Raise unless a router folder can read the rows and has the teachers' names as its classes, in
-    any order."""
-    aggregation = experiment.aggregation
-    if not isinstance(aggregation, Routed) or aggregation.router is None:
-        return None
-    key, path = "aggregation.router", aggregation.router
-    info = read_info(path, aggregation.allow_pickle)
-    if not info.has_classifier_head:
-        raise ModelError(f"{key}: {path} has no classification head: give a trained router")
-    check_reader(key, path, aggregation.allow_pickle, info, corpus)
-    # The names of experts trained here are sorted: an order that no user chose.
-    teachers = Classes("the teachers", names, is_order_given=experiment.experts is None)
-    match = Match(Outputs(f"{key} {path}", info.label_names), teachers)
-    columns_of(*match)
-    return match

@@ -6,19 +6,6 @@ from distill.config import Experiment
 from distill.errors import ConfigError
 
 
-def check_objective(experiment: Experiment) -> None:
-    """Raise ConfigError for objectives that compare rows which are not in one batch on one rank.
-
-    Needs no data and no model folder.
-    """
-    if not experiment.has_teachers:
-        return
-    if experiment.is_language_model:
-        _refuse_coupled_tokens(experiment)
-    else:
-        _refuse_split_batches(experiment)
-
-
 def check_classes(experiment: Experiment, num_classes: int) -> None:
     """Raise ConfigError for objectives without gradient for so few classes."""
     if not experiment.has_teachers:
@@ -32,7 +19,13 @@ def check_classes(experiment: Experiment, num_classes: int) -> None:
             )
 
 
-def _refuse_coupled_tokens(experiment: Experiment) -> None:
+def check_coupled_tokens(experiment: Experiment) -> None:
+    """Raise ConfigError for objectives that compare rows, where the loss is that of tokens.
+
+    Needs no data and no model folder.
+    """
+    if not experiment.has_teachers:
+        return
     for key, member in experiment.objective.members.items():
         if member.at_tokens().couples_rows:
             raise ConfigError(
@@ -42,7 +35,13 @@ def _refuse_coupled_tokens(experiment: Experiment) -> None:
             )
 
 
-def _refuse_split_batches(experiment: Experiment) -> None:
+def check_split_batches(experiment: Experiment) -> None:
+    """Raise ConfigError for objectives that compare rows which are not in one batch on one rank.
+
+    Needs no data and no model folder.
+    """
+    if not experiment.has_teachers:
+        return
     trainer = experiment.trainer
     split = None
     if trainer.num_workers > 1:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from distill.config import Experiment, Trainer
 from distill.config.temperature import LOSS, OBSERVED
+from distill.data.rows import Rows
 from distill.errors import ConfigError
 from distill.records import UNLABELLED, Line
 from distill.sampling import StudentText
@@ -16,7 +16,7 @@ from distill.wording import counted
 WAY_OUT = "use kd.schedule.type cosine or constant"
 
 
-def check_schedule(experiment: Experiment, rows: Any) -> None:
+def check_schedule(experiment: Experiment, rows: Rows) -> None:
     """Raise for a schedule that could not follow its losses. ``rows``: the corpus, or of language
     models the blocks."""
     schedule = experiment.kd.schedule
@@ -30,7 +30,7 @@ def check_schedule(experiment: Experiment, rows: Any) -> None:
             f"{sampling.type} the labels are tokens that the student generates: {WAY_OUT}"
         )
     training = range(rows.rows("train").start, rows.rows("transfer").stop)
-    if not experiment.is_language_model and (rows.labels_of(training) == UNLABELLED).all():
+    if not rows.is_self_labelled and (rows.labels_of(training) == UNLABELLED).all():
         raise ConfigError(
             f"{key} follows the cross-entropy with the labels, but no training row has a label: "
             f"{WAY_OUT}"
@@ -67,7 +67,7 @@ def check_wire(experiment: Experiment, key: str, wire: WireFormat) -> None:
     wire.check(key, experiment.objective, [low, high])
 
 
-def schedule_lines(experiment: Experiment, rows: Any) -> list[Line]:
+def schedule_lines(experiment: Experiment, rows: Rows) -> list[Line]:
     """How T changes, where it does."""
     schedule, temperature = experiment.kd.schedule, experiment.kd.temperature
     if not experiment.has_teachers or schedule.type == "constant":

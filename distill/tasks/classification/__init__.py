@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from distill.config import Experiment, Experts, Student
+from distill.config import Experiment, Experts, Serving, Student
 from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
@@ -19,7 +19,9 @@ from distill.experts.partition import Parts, partition
 from distill.models.load import load_classifier
 from distill.records import UNLABELLED
 from distill.tasks.base import IsStopped, Task
-from distill.tasks.classification import fingerprint, validation
+from distill.tasks.checks.preview import Preview
+from distill.tasks.checks.sizes import FolderSize, ModelSize
+from distill.tasks.classification import check, fingerprint, preview, sizes, validation
 from distill.tasks.classification.comparison import Classifiers, fit_and_test, predictions_file
 from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
@@ -27,10 +29,11 @@ from distill.tasks.classification.split import majority_rates
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
 from distill.training.fit import is_saved, load_best
-from distill.training.job import Data, Job
+from distill.training.job import Data, Job, ModelSpec
 from distill.training.loop import Engine, count_predictions
 from distill.training.module import DistillModule
 from distill.training.trainable import Trainable
+from distill.wires import WireFormat
 
 VALIDATION_BATCH = 256
 
@@ -41,6 +44,40 @@ class Classification(Task):
         "eval.accuracy": "max",
         "eval.f1": "max",
     }
+
+    def check_settings(self, experiment: Experiment) -> None:
+        check.check_settings(experiment)
+
+    def read(self, experiment: Experiment, say: Callable[[str], None]) -> check.ClassifierInputs:
+        return check.read(experiment, say)
+
+    def wire_of(self, serving: Serving) -> WireFormat:
+        return check.wire_of(serving)
+
+    def check_link(self, plan: Plan, key: str, student: Student) -> None:
+        check.check_link(plan, key, student)
+
+    def preview_corpus(self, experiment: Experiment) -> Corpus:
+        return preview.preview_corpus(experiment)
+
+    def preview_rows(
+        self, experiment: Experiment, corpus: Corpus, split: str, num_rows: int
+    ) -> Preview:
+        return preview.preview_rows(experiment, corpus, split, num_rows)
+
+    def student_size(self, plan: Plan, student: Student) -> ModelSize:
+        return sizes.student_size(plan, student)
+
+    def folder_size(self, folder: str, allow_pickle: bool = False) -> FolderSize:
+        return sizes.folder_size(folder, allow_pickle)
+
+    def spec_size(
+        self, plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
+    ) -> tuple[int, float]:
+        return sizes.spec_size(plan, spec, size_of_folder)
+
+    def tokens_of_a_row(self, plan: Plan) -> float:
+        return sizes.tokens_of_a_row(plan)
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> DataSpec:
         data = experiment.data

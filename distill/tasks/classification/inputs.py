@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from distill.config import Data, Experiment, Student, TfidfBaseline
+from distill.config import Data, Experiment, TfidfBaseline
 from distill.data.corpus import Corpus
 from distill.data.inputs import open_inputs
 from distill.errors import ConfigError, DataError, ModelError, TeacherAnswerError
 from distill.models.features import FeatureSpace, feature_space
 from distill.models.load import FolderInfo, check_folder
-from distill.models.sizes import solve_features
-from distill.models.student import check_feature_start
 from distill.models.tokenizer import load_fast_tokenizer
 from distill.records import keywords_of
 from distill.teachers.probability import (
@@ -23,7 +21,6 @@ from distill.teachers.probability import (
     label_names,
     load_pickled,
 )
-from distill.wording import counted
 
 TRIED_ROWS = 2
 
@@ -138,19 +135,3 @@ def _try_out(key: str, model: object, corpus: Corpus, path: str) -> None:
             f"{key}: predict_proba of {path} has {answer.logits.shape[1]} columns, its classes_ "
             f"names {len(names)}: the numbers must be equal"
         )
-
-
-def student_line(
-    student: Student, space: FeatureSpace, labels: Sequence[str], is_order_given: bool
-) -> tuple[str, int, float | None]:
-    """Shape, number of parameters and MB of a student of features; raises for one that cannot be
-    built."""
-    check_feature_start(student, space, labels, is_order_given)
-    if student.path is not None:
-        return f"from {student.path}", check_folder(student.path).num_params, None
-    size = solve_features(student, space, len(labels))
-    return (
-        f"{size.family}, {counted(size.layers, 'layer')}, hidden {size.hidden}{size.unused}",
-        size.num_params,
-        size.size_mb,
-    )

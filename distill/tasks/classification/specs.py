@@ -38,7 +38,11 @@ class EncoderSpec(InFolders):
     label_names: tuple[str, ...]
     layers: int | None = None
     train_layers: int | None = None
-    is_adapter: ClassVar[bool] = False
+
+    @property
+    def is_adapter(self) -> bool:
+        return False
+
     folders: ClassVar[Mapping[str, Folder]] = {"base": "model"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -59,7 +63,11 @@ class StudentSpec(InFolders):
     label_names: tuple[str, ...]
     max_length: int
     features: FeatureSpace | None = None
-    is_adapter: ClassVar[bool] = False
+
+    @property
+    def is_adapter(self) -> bool:
+        return False
+
     folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -89,7 +97,11 @@ class DataSpec(InFolders):
     tokenizer: str
     max_length: int
     cut: Cut = "head"
-    chat: ClassVar[None] = None
+
+    @property
+    def chat(self) -> None:
+        return None
+
     folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
     @property

@@ -3,13 +3,13 @@ chat; its positions are what is predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from distill.config import Experiment, Experts
+from distill.config import Experiment, Experts, Serving, Student, Trainer
 from distill.data.batches import Batches
 from distill.data.blocks import Blocks
 from distill.data.chat_template import chat_template_of
@@ -20,20 +20,19 @@ from distill.experts.partition import Parts, by_column
 from distill.models.language import load_language_model
 from distill.models.packed import check_keeps_apart
 from distill.tasks.base import IsStopped, Task
-from distill.tasks.language_model import validation
+from distill.tasks.checks.preview import Preview
+from distill.tasks.checks.sizes import FolderSize, ModelSize
+from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
 from distill.tasks.language_model.scores import cost_of
-from distill.tasks.language_model.specs import (
-    BlocksSpec,
-    LanguageExpertSpec,
-    LanguageStudentSpec,
-)
+from distill.tasks.language_model.specs import BlocksSpec, LanguageExpertSpec, LanguageStudentSpec
 from distill.tasks.plan import Plan
 from distill.teachers.setup import Guidance
-from distill.training.job import Data, Job
+from distill.training.job import Data, Job, ModelSpec
 from distill.training.loop import Engine, mean_metrics
 from distill.training.token_module import TokenModule
 from distill.training.trainable import Trainable
+from distill.wires import WireFormat
 
 
 class LanguageModel(Task):
@@ -42,6 +41,43 @@ class LanguageModel(Task):
         "eval.perplexity": "min",
         "eval.accuracy": "max",
     }
+
+    def check_settings(self, experiment: Experiment) -> None:
+        check.check_settings(experiment)
+
+    def read(self, experiment: Experiment, say: Callable[[str], None]) -> check.LanguageInputs:
+        return check.read(experiment, say)
+
+    def wire_of(self, serving: Serving) -> WireFormat:
+        return folders.wire_of(serving)
+
+    def check_link(self, plan: Plan, key: str, student: Student) -> None:
+        check.check_link(plan, key, student)
+
+    def preview_corpus(self, experiment: Experiment) -> Corpus:
+        return preview.preview_corpus(experiment)
+
+    def preview_rows(
+        self, experiment: Experiment, corpus: Corpus, split: str, num_rows: int
+    ) -> Preview:
+        return preview.preview_rows(experiment, corpus, split, num_rows)
+
+    def student_size(self, plan: Plan, student: Student) -> ModelSize:
+        return sizes.student_size(plan, student)
+
+    def folder_size(self, folder: str, allow_pickle: bool = False) -> FolderSize:
+        return sizes.folder_size(folder, allow_pickle)
+
+    def spec_size(
+        self, plan: Plan, spec: ModelSpec, size_of_folder: Callable[[str], FolderSize]
+    ) -> tuple[int, float]:
+        return sizes.spec_size(plan, spec, size_of_folder)
+
+    def tokens_of_a_row(self, plan: Plan) -> float:
+        return sizes.tokens_of_a_row(plan)
+
+    def loss_mb(self, trainer: Trainer) -> float:
+        return 3 * trainer.loss_chunk_mb
 
     def data(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> BlocksSpec:
         data = experiment.data

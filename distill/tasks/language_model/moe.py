@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-from distill.config import Experiment, Serving
-from distill.config.moe import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
+from distill.config import Experiment
+from distill.config.moe import KnowledgeAugmentation, MoE, StudentAwareRouter
 from distill.errors import ConfigError
 from distill.models.expert_gates import GateInfo
 from distill.records import Line
 from distill.sampling import StudentText
+from distill.tasks.checks.moe import moes
 
 
 def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None) -> None:
@@ -44,43 +43,16 @@ def check_moe(experiment: Experiment, key: str, moe: MoE, gates: GateInfo | None
         )
 
 
-def check_moe_of_classifiers(served: Mapping[str, Serving]) -> None:
-    for key, serving in served.items():
-        if not isinstance(serving.moe, OwnRouting):
-            raise ConfigError(
-                f"{key}.moe.type {serving.moe.type} applies only to language models, task is "
-                "classification: remove moe"
-            )
-
-
 def check_passes(experiment: Experiment) -> None:
     """Raise for teachers with several forwards a position whose answers would be averaged."""
     mix = experiment.aggregation.mix
-    for key, moe in _moes(experiment):
+    for key, moe in moes(experiment):
         if isinstance(moe, KnowledgeAugmentation) and mix != "divergences":
             raise ConfigError(
                 f"aggregation.mix {mix!r} averages outputs before the student is compared with "
                 f"them, and {key}.moe.type ka averages the divergences of several forwards: set "
                 "aggregation.mix: divergences"
             )
-
-
-def check_kept(experiment: Experiment) -> None:
-    """Raise for teachers whose answers change: a sweep queries each once and caches the answers."""
-    for key, moe in _moes(experiment):
-        if moe.changes:
-            raise ConfigError(
-                f"{key}.moe.type {moe.type} gives different outputs at each step, but the trials "
-                "of a sweep share cached outputs: set moe.type to own or all, or run distill "
-                "train"
-            )
-
-
-def _moes(experiment: Experiment) -> Iterator[tuple[str, MoE]]:
-    for teacher in experiment.teachers:
-        yield f"teachers.{teacher.name}", teacher.moe
-    if experiment.experts is not None:
-        yield "experts.serving", experiment.experts.serving.moe
 
 
 def gate_line(name: str, moe: MoE, gates: GateInfo) -> Line:

@@ -40,7 +40,11 @@ class LanguageStudentSpec(InFolders):
     max_length: int
     gradient_checkpointing: bool = False
     label_names: tuple[str, ...] = ()
-    is_adapter: ClassVar[bool] = False
+
+    @property
+    def is_adapter(self) -> bool:
+        return False
+
     folders: ClassVar[Mapping[str, Folder]] = {"tokenizer": "tokenizer"}
 
     def build(self, seed: int) -> PreTrainedModel:
@@ -92,7 +96,11 @@ class BlocksSpec(InFolders):
     max_unlearnable: float = 0.01
     template: ChatTemplate = ChatTemplate()  # noqa: RUF009 (immutable)
     """Of chats."""
-    reading: ClassVar[None] = None
+
+    @property
+    def reading(self) -> None:
+        return None
+
     folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
     def fingerprints(self) -> dict[str, str]:

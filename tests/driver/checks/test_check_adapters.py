@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from distill.config import parse
 from distill.driver.checks.check import check
 from distill.driver.checks.resources import check_resources
-from distill.driver.pipeline import Driver
+from distill.driver.context import Driver
 from distill.driver.serve import teacher_specs
 from distill.errors import ConfigError, InputError, ModelError
 from distill.models.adapter import adapter_fingerprint

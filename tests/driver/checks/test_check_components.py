@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from distill.config import parse
+from distill.data.blocks import Blocks
+from distill.data.corpus import Corpus
 from distill.driver.checks.check import check
 from distill.driver.checks.components import component_lines
 from distill.records import Line
@@ -16,7 +18,7 @@ from tests.toys import toy_experiment
 from tests.toys_language import language_experiment
 
 
-class Rows:
+class Rows(Corpus):
     """3 training rows, 1 of transfer."""
 
     def __init__(self, *labels: int) -> None:
@@ -29,13 +31,20 @@ class Rows:
         return self.labels[np.array(rows)]
 
 
+class Texts(Rows):
+    """The same, of a language model."""
+
+    is_self_labelled, unit, pooled_unit = Blocks.is_self_labelled, Blocks.unit, Blocks.pooled_unit
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("components")
 
 
 def shown(raw: dict[str, Any], labels: tuple[int, ...] = (-100, -100, -100, 1)) -> dict[str, Any]:
-    lines = component_lines(parse(raw), 2, Rows(*labels))
+    kind = Texts if raw.get("task") == "language_model" else Rows
+    lines = component_lines(parse(raw), 2, kind(*labels))
     return {line.part: (line.what, line.size) for line in lines}
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from distill.config import Student, parse
 from distill.driver.checks.check import check
-from distill.driver.checks.cost import Costs, student_params
 from distill.models.language_student import build_language_student
+from distill.tasks.language_model.cost import Costs, student_params
 from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.toys_language import language_experiment, write_llama
 

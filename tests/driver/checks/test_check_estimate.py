@@ -13,14 +13,9 @@ from distill.cluster.estimates import STEP_S
 from distill.config import parse
 from distill.data.tokens import tokenise
 from distill.driver.checks.check import check
-from distill.driver.checks.estimate import (
-    PROCESS_MB,
-    SLACK,
-    START_S,
-    estimate,
-    measured_rate,
-    student_of,
-)
+from distill.driver.checks.estimate import SLACK, START_S, estimate
+from distill.driver.checks.process_memory import PROCESS_MB
+from distill.driver.checks.rate import measured_rate
 from distill.models.load import check_folder
 from distill.models.load import load_tokenizer as any_tokenizer
 from distill.run_folder import RunFolder
@@ -148,7 +143,7 @@ def test_links_of_a_chain_follow_each_other(root: Path) -> None:
     # Each link has the student's steps, and answers about the rows as a teacher of the next one.
     plan = planned(root, cluster={"num_cpus": 4}, chain=chain)
     lengths = tokenise(plan.corpus, plan.tokenizer, 16).lengths(plan.corpus.rows("train"))
-    active = sum(student_of(plan, link).num_active for link in plan.links)
+    active = sum(plan.task.student_size(plan, link).num_active for link in plan.links)
     alone = estimate(without, RATE)
     rows = 6 * plan.experiment.trainer.batch_size * alone.num_steps + 2 * 78 * 8
     forwards = 2 * (324 + 78 + 78)
@@ -188,7 +183,7 @@ def test_of_low_rank_updates_alone_are_trained(tmp_path: Path) -> None:
     lora = {"rank": 2, "targets": ["q_proj"]}
     raw["student"] = {"path": raw["teachers"][0]["path"], "lora": lora}
     plan = check(parse(raw))
-    model = student_of(plan, plan.experiment.student)
+    model = plan.task.student_size(plan, plan.experiment.student)
     assert 0 < model.num_trained < model.num_params / 10
     (line,) = [line for line in estimate(plan, RATE).lines if line.part == "trained"]
     assert line.what == f"{model.num_trained:,} parameters"

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 from distill.aggregation import Routed
 from distill.config import Cache, Stream, parse
 from distill.driver.checks.check import check
-from distill.driver.pipeline import Driver
+from distill.driver.context import Driver
 from distill.driver.serve import teacher_specs
 from distill.errors import ConfigError, InputError, ModelError, UnknownLabelError
 from distill.tasks.classification.fingerprint import task_of

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from distill.config import Experiment, parse
+from distill.driver.checks.check import check_keys
 from distill.errors import ConfigError
 from distill.run_folder import identity
 from distill.search.plan import raw_of
 from distill.search.values import with_values
 from distill.tasks.checks.objective import check_classes
-from distill.tasks.language_model.check import check_task
-from distill.tasks.language_model.sampling import check_sampling
+from distill.tasks.checks.sampling import check_sampling
 from tests.toys import toy_experiment
 from tests.toys_language import language_experiment
 
@@ -54,24 +54,24 @@ def test_a_split_batch_is_refused_where_rows_are_compared(
     root: Path, objective: Any, named: str, trainer: dict[str, int], way_out: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"{named} compares all rows .*{way_out}"):
-        check_task(classifier(root, objective, **trainer))
+        check_keys(classifier(root, objective, **trainer))
 
 
 def test_whole_batches_and_objectives_of_single_rows_are_accepted(root: Path) -> None:
-    check_task(classifier(root, {"type": "dist"}))
-    check_task(classifier(root, {"type": "dist"}, micro_batch_size=16))
-    check_task(classifier(root, {"type": "dist", "class_weight": 0}, num_workers=2))
-    check_task(classifier(root, {"type": "cosine"}, num_workers=2, micro_batch_size=4))
+    check_keys(classifier(root, {"type": "dist"}))
+    check_keys(classifier(root, {"type": "dist"}, micro_batch_size=16))
+    check_keys(classifier(root, {"type": "dist", "class_weight": 0}, num_workers=2))
+    check_keys(classifier(root, {"type": "cosine"}, num_workers=2, micro_batch_size=4))
     alone = toy_experiment(root, objective={"type": "dist"}, experts=None)
     alone["aggregation"] = {"type": "mean"}
     alone["trainer"] = {"num_workers": 2}
-    check_task(parse(alone))  # without teachers there is no objective
+    check_keys(parse(alone))  # without teachers there is no objective
 
 
 def test_only_dist_can_do_without_other_rows(root: Path) -> None:
     for objective, named in (("dist", True), ("comparative", False)):
         with pytest.raises(ConfigError) as caught:
-            check_task(classifier(root, {"type": objective}, num_workers=2))
+            check_keys(classifier(root, {"type": objective}, num_workers=2))
         assert ("objective.class_weight: 0" in str(caught.value)) == named
 
 
@@ -91,14 +91,14 @@ def language(root: Path, objective: Any, **changes: Any) -> Experiment:
 
 
 def test_language_models_compare_no_rows(root: Path) -> None:
-    check_task(language(root, {"type": "dist"}, trainer={"num_workers": 2, "micro_batch_size": 2}))
+    check_keys(language(root, {"type": "dist"}, trainer={"num_workers": 2, "micro_batch_size": 2}))
     for objective, key in (
         ({"type": "comparative"}, "objective.type"),
         ([{"type": "jsd"}, {"type": "comparative"}], "objective.1.type"),
         ({"type": "dist", "row_weight": 0}, "objective.type"),  # nothing else is left
     ):
         with pytest.raises(ConfigError, match=f"{key} .* compares .*use forward_kl"):
-            check_task(language(root, objective))
+            check_keys(language(root, objective))
 
 
 def test_the_students_own_tokens_are_no_labels(root: Path) -> None:

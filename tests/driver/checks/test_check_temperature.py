@@ -99,7 +99,11 @@ def test_without_labels_there_is_no_loss_to_read(root: Path, tmp_path: Path) -> 
     experiment = parse(classifier(root, tmp_path, {"type": "convergence"}))
     rows = {"train": range(0, 100), "transfer": range(100, 324)}
     labels = np.full(324, -100)
-    corpus = SimpleNamespace(rows=rows.__getitem__, labels_of=lambda rows: labels[np.array(rows)])
+    corpus = SimpleNamespace(
+        rows=rows.__getitem__,
+        labels_of=lambda rows: labels[np.array(rows)],
+        is_self_labelled=False,
+    )
     with pytest.raises(ConfigError, match=r"convergence follows .*no training row has a label"):
         check_schedule(experiment, corpus)
     labels[99] = 1

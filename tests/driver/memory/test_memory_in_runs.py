@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distill.config.memory import SharedMemory
-from distill.driver.fits import Fits
-from distill.driver.links import ServedTeachers, Stages, link_jobs, run_chain
-from distill.driver.memory.store import Memory, NoMemory
-from distill.run_folder import RunFolder
-from distill.tasks.chained import Chained
-from distill.tasks.jobs import student_job
-from distill.training.job import Job
-from tests.driver.test_chain_links import Local, done, local, teacher  # noqa: F401 (a fixture)
-from tests.driver.test_driver_fits import Run
+from distill.driver.memory.store import Memory
+from distill.driver.task_stages import TaskStages
+from tests.driver.test_chain import Local, done, local, teacher  # noqa: F401 (a fixture)
+from tests.driver.test_task_stages import Run
 from tests.toys import DOMAINS
 from tests.toys_tasks import Scripted
 
@@ -46,8 +41,8 @@ def test_experts_router_and_baselines_are_found_by_the_next_run(
         launcher = Trained(num_cpus=4)
         run = Run(tmp_path, tmp_path / name, launcher, targets=targets)
         memory = opened(tmp_path, printed)
-        fits = Fits(run.d, run.interrupt, launcher, memory)
-        run.d = replace(run.d, memory=memory, fits=fits)
+        run.d = replace(run.d, memory=memory)
+        run.tasks = TaskStages(run.d, launcher)
         assert run.experts_trained() == [*DOMAINS, "router"]
         found = run.d.memory.metrics()
         assert found["memory.students.accesses"] == 5
@@ -63,28 +58,6 @@ def test_experts_router_and_baselines_are_found_by_the_next_run(
             assert second.read_bytes() == first.read_bytes()
 
 
-@dataclass
-class Remembering(Local):
-    """A chain with a shared memory."""
-
-    memory: Memory | NoMemory = field(default_factory=NoMemory)
-
-    def train(self, job: Job) -> None:
-        self.memory.restore(job)
-        super().train(job)
-        self.memory.keep(job)
-
-    def run(self) -> Chained:
-        run = RunFolder(self.experiment.output)
-        student = student_job(self.experiment, self.plan.corpus, "", run.fit, run.stop)
-        links = link_jobs(student, self.plan.links, run.links)
-        with ServedTeachers(self.serve) as serve:
-            stages = Stages(
-                self.guide, serve, self.train, self.measure, self.log.append, self.memory.restore
-            )
-            return run_chain(self.experiment, student, links, stages)
-
-
 def test_links_that_are_found_need_no_teachers(
     tmp_path: Path,
     teacher: Path,  # noqa: F811
@@ -94,7 +67,7 @@ def test_links_that_are_found_need_no_teachers(
         printed: list[str] = []
         (tmp_path / name).mkdir()
         chain = local(tmp_path / name, teacher)
-        own = Remembering(chain.experiment, chain.plan, teacher, memory=opened(tmp_path, printed))
+        own = Local(chain.experiment, chain.plan, memory=opened(tmp_path, printed))
         own.run()
         logs.append(done(own.log))
     assert "link 2 from link 1" in logs[0]

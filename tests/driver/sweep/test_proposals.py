@@ -36,7 +36,7 @@ class ScriptedFits:
     def __init__(self) -> None:
         self.tried: list[tuple[str, float, float]] = []
 
-    def add(self, tasks: Sequence[Any], jobs: Sequence[Job]) -> None:
+    def __call__(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             assert job.kd is not None
             temperature, alpha = job.kd.temperature, job.kd.alpha
@@ -46,8 +46,6 @@ class ScriptedFits:
             folder = Path(job.folder)
             folder.mkdir(parents=True)
             (folder / "done.json").write_text(json.dumps({"best": best}))
-
-    def wait(self, names: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +78,7 @@ def past_trial(root: Path, empty_store: Path, temperature: float, alpha: float) 
 def test_a_worse_proposal_is_refined_within_the_space(root: Path, empty_store: Path) -> None:
     past_trial(root, empty_store, temperature=2.7, alpha=0.22)
     it = Started(experiment_of(root, root / "run", kd={"temperature": 2.0, "alpha": 0.7}))
-    fits: Any = ScriptedFits()
-    driver = replace(it.driver, fits=fits)
+    fits, driver = ScriptedFits(), it.driver
     raw = json.loads(it.driver.experiment.model_dump_json())
 
     def job(entry: Any) -> Job:
@@ -95,12 +92,12 @@ def test_a_worse_proposal_is_refined_within_the_space(root: Path, empty_store: P
     sweep: Any = SimpleNamespace(folder=root / "run", raw=raw, teacher_params=1e4, job=job)
     search = Search.model_validate({"space": SPACE, "warm_start": True, "goals": GOALS})
     with driver.tracker:
-        first = warm_start(driver, search, sweep)
+        first = warm_start(driver, fits, search, sweep)
         # 2.7 and 0.22 placed in the space are 3 and 0.2, which reach 0.75.
         assert fits.tried[0] == ("brief-proposal", 3.0, 0.2)
         assert fits.tried[1] == ("brief-configuration", 2.0, 0.9)
         assert first == [{"kd.temperature": 4.0, "kd.alpha": 0.3, "trainer.epochs": 1}]
-        assert warm_start(driver, search, sweep) == first  # decided once
+        assert warm_start(driver, fits, search, sweep) == first  # decided once
     names = [name for name, _, _ in fits.tried]
     assert "brief-kd.temperature-up" in names and "brief-kd.alpha-up" in names
     assert {alpha for _, _, alpha in fits.tried} <= set(SPACE["kd.alpha"]["values"])

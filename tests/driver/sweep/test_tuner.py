@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
-from distill.config.search import Search
+from distill.config.search import Goal, Search, default_goals
 from distill.driver.sweep.tuner import _scheduler, _searcher, _tune_domain, reason_of_failure
 from distill.errors import TrainingError
 
@@ -19,7 +19,9 @@ RETAINED = {"eval.accuracy": "max", "eval.retention": "max"}
 
 
 def search_of(**settings: Any) -> tuple[Search, dict[str, Any]]:
-    search = Search.model_validate({"space": LR, "num_trials": 6, **settings}).resolved(False)
+    search = Search.model_validate({"space": LR, "num_trials": 6, **settings}).resolved(
+        default_goals(Goal("eval.accuracy", "max"))
+    )
     return search, {key: _tune_domain(domain) for key, domain in search.space.items()}
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from distill.cluster.ray_tasks import Task
+from distill.cluster.ray_tasks import RayTask
 from distill.config import parse
 from distill.driver.checks.check import check
-from distill.driver.fits import Fits, run_experts, run_tasks
-from distill.driver.memory.store import NoMemory
-from distill.driver.pipeline import Driver, Work, jobs_of_baselines, jobs_of_experts, own_job
+from distill.driver.context import Driver
+from distill.driver.pipeline import jobs_of, own_job
+from distill.driver.stages import task_stages
+from distill.driver.task_stages import TaskStages
 from distill.errors import Interrupted, TeacherAway, TrainingError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
@@ -49,17 +50,15 @@ class Run:
         self.launcher = launcher
         self.interrupt = StopOnSignal(run.ask_to_stop)
         progress = Progress(self.printed)
-        work = Work(plan, run, progress)
-        fits = Fits(work, self.interrupt, launcher, NoMemory())
         tracker: Any = None
-        self.d = Driver(plan, run, progress, tracker, self.interrupt, fits=fits)
+        self.d = Driver(plan, run, progress, tracker, self.interrupt)
+        self.tasks = TaskStages(self.d, launcher)
         self.student = own_job(self.d)
-        self.experts, self.parts = jobs_of_experts(self.d)
-        self.baselines = jobs_of_baselines(self.d, self.student)
+        self.jobs = jobs_of(self.d, self.student)
 
     def experts_trained(self, goes_on: bool = False) -> list[str]:
-        jobs = run_experts(self.d, self.experts, self.parts, self.baselines, goes_on)
-        return [job.name for job in jobs]
+        self.tasks.run(task_stages(self.d.plan, self.jobs), goes_on)
+        return [job.name for job in self.jobs.teachers]
 
 
 def test_the_router_starts_when_the_experts_have_ended_not_the_baselines(
@@ -77,8 +76,8 @@ def test_the_router_starts_when_the_experts_have_ended_not_the_baselines(
     assert events.index("+losses:" + DOMAINS[0]) < events.index(f"-fit:{DOMAINS[2]}")
     # films, meals and tools have losses 5, 5 and 5: a tie goes to the row's own expert.
     targets = launcher.jobs["fit:router"].train_labels
-    assert targets is not None and run.parts is not None
-    assert targets.tolist() == run.parts.of("train").tolist()
+    assert targets is not None and run.jobs.parts is not None
+    assert targets.tolist() == run.jobs.parts.of("train").tolist()
 
 
 def test_experts_and_router_come_before_baselines(root: Path, tmp_path: Path) -> None:
@@ -105,14 +104,15 @@ def test_on_a_joined_cluster_ray_queues_all_tasks(root: Path, tmp_path: Path) ->
     run = Run(root, tmp_path, launcher, targets="partition", cluster={"address": "auto"})
     run.experts_trained(goes_on=True)
     assert launcher.most_at_once == 5
-    assert not run.d.fits.tasks.pending  # none next to the student
+    assert not run.tasks.tasks.pending  # none next to the student
 
 
 def test_longer_experts_start_first(root: Path, tmp_path: Path) -> None:
     launcher = Scripted(num_cpus=2)
     run = Run(root, tmp_path, launcher, targets="partition", cluster={"max_tasks": 1})
     rows = {DOMAINS[0]: 20, DOMAINS[1]: 54, DOMAINS[2]: 30}
-    run.experts = [replace(e, train_rows=e.train_rows[: rows[e.name]]) for e in run.experts]
+    experts = [replace(e, train_rows=e.train_rows[: rows[e.name]]) for e in run.jobs.experts]
+    run.jobs = replace(run.jobs, experts=tuple(experts))
     run.experts_trained()
     started = [event[5:] for event in launcher.events if event.startswith("+fit:")]
     assert [name for name in started if name in DOMAINS] == [DOMAINS[1], DOMAINS[2], DOMAINS[0]]
@@ -126,10 +126,10 @@ def test_baselines_go_on_next_to_the_student_where_there_is_room(
     launcher = Scripted(num_cpus=3, order=order)
     run = Run(root, tmp_path, launcher, baselines=["one", "two"])
     assert run.experts_trained(goes_on=True) == [*DOMAINS, "router"]
-    assert run.d.fits.tasks.pending == ["fit:one", "fit:two"]
+    assert run.tasks.tasks.pending == ["fit:one", "fit:two"]
     assert launcher.events[-1] == "-fit:router" and "+fit:two" not in launcher.events
-    run.d.fits.poll_during("student")
-    run.d.fits.wait_for_all()
+    run.tasks.poll_during("student")
+    run.tasks.wait_for_all()
     assert {"-fit:one", "-fit:two"} <= set(launcher.events)
 
 
@@ -140,8 +140,8 @@ def test_next_to_the_student_no_more_start_than_fit(root: Path, tmp_path: Path) 
     run.experts_trained(goes_on=True)
     launcher.most_at_once = 0
     begun = len(launcher.events)
-    while run.d.fits.tasks.pending:
-        run.d.fits.poll_during("student")
+    while run.tasks.tasks.pending:
+        run.tasks.poll_during("student")
     assert len(launcher.events) > begun and launcher.most_at_once == 1
 
 
@@ -152,7 +152,7 @@ def test_without_room_baselines_end_before_the_teachers_start(
     launcher = Scripted(num_cpus=changes.pop("num_cpus"))
     run = Run(root, tmp_path, launcher, cluster=changes)
     run.experts_trained(goes_on=True)
-    assert launcher.events[-1].startswith("-") and not run.d.fits.tasks.pending
+    assert launcher.events[-1].startswith("-") and not run.tasks.tasks.pending
     assert "-fit:alone" in launcher.events
 
 
@@ -163,13 +163,13 @@ def test_an_error_next_to_the_student_is_raised_when_it_has_ended(
     launcher = Scripted(4, [*FITS, "fit:router"], {"fit:alone": error})
     run = Run(root, tmp_path, launcher, targets="partition")
     run.experts_trained(goes_on=True)
-    run.d.fits.poll_during("student")  # raises nothing: the student is trained meanwhile
+    run.tasks.poll_during("student")  # raises nothing: the student is trained meanwhile
     assert not run.d.run.stop.exists()  # so it goes on to its end
     assert "error: training 'alone' was lost: out of memory" in run.printed.getvalue()
     with pytest.raises(TrainingError, match="out of memory"):
-        run.d.fits.check()
+        run.tasks.check()
     with pytest.raises(TrainingError, match="out of memory"):
-        run.d.fits.wait_for_all()
+        run.tasks.wait_for_all()
 
 
 def test_the_others_write_checkpoints_before_an_error_is_raised(root: Path, tmp_path: Path) -> None:
@@ -205,11 +205,11 @@ def test_after_a_signal_no_task_starts(root: Path, tmp_path: Path) -> None:
 def test_what_is_done_is_not_started_again(root: Path, tmp_path: Path) -> None:
     launcher = Scripted(4)
     run = Run(root, tmp_path, launcher)
-    for job in [*run.experts, *run.baselines]:
+    for job in [*run.jobs.experts, *run.jobs.baselines]:
         write_results(job)
     assert run.experts_trained() == [*DOMAINS, "router"]
     assert launcher.events == ["+fit:router", "-fit:router"]  # losses are there too
-    run_tasks(run.d, run.experts)
+    run.tasks.run_fits(run.jobs.experts)
     assert len(launcher.events) == 2
 
 
@@ -218,11 +218,11 @@ def test_a_job_that_cannot_be_completed_ends_the_run(root: Path, tmp_path: Path)
         raise TrainingError("losses.npz is incomplete")
 
     run = Run(root, tmp_path, Scripted(4), targets="partition")
-    first, second = run.experts[:2]
-    run.d.fits.add([Task(first), Task(second, prepare=fail)], [first, second])
+    first, second = run.jobs.experts[:2]
+    run.tasks.add([RayTask(first), RayTask(second, prepare=fail)], [first, second])
     with pytest.raises(TrainingError, match="incomplete"):
-        run.d.fits.wait([f"fit:{second.name}"])
-    assert not run.d.fits.tasks.pending  # nothing is waited for that has not started
+        run.tasks.wait([f"fit:{second.name}"])
+    assert not run.tasks.tasks.pending  # nothing is waited for that has not started
 
 
 def test_a_warm_start_finds_room_next_to_the_baselines(root: Path, tmp_path: Path) -> None:
@@ -231,18 +231,17 @@ def test_a_warm_start_finds_room_next_to_the_baselines(root: Path, tmp_path: Pat
     names = ["one", "two", "three", "four", "five", "six"]
     run = Run(root, tmp_path, launcher, targets="partition", baselines=names)
     run.experts_trained(goes_on=True)
-    assert len(run.d.fits.tasks.pending) > 1
+    assert len(run.tasks.tasks.pending) > 1
     begun = len(launcher.events)
-    other = replace(run.d, plan=run.d.plan)  # as a warm start makes it, with other values
     brief = replace(run.student, name="brief", folder=str(tmp_path / "brief"))
-    run_tasks(other, [brief])
+    run.tasks.run_fits([brief])
     # The student's CPU is free: the brief fit starts although a baseline runs.
     assert launcher.events[begun] == "+fit:brief"
     running = [e[1:] for e in launcher.events if e[0] == "+" and f"-{e[1:]}" not in launcher.events]
     assert len(running) == 1  # as many as the student leaves room for
-    other.fits.wait_for_all()
-    assert not run.d.fits.tasks.pending
-    assert all((job.model_folder).exists() for job in run.baselines)
+    run.tasks.wait_for_all()
+    assert not run.tasks.tasks.pending
+    assert all((job.model_folder).exists() for job in run.jobs.baselines)
 
 
 def test_a_task_whose_teacher_stays_away_ends_the_run_as_a_stop(root: Path, tmp_path: Path) -> None:

@@ -4,38 +4,44 @@ the comparison at the end."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from distill.aggregation import UniformMean
 from distill.aggregation.saved import read_weights
-from distill.config import Cache, Experiment, Serving, Stream, parse
+from distill.config import Experiment, parse
+from distill.driver.chain import link_jobs
 from distill.driver.checks.check import check
-from distill.driver.links import ServedTeachers, Stages, link_jobs, run_chain, taught
+from distill.driver.context import Driver
+from distill.driver.memory.store import Memory, NoMemory
+from distill.driver.serve import ServedTeachers, guidance_of_link, teachers_of
+from distill.driver.stages import Jobs, stages_of
+from distill.driver.students import StudentStages, taught
+from distill.driver.task_stages import TaskStages
 from distill.errors import RunFolderError
-from distill.models.load import weights_fingerprint
+from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.jobs import student_job
 from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
-from distill.teachers.cache import TeacherKey
-from distill.teachers.client import SilentTeachers
 from distill.teachers.local import LocalTeachers
-from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
-from distill.training.fit import fit, fit_and_save, is_done
+from distill.training.fit import fit, fit_and_save
+from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
 from tests.integration.test_features_runs import settings
+from tests.toys_tasks import Scripted
 from tests.toys_teachers import backend_of
 
 NEVER: Any = SimpleNamespace(is_set=lambda: False)
+NO_TRACKER: Any = SimpleNamespace(lines=lambda lines: None)
 
 
 @pytest.fixture(scope="module")
@@ -50,26 +56,22 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Local:
-    """The stages of a chain in this process; ``log``: what was done."""
+    """The links and the student of a run in this process; ``log``: what was done."""
 
     experiment: Experiment
     plan: Plan
-    teacher: Path
     value: float | None = None
     """Of the teachers; None: measured."""
+    memory: Memory | NoMemory = field(default_factory=NoMemory)
     log: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        run, progress = RunFolder(self.experiment.output), Progress(StringIO())
+        interrupt = StopOnSignal(run.ask_to_stop)
+        self.d = Driver(self.plan, run, progress, NO_TRACKER, interrupt, self.memory)
+
     def guide(self, source: Job | None) -> Guidance:
-        name, folder = (
-            ("big", self.teacher) if source is None else (source.name, source.model_folder)
-        )
-        weights = weights_fingerprint(str(folder))
-        key = TeacherKey(weights, self.plan.corpus.fingerprint, "none", "dense/float32", 0)
-        spec = ServedTeacher(name, str(folder), Serving(), 2, key)
-        cache = str(self.plan.experiment.output) + "/cache"
-        client = SilentTeachers((name,))
-        aggregation = self.experiment.aggregation if source is None else UniformMean()
-        return Guidance(client, (spec,), None, aggregation, Stream(), Cache(), cache)
+        return teachers_of(self.d, []) if source is None else guidance_of_link(self.d, source)
 
     @contextmanager
     def serve(self, guidance: Guidance) -> Iterator[Guidance]:
@@ -79,25 +81,33 @@ class Local:
         yield replace(guidance, client=LocalTeachers(engines))
         self.log.append(f"let {', '.join(names)} go")
 
-    def train(self, job: Job) -> None:
-        if is_done(job):
-            return
+    def start(self, job: Job, /) -> str:
+        """As a launcher of worker groups: trained when this returns."""
         assert job.guidance is not None and job.objective == self.experiment.objective
         self.log.append(f"{job.name} from {', '.join(t.name for t in job.guidance.teachers)}")
         fit(job)
+        return job.name
 
-    def measure(self, job: Job) -> float:
+    def wait(self, handles: list[str], timeout_s: float) -> list[str]:
+        return handles
+
+    def check(self, handle: str, name: str) -> None: ...
+
+    def measure(self, plan: Plan, job: Job, is_stopped: Callable[[], bool]) -> float | None:
         self.log.append(f"measure with {job.name}")
-        return self.value or value_of_teachers(self.plan, job, NEVER.is_set)
+        return self.value or value_of_teachers(plan, job, is_stopped)
 
     def run(self) -> Chained:
-        run = RunFolder(self.experiment.output)
-        corpus = self.plan.corpus
-        student = student_job(self.experiment, corpus, "", run.fit, run.stop)
-        links = link_jobs(student, self.plan.links, run.links)
+        run, plan = self.d.run, self.plan
+        student = student_job(self.experiment, plan.corpus, "", run.fit, run.stop)
+        links = link_jobs(student, plan.links, run.links)
+        tasks = TaskStages(self.d, Scripted(num_cpus=4))
         with ServedTeachers(self.serve) as serve:
-            stages = Stages(self.guide, serve, self.train, self.measure, self.log.append)
-            return run_chain(self.experiment, student, links, stages)
+            students = StudentStages(self.d, [], tasks, self, serve, self.measure)
+            for stage in stages_of(plan, Jobs(links=tuple(links), student=student)):
+                if stage.kind in ("link", "student"):
+                    students.run(stage)
+            return students.trained
 
 
 def local(
@@ -113,7 +123,7 @@ def local(
     raw["trainer"] |= {"epochs": 4, "checkpoint_every": 1000}
     raw["chain"] = {"links": 3, "epsilon": 0.9} | chain
     experiment = parse(raw)
-    return Local(experiment, check(experiment), teacher, value)
+    return Local(experiment, check(experiment), value)
 
 
 def done(log: list[str]) -> list[str]:

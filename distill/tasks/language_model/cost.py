@@ -15,7 +15,6 @@ import torch
 
 from distill.config import Experiment, Student
 from distill.data.blocks import Blocks
-from distill.driver.checks.resources import placed
 from distill.models.decoder import layers_of
 from distill.models.language import check_language_folder
 from distill.models.language_sizes import solve_language
@@ -24,7 +23,8 @@ from distill.models.plain_head import described
 from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.records import Line, RoutingInputs
 from distill.sampling import Mixed, Speculative, StudentText, TeacherText, Written
-from distill.tasks.language_model.check import Languages
+from distill.tasks.checks.placement import placed
+from distill.tasks.language_model.folders import Languages
 from distill.teachers.served import groups
 
 
