@@ -113,7 +113,7 @@ def _wait_until_ready(
 def _start(group: Sequence[ServedTeacher], transport: Transport, at_once: int) -> Any:
     serving = group[0].serving
     remote: Any = ray.remote  # whose types lack the last of these, and options() does not heed it
-    options = {
+    options: dict[str, Any] = {
         "num_cpus": serving.cpus,
         "num_gpus": serving.num_gpus,
         "label_selector": serving.node_labels or None,
@@ -124,7 +124,7 @@ def _start(group: Sequence[ServedTeacher], transport: Transport, at_once: int) -
         "scheduling_strategy": "SPREAD",
         "enable_tensor_transport": False,
     }
-    actor = remote(**options | transport.actor_options)
+    actor = remote(**options | dict(transport.actor_options))
     return actor(TeacherActor).remote(group, transport, at_once)
 
 

@@ -72,7 +72,8 @@ def test_a_new_backend_and_request_pass_through_client_and_replica(summing: Serv
     actor._queue = Queue()  # outside of Ray no request is cancelled
     assert actor.call("s", request) == 3.5
     assert actor.status().num_finished == 2  # the request, and its forward
-    assert actor._backends["s"].num_turns == 1
+    backend: Any = actor._backends["s"]
+    assert backend.num_turns == 1
     assert backend_class("sum").positions == "rows"
 
 
@@ -80,7 +81,7 @@ def test_a_batched_replica_computes_other_requests_alone() -> None:
     class Summing(ClassifierBackend, SumBackend):
         @property
         def serves(self) -> dict[type[RequestFor[Any]], Any]:
-            return {**ClassifierBackend.serves.fget(self), SumRequest: self.sum}
+            return {**super().serves, SumRequest: self.sum}
 
     teacher = ServedTeacher("s", "", Serving(), 2, model=lambda features: features)
     assert Batching(Summing(teacher)).call(SumRequest((1.0, 1.0)), NO_TURN) == 2.0
@@ -113,7 +114,8 @@ class Forest:
 
 
 def test_what_a_classifier_is_decides_its_class() -> None:
-    given = ServedTeacher("t", "", Serving(), 2, model=Forest())
+    forest: Any = Forest()
+    given = ServedTeacher("t", "", Serving(), 2, model=forest)
     assert type(open_backend(given)) is PredictProbaBackend
     callable_ = replace(given, model=lambda features: features)
     assert type(open_backend(callable_)) is ClassifierBackend
