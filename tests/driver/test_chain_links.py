@@ -31,7 +31,6 @@ from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.jobs import student_job
 from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.setup import Guidance
 from distill.training.fit import fit, fit_and_save
@@ -39,6 +38,7 @@ from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
 from tests.integration.test_features_runs import settings
 from tests.toys_tasks import Scripted
+from tests.toys_teachers import backend_of
 
 NEVER: Any = SimpleNamespace(is_set=lambda: False)
 NO_TRACKER: Any = SimpleNamespace(lines=lambda lines: None)
@@ -79,7 +79,7 @@ class Local:
     def serve(self, guidance: Guidance) -> Iterator[Guidance]:
         names = [spec.name for spec in guidance.teachers]
         self.log.append(f"serve {', '.join(names)}")
-        engines = {s.name: TeacherEngine(s.folder, num_labels=2) for s in guidance.teachers}
+        engines = {s.name: backend_of(s.folder, num_labels=2) for s in guidance.teachers}
         yield replace(guidance, client=LocalTeachers(engines))
         self.log.append(f"let {', '.join(names)} go")
 

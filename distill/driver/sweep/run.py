@@ -171,7 +171,7 @@ def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
     routed = _routed(d.experiment, guidance)
     total, done = d.plan.rows.num_rows, 0
     at_once, size = d.plan.task.rows_at_once(d.experiment)
-    with routed.open(data, "sweep", len(d.plan.rows.label_names)) as stream:
+    with routed.open(data, "sweep") as stream:
         stream.timings()
         stream.heads()
         for start in range(0, total, at_once):
