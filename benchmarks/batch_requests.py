@@ -26,8 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
-from distill.records import TeacherRequest
 from distill.teachers.pool import RayTeacherPool
+from distill.teachers.requests import TeacherRequest
 from distill.teachers.served import ServedTeacher
 from distill.wires import HiddenWire
 
@@ -60,7 +60,7 @@ def main() -> None:
             "",
             Serving(num_cpus=1, batch_requests=is_batched, wire=HiddenWire(dtype="float32")),
             VOCABULARY,
-            is_language_model=True,
+            backend="language_model",
             model=model,
         )
         for name, is_batched in (("one by one", False), ("together", True))
@@ -102,7 +102,7 @@ def sequences_per_s(name: str, clients: list[Any], args: argparse.Namespace) -> 
                 position_ids_BT=places_BT,
                 targets_BT=places_BT < args.tokens - 1,
             )
-            clients[rank].ask(name, request)
+            clients[rank].call(name, request)
             counts[rank] += 1
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(clients))]

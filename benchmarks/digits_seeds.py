@@ -28,8 +28,8 @@ from distill.samples.features import load, stratified, teachers
 from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.specs import DataSpec, StudentSpec
+from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
@@ -62,9 +62,10 @@ def corpus_of(root: Path, seed: int, num_labels: int | None) -> tuple[Corpus, Da
 def guided_by(name: str, model: Any, corpus: Corpus, folder: Path) -> Guidance:
     num_labels = len(corpus.label_names)
     key = TeacherKey(name, corpus.fingerprint, "none", "dense/float32", 0)
+    teacher = ServedTeacher(name, "", Serving(), num_labels, key, model=model)
     return Guidance(
-        LocalTeachers({name: TeacherEngine(model, num_labels=num_labels)}),
-        (ServedTeacher(name, "", Serving(), num_labels, key),),
+        LocalTeachers(open_backends([teacher])),
+        (teacher,),
         None,
         UniformMean(),
         Stream(),

@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from distill.aggregation import Aggregation, OracleDomain, Routed, Single, UniformMean
 from distill.config import Cache, Data, Serving, Stream
 from distill.data.corpus import Corpus, build_corpus
+from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import file_fingerprint
 from distill.teachers.served import ServedTeacher
@@ -165,14 +165,6 @@ TEACHING: dict[str, Aggregation | None] = {
 }
 
 
-def engines_of(cell: Cell, paths: dict[str, Path]) -> LocalTeachers:
-    def engine(name: str, path: Path) -> TeacherEngine:
-        num_labels = len(cell.domains) if name == ROUTER else 2
-        return TeacherEngine(path, num_labels=num_labels, allow_pickle=True)
-
-    return LocalTeachers({name: engine(name, path) for name, path in paths.items()})
-
-
 def guidance_of(
     cell: Cell, corpus: Corpus, paths: dict[str, Path], aggregation: Aggregation
 ) -> Guidance:
@@ -187,7 +179,7 @@ def guidance_of(
     is_single = isinstance(aggregation, Single)
     names = (POOLED,) if is_single else cell.domains
     return Guidance(
-        client=engines_of(cell, paths),
+        client=LocalTeachers(open_backends([spec(name) for name in paths])),
         teachers=tuple(spec(name) for name in names),
         router=spec(ROUTER) if aggregation.needs_router() else None,
         aggregation=aggregation,

@@ -35,7 +35,7 @@ from juliet_task import (
     make_tokenizer,
 )
 
-from distill.config import KD, Optimizer, Student, Trainer
+from distill.config import KD, Optimizer, Serving, Student, Trainer
 from distill.data.corpus import Corpus
 from distill.evaluation.assess import Seen, Task, compare, examine, variants_of
 from distill.evaluation.classifiers import (
@@ -51,8 +51,9 @@ from distill.evaluation.settings import Evaluation
 from distill.evaluation.variants import Variants
 from distill.objectives import ForwardKL
 from distill.tasks.classification.specs import DataSpec, StudentSpec
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
+from distill.teachers.served import ServedTeacher
 from distill.training.fit import fit_and_save, load_best
 from distill.training.job import Job
 
@@ -198,9 +199,9 @@ def look_at_student(
             guidance=guidance_of(cell, corpus, paths, aggregation),
         )
     fit_and_save(job)
-    engine = TeacherEngine(job.model_folder, num_labels=2)
+    served = ServedTeacher(full, str(job.model_folder), Serving(), 2)
     encode = TokenEncoder(str(job.model_folder), MAX_LENGTH)
-    model = Asked(full, corpus.label_names, LocalTeachers({full: engine}), encode)
+    model = Asked(full, corpus.label_names, LocalTeachers(open_backends([served])), encode)
     seen = answer(cell, full, model, shown)
     beside = {"uniform multi-teacher KD": "uniform mean", "MoEKD": "MoEKD routed, k = 2"}
     teacher = teachers[beside.get(name, POOLED)]

@@ -17,10 +17,10 @@ from distill.run_folder import RunFolder
 from distill.tasks import jobs
 from distill.tasks.jobs import write_tokenizer
 from distill.tasks.plan import Plan
+from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.serving import engines
 from distill.teachers.setup import Guidance
 from distill.training.job import Job
 
@@ -39,9 +39,9 @@ def guidance(
         wire = serving.wire.resolved(True, serving.dtype)
         serving = serving.model_copy(update={"wire": wire})
         key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
-        specs.append(ServedTeacher(name, path, serving, num_tokens, key, True))
+        specs.append(ServedTeacher(name, path, serving, num_tokens, key, "language_model"))
     return Guidance(
-        LocalTeachers(engines(specs, threads)),
+        LocalTeachers(open_backends(specs, threads)),
         tuple(specs),
         None,
         experiment.aggregation,

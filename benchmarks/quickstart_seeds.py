@@ -34,8 +34,8 @@ from distill.models.load import weights_fingerprint
 from distill.models.tokenizer import tokenizer_fingerprint
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.specs import DataSpec, StudentSpec
+from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
@@ -92,7 +92,7 @@ def student_under(
     corpus = build_corpus(experiment.data, experiment.seed)
     max_length = experiment.data.max_length
     tokenizer = str(output / "tokenizer")
-    specs, engines = [], {}
+    specs = []
     for name, folder in folders.items():
         serving = Serving()
         key = TeacherKey(
@@ -104,14 +104,8 @@ def student_under(
             cut=experiment.data.cut,
         )
         specs.append(ServedTeacher(name, str(folder), serving, len(corpus.label_names), key))
-        engines[name] = TeacherEngine(
-            folder,
-            num_labels=len(corpus.label_names),
-            wire=serving.wire,
-            max_batch_tokens=serving.max_batch_tokens,
-        )
     guidance = Guidance(
-        LocalTeachers(engines),
+        LocalTeachers(open_backends(specs)),
         tuple(specs),
         None,
         UniformMean(),

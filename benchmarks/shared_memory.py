@@ -41,8 +41,8 @@ from distill.samples.features import teachers
 from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.specs import DataSpec, StudentSpec
+from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey, home_of
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
@@ -113,15 +113,16 @@ class Task:
                 Serving(),
                 num_labels,
                 TeacherKey(weights[name], self.corpus.fingerprint, "none", "dense/float32", 0),
+                model=model,
             )
-            for name in models
+            for name, model in models.items()
         )
         shared = memory.answers(Cache())
         if shared is not None:
             for spec in specs:
                 memory.hold(home_of(shared, spec.name, spec.key, by_content=True))
         return Guidance(
-            LocalTeachers({n: TeacherEngine(m, num_labels=num_labels) for n, m in models.items()}),
+            LocalTeachers(open_backends(specs)),
             specs,
             None,
             UniformMean(),

@@ -39,7 +39,7 @@ import torch
 from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.errors import TeacherError
-from distill.records import TeacherRequest
+from distill.teachers.requests import TeacherRequest
 
 NUM_ROWS, NUM_LABELS, IN_FLIGHT = 4, 3, 5
 DEADLINE_S, LIMIT = 1.0, 1.05
@@ -123,13 +123,13 @@ def meet(pool: Any, num_replicas: int, folder: str) -> None:
     clients = [pool.client(Stream(deadline_s=600.0), rank) for rank in range(num_replicas)]
     while len(os.listdir(folder)) < num_replicas:
         with ThreadPoolExecutor(num_replicas) as threads:
-            list(threads.map(lambda client: client.ask("slow", request("first")), clients))
+            list(threads.map(lambda client: client.call("slow", request("first")), clients))
 
 
 def pressed(clients: list[Any], load: Load) -> dict[str, float]:
     def answered(client: Any, request_id: str) -> bool:
         try:
-            client.ask("slow", request(request_id))
+            client.call("slow", request(request_id))
         except TeacherError:
             return False
         return True

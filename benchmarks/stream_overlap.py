@@ -30,7 +30,9 @@ import torch
 
 from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
-from distill.records import UNLABELLED, Batch, TeacherRequest
+from distill.records import UNLABELLED, Batch
+from distill.teachers.requests import TeacherRequest
+from distill.teachers.served import ServedTeacher
 from distill.teachers.stream import TeacherStream
 
 CASES = {(0.05, 0.05): 0.90, (0.2, 0.2): 0.97}
@@ -68,8 +70,9 @@ class Batches(NamedTuple):
 
 def seconds(client, num_steps: int, in_flight: int, student_s: float) -> float:
     """Wall time of ``num_steps`` steps; ``in_flight`` 0 asks only when the step before is done."""
+    teachers = [ServedTeacher(name, "", Serving(), NUM_LABELS) for name in client.names]
     tokens = dict.fromkeys(client.names, Tokens())
-    stream = TeacherStream(client, client.names, tokens, NUM_LABELS, in_flight=in_flight)
+    stream = TeacherStream(client, teachers, tokens, in_flight=in_flight)
     with stream:
         started = time.perf_counter()
         for _ in stream.feed(Batches(num_steps), 0, num_steps):
@@ -79,7 +82,6 @@ def seconds(client, num_steps: int, in_flight: int, student_s: float) -> float:
 
 def measure(num_steps: int, num_repetitions: int, teacher_s: float, student_s: float) -> dict:
     from distill.teachers.pool import RayTeacherPool
-    from distill.teachers.served import ServedTeacher
 
     def simulated(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         time.sleep(teacher_s)

@@ -41,11 +41,12 @@ import torch
 
 from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
-from distill.records import Batch, TeacherRequest, TokenAnswers
+from distill.records import Batch, TokenAnswers
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
 from distill.teachers.pool import RayTeacherPool
+from distill.teachers.requests import TeacherRequest
 from distill.teachers.served import ServedTeacher
-from distill.teachers.stream import TeacherStream, check_output
+from distill.teachers.stream import TeacherStream
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from distill.wires.base import as_array
 
@@ -199,12 +200,10 @@ def timed(
         """One step's answers each: their bytes."""
         stream = TeacherStream(
             client,
-            [name],
+            [ServedTeacher(name, "", Serving(num_cpus=1, wire=wire), width)],
             {name: rows},
-            width,
             cache=cache,
             in_flight=in_flight,
-            wires={name: wire},
             positions_of=lambda part: np.ones(len(part.rows_B), np.int64),
         )
         with stream:
@@ -218,8 +217,8 @@ def timed(
     def asked() -> None:
         features_BD = rows.padded(range(num_rows)).features_BD
         request = TeacherRequest("r", np.arange(num_rows), features_BD=features_BD, wire=wire)
-        output = client.ask(name, request)
-        check_output(request, output, width)
+        output = client.call(name, request)
+        request.check(output, width)
         touch(output.payload.view(np.uint8))
 
     def returned() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,8 +20,6 @@ from distill.errors import TeacherError
 
 if TYPE_CHECKING:
     import torch
-
-    from distill.config.moe import MoE
 else:
     from distill.lazy_torch import torch
 
@@ -102,52 +100,30 @@ class RoutingInputs:
     router_logits_BK: torch.Tensor | None = None  # float32, raw; None without a router
 
 
-@dataclass(frozen=True)
-class TeacherRequest:
-    """One request to a teacher. Idempotent: the same request always has the same response."""
+Answer = TypeVar("Answer")
 
-    request_id: str
-    rows_B: np.ndarray  # int64
-    input_ids_BT: np.ndarray | None = None  # int64, in the *teacher's* tokens
-    attention_mask_BT: np.ndarray | None = None  # int64
-    token_type_ids_BT: np.ndarray | None = None
-    features_BD: np.ndarray | None = None  # float32, raw
-    texts_B: np.ndarray | None = None  # objects (str), for teachers that read text themselves
-    position_ids_BT: np.ndarray | None = None  # int64, of language models
-    targets_BT: np.ndarray | None = None  # bool: the positions to answer about; None: one a row
-    wire: Any = None
-    """The wire requested (distill/wires); None: the one the teacher is served with."""
-    moe: MoE | None = None
-    """Of a mixture of experts: which experts run; None: as the teacher is served."""
-    seed: int = 0
-    """Of what is drawn for this answer (distill/moe), with each row's id and a token's place."""
-    gate: GateState | None = None
-    """The gates to answer with; None: those of the teacher's folder."""
+
+class RequestFor(Generic[Answer]):
+    """What a teacher is sent, of any kind: see distill/teachers/requests.py.
+
+    Idempotent: the same request always has the same answer, so that it may be sent again.
+    """
+
+    takes_turn: ClassVar[bool] = True
+    """Whether something is computed for it: one such request at a time, in order of arrival."""
 
     @property
-    def num_passes(self) -> int:
-        """Answers about each position."""
-        return 1 if self.moe is None else self.moe.num_passes
+    def label(self) -> str:
+        """For messages: which request."""
+        raise NotImplementedError
 
-    @property
-    def counts_B(self) -> np.ndarray:
-        """int64: positions of each row."""
-        if self.targets_BT is None:
-            return np.ones(len(self.rows_B), np.int64)
-        return self.targets_BT.sum(1)
+    def check(self, answer: Answer, width: int) -> None:
+        """Raise TeacherAnswerError unless the answer is this request's, and whole. ``width``:
+        columns of the teacher's outputs."""
 
-    @property
-    def num_rows(self) -> int:
-        return len(self.rows_B)
-
-    @property
-    def num_tokens(self) -> int:
-        """Padded tokens of a row; 1 for features and texts."""
-        return 1 if self.input_ids_BT is None else self.input_ids_BT.shape[1]
-
-    def inputs(self) -> dict[str, np.ndarray]:
-        """Keyword arguments of the teacher's forward."""
-        return keywords_of(self)
+    def not_served(self, teacher: str) -> str:
+        """The message where only the cache is served."""
+        return f"teacher {teacher!r} is queried for new text, but it is no longer served"
 
 
 class AnswerStats(NamedTuple):
@@ -202,19 +178,6 @@ class DeviceOutput(NamedTuple):
     some transports do not carry."""
     num_positions: int
     """Rows of it that count."""
-
-
-@dataclass(frozen=True)
-class GateRequest:
-    """How should the gates of a student-aware router change? See distill/moe/gradient.py."""
-
-    request: TeacherRequest
-    """What the student wrote, and (``gate``) where the gradient is taken; ``moe`` is of type sar,
-    or None where the teacher is served so."""
-    student_PV: np.ndarray
-    """The student's logits at its positions, of the tokens that both share: float32, or bfloat16 in
-    the bits of uint16."""
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

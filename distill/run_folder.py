@@ -5,7 +5,7 @@
 <output>/experts/<name>/   fits of experts and router      <output>/baselines/<name>/
 <output>/experts/names.json   folder → name, of experts that no folder can be called like
 <output>/links/<i>/        fits of a chain's intermediate links, exported in model/
-<output>/links/chain.json  which links are kept, and why: see driver/chain.py
+<output>/links/chain.json  which links are kept, and why: see driver/chain_links.py
 <output>/fit/              the distilled student's checkpoints, metrics and best weights
 <output>/cache/            teacher outputs                 <output>/student/   the export
 <output>/report/           table and plots         <output>/finished.json   see driver/finished.py

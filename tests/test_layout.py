@@ -19,9 +19,7 @@ SOURCES = layout.modules(ROOT)
 MAP = layout.rows_of_the_map(ROOT)
 PACKAGES = {module.package for module in SOURCES.values()} - {"", "__main__"}
 
-ALLOWED_UPWARDS = {
-    ("records", "config"): "the type of `Request.moe`, which is read as an object: typing only",
-}
+ALLOWED_UPWARDS: dict[tuple[str, str], str] = {}
 """Imports from a higher package, under TYPE_CHECKING only, each with its reason."""
 
 OUTER = {
@@ -31,7 +29,7 @@ OUTER = {
 }
 """Packages with an import of each outer library, in whatever place. The others have none."""
 
-NEEDS_RAY = {f"teachers.{name}" for name in ("actor", "direct", "pool", "replicas")}
+NEEDS_RAY = {f"teachers.{name}" for name in ("direct", "pool", "replicas")}
 """The only modules that cannot be imported without Ray. The others work in one process without
 Ray, DeepSpeed or MLflow installed: they import them in the functions that start or read these."""
 

@@ -16,11 +16,11 @@ from distill.objectives import ForwardKL
 from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
 from distill.training.job import Job
+from tests.toys_teachers import backend_of
 
 SPLITS = ("train", "train", "transfer", "validation")
 
@@ -67,7 +67,7 @@ def taught_job(root: Path, folder: str = "fit", answers: Path | None = None, **c
     name = changes.pop("teacher", "rule")
     key = TeacherKey("rule", "rows", "none", "dense/float32", 0)
     guidance = Guidance(
-        LocalTeachers({name: TeacherEngine(cast(Any, Rule()), num_labels=2)}),
+        LocalTeachers({name: backend_of(cast(Any, Rule()), num_labels=2)}),
         (ServedTeacher(name, "", Serving(), 2, key),),
         None,
         UniformMean(),

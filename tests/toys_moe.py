@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from distill.config.moe import MoE
-from distill.records import TeacherRequest
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.requests import TeacherRequest
 from distill.wires import DenseWire, WireFormat
 from tests.toys_language import NUM_TOKENS
+from tests.toys_teachers import backend_of
 
 NUM_EXPERTS, OWN = 4, 2
 SIZES: dict[str, Any] = {
@@ -62,8 +62,8 @@ def mixture(
         return causal(settings).eval()
 
 
-def engine(model: Any, moe: MoE | None = None, **changes: Any) -> TeacherEngine:
-    return TeacherEngine(
+def engine(model: Any, moe: MoE | None = None, **changes: Any) -> Any:
+    return backend_of(
         model, num_labels=NUM_TOKENS, wire=DENSE, is_language_model=True, moe=moe, **changes
     )
 

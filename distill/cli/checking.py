@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from distill.cli.options import Address, AsJson, Config, Overrides
-from distill.cli.output import errors, load_experiment, print_json, show
+from distill.cli.output import errors, load_experiment, print_json, say, show
 
 
 def check(
@@ -23,6 +23,7 @@ def check(
         from distill.driver.checks.check import about
         from distill.driver.checks.check import check as check_experiment
         from distill.driver.checks.estimate import estimate
+        from distill.driver.stages import stages_of, tree
         from distill.records import Line
         from distill.report.terminal import grid
         from distill.tracking import silence_lines
@@ -41,11 +42,18 @@ def check(
         cells = [[line.part, line.what, line.size] for line in lines]
         heads, text = ["part", "plan", "size"], (0, 1, 2)
         show(grid(heads, cells, f"{config}: ready to train", wrap=text))
+        stages = stages_of(plan)
+        for line in tree(stages):
+            say(line)
         if as_json:
             found = {
                 "ok": True,
                 "plan": [{"part": x.part, "plan": x.what, "size": x.size} for x in lines],
                 "output": str(Path(plan.experiment.output).absolute()),
+                "stages": [
+                    {"stage": one.name, "needs": one.needs, "teachers": one.teachers}
+                    for one in stages
+                ],
             }
             resumes = {"is_resuming": plan.is_resuming}
             print_json(found | resumes | {"estimate": expected.as_json()} | about(plan.corpus))

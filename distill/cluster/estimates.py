@@ -6,7 +6,8 @@ worker with the least queue and estimate [draft]. Ours is list scheduling (Graha
 is room, the stage with the longest remaining path starts. If the estimates are exact, both rules
 give a task the same worker; if they are not, a worker that ends early takes the next stage.
 
-:class:`Queue` is that rule. Ray's tasks are started by it, and :func:`simulate` predicts with it.
+:class:`StageQueue` is that rule. Ray's tasks are started by it, and :func:`simulate` predicts with
+it.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def critical_path(stages: Sequence[Scheduled]) -> list[Scheduled]:
     return chain
 
 
-class Queue:
+class StageQueue:
     """Stages that wait, run and have ended.
 
     A stage is ready when all stages that it comes after have ended. Ready stages start in order of
@@ -187,7 +188,7 @@ def simulate(
     stages: Iterable[Scheduled], room: Room, background: Room | None = None
 ) -> dict[str, tuple[float, float]]:
     """When each stage starts and ends, in seconds, if every estimate is exact."""
-    queue, now = Queue(stages, room, background), 0.0
+    queue, now = StageQueue(stages, room, background), 0.0
     spans: dict[str, tuple[float, float]] = {}
     while queue.waiting or queue.running:
         spans |= {stage.name: (now, now + stage.seconds) for stage in queue.start()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
-from distill.cluster.estimates import Queue, Room, Scheduled
+from distill.cluster.estimates import Room, Scheduled, StageQueue
 from distill.config import Cluster
 from distill.errors import DistillError, Interrupted, TeacherAway, TrainingError
 from distill.training.fit import fit_and_save
@@ -152,7 +152,7 @@ class RayTasks:
     as itself."""
 
     def __init__(self, room: Room, launcher: TaskLauncher) -> None:
-        self._queue = Queue(room=room)
+        self._queue = StageQueue(room=room)
         self._launcher = launcher
         self._tasks: dict[str, RayTask] = {}
         self._handles: dict[Any, tuple[RayTask, float]] = {}

@@ -16,31 +16,27 @@ from distill.cluster.connect import check_address, check_room, connect
 from distill.cluster.group import GroupLauncher
 from distill.cluster.placement import check_labels, check_persistent_paths
 from distill.cluster.ray_tasks import Launcher, RayLauncher
-from distill.config import Experiment, LabelsOnly
+from distill.config import Experiment
 from distill.config.values import flatten
-from distill.driver.chain import link_jobs
 from distill.driver.checks.check import check
 from distill.driver.context import Command, Driver, Work
 from distill.driver.finished import Result, finished, keep
+from distill.driver.fits import Jobs, jobs_of, jobs_of_teachers, own_job
 from distill.driver.memory.store import open_memory
 from distill.driver.quiet import silence
 from distill.driver.serve import (
     ServedTeachers,
     served_as_actors,
 )
-from distill.driver.stages import Jobs, stages_of, task_stages, trains_router, tree
-from distill.driver.students import StudentStages
+from distill.driver.stages import stages_of, task_stages, tree
+from distill.driver.student_stages import StudentStages
 from distill.driver.task_stages import TaskStages
 from distill.driver.warm_start import FILE as DECISION
 from distill.driver.warm_start import reads_past_runs, undecided
-from distill.errors import Interrupted, RunFolderError, TeacherAway
-from distill.experts.jobs import expert_jobs, router_job
-from distill.experts.partition import Parts, by_column
-from distill.names import folder_name
+from distill.errors import Interrupted, TeacherAway
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
-from distill.tasks.jobs import student_job, with_student, write_tokenizer
 from distill.tasks.outcome import Outcome, evaluate
 from distill.teachers.setup import Guidance
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
@@ -142,7 +138,8 @@ def _train(d: Driver, tasks: TaskStages, groups: Launcher[Job]) -> Outcome:
     report_losses(d, student)
     jobs = jobs_of(d, student)
     stages = stages_of(d.plan, jobs)
-    d.progress.say("\n".join(tree(stages)))
+    for line in tree(stages):
+        d.progress.say(line)
     with ServedTeachers(partial(served_as_actors, d)) as serve:
         students = StudentStages(d, jobs.teachers, tasks, groups, serve, value_of_teachers)
         tasks.run(stages, goes_on=True)
@@ -231,107 +228,3 @@ def report_losses(d: Driver, student: Job) -> None:
     if dropped:
         d.progress.say(f"{counted(dropped, 'empty text')} dropped (data.on_empty_text)")
     d.tracker.metrics({"data.truncated_rows": cut, "data.dropped_rows": dropped}, 0)
-
-
-# ---- jobs ----------------------------------------------------------------------------------
-
-
-def jobs_of(d: Driver, student: Job) -> Jobs:
-    """Every fit of the run."""
-    links = link_jobs(student, d.plan.links, d.run.links) if d.plan.links else []
-    return replace(
-        jobs_of_teachers(d),
-        baselines=tuple(jobs_of_baselines(d, student)),
-        links=tuple(links),
-        student=student,
-    )
-
-
-def jobs_of_teachers(d: Work) -> Jobs:
-    """The fits of experts and router alone."""
-    experts, parts = jobs_of_experts(d)
-    return Jobs(tuple(experts), router_of(d, experts, parts), parts=parts)
-
-
-def own_job(d: Work) -> Job:
-    """The run's student, still without its teachers."""
-    experiment, corpus = d.experiment, d.plan.corpus
-    tokenizer = write_tokenizer(experiment.student, d.plan.tokenizer, corpus, d.run.tokenizer)
-    return student_job(experiment, corpus, tokenizer, d.run.fit, d.run.stop)
-
-
-def jobs_of_experts(d: Work) -> tuple[list[Job], Parts | None]:
-    """Jobs of the experts (none if ``teachers`` names folders), and each row's own expert."""
-    experiment, corpus = d.experiment, d.plan.corpus
-    experts = experiment.experts
-    if experts is None:
-        named = {t.name for t in experiment.teachers} & set(corpus.domain_names)
-        return [], by_column(d.plan.rows, ("test",)) if named else None
-    data = d.plan.task.data(experiment, corpus, experts.base)  # in the base's tokens
-    parts = d.plan.task.parts(experiment, data, d.run.experts)
-    jobs = expert_jobs(experts, parts, data, d.run.experts, experiment.seed)
-    return _own_folders(d, jobs), parts
-
-
-def router_of(d: Work, experts: list[Job], parts: Parts | None) -> Job | None:
-    """The job of the router, where the aggregation needs one and names no trained one."""
-    config = d.experiment.experts
-    if config is None or parts is None or not trains_router(d.experiment):
-        return None
-    built = router_job(config, parts, experts[0].data, d.run.experts, d.experiment.seed)
-    return replace(built, stop_file=str(d.run.stop))
-
-
-def _own_folders(d: Work, jobs: list[Job]) -> list[Job]:
-    """The experts' jobs, each with the run's stop file; names are kept next to their folders."""
-    d.run.keep_expert_names(job.name for job in jobs)
-    return [replace(job, stop_file=str(d.run.stop)) for job in jobs]
-
-
-def jobs_of_baselines(d: Driver, student: Job) -> list[Job]:
-    """Students without teachers: labelled rows, the same loop, by default as many steps."""
-    experiment, corpus = d.experiment, d.plan.corpus
-    jobs = []
-    for baseline in experiment.baselines:
-        if not isinstance(baseline, LabelsOnly):
-            continue
-        folder = d.run.baselines / folder_name(baseline.name)
-        _claim_baseline(folder, baseline)
-        model, data = student.model, student.data
-        if baseline.student is not None:
-            own = baseline.student
-            default = own.init_from.path if own.init_from else d.plan.tokenizer
-            tokenizer = write_tokenizer(own, default, corpus, folder / "tokenizer")
-            model = with_student(student.model, own, tokenizer)
-            data = d.plan.task.data(experiment, corpus, tokenizer)
-        trainer = experiment.trainer.model_copy(
-            update={"engine": "torch", "num_workers": 1, "micro_batch_size": None}
-        )
-        own_length = {"epochs": baseline.epochs, "batch_size": baseline.batch_size}
-        trainer = trainer.model_copy(update={k: v for k, v in own_length.items() if v is not None})
-        jobs.append(
-            replace(
-                student,
-                name=baseline.name,
-                folder=str(folder),
-                model=model,
-                data=data,
-                train_rows=d.plan.task.baseline_rows(student),
-                optimizer=baseline.optimizer or experiment.optimizer,
-                trainer=trainer,
-                num_steps=student.total_steps if baseline.epochs is None else None,
-            )
-        )
-    return jobs
-
-
-def _claim_baseline(folder: Path, baseline: LabelsOnly) -> None:
-    """Baselines may be added on resuming; one that is there must be the same."""
-    claim, settings = folder / "baseline.json", baseline.model_dump_json()
-    if claim.exists() and claim.read_text("utf-8") != settings:
-        raise RunFolderError(
-            f"baseline {baseline.name!r} was trained with other settings: give it another name, or "
-            f"delete {folder}"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    claim.write_text(settings, "utf-8")

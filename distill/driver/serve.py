@@ -13,14 +13,14 @@ from distill.config import Experiment, Serving
 from distill.driver.checks.link_sizes import serving_of_link
 from distill.driver.context import Driver
 from distill.experts.jobs import ROUTER
-from distill.models.adapter import adapter_fingerprint
 from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
 from distill.models.tokenizer import num_ids, tokenizer_fingerprint
 from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.sampling import Written
+from distill.teachers.backends import backend_class
 from distill.teachers.cache import TeacherKey, home_of, open_cache
 from distill.teachers.client import SilentTeachers
-from distill.teachers.probability import file_fingerprint, is_pickle
+from distill.teachers.probability import is_pickle
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
 from distill.training.job import Job
@@ -166,21 +166,25 @@ def teacher_spec(
     fingerprint: Callable[[str], str] = weights_fingerprint,
 ) -> ServedTeacher:
     """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
-    weights = file_fingerprint(folder) if is_pickle(folder) else fingerprint(folder)
-    if adapter is not None:
-        weights = f"{weights}-{adapter_fingerprint(adapter)}"
     is_language_model = d.experiment.is_language_model
     wire = serving.wire.resolved(is_language_model, serving.dtype)
     serving = serving.model_copy(update={"wire": wire})
-    key = _key(d, folder, serving, weights)
+    width = num_outputs
     if is_language_model:
-        num_outputs = num_ids(load_tokenizer(folder))
-    if shared is not None:
-        key, num_outputs = replace(key, shared=shared.name), shared.width
-    columns = d.plan.columns.get(name)
-    return ServedTeacher(
-        name, folder, serving, num_outputs, key, is_language_model, adapter, columns, shared
+        width = num_ids(load_tokenizer(folder)) if shared is None else shared.width
+    teacher = ServedTeacher(
+        name,
+        folder,
+        serving,
+        width,
+        backend="language_model" if is_language_model else "classifier",
+        adapter=adapter,
+        columns=d.plan.columns.get(name),
+        shared=shared,
     )
+    weights = backend_class(teacher.backend).fingerprint(teacher, fingerprint)
+    key = _key(d, folder, serving, weights)
+    return replace(teacher, key=key if shared is None else replace(key, shared=shared.name))
 
 
 def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[ServedTeacher], ServedTeacher | None]:

@@ -7,7 +7,7 @@
 Losses: of every expert on every row, where they decide the router's targets. A configuration has
 some of these; the student and the evaluation are always there. Experts, losses, router and
 baselines are tasks on Ray (task_stages.py); links and student are trained by worker groups while
-their teachers are served (students.py). What a stage leaves in the run folder resumes it.
+their teachers are served (student_stages.py). What a stage leaves in the run folder resumes it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from distill.aggregation import Routed
 from distill.cluster.ray_tasks import RayTask
-from distill.config import Experiment, LabelsOnly
+from distill.config import LabelsOnly
 from distill.config.chain import link_name
+from distill.driver.chain_links import FILE, ChainRecord
+from distill.driver.fits import Jobs, trains_router
 from distill.driver.warm_start import FILE as DECISION
 from distill.experts.jobs import ROUTER
 from distill.experts.losses import losses_file, measure_losses, router_targets
-from distill.experts.partition import Parts
 from distill.run_folder import RunFolder
 from distill.tasks.plan import Plan
 from distill.training.checkpoints import resumed_step
@@ -36,31 +36,6 @@ from distill.training.job import Job
 Kind = Literal[
     "expert", "losses", "router", "baseline", "warm start", "link", "student", "evaluation"
 ]
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """The fits of a run."""
-
-    experts: tuple[Job, ...] = ()
-    router: Job | None = None
-    """None: there is none, or a trained one is named."""
-    baselines: tuple[Job, ...] = ()
-    links: tuple[Job, ...] = ()
-    student: Job | None = None
-    """None: ``distill experts``."""
-    parts: Parts | None = None
-    """The part of the data of each expert, or of each teacher that is named like a domain."""
-
-    @property
-    def teachers(self) -> list[Job]:
-        """Those that are served as teachers, and last the router."""
-        return [*self.experts, *([self.router] if self.router else [])]
-
-    @property
-    def by_name(self) -> dict[str, Job]:
-        own = [*self.teachers, *self.baselines, *self.links]
-        return {job.name: job for job in [*own, *([self.student] if self.student else [])]}
 
 
 @dataclass(frozen=True)
@@ -151,13 +126,6 @@ def task_stages(plan: Plan, jobs: Jobs | None = None) -> list[Stage]:
     return [*experts, *losses, *routers, *own]
 
 
-def trains_router(experiment: Experiment) -> bool:
-    """Whether the aggregation needs a router and names no trained one."""
-    aggregation, experts = experiment.aggregation, experiment.experts
-    is_needed = isinstance(aggregation, Routed) and aggregation.router is None
-    return is_needed and experts is not None and experts.router is not None
-
-
 def _warm_start(plan: Plan, needs: tuple[str, ...], student: Job | None) -> Stage:
     """Brief fits of the student, which choose its settings."""
     decision = RunFolder(plan.experiment.output).root / DECISION
@@ -201,17 +169,21 @@ def _baseline(plan: Plan, stage: Stage) -> Stage:
 # ---- shown ----------------------------------------------------------------------------------
 
 INDENT = "  "
+TITLE = "stages, each with those that it needs below it:"
 SIDE_BY_SIDE = {"expert": "experts", "baseline": "baselines"}
 """Kinds of which all stages with the same state are one line; the losses' belong to the router."""
 
 
 def tree(stages: Sequence[Stage], width: int = 80) -> list[str]:
-    """The graph as lines: below each stage, indented, those that it needs, with their state."""
+    """The graph as lines: below each stage, indented, those that it needs, with their state.
+    Nothing where a student is trained and evaluated, and that is all."""
+    if len(stages) <= 2:
+        return []
     shown = [stage for stage in stages if stage.kind != "losses"]
     users: dict[str, str] = {}
     for stage in shown:
         users |= {name: stage.name for name in stage.needs if name not in users}
-    lines: list[str] = []
+    lines = [TITLE]
 
     def add(user: str, depth: int) -> None:
         own = [stage for stage in shown if users.get(stage.name, "") == user]
@@ -225,7 +197,7 @@ def tree(stages: Sequence[Stage], width: int = 80) -> list[str]:
         for (kind, state), group in groupby(alike, key=lambda s: (s.kind, state_of(s))):
             lines.append(_line(depth, kind, [stage.model for stage in group], state, width))
 
-    add("", 0)
+    add("", 1)
     return lines
 
 
@@ -243,10 +215,15 @@ def _line(depth: int, kind: str, names: Sequence[str], state: str, width: int) -
 
 
 def state_of(stage: Stage) -> str:
-    """``done``, ``step 120``, or nothing where it has not started."""
+    """``done``, of a link ``kept`` or ``dropped``, ``step 120``, or nothing where it has not
+    begun."""
     if stage.job is None:
         return ""
+    folder = Path(stage.job.folder)
+    if stage.is_done and stage.kind == "link":
+        decided = {link.name: link.is_kept for link in ChainRecord.read(folder.parent / FILE).links}
+        return {True: "kept", False: "dropped", None: "done"}[decided.get(stage.name)]
     if stage.is_done:
         return "done"
-    step = resumed_step(Path(stage.job.folder))
+    step = resumed_step(folder)
     return f"step {step:,}" if step else ""

@@ -13,8 +13,8 @@ from distill.cluster.ray_tasks import RayTask, RayTasks, TaskLauncher, whole_roo
 from distill.driver.checks.job_times import JobTimes
 from distill.driver.checks.planned import room_left
 from distill.driver.context import Driver
+from distill.driver.fit_progress import FitWatch
 from distill.driver.stages import Stage
-from distill.driver.watch import FitWatch
 from distill.errors import DistillError, Interrupted, TeacherAway
 from distill.tasks.plan import Plan
 from distill.training.fit import is_saved

@@ -107,7 +107,7 @@ def with_numbers(experiment: Experiment, values: Mapping[str, float]) -> Experim
 
 
 @dataclass(frozen=True)
-class Decision:
+class ChosenValues:
     """What past runs propose, and which values the brief runs chose."""
 
     own: Values
@@ -155,7 +155,7 @@ def decide(
     meta: Callable[[], dict[str, float]],
     measure: Callable[[str, Values], float],
     placed: Callable[[Values], Values] = lambda values: values,
-) -> Decision:
+) -> ChosenValues:
     """Propose from past runs, and compare and refine in brief runs.
 
     ``own``: the configuration's values, whose keys are proposed. ``goal``: the quality of past
@@ -168,10 +168,10 @@ def decide(
     proposal = memory.propose(meta() if memory.tasks else {}, own, d.experiment.seed)
     mean = memory.mean(own)
     if proposal.model == "defaults":
-        return Decision(own, proposal, mean, None)
+        return ChosenValues(own, proposal, mean, None)
     d.progress.say(f"configuration memory proposes {shown(proposal.values)}: {proposal.why}")
     d.progress.say(f"the mean of all past tasks ({num_tasks}) is {shown(mean)}")
-    return Decision(own, proposal, mean, choose(proposal.values, own, measure, placed))
+    return ChosenValues(own, proposal, mean, choose(proposal.values, own, measure, placed))
 
 
 def shown(values: Mapping[str, Value]) -> str:
@@ -276,7 +276,7 @@ def warm_started(
     return started, replace(student, optimizer=experiment.optimizer)
 
 
-def _decided(d: Driver, student: Job, guidance: Guidance, run: RunFits) -> Decision:
+def _decided(d: Driver, student: Job, guidance: Guidance, run: RunFits) -> ChosenValues:
     own = numbers_of(d.experiment)
 
     def brief(name: str, values: Values) -> Job:

@@ -20,8 +20,9 @@ from distill.data.encode import encode, padded
 from distill.data.tokens import pad_id
 from distill.evaluation.samples import Sample
 from distill.models.tokenizer import load_fast_tokenizer
-from distill.records import RoutingInputs, TeacherAnswers, TeacherRequest
-from distill.teachers.client import TeacherClient, check_output
+from distill.records import RoutingInputs, TeacherAnswers
+from distill.teachers.client import TeacherClient
+from distill.teachers.requests import TeacherRequest
 from distill.wires import decode_dense
 
 BLOCK = 64
@@ -117,8 +118,8 @@ class Asked:
     def _ask(self, samples: Sequence[Sample]) -> np.ndarray:
         rows_B = np.array([sample.row for sample in samples], np.int64)
         request = TeacherRequest(f"{self.name}/{rows_B[0]}", rows_B, **self._encode(samples))
-        output = self._client.ask(self.name, request)
-        check_output(request, output, len(self.label_names))
+        output = self._client.call(self.name, request)
+        request.check(output, len(self.label_names))
         logits_BC = decode_dense(output.payload, output.wire).numpy()
         return logits_BC if self._columns is None else logits_BC[:, self._columns]
 

@@ -18,18 +18,10 @@ from distill.evaluation.generation import GenerationScores, score_answers
 from distill.models.language import check_language_folder
 from distill.sampling.records import WriteRequest
 from distill.teachers.client import TeacherClient
+from distill.teachers.served import ServedTeacher
 
 BATCH = 8
 """Prompts of a request, as many as the student is given at once."""
-
-
-class Served(Protocol):
-    """What must be known of a teacher."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def folder(self) -> str: ...
 
 
 class Prompt(Protocol):
@@ -41,7 +33,7 @@ class Prompt(Protocol):
 
 def score_teacher(
     client: TeacherClient,
-    teacher: Served,
+    teacher: ServedTeacher,
     prompts: Sequence[Prompt],
     tokenizer: Any,
     max_new_tokens: int,
@@ -79,7 +71,7 @@ def score_teacher(
             np.zeros(len(prompts[part]), np.uint64),  # greedy: nothing is drawn
             Decoding(temperature=0),
         )
-        texts = [_before_end(text, ends) for text in client.write(teacher.name, request).texts]
+        texts = [_before_end(text, ends) for text in client.call(teacher.name, request).texts]
         answers += tokenizer.batch_decode(texts, skip_special_tokens=True)
     return score_answers(answers, [prompt.reference for prompt in prompts])
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.config.sampling import Decoding
+from distill.errors import TeacherAnswerError
+from distill.records import RequestFor
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,16 @@ class Round:
 
 
 @dataclass(frozen=True)
-class DraftRequest:
+class Verdict:
+    request_id: str
+    num_kept_b: np.ndarray  # int64: drafts in front of the first that does not pass
+    replacement_b: np.ndarray  # int64: the teacher's token there; -1 where all passed
+    num_replayed: int = 0  # rounds that were read again
+    compute_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class DraftRequest(RequestFor[Verdict]):
     """Drafts to be verified, with all that a teacher without any state of them needs.
 
     Idempotent: a replica without the step's cache reads ``past`` again, in the same portions,
@@ -53,18 +64,38 @@ class DraftRequest:
         """The tokens the teacher reads to verify every draft: it need not read the last one."""
         return np.concatenate([self.last_b[:, None], self.drafts_bG[:, :-1]], axis=1)
 
+    @property
+    def label(self) -> str:
+        return f"drafts {self.request_id}"
+
+    def check(self, answer: Verdict, width: int) -> None:
+        """Raise unless it belongs to these drafts and is possible."""
+        label = f"the verification of drafts {self.request_id}"
+        if answer.request_id != self.request_id:
+            raise TeacherAnswerError(f"{label} belongs to {answer.request_id}")
+        num_rows, num_drafts = self.drafts_bG.shape
+        kept_b, replacement_b = answer.num_kept_b, answer.replacement_b
+        if kept_b.shape != (num_rows,) or replacement_b.shape != (num_rows,):
+            raise TeacherAnswerError(f"{label} is about {len(kept_b)} sequences, not {num_rows}")
+        passed_b = kept_b == num_drafts
+        is_sound = (
+            ((kept_b >= 0) & (kept_b <= num_drafts)).all()
+            and (replacement_b[passed_b] == -1).all()
+            and ((replacement_b >= 0) & (replacement_b < width))[~passed_b].all()
+        )
+        if not is_sound:
+            raise TeacherAnswerError(f"{label} keeps {kept_b} and replaces by {replacement_b}")
+
 
 @dataclass(frozen=True)
-class Verdict:
+class WrittenText:
     request_id: str
-    num_kept_b: np.ndarray  # int64: drafts in front of the first that does not pass
-    replacement_b: np.ndarray  # int64: the teacher's token there; -1 where all passed
-    num_replayed: int = 0  # rounds that were read again
+    texts: tuple[np.ndarray, ...]  # int64, with their end tokens
     compute_s: float = 0.0
 
 
 @dataclass(frozen=True)
-class WriteRequest:
+class WriteRequest(RequestFor[WrittenText]):
     """Prompts for a teacher to continue. Idempotent."""
 
     request_id: str
@@ -74,9 +105,11 @@ class WriteRequest:
     seeds_B: np.ndarray  # uint64
     decoding: Decoding
 
+    @property
+    def label(self) -> str:
+        return f"prompts {self.request_id}"
 
-@dataclass(frozen=True)
-class WrittenText:
-    request_id: str
-    texts: tuple[np.ndarray, ...]  # int64, with their end tokens
-    compute_s: float = 0.0
+    def check(self, answer: WrittenText, width: int) -> None:
+        """Raise unless it continues these prompts."""
+        if answer.request_id != self.request_id or len(answer.texts) != len(self.prompts):
+            raise TeacherAnswerError(f"the text of {self.request_id} belongs to another prompt")

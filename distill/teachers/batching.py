@@ -16,8 +16,9 @@ import numpy as np
 
 from distill.config.moe import OwnRouting
 from distill.data.block_file import positions
-from distill.records import INPUTS, TeacherOutput, TeacherRequest
-from distill.teachers.engine import TeacherEngine
+from distill.records import INPUTS, Answer, RequestFor, TeacherOutput
+from distill.teachers.backends.forwards import ForwardBackend
+from distill.teachers.requests import TeacherRequest
 
 _Waiting = tuple[TeacherRequest, "Future[TeacherOutput]"]
 
@@ -25,13 +26,20 @@ _Waiting = tuple[TeacherRequest, "Future[TeacherOutput]"]
 class Batching:
     """One teacher's requests: whichever has its turn takes with it those that wait. Thread-safe."""
 
-    def __init__(self, engine: TeacherEngine) -> None:
-        self._engine = engine
+    def __init__(self, backend: ForwardBackend) -> None:
+        self._backend = backend
         self._waiting: list[_Waiting] = []
         self._lock = threading.Lock()
 
-    def answer(self, request: TeacherRequest, turn: AbstractContextManager[Any]) -> TeacherOutput:
-        """As of TeacherEngine, and raises the same, of all requests that were computed together."""
+    def call(self, request: RequestFor[Answer], turn: AbstractContextManager[Any]) -> Answer:
+        """As of a backend; other requests than for outputs are computed alone."""
+        if isinstance(request, TeacherRequest):
+            answer: Any = self._answer(request, turn)
+            return answer
+        return self._backend.call(request, turn)
+
+    def _answer(self, request: TeacherRequest, turn: AbstractContextManager[Any]) -> TeacherOutput:
+        """Raises what the backend does, of all requests that were computed together."""
         own: _Waiting = (request, Future())
         with self._lock:
             self._waiting.append(own)
@@ -56,7 +64,7 @@ class Batching:
             for one in self._waiting:
                 other = one[0]
                 wider = max(width, other.num_tokens)
-                fits = wider * (num_rows + other.num_rows) <= self._engine.max_batch_tokens
+                fits = wider * (num_rows + other.num_rows) <= self._backend.max_batch_tokens
                 if one is not own and fits and can_join(first, other):
                     taken.append(one)
                     width, num_rows = wider, num_rows + other.num_rows
@@ -70,7 +78,7 @@ class Batching:
     def _compute(self, taken: list[_Waiting], held: ExitStack) -> None:
         requests = [request for request, _ in taken]
         try:
-            outputs = split(self._engine.answer(joined(requests), held), requests)
+            outputs = split(self._backend.answer(joined(requests), held), requests)
         except BaseException as error:
             for _, future in taken:
                 future.set_exception(error)

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectFetchTimedOutError, RayDirectTransportError
 
 from distill.errors import TeacherError
-from distill.records import DeviceOutput, TeacherRequest
+from distill.teachers.requests import TeacherRequest
 
 POLL_S = 0.2  # how soon a cancelled request, or a replica that is back, is noticed
 PROGRESS_US = 1000  # of nixl, between two looks for work that no event has told of
@@ -69,14 +69,14 @@ def send(actor: Any, teacher: str, request: TeacherRequest, claim: str) -> Any:
     """Returns the reference of a DeviceOutput, which :func:`fetch` brings."""
     from ray.experimental import set_target_device_for_ref
 
-    method = actor.answer_on_device.options(tensor_transport="nixl")
+    method = actor.call_on_device.options(tensor_transport="nixl")
     reference = method.remote(teacher, request, claim)
     # Wherever the teacher has it: the stream's buffers, and its cache, are the host's.
     set_target_device_for_ref(reference, "cpu")
     return reference
 
 
-def fetch(reference: Any, timeout_s: float, cancelled: threading.Event | None) -> DeviceOutput:
+def fetch(reference: Any, timeout_s: float, cancelled: threading.Event | None) -> Any:
     """Of a finished response; ``timeout_s``: from when no other thread fetches.
 
     Raises RayDirectTransportError, which may mean that its replica has died since, or

@@ -7,7 +7,7 @@ K teachers, V classes, X a position's payload.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from distill.records import Answers, TeacherAnswers, TokenAnswers
-from distill.wires import WireFormat, as_tensor
+from distill.teachers.served import ServedTeacher
+from distill.wires import as_tensor
 
 
 class Said(NamedTuple):
@@ -44,19 +45,7 @@ class Joining(Protocol):
 class RowJoining:
     """Of classifiers: all logits, zeros where a teacher was not asked."""
 
-    wires: Mapping[str, WireFormat]
-    num_labels: int
-    columns: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Of teachers whose outputs are in another order than the classes: the output of each class.
-    Payloads, and so the cache, keep the teacher's own order."""
-
-    def logits(self, name: str, said: Said, width: int) -> Tensor:
-        """float32 [N, V], in the order of the classes."""
-        if len(said.counts_N) == 0:
-            return torch.zeros(0, width)
-        logits_NV = self.wires[name].logits(as_tensor(said.payload_PX), None)
-        columns = self.columns.get(name)
-        return logits_NV if columns is None else logits_NV[:, list(columns)]
+    teachers: Sequence[ServedTeacher]
 
     def join(
         self,
@@ -67,10 +56,21 @@ class RowJoining:
         router_logits_BK: Tensor | None,
     ) -> TeacherAnswers:
         logits = [
-            spread(self.logits(name, one, self.num_labels), mask_B)
-            for name, one, mask_B in zip(self.wires, said, masks, strict=False)
+            spread(logits_of(teacher, one), mask_B)
+            for teacher, one, mask_B in zip(self.teachers, said, masks, strict=True)
         ]
         return TeacherAnswers(torch.stack(logits), chosen_KB, router_logits_BK)
+
+
+def logits_of(teacher: ServedTeacher, said: Said) -> Tensor:
+    """A classifier's: float32 [N, V], in the order of the classes.
+
+    Payloads, and so the cache, keep the teacher's own order.
+    """
+    if len(said.counts_N) == 0:
+        return torch.zeros(0, teacher.width)
+    logits_NV = teacher.wire.logits(as_tensor(said.payload_PX), None)
+    return logits_NV if teacher.columns is None else logits_NV[:, list(teacher.columns)]
 
 
 @dataclass(frozen=True)

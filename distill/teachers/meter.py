@@ -3,22 +3,21 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from distill.records import AnswerStats, ExpertUsage
+from distill.teachers.served import ServedTeacher, groups
 
 
 @dataclass
 class Meter:
     """Sums since the last read, under stable names. Thread-safe."""
 
-    names: tuple[str, ...]
-    replicas: Mapping[str, float] = field(default_factory=dict)
-    """Of each teacher, this rank's share of them; 1 where nothing is given."""
+    teachers: Sequence[ServedTeacher]
+    num_ranks: int = 1
+    """That share the teachers' replicas."""
     clock: Callable[[], float] = time.perf_counter
-    together: Sequence[Sequence[str]] = ()
-    """Teachers that share replicas, which are busy with any of them."""
     _since: float = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sums: dict[str, float] = field(default_factory=dict)
@@ -61,21 +60,22 @@ class Meter:
 
     def read(self) -> dict[str, float]:
         """The same names whatever happened; NaN for what there is nothing to tell of."""
+        names = [teacher.name for teacher in self.teachers]
         kinds = ("wait_s", "rows", "bytes", "cached_rows", "compute_s", "clamped")
-        zeros = {f"teacher.{name}.{kind}": 0.0 for name in self.names for kind in kinds}
+        zeros = {f"teacher.{name}.{kind}": 0.0 for name in names for kind in kinds}
         of_models = (*ExpertUsage.METRICS, "perplexity", "mass_outside")
-        unknown = {f"teacher.{name}.{kind}": math.nan for name in self.names for kind in of_models}
+        unknown = {f"teacher.{name}.{kind}": math.nan for name in names for kind in of_models}
         with self._lock:
             sums = zeros | unknown | {"stream.wait_s": 0.0, "stream.queue_depth": 0.0} | self._sums
             sums["stream.queue_depth"] /= max(1, self._num_steps)
             now = self.clock()
             seconds, self._since = max(now - self._since, 1e-9), now
-            for name in self.names:
+            for group in groups(self.teachers):  # whose replicas are busy with any of them
                 # Against a rank's share of the replicas, so that the ranks' mean is that of all.
-                group = next((group for group in self.together if name in group), [name])
-                busy_s = sum(sums[f"teacher.{other}.compute_s"] for other in group)
-                busy_s /= self.replicas.get(name, 1)
-                sums[f"teacher.{name}.idle_rate"] = max(0.0, 1 - busy_s / seconds)
+                busy_s = sum(sums[f"teacher.{teacher.name}.compute_s"] for teacher in group)
+                for teacher in group:
+                    share_s = busy_s / (teacher.serving.replicas / self.num_ranks)
+                    sums[f"teacher.{teacher.name}.idle_rate"] = max(0.0, 1 - share_s / seconds)
             for name, usage in self._usage.items():
                 sums |= {f"teacher.{name}.{what}": x for what, x in usage.metrics().items()}
             for name, stats in self._stats.items():

@@ -10,25 +10,25 @@ from contextlib import contextmanager
 import torch
 
 from distill.errors import TeacherError
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.backends.contract import TeacherBackend
 
 logger = logging.getLogger(__name__)
 
 
 class Offload:
-    """Of the engines of one process. Thread-safe: a request that arrives while the models move
+    """Of the backends of one process. Thread-safe: a request that arrives while the models move
     waits, and they do not move while any request is computed."""
 
     def __init__(
         self,
         who: str,
-        engines: Iterable[TeacherEngine] = (),
+        backends: Iterable[TeacherBackend] = (),
         idle_s: float | None = None,
         timer: Callable[[float, Callable[[], None]], threading.Timer] = threading.Timer,
     ) -> None:
         """``who``: for messages. ``idle_s``: seconds without a request; None: never."""
         self._who = who
-        self._engines = tuple(engines)
+        self._backends = tuple(backends)
         self._idle_s = idle_s
         self._new_timer = timer
         self._lock = threading.Lock()
@@ -72,14 +72,14 @@ class Offload:
             logger.warning("%s: idle for %g s, moved to host memory", self._who, self._idle_s)
 
     def _move_to_host(self) -> None:
-        for engine in self._engines:
-            engine.offload()
+        for backend in self._backends:
+            backend.offload()
         self._is_offloaded = True
 
     def _restore(self) -> None:
         try:
-            for engine in self._engines:
-                engine.restore()
+            for backend in self._backends:
+                backend.restore()
         except torch.OutOfMemoryError as error:
             self._move_to_host()  # what had returned would be missing to the student
             raise TeacherError(

@@ -8,11 +8,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from distill.config import Stream, Transport
+from distill.config import Stream
 from distill.errors import TeacherError
 from distill.teachers.actor import CONTROL, MAX_CALLS, TeacherActor
 from distill.teachers.replicas import RayTeacherClient, Served, control, own_error
 from distill.teachers.served import ServedTeacher, groups, named
+from distill.teachers.transports import TRANSPORTS, ObjectStore, Transport
 from distill.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class RayTeacherPool:
         self,
         specs: Sequence[ServedTeacher],
         start_deadline_s: float = 300.0,
-        transport: Transport = "object_store",
+        transport: str = "object_store",
         at_once: int = 1,
     ) -> None:
         """Returns when every replica has loaded its model. ``transport``: of its clients' streams.
@@ -36,12 +37,13 @@ class RayTeacherPool:
         what it needs and what the cluster has. Nothing is left running then.
         """
         self._served: list[Served] = []
-        self._transport: Transport = transport
+        self._transport = TRANSPORTS[transport]
         try:
             together = groups(specs)
             for group in together:
                 actors = [
-                    _start(group, transport, at_once) for _ in range(group[0].serving.replicas)
+                    _start(group, self._transport, at_once)
+                    for _ in range(group[0].serving.replicas)
                 ]
                 self._served.append(Served(tuple(spec.name for spec in group), actors))
             give_up = time.monotonic() + start_deadline_s
@@ -57,8 +59,9 @@ class RayTeacherPool:
 
     def client(self, stream: Stream, rank: int = 0) -> RayTeacherClient:
         """For one student rank; may be sent to its process. Any pool has the object store."""
-        if stream.transport not in ("object_store", self._transport):
-            raise ValueError(f"stream.transport {stream.transport}: the pool has {self._transport}")
+        own = self._transport.name
+        if stream.transport not in (ObjectStore.name, own):
+            raise ValueError(f"stream.transport {stream.transport}: the pool has {own}")
         return RayTeacherClient(self._served, stream, rank)
 
     def pids(self, teacher: str) -> list[int]:
@@ -109,20 +112,19 @@ def _wait_until_ready(
 
 def _start(group: Sequence[ServedTeacher], transport: Transport, at_once: int) -> Any:
     serving = group[0].serving
-    is_direct = transport == "nixl"
     remote: Any = ray.remote  # whose types lack the last of these, and options() does not heed it
-    actor = remote(
-        num_cpus=serving.cpus,
-        num_gpus=serving.num_gpus,
-        label_selector=serving.node_labels or None,
-        max_restarts=-1,
-        max_task_retries=0,  # retries stand in one place: the client
-        # See TeacherActor; nixl's agent is for one thread: its requests wait in Ray's queue.
-        max_concurrency=1 if is_direct else MAX_CALLS,
-        concurrency_groups={CONTROL: 1},
-        scheduling_strategy="SPREAD",
-        enable_tensor_transport=is_direct,
-    )
+    options: dict[str, Any] = {
+        "num_cpus": serving.cpus,
+        "num_gpus": serving.num_gpus,
+        "label_selector": serving.node_labels or None,
+        "max_restarts": -1,
+        "max_task_retries": 0,  # retries are in one place: the client
+        "max_concurrency": MAX_CALLS,  # see TeacherActor
+        "concurrency_groups": {CONTROL: 1},
+        "scheduling_strategy": "SPREAD",
+        "enable_tensor_transport": False,
+    }
+    actor = remote(**options | dict(transport.actor_options))
     return actor(TeacherActor).remote(group, transport, at_once)
 
 

@@ -32,21 +32,12 @@ from ray.exceptions import (
 
 from distill.config import Stream
 from distill.errors import DistillError, TeacherAway, TeacherError
-from distill.records import (
-    DeviceOutput,
-    GateGradient,
-    GateRequest,
-    GateState,
-    Head,
-    TeacherOutput,
-    TeacherRequest,
-)
-from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.records import Answer, RequestFor
 from distill.teachers import direct
 from distill.teachers.actor import CONTROL
 from distill.teachers.queue import Status
+from distill.teachers.transports import TRANSPORTS
 from distill.teachers.watch import NO_LIMIT, PATIENCE_S, POLLS, Group, Watch
-from distill.wires.base import on_host
 from distill.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -155,9 +146,8 @@ class RayTeacherClient:
         self._num_requests = dict.fromkeys(self._replicas, 0)
         self._num_retries = dict.fromkeys(self._replicas, 0)
         self._look_s = min(direct.POLL_S, stream.deadline_s / POLLS / 4)
-        self._is_direct = stream.transport == "nixl"
-        if self._is_direct:
-            direct.prepare()
+        self._transport = TRANSPORTS[stream.transport]
+        self._transport.prepare_client()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RayTeacherClient, (self._served, self._stream, self._rank)
@@ -166,60 +156,23 @@ class RayTeacherClient:
     def names(self) -> tuple[str, ...]:
         return tuple(self._replicas)
 
-    def ask(
+    def call(
         self,
         teacher: str,
-        request: TeacherRequest,
+        request: RequestFor[Answer],
         cancelled: threading.Event | None = None,
         on_sent: Callable[[], None] | None = None,
-    ) -> TeacherOutput:
+    ) -> Answer:
         """See TeacherClient. Waits while a replica makes progress, and up to ``recovery_s`` while
         none is up; sends the request ``retries + 1`` times at most."""
 
         def send(actor: Any, claim: str) -> Any:
-            if self._is_direct:
-                reference = direct.send(actor, teacher, request, claim)
-            else:
-                reference = actor.answer.remote(teacher, request, claim)
+            reference = self._transport.send(actor, teacher, request, claim)
             if on_sent is not None:
                 on_sent()
             return reference
 
-        output = self._tried(teacher, f"request {request.request_id}", send, cancelled)
-        return on_host(output) if isinstance(output, DeviceOutput) else output
-
-    def head(self, teacher: str) -> Head:
-        what = "a request for its output layer"
-        return self._tried(teacher, what, lambda actor, claim: actor.head.remote(teacher, claim))
-
-    def judge(self, teacher: str, request: DraftRequest) -> Verdict:
-        what = f"drafts {request.request_id}"
-        return self._tried(
-            teacher, what, lambda actor, claim: actor.judge.remote(teacher, request, claim)
-        )
-
-    def write(self, teacher: str, request: WriteRequest) -> WrittenText:
-        what = f"prompts {request.request_id}"
-        return self._tried(
-            teacher, what, lambda actor, claim: actor.write.remote(teacher, request, claim)
-        )
-
-    def gate(self, teacher: str) -> GateState:
-        return self._tried(
-            teacher,
-            "a request for its gates",
-            lambda actor, claim: actor.gate.remote(teacher, claim),
-        )
-
-    def gate_gradient(
-        self, teacher: str, request: GateRequest, cancelled: threading.Event | None = None
-    ) -> GateGradient:
-        return self._tried(
-            teacher,
-            f"request {request.request.request_id} for its gates' gradient",
-            lambda actor, claim: actor.gate_gradient.remote(teacher, request, claim),
-            cancelled,
-        )
+        return self._tried(teacher, request.label, send, cancelled)
 
     def _tried(
         self,
@@ -353,10 +306,7 @@ class RayTeacherClient:
             ray.cancel(reference)  # takes it off the queue; what runs, runs to its end
             raise
         timeout_s = max(1.0, self._stream.deadline_s)
-        if self._is_direct:
-            response = direct.fetch(reference, timeout_s, cancelled)
-        else:
-            response = ray.get(reference, timeout=timeout_s)
+        response = self._transport.fetch(reference, timeout_s, cancelled)
         with self._lock:
             replica.watch.answered(time.monotonic())
         return response

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill.config import Serving
 from distill.config.moe import MoE
@@ -32,7 +32,8 @@ class ServedTeacher:
     student. 0: not known, before its folder was read."""
     key: TeacherKey = NO_KEY
     """All that determines its outputs."""
-    is_language_model: bool = False
+    backend: str = "classifier"
+    """What computes its outputs: a name in BACKENDS of teachers/backends/__init__.py."""
     adapter: str | None = None
     """Folder of an adapter on the model in ``folder``."""
     columns: tuple[int, ...] | None = None
@@ -47,6 +48,13 @@ class ServedTeacher:
     def tokenizer(self) -> str | None:
         """Folder of the tokenizer whose tokens it is shown; None: the student's."""
         return None if self.shared else self.folder
+
+    @property
+    def positions(self) -> Literal["rows", "tokens"]:
+        """What one distribution of its outputs is about."""
+        from distill.teachers.backends import backend_class  # which imports this module
+
+        return backend_class(self.backend).positions
 
     @property
     def are_outputs_fixed(self) -> bool:

@@ -15,12 +15,12 @@ from distill.models.vocabulary import SharedTokens
 from distill.records import Batch
 from distill.teachers.cache import open_cache
 from distill.teachers.client import TeacherClient
-from distill.teachers.served import ServedTeacher, groups
+from distill.teachers.served import ServedTeacher
 from distill.teachers.stream import TeacherStream
 
 
-class Rows(Protocol):
-    """How a process finds the rows of a fit; see training/job.py."""
+class RowsInFolders(Protocol):
+    """How a process finds the rows of a fit by its folders; see training/job.py."""
 
     def open(self, tokenizer: str | None = None) -> Any:
         """As the student takes them, or as a teacher with the ``tokenizer`` of this folder does."""
@@ -53,23 +53,23 @@ class Guidance:
 
     def open(
         self,
-        data: Rows,
+        data: RowsInFolders,
         writer: str,
-        num_labels: int,
+        *,
         boundary: Callable[[], None] | None = None,
         steps_ahead: int | None = None,
         num_ranks: int = 1,
         seed: int = 0,
     ) -> TeacherStream:
-        """The stream of one process; ``writer`` names its cache segments. ``steps_ahead``: of
+        """The stream of one process; ``writer`` names its cache segments. ``boundary``: a barrier
+        over all ranks. ``steps_ahead``: of
         batches that are written while training, which are shown instead of the data set's rows,
         and whose outputs are not cached (output layers are): how many are requested ahead of the
         current one. ``num_ranks``: who share the teachers' replicas. ``seed``: of what teachers
         draw."""
-        served = self.served
+        served, names = self.served, [teacher.name for teacher in self.teachers]
         is_written = steps_ahead is not None
         keys = {s.name: s.key for s in served if is_written or s.are_outputs_fixed}
-        names = [t.name for t in self.teachers]
         inputs: Any = data.open()
         positions_of: Callable[[Batch], np.ndarray] | None = None
         if steps_ahead is not None:
@@ -79,27 +79,21 @@ class Guidance:
         else:
             tokens = {s.name: data.open(s.tokenizer) for s in served}
             cache, in_flight = self.cache, self.stream.in_flight
-            if self.teachers[0].is_language_model:
+            if self.teachers[0].positions == "tokens":
                 positions_of = lambda part: inputs.num_targets(part.rows_B)  # noqa: E731
         return TeacherStream(
-            client=self.client,
-            names=names,
-            tokens=tokens,
-            num_labels=num_labels,
+            self.client,
+            self.teachers,
+            tokens,
+            router=self.router,
             cache=open_cache(cache, Path(self.cache_folder), keys, writer, self.by_content),
             aggregation=self.aggregation,
-            router=self.router.name if self.router else None,
             in_flight=in_flight,
             boundary=boundary,
             homes_of=lambda rows: inputs.corpus.homes_of(rows, names),
-            wires={s.name: s.serving.wire for s in served},
             positions_of=positions_of,
-            widths={s.name: s.width for s in served},
-            moes={s.name: s.serving.moe for s in served if s.is_language_model},
-            replicas={s.name: s.serving.replicas / num_ranks for s in served},
-            together=[[s.name for s in group] for group in groups(served)],
+            num_ranks=num_ranks,
             seed=seed,
-            columns={s.name: s.columns for s in served if s.columns is not None},
         )
 
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distill.aggregation import Aggregation, UniformMean
-from distill.config.moe import MoE
 from distill.data.batches import BatchSource
 from distill.data.splits import seed_of
 from distill.records import (
@@ -32,21 +31,26 @@ from distill.records import (
     Head,
     RoutingInputs,
     Step,
-    TeacherAnswers,
-    TeacherRequest,
     fields_of,
 )
 from distill.sampling.rows import shown
 from distill.teachers.cache import Cache, NoCache
-from distill.teachers.client import TeacherClient, check_output
+from distill.teachers.client import TeacherClient
 from distill.teachers.health import Health
-from distill.teachers.joining import Joining, RowJoining, Said, TokenJoining, in_order, spread
+from distill.teachers.joining import (
+    Joining,
+    RowJoining,
+    Said,
+    TokenJoining,
+    in_order,
+    logits_of,
+    spread,
+)
 from distill.teachers.meter import Meter
+from distill.teachers.requests import HeadRequest, TeacherRequest
+from distill.teachers.served import ServedTeacher
 from distill.teachers.turns import Turns, all_results
 from distill.teachers.waiting import Wait, in_thread, until_done
-from distill.wires import DenseWire, WireFormat
-
-__all__ = ["TeacherClient", "TeacherStream", "TeacherTokens", "check_output"]
 
 
 class TeacherTokens(Protocol):
@@ -56,76 +60,67 @@ class TeacherTokens(Protocol):
     def padded(self, rows: Any) -> Any: ...
 
 
+@runtime_checkable
+class AlignedTokens(TeacherTokens, Protocol):
+    """Of a teacher with another tokenizer; see distill/data/alignment.py."""
+
+    def aligned(self, rows: np.ndarray) -> np.ndarray: ...
+
+
 class TeacherStream:
     """The source of targets that queries teachers. Also a context manager; see :meth:`close`."""
 
     def __init__(
         self,
         client: TeacherClient,
-        names: Sequence[str],
-        tokens: dict[str, Any] | None,
-        num_labels: int,
+        teachers: Sequence[ServedTeacher],
+        tokens: Mapping[str, TeacherTokens] | None,
+        *,
+        router: ServedTeacher | None = None,
         cache: Cache | None = None,
         aggregation: Aggregation | None = None,
-        router: str | None = None,
         in_flight: int = 4,
         boundary: Callable[[], None] | None = None,
         homes_of: Callable[[np.ndarray], np.ndarray] | None = None,
-        wires: Mapping[str, WireFormat] | None = None,
         positions_of: Callable[[Any], np.ndarray] | None = None,
-        widths: Mapping[str, int] | None = None,
-        moes: Mapping[str, MoE] | None = None,
-        replicas: Mapping[str, float] | None = None,
-        together: Sequence[Sequence[str]] = (),
+        num_ranks: int = 1,
         seed: int = 0,
-        columns: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        """``names``: the teachers, in the order of K and of the router's classes.
+        """``teachers``: in the order of K and of the router's classes.
 
-        ``tokens``: a TeacherTokens for every teacher and the router; None: they are shown the
-        batches themselves, which were written while training. ``aggregation`` None asks all.
-        ``in_flight``: steps requested ahead of this one. ``boundary``: a barrier over all ranks.
-        ``homes_of``: of row ids, the index of the teacher named like the row's domain, or -1; None:
-        no teacher has a domain. ``wires``: of each teacher and the router; None: dense float32.
+        ``tokens``: by name, the rows as each teacher and the router are shown them; None: they are
+        shown the batches themselves, which were written while training. ``cache``: outputs that
+        change are never kept. ``aggregation`` None asks all. ``in_flight``: steps requested ahead
+        of this one. ``boundary``: a barrier over all ranks. ``homes_of``: of row ids, the index of
+        the teacher named like the row's domain, or -1; None: no teacher has a domain.
         ``positions_of``: of language models, the student's positions of each row of a part.
-        ``widths``: columns of those teachers that do not have ``num_labels``. ``moes``: of mixtures
-        of experts, who is asked; answers that change are never kept. ``replicas``: of each teacher
-        and the router, this rank's share of them; None: one each. ``together``: who shares them.
-        ``seed``: of what teachers draw. ``columns``: of classifiers whose outputs are in another
-        order than the classes (the router's: than ``names``), the output of each.
+        ``num_ranks``: who share the replicas. ``seed``: of what teachers draw.
         """
-        self.names = tuple(names)
-        self.router = router
+        self._teachers = tuple(teachers)
+        self.names = tuple(teacher.name for teacher in teachers)
+        self._router = router
         self._client = client
         self._tokens = tokens
         self._seed = seed
-        everyone = (*self.names, router) if router else self.names
-        self._wires = {name: (wires or {}).get(name) or DenseWire() for name in everyone}
-        self._widths = dict.fromkeys(everyone, num_labels)
-        if router is not None:
-            self._widths[router] = len(self.names)
-        self._widths.update(widths or {})
-        rows = RowJoining(self._wires, num_labels, columns or {})
-        self._rows = rows
-        self._joining: Joining = rows
+        served = (*self._teachers, router) if router else self._teachers
+        self._served = {teacher.name: teacher for teacher in served}
+        self._joining: Joining = RowJoining(self._teachers)
         if positions_of is not None:
-            aligned = {
-                k: tokens[name].aligned
-                for k, name in enumerate(self.names)
-                if tokens is not None and hasattr(tokens[name], "aligned")
-            }
-            self._joining = TokenJoining(positions_of, aligned)
+            self._joining = TokenJoining(positions_of, self._aligned())
         self._cache = cache if cache is not None else NoCache()
-        self._moes = dict(moes or {})
         self._gates: dict[str, GateState] = {}
-        self._changing = {name for name, moe in self._moes.items() if moe.changes}
         self._aggregation: Aggregation = aggregation or UniformMean()
         self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
-        self._meter = Meter(everyone, replicas or {}, together=together)
+        self._meter = Meter(served, num_ranks)
         self._health = Health(is_data=tokens is not None)
         self._feeds: list[Generator[Any, None, None]] = []
+
+    def _aligned(self) -> dict[int, Callable[[np.ndarray], np.ndarray]]:
+        """By place in K, of teachers with another tokenizer; see TokenJoining."""
+        shown = [self._tokens[name] if self._tokens else None for name in self.names]
+        return {k: rows.aligned for k, rows in enumerate(shown) if isinstance(rows, AlignedTokens)}
 
     def feed(
         self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
@@ -136,23 +131,6 @@ class TeacherStream:
         feeds may be open at once. What fails in a thread is raised here, as itself, at its step.
         """
         return self._keep(self._epochs(batches, start, stop, wait))
-
-    def answer_all(
-        self, rows: Sequence[int] | np.ndarray | range, batch_size: int = 64
-    ) -> TeacherAnswers:
-        """Every teacher's output for each of these rows, in their order; no boundary."""
-        rows_N = np.asarray(rows, np.int64)
-        source, by_length = self._by_length(rows_N, batch_size)
-        steps = list(self._keep(self._ahead(source, 0, len(source.blocks))))
-        self._cache.flush()
-        order = torch.from_numpy(np.argsort(by_length, kind="stable"))
-        answers = [a for step in steps for _, a in step.parts if isinstance(a, TeacherAnswers)]
-        router = [a.router_logits_BK for a in answers if a.router_logits_BK is not None]
-        return TeacherAnswers(
-            torch.cat([a.logits_KBV for a in answers], dim=1)[:, order],
-            torch.cat([a.asked_KB for a in answers], dim=1)[:, order],
-            torch.cat(router)[order] if router else None,
-        )
 
     def fill(self, rows: Sequence[int] | np.ndarray | range, batch_size: int = 64) -> None:
         """Have the cache know the answers about these rows; no boundary."""
@@ -168,23 +146,27 @@ class TeacherStream:
         equal ones, as of adapters on one base, are held once.
         """
         found: dict[str, Head] = {}
-        for name in self.names:
-            if self._wires[name].takes == "hidden":
+        for teacher in self._teachers:
+            if teacher.wire.takes == "hidden":
+                name = teacher.name
                 head = self._cache.head(name, partial(self._requested_head, name))
                 known = (other for other in found.values() if other.equals(head))
                 found[name] = next(known, head)
         return found
 
     def _requested_head(self, name: str) -> Head:
-        return until_done(in_thread(partial(self._client.head, name)), self._client.away)
+        return until_done(
+            in_thread(partial(self._client.call, name, HeadRequest())), self._client.away
+        )
 
-    def _cache_of(self, name: str) -> Cache:
-        return NoCache() if name in self._changing else self._cache
+    def _cache_of(self, teacher: ServedTeacher) -> Cache:
+        return NoCache() if teacher.moe.changes else self._cache
 
     def request(
         self, name: str, request_id: str, part: Any, rows_N: np.ndarray, step: int = 0
     ) -> TeacherRequest:
         """The request to a teacher for these rows of a part; it draws again at each ``step``."""
+        teacher = self._served[name]
         block: Any = (
             shown(part, rows_N) if self._tokens is None else self._tokens[name].padded(rows_N)
         )
@@ -193,8 +175,8 @@ class TeacherStream:
             rows_N,
             **fields_of(block),
             targets_BT=getattr(block, "targets_BT", None),
-            wire=self._wires[name],
-            moe=self._moes.get(name),
+            wire=teacher.wire,
+            moe=teacher.moe,
             seed=seed_of(f"{self._seed}/{name}/{step}"),
             gate=self._gates.get(name),
         )
@@ -311,15 +293,15 @@ class TeacherStream:
         parts = batches.at(step)
         finish: dict[str, float] = {}
 
-        def ask_all(turn: Turns, wanted: list[tuple[str, int, np.ndarray]]) -> list[Said]:
+        def ask_all(turn: Turns, wanted: list[tuple[ServedTeacher, int, np.ndarray]]) -> list[Said]:
             # One event for each: a fast teacher must not count for a slow one.
             sent = [threading.Event() for _ in wanted]
             with turn.of(step):
                 futures = [
                     asks.submit(
                         self._said,
-                        name,
-                        f"{name}/{step}/{i}",
+                        teacher,
+                        f"{teacher.name}/{step}/{i}",
                         step,
                         parts[i],
                         rows_N,
@@ -327,33 +309,32 @@ class TeacherStream:
                         is_sent,
                         finish,
                     )
-                    for (name, i, rows_N), is_sent in zip(wanted, sent, strict=True)
+                    for (teacher, i, rows_N), is_sent in zip(wanted, sent, strict=True)
                 ]
                 for is_sent in sent:
                     is_sent.wait()
             return all_results(futures)
 
-        num_teachers = len(self.names)
         valid = [part.valid_B.numpy() for part in parts]
         router_logits: list[Tensor | None] = [None] * len(parts)
-        if self.router is not None:
-            wanted = [(self.router, i, part.rows_B[valid[i]]) for i, part in enumerate(parts)]
+        if self._router is not None:
+            wanted = [(self._router, i, part.rows_B[valid[i]]) for i, part in enumerate(parts)]
             for i, one in enumerate(ask_all(turns[0], wanted)):
-                logits_NK = self._rows.logits(self.router, one, num_teachers)
+                logits_NK = logits_of(self._router, one)
                 router_logits[i] = spread(logits_NK, valid[i])
         chosen = [self._choose(part, router_logits[i]) for i, part in enumerate(parts)]
         masks = [
             chosen_KB.numpy() & valid_B for chosen_KB, valid_B in zip(chosen, valid, strict=True)
         ]
         wanted = [
-            (name, i, part.rows_B[masks[i][k]])
+            (teacher, i, part.rows_B[masks[i][k]])
             for i, part in enumerate(parts)
-            for k, name in enumerate(self.names)
+            for k, teacher in enumerate(self._teachers)
         ]
         said = iter(ask_all(turns[1], wanted))
         joined: list[tuple[Any, Answers | None]] = []
         for i, part in enumerate(parts):
-            ours = [next(said) for _ in self.names]
+            ours = [next(said) for _ in self._teachers]
             answers = self._joining.join(part, ours, list(masks[i]), chosen[i], router_logits[i])
             joined.append((part, answers))
         slowest = max(finish, key=lambda name: finish[name]) if finish else None
@@ -370,7 +351,7 @@ class TeacherStream:
 
     def _said(
         self,
-        name: str,
+        teacher: ServedTeacher,
         request_id: str,
         step: int,
         part: Any,
@@ -383,8 +364,9 @@ class TeacherStream:
 
         ``is_sent`` is set once nothing is left to send.
         """
+        name, cache = teacher.name, self._cache_of(teacher)
         try:
-            found = self._cache_of(name).get(name, rows_N)
+            found = cache.get(name, rows_N)
             hit_N = found.hit_B
             if hit_N.all():
                 self._meter.received(name, cached_rows=len(rows_N))
@@ -393,17 +375,17 @@ class TeacherStream:
                 raise CancelledError
             missing_N = rows_N[~hit_N]
             request = self.request(name, request_id, part, missing_N, step)
-            output = self._client.ask(name, request, cancelled, is_sent.set)
+            output = self._client.call(name, request, cancelled, is_sent.set)
         finally:
             is_sent.set()
         finish[name] = time.perf_counter()
-        check_output(request, output, self._widths[name])
+        request.check(output, teacher.width)
         counts_N = request.counts_B
-        payload_PX = self._cache_of(name).put(name, missing_N, output.payload, counts_N)
+        payload_PX = cache.put(name, missing_N, output.payload, counts_N)
         self._meter.used(name, output.usage)
         if output.stats is not None:
             self._meter.sampled(name, output.stats)
-            self._health.check(name, output.stats, self._widths[name])
+            self._health.check(name, output.stats, teacher.width)
         self._meter.received(
             name,
             rows=len(missing_N),

@@ -61,13 +61,12 @@ def fit(
     torch.manual_seed(job.seed + rank)
     np.random.seed((job.seed + rank) % 2**32)
     batches, validation = open_batches(job, rank, world_size)
-    num_classes = len(job.model.label_names)
     module = build_module(job)
     job.task.check_module(job, module)
     engine = make_engine(
         module, job.optimizer, job.trainer, batches.num_micro_batches, job.recovery_s
     )
-    source = _opened(job, engine, num_classes, rank)
+    source = _opened(job, engine, rank)
     store = FolderStore(
         Path(job.folder),
         world_size,
@@ -137,14 +136,14 @@ def open_batches(job: Job, rank: int, world_size: int) -> tuple[Batches, Batches
     return training, validation
 
 
-def _opened(job: Job, engine: Engine, num_classes: int, rank: int) -> TargetSource:
+def _opened(job: Job, engine: Engine, rank: int) -> TargetSource:
     """The source of targets, on all ranks or none: a teacher may stay away while it is opened."""
     if job.guidance is None:
         return NoTeachers()
     source: TargetSource | None = None
     away: TeacherAway | None = None
     try:
-        source = open_source(job, job.guidance, engine, num_classes, f"rank{rank}")
+        source = open_source(job, job.guidance, engine, f"rank{rank}")
     except TeacherAway as error:
         away = error
     if engine.agree(int(away is not None)):
@@ -155,17 +154,14 @@ def _opened(job: Job, engine: Engine, num_classes: int, rank: int) -> TargetSour
     return source
 
 
-def open_source(
-    job: Job, guidance: Guidance, engine: Engine, num_classes: int, writer: str
-) -> TargetSource:
+def open_source(job: Job, guidance: Guidance, engine: Engine, writer: str) -> TargetSource:
     """The loop's source of targets; the module is given the teachers' output layers."""
     sampling = job.sampling
     if not isinstance(sampling, Written):
         stream = guidance.open(
             job.data,
             writer,
-            num_classes,
-            engine.barrier,
+            boundary=engine.barrier,
             num_ranks=engine.world_size,
             seed=job.seed,
         )
@@ -175,7 +171,12 @@ def open_source(
     blocks: Blocks = job.data.open()
     staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
     stream = guidance.open(
-        job.data, writer, num_classes, engine.barrier, staleness, engine.world_size, job.seed
+        job.data,
+        writer,
+        boundary=engine.barrier,
+        steps_ahead=staleness,
+        num_ranks=engine.world_size,
+        seed=job.seed,
     )
     if job.kd.alpha > 0:
         _take_heads(engine, stream)
@@ -197,9 +198,9 @@ def open_source(
         asks_teachers=job.kd.alpha > 0,
     )
     gates = [
-        GateTraining(t.name, t.serving.moe, guidance.client, stream, engine.reduce, engine.device)
+        GateTraining(t.name, t.moe, guidance.client, stream, engine.reduce, engine.device)
         for t in guidance.teachers
-        if isinstance(t.serving.moe, StudentAwareRouter)
+        if isinstance(t.moe, StudentAwareRouter)
     ]
     return SampledTargets(wanted, guidance.client, stream, engine, gates)
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from distill.config.moe import StudentAwareRouter
 from distill.moe.optimizer import GateOptimizer
-from distill.records import Batch, GateRequest, GateState, TeacherRequest
-from distill.teachers.client import TeacherClient, check_gradient
+from distill.records import Batch, GateState
+from distill.teachers.client import TeacherClient
+from distill.teachers.requests import GateRequest, GateStateRequest, TeacherRequest
 
 
 class AsksTeachers(Protocol):
@@ -49,7 +50,7 @@ class GateTraining:
         self._device = device
         self._num_steps = 0
         self._sums = (0.0, 0.0)
-        self._optimizer = GateOptimizer(client.gate(teacher), settings)
+        self._optimizer = GateOptimizer(client.call(teacher, GateStateRequest()), settings)
         stream.take_gate(teacher, self._optimizer.state)
 
     def step(
@@ -81,8 +82,8 @@ class GateTraining:
                 student_PV.detach().float().cpu().numpy(),
                 temperature,
             )
-            found = waited(partial(self._client.gate_gradient, self.teacher, asked))
-            check_gradient(asked, found)
+            found = waited(partial(self._client.call, self.teacher, asked))
+            asked.check(found, student_PV.shape[1])
             self._stream.computed(self.teacher, found.compute_s)
             totals_G[:size] += torch.from_numpy(found.values)
             totals_G[size:] += torch.tensor(

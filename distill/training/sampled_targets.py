@@ -27,7 +27,7 @@ from distill.config.sampling import (
     Written,
 )
 from distill.data.batches import BatchSource
-from distill.errors import CheckpointError, TeacherAnswerError
+from distill.errors import CheckpointError
 from distill.models.decoder import head_of
 from distill.records import Batch, Step
 from distill.sampling.draw import STUDENT, row_seeds, uniforms
@@ -338,9 +338,8 @@ class SampledTargets:
             row_seeds(self._wanted.seed, 0, ids_N),  # a row's text is one for all epochs
             sampling.decoding,
         )
-        found = self._client.write(teacher, request)
-        if found.request_id != request.request_id or len(found.texts) != len(rows):
-            raise TeacherAnswerError(f"the text of {request.request_id} belongs to another prompt")
+        found = self._client.call(teacher, request)
+        request.check(found, self._wanted.num_tokens)
         self._stream.computed(teacher, found.compute_s)
         return dict(zip(rows, [text.tolist() for text in found.texts], strict=True))
 

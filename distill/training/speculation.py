@@ -14,10 +14,9 @@ from typing import TypeVar
 import numpy as np
 
 from distill.config.sampling import Speculative
-from distill.errors import TeacherAnswerError
 from distill.sampling.draw import TEACHER, uniforms
 from distill.sampling.generation import Drafted, Judge
-from distill.sampling.records import DraftRequest, Verdict
+from distill.sampling.records import DraftRequest
 from distill.teachers.client import TeacherClient
 
 Result = TypeVar("Result")
@@ -55,8 +54,8 @@ class TeacherJudge:
             self.sampling.nucleus,
             self.sampling.teacher_decoding,
         )
-        verdict = self.client.judge(self.teacher, request)
-        check_verdict(request, verdict, self.num_tokens)
+        verdict = self.client.call(self.teacher, request)
+        request.check(verdict, self.num_tokens)
         self.computed(self.teacher, verdict.compute_s)
         return verdict.num_kept_b, verdict.replacement_b
 
@@ -87,22 +86,3 @@ def at_once(calls: Sequence[Callable[[], Result]]) -> list[Result]:
     """What each returns, in threads; raises what the first of those that fail does."""
     with ThreadPoolExecutor(max(1, len(calls)), "sampling") as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
-
-
-def check_verdict(request: DraftRequest, verdict: Verdict, num_tokens: int) -> None:
-    """Raise TeacherAnswerError unless it belongs to these drafts and is possible."""
-    told = f"the verification of drafts {request.request_id}"
-    if verdict.request_id != request.request_id:
-        raise TeacherAnswerError(f"{told} belongs to {verdict.request_id}")
-    num_rows, num_drafts = request.drafts_bG.shape
-    kept_b, replacement_b = verdict.num_kept_b, verdict.replacement_b
-    if kept_b.shape != (num_rows,) or replacement_b.shape != (num_rows,):
-        raise TeacherAnswerError(f"{told} is about {len(kept_b)} sequences, not {num_rows}")
-    passed_b = kept_b == num_drafts
-    is_sound = (
-        ((kept_b >= 0) & (kept_b <= num_drafts)).all()
-        and (replacement_b[passed_b] == -1).all()
-        and ((replacement_b >= 0) & (replacement_b < num_tokens))[~passed_b].all()
-    )
-    if not is_sound:
-        raise TeacherAnswerError(f"{told} keeps {kept_b} and replaces by {replacement_b}")

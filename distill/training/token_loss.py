@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distill.aggregation import Aggregation, TrainedWeights
+from distill.aggregation import Aggregation
 from distill.aggregation.mixture import only_asked
-from distill.errors import ConfigError
 from distill.objectives import Objective
 from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
@@ -56,53 +55,6 @@ class Reader(NamedTuple):
             return [payload_NX]
         # Copied: a wire of bytes reads numbers out of whole rows.
         return [part.contiguous() for part in payload_NX.tensor_split(self.num_passes, dim=1)]
-
-
-def check_mixing(
-    aggregation: Aggregation, wires: Sequence[WireFormat], objective: Objective
-) -> None:
-    """Raise ConfigError for an aggregation that these language models and wires cannot serve."""
-    if aggregation.mix == "divergences" and aggregation.sees_logits:
-        raise ConfigError(
-            f"aggregation.type {aggregation.type!r} compares the logits of all teachers, "
-            "but aggregation.mix: divergences compares the student with each teacher alone: use "
-            "mean, weights, oracle or single, or another aggregation.mix"
-        )
-    if aggregation.mix == "divergences" and isinstance(aggregation, TrainedWeights):
-        raise ConfigError(
-            f"aggregation.type {aggregation.type!r} is trained on the likelihood under all "
-            "teachers, but aggregation.mix divergences compares the student with each teacher "
-            "separately: set aggregation.mix: probabilities"
-        )
-    inexact = " and ".join(sorted({wire.type for wire in wires if not wire.is_exact}))
-    if inexact:
-        many = " and " in inexact
-        reason = f"the wire{'s' * many} {inexact} {'do' if many else 'does'} not send all of them"
-    elif not objective.mixes:
-        reason = (
-            f"objective.type {objective.type!r} compares the student with each teacher separately"
-        )
-    else:
-        return
-    if isinstance(aggregation, TrainedWeights):
-        raise ConfigError(
-            f"aggregation.type {aggregation.type!r} needs each teacher's probability of the next "
-            f"token, from all logits, but {reason}: use "
-            + ("the wire hidden or dense for every teacher, or " if inexact else "")
-            + "mean, weights, oracle or single"
-        )
-    if aggregation.sees_logits:
-        raise ConfigError(
-            f"aggregation.type {aggregation.type!r} compares the logits of all teachers, "
-            f"but {reason}: use mean, weights, oracle or single"
-            + (", or the wire hidden or dense for every teacher" if inexact else "")
-        )
-    # Teachers with other vocabularies are not combined at all.
-    if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix == "logits":
-        raise ConfigError(
-            f"aggregation.mix: logits averages the teachers' logits, but {reason}: set "
-            "aggregation.mix: probabilities, or use the wire hidden or dense for every teacher"
-        )
 
 
 _Said = Callable[[slice], list[Tensor]]

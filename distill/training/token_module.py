@@ -21,10 +21,10 @@ from distill.models.load_balancing import LoadBalancing
 from distill.objectives import Objective
 from distill.objectives.likelihood import Routes, mixture_nll
 from distill.records import Answers, Batch, Head, Knobs, LossOutput, Mean, TokenAnswers
+from distill.teachers.served import ServedTeacher
 from distill.training.fused import FusedHead
 from distill.training.token_loss import Reader, TokenLoss
 from distill.training.trainable import Trainable
-from distill.wires import WireFormat
 
 
 class TokenModule(Trainable):
@@ -47,20 +47,16 @@ class TokenModule(Trainable):
         num_tokens: int,
         objective: Objective | None = None,
         aggregation: Aggregation | None = None,
-        wires: Mapping[str, WireFormat] | None = None,
-        widths: Mapping[str, int] | None = None,
+        teachers: Sequence[ServedTeacher] = (),
         loss_chunk_mb: float = 256.0,
-        passes: Mapping[str, int] | None = None,
         homes: Sequence[int] = (),
         left_out: Sequence[int] = (),
         normalise: Literal["tokens", "sequences"] = "tokens",
     ) -> None:
-        """``num_tokens``: columns that count, of the student; ``widths``: of each teacher, by name,
-        like ``wires``. Wider heads are padded ones. ``passes``: answers of each teacher about each
-        position, where there are several. ``homes``: of each domain, the teacher that is named like
-        it, or -1; for the accuracy of trained weights. ``left_out``: columns among those that
-        count that are not the same token to student and teachers. ``normalise`` sequences: for rows
-        that are not packed."""
+        """``num_tokens``: columns that count, of the student. ``teachers``: in the order of K.
+        ``homes``: of each domain, the teacher that is named like it, or -1; for the accuracy of
+        trained weights. ``left_out``: columns among those that count that are not the same token to
+        student and teachers. ``normalise`` sequences: for rows that are not packed."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
         self.student: PreTrainedModel = student
@@ -69,14 +65,12 @@ class TokenModule(Trainable):
         self.aggregation = aggregation
         self.loss_chunk_mb = loss_chunk_mb
         self.normalise = normalise
-        self.wires = dict(wires or {})
-        self._widths = dict(widths or {})
-        self._passes = dict(passes or {})
+        self.teachers = tuple(teachers)
         self.take_heads({}, "cpu")
         self.router: nn.Module | None = None
         if isinstance(aggregation, TrainedWeights):
             width = head_of(student).in_features
-            self.router = aggregation.build(len(self.wires), num_tokens, width)
+            self.router = aggregation.build(len(self.teachers), num_tokens, width)
         self._balancing = LoadBalancing.of(student)
         self._homes = (*homes, -1)  # the last entry is that of no domain, whose index is -1
 
@@ -85,12 +79,12 @@ class TokenModule(Trainable):
         placed = {id(head): head.to(device) for head in heads.values()}  # some share one
         self._readers = [
             Reader(
-                wire,
-                placed[id(heads[name])] if name in heads else None,
-                self._widths[name],
-                self._passes.get(name, 1),
+                teacher.wire,
+                placed[id(heads[teacher.name])] if teacher.name in heads else None,
+                teacher.width,
+                teacher.moe.num_passes,
             )
-            for name, wire in self.wires.items()
+            for teacher in self.teachers
         ]
 
     def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
@@ -177,11 +171,11 @@ class TokenModule(Trainable):
         }
         if has_teachers:
             metrics["kd.loss"] = Mean(sums.kd, sums.num_answered)
-            for name, weight in zip(self.wires, sums.weights_K, strict=True):
-                metrics[f"teacher.{name}.weight"] = Mean(weight, sums.num_answered)
-        if has_teachers and len(self.wires) > 1:
-            apart = zip(self.wires, sums.apart_K, sums.num_apart_K, strict=True)
-            metrics |= {f"teacher.{name}.divergence": Mean(d, n) for name, d, n in apart}
+            for teacher, weight in zip(self.teachers, sums.weights_K, strict=True):
+                metrics[f"teacher.{teacher.name}.weight"] = Mean(weight, sums.num_answered)
+        if has_teachers and len(self.teachers) > 1:
+            apart = zip(self.teachers, sums.apart_K, sums.num_apart_K, strict=True)
+            metrics |= {f"teacher.{t.name}.divergence": Mean(d, n) for t, d, n in apart}
         return metrics
 
 

@@ -24,8 +24,8 @@ from distill.config import Cache, Stream, parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.driver.context import Driver, Work
+from distill.driver.fit_progress import FitWatch
 from distill.driver.serve import teacher_specs
-from distill.driver.watch import FitWatch
 from distill.errors import CheckpointError, ConfigError, ModelError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
@@ -34,8 +34,8 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.jobs import student_job
 from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
+from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
-from distill.teachers.serving import engines
 from distill.teachers.setup import Guidance
 from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
@@ -100,7 +100,7 @@ def planned(root: Path, folder: str = "run", **aggregation: Any) -> tuple[Plan, 
     teachers, _ = teacher_specs(driver, [])
     given = plan.experiment.aggregation
     guidance = Guidance(
-        LocalTeachers(engines(teachers)),
+        LocalTeachers(open_backends(teachers)),
         tuple(teachers),
         None,
         given,
@@ -138,7 +138,7 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     weights_KR = saved.weights(features_of(job, "test"))
     test = plan.corpus.rows("test")
     assert job.guidance is not None
-    with job.guidance.open(job.data, "test", 2) as stream:
+    with job.guidance.open(job.data, "test") as stream:
         batches = Batches(job.data.open(), test, 64, 0, shuffle=False)
         used = predict(load_best(job), batches, stream).weights_RK
     torch.testing.assert_close(weights_KR, torch.from_numpy(used).T, rtol=1e-4, atol=1e-5)

@@ -50,7 +50,7 @@ def first_step(job: Job, module: TokenModule) -> tuple[Batch, TokenAnswers]:
     assert job.guidance is not None
     rows = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
-    with job.guidance.open(job.data, "test", 0) as stream:
+    with job.guidance.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
     assert isinstance(answers, TokenAnswers)

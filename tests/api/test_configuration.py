@@ -28,9 +28,9 @@ from distill.errors import ConfigError, DataError, ModelError
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier, load_tokenizer
 from distill.run_folder import identity
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.probability import load_pickled
 from tests.toys import write_encoder
+from tests.toys_teachers import backend_of
 
 ROWS = [
     {"text": f"the film number {i} was good", "label": "yes" if i % 2 else "no"} for i in range(60)
@@ -197,7 +197,7 @@ def test_a_transformers_model_with_its_tokenizer(tmp_path: Path) -> None:
     (teacher,) = experiment.teachers
     assert teacher.name == "C++ & C" and not teacher.allow_pickle
     assert experiment_of(raw, teachers, data=ROWS).teachers == experiment.teachers
-    engine = TeacherEngine(teacher.path, num_labels=2)
+    engine = backend_of(teacher.path, num_labels=2)
     del engine  # it loads
     ids = tokenizer("the film was good", return_tensors="pt")
     with torch.no_grad():

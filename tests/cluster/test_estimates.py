@@ -8,9 +8,9 @@ import pytest
 
 from distill.cluster.estimates import (
     STEP_S,
-    Queue,
     Room,
     Scheduled,
+    StageQueue,
     Training,
     critical_path,
     makespan,
@@ -70,17 +70,19 @@ def test_independent_stages_go_to_the_worker_with_the_least_queue_and_estimate()
 
 
 def test_ties_keep_their_order() -> None:
-    queue = Queue([Scheduled("b", 1), Scheduled("a", 1), Scheduled("c", 1)], Room(num_cpus=2))
+    queue = StageQueue([Scheduled("b", 1), Scheduled("a", 1), Scheduled("c", 1)], Room(num_cpus=2))
     assert [s.name for s in queue.start()] == ["b", "a"]
 
 
 def test_an_expert_comes_before_a_longer_baseline_as_the_student_waits_for_it() -> None:
-    queue = Queue([Scheduled("baseline", 50), Scheduled("expert", 5, rest=60)], Room(num_cpus=1))
+    queue = StageQueue(
+        [Scheduled("baseline", 50), Scheduled("expert", 5, rest=60)], Room(num_cpus=1)
+    )
     assert [s.name for s in queue.start()] == ["expert"]
 
 
 def test_one_that_does_not_fit_is_passed_and_starts_at_last() -> None:
-    queue = Queue([Scheduled("wide", 9, num_cpus=4), Scheduled("x", 3)], Room(num_cpus=2))
+    queue = StageQueue([Scheduled("wide", 9, num_cpus=4), Scheduled("x", 3)], Room(num_cpus=2))
     queue.running["y"] = Scheduled("y", 2)
     assert [s.name for s in queue.start()] == ["x"]
     queue.end("x")
@@ -105,13 +107,15 @@ def test_the_student_does_not_wait_for_background_stages() -> None:
 
 def test_gpus_and_the_number_of_stages_are_limits_too() -> None:
     on_gpu = [Scheduled(str(n), 1, num_cpus=0.5, num_gpus=0.5) for n in range(5)]
-    assert len(Queue(on_gpu, Room(num_cpus=8, num_gpus=1)).start()) == 2
-    assert len(Queue(on_gpu, Room(max_stages=3)).start()) == 3
-    assert len(Queue(on_gpu).start()) == 5
+    assert len(StageQueue(on_gpu, Room(num_cpus=8, num_gpus=1)).start()) == 2
+    assert len(StageQueue(on_gpu, Room(max_stages=3)).start()) == 3
+    assert len(StageQueue(on_gpu).start()) == 5
 
 
 def test_a_stage_waits_for_those_before_it_and_not_for_unknown_ones() -> None:
-    queue = Queue([Scheduled("first", 1), Scheduled("second", 9, after=("first", "done before"))])
+    queue = StageQueue(
+        [Scheduled("first", 1), Scheduled("second", 9, after=("first", "done before"))]
+    )
     assert [s.name for s in queue.start()] == ["first"]
     assert queue.start() == []
     queue.end("first")
@@ -125,7 +129,7 @@ def test_measured_times_correct_the_estimates_of_their_kind() -> None:
         Scheduled("b", 15, kind="baseline"),
         Scheduled("r", 1, kind="router"),
     ]
-    queue = Queue(stages, Room(max_stages=1))
+    queue = StageQueue(stages, Room(max_stages=1))
     assert queue.correction("expert") == 1
     assert [s.name for s in queue.start()] == ["b"]
     queue.end("b", seconds=15)

@@ -15,7 +15,7 @@ import pytest
 from distill.config import Stream, parse
 from distill.driver.checks.check import check
 from distill.driver.context import Work
-from distill.driver.watch import FitWatch, Waiting
+from distill.driver.fit_progress import FitWatch, Waiting
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.jobs import student_job, write_tokenizer

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from distill.driver.chain_links import ChainRecord
+from distill.driver.fits import jobs_of
 from distill.driver.stages import Stage, stages_of, state_of, tree
+from distill.tasks.chained import Decision
+from distill.tasks.jobs import student_job
 from distill.training.job import Job
-from tests.driver.test_chain import local, teacher  # noqa: F401 (a fixture)
+from tests.driver.test_chain_links import local, teacher  # noqa: F401 (a fixture)
 from tests.driver.test_task_stages import Run
 from tests.toys import DOMAINS
 from tests.toys_tasks import Scripted, write_results
@@ -66,6 +70,26 @@ def test_links_come_one_after_the_other(tmp_path: Path, teacher: Path) -> None: 
     assert [stage.teachers for stage in stages] == [("big",), ("link 1",), ("link 2",), ("big",)]
 
 
+def test_the_tree_shows_which_links_are_kept(tmp_path: Path, teacher: Path) -> None:  # noqa: F811
+    chain = local(tmp_path, teacher)
+    plan, run = chain.plan, chain.d.run
+    jobs = jobs_of(chain.d, student_job(plan.experiment, plan.corpus, "", run.fit, run.stop))
+    for job in jobs.links:
+        Path(job.folder).mkdir(parents=True)
+        (Path(job.folder) / "done.json").write_text("{}")
+
+    def links() -> list[str]:
+        found = tree([s for s in stages_of(plan, jobs) if s.kind != "baseline"])
+        return [line.strip() for line in found if "link" in line]
+
+    assert links() == ["link 2 (done)", "link 1 (done)"]
+    record = ChainRecord("eval.accuracy", 0.9, (Decision("link 1", 0.5, -0.4, False, "worse"),))
+    record.write(run.links / "chain.json")
+    assert links()[1] == "link 1 (dropped)"
+    replace(record, links=(replace(record.links[0], is_kept=True),)).write(run.links / "chain.json")
+    assert links()[1] == "link 1 (kept)"
+
+
 def test_a_warm_start_comes_between_teachers_and_student(root: Path, tmp_path: Path) -> None:
     run = Run(root, tmp_path, Scripted(4), targets="partition", warm_start=True)
     stages = stages_of(run.d.plan, run.jobs)
@@ -99,19 +123,20 @@ def test_what_is_in_the_run_folder_is_done(root: Path, tmp_path: Path) -> None:
 def test_the_tree_shows_below_each_stage_what_it_needs(root: Path, tmp_path: Path) -> None:
     run = Run(root, tmp_path, Scripted(4), baselines=["one", "two"])
     assert tree(stages_of(run.d.plan)) == [
-        "evaluation",
-        "  student",
-        "    router",
-        f"      3 experts: {', '.join(DOMAINS)}",
-        "  2 baselines: one, two",
+        "stages, each with those that it needs below it:",
+        "  evaluation",
+        "    student",
+        "      router",
+        f"        3 experts: {', '.join(DOMAINS)}",
+        "    2 baselines: one, two",
     ]
     for job in run.jobs.experts[:2]:
         write_results(job)
     (Path(run.jobs.experts[2].folder) / "checkpoints/step-00001200").mkdir(parents=True)
     lines = tree(stages_of(run.d.plan, run.jobs))
-    assert lines[3:5] == [
-        f"      2 experts: {DOMAINS[0]}, {DOMAINS[1]} (done)",
-        f"      expert: {DOMAINS[2]} (step 1,200)",
+    assert lines[4:6] == [
+        f"        2 experts: {DOMAINS[0]}, {DOMAINS[1]} (done)",
+        f"        expert: {DOMAINS[2]} (step 1,200)",
     ]
 
 
@@ -119,9 +144,10 @@ def test_the_tree_fits_80_columns() -> None:
     names = [f"{number} with a name that is long" for number in range(20)]
     experts = [Stage(f"fit:{name}", "expert", name) for name in names]
     student = Stage("student", "student", "student", tuple(stage.name for stage in experts))
-    first, second = tree([*experts, student])
-    assert first == "student"
-    assert second == f"  20 experts: {names[0]}, {names[1]}, …" and len(second) <= 80
+    _, first, second = tree([*experts, student])
+    assert first == "  student"
+    assert second == f"    20 experts: {names[0]}, {names[1]}, …" and len(second) <= 80
+    assert tree([student, replace(student, name="evaluation")]) == []
 
 
 def test_a_stage_without_a_job_has_no_state() -> None:

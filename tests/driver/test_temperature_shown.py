@@ -17,7 +17,7 @@ from distill.config import KD, parse
 from distill.config.temperature import Cosine, LossRatio
 from distill.driver.checks.check import check
 from distill.driver.context import Work
-from distill.driver.watch import FitWatch
+from distill.driver.fit_progress import FitWatch
 from distill.report import plots
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder

@@ -18,7 +18,8 @@ from distill.config import Cache, Experiment, Stream, parse
 from distill.config.search import Goal
 from distill.driver.checks.check import check
 from distill.driver.context import Driver
-from distill.driver.pipeline import own_job, record_inputs
+from distill.driver.fits import own_job
+from distill.driver.pipeline import record_inputs
 from distill.driver.serve import teacher_specs
 from distill.driver.warm_start import (
     brief_of,
@@ -33,8 +34,8 @@ from distill.driver.warm_start import (
 from distill.errors import ConfigError, Interrupted, TrainingError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
+from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
-from distill.teachers.serving import engines
 from distill.teachers.setup import Guidance
 from distill.tracking import Tracker
 from distill.tracking.store import import_mlflow
@@ -116,7 +117,7 @@ class Started:
         self.student = own_job(self.driver)
         teachers, _ = teacher_specs(self.driver, [])
         self.guidance = Guidance(
-            LocalTeachers(engines(teachers)),
+            LocalTeachers(open_backends(teachers)),
             tuple(teachers),
             None,
             experiment.aggregation,

@@ -19,8 +19,8 @@ from distill.models.language import load_language_model
 from distill.models.tokenizer import load_tokenizer
 from distill.sampling.records import WriteRequest, WrittenText
 from distill.tasks.language_model.comparison import LanguageModels
+from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
-from distill.teachers.serving import engines
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import NUM_TOKENS, language_experiment, write_tokenizer
 from tests.toys_moe import mixture
@@ -88,7 +88,7 @@ def test_all_experts_of_a_mixture_answer_where_they_are_served_so(root: Path) ->
 
     everyone = mixture(own=NUM_EXPERTS)
     (spec,) = job.guidance.teachers
-    client = LocalTeachers(engines([spec]))
+    client = LocalTeachers(open_backends([spec]))
     prompts = plan.rows.prompts_of("test", 12)
     found = score_teacher(client, spec, prompts, load_tokenizer(plan.tokenizer), 64)
     assert found is not None
@@ -108,7 +108,7 @@ class Recorder:
     def __init__(self) -> None:
         self.requests: list[WriteRequest] = []
 
-    def write(self, teacher: str, request: WriteRequest) -> WrittenText:
+    def call(self, teacher: str, request: WriteRequest) -> WrittenText:
         self.requests.append(request)
         text = np.array([5, 6, 0, 7])
         return WrittenText(request.request_id, (text,) * len(request.prompts))
@@ -142,11 +142,12 @@ def test_the_columns_count_as_the_teachers_tokens(root: Path) -> None:
     written: list[np.ndarray] = []
 
     class Listening(LocalTeachers):
-        def write(self, teacher: str, request: WriteRequest) -> WrittenText:
-            found = super().write(teacher, request)
+        def call(self, teacher: str, request: Any, *args: Any) -> Any:
+            found = super().call(teacher, request, *args)
             written.extend(found.texts)
             return found
 
     prompts = plan.rows.prompts_of("test", 4)
-    score_teacher(Listening(engines([spec])), spec, prompts, load_tokenizer(plan.tokenizer), 8)
+    client = Listening(open_backends([spec]))
+    score_teacher(client, spec, prompts, load_tokenizer(plan.tokenizer), 8)
     assert len(written) == 4 and all(text.max() < NUM_TOKENS for text in written)

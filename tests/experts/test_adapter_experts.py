@@ -16,9 +16,9 @@ from distill.experts.partition import by_column
 from distill.models.language import load_language_model
 from distill.run_folder import RunFolder
 from distill.tasks.language_model.specs import BlocksSpec
+from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.served import ServedTeacher
-from distill.teachers.serving import engines
 from distill.training.fit import fit_and_save, load_best
 from tests.toys_language import NUM_TOKENS, language_experiment
 from tests.toys_moe import plain, request
@@ -60,15 +60,17 @@ def test_each_is_kept_as_an_adapter_and_all_are_served_from_one_base(tmp_path: P
         assert before == {p.name: p.read_bytes() for p in job.model_folder.iterdir()}
         serving = experiment.experts.serving
         adapter = str(job.model_folder)
-        specs.append(ServedTeacher(job.name, base, serving, NUM_TOKENS, key, True, adapter))
+        specs.append(
+            ServedTeacher(job.name, base, serving, NUM_TOKENS, key, "language_model", adapter)
+        )
         tuned = load_best(job).student
         expected.append(plain(tuned, request()))
         again = PeftModel.from_pretrained(load_language_model(base), adapter).eval()
         assert np.array_equal(plain(again.get_base_model(), request()), expected[-1])
     assert not np.allclose(*expected, atol=1e-2)
 
-    served = engines(specs)
-    models = [served[spec.name]._speaker.model for spec in specs]
+    served = open_backends(specs)
+    models = [served[spec.name].language_model.model for spec in specs]
     assert models[0] is models[1]
     for spec, logits_PV in zip(specs, expected, strict=True):
         found = served[spec.name].answer(request(num_rows=3))

@@ -22,11 +22,11 @@ from distill.errors import ModelError
 from distill.tasks.classification.specs import DataSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.client import SilentTeachers
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
 from tests.toys import DOMAINS, toy_experiment, write_encoder
+from tests.toys_teachers import answers_of_rows, backend_of
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def guidance_of(root: Path, corpus: Corpus, cache: Path) -> Guidance:
     folders = {name: str(root / name) for name in DOMAINS} | {"router": str(root / "router.pkl")}
     num_outputs = dict.fromkeys(DOMAINS, 2) | {"router": 3}
     engines = {
-        name: TeacherEngine(folder, num_labels=num_outputs[name], allow_pickle=True)
+        name: backend_of(folder, num_labels=num_outputs[name], allow_pickle=True)
         for name, folder in folders.items()
     }
     *teachers, router = (
@@ -81,8 +81,8 @@ def test_a_pickled_router_sends_each_row_home(root: Path, tmp_path: Path) -> Non
     guidance = guidance_of(root, corpus, tmp_path / "cache")
     data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
     test = corpus.rows("test")
-    with guidance.open(data, "test", 2) as stream:
-        answers = stream.answer_all(test)
+    with guidance.open(data, "test") as stream:
+        answers = answers_of_rows(stream, test)
     assert answers.asked_KB.sum(0).tolist() == [1] * len(test)
     assert answers.asked_KB.int().argmax(0).tolist() == corpus.domains_of(test).tolist()
 
@@ -93,8 +93,8 @@ def test_one_pass_answers_for_every_aggregation(root: Path, tmp_path: Path) -> N
     guidance = guidance_of(root, corpus, tmp_path / "cache")
     data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
     everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
-    with everyone.open(data, "fill", 2) as stream:
-        whole = stream.answer_all(corpus.rows("test")).logits_KBV
+    with everyone.open(data, "fill") as stream:
+        whole = answers_of_rows(stream, corpus.rows("test")).logits_KBV
     silent = replace(guidance, client=SilentTeachers((*DOMAINS, "router")))
     for aggregation in (
         Routed(k=1),
@@ -105,8 +105,8 @@ def test_one_pass_answers_for_every_aggregation(root: Path, tmp_path: Path) -> N
         *(Single(teacher=name) for name in DOMAINS),
     ):
         own = replace(silent, aggregation=aggregation)
-        with own.open(data, aggregation.type, 2) as stream:
-            answers = stream.answer_all(corpus.rows("test"))
+        with own.open(data, aggregation.type) as stream:
+            answers = answers_of_rows(stream, corpus.rows("test"))
         assert (answers.asked_KB.sum(0) == aggregation.num_asked(3)).all()
         assert torch.equal(answers.logits_KBV, whole * answers.asked_KB[..., None])
 

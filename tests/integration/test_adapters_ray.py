@@ -16,9 +16,10 @@ from distill.config import Serving, Stream, parse
 from distill.driver import pipeline
 from distill.errors import ModelError
 from distill.report.progress import Progress
+from distill.teachers.backends import open_backends
 from distill.teachers.client import TeacherClient
 from distill.teachers.local import LocalTeachers
-from distill.teachers.serving import engines
+from distill.teachers.requests import HeadRequest
 from tests.toys_adapters import write_adapter
 from tests.toys_language import DOMAINS, NUM_TOKENS, language_experiment, write_llama
 from tests.toys_moe import DENSE, request
@@ -34,7 +35,7 @@ def answers(client: TeacherClient, before_step: Callable[[int], None]) -> list[n
     for number in range(STEPS):
         before_step(number)
         asked = request(rows_B=np.arange(3) + 3 * number, num_rows=3, num_tokens=8 + number)
-        found += [client.ask(name, asked).payload for name in DOMAINS]
+        found += [client.call(name, asked).payload for name in DOMAINS]
     return found
 
 
@@ -52,13 +53,13 @@ def test_one_actor_has_both_and_a_killed_replica_changes_nothing(
             str(base),
             serving,
             NUM_TOKENS,
-            is_language_model=True,
+            backend="language_model",
             adapter=str(write_adapter(tmp_path / name, base, seed)),
         )
         for seed, name in enumerate(DOMAINS)
     ]
     torch.set_num_threads(1)  # as an actor has
-    expected = answers(LocalTeachers(engines(specs)), lambda number: None)
+    expected = answers(LocalTeachers(open_backends(specs)), lambda number: None)
     with RayTeacherPool(specs) as pool:
         assert pool.names == DOMAINS
         first, second = (pool.pids(name) for name in DOMAINS)
@@ -70,7 +71,7 @@ def test_one_actor_has_both_and_a_killed_replica_changes_nothing(
                 os.kill(first[0], signal.SIGKILL)
 
         found = answers(client, kill)
-        heads = [client.head(name).weight_VH for name in DOMAINS]
+        heads = [client.call(name, HeadRequest()).weight_VH for name in DOMAINS]
         stats = client.stats()
     assert all(map(np.array_equal, found, expected))
     assert torch.equal(*heads)
@@ -90,7 +91,14 @@ def test_an_adapter_that_does_not_load_is_an_error_of_its_own(
     weights.write_bytes(weights.read_bytes()[:-10])
     serving = Serving(num_cpus=0.1)
     specs: list[Any] = [
-        ServedTeacher(folder.name, str(base), serving, NUM_TOKENS, None, True, str(folder))
+        ServedTeacher(
+            folder.name,
+            str(base),
+            serving,
+            NUM_TOKENS,
+            backend="language_model",
+            adapter=str(folder),
+        )
         for folder in folders
     ]
     with pytest.raises(ModelError, match="truncated"):

@@ -32,7 +32,6 @@ from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
 from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import label_names
 from distill.teachers.served import ServedTeacher
@@ -40,6 +39,7 @@ from distill.teachers.setup import Guidance
 from distill.training.fit import fit, load_best
 from distill.training.job import Job
 from tests.toys import measured, toy_experiment
+from tests.toys_teachers import backend_of
 
 NUM_ROWS = 400
 
@@ -93,7 +93,7 @@ def test_the_loop_trains_under_local_teachers(tmp_path: Path, forests: dict[str,
     experiment = parse(settings(tmp_path))
     plan = check(experiment)
     corpus = plan.corpus
-    engines = {n: TeacherEngine(m, num_labels=2) for n, m in forests.items()}
+    engines = {n: backend_of(m, num_labels=2) for n, m in forests.items()}
     key = TeacherKey("w", corpus.fingerprint, "none", "dense/float32", 0)
     specs = tuple(ServedTeacher(n, "", Serving(), 2, replace(key, weights=n)) for n in forests)
     train, transfer = corpus.rows("train"), corpus.rows("transfer")

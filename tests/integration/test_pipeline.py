@@ -284,8 +284,8 @@ def test_a_teacher_that_answers_nan_stops_the_run(
 ) -> None:
     import shutil
 
-    from distill.teachers.engine import TeacherEngine
     from distill.teachers.local import LocalTeachers
+    from tests.toys_teachers import backend_of
 
     sick = tmp_path / "sick"
     shutil.copytree(experts["meals"], sick)
@@ -294,9 +294,7 @@ def test_a_teacher_that_answers_nan_stops_the_run(
     save_file(weights, sick / "model.safetensors", metadata={"format": "pt"})
     specs = specs_of(root, experts | {"meals": sick}, corpus)
     engines = {
-        s.name: TeacherEngine(
-            s.folder, num_labels=s.width, wire=s.serving.wire, max_batch_tokens=4096
-        )
+        s.name: backend_of(s.folder, num_labels=s.width, wire=s.serving.wire, max_batch_tokens=4096)
         for s in specs
     }
     job = job_of(root, tmp_path / "run", LocalTeachers(engines), specs, corpus)
@@ -309,14 +307,12 @@ def test_a_teacher_that_answers_nan_stops_the_run(
 def test_a_corrupt_cache_says_how_to_go_on(
     root: Path, experts: dict[str, Path], corpus: Corpus, tmp_path: Path
 ) -> None:
-    from distill.teachers.engine import TeacherEngine
     from distill.teachers.local import LocalTeachers
+    from tests.toys_teachers import backend_of
 
     specs = specs_of(root, experts, corpus)
     engines = {
-        s.name: TeacherEngine(
-            s.folder, num_labels=s.width, wire=s.serving.wire, max_batch_tokens=4096
-        )
+        s.name: backend_of(s.folder, num_labels=s.width, wire=s.serving.wire, max_batch_tokens=4096)
         for s in specs
     }
     job = job_of(root, tmp_path / "run", LocalTeachers(engines), specs, corpus)

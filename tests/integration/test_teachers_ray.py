@@ -20,13 +20,15 @@ import torch
 
 from distill.config import Serving, Stream
 from distill.errors import ModelError, TeacherAnswerError, TeacherAway, TeacherError
-from distill.records import UNLABELLED, Batch, Cursor, TeacherRequest
-from distill.teachers.engine import TeacherEngine
+from distill.records import UNLABELLED, Batch, Cursor
 from distill.teachers.local import LocalTeachers
+from distill.teachers.requests import TeacherRequest
+from distill.teachers.served import ServedTeacher
 from distill.teachers.stream import TeacherStream
 from distill.teachers.waiting import outage
 from distill.training.fit import fit, load_best
 from tests.sampling.test_fits import SKD, sampled_job
+from tests.toys_teachers import backend_of
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +96,6 @@ class RowBatches:
 
 
 def specs(folders, **replicas):
-    from distill.teachers.served import ServedTeacher
 
     def spec(name: str) -> ServedTeacher:
         serving = Serving(num_cpus=0.1, replicas=replicas.get(name, 1))
@@ -105,7 +106,8 @@ def specs(folders, **replicas):
 
 def stream(client, in_flight: int = 4) -> TeacherStream:
     tokens = dict.fromkeys(client.names, RowTokens())
-    return TeacherStream(client, list(client.names), tokens, NUM_LABELS, in_flight=in_flight)
+    teachers = [ServedTeacher(name, "", Serving(), NUM_LABELS) for name in client.names]
+    return TeacherStream(client, teachers, tokens, in_flight=in_flight)
 
 
 def request(first: int = 0) -> TeacherRequest:
@@ -121,7 +123,7 @@ def logits(steps) -> list[torch.Tensor]:
 @pytest.fixture(scope="module")
 def local_logits(folders) -> list[torch.Tensor]:
     torch.set_num_threads(1)  # as an actor of one CPU has
-    engines = {n: TeacherEngine(f, num_labels=NUM_LABELS) for n, f in folders.items()}
+    engines = {n: backend_of(f, num_labels=NUM_LABELS) for n, f in folders.items()}
     with stream(LocalTeachers(engines)) as local:
         return logits(local.feed(RowBatches(), 0, 30))
 
@@ -157,7 +159,7 @@ def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing
         (actor,) = pool._served[1].actors
         ray.kill(actor, no_restart=True)
         with pytest.raises(TeacherError, match=r"teacher 'books' did not respond to .* no replica"):
-            client.ask("books", request())  # long before the client's deadline
+            client.call("books", request())  # long before the client's deadline
         assert_idle([os.getpid()])
     assert all(map(torch.equal, undisturbed, local_logits))
     assert all(map(torch.equal, disturbed, local_logits))
@@ -169,9 +171,9 @@ def assert_works_in_another_process(pool, client) -> None:
     import ray
 
     def rank(clients, asked):
-        return [client.ask("books", asked).payload for client in clients]
+        return [client.call("books", asked).payload for client in clients]
 
-    here = client.ask("books", request()).payload
+    here = client.call("books", request()).payload
     clients = [pool.client(Stream(transport=transport), rank=3) for transport in TRANSPORTS]
     for there in ray.get(ray.remote(rank).remote(clients, request())):
         assert np.array_equal(here, there)
@@ -220,7 +222,6 @@ def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport
     """A queue of many deadlines is waited for; a forward that hangs is sent to the other replica;
     when both hang the teacher is away, and then given up."""
     from distill.teachers.pool import RayTeacherPool
-    from distill.teachers.served import ServedTeacher
 
     hung, both, released = (tmp_path / name for name in ("hung", "both", "released"))
 
@@ -240,10 +241,10 @@ def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport
     with RayTeacherPool([spec], transport=transport) as pool:
         client = pool.client(Stream(deadline_s=0.5, recovery_s=1, transport=transport))
         with pytest.raises(TeacherAnswerError, match="NaN"):
-            client.ask("sick", request())
+            client.call("sick", request())
         assert client.stats()["teacher.sick.retries"] == 1
         with ThreadPoolExecutor(8) as threads:  # 1.6 s at the other replica
-            list(threads.map(lambda i: client.ask("sick", request(4 * i)), range(1, 9)))
+            list(threads.map(lambda i: client.call("sick", request(4 * i)), range(1, 9)))
         counts = client.stats()
         assert (counts["teacher.sick.requests"], counts["teacher.sick.retries"]) == (8, 0)
         assert client.away() is None
@@ -251,16 +252,16 @@ def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport
         with pytest.raises(
             TeacherAway, match=r"'sick' did not respond to request test/0; no .* finished no forw"
         ):
-            client.ask("sick", request())
+            client.call("sick", request())
         assert re.match(r"teacher 'sick': it holds .* finished no forward", client.away() or "")
         released.touch()
         os.kill(int(hung.read_text()), signal.SIGSTOP)
         with pytest.raises(TeacherAnswerError, match="NaN"):
-            pool.client(Stream(deadline_s=0.5, transport=transport)).ask("sick", request())
+            pool.client(Stream(deadline_s=0.5, transport=transport)).call("sick", request())
         os.kill(int(hung.read_text()), signal.SIGCONT)
         client = pool.client(Stream(deadline_s=HANGS_S, retries=1, transport=transport))
         with pytest.raises(TeacherAnswerError, match="NaN") as caught:
-            client.ask("sick", request())
+            client.call("sick", request())
         assert type(caught.value) is TeacherAnswerError
         assert client.stats()["teacher.sick.retries"] == 0
         assert client.away() is None
@@ -268,13 +269,12 @@ def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport
 
 def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster, folders, tmp_path):
     from distill.teachers.pool import RayTeacherPool
-    from distill.teachers.served import ServedTeacher
 
     folder = tmp_path / "cut"
     shutil.copytree(folders["movies"], folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError) as here:
-        TeacherEngine(str(folder), num_labels=NUM_LABELS)
+        backend_of(str(folder), num_labels=NUM_LABELS)
     with pytest.raises(ModelError) as there:
         RayTeacherPool([ServedTeacher("cut", str(folder), Serving(), NUM_LABELS)])
     assert str(there.value) == str(here.value)
@@ -284,7 +284,6 @@ def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster,
     import ray
 
     from distill.teachers.pool import RayTeacherPool
-    from distill.teachers.served import ServedTeacher
 
     num_cpus = ray.cluster_resources()["CPU"]
     good, big = specs(folders)

@@ -40,9 +40,9 @@ from distill.models.load import (
     was_read_at_padding,
 )
 from distill.models.tokenizer import fingerprint_of, load_fast_tokenizer, pad_id
-from distill.records import TeacherRequest
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.requests import TeacherRequest
+from tests.toys_teachers import backend_of
 
 EOS = 0
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [12, 5], [6, 7, 8, EOS], [EOS, 9, EOS, 5, EOS, EOS], [5]]
@@ -139,7 +139,7 @@ def test_a_teacher_answers_unequal_rows(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path).pad_token is None
     ids_BT, mask_BT, _ = padded(ROWS, None, pad_id(load_fast_tokenizer(tmp_path)))
     request = TeacherRequest("r", np.arange(len(ROWS)), ids_BT, mask_BT)
-    found = TeacherEngine(tmp_path, num_labels=len(LABELS)).answer(request).payload
+    found = backend_of(tmp_path, num_labels=len(LABELS)).answer(request).payload
     logits = torch.from_numpy(found.view(np.float32).reshape(len(ROWS), -1).copy())
     torch.testing.assert_close(logits, alone(tmp_path), atol=1e-5, rtol=0)
 

@@ -16,7 +16,6 @@ from distill.errors import ConfigError, ModelError, TeacherAnswerError
 from distill.moe import draws
 from distill.moe.gates import ExpertRouting
 from distill.sampling.records import WriteRequest
-from distill.teachers.client import check_output
 from distill.wires import SampledWire, TopKWire
 from tests.teachers.test_adapters import rounds
 from tests.toys_language import NUM_TOKENS, llama
@@ -126,11 +125,11 @@ def test_passes_travel_in_every_wire_and_are_checked_one_by_one(wire: object) ->
     if wire is not None:
         asked = replace(asked, wire=wire)
     output = engine(mixture(), KA).answer(asked)
-    check_output(asked, output, NUM_TOKENS)
+    asked.check(output, NUM_TOKENS)
     with pytest.raises(TeacherAnswerError, match=r"has shape .* expected"):
-        check_output(replace(asked, moe=AllExperts()), output, NUM_TOKENS)
+        replace(asked, moe=AllExperts()).check(output, NUM_TOKENS)
     with pytest.raises(TeacherAnswerError, match="not 3 passes of one width"):
-        check_output(asked, replace(output, payload=output.payload[:, :-1]), NUM_TOKENS)
+        asked.check(replace(output, payload=output.payload[:, :-1]), NUM_TOKENS)
 
 
 def test_each_pass_of_the_sampled_wire_draws_its_own_samples() -> None:

@@ -19,7 +19,8 @@ from distill.moe import draws
 from distill.moe.gates import ExpertRouting
 from distill.moe.gradient import Share, cv_squared, gate_gradient
 from distill.moe.optimizer import GateOptimizer
-from distill.records import GateGradient, GateRequest, GateState
+from distill.records import GateGradient, GateState
+from distill.teachers.requests import GateRequest, GateStateRequest
 from distill.training.gate_training import GateTraining
 from tests.toys_language import NUM_TOKENS
 from tests.toys_moe import NUM_EXPERTS, mixture
@@ -174,9 +175,11 @@ class Teachers:
         self.gates: list[GateState] = []
         self.seconds: list[tuple[str, float]] = []
 
-    def gate(self, teacher: str) -> GateState:
+    def call(self, teacher: str, request: Any) -> Any:
         assert teacher == "t"
-        return start_of([1.0, 2.0])
+        if isinstance(request, GateStateRequest):
+            return start_of([1.0, 2.0])
+        return self.gradient(request)
 
     def request(
         self, name: str, request_id: str, part: Any, rows_N: np.ndarray, step: int = 0
@@ -188,8 +191,7 @@ class Teachers:
             counts_B=np.full(len(rows_N), self.positions_per_row),
         )
 
-    def gate_gradient(self, teacher: str, request: GateRequest) -> GateGradient:
-        assert teacher == "t"
+    def gradient(self, request: GateRequest) -> GateGradient:
         self.requests.append(request)
         values, kl, balance = self.shares.pop(0)
         num_positions = int(request.request.counts_B.sum())

@@ -16,6 +16,7 @@ from distill.data.batches import Batches
 from distill.errors import CheckpointError
 from distill.models.decoder import head_of
 from distill.records import Batch, TokenAnswers
+from distill.teachers.requests import GateStateRequest
 from distill.teachers.stream import TeacherStream
 from distill.training.fit import build_module
 from distill.training.gate_training import GateTraining
@@ -46,7 +47,7 @@ class Student:
         serving = spec.serving.model_copy(update={"moe": moe})
         guidance = replace(self.job.guidance, teachers=(replace(spec, serving=serving),))
         self.client = guidance.client
-        self.stream: TeacherStream = guidance.open(self.job.data, "test", 0)
+        self.stream: TeacherStream = guidance.open(self.job.data, "test")
         self.module: Any = build_module(self.job).eval()
 
     def training(self) -> GateTraining:
@@ -78,7 +79,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch(tmp_path: Path) -> None:
             student.batches(size).at(0), student.logits_of, step=3, temperature=2.0
         )
         found.append(state.values)
-    start = student.client.gate("t").values
+    start = student.client.call("t", GateStateRequest()).values
     assert np.abs(found[0] - start).max() > 5e-3
     # AdamW's first step is lr in the gradient's direction, which rounding decides where it is 0.
     np.testing.assert_allclose(found[1], found[0], atol=2e-4)

@@ -14,9 +14,9 @@ from torch.nn.functional import log_softmax
 from distill.config.moe import AllExperts, StudentAwareRouter
 from distill.errors import TeacherAnswerError, TeacherError
 from distill.moe.optimizer import GateOptimizer
-from distill.records import GateRequest, GateState
-from distill.teachers.client import check_gradient
+from distill.records import GateState
 from distill.teachers.local import LocalTeachers
+from distill.teachers.requests import GateRequest, GateStateRequest
 from tests.toys_language import NUM_TOKENS
 from tests.toys_moe import NUM_EXPERTS, engine, mixture, request
 
@@ -52,7 +52,7 @@ def directly(asked: GateRequest, family: str) -> list[tuple[Tensor, Tensor]]:
 def test_gradient_is_that_of_the_dense_loss(family: str) -> None:
     asked = asked_about(QUIET)
     found = engine(mixture(family), QUIET).gate_gradient(asked)
-    check_gradient(asked, found)
+    asked.check(found, NUM_TOKENS)
     parts = []
     for weight, gradient in directly(asked, family):
         parts += [gradient.flatten(), torch.zeros(weight.numel())]  # W_n has no part without noise
@@ -71,7 +71,7 @@ def test_gradient_is_the_slope_of_the_loss_parts() -> None:
     model.set_experts_implementation("eager")  # the others know no float64
     teacher = engine(model, moe)
     asked = asked_about(moe, seed=5)
-    start = teacher.gate()
+    start = teacher.call(GateStateRequest())
     values = start.values + np.random.default_rng(2).normal(size=start.values.shape) * 0.1
     values = values.astype(np.float32)
 
@@ -118,7 +118,7 @@ def test_frozen_gates_answer_as_all_experts_and_learning_ones_do_not() -> None:
     for lr, is_equal in ((0.0, True), (1e-2, False)):
         moe = StudentAwareRouter(lr=lr)
         teacher = engine(mixture(), moe)
-        optimizer = GateOptimizer(teacher.gate(), moe)
+        optimizer = GateOptimizer(teacher.call(GateStateRequest()), moe)
         for step in range(2):
             about = asked_about(moe, gate=optimizer.state, seed=step)
             found = teacher.gate_gradient(about)
@@ -133,7 +133,7 @@ def test_frozen_gates_answer_as_all_experts_and_learning_ones_do_not() -> None:
 def test_steps_bring_the_teacher_nearer_to_the_student() -> None:
     moe = StudentAwareRouter(lr=1e-2, noise=False)
     teacher = engine(mixture(), moe)
-    optimizer = GateOptimizer(teacher.gate(), moe)
+    optimizer = GateOptimizer(teacher.call(GateStateRequest()), moe)
     divergences = []
     for _ in range(8):
         found = teacher.gate_gradient(asked_about(moe, gate=optimizer.state))
@@ -145,21 +145,21 @@ def test_steps_bring_the_teacher_nearer_to_the_student() -> None:
 def test_a_restarted_replica_answers_bit_for_bit_and_training_goes_on() -> None:
     moe = StudentAwareRouter(lr=1e-2)
     clients = [LocalTeachers({"t": engine(mixture(), moe)}) for _ in range(2)]
-    optimizer = GateOptimizer(clients[0].gate("t"), moe)
+    optimizer = GateOptimizer(clients[0].call("t", GateStateRequest()), moe)
 
     def step(optimizer: GateOptimizer, client: LocalTeachers, number: int) -> None:
         about = asked_about(moe, gate=optimizer.state, seed=number)
-        found = client.gate_gradient("t", about)
+        found = client.call("t", about)
         optimizer.step(found.values, found.num_positions)
 
     for number in range(2):
         step(optimizer, clients[0], number)
-    resumed = GateOptimizer(clients[1].gate("t"), moe)
+    resumed = GateOptimizer(clients[1].call("t", GateStateRequest()), moe)
     resumed.load_state_dict(optimizer.state_dict())
     state, saved = resumed.state, optimizer.state
     assert (state.version, state.shapes) == (saved.version, saved.shapes)
     asked = request(gate=resumed.state)
-    first, second = (client.ask("t", asked).payload for client in clients)
+    first, second = (client.call("t", asked).payload for client in clients)
     assert np.array_equal(first, second)
     step(optimizer, clients[0], 2)
     step(resumed, clients[1], 2)
@@ -169,7 +169,7 @@ def test_a_restarted_replica_answers_bit_for_bit_and_training_goes_on() -> None:
 
 def test_equal_versions_of_two_runs_are_told_apart() -> None:
     teacher = engine(mixture(), StudentAwareRouter())
-    start = teacher.gate()
+    start = teacher.call(GateStateRequest())
     others = [replace(start, version=1, values=start.values + shift) for shift in (0.0, 1.0)]
     first, second = (teacher.answer(request(gate=gate)).payload for gate in others)
     assert not np.allclose(first, second)
@@ -180,13 +180,15 @@ def test_a_gate_of_another_shape_is_refused() -> None:
     moe = StudentAwareRouter()
     other = engine(mixture("qwen2"), moe)
     teacher = engine(mixture(), moe)
-    gate = teacher.gate()
+    gate = teacher.call(GateStateRequest())
     wider = replace(gate, values=np.append(gate.values, gate.values[0]))
     deeper = replace(gate, shapes="another")
     for wrong in (wider, deeper):
         with pytest.raises(TeacherError, match=r"a gate of another shape: version 0 .* one and"):
             teacher.answer(request(gate=wrong))
-    assert other.gate().shapes == gate.shapes  # both are four experts of 24 numbers a layer
+    assert (
+        other.call(GateStateRequest()).shapes == gate.shapes
+    )  # both are four experts of 24 numbers a layer
     optimizer = GateOptimizer(gate, moe)
     saved = optimizer.state_dict() | {"shapes": "another"}
     with pytest.raises(TeacherError, match="a gate of another shape"):
@@ -196,7 +198,7 @@ def test_a_gate_of_another_shape_is_refused() -> None:
 def test_a_student_of_other_tokens_is_refused_and_a_broken_gradient_too() -> None:
     moe = StudentAwareRouter()
     teacher = engine(mixture(), moe)
-    asked = asked_about(moe, gate=teacher.gate())
+    asked = asked_about(moe, gate=teacher.call(GateStateRequest()))
     narrow = replace(asked, student_PV=asked.student_PV[:, 1:])
     with pytest.raises(TeacherAnswerError, match="student's logits have shape"):
         teacher.gate_gradient(narrow)
@@ -208,7 +210,7 @@ def test_a_student_of_other_tokens_is_refused_and_a_broken_gradient_too() -> Non
         ({"num_positions": 1}, "is of 1 positions"),
     ):
         with pytest.raises(TeacherAnswerError, match=message):
-            check_gradient(asked, replace(found, **change))
+            asked.check(replace(found, **change), NUM_TOKENS)
 
 
 def test_bfloat16_logits_of_the_student_travel_as_bits() -> None:

@@ -12,8 +12,9 @@ from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective, ReverseKL
 from distill.records import Head, Knobs, Target, TokenAnswers
 from distill.training.fused import Chunk, FusedHead
-from distill.training.token_loss import Reader, TokenLoss, check_mixing
+from distill.training.token_loss import Reader, TokenLoss
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
+from distill.wires.legality import check_mixing
 
 N, H, V = 11, 6, 17
 DENSE = DenseWire(dtype="float32")

@@ -11,9 +11,9 @@ import torch
 
 from distill.data.batches import Batches
 from distill.errors import Interrupted
-from distill.records import GateRequest
 from distill.sampling import Mixed
 from distill.teachers.local import LocalTeachers
+from distill.teachers.requests import GateRequest
 from distill.training.fit import fit, load_best
 from distill.training.job import Job
 from tests.moe.test_fit import AS_OWN, DENSE, teachers
@@ -63,13 +63,14 @@ def test_gates_learn_at_the_students_temperature_from_its_own_text_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[GateRequest] = []
-    answer = LocalTeachers.gate_gradient
+    call = LocalTeachers.call
 
-    def recorded(client: LocalTeachers, teacher: str, request: GateRequest) -> Any:
-        asked.append(request)
-        return answer(client, teacher, request)
+    def recorded(client: LocalTeachers, teacher: str, request: Any, *args: Any) -> Any:
+        if isinstance(request, GateRequest):
+            asked.append(request)
+        return call(client, teacher, request, *args)
 
-    monkeypatch.setattr(LocalTeachers, "gate_gradient", recorded)
+    monkeypatch.setattr(LocalTeachers, "call", recorded)
     job = job_of(tmp_path, "warm", LEARNS)
     assert job.kd is not None
     kd = job.kd.model_copy(update={"temperature": 2.0})
@@ -90,7 +91,7 @@ def test_what_is_drawn_depends_on_the_seed(tmp_path: Path) -> None:
     part = Batches(job.data.open(), job.train_rows, 8, seed=0).at(0)[0]
     seeds = []
     for seed in (0, 1):
-        stream = job.guidance.open(job.data, "rank0", 0, steps_ahead=0, seed=seed)
+        stream = job.guidance.open(job.data, "rank0", steps_ahead=0, seed=seed)
         seeds += [stream.request("t0", "1", part, part.rows_B, step).seed for step in (0, 1)]
         stream.close()
     assert len(set(seeds)) == 4

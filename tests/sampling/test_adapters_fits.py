@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.training.job import Job
 from tests.sampling.test_fits import SKD, sampled_job, weights_after
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import DOMAINS, language_experiment
+from tests.toys_teachers import backend_of
 
 
 def job_of_adapters(root: Path, folder: str, sampling: dict[str, Any], **changes: Any) -> Job:
@@ -40,7 +40,7 @@ def test_a_student_is_the_same_to_the_bit(tmp_path: Path, sampling: dict[str, An
     engines = {}
     for teacher in apart.guidance.teachers:
         assert teacher.adapter is not None
-        engines[teacher.name] = TeacherEngine(
+        engines[teacher.name] = backend_of(
             alone(Path(teacher.folder), Path(teacher.adapter)),
             num_labels=teacher.width,
             wire=teacher.serving.wire,
@@ -55,12 +55,12 @@ def test_a_student_holds_the_head_of_a_base_once(tmp_path: Path) -> None:
     """And those of teachers that are models of their own, each."""
     job = job_of_adapters(tmp_path, "run", SKD, wire={"type": "hidden"})
     assert job.guidance is not None
-    with job.guidance.open(job.data, "rank0", 0) as stream:
+    with job.guidance.open(job.data, "rank0") as stream:
         shared = stream.heads()
     assert shared["films"] is shared["meals"]
     other = sampled_job(tmp_path, "apart", SKD, {"type": "hidden"})
     assert other.guidance is not None
-    with other.guidance.open(other.data, "rank0", 0) as stream:
+    with other.guidance.open(other.data, "rank0") as stream:
         apart = stream.heads()
     assert not apart["films"].equals(apart["meals"])
     assert apart["films"].equals(shared["films"]), "an adapter leaves it as it is"

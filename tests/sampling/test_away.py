@@ -24,11 +24,11 @@ from tests.toys_moe import mixture
 
 SHORT = {"epochs": 0.15, "batch_size": 8}
 CASES = {
-    "verification": (SKD, "judge", 25),
-    "stale text": ({"type": "on_policy", "staleness": 2}, "ask", 5),
-    "text of a teacher": ({"type": "teacher", "teacher": "films"}, "write", 2),
-    "gates": ({"type": "on_policy"}, "gate_gradient", 4),
-    "answers after gates": ({"type": "on_policy"}, "ask", 3),
+    "verification": (SKD, "DraftRequest", 25),
+    "stale text": ({"type": "on_policy", "staleness": 2}, "TeacherRequest", 5),
+    "text of a teacher": ({"type": "teacher", "teacher": "films"}, "WriteRequest", 2),
+    "gates": ({"type": "on_policy"}, "GateRequest", 4),
+    "answers after gates": ({"type": "on_policy"}, "TeacherRequest", 3),
 }
 
 
@@ -80,7 +80,7 @@ def served_by_leaving(job: Job, method: str, at: int, **how: Any) -> Job:
     client: Any = job.guidance.client
     return replace(
         job,
-        guidance=replace(job.guidance, client=Leaving(dict(client._engines), method, at, **how)),
+        guidance=replace(job.guidance, client=Leaving(dict(client.backends), method, at, **how)),
     )
 
 
@@ -117,7 +117,7 @@ def test_weights_after_a_stop_and_a_resume_are_those_of_an_undisturbed_fit(
 def test_a_rank_whose_teacher_stays_away_is_not_refused(tmp_path: Path) -> None:
     job = sampled_job(tmp_path, "run", SKD)
     folder = Path(job.folder)
-    run_rank(served_by_leaving(job, "judge", 5, returns=False), 0, 1, lambda cursor: None)
+    run_rank(served_by_leaving(job, "DraftRequest", 5, returns=False), 0, 1, lambda cursor: None)
     assert not is_done(job) and not (folder / REFUSED).exists()
     assert (folder / AWAY).read_text() == "teacher 'films' was away for 1800 s"
     run_rank(job, 0, 1, lambda cursor: None)  # a restart of the group, with the teacher back
@@ -129,5 +129,5 @@ def test_a_teacher_that_is_away_before_the_first_step_is_named_and_stops_the_fit
 ) -> None:
     job = sampled_job(tmp_path, "run", {"type": "dataset"})
     with pytest.raises(Interrupted, match="was away"):
-        fit(served_by_leaving(job, "head", 1, looks=1, returns=False))
-    assert "a teacher is away: head; waiting for it" in caplog.messages
+        fit(served_by_leaving(job, "HeadRequest", 1, looks=1, returns=False))
+    assert "a teacher is away: HeadRequest; waiting for it" in caplog.messages

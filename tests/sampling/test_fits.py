@@ -14,6 +14,7 @@ import torch
 from distill.data.batches import Batches
 from distill.errors import Interrupted
 from distill.records import Batch, Knobs, TokenAnswers
+from distill.sampling.records import DraftRequest, WriteRequest
 from distill.sampling.verification import Judging
 from distill.teachers.local import LocalTeachers
 from distill.training.engines import make_engine
@@ -70,7 +71,7 @@ def steps_of(job: Job, num_steps: int = 2) -> list[tuple[Batch, Any]]:
     module = build_module(job)
     engine = make_engine(module, job.optimizer, job.trainer, 1)
     batches = Batches(job.data.open(), job.train_rows, 8, job.seed)
-    source = open_source(job, job.guidance, engine, 0, "rank0")
+    source = open_source(job, job.guidance, engine, "rank0")
     steps = list(source.feed(batches, 0, num_steps))
     source.close()
     return [part for step in steps for part in step.parts]
@@ -141,17 +142,18 @@ def test_micro_batches_write_and_learn_the_same(tmp_path: Path) -> None:
 class Forgetful(LocalTeachers):
     """Teachers that lose their caches whenever they are asked: as if killed each time."""
 
-    def judge(self, teacher: str, request: Any) -> Any:
-        speaker: Any = self._engines[teacher]._speaker
-        speaker.judging = Judging(speaker.model, self._engines[teacher].num_labels)
-        return super().judge(teacher, request)
+    def call(self, teacher: str, request: Any, *args: Any) -> Any:
+        backend: Any = self.backends[teacher]
+        model = backend.language_model
+        model.judging = Judging(model.model, backend.teacher.width)
+        return super().call(teacher, request, *args)
 
 
 def test_a_teacher_that_forgets_everything_changes_nothing(tmp_path: Path) -> None:
     kept = sampled_job(tmp_path, "kept", SKD)
     lost = sampled_job(tmp_path, "lost", SKD)
     assert lost.guidance is not None
-    client = Forgetful(dict(lost.guidance.client._engines))  # type: ignore[attr-defined]
+    client = Forgetful(dict(lost.guidance.client.backends))  # type: ignore[attr-defined]
     lost = replace(lost, guidance=replace(lost.guidance, client=client))
     expected = weights_after(kept)
     assert all(torch.equal(v, expected[k]) for k, v in weights_after(lost).items())
@@ -181,7 +183,7 @@ def test_a_rank_without_rows_drafts_and_asks_nobody(tmp_path: Path) -> None:
     job = sampled_job(tmp_path, "run", SKD)
     assert job.guidance is not None
     engine = make_engine(build_module(job), job.optimizer, job.trainer, 1)
-    source: Any = open_source(job, job.guidance, engine, 0, "rank0")
+    source: Any = open_source(job, job.guidance, engine, "rank0")
     try:
         assert source._students_texts({}, np.zeros(0, np.uint64), 0, job.sampling) == []
     finally:
@@ -193,20 +195,19 @@ class Slow(LocalTeachers):
 
     num_calls = 0
 
-    def judge(self, teacher: str, request: Any) -> Any:
+    def call(self, teacher: str, request: Any, *args: Any) -> Any:
+        answer = super().call(teacher, request, *args)
+        if not isinstance(request, DraftRequest | WriteRequest):
+            return answer
         self.num_calls += 1
-        return replace(super().judge(teacher, request), compute_s=1e6)
-
-    def write(self, teacher: str, request: Any) -> Any:
-        self.num_calls += 1
-        return replace(super().write(teacher, request), compute_s=1e6)
+        return replace(answer, compute_s=1e6)
 
 
 @pytest.mark.parametrize("sampling", [SKD, {"type": "teacher", "teacher": "films"}])
 def test_judging_and_writing_are_a_teachers_work(tmp_path: Path, sampling: dict[str, Any]) -> None:
     job = sampled_job(tmp_path, "run", sampling)
     assert job.guidance is not None
-    client = Slow(dict(job.guidance.client._engines))  # type: ignore[attr-defined]
+    client = Slow(dict(job.guidance.client.backends))  # type: ignore[attr-defined]
     fit(replace(job, guidance=replace(job.guidance, client=client)))
     told = logged(job)
     seconds = sum(row["teacher.films.compute_s"] for row in told)

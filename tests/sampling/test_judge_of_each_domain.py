@@ -17,6 +17,7 @@ from distill.errors import ConfigError
 from distill.sampling import Decoding
 from distill.sampling.draw import row_seeds
 from distill.sampling.generation import Drafted, write
+from distill.sampling.records import DraftRequest, Verdict
 from distill.sampling.verification import Judging
 from distill.teachers.local import LocalTeachers
 from distill.training.job import Job
@@ -60,16 +61,17 @@ class Noted(LocalTeachers):
         super().__init__(engines)
         self.requests: list[tuple[str, Any]] = []
 
-    def judge(self, teacher: str, request: Any) -> Any:
-        self.requests.append((teacher, request))
-        return super().judge(teacher, request)
+    def call(self, teacher: str, request: Any, *args: Any) -> Any:
+        if isinstance(request, DraftRequest):
+            self.requests.append((teacher, request))
+        return super().call(teacher, request, *args)
 
 
 def test_a_judge_hears_of_its_own_rows_alone(tmp_path: Path) -> None:
     """Counted among them, in all rounds that are past."""
     job = sampled_job(tmp_path, "run", SKD)
     assert job.guidance is not None
-    client = Noted(dict(job.guidance.client._engines))  # type: ignore[attr-defined]
+    client = Noted(dict(job.guidance.client.backends))  # type: ignore[attr-defined]
     steps_of(replace(job, guidance=replace(job.guidance, client=client)), num_steps=1)
     prompts: dict[str, int] = {}
     for teacher, request in client.requests:
@@ -86,7 +88,7 @@ def test_teachers_that_forget_everything_change_nothing(tmp_path: Path) -> None:
     expected = weights_after(sampled_job(tmp_path, "kept", SKD))
     lost = sampled_job(tmp_path, "lost", SKD)
     assert lost.guidance is not None
-    client = Forgetful(dict(lost.guidance.client._engines))  # type: ignore[attr-defined]
+    client = Forgetful(dict(lost.guidance.client.backends))  # type: ignore[attr-defined]
     found = weights_after(replace(lost, guidance=replace(lost.guidance, client=client)))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
@@ -97,7 +99,7 @@ class Engines:
     def __init__(self, **models: Any) -> None:
         self.judges = {name: Judging(model, NUM_TOKENS) for name, model in models.items()}
 
-    def judge(self, teacher: str, request: Any) -> Any:
+    def call(self, teacher: str, request: DraftRequest) -> Verdict:
         return self.judges[teacher].judge(request)
 
 

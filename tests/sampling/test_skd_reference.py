@@ -113,7 +113,7 @@ class Recorded:
         self.requests: list[DraftRequest] = []
         self.verdicts: list[Verdict] = []
 
-    def judge(self, teacher: str, request: DraftRequest) -> Verdict:
+    def call(self, teacher: str, request: DraftRequest) -> Verdict:
         assert teacher == "t"
         self.requests.append(request)
         self.verdicts.append(self.judging.judge(request))

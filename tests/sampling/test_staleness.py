@@ -22,6 +22,7 @@ from distill.sampling.draw import row_seeds
 from distill.sampling.generation import write
 from distill.sampling.rows import rows_of
 from distill.teachers.local import LocalTeachers
+from distill.teachers.requests import TeacherRequest
 from distill.training.engines import make_engine
 from distill.training.fit import build_module, fit, open_source
 from distill.training.job import Job
@@ -39,7 +40,7 @@ def opened(job: Job, num_rows: int = 20) -> tuple[Engine, Any, Batches]:
     assert job.guidance is not None
     engine = make_engine(build_module(job), job.optimizer, job.trainer, 1)
     batches = Batches(job.data.open(), job.train_rows[:num_rows], 8, job.seed)
-    return engine, open_source(job, job.guidance, engine, 0, "rank0"), batches
+    return engine, open_source(job, job.guidance, engine, "rank0"), batches
 
 
 def train_on(engine: Engine, step: Any) -> None:
@@ -142,15 +143,16 @@ class Watched(LocalTeachers):
         super().__init__(engines)
         self.asked_about = [threading.Event() for _ in range(num_steps)]
 
-    def ask(self, teacher: str, request: Any, *args: Any) -> Any:
-        self.asked_about[int(request.request_id.split("/")[1])].set()
-        return super().ask(teacher, request, *args)
+    def call(self, teacher: str, request: Any, *args: Any) -> Any:
+        if isinstance(request, TeacherRequest):
+            self.asked_about[int(request.request_id.split("/")[1])].set()
+        return super().call(teacher, request, *args)
 
 
 def test_teachers_are_asked_before_the_steps_between_are_trained(tmp_path: Path) -> None:
     job = sampled_job(tmp_path, "run", ON_POLICY | {"staleness": 2})
     assert job.guidance is not None
-    client = Watched(dict(job.guidance.client._engines), 8)  # type: ignore[attr-defined]
+    client = Watched(dict(job.guidance.client.backends), 8)  # type: ignore[attr-defined]
     job = replace(job, guidance=replace(job.guidance, client=client))
     engine, source, batches = opened(job)
     for step in source.feed(batches, 0, 8):

@@ -29,18 +29,19 @@ class Noted(LocalTeachers):
         super().__init__(engines)
         self.requests: list[DraftRequest] = []
 
-    def judge(self, teacher: str, request: DraftRequest) -> Any:
-        self.requests.append(request)
-        return super().judge(teacher, request)
+    def call(self, teacher: str, request: Any, *args: Any) -> Any:
+        if isinstance(request, DraftRequest):
+            self.requests.append(request)
+        return super().call(teacher, request, *args)
 
 
 def opened(job: Job) -> tuple[Any, Any, Batches, Noted]:
     assert job.guidance is not None
-    client = Noted(dict(job.guidance.client._engines))  # type: ignore[attr-defined]
+    client = Noted(dict(job.guidance.client.backends))  # type: ignore[attr-defined]
     job = replace(job, guidance=replace(job.guidance, client=client))
     assert job.guidance is not None
     engine = make_engine(build_module(job), job.optimizer, job.trainer, 1)
-    source = open_source(job, job.guidance, engine, 0, "rank0")
+    source = open_source(job, job.guidance, engine, "rank0")
     return engine, source, Batches(job.data.open(), job.train_rows, 8, job.seed), client
 
 

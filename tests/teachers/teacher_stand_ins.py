@@ -143,22 +143,6 @@ class Leaving(LocalTeachers):
         if not self._returns:
             raise TeacherAway(f"teacher {teacher!r} was away for 1800 s")
 
-    def ask(self, teacher, *args):
-        self._called("ask", teacher)
-        return super().ask(teacher, *args)
-
-    def head(self, teacher):
-        self._called("head", teacher)
-        return super().head(teacher)
-
-    def judge(self, teacher, request):
-        self._called("judge", teacher)
-        return super().judge(teacher, request)
-
-    def write(self, teacher, request):
-        self._called("write", teacher)
-        return super().write(teacher, request)
-
-    def gate_gradient(self, teacher, *args):
-        self._called("gate_gradient", teacher)
-        return super().gate_gradient(teacher, *args)
+    def call(self, teacher, request, *args):
+        self._called(type(request).__name__, teacher)
+        return super().call(teacher, request, *args)

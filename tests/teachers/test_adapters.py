@@ -18,17 +18,17 @@ from distill.config.moe import AllExperts, OwnRouting, StudentAwareRouter
 from distill.config.sampling import Decoding
 from distill.models.language import load_language_model
 from distill.moe.optimizer import GateOptimizer
-from distill.records import GateRequest
 from distill.sampling.records import DraftRequest, Round, Verdict, WriteRequest
+from distill.teachers.backends import groups, open_backends
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
+from distill.teachers.requests import GateRequest, GateStateRequest, HeadRequest
 from distill.teachers.served import ServedTeacher
-from distill.teachers.serving import engines, groups
 from distill.wires import DenseWire, HiddenWire
 from tests.toys_adapters import alone, write_adapter
 from tests.toys_language import NUM_TOKENS, write_llama, write_tokenizer
 from tests.toys_moe import DENSE, mixture, request
+from tests.toys_teachers import backend_of
 
 NAMES = ("code", "prose.v2")  # peft has no dots in an adapter's name
 HIDDEN = HiddenWire(dtype="float32")
@@ -54,22 +54,20 @@ def spec(root: Path, name: str, base: str = "base", **serving: Any) -> ServedTea
     prefix = "" if base == "base" else f"{base}-"
     own = Serving(**{"wire": HIDDEN} | serving)
     folder = str(root / f"{prefix}{name}")
-    return ServedTeacher(name, str(root / base), own, NUM_TOKENS, KEY, True, folder)
+    return ServedTeacher(name, str(root / base), own, NUM_TOKENS, KEY, "language_model", folder)
 
 
-def shared(root: Path, base: str = "base", **serving: Any) -> Mapping[str, TeacherEngine]:
-    return engines([spec(root, name, base, **serving) for name in NAMES])
+def shared(root: Path, base: str = "base", **serving: Any) -> Mapping[str, Any]:
+    return open_backends([spec(root, name, base, **serving) for name in NAMES])
 
 
 def engine_alone(
     root: Path, name: str, base: str = "base", dtype: Any = "float32", **changes: Any
-) -> TeacherEngine:
+) -> Any:
     prefix = "" if base == "base" else f"{base}-"
     model = alone(root / base, root / f"{prefix}{name}", dtype)
     changes = {"wire": HIDDEN} | changes
-    return TeacherEngine(
-        model, num_labels=NUM_TOKENS, dtype=dtype, is_language_model=True, **changes
-    )
+    return backend_of(model, num_labels=NUM_TOKENS, dtype=dtype, is_language_model=True, **changes)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -81,14 +79,14 @@ def test_each_answers_as_it_does_alone_in_any_order(root: Path, dtype: Any, wire
     assert not np.array_equal(*expected.values())
     for name in (*NAMES, *reversed(NAMES), *NAMES):
         assert np.array_equal(together[name].answer(request()).payload, expected[name])
-        head = together[name].head().weight_VH
-        assert torch.equal(head, own[name].head().weight_VH)
+        head = together[name].call(HeadRequest()).weight_VH
+        assert torch.equal(head, own[name].call(HeadRequest()).weight_VH)
 
 
 def test_all_adapters_move_with_their_base(root: Path) -> None:
     """As an idle teacher that leaves the GPU (``offload_idle_s``); ``meta`` is another device."""
     engine = shared(root)[NAMES[1]]
-    model: Any = engine._speaker.model
+    model: Any = engine.language_model.model
     engine.device = torch.device("meta")
     engine.restore()
     weights = dict(model.named_parameters())
@@ -101,7 +99,7 @@ def test_there_is_one_base(root: Path) -> None:
     found = shared(root)
     bases = []
     for name in NAMES:
-        model: Any = found[name]._speaker.model
+        model: Any = found[name].language_model.model
         tensors = dict(model.named_parameters())
         bases.append({n: t.data_ptr() for n, t in tensors.items() if ".lora_" not in n})
     assert bases[0] == bases[1]
@@ -112,19 +110,19 @@ def test_there_is_one_base(root: Path) -> None:
 def test_requests_that_meet_do_not_mix(root: Path) -> None:
     """Two threads, as an actor has them, each asking for its own adapter."""
     client = LocalTeachers(shared(root))
-    expected = {name: client.ask(name, request()).payload for name in NAMES}
+    expected = {name: client.call(name, request()).payload for name in NAMES}
     start = threading.Barrier(2)
 
     def ask(name: str) -> list[bool]:
         start.wait()
-        answers = [client.ask(name, request()).payload for _ in range(20)]
+        answers = [client.call(name, request()).payload for _ in range(20)]
         return [np.array_equal(answer, expected[name]) for answer in answers]
 
     with ThreadPoolExecutor(2) as threads:
         assert all(all(right) for right in threads.map(ask, NAMES))
 
 
-def rounds(engine: TeacherEngine, between: Any = lambda: None) -> list[Verdict]:
+def rounds(engine: Any, between: Any = lambda: None) -> list[Verdict]:
     """Two prompts drafted for four rounds, of which the judge keeps what it likes."""
     prompts = (np.arange(3, 9), np.arange(5, 8))
     rows_b, rng, past, found = np.arange(2), np.random.default_rng(0), [], []
@@ -182,12 +180,12 @@ def test_a_mixtures_gates_are_wrapped_once_for_all(root: Path) -> None:
     sar = StudentAwareRouter(lr=1e-2)
     moes = dict(zip(NAMES, (AllExperts(), OwnRouting()), strict=True))
     specs = [spec(root, name, "mixture", wire=DENSE, moe=moes[name]) for name in NAMES]
-    together = engines(specs)
+    together = open_backends(specs)
     own = {n: engine_alone(root, n, "mixture", wire=DENSE, moe=moes[n]) for n in NAMES}
     student_PV = np.zeros((int(request().counts_B.sum()), NUM_TOKENS), np.float32)
     states = []
     for engine in (together[NAMES[0]], own[NAMES[0]]):
-        optimizer = GateOptimizer(engine.gate(), sar)
+        optimizer = GateOptimizer(engine.call(GateStateRequest()), sar)
         gradient = engine.gate_gradient(GateRequest(request(moe=sar), student_PV))
         states.append(optimizer.step(gradient.values, gradient.num_positions))
     assert np.array_equal(states[0].values, states[1].values)
@@ -204,7 +202,7 @@ def test_a_mixtures_gates_are_wrapped_once_for_all(root: Path) -> None:
 
 def test_who_shares_a_process(root: Path) -> None:
     code, prose = (spec(root, name) for name in NAMES)
-    whole = ServedTeacher("whole", code.folder, Serving(), NUM_TOKENS, KEY, True)
+    whole = ServedTeacher("whole", code.folder, Serving(), NUM_TOKENS, KEY, "language_model")
 
     def together(*specs: ServedTeacher) -> list[list[str]]:
         return [[s.name for s in group] for group in groups(specs)]

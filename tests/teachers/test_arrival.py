@@ -17,13 +17,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.records import TeacherRequest
+from distill.teachers.backends.contract import NO_TURN
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.requests import TeacherRequest
 from distill.teachers.segments import Shelf
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from distill.wires.base import are_finite, as_array, as_tensor
 from tests.toys_language import NUM_TOKENS, llama
+from tests.toys_teachers import backend_of
 
 KEY = TeacherKey("w" * 64, "d" * 64, "t" * 64, "dense/float32", 8)
 WIRES: list[WireFormat] = [
@@ -194,7 +195,7 @@ def asked(wire: WireFormat, num_rows: int = 6) -> TeacherRequest:
 @pytest.mark.parametrize("max_batch_tokens", [16, 16384])
 def test_what_is_encoded_after_the_turn_is_the_same(wire, max_batch_tokens):
     """In several forwards, and in one, whose answer is not put together of parts."""
-    engine = TeacherEngine(
+    engine = backend_of(
         llama(1),
         num_labels=NUM_TOKENS,
         is_language_model=True,
@@ -204,16 +205,14 @@ def test_what_is_encoded_after_the_turn_is_the_same(wire, max_batch_tokens):
     request = asked(wire)
     alone = engine.answer(request)
     in_turn = engine.answer(request, threading.Lock())
-    on_device = engine.answer_on_device(request).payload_PX
+    on_device = engine.call_on_device(request).payload_PX
     assert np.array_equal(alone.payload.view(np.uint8), in_turn.payload.view(np.uint8))
     assert np.array_equal(as_array(on_device).view(np.uint8), alone.payload.view(np.uint8))
     assert alone.stats == in_turn.stats is not None
 
 
 def test_rows_without_positions_in_their_own_forwards_change_nothing():
-    engine = TeacherEngine(
-        llama(1), num_labels=NUM_TOKENS, is_language_model=True, max_batch_tokens=8
-    )
+    engine = backend_of(llama(1), num_labels=NUM_TOKENS, is_language_model=True, max_batch_tokens=8)
     request = asked(DenseWire())
     assert request.targets_BT is not None
     whole = engine.answer(request).payload
@@ -222,7 +221,7 @@ def test_rows_without_positions_in_their_own_forwards_change_nothing():
         targets_BT[list(without)] = False
         fewer = replace(request, targets_BT=targets_BT)
         kept = np.repeat(~np.isin(np.arange(6), list(without)), 7)
-        for turn in (None, threading.Lock()):
+        for turn in (NO_TURN, threading.Lock()):
             assert np.array_equal(engine.answer(fewer, turn).payload, whole[kept])
 
 
@@ -247,7 +246,7 @@ class Turn:
 
 
 def test_a_turn_ends_before_its_answer_is_encoded():
-    engine = TeacherEngine(lambda features: features * 2, num_labels=3)
+    engine = backend_of(lambda features: features * 2, num_labels=3)
     features_BD = np.ones((4, 3), np.float32)
     request = TeacherRequest("r", np.arange(4), features_BD=features_BD, wire=EncodedLate())
     assert np.array_equal(engine.answer(request, Turn()).payload, features_BD * 2)
@@ -258,10 +257,10 @@ def test_what_encoding_raises_is_raised():
         def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
             raise RuntimeError("no memory")
 
-    engine = TeacherEngine(lambda features: features, num_labels=3)
+    engine = backend_of(lambda features: features, num_labels=3)
     request = TeacherRequest(
         "r", np.arange(2), features_BD=np.ones((2, 3), np.float32), wire=Broken()
     )
-    for turn in (None, threading.Lock()):
+    for turn in (NO_TURN, threading.Lock()):
         with pytest.raises(RuntimeError, match="no memory"):
             engine.answer(request, turn)

@@ -20,14 +20,16 @@ from pydantic import ValidationError
 from distill.config import Serving
 from distill.config.moe import KnowledgeAugmentation
 from distill.errors import TeacherAnswerError
-from distill.records import AnswerStats, TeacherOutput, TeacherRequest
+from distill.records import AnswerStats, TeacherOutput
 from distill.teachers.actor import TeacherActor
 from distill.teachers.batching import Batching, can_join, joined, split
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.queue import Queue
+from distill.teachers.requests import TeacherRequest
 from distill.teachers.served import ServedTeacher
+from distill.teachers.transports import ObjectStore
 from distill.wires import DenseWire, HiddenWire
 from tests.toys_language import NUM_TOKENS, llama
+from tests.toys_teachers import backend_of
 
 
 def rows_of(first: int, num_rows: int, wire: Any = None) -> TeacherRequest:
@@ -77,18 +79,18 @@ class InTurn:
         self._lock.release()
 
 
-def answers(engine: TeacherEngine, requests: list[TeacherRequest]) -> list[TeacherOutput]:
+def answers(engine: Any, requests: list[TeacherRequest]) -> list[TeacherOutput]:
     """Of requests that all wait before the first of them is computed."""
     batching, turn = Batching(engine), InTurn(len(requests))
     with ThreadPoolExecutor(len(requests)) as pool:
-        futures = [pool.submit(batching.answer, request, turn) for request in requests]
+        futures = [pool.submit(batching.call, request, turn) for request in requests]
         return [future.result(timeout=30) for future in futures]
 
 
 def test_requests_that_wait_are_computed_in_one_forward():
     model = Counting()
     requests = [rows_of(0, 2), rows_of(10, 1), rows_of(20, 3)]
-    found = answers(TeacherEngine(model, num_labels=2), requests)
+    found = answers(backend_of(model, num_labels=2), requests)
     assert model.forwards == [6]
     for request, output in zip(requests, found, strict=True):
         assert output.request_id == request.request_id
@@ -116,9 +118,9 @@ def test_who_was_taken_along_waits_for_an_answer_that_is_still_encoded():
                 other_has_turn.set()
 
     model, wire, turn = Counting(), Encoded(), Turn(2)
-    batching = Batching(TeacherEngine(model, num_labels=2))
+    batching = Batching(backend_of(model, num_labels=2))
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(batching.answer, rows_of(f, 1, wire), turn) for f in (0, 10)]
+        futures = [pool.submit(batching.call, rows_of(f, 1, wire), turn) for f in (0, 10)]
         found = [future.result(timeout=30) for future in futures]
     assert model.forwards == [2]
     assert [output.payload.tolist() for output in found] == [[[0, 0]], [[10, 20]]]
@@ -127,7 +129,7 @@ def test_who_was_taken_along_waits_for_an_answer_that_is_still_encoded():
 def test_what_does_not_fit_into_a_forward_waits_for_its_own():
     model = Counting()
     requests = [rows_of(first, 2) for first in (0, 10, 20)]
-    found = answers(TeacherEngine(model, num_labels=2, max_batch_tokens=4), requests)
+    found = answers(backend_of(model, num_labels=2, max_batch_tokens=4), requests)
     assert sorted(model.forwards) == [2, 4]
     assert [output.payload[0, 0] for output in found] == [0, 10, 20]
 
@@ -135,7 +137,7 @@ def test_what_does_not_fit_into_a_forward_waits_for_its_own():
 def test_requests_of_another_wire_wait_for_their_own_forward():
     model = Counting()
     requests = [rows_of(0, 1), rows_of(10, 1), rows_of(20, 1, DenseWire(dtype="bfloat16"))]
-    found = answers(TeacherEngine(model, num_labels=2), requests)
+    found = answers(backend_of(model, num_labels=2), requests)
     assert sorted(model.forwards) == [1, 2]
     assert [output.payload.dtype for output in found] == [np.float32, np.float32, np.uint16]
 
@@ -149,10 +151,10 @@ def test_a_request_that_is_cancelled_in_its_turn_is_not_computed():
             pass
 
     model = Counting()
-    batching = Batching(TeacherEngine(model, num_labels=2))
+    batching = Batching(backend_of(model, num_labels=2))
     with pytest.raises(CancelledError):
-        batching.answer(rows_of(0, 2), Cancelled())
-    assert batching.answer(rows_of(10, 1), nullcontext()).payload.tolist() == [[10, 20]]
+        batching.call(rows_of(0, 2), Cancelled())
+    assert batching.call(rows_of(10, 1), nullcontext()).payload.tolist() == [[10, 20]]
     assert model.forwards == [1]
 
 
@@ -160,11 +162,11 @@ def test_an_error_is_raised_by_all_that_were_computed_together():
     broken = rows_of(10, 1)
     broken = replace(broken, features_BD=np.array([[np.nan]], np.float32))
     with pytest.raises(TeacherAnswerError, match="NaN"):
-        answers(TeacherEngine(Counting(), num_labels=2), [rows_of(0, 1), broken])
+        answers(backend_of(Counting(), num_labels=2), [rows_of(0, 1), broken])
 
 
 def test_tokens_of_other_lengths_are_answered_as_alone():
-    engine = TeacherEngine(
+    engine = backend_of(
         llama(1), num_labels=NUM_TOKENS, is_language_model=True, wire=HiddenWire(dtype="float32")
     )
     requests = [tokens_of(0, 2, 9), tokens_of(5, 1, 4), tokens_of(8, 3, 6)]
@@ -210,12 +212,12 @@ def test_batching_is_off_and_refused_where_requests_draw():
 def test_a_replica_computes_together_what_waits_only_if_that_is_set(is_batched):
     model = Counting()
     actor = TeacherActor(
-        [ServedTeacher("a", "", Serving(batch_requests=is_batched), 2, model=model)], "object_store"
+        [ServedTeacher("a", "", Serving(batch_requests=is_batched), 2, model=model)], ObjectStore()
     )
     actor._queue = Queue()  # outside of Ray no request is cancelled
     with ThreadPoolExecutor(3) as pool:
         with actor._queue.turn():
-            futures = [pool.submit(actor.answer, "a", rows_of(first, 1)) for first in (0, 10, 20)]
+            futures = [pool.submit(actor.call, "a", rows_of(first, 1)) for first in (0, 10, 20)]
             give_up = time.monotonic() + 30
             while is_batched and len(actor._batching["a"]._waiting) < 3:
                 assert time.monotonic() < give_up

@@ -1,15 +1,17 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from distill.errors import TeacherAnswerError
-from distill.records import TeacherRequest
 from distill.sampling import Decoding
 from distill.sampling.records import DraftRequest, WriteRequest
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.requests import TeacherRequest
 from distill.wires import decode_dense
 from tests.toys_language import NUM_TOKENS, llama
+from tests.toys_teachers import backend_of
 
 
 def tiny_bert() -> BertForSequenceClassification:
@@ -33,7 +35,7 @@ def request(num_rows: int = 9, num_tokens: int = 12) -> TeacherRequest:
     return TeacherRequest("r", np.arange(num_rows), ids_BT, mask_BT)
 
 
-def answer(engine: TeacherEngine, asked: TeacherRequest) -> torch.Tensor:
+def answer(engine: Any, asked: TeacherRequest) -> torch.Tensor:
     output = engine.answer(asked)
     assert output.request_id == asked.request_id
     assert np.array_equal(output.rows_B, asked.rows_B)
@@ -42,7 +44,7 @@ def answer(engine: TeacherEngine, asked: TeacherRequest) -> torch.Tensor:
 
 def test_the_answer_is_the_models_raw_logits_without_dropout():
     model, asked = tiny_bert(), request()
-    got = answer(TeacherEngine(model, num_labels=3), asked)
+    got = answer(backend_of(model, num_labels=3), asked)
     with torch.no_grad():
         want = model.eval()(
             torch.from_numpy(asked.input_ids_BT), torch.from_numpy(asked.attention_mask_BT)
@@ -57,9 +59,9 @@ def test_a_split_request_answers_like_one_forward(max_batch_tokens):
     model.register_forward_pre_hook(
         lambda _, args, kwargs: sizes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    whole = answer(TeacherEngine(model, num_labels=3), asked)
+    whole = answer(backend_of(model, num_labels=3), asked)
     sizes.clear()
-    split = TeacherEngine(model, num_labels=3, max_batch_tokens=max_batch_tokens)
+    split = backend_of(model, num_labels=3, max_batch_tokens=max_batch_tokens)
     torch.testing.assert_close(answer(split, asked), whole, rtol=1e-5, atol=1e-6)
     assert all(b == 1 or b * t <= max_batch_tokens for b, t in sizes)
     assert sum(b for b, _ in sizes) == 9
@@ -67,7 +69,7 @@ def test_a_split_request_answers_like_one_forward(max_batch_tokens):
 
 
 def test_padding_changes_nothing():
-    engine, asked = TeacherEngine(tiny_bert(), num_labels=3), request()
+    engine, asked = backend_of(tiny_bert(), num_labels=3), request()
     wider = TeacherRequest(
         "r",
         asked.rows_B,
@@ -82,24 +84,24 @@ def test_logits_that_are_not_finite_are_refused():
     with torch.no_grad():
         model.classifier.bias[1] = torch.nan
     with pytest.raises(TeacherAnswerError, match="NaN"):
-        TeacherEngine(model, num_labels=3).answer(request())
+        backend_of(model, num_labels=3).answer(request())
 
 
 def test_another_number_of_classes_is_refused():
     with pytest.raises(TeacherAnswerError, match=r"\[9, 3\], expected \[9, 4\]"):
-        TeacherEngine(tiny_bert(), num_labels=4).answer(request())
+        backend_of(tiny_bert(), num_labels=4).answer(request())
 
 
 def test_finished_forwards_are_counted_of_models_and_of_functions():
     """Of a classifier, one for each block of rows."""
     for model in (tiny_bert(), lambda input_ids, attention_mask: torch.zeros(len(input_ids), 3)):
-        engine = TeacherEngine(model, num_labels=3, max_batch_tokens=4 * 12)
+        engine = backend_of(model, num_labels=3, max_batch_tokens=4 * 12)
         engine.answer(request(9, 12))
         assert engine.num_forwards == 3
 
 
 def test_each_token_that_is_written_and_each_round_that_is_verified_counts_as_a_forward():
-    engine = TeacherEngine(llama(0), num_labels=NUM_TOKENS, is_language_model=True)
+    engine = backend_of(llama(0), num_labels=NUM_TOKENS, is_language_model=True)
     prompts = (np.array([3, 4, 5]), np.array([6, 7]))
     written = WriteRequest("w", prompts, (5, 5), (), np.arange(2, dtype=np.uint64), Decoding())
     engine.write(written)

@@ -12,11 +12,12 @@ import torch
 
 from distill.errors import TeacherAnswerError
 from distill.records import AnswerStats
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.health import Health
+from distill.teachers.requests import HeadRequest
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from tests.toys_language import NUM_TOKENS, llama
 from tests.toys_moe import plain, request
+from tests.toys_teachers import backend_of
 
 WIRES: list[WireFormat] = [
     DenseWire(dtype="float32"),
@@ -37,8 +38,8 @@ def biased(bias_V: torch.Tensor, weight: float = 1.0) -> Any:
     return model
 
 
-def engine(model: Any, wire: WireFormat) -> TeacherEngine:
-    return TeacherEngine(model, num_labels=NUM_TOKENS, wire=wire, is_language_model=True)
+def engine(model: Any, wire: WireFormat) -> Any:
+    return backend_of(model, num_labels=NUM_TOKENS, wire=wire, is_language_model=True)
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)
@@ -63,7 +64,7 @@ def test_a_head_that_rules_padding_out_changes_nothing(wire: WireFormat) -> None
     assert np.array_equal(found.payload, expected.payload)
     assert found.stats == expected.stats
     if wire.takes == "hidden":
-        assert ruled_out.head().equals(with_zeros.head())
+        assert ruled_out.call(HeadRequest()).equals(with_zeros.call(HeadRequest()))
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.name)

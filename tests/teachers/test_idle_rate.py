@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from distill.config import Serving
 from distill.teachers.meter import Meter
+from distill.teachers.served import ServedTeacher
 from distill.training.loop import _over_ranks
 
 
@@ -34,10 +36,15 @@ class Ranks:
         return both
 
 
+def served(name: str, replicas: int = 1, adapter: str | None = None) -> ServedTeacher:
+    return ServedTeacher(name, "base", Serving(replicas=replicas), adapter=adapter)
+
+
 def test_compute_adds_up_over_ranks_before_idleness_is_taken() -> None:
     """3 replicas in 4 s have 12 s to give: two ranks together took 7 of them."""
-    clock, share = Clock(), {"a": 3 / 2}
-    meters = [Meter(("a", "b"), share, clock) for _ in range(2)]
+    clock = Clock()
+    teachers = [served("a", replicas=3), served("b", replicas=2)]
+    meters = [Meter(teachers, 2, clock) for _ in range(2)]
     meters[0].received("a", compute_s=5.0)
     meters[0].received("b", compute_s=1.0)
     meters[1].received("a", compute_s=2.0)
@@ -47,13 +54,13 @@ def test_compute_adds_up_over_ranks_before_idleness_is_taken() -> None:
     told = _over_ranks(mine, engine)
     assert told["teacher.a.compute_s"] == 7
     assert told["teacher.a.idle_rate"] == pytest.approx(1 - 7 / 12)
-    # Where nothing is said each rank has a teacher of its own.
+    # As many replicas as ranks: each has one of its own.
     assert told["teacher.b.idle_rate"] == pytest.approx(1 - 1 / 8)
 
 
 def test_each_record_has_its_own_time() -> None:
     clock = Clock()
-    meter = Meter(("a",), {}, clock)
+    meter = Meter([served("a")], 1, clock)
     rates = []
     for seconds, compute_s in ((10.0, 1.0), (2.0, 1.0), (5.0, 0.0)):
         clock.now += seconds
@@ -64,7 +71,8 @@ def test_each_record_has_its_own_time() -> None:
 
 def test_replicas_that_are_shared_are_busy_with_all_who_share_them() -> None:
     clock = Clock()
-    meter = Meter(("a", "b", "c"), {"a": 2, "b": 2}, clock, together=[["a", "b"], ["c"]])
+    adapters = [served(name, replicas=2, adapter=f"on-{name}") for name in "ab"]
+    meter = Meter([*adapters, served("c")], 1, clock)
     for name, compute_s in (("a", 1.0), ("b", 3.0), ("c", 1.0)):
         meter.received(name, compute_s=compute_s)
     clock.now += 4.0

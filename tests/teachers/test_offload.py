@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,17 +16,19 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.config import Serving, parse
 from distill.errors import ConfigError, TeacherError
-from distill.records import TeacherRequest
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.tasks.classification.inputs import check_teachers
 from distill.teachers.actor import TeacherActor
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.backends.contract import NO_TURN, TeacherBackend
 from distill.teachers.offload import Offload
 from distill.teachers.queue import Queue
+from distill.teachers.requests import HeadRequest, TeacherRequest
 from distill.teachers.served import ServedTeacher
+from distill.teachers.transports import ObjectStore
 from distill.wires import HiddenWire
 from tests.sampling.test_key_value_caches import round_of
 from tests.toys_language import NUM_TOKENS, llama
+from tests.toys_teachers import backend_of
 
 HOST, DEVICE = torch.device("cpu"), torch.device("cpu:0")
 
@@ -121,9 +121,9 @@ def moving_llama() -> MovingLlama:
     return model
 
 
-def engine_of(model: nn.Module, device: str = "cpu:0") -> TeacherEngine:
+def engine_of(model: nn.Module, device: str = "cpu:0") -> Any:
     is_language_model = isinstance(model, LlamaForCausalLM)
-    return TeacherEngine(
+    return backend_of(
         model,
         num_labels=NUM_TOKENS if is_language_model else 2,
         device=device,
@@ -214,7 +214,7 @@ def test_two_requests_that_arrive_while_the_model_moves_wait_and_are_answered():
 
 
 def test_weights_that_returned_during_a_request_can_have_gradients():
-    """TeacherEngine enters the turn in inference mode; gates need a gradient later."""
+    """A backend enters the turn in inference mode; gates need a gradient later."""
     model, timers = moving_llama(), Timers()
     offload = Offload("teacher 'a'", [engine_of(model)], 30, timers)
     timers.running[0].end()
@@ -256,7 +256,7 @@ def test_a_model_that_no_longer_fits_names_the_setting_and_returns_when_it_fits_
 
 
 def served(model: Any, serving: Serving) -> ServedTeacher:
-    return ServedTeacher("a", "", serving, NUM_TOKENS, is_language_model=True, model=model)
+    return ServedTeacher("a", "", serving, NUM_TOKENS, backend="language_model", model=model)
 
 
 @pytest.mark.parametrize("is_batched", [True, False])
@@ -264,36 +264,44 @@ def test_a_replica_moves_its_model_by_itself_and_answers_as_before(is_batched):
     model = moving_llama()
     # As if the CPU were a GPU: the check of the configuration is left out.
     serving = Serving().model_copy(update={"offload_idle_s": 0.01, "batch_requests": is_batched})
-    actor = TeacherActor([served(model, serving)], "object_store")
+    actor = TeacherActor([served(model, serving)], ObjectStore())
     actor._queue = Queue()  # outside of Ray no request is cancelled
     assert model.moves.has_left.wait(30)
-    found = actor.answer("a", request_of(model))
-    expected = TeacherEngine(llama(3), num_labels=NUM_TOKENS, is_language_model=True)
+    found = actor.call("a", request_of(model))
+    expected = backend_of(llama(3), num_labels=NUM_TOKENS, is_language_model=True)
     assert np.array_equal(found.payload, expected.answer(request_of(model)).payload)
     loaded = model.moves.events.index(HOST, 1)  # after forwards that inspect the model
     assert model.moves.events[loaded : loaded + 3] == [HOST, HOST, "forward"]
 
 
-KINDS = ("answer", "answer_on_device", "judge", "write", "gate_gradient", "gate", "head")
+class Noting(TeacherBackend):
+    """Notes for each request whether the model is away."""
+
+    def __init__(self, model: MovingLlama) -> None:
+        self.model = model
+        self.were_away: list[bool] = []
+
+    def call(self, request: Any, turn: Any = NO_TURN) -> Any:
+        with turn:
+            self.were_away.append(self.model.moves.is_away)
+
+    call_on_device = call
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_requests_of_every_kind_have_the_model_on_its_device(kind):
+KINDS = [("call", True), ("call", False), ("call_on_device", True)]
+
+
+@pytest.mark.parametrize(("method", "takes_turn"), KINDS)
+def test_requests_of_every_kind_have_the_model_on_its_device(method, takes_turn):
     model, timers = moving_llama(), Timers()
-    actor = TeacherActor([served(model, Serving())], "object_store")
+    actor = TeacherActor([served(model, Serving())], ObjectStore())
     actor._queue = Queue()
     actor._offload = Offload("teacher 'a'", [engine_of(model)], 30, timers)
-    were_away = []
-
-    def compute(request: Any = None, turn: Any = None) -> None:
-        with turn or nullcontext():
-            were_away.append(model.moves.is_away)
-
-    computing: Any = SimpleNamespace(**{kind: compute})
-    actor._engines = {"a": computing}
+    backend = Noting(model)
+    actor._backends = {"a": backend}
     timers.running[0].end()
-    getattr(actor, kind)("a", *(() if kind in ("gate", "head") else (request_of(model),)))
-    assert were_away == [False]
+    getattr(actor, method)("a", request_of(model) if takes_turn else HeadRequest())
+    assert backend.were_away == [False]
 
 
 def test_the_setting_needs_a_gpu_and_may_change_on_resume():

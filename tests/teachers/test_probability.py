@@ -11,8 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from distill.errors import ModelError, TeacherAnswerError
-from distill.records import TeacherRequest
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.probability import (
     SMALLEST,
     check_columns,
@@ -20,7 +18,9 @@ from distill.teachers.probability import (
     label_names,
     load_pickled,
 )
+from distill.teachers.requests import TeacherRequest
 from distill.wires import decode_dense
+from tests.toys_teachers import backend_of
 
 RNG = np.random.default_rng(0)
 FEATURES_BD = RNG.normal(size=(80, 4)).astype(np.float32)
@@ -54,14 +54,14 @@ def test_the_answer_is_the_log_of_clamped_probabilities(tmp_path: Path) -> None:
     probs_BV = model.predict_proba(FEATURES_BD)
     assert (probs_BV == 0).any(), "a forest of ten trees is certain of some rows"
     for given in (model, tmp_path / "forest.pkl"):
-        engine = TeacherEngine(given, num_labels=3, allow_pickle=True)
+        engine = backend_of(given, num_labels=3, allow_pickle=True)
         output = engine.answer(ask())
         logits_BV = decode_dense(output.payload, output.wire)
         want_BV = np.log(np.maximum(probs_BV, SMALLEST))
         np.testing.assert_allclose(logits_BV.numpy(), want_BV, rtol=1e-6)
         np.testing.assert_allclose(logits_BV.softmax(1).numpy(), probs_BV, atol=3 * SMALLEST)
         assert output.num_clamped == (probs_BV == 0).sum()
-    split = TeacherEngine(model, num_labels=3, max_batch_tokens=7).answer(ask())
+    split = backend_of(model, num_labels=3, max_batch_tokens=7).answer(ask())
     assert np.array_equal(split.payload, output.payload)
     assert split.num_clamped == output.num_clamped
 
@@ -69,7 +69,7 @@ def test_the_answer_is_the_log_of_clamped_probabilities(tmp_path: Path) -> None:
 def test_a_pipeline_over_text_reads_the_text() -> None:
     texts = np.array(["good film", "bad film", "good soup", "bad soup"], object)
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0])
-    output = TeacherEngine(model, num_labels=2).answer(
+    output = backend_of(model, num_labels=2).answer(
         TeacherRequest("r", np.arange(4), texts_B=texts)
     )
     want = np.log(model.predict_proba(texts))
@@ -88,7 +88,7 @@ def test_a_pipeline_over_text_reads_the_text() -> None:
 )
 def test_what_is_no_probability_is_refused(probs_BV: np.ndarray, message: str) -> None:
     with pytest.raises(TeacherAnswerError, match=message):
-        TeacherEngine(Stub(probs_BV), num_labels=2).answer(ask(FEATURES_BD[:2]))
+        backend_of(Stub(probs_BV), num_labels=2).answer(ask(FEATURES_BD[:2]))
 
 
 def test_labels_are_named_as_data_files_are_read() -> None:

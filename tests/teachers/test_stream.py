@@ -12,13 +12,16 @@ import torch
 from teacher_stand_ins import FakeBatches, FakeTokens, Formula, ParityRouter, formula
 
 from distill.aggregation import OracleDomain, Routed, Single, UniformMean
+from distill.config import Serving
 from distill.errors import TeacherAnswerError
-from distill.records import TeacherOutput, TeacherRequest
+from distill.records import TeacherOutput
 from distill.teachers.cache import TeacherCache, TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
-from distill.teachers.stream import TeacherStream, check_output
+from distill.teachers.requests import TeacherRequest
+from distill.teachers.served import ServedTeacher
+from distill.teachers.stream import TeacherStream
 from distill.wires import decode_dense
+from tests.toys_teachers import answers_of_rows, backend_of
 
 ROWS = np.arange(100, 140)
 KEYS = {name: TeacherKey(name, "d", "t", "dense/float32", 8) for name in ("a", "b", "router")}
@@ -31,20 +34,19 @@ class Setting:
         self.a, self.b, self.router = Formula(**kwargs), Formula(bias=1.0, **kwargs), ParityRouter()
         self.client = LocalTeachers(
             {
-                "a": TeacherEngine(self.a, num_labels=3),
-                "b": TeacherEngine(self.b, num_labels=3),
-                "router": TeacherEngine(self.router, num_labels=2),
+                "a": backend_of(self.a, num_labels=3),
+                "b": backend_of(self.b, num_labels=3),
+                "router": backend_of(self.router, num_labels=2),
             }
         )
 
     def stream(self, is_routed: bool = False, **kwargs) -> TeacherStream:
         return TeacherStream(
             kwargs.pop("client", self.client),
-            ["a", "b"],
+            [ServedTeacher(name, "", Serving(), 3) for name in "ab"],
             dict.fromkeys(("a", "b", "router"), kwargs.pop("tokens", FakeTokens())),
-            3,
             aggregation=kwargs.pop("aggregation", Routed(k=1) if is_routed else UniformMean()),
-            router="router" if is_routed else None,
+            router=ServedTeacher("router", "", Serving(), 2) if is_routed else None,
             **kwargs,
         )
 
@@ -104,7 +106,7 @@ def test_a_single_teacher_and_the_domains_own_are_asked_alone():
         list(stream.feed(batches, 0, batches.steps_per_epoch))
         assert sorted(setting.b.rows) == [r for r in ROWS if r % 3 == 0]
         assert sorted(setting.a.rows) == [r for r in ROWS if r % 3]
-        answers = stream.answer_all(ROWS)
+        answers = answers_of_rows(stream, ROWS)
     assert answers.asked_KB.int().argmax(0).tolist() == [int(r % 3 == 0) for r in ROWS]
 
 
@@ -281,14 +283,15 @@ def test_an_evaluation_may_run_while_training_is_asked_ahead(tmp_path):
     assert len(by_row(steps)) == 40
 
 
-def test_answer_all_answers_in_the_order_of_the_rows(tmp_path):
+def test_fill_requests_each_row_once(tmp_path):
     setting = Setting()
     cache = TeacherCache(tmp_path, KEYS, "driver")
     rows = np.random.default_rng(0).permutation(ROWS)
     with setting.stream(cache=cache) as stream:
-        answers = stream.answer_all(rows, batch_size=7)
-        assert torch.equal(answers.logits_KBV[1], formula(rows, bias=1.0))
-        stream.answer_all(rows[:9])
+        stream.fill(rows, batch_size=7)
+        stream.fill(rows[:9])
+        answers = answers_of_rows(stream, rows, batch_size=7)
+    assert torch.equal(answers.logits_KBV[1], formula(rows, bias=1.0))
     assert len(setting.a.rows) == 40
     assert cache.num_rows("a") == 40
 
@@ -313,12 +316,12 @@ def test_timings_have_stable_names_and_start_again():
 def good() -> tuple[TeacherRequest, TeacherOutput]:
     ids = np.array([[4], [7]])
     request = TeacherRequest("a/3/0", ids[:, 0], ids, np.ones_like(ids))
-    return request, TeacherEngine(Formula(), num_labels=3).answer(request)
+    return request, backend_of(Formula(), num_labels=3).answer(request)
 
 
 def test_a_good_output_passes():
     request, output = good()
-    check_output(request, output, 3)
+    request.check(output, 3)
     logits_BV = decode_dense(output.payload, output.wire)
     assert torch.equal(logits_BV, formula(request.rows_B))
 
@@ -338,18 +341,18 @@ def test_a_good_output_passes():
 def test_a_wrong_output_is_refused(change, message):
     request, output = good()
     with pytest.raises(TeacherAnswerError, match=message):
-        check_output(request, replace(output, **change), 3)
+        request.check(replace(output, **change), 3)
 
 
 def test_a_wrong_output_never_reaches_the_student_or_the_cache(tmp_path):
     setting = Setting()
 
     class Lying(LocalTeachers):
-        def ask(self, teacher, request, cancelled=None, on_sent=None):
-            output = super().ask(teacher, request, cancelled, on_sent)
+        def call(self, teacher, request, cancelled=None, on_sent=None):
+            output = super().call(teacher, request, cancelled, on_sent)
             return replace(output, rows_B=output.rows_B[::-1]) if teacher == "b" else output
 
-    client = Lying(setting.client._engines)
+    client = Lying(setting.client.backends)
     cache = TeacherCache(tmp_path, KEYS, "rank0")
     with setting.stream(client=client, cache=cache) as stream, pytest.raises(TeacherAnswerError):
         list(stream.feed(FakeBatches(ROWS, 8), 0, 5))

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +11,15 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from distill.config import parse
 from distill.driver.serve import _requests_at_once
-from distill.records import TeacherRequest
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.queue import Queue
+from distill.teachers.requests import TeacherRequest
 from distill.wires import HiddenWire
 from tests.toys_language import NUM_TOKENS, language_experiment, llama
+from tests.toys_teachers import backend_of
 
 
-def engine_of(**changes) -> TeacherEngine:
-    return TeacherEngine(
+def engine_of(**changes) -> Any:
+    return backend_of(
         llama(3, **changes),
         num_labels=NUM_TOKENS,
         is_language_model=True,
@@ -90,7 +91,7 @@ def test_models_whose_forward_keeps_something_take_one_request_at_a_time():
     assert engine_of().is_reentrant
     scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     assert not engine_of(rope_parameters=scaled).is_reentrant
-    assert not TeacherEngine(torch.nn.Identity(), num_labels=2).is_reentrant
+    assert not backend_of(torch.nn.Identity(), num_labels=2).is_reentrant
 
 
 @pytest.mark.parametrize("rope_type", ["default", "dynamic"])
@@ -111,7 +112,7 @@ def test_a_model_with_rotary_embeddings_of_each_type_of_layer(rope_type: str):
             "full_attention": local | {"rope_type": rope_type, "factor": 2.0},
         },
     )
-    engine = TeacherEngine(Gemma3ForCausalLM(config), num_labels=NUM_TOKENS, is_language_model=True)
+    engine = backend_of(Gemma3ForCausalLM(config), num_labels=NUM_TOKENS, is_language_model=True)
     assert engine.is_reentrant is (rope_type == "default")
 
 

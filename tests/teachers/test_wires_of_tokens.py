@@ -14,7 +14,6 @@ from torch.nn.functional import kl_div, linear, log_softmax
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, GeneralisedJSD, ReverseKL
 from distill.records import Head
-from distill.teachers.client import check_output
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire
 from distill.wires.base import on_host
 from tests.toys_language import NUM_TOKENS, llama
@@ -185,13 +184,13 @@ def test_an_answer_about_no_position_has_something_to_carry(
 ) -> None:
     teacher, asked = engine(llama(0)), request(wire=wire)
     whole = teacher.answer(asked)
-    assert np.array_equal(on_host(teacher.answer_on_device(asked)).payload, whole.payload)
+    assert np.array_equal(on_host(teacher.call_on_device(asked)).payload, whole.payload)
     assert asked.targets_BT is not None
     nothing = replace(asked, targets_BT=np.zeros_like(asked.targets_BT))
-    output = teacher.answer_on_device(nothing)
+    output = teacher.call_on_device(nothing)
     assert len(output.payload_PX) == 1
     assert teacher.answer(nothing).payload.shape == (0, whole.payload.shape[1])
-    check_output(nothing, on_host(output), NUM_TOKENS)
+    nothing.check(on_host(output), NUM_TOKENS)
 
 
 def test_what_a_wire_cannot_serve_is_refused_with_the_reason() -> None:

@@ -62,7 +62,7 @@ def kl_of(root: Path, batch_size: int) -> tuple[float, torch.Tensor]:
     lengths = rows.lengths(rows.rows("train"))
     assert lengths.min() < lengths.max()
     total, count = torch.zeros(()), 0
-    with job.guidance.open(job.data, "test", 0) as stream:
+    with job.guidance.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
             for batch, answers in step.parts:

@@ -20,10 +20,10 @@ from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.records import Knobs
 from distill.run_folder import RunFolder
 from distill.tasks.jobs import student_job, write_tokenizer
+from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.serving import engines
 from distill.teachers.setup import Guidance
 from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
@@ -54,10 +54,12 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
         weights = f"{teacher.path} {teacher.adapter}"
         key = TeacherKey(weights, data, "t", own.name, 24)
         specs.append(
-            ServedTeacher(teacher.name, teacher.path, serving, width, key, True, teacher.adapter)
+            ServedTeacher(
+                teacher.name, teacher.path, serving, width, key, "language_model", teacher.adapter
+            )
         )
     guidance = Guidance(
-        LocalTeachers(engines(specs)),
+        LocalTeachers(open_backends(specs)),
         tuple(specs),
         None,
         experiment.aggregation,
@@ -111,7 +113,7 @@ def test_every_rank_reports_the_same_metrics(tmp_path: Path) -> None:
     found = []
     for rank in range(2):
         batches = Batches(job.data.open(), range(1), 1, 0, rank, world_size=2, shuffle=False)
-        with job.guidance.open(job.data, f"rank{rank}", 0) as stream:
+        with job.guidance.open(job.data, f"rank{rank}") as stream:
             module.take_heads(stream.heads(), "cpu")
             ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
             assert batch.valid_B.tolist() == [rank == 0]

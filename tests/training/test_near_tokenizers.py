@@ -25,19 +25,20 @@ from distill.driver.checks.check import check
 from distill.errors import ConfigError, TeacherAnswerError
 from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.objectives.tempered import LEFT_OUT
-from distill.records import Knobs, TeacherRequest
+from distill.records import Knobs
 from distill.sampling.generation import write
+from distill.teachers.backends import open_backends
+from distill.teachers.backends.frozen_language_model import SAMPLE, ForwardRows, FrozenLanguageModel
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
-from distill.teachers.language import SAMPLE, Block, LanguageModel
 from distill.teachers.local import LocalTeachers
-from distill.teachers.serving import engines
+from distill.teachers.requests import TeacherRequest
 from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire
 from tests.sampling.test_fits import SKD, logged, sampled_job
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_tokenizer
+from tests.toys_teachers import backend_of
 from tests.training.test_language_fit import job_of
 
 N = NUM_TOKENS
@@ -89,7 +90,7 @@ def sharing(job: Job, student: Path) -> Job:
     specs = tuple(
         replace(t, shared=shared[t.name], width=shared[t.name].width) for t in job.guidance.teachers
     )
-    guidance = replace(job.guidance, teachers=specs, client=LocalTeachers(engines(specs)))
+    guidance = replace(job.guidance, teachers=specs, client=LocalTeachers(open_backends(specs)))
     return replace(job, guidance=guidance)
 
 
@@ -120,7 +121,7 @@ def test_the_loss_is_the_divergence_over_shared_columns(
     assert isinstance(module, TokenModule)
     rows: Any = job.data.open()
     batches = Batches(rows, rows.rows("train"), 2, seed=0)
-    with job.guidance.open(job.data, "test", 0) as stream:
+    with job.guidance.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
         told = stream.timings()
@@ -205,7 +206,7 @@ def test_mass_outside_the_shared_tokens_stops_the_run(tmp_path: Path) -> None:
     job = job_in(tmp_path, WIRES[0])
     assert job.guidance is not None
     (spec,) = job.guidance.teachers
-    engine = TeacherEngine(
+    engine = backend_of(
         llama(6, N + 4),  # of random embeddings: about a share of 2 in 27
         num_labels=spec.width,
         wire=spec.serving.wire,
@@ -216,7 +217,7 @@ def test_mass_outside_the_shared_tokens_stops_the_run(tmp_path: Path) -> None:
     rows: Any = job.data.open()
     message = r"teacher 't' gives .*% of its probability .* more than 1%: use .*type: uld"
     with (
-        guidance.open(job.data, "much", 0) as stream,
+        guidance.open(job.data, "much") as stream,
         pytest.raises(TeacherAnswerError, match=message),
     ):
         stream.fill(rows.rows("train"), batch_size=2)
@@ -237,7 +238,7 @@ def test_a_student_may_pad_with_a_token_that_its_teacher_has_no_embedding_of(
     assert job.guidance.shared == SharedTokens(N, (), N)
     rows: Any = job.data.open()
     assert rows.pad_id == N + 2
-    with job.guidance.open(job.data, "test", 0) as stream:
+    with job.guidance.open(job.data, "test") as stream:
         stream.fill(rows.rows("train"))
 
 
@@ -260,12 +261,14 @@ def test_mass_outside_is_measured_where_logits_are_capped(tmp_path: Path) -> Non
         model: Any = Gemma2ForCausalLM(config).eval()
     ids_BT = torch.arange(1, 9)[None]
     own_PV = model(input_ids=ids_BT).logits[0, :-1, : spec.shared.num_own].detach()
-    answers = LanguageModel(model, spec.width, "cpu", "float32", False, OwnRouting(), spec.shared)
+    answers = FrozenLanguageModel(
+        model, spec.width, "cpu", "float32", False, OwnRouting(), spec.shared
+    )
     inputs = {"input_ids": ids_BT, "position_ids": torch.arange(8)[None]}
     targets_BT = torch.arange(8)[None] < 7
     rows_B = np.array([0])
     request = TeacherRequest("r", rows_B, ids_BT.numpy(), targets_BT=targets_BT.numpy())
-    block = Block(inputs, targets_BT, rows_B)
+    block = ForwardRows(inputs, targets_BT, rows_B)
     ((logits_MPV, _),) = answers.said(block, request, DenseWire(dtype="float32"), OwnRouting())
     assert (logits_MPV[..., list(spec.shared.left_out)] == LEFT_OUT).all()
     outside = float(own_PV.softmax(-1)[:, list(spec.shared.outside)].sum(-1).mean())

@@ -28,8 +28,8 @@ from distill.objectives import (
 from distill.objectives.tempered import log_softmax_at
 from distill.records import Target
 from distill.training.fused import Chunk, fused
-from distill.training.token_loss import check_mixing
 from distill.wires import HiddenWire, SampledWire, TopKWire
+from distill.wires.legality import check_mixing
 from tests.objective_references import SINGLE, weighted_sum
 from tests.training.test_token_loss import Case, N, V, target_of, with_gradients
 

@@ -26,13 +26,13 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
 from distill.tasks.classification.split import Split
 from distill.teachers.cache import TeacherKey
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
 from distill.teachers.setup import Guidance
 from distill.training.fit import fit, fit_and_save, load_best
 from distill.training.job import Job
 from tests.toys import BAD, FILLERS, GOOD, measured, write_encoder
+from tests.toys_teachers import answers_of_rows, backend_of
 
 MAX_LENGTH = 12
 
@@ -105,7 +105,7 @@ def test_both_texts_reach_experts_teachers_student_baseline_and_evaluation(root:
     told = json.loads((expert.model_folder / "config.json").read_text())
     assert told["distill"] == {"max_length": MAX_LENGTH, "cut": "tail", "is_pair": True}
     folders = {"expert": str(expert.model_folder), "strings": str(root / "strings.pkl")}
-    engines = {n: TeacherEngine(f, num_labels=2, allow_pickle=True) for n, f in folders.items()}
+    engines = {n: backend_of(f, num_labels=2, allow_pickle=True) for n, f in folders.items()}
     key = TeacherKey("w", corpus.fingerprint, "t", "dense/float32", MAX_LENGTH, "tail")
     specs = tuple(ServedTeacher(n, f, Serving(), 2, key) for n, f in folders.items())
     where = str(root / "teacher-cache")
@@ -126,8 +126,8 @@ def test_both_texts_reach_experts_teachers_student_baseline_and_evaluation(root:
     fit(student)
     test, module = Split(corpus, "test"), load_best(student)
     assert student.guidance is not None
-    with student.guidance.open(data, "test", 2) as stream:
-        answers_KBV = stream.answer_all(test.rows).logits_KBV
+    with student.guidance.open(data, "test") as stream:
+        answers_KBV = answers_of_rows(stream, test.rows).logits_KBV
         seen = predict(module, test.batches(data.open()), stream)
     for answers_BV in answers_KBV:
         assert test.accuracy(answers_BV.argmax(-1).numpy()) > 0.95

@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 from distill.aggregation import UniformMean
-from distill.config import parse
+from distill.config import Serving, parse
 from distill.data.batches import Batches
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TokenAnswers
 from distill.run_folder import NEWER
 from distill.sampling.rows import SampledRow, padded
+from distill.teachers.served import ServedTeacher
 from distill.training.fit import build_module
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire
@@ -85,14 +86,13 @@ def found(
 ) -> tuple[float, Tensor, float]:
     """The module's loss over micro-batches of these sizes, its gradient, and the mean kd.loss."""
     teacher, student = llama(2), llama(1)
-    names = {"t": WIRE} if has_teacher else {}
+    served = ServedTeacher("t", "", Serving(wire=WIRE), NUM_TOKENS)
     module = TokenModule(
         student,
         NUM_TOKENS,
         ForwardKL(),
         UniformMean(mix=mix),
-        names,
-        {"t": NUM_TOKENS},
+        [served] if has_teacher else [],
         loss_chunk_mb,
         normalise=normalise,
     )

@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from distill.aggregation import UniformMean
-from distill.config import Cache
+from distill.config import Cache, Serving
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
 from distill.records import Batch, Knobs, TokenAnswers
-from distill.teachers.engine import TeacherEngine
+from distill.teachers.requests import HeadRequest
+from distill.teachers.served import ServedTeacher
 from distill.training.fit import build_module
 from distill.training.job import Job
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from tests.toys_language import NUM_TOKENS, language_experiment, llama, write_llama
+from tests.toys_teachers import backend_of
 from tests.training.test_language_fit import job_of
 
 PADDED = NUM_TOKENS + 6
@@ -67,7 +69,7 @@ def kl_at_the_start(job: Job, with_cache: bool = False) -> float:
     module: Any = build_module(job).train()
     rows: Any = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
-    with guidance.open(job.data, "test", 0) as stream:
+    with guidance.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
     found = module(batch, answers, Knobs(1.0, 1.0)).metrics["kd.loss"]
@@ -95,9 +97,8 @@ def test_a_batch_of_one_row_without_anything_to_learn_teaches_nothing() -> None:
     """LMOps#38: the loss is finite, and every gradient is zero."""
 
     for wire in WIRES.values():
-        module = TokenModule(
-            llama(1), NUM_TOKENS, ForwardKL(), UniformMean(), {"t": wire}, {"t": NUM_TOKENS}
-        ).train()
+        served = ServedTeacher("t", "", Serving(wire=wire), NUM_TOKENS)
+        module = TokenModule(llama(1), NUM_TOKENS, ForwardKL(), UniformMean(), [served]).train()
         ids_BT = torch.arange(6)[None]
         batch = Batch(
             rows_B=torch.arange(1).numpy(),
@@ -113,10 +114,8 @@ def test_a_batch_of_one_row_without_anything_to_learn_teaches_nothing() -> None:
         width = 32 if wire.takes == "hidden" else NUM_TOKENS
         answers = TokenAnswers((torch.empty(0, width),), torch.empty(1, 0, dtype=torch.bool))
         if wire.takes == "hidden":
-            teacher = TeacherEngine(
-                llama(2), num_labels=NUM_TOKENS, wire=wire, is_language_model=True
-            )
-            module.take_heads({"t": teacher.head()}, "cpu")
+            teacher = backend_of(llama(2), num_labels=NUM_TOKENS, wire=wire, is_language_model=True)
+            module.take_heads({"t": teacher.call(HeadRequest())}, "cpu")
         for alpha in (0.0, 0.5, 1.0):
             module.zero_grad()
             output = module(batch, answers, Knobs(2.0, alpha))

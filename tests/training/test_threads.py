@@ -16,7 +16,7 @@ from distill.config import Cache, Serving, Trainer, parse
 from distill.config.moe import KnowledgeAugmentation
 from distill.driver.checks.check import check
 from distill.driver.checks.operations import operations_of_rank
-from distill.driver.students import with_threads
+from distill.driver.student_stages import with_threads
 from distill.errors import Interrupted
 from distill.run_folder import OPERATIONAL
 from distill.sampling import StudentText

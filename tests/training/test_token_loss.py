@@ -33,7 +33,7 @@ from distill.objectives import (
 )
 from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
 from distill.training.fused import Chunk, fused
-from distill.training.token_loss import Reader, TokenLoss, check_mixing
+from distill.training.token_loss import Reader, TokenLoss
 from distill.wires import (
     DenseWire,
     HiddenWire,
@@ -41,6 +41,7 @@ from distill.wires import (
     TopKWire,
     WireFormat,
 )
+from distill.wires.legality import check_mixing
 
 N, H, V, PADDED = 13, 6, 11, 16
 ELEMENTWISE: list[Objective] = [

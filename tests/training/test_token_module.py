@@ -38,7 +38,7 @@ def whole_loss(root: Path, is_packing: bool, batch_size: int) -> tuple[float, fl
     rows = job.data.open()
     batches = Batches(rows, rows.rows("train"), batch_size, seed=0, shuffle=False)
     total, count = torch.zeros(()), 0
-    with job.guidance.open(job.data, "test", 0) as stream:
+    with job.guidance.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
             for batch, answers in step.parts:
@@ -118,7 +118,7 @@ def test_a_teacher_that_is_the_student_costs_nothing_and_teaches_nothing(tmp_pat
     assert isinstance(module, TokenModule)
     rows = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
-    with job.guidance.open(job.data, "test", 0) as stream:
+    with job.guidance.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(iter(stream.feed(batches, 0, 1))).parts
     loss = module(batch, answers, Knobs(temperature=2.0, alpha=1.0)).loss

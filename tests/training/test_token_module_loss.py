@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from distill.aggregation import Attention, FixedWeights, LearnedRouter
+from distill.config import Serving
 from distill.models.decoder import head_of
 from distill.objectives import ForwardKL
 from distill.objectives.tempered import LEFT_OUT
 from distill.records import Batch, Head, Knobs, TokenAnswers
+from distill.teachers.served import ServedTeacher
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire, HiddenWire
 from tests.toys_language import NUM_TOKENS, llama
@@ -43,10 +45,10 @@ def teachers() -> tuple[Tensor, TokenAnswers, Head]:
 
 
 def module_of(aggregation: Any, **more: Any) -> TokenModule:
-    wires = {"a": DenseWire(dtype="float32"), "b": HiddenWire(dtype="float32")}
-    widths = {"a": NUM_TOKENS, "b": NUM_TOKENS}
+    wires: dict[str, Any] = {"a": DenseWire(dtype="float32"), "b": HiddenWire(dtype="float32")}
+    served = [ServedTeacher(n, "", Serving(wire=w), NUM_TOKENS) for n, w in wires.items()]
     torch.manual_seed(0)
-    module = TokenModule(llama(5), NUM_TOKENS, ForwardKL(), aggregation, wires, widths, **more)
+    module = TokenModule(llama(5), NUM_TOKENS, ForwardKL(), aggregation, served, **more)
     module.take_heads({"b": teachers()[2]}, "cpu")
     if module.router is not None:
         for param in module.router.parameters():

@@ -18,6 +18,7 @@ from distill.records import Line
 from distill.tasks import task_of
 from distill.tasks.checks.placement import placed
 from distill.teachers.served import are_on_one_base, groups
+from distill.teachers.transports import TRANSPORTS
 from distill.wires import WireFormat
 
 S = TypeVar("S", bound=Serving)
@@ -188,7 +189,8 @@ def _served(
 
 def check_transport(experiment: Experiment) -> None:
     """Raise ConfigError for a transport that this machine lacks."""
-    if experiment.stream.transport != "nixl" or not experiment.has_teachers:
+    transport = TRANSPORTS[experiment.stream.transport]
+    if not experiment.has_teachers:
         return
     served: dict[str, Serving] = {f"teachers.{t.name}": t for t in experiment.teachers}
     if experiment.experts is not None:
@@ -196,15 +198,17 @@ def check_transport(experiment: Experiment) -> None:
         if experiment.experts.router is not None:
             served["experts.router.serving"] = experiment.experts.router.serving
     for key, serving in served.items():
-        if serving.batch_requests:
+        if serving.batch_requests and not transport.joins_requests:
             raise ConfigError(
-                f"{key}.batch_requests: true cannot be used with stream.transport nixl, which "
+                f"{key}.batch_requests: true cannot be used with stream.transport "
+                f"{transport.name}, which "
                 "takes one request at a time: set it to false, or use object_store"
             )
-    if find_spec("nixl") is None:
+    package = transport.package
+    if package is not None and find_spec(package) is None:
         raise ConfigError(
-            "stream.transport nixl needs the package nixl, which is not installed here: pip "
-            "install nixl (on every node), or use object_store"
+            f"stream.transport {transport.name} needs the package {package}, which is not "
+            f"installed here: pip install {package} (on every node), or use object_store"
         )
 
 

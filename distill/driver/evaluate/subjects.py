@@ -25,8 +25,8 @@ from distill.experts.jobs import ROUTER
 from distill.models.labels import Classes, Outputs, columns_of
 from distill.run_folder import RunFolder, configuration_of
 from distill.tasks.classification.inputs import read_info
+from distill.teachers.backends import open_backends
 from distill.teachers.client import TeacherClient
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import is_pickle
 from distill.teachers.served import ServedTeacher
@@ -56,9 +56,10 @@ class Part:
     columns: tuple[int, ...] | None = None
     """Its output of each of ``label_names``; None: in this order."""
 
-    @property
-    def teacher(self) -> ServedTeacher:
-        return ServedTeacher(self.name, self.folder, self.serving, len(self.label_names))
+    def teacher(self, place: Mapping[str, float]) -> ServedTeacher:
+        """``place``: replicas, CPUs and GPUs, as of Serving."""
+        serving = self.serving.model_copy(update=dict(place))
+        return ServedTeacher(self.name, self.folder, serving, len(self.label_names))
 
     def encode(self) -> Encode:
         if self.num_features:
@@ -331,18 +332,10 @@ def _shares(num_copies: int, settings: Evaluation) -> dict[str, float]:
 def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[Classifier]]:
     """The subjects' classifiers, in this process (``num_workers`` 0) or on Ray."""
     parts = [part for subject in subjects for part in subject.served]
-    num_workers, device = settings.num_workers, settings.on_device
+    num_workers = settings.num_workers
     if not num_workers:
-        engines = {
-            part.name: TeacherEngine(
-                part.folder,
-                num_labels=len(part.label_names),
-                device=device,
-                allow_pickle=part.serving.allow_pickle,
-            )
-            for part in parts
-        }
-        local = LocalTeachers(engines)
+        place = {"num_gpus": 1.0 if settings.on_device == "cuda" else 0.0}
+        local = LocalTeachers(open_backends([part.teacher(place) for part in parts]))
         yield [subject.classifier(local, 1) for subject in subjects]
         return
     from distill.cluster.connect import connect
@@ -351,8 +344,7 @@ def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[C
         from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
         copies = {"replicas": num_workers} | _shares(len(parts) * num_workers, settings)
-        on_ray = [replace(p.teacher, serving=p.serving.model_copy(update=copies)) for p in parts]
-        with RayTeacherPool(on_ray) as pool:
+        with RayTeacherPool([part.teacher(copies) for part in parts]) as pool:
             client = pool.client(Stream())
             # Twice as many requests as copies: one is computed while the next is unpacked.
             yield [subject.classifier(client, 2 * num_workers) for subject in subjects]

@@ -57,9 +57,12 @@ engine, dtype, micro-batches) is not here: it is part of the key. Of teachers it
 teachers/cache.py: threads and batch shapes are not."""
 
 KNOWN_AS: dict[type, tuple[str, dict[str, str]]] = {
-    ServedTeacher: ("TeacherSpec", {"width": "num_labels"}),
+    ServedTeacher: ("TeacherSpec", {"width": "num_labels", "backend": "is_language_model"}),
 }
 """Classes, and fields of them, that keep an earlier name in a key."""
+
+KNOWN_BACKENDS: dict[str, Any] = {"classifier": False, "language_model": True}
+"""What a key has for these backends of a teacher, which a boolean distinguished."""
 
 
 def content_key(job: Job, contents: Contents | None = None) -> str:
@@ -133,6 +136,8 @@ class Contents:
                     found[field_names.get(name, name)] = read(content)
                 else:
                     found[field_names.get(name, name)] = self.described(content)
+        if isinstance(value, ServedTeacher):
+            found["is_language_model"] = KNOWN_BACKENDS.get(value.backend, value.backend)
         return found
 
 

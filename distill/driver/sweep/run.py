@@ -16,12 +16,11 @@ from distill.config.search import Search
 from distill.driver.checks.check import search_of
 from distill.driver.context import Driver, Work
 from distill.driver.finished import Result, keep
+from distill.driver.fits import jobs_of, own_job
 from distill.driver.pipeline import (
     driver,
     finished_before,
-    jobs_of,
     opened,
-    own_job,
     record_inputs,
     report_losses,
 )
@@ -172,7 +171,7 @@ def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
     routed = _routed(d.experiment, guidance)
     total, done = d.plan.rows.num_rows, 0
     at_once, size = d.plan.task.rows_at_once(d.experiment)
-    with routed.open(data, "sweep", len(d.plan.rows.label_names)) as stream:
+    with routed.open(data, "sweep") as stream:
         stream.timings()
         stream.heads()
         for start in range(0, total, at_once):

@@ -100,7 +100,7 @@ def teacher_rows(
     names = [t.name for t in guidance.teachers]
     ensembles = _ensembles(guidance.aggregation, plan.corpus, names)
     everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
-    with everyone.open(data, "driver-test", test.num_classes) as stream:
+    with everyone.open(data, "driver-test") as stream:
         batches = test.batches(data.open())
         predicted = predict_teachers(
             stream,
@@ -285,7 +285,7 @@ class Classifiers(Comparison):
         rows = compared.rows
         self._routing = _routing(guidance, compared, test)
         validation = Split(self._plan.rows, "validation")
-        with guidance.open(self._data, "driver", test.num_classes) as stream:
+        with guidance.open(self._data, "driver") as stream:
             seen = predict(taught, validation.batches(tokens), stream, self._is_stopped)
             predicted = predict(taught, test.batches(tokens), stream, self._is_stopped)
         if taught is not module:
@@ -355,7 +355,7 @@ class Classifiers(Comparison):
         if job.guidance is None:
             seen = predict(module, batches, is_asked_to_stop=self._is_stopped)
         else:
-            with job.guidance.open(job.data, "sweep-test", test.num_classes) as stream:
+            with job.guidance.open(job.data, "sweep-test") as stream:
                 seen = predict(module, batches, stream, self._is_stopped)
         row = row_of(test, job.name, "student", seen.student_R)
         assert row.accuracy is not None and row.f1 is not None

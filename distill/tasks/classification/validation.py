@@ -20,7 +20,7 @@ def of_teachers(
     segments of the cache."""
     assert job.guidance is not None
     validation = Split(Corpus(Path(job.data.corpus)), "validation")
-    with job.guidance.open(job.data, writer, validation.num_classes) as stream:
+    with job.guidance.open(job.data, writer) as stream:
         batches = validation.batches(job.data.open())
         predicted_R = predict(module, batches, stream, is_stopped).teacher_R
     assert predicted_R is not None

@@ -28,8 +28,8 @@ from distill.sampling import Written
 from distill.tasks.checks.temperature import check_wire
 from distill.tasks.language_model.moe import check_moe, check_passes
 from distill.tasks.language_model.tokenizers import Served
-from distill.training.token_loss import check_mixing
 from distill.wires import WireFormat
+from distill.wires.legality import check_mixing
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Teachers:
         return self.guidance.teachers[0].width
 
     def open(self, data: Data) -> TeacherStream:
-        return self.guidance.open(data, "driver-test", 0)
+        return self.guidance.open(data, "driver-test")
 
 
 def _in_exact_wire(teacher: ServedTeacher) -> ServedTeacher:

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from distill.cli import app
-from tests.toys import toy_experiment
+from tests.toys import DOMAINS, toy_experiment
 
 
 def output(path: Path, *arguments: str) -> str:
@@ -48,6 +48,8 @@ def test_json_has_the_estimate_and_the_folders(config: Path, tmp_path: Path) -> 
     parts = {line["part"]: line["plan"] for line in found["plan"]}
     assert parts["output"] == str(tmp_path / "runs/mine")
     assert parts["output of a sweep"] == str(tmp_path / "runs/mine-sweep")
+    student = next(one for one in found["stages"] if one["stage"] == "student")
+    assert student["teachers"] == list(DOMAINS) and "fit:router" in student["needs"]
 
 
 def test_a_chain_has_no_sweep(config: Path) -> None:

@@ -24,11 +24,12 @@ from distill.errors import ConfigError, InputError, ModelError, UnknownLabelErro
 from distill.tasks.classification.fingerprint import task_of
 from distill.tasks.classification.specs import DataSpec
 from distill.tasks.plan import Plan
+from distill.teachers.backends import open_backends
 from distill.teachers.client import SilentTeachers
 from distill.teachers.local import LocalTeachers
-from distill.teachers.serving import engines
 from distill.teachers.setup import Guidance
 from tests.toys import DOMAINS, toy_experiment, write_encoder, write_named, write_turned
+from tests.toys_teachers import answers_of_rows
 
 VALUES: dict[str, dict[str, Any]] = {
     "integers": {"no": 0, "yes": 1},
@@ -85,7 +86,7 @@ def guidance_of(plan: Plan, cache: Path, is_silent: bool = False) -> Guidance:
     driver: Any = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
     teachers, router = teacher_specs(driver, [])
     served = [*teachers, *([router] if router else [])]
-    client = SilentTeachers(()) if is_silent else LocalTeachers(engines(served))
+    client = SilentTeachers(()) if is_silent else LocalTeachers(open_backends(served))
     aggregation = plan.experiment.aggregation
     return Guidance(client, tuple(teachers), router, aggregation, Stream(), Cache(), str(cache))
 
@@ -93,8 +94,8 @@ def guidance_of(plan: Plan, cache: Path, is_silent: bool = False) -> Guidance:
 def answers_of(plan: Plan, cache: Path, is_silent: bool = False) -> Any:
     guidance = guidance_of(plan, cache, is_silent)
     data = DataSpec(str(plan.corpus.folder), plan.tokenizer, 16)
-    with guidance.open(data, "test", len(plan.corpus.label_names)) as stream:
-        return stream.answer_all(plan.corpus.rows("test"))
+    with guidance.open(data, "test") as stream:
+        return answers_of_rows(stream, plan.corpus.rows("test"))
 
 
 def test_teachers_in_any_order_have_the_targets_of_those_in_one(root: Path, tmp_path: Path) -> None:

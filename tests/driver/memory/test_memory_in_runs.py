@@ -10,7 +10,7 @@ import pytest
 from distill.config.memory import SharedMemory
 from distill.driver.memory.store import Memory
 from distill.driver.task_stages import TaskStages
-from tests.driver.test_chain import Local, done, local, teacher  # noqa: F401 (a fixture)
+from tests.driver.test_chain_links import Local, done, local, teacher  # noqa: F401 (a fixture)
 from tests.driver.test_task_stages import Run
 from tests.toys import DOMAINS
 from tests.toys_tasks import Scripted

@@ -17,11 +17,11 @@ from distill.config import parse
 from distill.driver.checks.check import check
 from distill.driver.sweep.trial import Sweep, run_trial
 from distill.errors import CheckpointError, TeacherError, TrainingError
-from distill.records import TeacherRequest
 from distill.search.ledger import MEMBER, Ledger
 from distill.search.plan import raw_of
 from distill.search.reporter import Metrics
 from distill.teachers.client import SilentTeachers
+from distill.teachers.requests import TeacherRequest
 from tests.toys import toy_experiment
 
 VALUES = {"kd.temperature": 2.0, "optimizer.lr": 5e-3}
@@ -202,4 +202,4 @@ def test_whoever_asks_a_silent_teacher_hears_why(root: Path) -> None:
     ids = np.array([[5]])
     request = TeacherRequest("films/0/0", np.array([7]), ids, np.ones_like(ids))
     with pytest.raises(TeacherError, match=r"lacks 1 outputs of teacher 'films' \(row 7"):
-        SilentTeachers(("films",)).ask("films", request)
+        SilentTeachers(("films",)).call("films", request)

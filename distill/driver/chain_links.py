@@ -1,4 +1,4 @@
-"""A chain's links: their jobs, and which are kept.
+"""Which links of a chain are kept.
 
     <output>/links/<i>/          the fit of intermediate link i; model/: its export
     <output>/links/chain.json    the decisions; a resumed run goes on after the last one
@@ -11,32 +11,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distill.config import Chain, Student
-from distill.config.chain import is_dropped, link_name, relative_change
+from distill.config import Chain
+from distill.config.chain import is_dropped, relative_change
 from distill.errors import RunFolderError
 from distill.tasks.chained import Decision
-from distill.tasks.jobs import with_student
 from distill.training.fitted import best_evaluation
 from distill.training.job import Job
 
 FILE = "chain.json"
-
-
-def link_jobs(student: Job, students: Sequence[Student], folder: Path) -> list[Job]:
-    """The intermediate links: the student's job with another model and folder."""
-    return [
-        replace(
-            student,
-            name=link_name(i),
-            folder=str(folder / str(i)),
-            model=with_student(student.model, own),
-        )
-        for i, own in enumerate(students, 1)
-    ]
 
 
 @dataclass(frozen=True)
@@ -49,8 +34,9 @@ class ChainRecord:
     links: tuple[Decision, ...] = ()
 
     @classmethod
-    def read(cls, path: Path, metric: str) -> ChainRecord:
-        """An empty one where there is no file; RunFolderError for one that is unreadable."""
+    def read(cls, path: Path, metric: str = "") -> ChainRecord:
+        """An empty one, of ``metric``, where there is no file; RunFolderError for one that is
+        unreadable."""
         if not path.exists():
             return cls(metric)
         try:

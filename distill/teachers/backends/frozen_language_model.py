@@ -6,11 +6,10 @@ Shape suffixes: B rows, T tokens, V vocabulary, H hidden, P positions of a forwa
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from distill.config.moe import KnowledgeAugmentation, MoE, OwnRouting, StudentAwareRouter
-from distill.data.splits import mix64
 from distill.errors import ModelError, TeacherAnswerError
 from distill.models.decoder import base_of, has_linear_head, head_of
 from distill.models.language import load_language_model
@@ -28,8 +26,10 @@ from distill.moe.draws import token_seeds
 from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
 from distill.objectives.tempered import LEFT_OUT
-from distill.records import AnswerStats, ExpertUsage, GateState, Head, TeacherRequest
+from distill.records import AnswerStats, ExpertUsage, GateState, Head
 from distill.sampling.verification import Judging
+from distill.teachers.backends.forwards import ForwardCounts, ForwardRows, position_seeds
+from distill.teachers.requests import TeacherRequest
 from distill.variant import Dtype
 from distill.wires import WireFormat
 from distill.wires.base import as_tensor
@@ -45,22 +45,7 @@ POSITIONS = 512
 """Positions of a language model whose logits are encoded at once: [P, V] is never whole."""
 
 
-class Block(NamedTuple):
-    """The rows of one forward, on the model's device."""
-
-    inputs: dict[str, Any]
-    targets_BT: Tensor | None
-    rows_B: np.ndarray
-
-
-class Found(threading.local):
-    """What is counted in a thread's forwards, since it was last set to nothing."""
-
-    num_clamped = 0
-    stats: AnswerStats | None = None
-
-
-class LanguageModel:
+class FrozenLanguageModel:
     """The model, and of a mixture of experts its gates; it keeps nothing between requests."""
 
     def __init__(
@@ -91,7 +76,7 @@ class LanguageModel:
             self._head.register_forward_hook(self._leave_out)
         self.judging = Judging(self.model, num_tokens, kv_cache_bytes)
         self._routing = _routing_of(model, moe)
-        self.found = Found()
+        self.found = ForwardCounts()
 
     def move(self, device: torch.device) -> None:
         self.judging.forget()
@@ -128,7 +113,7 @@ class LanguageModel:
         return self._experts().first
 
     def said(
-        self, block: Block, request: TeacherRequest, wire: WireFormat, moe: MoE
+        self, block: ForwardRows, request: TeacherRequest, wire: WireFormat, moe: MoE
     ) -> Iterator[tuple[Tensor, ExpertUsage | None]]:
         """[M, P, H] or [M, P, V], and with the forward's first who was asked in it."""
         if wire.takes == "hidden":
@@ -154,7 +139,7 @@ class LanguageModel:
 
     def gate_gradient(
         self,
-        block: Block,
+        block: ForwardRows,
         request: TeacherRequest,
         moe: StudentAwareRouter,
         student_PV: Tensor,
@@ -177,7 +162,7 @@ class LanguageModel:
                 POSITIONS,
             )
 
-    def _measure(self, said_PX: Tensor, block: Block, request_id: str) -> None:
+    def _measure(self, said_PX: Tensor, block: ForwardRows, request_id: str) -> None:
         """Add to ``stats``; raises TeacherAnswerError for logits that are broken or constant."""
         if len(said_PX) == 0:
             return
@@ -234,7 +219,7 @@ class LanguageModel:
             setattr(self._head, ALL, False)
 
     def _forward(
-        self, block: Block, request: TeacherRequest, moe: MoE
+        self, block: ForwardRows, request: TeacherRequest, moe: MoE
     ) -> tuple[Tensor, ExpertUsage | None]:
         """All passes in one forward, of M copies of the rows: only what is before the first gate is
         the same in all, and of deep models that is little."""
@@ -252,7 +237,7 @@ class LanguageModel:
             said_MPX = self._at_positions(block, moe.num_passes)
             return said_MPX, usage_of(now)
 
-    def _at_positions(self, block: Block, num_passes: int) -> Tensor:
+    def _at_positions(self, block: ForwardRows, num_passes: int) -> Tensor:
         """[M, P, H], or [M, P, V] of a model whose logits are more than its head's."""
         inputs, targets_BT = block.inputs, block.targets_BT
         assert targets_BT is not None
@@ -274,10 +259,10 @@ class LanguageModel:
         logits_PV = said_PX[..., : self._num_tokens]
         return self._without_left_out(logits_PV) if len(self._left_out) else logits_PV
 
-    def _seeds(self, block: Block, request: TeacherRequest, num_passes: int) -> Tensor:
+    def _seeds(self, block: ForwardRows, request: TeacherRequest, num_passes: int) -> Tensor:
         return token_seeds(request.seed, num_passes, block.rows_B, request.num_tokens)
 
-    def _check(self, block: Block, request: TeacherRequest) -> None:
+    def _check(self, block: ForwardRows, request: TeacherRequest) -> None:
         assert block.targets_BT is not None, "a language model is queried for tokens"
         if self._keeps_apart or not _are_packed(block.inputs["position_ids"], block.targets_BT):
             return
@@ -308,14 +293,6 @@ def _routing_of(model: Any, moe: MoE) -> ExpertRouting | None:
         if isinstance(moe, OwnRouting):
             return None
         raise
-
-
-def position_seeds(rows_B: np.ndarray, counts_B: np.ndarray) -> np.ndarray:
-    """uint64: a number for each position that depends on its row and place alone."""
-    first_P = np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
-    place_P = np.arange(int(counts_B.sum())) - first_P
-    row_P = np.repeat(rows_B, counts_B).astype(np.uint64)
-    return mix64(mix64(row_P) + place_P.astype(np.uint64))
 
 
 def _are_packed(position_ids_BT: Tensor, targets_BT: Tensor) -> bool:

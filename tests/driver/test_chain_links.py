@@ -16,22 +16,21 @@ import pytest
 
 from distill.aggregation.saved import read_weights
 from distill.config import Experiment, parse
-from distill.driver.chain import link_jobs
 from distill.driver.checks.check import check
 from distill.driver.context import Driver
+from distill.driver.fits import jobs_of
 from distill.driver.memory.store import Memory, NoMemory
 from distill.driver.serve import ServedTeachers, guidance_of_link, teachers_of
-from distill.driver.stages import Jobs, stages_of
-from distill.driver.students import StudentStages, taught
+from distill.driver.stages import stages_of
+from distill.driver.student_stages import StudentStages, taught
 from distill.driver.task_stages import TaskStages
-from distill.errors import RunFolderError
+from distill.errors import RunFolderError, TrainingError
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.jobs import student_job
 from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
-from distill.teachers.engine import TeacherEngine
 from distill.teachers.local import LocalTeachers
 from distill.teachers.setup import Guidance
 from distill.training.fit import fit, fit_and_save
@@ -39,6 +38,7 @@ from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
 from tests.integration.test_features_runs import settings
 from tests.toys_tasks import Scripted
+from tests.toys_teachers import backend_of
 
 NEVER: Any = SimpleNamespace(is_set=lambda: False)
 NO_TRACKER: Any = SimpleNamespace(lines=lambda lines: None)
@@ -63,6 +63,8 @@ class Local:
     value: float | None = None
     """Of the teachers; None: measured."""
     memory: Memory | NoMemory = field(default_factory=NoMemory)
+    launcher: Scripted | None = None
+    """Of the baselines; None: they are left out."""
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class Local:
     def serve(self, guidance: Guidance) -> Iterator[Guidance]:
         names = [spec.name for spec in guidance.teachers]
         self.log.append(f"serve {', '.join(names)}")
-        engines = {s.name: TeacherEngine(s.folder, num_labels=2) for s in guidance.teachers}
+        engines = {s.name: backend_of(s.folder, num_labels=2) for s in guidance.teachers}
         yield replace(guidance, client=LocalTeachers(engines))
         self.log.append(f"let {', '.join(names)} go")
 
@@ -86,10 +88,13 @@ class Local:
         assert job.guidance is not None and job.objective == self.experiment.objective
         self.log.append(f"{job.name} from {', '.join(t.name for t in job.guidance.teachers)}")
         fit(job)
+        self.polls = 0
         return job.name
 
     def wait(self, handles: list[str], timeout_s: float) -> list[str]:
-        return handles
+        """Ended at the second poll."""
+        self.polls += 1
+        return handles if self.polls > 1 else []
 
     def check(self, handle: str, name: str) -> None: ...
 
@@ -99,12 +104,16 @@ class Local:
 
     def run(self) -> Chained:
         run, plan = self.d.run, self.plan
-        student = student_job(self.experiment, plan.corpus, "", run.fit, run.stop)
-        links = link_jobs(student, plan.links, run.links)
-        tasks = TaskStages(self.d, Scripted(num_cpus=4))
-        with ServedTeachers(self.serve) as serve:
-            students = StudentStages(self.d, [], tasks, self, serve, self.measure)
-            for stage in stages_of(plan, Jobs(links=tuple(links), student=student)):
+        jobs = jobs_of(self.d, student_job(self.experiment, plan.corpus, "", run.fit, run.stop))
+        stages = stages_of(plan, jobs)
+        with (
+            TaskStages(self.d, self.launcher or Scripted(num_cpus=4)) as tasks,
+            ServedTeachers(self.serve) as serve,
+        ):
+            if self.launcher is not None:
+                tasks.run(stages, goes_on=True)
+            students = StudentStages(self.d, jobs.teachers, tasks, self, serve, self.measure)
+            for stage in stages:
                 if stage.kind in ("link", "student"):
                     students.run(stage)
             return students.trained
@@ -188,6 +197,21 @@ def test_a_dropped_link_ends_the_chain_and_its_teachers_stay(tmp_path: Path, tea
     assert chained.num_kept == 1 and chained.first is chained.student
     assert [link.note.partition(":")[0] for link in chained.links] == ["dropped from the chain"]
     assert "worse than the teachers (100)" in chained.links[0].note
+
+
+def test_an_error_of_a_baseline_ends_the_run_after_the_stage_that_is_trained(
+    tmp_path: Path, teacher: Path
+) -> None:
+    one = local(tmp_path, teacher)
+    lost = TrainingError("training 'alone' was lost")
+    one.launcher = Scripted(num_cpus=8, errors={"fit:alone": lost})
+    with pytest.raises(TrainingError, match="training 'alone' was lost"):
+        one.run()
+    assert done(one.log) == ["serve big", "link 1 from big", "let big go"]
+    assert not (tmp_path / "run/links/chain.json").exists()
+    one.launcher, one.log = Scripted(num_cpus=8), []
+    one.run()
+    assert done(one.log)[:2] == ["serve big", "measure with link 1"], "link 1 is trained"
 
 
 def test_a_trained_link_without_a_decision_is_measured_and_not_trained_again(

@@ -15,15 +15,15 @@ from typing import Any
 from distill.cluster.placement import check_labels
 from distill.cluster.ray_tasks import Launcher
 from distill.config import Experiment, Trainer
-from distill.driver.chain import FILE, ChainRecord, decision_on, line_of
+from distill.driver.chain_links import FILE, ChainRecord, decision_on, line_of
 from distill.driver.checks.operations import operations_of_rank
 from distill.driver.checks.resources import machine_cpus
 from distill.driver.context import Driver
+from distill.driver.fit_progress import FitWatch
 from distill.driver.serve import ServedTeachers, guidance_of_link, teachers_of
 from distill.driver.stages import Stage
 from distill.driver.task_stages import POLL_S, STOP_PATIENCE_S, TaskStages
 from distill.driver.warm_start import warm_started
-from distill.driver.watch import FitWatch
 from distill.errors import Interrupted
 from distill.tasks.chained import Chained, Link
 from distill.tasks.plan import Plan

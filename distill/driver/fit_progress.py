@@ -69,7 +69,7 @@ class FitWatch:
             for job in jobs
             if job.guidance is not None and not job.sampling.writes
             for teacher in job.guidance.teachers
-            if teacher.is_language_model
+            if teacher.positions == "tokens"
         }
         for job in jobs:
             if is_done(job):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +32,14 @@ class SharedBase:
         self._adapters = Adapters(base, adapters)
         self._adapters.model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
         self._turn = threading.Lock()
-        self.adapted = tuple(Adapted(self, number) for number in range(len(adapters)))
-        """The base with each of the adapters, in their order."""
 
     @property
     def model(self) -> Any:
         return self._adapters.model
 
     @contextmanager
-    def speaking(self, number: int) -> Iterator[None]:
+    def using(self, number: int) -> Iterator[None]:
         """The model is the base with this adapter; meanwhile no other can be had."""
         with self._turn:
             self._adapters.activate(number)
             yield
-
-
-class Adapted:
-    """The base with one of its adapters."""
-
-    def __init__(self, base: SharedBase, number: int) -> None:
-        self.base = base
-        self._number = number
-
-    def speaking(self) -> AbstractContextManager[None]:
-        return self.base.speaking(self._number)
