@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from distill.api import html
 from distill.api.results import quality
-from distill.report.table import count
 from distill.report.terminal import as_text, grid
-from distill.wording import counted, percent, three_digits
+from distill.wording import count, counted, percent, three_digits
 
 if TYPE_CHECKING:
     from distill.driver.preview import Shown
