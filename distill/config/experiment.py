@@ -175,10 +175,6 @@ class Experiment(Section):
                 )
 
     @property
-    def is_language_model(self) -> bool:
-        return self.task == "language_model"
-
-    @property
     def has_teachers(self) -> bool:
         return self.experts is not None or bool(self.teachers)
 

@@ -13,9 +13,9 @@ from distill.config import Experiment, Serving
 from distill.driver.checks.link_sizes import serving_of_link
 from distill.driver.context import Driver
 from distill.experts.jobs import ROUTER
-from distill.models.load import load_tokenizer, was_read_at_padding, weights_fingerprint
-from distill.models.tokenizer import num_ids, tokenizer_fingerprint
-from distill.models.vocabulary import SharedTokens, shared_tokens
+from distill.models.load import weights_fingerprint
+from distill.models.tokenizer import tokenizer_fingerprint
+from distill.models.vocabulary import SharedTokens
 from distill.sampling import Written
 from distill.teachers.backends import backend_class
 from distill.teachers.cache import TeacherKey, home_of, open_cache
@@ -96,8 +96,7 @@ def guidance_of_link(d: Driver, link: Job) -> Guidance:
     """A chain's link, which is exported, as the only teacher; not yet served."""
     experiment, folder, shared = d.experiment, str(link.model_folder), None
     serving = serving_of_link(experiment)
-    if experiment.is_language_model and not experiment.objective.crosses_tokenizers:
-        shared = shared_tokens(d.plan.tokenizer, {link.name: folder})[link.name]
+    shared = d.plan.task.shared_tokens(d.plan, {link.name: folder}).get(link.name)
     spec = teacher_spec(
         d, link.name, folder, serving, len(d.plan.corpus.label_names), shared=shared
     )
@@ -141,7 +140,6 @@ def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
     """``weights``: their fingerprint. Its columns that are shared with the student come later."""
     data = d.experiment.data
     has_tokens = d.plan.corpus.features is None and not is_pickle(folder)
-    is_read_anew = has_tokens and not d.experiment.is_language_model and was_read_at_padding(folder)
     return TeacherKey(
         # The arithmetic decides the output as much as the weights do.
         weights=f"{weights}-{serving.dtype}",
@@ -151,7 +149,7 @@ def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
         max_length=data.max_length if has_tokens else 0,
         cut=data.cut if has_tokens else "head",
         moe=serving.moe.type,
-        pooling="mask" if is_read_anew else "",
+        pooling=d.plan.task.pooling(folder) if has_tokens else "",
     )
 
 
@@ -165,19 +163,16 @@ def teacher_spec(
     shared: SharedTokens | None = None,
     fingerprint: Callable[[str], str] = weights_fingerprint,
 ) -> ServedTeacher:
-    """A teacher as it is served. ``num_outputs``: classes; for language models not read."""
-    is_language_model = d.experiment.is_language_model
-    wire = serving.wire.resolved(is_language_model, serving.dtype)
-    serving = serving.model_copy(update={"wire": wire})
-    width = num_outputs
-    if is_language_model:
-        width = num_ids(load_tokenizer(folder)) if shared is None else shared.width
+    """A teacher as it is served. ``num_outputs``: classes; of the router teachers."""
+    task = d.plan.task
+    serving = serving.model_copy(update={"wire": task.wire_of(serving)})
+    width = task.teacher_width(folder, num_outputs) if shared is None else shared.width
     teacher = ServedTeacher(
         name,
         folder,
         serving,
         width,
-        backend="language_model" if is_language_model else "classifier",
+        backend=task.backend,
         adapter=adapter,
         columns=d.plan.columns.get(name),
         shared=shared,
@@ -190,7 +185,6 @@ def teacher_spec(
 def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[ServedTeacher], ServedTeacher | None]:
     experiment, corpus = d.experiment, d.plan.corpus
     num_labels = len(corpus.label_names)
-    is_language_model = experiment.is_language_model
     fingerprint = cache(weights_fingerprint)  # of a base that many share, once
     shared: dict[str, SharedTokens] = {}
 
@@ -202,14 +196,12 @@ def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[ServedTeacher], Serv
         )
 
     experts, aggregation = experiment.experts, experiment.aggregation
-    are_compared = is_language_model and not experiment.objective.crosses_tokenizers
     given = aggregation.router if isinstance(aggregation, Routed) else None
     if experts is not None:
         folders = {job.name: str(job.model_folder) for job in jobs}
         router = given or folders.pop(ROUTER, None)
-        if are_compared:
-            bases = folders if experts.lora is None else dict.fromkeys(folders, experts.base)
-            shared.update(shared_tokens(d.plan.tokenizer, bases))
+        bases = folders if experts.lora is None else dict.fromkeys(folders, experts.base)
+        shared.update(d.plan.task.shared_tokens(d.plan, bases))
         if experts.lora is None:
             teachers = [spec(n, f, experts.serving, num_labels) for n, f in folders.items()]
         else:
@@ -218,9 +210,8 @@ def teacher_specs(d: Driver, jobs: list[Job]) -> tuple[list[ServedTeacher], Serv
         serving = experts.router.serving if experts.router else experts.serving
     else:
         router = given
-        if are_compared:
-            folders = {t.name: str(t.path) for t in experiment.teachers}
-            shared.update(shared_tokens(d.plan.tokenizer, folders))
+        folders = {t.name: str(t.path) for t in experiment.teachers}
+        shared.update(d.plan.task.shared_tokens(d.plan, folders))
         teachers = [spec(t.name, t.path, t, num_labels, t.adapter) for t in experiment.teachers]
         first = teachers[0].serving
         serving = Serving(num_cpus=first.num_cpus, node_labels=first.node_labels)

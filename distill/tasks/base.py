@@ -22,6 +22,7 @@ from distill.data.rows import Rows
 from distill.evaluation.efficiency import Efficiency
 from distill.experts.partition import Parts
 from distill.metrics import METRICS, TaskMetrics, declare
+from distill.models.vocabulary import SharedTokens
 from distill.tasks.checks.loaded import LoadedInputs
 from distill.tasks.checks.preview import Preview
 from distill.tasks.checks.sizes import FolderSize, ModelSize
@@ -212,6 +213,25 @@ class Task(ABC):
     ) -> dict[str, float] | None:
         """``metrics`` of the aggregated teachers of ``job``, which are served; ``module``: of that
         job, with any weights of the aggregation. None where they cannot be compared with it."""
+
+    # ---- teachers ------------------------------------------------------------------------------
+
+    backend: ClassVar[str]
+    """That serves its teachers; see teachers/backends/."""
+
+    @abstractmethod
+    def teacher_width(self, folder: str, num_outputs: int) -> int:
+        """Outputs of a teacher about each position. ``num_outputs``: of one with classes."""
+
+    def shared_tokens(self, plan: Plan, folders: Mapping[str, str]) -> dict[str, SharedTokens]:
+        """The tokens that teachers, by name, share with the student; none where they are not
+        compared token by token."""
+        return {}
+
+    def pooling(self, folder: str) -> str:
+        """For the key of its outputs: how a teacher with a tokenizer pools its tokens, where an
+        earlier version read them at another position."""
+        return ""
 
     @staticmethod
     def data_metrics(rows: Rows) -> dict[str, float | None]:

@@ -42,7 +42,7 @@ class WireFormat(Variant):
         """The codec's, with all that decides its bytes, e.g. ``dense/float32``."""
         raise NotImplementedError
 
-    def resolved(self, is_language_model: bool, serving_dtype: Dtype) -> Self:
+    def resolved(self, of_tokens: bool, serving_dtype: Dtype) -> Self:
         """With defaults that depend on the task or on the teacher's arithmetic filled in."""
         return self
 

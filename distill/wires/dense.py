@@ -31,8 +31,8 @@ class DenseWire(WireFormat):
     def name(self) -> str:
         return f"dense/{self.dtype or 'float32'}"
 
-    def resolved(self, is_language_model: bool, serving_dtype: Dtype) -> Self:
-        default = "bfloat16" if is_language_model else "float32"
+    def resolved(self, of_tokens: bool, serving_dtype: Dtype) -> Self:
+        default = "bfloat16" if of_tokens else "float32"
         return self.model_copy(update={"dtype": self.dtype or default})
 
     def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:

@@ -33,7 +33,7 @@ class HiddenWire(WireFormat):
     def name(self) -> str:
         return f"hidden/{self.dtype}"
 
-    def resolved(self, is_language_model: bool, serving_dtype: Dtype) -> Self:
+    def resolved(self, of_tokens: bool, serving_dtype: Dtype) -> Self:
         return self.model_copy(update={"dtype": self.dtype or serving_dtype})
 
     def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:

@@ -300,7 +300,7 @@ def test_a_column_of_lists_is_features(tmp_path: Path) -> None:
 def test_a_language_model_and_prompts(root: Path, tmp_path: Path) -> None:
     plan = checked(initial(str(root / "prompts.parquet"), [str(root / "llama")]), tmp_path)
     experiment = plan.experiment
-    assert experiment.is_language_model and experiment.data.columns.prompt == "prompt"
+    assert experiment.task == "language_model" and experiment.data.columns.prompt == "prompt"
     assert experiment.student.init_from is not None and experiment.student.init_from.layers == 1
     assert not experiment.data.prompt_as_chat
     assert experiment.teachers[0].wire.type == "dense", "as small as a hidden state"

@@ -36,8 +36,8 @@ from distill.tasks.chained import Chained
 from distill.tasks.jobs import student_job
 from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
-from distill.teachers.local import LocalTeachers
 from distill.teachers.backends import open_backends
+from distill.teachers.local import LocalTeachers
 from distill.teachers.setup import Guidance
 from distill.training.fit import fit, load_best
 from tests.tasks.ratings import RatingModule, Ratings

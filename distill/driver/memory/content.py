@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -124,10 +124,9 @@ class Contents:
         raise TypeError(f"unknown content in the key of a fit: {type(value).__name__} {value!r}")
 
     def _of_fields(
-        self, value: Any, names: Any, folders: Mapping[str, Callable[[str], Any]]
+        self, value: Any, names: Iterable[str], folders: Mapping[str, Callable[[str], Any]]
     ) -> dict[str, Any]:
         dropped = {name for of in type(value).__mro__ for name in DROPPED.get(of, ())}
-        field_names: dict[str, str]
         class_name, field_names = KNOWN_AS.get(type(value), (type(value).__name__, {}))
         found: dict[str, Any] = {"class": class_name}
         for name in names:

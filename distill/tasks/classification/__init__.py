@@ -16,7 +16,7 @@ from distill.evaluation.efficiency import measure_on_cpu
 from distill.evaluation.quality import Confusion
 from distill.experts.partition import Parts, partition
 from distill.metrics import CLASSIFICATION
-from distill.models.load import load_classifier
+from distill.models.load import load_classifier, was_read_at_padding
 from distill.records import UNLABELLED
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.classification import check, fingerprint, preview, sizes, validation
@@ -38,6 +38,7 @@ VALIDATION_BATCH = 256
 class Classification(Task):
     name = "classification"
     measures = CLASSIFICATION
+    backend = "classifier"
 
     check_settings = staticmethod(check.check_settings)
     read = staticmethod(check.read)
@@ -63,6 +64,12 @@ class Classification(Task):
 
     def rows(self, data: Data) -> Rows:
         return Corpus(Path(data.corpus))
+
+    def teacher_width(self, folder: str, num_outputs: int) -> int:
+        return num_outputs
+
+    def pooling(self, folder: str) -> str:
+        return "mask" if was_read_at_padding(folder) else ""
 
     def student(self, experiment: Experiment, corpus: Corpus, tokenizer: str) -> StudentSpec:
         return StudentSpec(

@@ -19,8 +19,10 @@ from distill.errors import ConfigError
 from distill.experts.partition import Parts, by_column
 from distill.metrics import LANGUAGE_MODEL
 from distill.models.language import load_language_model
+from distill.models.load import load_tokenizer
 from distill.models.packed import check_keeps_apart
-from distill.models.vocabulary import speak_alike
+from distill.models.tokenizer import num_ids
+from distill.models.vocabulary import SharedTokens, shared_tokens, speak_alike
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
@@ -37,6 +39,7 @@ from distill.training.trainable import Trainable
 class LanguageModel(Task):
     name = "language_model"
     measures = LANGUAGE_MODEL
+    backend = "language_model"
     fingerprinted = "the rows or the tokenizer"
 
     check_settings = staticmethod(check.check_settings)
@@ -78,6 +81,14 @@ class LanguageModel(Task):
             return plan.rows
         assert isinstance(plan.rows, Blocks)
         return for_teacher(plan.rows, teacher)
+
+    def teacher_width(self, folder: str, num_outputs: int) -> int:
+        return num_ids(load_tokenizer(folder))
+
+    def shared_tokens(self, plan: Plan, folders: Mapping[str, str]) -> dict[str, SharedTokens]:
+        if plan.experiment.objective.crosses_tokenizers:
+            return {}
+        return shared_tokens(plan.tokenizer, folders)
 
     def student(
         self, experiment: Experiment, corpus: Corpus, tokenizer: str
