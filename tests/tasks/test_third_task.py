@@ -36,8 +36,8 @@ from distill.tasks.chained import Chained
 from distill.tasks.jobs import student_job
 from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
+from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
-from distill.teachers.serving import engines
 from distill.teachers.setup import Guidance
 from distill.training.fit import fit, load_best
 from tests.tasks.ratings import RatingModule, Ratings
@@ -109,7 +109,7 @@ def guidance_of(plan: Plan) -> Guidance:
     """The teachers in this process."""
     driver: Any = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
     teachers, _ = teacher_specs(driver, [])
-    client, cache = LocalTeachers(engines(teachers)), f"{plan.experiment.output}/cache"
+    client, cache = LocalTeachers(open_backends(teachers)), f"{plan.experiment.output}/cache"
     aggregation = plan.experiment.aggregation
     return Guidance(client, tuple(teachers), None, aggregation, Stream(), Cache(), cache)
 
