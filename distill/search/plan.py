@@ -39,9 +39,9 @@ def plan_search(
 ) -> list[tuple[str, str, str]]:
     """Part, plan and size, for the plan's table.
 
-    ``goal``: the quality of the task, for a search that names no goals. ``check_trial`` raises InputError for a
-    student that cannot be built, or an aggregation that cannot serve the teachers. Raises
-    ConfigError for what no trial could be: a key, an end of a range, a size, the room.
+    ``goal``: the quality of the task, for a search that names no goals. ``check_trial`` raises
+    InputError for a student that cannot be built, or an aggregation that cannot serve the teachers.
+    Raises ConfigError for what no trial could be: a key, an end of a range, a size, the room.
     """
     search = experiment.search
     if search is None:

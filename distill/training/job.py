@@ -31,8 +31,10 @@ RowIds = range | np.ndarray
 class TrainedTask(Protocol):
     """What training needs of a task; ``distill.tasks.base.Task`` is one."""
 
-    metrics: ClassVar[Mapping[str, Literal["max", "min"]]]
-    """Of :meth:`validate`, with the direction that is better. The first selects weights."""
+    @property
+    def metrics(self) -> Mapping[str, Literal["max", "min"]]:
+        """Of :meth:`validate`, with the direction that is better. The first selects weights."""
+        ...
 
     def has_labels(self, job: Job) -> bool:
         """Whether a row that the job is trained on has a label."""

@@ -21,7 +21,16 @@ from distill.aggregation import Aggregation, TrainedWeights
 from distill.objectives import Objective
 from distill.objectives.divergence import kl, weighted
 from distill.objectives.likelihood import LabelLogp, Routes, mixture_nll
-from distill.records import UNLABELLED, Batch, Knobs, LossOutput, Mean, Target, TeacherAnswers
+from distill.records import (
+    UNLABELLED,
+    Answers,
+    Batch,
+    Knobs,
+    LossOutput,
+    Mean,
+    Target,
+    TeacherAnswers,
+)
 from distill.training.trainable import Trainable
 
 
@@ -60,7 +69,8 @@ class DistillModule(Trainable):
             )
         self._homes = tuple(homes)
 
-    def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput:
+    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
+        assert answers is None or isinstance(answers, TeacherAnswers)
         logits_BV, features_BH = self._student(batch)
         valid_B = batch.valid_B
         zero = logits_BV[:0].sum()  # keeps the graph whole where a term has no rows

@@ -127,6 +127,7 @@ class Contents:
         self, value: Any, names: Any, folders: Mapping[str, Callable[[str], Any]]
     ) -> dict[str, Any]:
         dropped = {name for of in type(value).__mro__ for name in DROPPED.get(of, ())}
+        field_names: dict[str, str]
         class_name, field_names = KNOWN_AS.get(type(value), (type(value).__name__, {}))
         found: dict[str, Any] = {"class": class_name}
         for name in names:
