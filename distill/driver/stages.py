@@ -216,7 +216,7 @@ def _line(depth: int, kind: str, names: Sequence[str], state: str, width: int) -
 
 def state_of(stage: Stage) -> str:
     """``done``, of a link ``kept`` or ``dropped``, ``step 120``, or nothing where it has not
-    begun."""
+    started."""
     if stage.job is None:
         return ""
     folder = Path(stage.job.folder)

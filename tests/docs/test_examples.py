@@ -29,11 +29,15 @@ from distill.config import parse
 from distill.config.tasks import TASKS
 from distill.driver.checks.check import check
 from distill.driver.pipeline import Work, own_job
+from distill.errors import TeacherError
 from distill.models.load import load_classifier
 from distill.objectives import ForwardKL
 from distill.records import Knobs, TeacherAnswers
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
+from distill.teachers.backends import BACKENDS, backend_class, open_backends
+from distill.teachers.local import LocalTeachers
+from distill.teachers.requests import HeadRequest, TeacherRequest
 from distill.training.job import Job
 from distill.training.module import DistillModule
 from distill.transform import Code
@@ -42,7 +46,7 @@ from tests.objective_references import by_row, kl
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches, toy_experiment
 from tests.transform.programs import programs
 
-REGISTRIES: tuple[dict[str, Any], ...] = (TASKS, metrics.TASKS, metrics.METRICS)
+REGISTRIES: tuple[dict[str, Any], ...] = (TASKS, BACKENDS, metrics.TASKS, metrics.METRICS)
 """What an example may add itself to."""
 
 
@@ -181,6 +185,31 @@ def job_of_grades(root: Path) -> Job:
         del raw[key]
     plan = check(parse(raw))
     return own_job(Work(plan, RunFolder(plan.experiment.output), Progress(StringIO())))
+
+
+def test_the_backend_serves_the_outputs_of_its_model(
+    example: Callable[[str], ModuleType], tmp_path: Path
+):
+    page = example("teacher-backend")
+    BACKENDS["rules"] = f"{page.__name__}:RulesBackend"
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps({"good": [0, 2.5], "bad": [1.5, 0]}))
+    teacher = page.served(tmp_path)
+    client = LocalTeachers(open_backends([teacher]))
+    texts = np.array(["Good film", "bad good bad", "film"], object)
+    for rows in ([0, 1, 2], [2, 0]):  # in any order
+        request = TeacherRequest("r", np.array(rows), texts_B=texts[rows])
+        output = client.call("rules", request)
+        request.check(output, teacher.width)
+        expected = np.array([[0, 2.5], [3, 2.5], [0, 0]])[rows]
+        assert (
+            teacher.wire.logits(torch.from_numpy(output.payload), None).numpy() == expected
+        ).all()
+    with pytest.raises(TeacherError, match="RulesBackend serves TeacherRequest, not HeadRequest"):
+        client.call("rules", HeadRequest())
+    before = backend_class("rules").fingerprint(teacher)
+    rules.write_text(json.dumps({"good": [0, 2]}))
+    assert backend_class("rules").fingerprint(teacher) != before
 
 
 def printed(program: str) -> str:

@@ -19,7 +19,7 @@ from distill.data.batches import Batches
 from distill.data.corpus import Corpus
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.rows import Role, Row
-from distill.metrics import LOWER, SIZE, Metric, TaskMetrics, add
+from distill.metrics import SIZE, Metric, TaskMetrics, add
 from distill.records import Batch, Knobs, LossOutput, Mean, TeacherAnswers
 from distill.tasks.base import IsStopped
 from distill.tasks.classification import Classification
@@ -78,18 +78,6 @@ class RatingModule(Trainable):
         return LossOutput(loss, logits_BV, {"loss": Mean(loss.detach(), share)})
 
 
-add(
-    [
-        Metric("eval.mae", "", LOWER, "mean absolute error on validation", ("ratings",)),
-        Metric("test.mae", "", LOWER, "the same on test", ("ratings",), head="MAE"),
-    ]
-)
-TESTED = ("student.params", SIZE, "test.mae", "test.accuracy")
-MEASURES = TaskMetrics(
-    "ratings", "rater", ("eval.mae",), TESTED, "test.mae", TESTED, summary=("eval.mae", "test.mae")
-)
-
-
 class Ratings(Classification):
     name = "ratings"
     measures = MEASURES
@@ -134,7 +122,7 @@ class RatedModels(Comparison):
         if self._guidance is None:
             return []
         found: dict[str, list[np.ndarray]] = {t.name: [] for t in self._guidance.teachers}
-        with self._guidance.open(self._data, "test", len(set(self._labels_R))) as stream:
+        with self._guidance.open(self._data, "test") as stream:
             for step in stream.feed(self._batches, 0, self._batches.steps_per_epoch):
                 for _, answers in step.parts:
                     assert isinstance(answers, TeacherAnswers)

@@ -1,4 +1,4 @@
-"""What computes a teacher's answers, by name: see contract.py for the contract."""
+"""What computes a teacher's outputs, by name: see contract.py for the contract."""
 
 from __future__ import annotations
 

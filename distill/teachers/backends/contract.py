@@ -1,4 +1,4 @@
-"""What computes one teacher's answers: the contract of every backend."""
+"""What computes one teacher's outputs: the contract of every backend."""
 
 from __future__ import annotations
 
