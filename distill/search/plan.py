@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distill.config import Experiment
-from distill.config.fits import fits
 from distill.config.search import Goal, Search
 from distill.config.search_space import Value
 from distill.errors import ConfigError, DataError, InputError
-from distill.metrics import METRICS, of_task, of_trials
+from distill.metrics import METRICS, fits, of_task, of_trials
 from distill.run_folder import OPERATIONAL
 from distill.search.configuration_memory import KEYS
 from distill.search.values import with_values
