@@ -60,7 +60,7 @@ def main() -> None:
         for method in METHODS:
             rows.append(timed(model, task, probs_RC, method))
             print(json.dumps(rows[-1]), flush=True)
-    told = {
+    text = {
         "date": date.today().isoformat(),
         "distill": __version__,
         "torch": torch.__version__,
@@ -74,7 +74,7 @@ def main() -> None:
         "runs": NUM_RUNS,
         "methods": rows,
     }
-    args.out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    args.out.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
 
 
 def timed(model, task: Task, probs_RC, method: str) -> dict:  # type: ignore[no-untyped-def]

@@ -54,7 +54,7 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, load_best
 from distill.training.job import Job
 
@@ -96,7 +96,7 @@ class Setting:
     logits_KRC: np.ndarray
     good_R: np.ndarray
     """The teacher that knows a row."""
-    guidance: Guidance
+    teacher_setup: TeacherSetup
     model: StudentSpec
 
 
@@ -149,7 +149,7 @@ def prepared(name: str, seed: int, folder: Path) -> Setting:
         ServedTeacher(teacher, "", Serving(), len(corpus.label_names), key)
         for teacher, key in keys.items()
     )
-    guidance = Guidance(
+    teacher_setup = TeacherSetup(
         client=LocalTeachers({}),  # never queried: the cache holds every row
         teachers=specs,
         router=None,
@@ -163,7 +163,7 @@ def prepared(name: str, seed: int, folder: Path) -> Setting:
     space = feature_space(info.columns, info.mean, info.sd)
     student = Student(layers=1, hidden=32, dropout=0.0)
     model = StudentSpec(student, "", corpus.label_names, 0, space)
-    return Setting(corpus, logits_KRC, good_R, guidance, model)
+    return Setting(corpus, logits_KRC, good_R, teacher_setup, model)
 
 
 def _answers(corpus: Corpus, teacher: str, seed: int, own_R: np.ndarray) -> np.ndarray:
@@ -193,22 +193,26 @@ def _answers(corpus: Corpus, teacher: str, seed: int, own_R: np.ndarray) -> np.n
 
 
 def measured(
-    setting: Setting, aggregation: Any, knobs: tuple[float, float], seed: int, folder: Path
+    setting: Setting,
+    aggregation: Any,
+    schedule_values: tuple[float, float],
+    seed: int,
+    folder: Path,
 ) -> dict[str, float]:
     """Test accuracy, and the mean weight of the teacher that knows a row."""
     corpus = setting.corpus
     train, transfer = corpus.rows("train"), corpus.rows("transfer")
-    guidance = None
+    teacher_setup = None
     if aggregation is not None:
-        changed = vars(setting.guidance) | {"aggregation": aggregation}
-        guidance = Guidance(**changed)
+        changed = vars(setting.teacher_setup) | {"aggregation": aggregation}
+        teacher_setup = TeacherSetup(**changed)
     job = Job(
         name="student",
         folder=str(folder),
         seed=seed,
         model=setting.model,
         data=DataSpec(str(corpus.folder), "", 0),
-        train_rows=train if guidance is None else range(train.start, transfer.stop),
+        train_rows=train if teacher_setup is None else range(train.start, transfer.stop),
         validation_rows=corpus.rows("validation"),
         optimizer=Optimizer(lr=LR),
         trainer=Trainer(
@@ -219,16 +223,16 @@ def measured(
             checkpoint_every=NUM_STEPS,
         ),
         num_steps=NUM_STEPS,
-        objective=ForwardKL() if guidance else None,
-        kd=KD(temperature=knobs[0], alpha=knobs[1]) if guidance else None,
-        guidance=guidance,
+        objective=ForwardKL() if teacher_setup else None,
+        kd=KD(temperature=schedule_values[0], alpha=schedule_values[1]) if teacher_setup else None,
+        teacher_setup=teacher_setup,
     )
     fit(job)
     module, test = load_best(job), np.asarray(corpus.rows("test"))
     batches = Batches(job.data.open(), corpus.rows("test"), 256, 0, shuffle=False)
     hits_R = predict(module, batches).student_R == corpus.labels_of(test)
     found = {"accuracy": float(hits_R.mean())}
-    if guidance is not None:
+    if teacher_setup is not None:
         weights_KR = _weights(module, setting.logits_KRC[:, test], corpus.features_of(test))
         found["weight"] = float(weights_KR[setting.good_R[test], np.arange(len(test))].mean())
     return found
@@ -255,9 +259,9 @@ def measure(is_before: bool, is_alone: bool) -> None:
             setting = prepared(name, seed, Path(root) / f"{name}-{seed}")
             about = {"set": name, "seed": seed}
             tries: list[tuple[str, Any, tuple[float, float]]] = [
-                (method, aggregation, knobs)
+                (method, aggregation, schedule_values)
                 for method, aggregation in methods.items()
-                for knobs in product(TEMPERATURES, alphas)
+                for schedule_values in product(TEMPERATURES, alphas)
             ]
             if not is_before and not is_alone:
                 test = np.asarray(setting.corpus.rows("test"))
@@ -265,10 +269,14 @@ def measure(is_before: bool, is_alone: bool) -> None:
                 for teacher, hits_R in zip(SETS[name], hits_KR, strict=True):
                     runs.append(about | {"method": teacher, "accuracy": float(hits_R.mean())})
                 tries.append((ALONE, None, (1.0, 0.0)))
-            for i, (method, aggregation, knobs) in enumerate(tries):
+            for i, (method, aggregation, schedule_values) in enumerate(tries):
                 folder = Path(root) / f"{name}-{seed}" / f"fit-{i}"
-                found = measured(setting, aggregation, knobs, seed, folder)
-                run = about | {"method": method, "temperature": knobs[0], "alpha": knobs[1]}
+                found = measured(setting, aggregation, schedule_values, seed, folder)
+                run = about | {
+                    "method": method,
+                    "temperature": schedule_values[0],
+                    "alpha": schedule_values[1],
+                }
                 runs.append(run | found)
                 print(json.dumps(runs[-1]), flush=True)
     name = "before" if is_before else "now"
@@ -330,13 +338,14 @@ def as_markdown(result: dict[str, Any]) -> str:
             "",
         ]
         found = {(run["temperature"], run["alpha"]) for run in own if run["method"] == "mean"}
-        knobs = sorted(found)
+        schedule_values = sorted(found)
         for metric, shown in (("accuracy", "test accuracy"), ("weight", "weight of the good one")):
-            head = " | ".join(f"T {t:g}, α {a:g}" for t, a in knobs)
-            lines += [f"| {shown} | {head} |", "|---|" + "---:|" * len(knobs)]
+            head = " | ".join(f"T {t:g}, α {a:g}" for t, a in schedule_values)
+            lines += [f"| {shown} | {head} |", "|---|" + "---:|" * len(schedule_values)]
             for method in ("mean", "uncertainty", BEFORE, "attention"):
                 cells = [
-                    _cell(own, metric, method=method, temperature=t, alpha=a) for t, a in knobs
+                    _cell(own, metric, method=method, temperature=t, alpha=a)
+                    for t, a in schedule_values
                 ]
                 lines.append(f"| {method} | {' | '.join(cells)} |")
             lines.append("")

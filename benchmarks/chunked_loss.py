@@ -49,18 +49,18 @@ def chunked(
 ) -> Tensor:
     from distill.aggregation import UniformMean
     from distill.objectives import ForwardKL
-    from distill.records import Head, Knobs, TokenAnswers
+    from distill.records import Head, ScheduleValues, TokenAnswers
     from distill.training.fused import fused
     from distill.training.token_loss import Reader, TokenLoss
     from distill.wires import HiddenWire
 
     num_positions, num_columns = len(hidden_NH), len(weight_VH)
-    asked_KP = torch.ones(1, num_positions, dtype=torch.bool, device=hidden_NH.device)
+    queried_KP = torch.ones(1, num_positions, dtype=torch.bool, device=hidden_NH.device)
     loss = TokenLoss(
         torch.zeros(num_positions, dtype=torch.long, device=hidden_NH.device),
         num_columns,
-        Knobs(temperature=1.0, alpha=1.0),
-        TokenAnswers((teacher_NH,), asked_KP),
+        ScheduleValues(temperature=1.0, alpha=1.0),
+        TokenAnswers((teacher_NH,), queried_KP),
         [Reader(HiddenWire(dtype="float32"), Head(head_VH))],
         UniformMean(),
         ForwardKL(),
@@ -137,8 +137,8 @@ def compare(arguments: argparse.Namespace, num_columns: int) -> dict:
             command += ["--vocabularies", str(num_columns), "--device", arguments.device]
             command += ["--positions", str(arguments.positions), "--hidden", str(arguments.hidden)]
             command += ["--chunk-mb", str(arguments.chunk_mb)]
-            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            runs[method].append(json.loads(told.splitlines()[-1]))
+            text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            runs[method].append(json.loads(text.splitlines()[-1]))
             print(f"  {num_columns:>7,} {method:8} {runs[method][-1]}", file=sys.stderr)
     for name in ("loss", "grad_hidden_norm", "grad_weight_norm"):
         values = [run[name] for method in METHODS for run in runs[method]]

@@ -145,8 +145,8 @@ class Ledger:
         self.runs.append(done)
         with self._path.open("a") as file:
             file.write(json.dumps(vars(done)) + "\n")
-        told = f"{done.validation:.3f} in {done.seconds:.1f} s"
-        print(f"{len(self.runs)}: {task.name} {seed} {name}: {told}", flush=True)
+        described = f"{done.validation:.3f} in {done.seconds:.1f} s"
+        print(f"{len(self.runs)}: {task.name} {seed} {name}: {described}", flush=True)
         return done
 
     def take(self, earlier: list[Run], default: Run, drawn: dict[str, dict[str, float]]) -> None:
@@ -207,7 +207,7 @@ def trained(
         num_steps=num_steps,
         objective=ForwardKL(),
         kd=KD(temperature=values["kd.temperature"], alpha=values["kd.alpha"]),
-        guidance=task.guidance,
+        teacher_setup=task.teacher_setup,
     )
     validation = fit(job).best_value
     held_out = corpus.rows("test")
@@ -355,7 +355,7 @@ def write(
     briefs = [run for run in done if run.name.startswith("brief")]
     refinements = sum(run.name not in ("brief-proposal", "brief-configuration") for run in briefs)
     columns = ["random", "default", *PROPOSALS]
-    told = {
+    described = {
         "random": "a random trial",
         "default": "the default",
         "memory": "**memory**",
@@ -379,10 +379,10 @@ def write(
         found = {t: [gaps(ledger, t, s, num, split) for s in seeds] for t in tasks}
         text += f"Points of {split} accuracy below the best of the {num} random trials, "
         text += "mean ± sd over seeds (negative: above it).\n\n"
-        text += table(found, columns, told, tasks, seeds)
+        text += table(found, columns, described, tasks, seeds)
         for name in ("memory", "refined"):
             for control in ("default", "others"):
-                text += compared(name, control, found, told) + "\n\n"
+                text += compared(name, control, found, described) + "\n\n"
         summaries[split] = found
     text += proposed(ledger, tasks, seeds)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -406,12 +406,12 @@ def write(
 def table(
     found: dict[str, list[dict[str, float]]],
     columns: Sequence[str],
-    told: dict[str, str],
+    described: dict[str, str],
     tasks: Sequence[str],
     seeds: Sequence[int],
 ) -> str:
     """Gaps by task, and their mean over tasks by seed."""
-    lines = ["| task | " + " | ".join(told[c] for c in columns) + " |"]
+    lines = ["| task | " + " | ".join(described[c] for c in columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
 
     def row(name: str, names: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, load_best
 from distill.training.job import Job
 
@@ -59,11 +59,11 @@ def corpus_of(root: Path, seed: int, num_labels: int | None) -> tuple[Corpus, Da
     return build_corpus(data, seed), data
 
 
-def guided_by(name: str, model: Any, corpus: Corpus, folder: Path) -> Guidance:
+def guided_by(name: str, model: Any, corpus: Corpus, folder: Path) -> TeacherSetup:
     num_labels = len(corpus.label_names)
     key = TeacherKey(name, corpus.fingerprint, "none", "dense/float32", 0)
     teacher = ServedTeacher(name, "", Serving(), num_labels, key, model=model)
-    return Guidance(
+    return TeacherSetup(
         LocalTeachers(open_backends([teacher])),
         (teacher,),
         None,
@@ -75,7 +75,7 @@ def guided_by(name: str, model: Any, corpus: Corpus, folder: Path) -> Guidance:
 
 
 def student_accuracy(
-    corpus: Corpus, data: Data, seed: int, folder: Path, guidance: Guidance | None
+    corpus: Corpus, data: Data, seed: int, folder: Path, teacher_setup: TeacherSetup | None
 ) -> float:
     folder.mkdir(parents=True)
     train, transfer = corpus.rows("train"), corpus.rows("transfer")
@@ -86,14 +86,14 @@ def student_accuracy(
         seed=seed,
         model=StudentSpec(STUDENT, "", corpus.label_names, 0, space_of(data, corpus)),
         data=rows,
-        train_rows=train if guidance is None else range(train.start, transfer.stop),
+        train_rows=train if teacher_setup is None else range(train.start, transfer.stop),
         validation_rows=corpus.rows("validation"),
         optimizer=Optimizer(lr=5e-3),
         trainer=Trainer(engine="torch", batch_size=32, eval_every=50, checkpoint_every=NUM_STEPS),
         num_steps=NUM_STEPS,
-        objective=None if guidance is None else ForwardKL(),
-        kd=None if guidance is None else KD(temperature=1.0, alpha=0.9),
-        guidance=guidance,
+        objective=None if teacher_setup is None else ForwardKL(),
+        kd=None if teacher_setup is None else KD(temperature=1.0, alpha=0.9),
+        teacher_setup=teacher_setup,
     )
     fit(job)
     test = Batches(rows.open(), corpus.rows("test"), 64, seed=0, shuffle=False)
@@ -112,19 +112,21 @@ def one_seed(seed: int, num_labels: int | None, root: Path) -> dict[str, float]:
         assert tuple(model.classes_) == corpus.label_names
         right_R = model.predict(corpus.features_of(test)) == names[corpus.labels_of(test)]
         found[f"teacher {name}"] = float(right_R.mean())
-        guidance = guided_by(name, model, corpus, root / name)
-        found[f"student under {name}"] = student_accuracy(corpus, data, seed, root / name, guidance)
+        teacher_setup = guided_by(name, model, corpus, root / name)
+        found[f"student under {name}"] = student_accuracy(
+            corpus, data, seed, root / name, teacher_setup
+        )
     return found
 
 
 def main() -> None:
     results: dict[str, list[dict[str, float]]] = {}
-    for told, num_labels in LABELS.items():
+    for text, num_labels in LABELS.items():
         for seed in SEEDS:
             with tempfile.TemporaryDirectory() as folder:
                 found = one_seed(seed, num_labels, Path(folder))
-            print(told, seed, {k: round(v, 4) for k, v in found.items()}, flush=True)
-            results.setdefault(told, []).append(found)
+            print(text, seed, {k: round(v, 4) for k, v in found.items()}, flush=True)
+            results.setdefault(text, []).append(found)
     lines = [f"| test accuracy, 3 seeds | {' | '.join(LABELS)} |", "|---|" + "---|" * len(LABELS)]
     for name in sorted(results["200 labels"][0], key=lambda n: (n.startswith("student"), n)):
         values = [[found[name] * 100 for found in runs] for runs in results.values()]
@@ -135,9 +137,9 @@ def main() -> None:
     out = Path(__file__).parent / "results"
     out.mkdir(exist_ok=True)
     (out / "digits_seeds.json").write_text(json.dumps(results, indent=1) + "\n")
-    told = " ".join((__doc__ or "").split("Three seeds")[1].split("Writes")[0].split())
+    text = " ".join((__doc__ or "").split("Three seeds")[1].split("Writes")[0].split())
     header = (__doc__ or "").splitlines()[0]
-    (out / "digits_seeds.md").write_text(f"# {header}\n\nThree seeds {told}\n\n{table}\n")
+    (out / "digits_seeds.md").write_text(f"# {header}\n\nThree seeds {text}\n\n{table}\n")
 
 
 if __name__ == "__main__":

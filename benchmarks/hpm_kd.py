@@ -222,12 +222,12 @@ def distilled(
 
     def fitted(student: Student, num_steps: int, part: str) -> np.ndarray:
         """Probabilities of every row, of a student of the present teachers."""
-        guidance = None
+        teacher_setup = None
         if method.teachers:
             several = len(teachers) > 1
             aggregation = Attention() if several and method.attention else UniformMean()
             shared = task.folder if several else folder
-            guidance = task.guidance(teachers, aggregation, shared)
+            teacher_setup = task.teacher_setup(teachers, aggregation, shared)
         result = trained(
             part,
             task.seed,
@@ -239,7 +239,7 @@ def distilled(
             optimizer,
             folder / part,
             kd if method.teachers else None,
-            guidance,
+            teacher_setup,
         )
         if len(teachers) > 1 and method.attention and method.teachers:
             weights.update({k: v for k, v in result.metrics.items() if "weight" in k})

@@ -37,7 +37,7 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, load_best
 from distill.training.job import Job
 
@@ -154,9 +154,9 @@ class Task:
             hidden += 1
         return _student(layers, hidden)
 
-    def guidance(
+    def teacher_setup(
         self, teachers: tuple[Taught, ...], aggregation: Aggregation, folder: Path
-    ) -> Guidance:
+    ) -> TeacherSetup:
         """Of teachers whose outputs are all in the cache, which is in ``folder``."""
         served = []
         for teacher in teachers:
@@ -172,7 +172,7 @@ class Task:
                     teacher.name, self.data.tokenizer, Serving(), len(self.corpus.label_names), key
                 )
             )
-        return Guidance(
+        return TeacherSetup(
             client=LocalTeachers({}),  # never asked: the cache holds every row
             teachers=tuple(served),
             router=None,
@@ -214,7 +214,7 @@ def trained(
     optimizer: Optimizer,
     folder: Path,
     kd: KD | None = None,
-    guidance: Guidance | None = None,
+    teacher_setup: TeacherSetup | None = None,
 ) -> Trained:
     """One model, by distill's loop; evaluated five times, whatever its number of steps."""
     corpus = Corpus(Path(data.corpus))
@@ -237,9 +237,9 @@ def trained(
             keep_checkpoints=1,
         ),
         num_steps=num_steps,
-        objective=ForwardKL() if guidance else None,
+        objective=ForwardKL() if teacher_setup else None,
         kd=kd,
-        guidance=guidance,
+        teacher_setup=teacher_setup,
     )
     fit(job)
     everything = Batches(data.open(), range(corpus.num_rows), 256, 0, shuffle=False)

@@ -85,9 +85,9 @@ def table(found: list[dict]) -> str:
     for name in names:
         own = [one["metrics"] for one in found if one["model"] == name]
         cells = [shown((m.get(k) for m in own), c in PLAIN) for c, k in COLUMNS.items()]
-        told = "TF-IDF + LR, pooled teacher" if name == "pooled" else name
+        text = "TF-IDF + LR, pooled teacher" if name == "pooled" else name
         rows.append(
-            [f"{told}{'' if len(own) == len(seeds) else f' ({len(own)} of {len(seeds)})'}", *cells]
+            [f"{text}{'' if len(own) == len(seeds) else f' ({len(own)} of {len(seeds)})'}", *cells]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -117,14 +117,14 @@ def claims(found: list[dict]) -> str:
                 continue
             mean, sd = statistics.mean(gains) * 100, statistics.stdev(gains) * 100
             each = ", ".join(f"{gain * 100:+.1f}" for gain in gains)
-            told = verdict(sign * mean, sd / len(gains) ** 0.5, len(gains))
+            text = verified(sign * mean, sd / len(gains) ** 0.5, len(gains))
             rival = "the pooled teacher" if other == "pooled" else other
             gain = f"{mean:+.1f} ± {sd:.1f} points ({each})"
-            lines.append(f"- {one}, against {rival}: {measure} {gain}, {told}")
+            lines.append(f"- {one}, against {rival}: {measure} {gain}, {text}")
     return "\n".join(lines)
 
 
-def verdict(gain: float, error: float, num: int) -> str:
+def verified(gain: float, error: float, num: int) -> str:
     """Two standard errors of the paired difference, over at least three seeds."""
     if num < 3 or abs(gain) <= 2 * error:
         return "no clear difference"

@@ -28,7 +28,7 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import file_fingerprint
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.wires import DenseWire
 
 DOMAINS = ("input", "integer", "lifetime", "memory")
@@ -133,14 +133,14 @@ def make_teachers(cell: Cell, corpus: Corpus) -> dict[str, Path]:
     rows = corpus.rows("train")
     texts = [text for text, _ in corpus.texts_of(rows)]
     labels = np.array(corpus.label_names)[corpus.labels_of(rows)]
-    homes = np.array(corpus.domain_names)[corpus.domains_of(rows)]
+    domain_teachers = np.array(corpus.domain_names)[corpus.domains_of(rows)]
     folder = cell.folder / "teachers"
     folder.mkdir(exist_ok=True)
     wanted: dict[str, tuple[np.ndarray, np.ndarray]] = {
         POOLED: (np.full(len(rows), True), labels),
-        ROUTER: (np.full(len(rows), True), homes),
+        ROUTER: (np.full(len(rows), True), domain_teachers),
     }
-    wanted |= {name: (homes == name, labels) for name in cell.domains}
+    wanted |= {name: (domain_teachers == name, labels) for name in cell.domains}
     paths = {name: folder / f"{name}.pkl" for name in wanted}
     for name, (is_own, target) in wanted.items():
         if not paths[name].exists():
@@ -167,7 +167,7 @@ TEACHING: dict[str, Aggregation | None] = {
 
 def guidance_of(
     cell: Cell, corpus: Corpus, paths: dict[str, Path], aggregation: Aggregation
-) -> Guidance:
+) -> TeacherSetup:
     """All teachers in this process; answers are cached for the cell's other students."""
 
     def spec(name: str) -> ServedTeacher:
@@ -178,7 +178,7 @@ def guidance_of(
 
     is_single = isinstance(aggregation, Single)
     names = (POOLED,) if is_single else cell.domains
-    return Guidance(
+    return TeacherSetup(
         client=LocalTeachers(open_backends([spec(name) for name in paths])),
         teachers=tuple(spec(name) for name in names),
         router=spec(ROUTER) if aggregation.needs_router() else None,

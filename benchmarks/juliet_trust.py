@@ -39,9 +39,9 @@ from distill.config import KD, Optimizer, Serving, Student, Trainer
 from distill.data.corpus import Corpus
 from distill.evaluation.assess import Seen, Task, compare, examine, variants_of
 from distill.evaluation.classifiers import (
-    Asked,
     Classifier,
     Mixture,
+    Queried,
     TokenEncoder,
     encode_texts,
 )
@@ -135,9 +135,9 @@ def look_at_teachers(
     """Pooled, each expert, the ensembles: their outputs, cached for their students."""
     client = engines_of(cell, paths)
 
-    def asked(name: str) -> Asked:
+    def asked(name: str) -> Queried:
         labels = cell.domains if name == ROUTER else corpus.label_names
-        return Asked(name, labels, client, encode_texts)
+        return Queried(name, labels, client, encode_texts)
 
     experts = {name: asked(name) for name in cell.domains}
     models: dict[str, Classifier] = {POOLED: asked(POOLED)}
@@ -154,8 +154,8 @@ def look_at_teachers(
         if not kept.exists():
             found = compare(seen[name], None, shown.task, shown.variants, SETTINGS).metrics
             latency = latency_ms(lambda model=model: model.logits(shown.task.samples[:1]))
-            told = {"student.latency_ms": latency}
-            keep(kept, cell, name, "teacher", found | told)
+            text = {"student.latency_ms": latency}
+            keep(kept, cell, name, "teacher", found | text)
     return seen
 
 
@@ -196,19 +196,19 @@ def look_at_student(
             job,
             objective=ForwardKL(),
             kd=KD(temperature=TEMPERATURE, alpha=ALPHA),
-            guidance=guidance_of(cell, corpus, paths, aggregation),
+            teacher_setup=guidance_of(cell, corpus, paths, aggregation),
         )
     fit_and_save(job)
     served = ServedTeacher(full, str(job.model_folder), Serving(), 2)
     encode = TokenEncoder(str(job.model_folder), MAX_LENGTH)
-    model = Asked(full, corpus.label_names, LocalTeachers(open_backends([served])), encode)
+    model = Queried(full, corpus.label_names, LocalTeachers(open_backends([served])), encode)
     seen = answer(cell, full, model, shown)
     beside = {"uniform multi-teacher KD": "uniform mean", "MoEKD": "MoEKD routed, k = 2"}
     teacher = teachers[beside.get(name, POOLED)]
     found = compare(seen, teacher, shown.task, shown.variants, SETTINGS).metrics
     cost = measure_on_cpu(load_best(job).student, MAX_LENGTH)
-    told = {"student.size_mb": cost.size_mb, "student.latency_ms": cost.latency_ms}
-    keep(kept, cell, full, "student", found | told)
+    text = {"student.size_mb": cost.size_mb, "student.latency_ms": cost.latency_ms}
+    keep(kept, cell, full, "student", found | text)
 
 
 def answer(cell: Cell, name: str, model: Classifier, shown: Shown) -> Seen:
@@ -222,7 +222,7 @@ def answer(cell: Cell, name: str, model: Classifier, shown: Shown) -> Seen:
 
 
 def keep(path: Path, cell: Cell, name: str, role: str, metrics: dict[str, float | None]) -> None:
-    told = {
+    text = {
         "setting": cell.setting,
         "seed": cell.seed,
         "left_out": cell.left_out,
@@ -231,7 +231,7 @@ def keep(path: Path, cell: Cell, name: str, role: str, metrics: dict[str, float 
         "metrics": metrics,
     }
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(told, indent=1))
+    partial.write_text(json.dumps(text, indent=1))
     partial.rename(path)
     accuracy, asr = metrics["test.accuracy"], metrics["robustness.asr"]
     print(f"{cell.folder.name}: {name}: accuracy {accuracy:.3f}, ASR {asr:.3f}", flush=True)

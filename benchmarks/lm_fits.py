@@ -21,17 +21,17 @@ from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import Job
 
 
-def guidance(
+def teacher_setup(
     experiment: Experiment,
     plan: Plan,
     teachers: Mapping[str, tuple[str, Serving]],
     cache: Path,
     threads: int,
-) -> Guidance:
+) -> TeacherSetup:
     """Teachers of this process: folder and serving by name."""
     specs = []
     for name, (path, serving) in teachers.items():
@@ -40,7 +40,7 @@ def guidance(
         serving = serving.model_copy(update={"wire": wire})
         key = TeacherKey(weights_fingerprint(path), plan.rows.fingerprint, "own", wire.name, 0)
         specs.append(ServedTeacher(name, path, serving, num_tokens, key, "language_model"))
-    return Guidance(
+    return TeacherSetup(
         LocalTeachers(open_backends(specs, threads)),
         tuple(specs),
         None,
@@ -52,7 +52,7 @@ def guidance(
 
 
 def student_job(
-    experiment: Experiment, plan: Plan, folder: Path, seed: int, teachers: Guidance | None
+    experiment: Experiment, plan: Plan, folder: Path, seed: int, teachers: TeacherSetup | None
 ) -> Job:
     """The student's fit by the plain engine, on this process's threads; ``teachers`` None: from the
     data set's text alone."""
@@ -66,7 +66,7 @@ def student_job(
         return job
     return replace(
         job,
-        guidance=teachers,
+        teacher_setup=teachers,
         objective=experiment.objective,
         kd=experiment.kd,
         sampling=experiment.sampling,

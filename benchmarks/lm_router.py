@@ -62,17 +62,17 @@ def main() -> None:
     rows: dict[str, list[dict[str, float | None]]] = {}
     for number, seed in enumerate(args.seeds, 1):
         for name, mixture in MIXTURES.items():
-            guidance = replace(two, aggregation=mixture)
-            job = student_job(experiment, plan, args.folder / f"{name}-{seed}", seed, guidance)
+            teacher_setup = replace(two, aggregation=mixture)
+            job = student_job(experiment, plan, args.folder / f"{name}-{seed}", seed, teacher_setup)
             if not is_done(job):
                 print(f"seed {seed}: {name}, {job.total_steps} steps", flush=True)
                 fit(job)
-            found = compared(load_best(job), job, plan, guidance)
-            told = {} if found.routing is None else found.routing.metrics()
+            found = compared(load_best(job), job, plan, teacher_setup)
+            text = {} if found.routing is None else found.routing.metrics()
             row = {"perplexity": found.student.total.perplexity}
             row |= found.student.perplexities(("code", "prose"))
-            row |= {"taught_by": found.aggregate.total.perplexity, "routing": told}
-            row |= {n: told.get(f"router.{m}") for n, m in ROUTING.items()}
+            row |= {"taught_by": found.aggregate.total.perplexity, "routing": text}
+            row |= {n: text.get(f"router.{m}") for n, m in ROUTING.items()}
             rows.setdefault(name, []).append(row)
         print(markdown(rows, args.seeds[:number]), flush=True)
     record = {"date": date.today().isoformat(), "seeds": args.seeds, "versions": versions()}

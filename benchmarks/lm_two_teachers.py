@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import yaml
-from lm_fits import guidance, spread, student_job, versions
+from lm_fits import spread, student_job, teacher_setup, versions
 
 from distill.aggregation import UniformMean
 from distill.config import Experiment, Serving, load
@@ -31,7 +31,7 @@ from distill.data.blocks import Blocks
 from distill.driver.checks.check import check
 from distill.tasks.language_model.scores import Scores, Teachers, compare, score
 from distill.tasks.plan import Plan
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import build_module, fit, is_done, load_best
 from distill.training.job import Job
 from distill.wires import HiddenWire
@@ -80,23 +80,23 @@ def main() -> None:
                 rows["student, untrained"] = [figures(start.student)]
             rows.setdefault(f"student, {name}", []).append(figures(found.student))
             print(markdown(rows, args.seeds), flush=True)
-    told = {"date": date.today().isoformat(), "seeds": args.seeds, "versions": versions()}
-    told |= {"dtype": args.dtype}
-    told |= {"config": yaml.safe_load(CONFIG.read_text()), "rows": rows}
-    RESULTS.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    text = {"date": date.today().isoformat(), "seeds": args.seeds, "versions": versions()}
+    text |= {"dtype": args.dtype}
+    text |= {"config": yaml.safe_load(CONFIG.read_text()), "rows": rows}
+    RESULTS.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(markdown(rows, args.seeds))
 
 
 def asked(
     experiment: Experiment, plan: Plan, folders: Mapping[str, str], args: argparse.Namespace
-) -> Guidance:
+) -> TeacherSetup:
     """Teachers that send hidden states; answers are cached for all seeds."""
     serving = Serving(dtype=args.dtype, wire=HiddenWire(dtype=args.dtype))
     served = {name: (folder, serving) for name, folder in folders.items()}
-    return guidance(experiment, plan, served, args.folder / "cache", args.threads)
+    return teacher_setup(experiment, plan, served, args.folder / "cache", args.threads)
 
 
-def compared(module: Any, job: Job, plan: Plan, two: Guidance) -> Any:
+def compared(module: Any, job: Job, plan: Plan, two: TeacherSetup) -> Any:
     assert isinstance(plan.rows, Blocks)
     teachers = Teachers.of(two)
     with teachers.open(job.data) as stream:
@@ -123,9 +123,9 @@ def figures(scores: Scores) -> dict[str, float | None]:
 
 
 def markdown(rows: Mapping[str, list[dict[str, float | None]]], seeds: list[int]) -> str:
-    told = ", ".join(map(str, seeds))
+    text = ", ".join(map(str, seeds))
     lines = [
-        f"Perplexity on the test split; students: mean ± sd over seeds {told}. Agreement and JSD "
+        f"Perplexity on the test split; students: mean ± sd over seeds {text}. Agreement and JSD "
         "are with the tuned teacher of each block's domain.",
         "",
         f"| | {' | '.join(COLUMNS.values())} |",

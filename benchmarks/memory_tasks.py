@@ -37,7 +37,7 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherCache, TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import ModelSpec
 
 TABLES = ("digits", "wine", "breast_cancer", "iris", "diabetes")
@@ -64,7 +64,7 @@ class Task:
     name: str
     model: ModelSpec
     data: DataSpec
-    guidance: Guidance
+    teacher_setup: TeacherSetup
     meta: dict[str, float]
 
     @property
@@ -84,7 +84,7 @@ def prepare(name: str, seed: int, sentiment: Path, work: Path) -> Task:
     cache = TeacherCache(folder / "cache", {TEACHER: key}, "benchmark")
     cache.put(TEACHER, np.arange(corpus.num_rows), logits_RC)
     cache.close()
-    guidance = Guidance(
+    teacher_setup = TeacherSetup(
         client=LocalTeachers({}),  # never queried: the cache holds every row
         teachers=(ServedTeacher(TEACHER, tokenizer, Serving(), len(corpus.label_names), key),),
         router=None,
@@ -99,7 +99,7 @@ def prepare(name: str, seed: int, sentiment: Path, work: Path) -> Task:
     families = Families(("transformer" if num_frozen else "other",), student_family(name))
     meta = meta_features(corpus, params, num_frozen + num_trained, accuracy, families)
     data = DataSpec(str(corpus.folder), tokenizer, MAX_LENGTH)
-    return Task(name, student, data, guidance, meta)
+    return Task(name, student, data, teacher_setup, meta)
 
 
 def student_family(name: str) -> str:

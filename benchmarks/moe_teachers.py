@@ -28,7 +28,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from lm_fits import computed_in, guidance, spread, student_job, versions
+from lm_fits import computed_in, spread, student_job, teacher_setup, versions
 from sampled_arithmetic import ARITHMETIC
 from sampled_docstrings import DOCSTRINGS
 from sources_of_text import NEW, Task, score, warm_start
@@ -157,8 +157,8 @@ def write(
     args: argparse.Namespace,
     methods: dict[str, tuple[str, list[str]]],
 ) -> None:
-    told = ("seeds", "sweep_seeds", "steps", "warm_steps", "lr", "dtype")
-    record = {"date": date.today().isoformat()} | {name: getattr(args, name) for name in told}
+    text = ("seeds", "sweep_seeds", "steps", "warm_steps", "lr", "dtype")
+    record = {"date": date.today().isoformat()} | {name: getattr(args, name) for name in text}
     record |= {"objective": "reverse_kl", "asked": methods, "versions": versions(), "rows": rows}
     args.results.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     table = markdown(setting.task, rows, args, methods)
@@ -169,8 +169,8 @@ def write(
 def served(setting: Setting, teacher: Job, moe: str) -> str:
     keys = {"path": teacher.model_folder, "num_cpus": 0, "moe": moe, "wire": setting.wire}
     keys["max_batch_tokens"] = 2048  # a small mixture's grouped products are slower in large parts
-    told = ", ".join(f"{key}: {value}" for key, value in keys.items())
-    return f"{{name: mixture, {told}}}"
+    text = ", ".join(f"{key}: {value}" for key, value in keys.items())
+    return f"{{name: mixture, {text}}}"
 
 
 def tuned_teacher(setting: Setting, folder: Path, dtype: str) -> Job:
@@ -204,7 +204,7 @@ def job_of(
     experiment = load(setting.task.config, given)
     plan = check(experiment)
     named = {t.name: (t.path, t) for t in experiment.teachers}
-    teachers = guidance(experiment, plan, named, folder / "cache", args.threads)
+    teachers = teacher_setup(experiment, plan, named, folder / "cache", args.threads)
     return replace(student_job(experiment, plan, folder, seed, teachers), num_steps=args.steps)
 
 
@@ -228,10 +228,10 @@ def markdown(
     """Gains are each seed's own over the start of all, which differs far more between seeds."""
     swept = args.sweep_seeds
     lines = [
-        f"On the test split after {args.steps} steps; mean ± sd over seeds {told(args.seeds)}, "
-        f"those of the sweep of λ and M (at the end) over {told(swept)}.",
+        f"On the test split after {args.steps} steps; mean ± sd over seeds {text(args.seeds)}, "
+        f"those of the sweep of λ and M (at the end) over {text(swept)}.",
         "",
-        f"| how the teacher's experts are used | {task.told} "
+        f"| how the teacher's experts are used | {task.text} "
         "| gain over the start, points | perplexity | above GKD by seed, points |",
         "|---|---:|---:|---:|---:|",
     ]
@@ -251,7 +251,7 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-def told(seeds: list[int]) -> str:
+def text(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds))
 
 

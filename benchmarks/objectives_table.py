@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sklearn
 import torch
-from lm_fits import guidance, student_job, versions
+from lm_fits import student_job, teacher_setup, versions
 from memory_tasks import Task, prepare
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -48,7 +48,7 @@ from distill.tasks.classification.predict import predict
 from distill.tasks.language_model.scores import score
 from distill.tasks.plan import Plan
 from distill.teachers.cache import TeacherCache
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, load_best
 from distill.training.job import Job
 from distill.wires import HiddenWire
@@ -137,9 +137,9 @@ def objective_of(name: str) -> Objective | None:
 
 def teacher_accuracy(task: Task) -> float:
     """Of the forest, on the test split."""
-    corpus, (spec,) = task.corpus, task.guidance.teachers
+    corpus, (spec,) = task.corpus, task.teacher_setup.teachers
     rows = np.asarray(corpus.rows("test"))
-    cache = TeacherCache(task.guidance.cache_folder, {spec.name: spec.key}, "benchmark")
+    cache = TeacherCache(task.teacher_setup.cache_folder, {spec.name: spec.key}, "benchmark")
     logits_RC = cache.get(spec.name, rows).payload_PX
     cache.close()
     return float((logits_RC.argmax(1) == corpus.labels_of(rows)).mean())
@@ -174,7 +174,7 @@ def digits_of(task: Task, seed: int, name: str, num_steps: int, folder: Path) ->
         )
         if objective is not None:
             kd = KD(**SETTINGS)
-            job = replace(job, objective=objective, kd=kd, guidance=task.guidance)
+            job = replace(job, objective=objective, kd=kd, teacher_setup=task.teacher_setup)
         fit(job)
         held_out = corpus.rows("test")
         batches = Batches(job.data.open(), held_out, 256, 0, shuffle=False)
@@ -254,7 +254,7 @@ class Documents:
             plan = check(experiment)
             objective, teachers = objective_of(name), None
             if objective is not None:
-                teachers = self._guidance(experiment, plan)
+                teachers = self._teacher_setup(experiment, plan)
             run = self._folder / "student-run"
             job = student_job(experiment, plan, run, seed, teachers)
             if objective is not None:
@@ -263,11 +263,11 @@ class Documents:
 
         return trained
 
-    def _guidance(self, experiment: Experiment, plan: Plan) -> Guidance:
+    def _teacher_setup(self, experiment: Experiment, plan: Plan) -> TeacherSetup:
         """The teacher's outputs are cached for all students."""
         serving = Serving(wire=HiddenWire(dtype="float32"))
         served = {"teacher": (str(self._teacher), serving)}
-        return guidance(experiment, plan, served, self._folder / "cache", 1)
+        return teacher_setup(experiment, plan, served, self._folder / "cache", 1)
 
 
 def paragraphs() -> list[str]:

@@ -38,7 +38,7 @@ from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, is_done, load_best
 from distill.training.job import Job
 
@@ -104,7 +104,7 @@ def student_under(
             cut=experiment.data.cut,
         )
         specs.append(ServedTeacher(name, str(folder), serving, len(corpus.label_names), key))
-    guidance = Guidance(
+    teacher_setup = TeacherSetup(
         LocalTeachers(open_backends(specs)),
         tuple(specs),
         None,
@@ -128,7 +128,7 @@ def student_under(
         ),
         objective=experiment.objective,
         kd=experiment.kd,
-        guidance=guidance,
+        teacher_setup=teacher_setup,
     )
     if not is_done(job):
         fit(job)
@@ -159,8 +159,8 @@ def write(out: Path, config: str, seeds: list[int], results: list[dict[str, floa
         lines.append(f"| {name} | {statistics.mean(values):.1f} ± {spread:.1f} % | {each} |")
     table = "\n".join(lines)
     seconds = statistics.median(result["seconds"] for result in results)
-    told = ", ".join(f"{key} {value}" for key, value in about.items())
-    text = f"# Quickstart over {len(seeds)} seeds\n\n{told}\n\n{table}\n\n"
+    described = ", ".join(f"{key} {value}" for key, value in about.items())
+    text = f"# Quickstart over {len(seeds)} seeds\n\n{described}\n\n{table}\n\n"
     text += f"`distill train`: median {seconds:.0f} s.\n"
     out.with_suffix(".md").write_text(text)
     print(text)

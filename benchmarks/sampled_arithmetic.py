@@ -30,7 +30,7 @@ ARITHMETIC = Task(
     max_new_tokens=60,
     batch_size=128,
     score="exact_match",
-    told="exact match",
+    text="exact match",
 )
 
 

@@ -31,7 +31,7 @@ DOCSTRINGS = Task(
     max_new_tokens=24,
     batch_size=25,
     score="rouge_l",
-    told="ROUGE-L",
+    text="ROUGE-L",
 )
 
 

@@ -42,10 +42,10 @@ from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.predict import predict
 from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.backends import open_backends
-from distill.teachers.cache import TeacherKey, home_of
+from distill.teachers.cache import TeacherKey, cache_folder_of
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit_and_save, load_best
 from distill.training.job import Job
 
@@ -81,7 +81,7 @@ class Task:
     data: Data
     models: dict[str, Any]
 
-    def job(self, name: str, folder: Path, hidden: int, guidance: Guidance) -> Job:
+    def job(self, name: str, folder: Path, hidden: int, teacher_setup: TeacherSetup) -> Job:
         train, transfer = self.corpus.rows("train"), self.corpus.rows("transfer")
         student = Student(layers=1, hidden=hidden, dropout=0.0)
         space = space_of(self.data, self.corpus)
@@ -98,12 +98,12 @@ class Task:
             num_steps=NUM_STEPS,
             objective=ForwardKL(),
             kd=KD(temperature=1.0, alpha=0.9),
-            guidance=guidance,
+            teacher_setup=teacher_setup,
         )
 
-    def guidance(
+    def teacher_setup(
         self, memory: Memory | NoMemory, folder: Path, models: dict[str, Any], weights: Any
-    ) -> Guidance:
+    ) -> TeacherSetup:
         """As the pipeline makes it: outputs in the memory, or in the run's own folder."""
         num_labels = len(self.corpus.label_names)
         specs = tuple(
@@ -120,8 +120,8 @@ class Task:
         shared = memory.answers(Cache())
         if shared is not None:
             for spec in specs:
-                memory.hold(home_of(shared, spec.name, spec.key, by_content=True))
-        return Guidance(
+                memory.hold(cache_folder_of(shared, spec.name, spec.key, by_content=True))
+        return TeacherSetup(
             LocalTeachers(open_backends(specs)),
             specs,
             None,
@@ -155,12 +155,12 @@ def run(task: Task, case: Case, root: Path, settings: SharedMemory) -> dict[str,
     started, cpu_started = time.perf_counter(), time.process_time()
     memory = open_memory(settings, print)
     weights = {name: f"{name}-{task.seed}" for name in task.models}
-    guidance = task.guidance(memory, folder, task.models, weights)
-    link = done(memory, task.job("link 1", folder / "link", case.link, guidance))
+    teacher_setup = task.teacher_setup(memory, folder, task.models, weights)
+    link = done(memory, task.job("link 1", folder / "link", case.link, teacher_setup))
     models = {"link 1": str(link.model_folder)}
     weights = {"link 1": weights_fingerprint(link.model_folder)}
-    guidance = task.guidance(memory, folder, models, weights)
-    student = done(memory, task.job("student", folder / "fit", case.student, guidance))
+    teacher_setup = task.teacher_setup(memory, folder, models, weights)
+    student = done(memory, task.job("student", folder / "fit", case.student, teacher_setup))
     found = memory.metrics()
     memory.close()
     times = {

@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib
 import torch
 import yaml
-from lm_fits import computed_in, guidance, spread, student_job, versions
+from lm_fits import computed_in, spread, student_job, teacher_setup, versions
 
 from distill.config import load
 from distill.driver.checks.check import check
@@ -77,7 +77,7 @@ class Task:
     batch_size: int
     score: str
     """Of distill.evaluation.generation.GenerationScores."""
-    told: str
+    text: str
 
 
 def parsed(about: str, task: Task, folder: Path) -> argparse.Namespace:
@@ -101,7 +101,7 @@ def compare(task: Task, args: argparse.Namespace) -> None:
         folder = args.folder / f"seed-{seed}"
         budget_s = 0.0
         warm = warm_start(task, folder / "warm", seed, args)
-        rows.setdefault(START, []).append(told(task, warm))
+        rows.setdefault(START, []).append(text(task, warm))
         for name in sorted(args.methods, key=list(METHODS).index):
             job = job_of(task, name, folder / name, seed, warm, args)
             found = run(task, job, args.steps)
@@ -130,7 +130,7 @@ def compare(task: Task, args: argparse.Namespace) -> None:
         json.dumps(record | {"rows": rows}, indent=1) + "\n"
     )
     task.results.with_suffix(".md").write_text(
-        f"The teacher: {task.told} {record['teacher']:.1%}.\n\n" + markdown(task, rows, args.seeds)
+        f"The teacher: {task.text} {record['teacher']:.1%}.\n\n" + markdown(task, rows, args.seeds)
     )
     if LED in rows:
         draw_acceptance(rows[LED], task.results.with_suffix(".png"))
@@ -168,7 +168,7 @@ def job_of(
     experiment = experiment.model_copy(
         update={"cache": experiment.cache.model_copy(update={"type": "none"})}
     )
-    teachers = guidance(experiment, plan, served, folder / "cache", args.threads)
+    teachers = teacher_setup(experiment, plan, served, folder / "cache", args.threads)
     is_plain = experiment.sampling.type == "dataset" and experiment.kd.alpha == 0
     return student_job(experiment, plan, folder, seed, None if is_plain else teachers)
 
@@ -181,10 +181,10 @@ def run(task: Task, job: Job, num_steps: int) -> dict[str, Any]:
         began = time.process_time()
         fit(job)
         timed.write_text(json.dumps(time.process_time() - began))
-    return told(task, job) | {"seconds": json.loads(timed.read_text()), "steps": num_steps}
+    return text(task, job) | {"seconds": json.loads(timed.read_text()), "steps": num_steps}
 
 
-def told(task: Task, job: Job) -> dict[str, Any]:
+def text(task: Task, job: Job) -> dict[str, Any]:
     """The test score, cached in the fit's folder, and the acceptance of drafts over training."""
     kept = Path(job.folder) / f"{task.score.replace('_', '-')}.json"
     if not kept.exists():
@@ -218,11 +218,11 @@ PAIRS = (("SKD", "on-policy"), ("SKD, T 1", "on-policy, T 1"))
 
 def markdown(task: Task, rows: dict[str, list[dict[str, Any]]], seeds: list[int]) -> str:
     lines = [
-        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.told} on the test split, gain "
+        f"Mean ± sd over seeds {', '.join(map(str, seeds))}; {task.text} on the test split, gain "
         "over the start of the same seed, perplexity of the data's own text on the validation "
         "split. Students sample at temperature 0.5 and top-p 0.5, in the rows with T 1 at 1 and 1.",
         "",
-        f"| text of | steps | CPU seconds | {task.told} | gain, points | perplexity |",
+        f"| text of | steps | CPU seconds | {task.text} | gain, points | perplexity |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, found in rows.items():

@@ -31,7 +31,7 @@ from distill.sampling import Speculative
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
 from distill.sampling.generation import Drafted, Writing, write
 from distill.sampling.records import DraftRequest
-from distill.sampling.verification import Judging
+from distill.sampling.verification import Verification
 
 RESULTS = Path("benchmarks/results/speculative_batches.json")
 MAX_NEW_TOKENS = 48
@@ -56,10 +56,20 @@ def main() -> None:
     ends = (int(tokenizer.eos_token_id),)
 
     def written(some: slice) -> Writing:
-        judge = judge_of(teacher, num_ids(tokenizer), prompts[some], seeds_B[some], settings)
-        told = (student, num_ids(tokenizer), prompts[some], [MAX_NEW_TOKENS] * len(prompts[some]))
+        verify = judge_of(teacher, num_ids(tokenizer), prompts[some], seeds_B[some], settings)
+        described = (
+            student,
+            num_ids(tokenizer),
+            prompts[some],
+            [MAX_NEW_TOKENS] * len(prompts[some]),
+        )
         return write(
-            *told, ends, seeds_B[some], settings.decoding, num_drafts=settings.drafts, judge=judge
+            *described,
+            ends,
+            seeds_B[some],
+            settings.decoding,
+            num_drafts=settings.drafts,
+            verify=verify,
         )
 
     seconds: dict[str, list[float]] = {"batched": [], "sequential": []}
@@ -92,10 +102,10 @@ def main() -> None:
 def judge_of(
     teacher: Any, num_tokens: int, prompts: Any, seeds_B: np.ndarray, settings: Speculative
 ) -> Any:
-    judging = Judging(teacher, num_tokens)
+    judging = Verification(teacher, num_tokens)
     asked = tuple(np.array(prompt) for prompt in prompts)
 
-    def judge(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
+    def verify(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
         request = DraftRequest(
             "r",
             "writer",
@@ -110,10 +120,10 @@ def judge_of(
             settings.nucleus,
             settings.teacher_decoding,
         )
-        verdict = judging.judge(request)
-        return verdict.num_kept_b, verdict.replacement_b
+        verified = judging.verify(request)
+        return verified.num_kept_b, verified.replacement_b
 
-    return judge
+    return verify
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from lm_fits import guidance, spread, student_job, versions
+from lm_fits import spread, student_job, teacher_setup, versions
 from sampled_arithmetic import ARITHMETIC
 from sources_of_text import NEW, warm_start
-from sources_of_text import told as told_of
+from sources_of_text import text as told_of
 
 from distill.cluster.connect import connect
 from distill.config import Cluster, load
@@ -62,9 +62,9 @@ def main() -> None:
     record = json.loads(kept.read_text()) if kept.exists() else {}
     for part, measured in (("price", price), ("time", timed)):
         if part in args.part:
-            told = {name: getattr(args, name) for name in ("seeds", "steps", "timed_steps")}
-            told |= {"date": date.today().isoformat(), "versions": versions(), "dtype": args.dtype}
-            record[part] = told | measured(args)
+            text = {name: getattr(args, name) for name in ("seeds", "steps", "timed_steps")}
+            text |= {"date": date.today().isoformat(), "versions": versions(), "dtype": args.dtype}
+            record[part] = text | measured(args)
             kept.write_text(json.dumps(record, indent=1) + "\n")
     RESULTS.with_suffix(".md").write_text(table := markdown(record))
     print(table)
@@ -117,24 +117,26 @@ def job_of(folder: Path, seed: int, warm: Job, staleness: int, overrides: list[s
     experiment = load(ARITHMETIC.config, [*given, *overrides])
     plan = check(experiment)
     named = {t.name: (t.path, t) for t in experiment.teachers}
-    return student_job(experiment, plan, folder, seed, guidance(experiment, plan, named, folder, 1))
+    return student_job(
+        experiment, plan, folder, seed, teacher_setup(experiment, plan, named, folder, 1)
+    )
 
 
 def served(job: Job) -> dict[str, float]:
     """Fitted with its teacher in an actor."""
     from distill.teachers.pool import RayTeacherPool
 
-    assert job.guidance is not None
-    with RayTeacherPool(job.guidance.teachers) as pool:
-        client = pool.client(job.guidance.stream)
-        fit(replace(job, guidance=replace(job.guidance, client=client)))
+    assert job.teacher_setup is not None
+    with RayTeacherPool(job.teacher_setup.teachers) as pool:
+        client = pool.client(job.teacher_setup.stream)
+        fit(replace(job, teacher_setup=replace(job.teacher_setup, client=client)))
     lines = (Path(job.folder) / "metrics.jsonl").read_text().splitlines()
     steps = [entry for entry in map(json.loads, lines) if "loss" in entry["metrics"]][SKIPPED:]
-    told = {"seconds": (steps[-1]["time"] - steps[0]["time"]) / (len(steps) - 1)}
+    text = {"seconds": (steps[-1]["time"] - steps[0]["time"]) / (len(steps) - 1)}
     for key in steps[-1]["metrics"]:
         if key.endswith((".idle_rate", ".generate_rate")):
-            told[key] = statistics.mean(entry["metrics"][key] for entry in steps[1:])
-    return told
+            text[key] = statistics.mean(entry["metrics"][key] for entry in steps[1:])
+    return text
 
 
 def exact_match(job: Job) -> float:
@@ -163,14 +165,14 @@ def markdown(record: dict) -> str:
                 gain = f"{statistics.median(gains):.2f} ({min(gains):.2f}, {max(gains):.2f})"
                 # Known on arrival: a window may have a little of what the one before computed.
                 rates = f"{max(0, idle):.0%} | {writing:.0%}"
-                told = f"{statistics.median(seconds):.2f} | {gain} | {rates}"
-                lines.append(f"| {name} | {staleness} | {told} |")
+                text = f"{statistics.median(seconds):.2f} | {gain} | {rates}"
+                lines.append(f"| {name} | {staleness} | {text} |")
         lines.append("")
     if "price" in record:
-        told = ", ".join(map(str, record["price"]["seeds"]))
+        text = ", ".join(map(str, record["price"]["seeds"]))
         lines += [
             f"On the test split after {record['price']['steps']} steps under the dense teacher; "
-            f"mean ± sd over seeds {told}.",
+            f"mean ± sd over seeds {text}.",
             "",
             "| text of the student as it was | exact match | gain over the start, points |",
             "|---|---:|---:|",

@@ -44,14 +44,14 @@ def main() -> None:
     ready = [*shared, *folders_of(experts)]
     search = load(args.config, args.overrides).search
     assert search is not None and search.uses_grid, "the configuration needs a grid"
-    sweep_s, told = timings.of("sweep", args.config, [*ready, f"output={args.work / 'sweep'}"])
+    sweep_s, text = timings.of("sweep", args.config, [*ready, f"output={args.work / 'sweep'}"])
     runs: list[float] = []
     every = list(enumerate(combinations(search.space)))
     for index, values in every[:: len(every) // (args.separate or len(every))]:
         output = args.work / f"run-{index:02d}"
         changes = [f"{key}={value}" for key, value in values.items()]
         runs.append(timings.of("train", args.config, [*ready, *changes, f"output={output}"])[0])
-    write(args.out, args.config, args.overrides, len(every), sweep_s, runs, told)
+    write(args.out, args.config, args.overrides, len(every), sweep_s, runs, text)
 
 
 class Timings:
@@ -67,9 +67,9 @@ class Timings:
             shutil.rmtree(output, ignore_errors=True)
             self._known[output] = command(name, config, overrides)
             self._path.write_text(json.dumps(self._known, indent=1))
-        seconds, told = self._known[output]
+        seconds, text = self._known[output]
         print(f"{output}: {seconds:.0f} s", flush=True)
-        return seconds, told
+        return seconds, text
 
 
 def command(name: str, config: str, overrides: list[str]) -> tuple[float, dict]:
@@ -98,7 +98,7 @@ def write(
     trials: int,
     sweep_s: float,
     runs: list[float],
-    told: dict,
+    text: dict,
 ) -> None:
     result = {
         "config": " ".join([config, *overrides]),
@@ -108,7 +108,7 @@ def write(
         "machine": platform.machine(),
         "trials": trials,
         "separate_runs_timed": len(runs),
-        "teacher_passes": told["teacher.passes"],
+        "teacher_passes": text["teacher.passes"],
         "sweep_s": round(sweep_s, 1),
         "separate_s": [round(seconds, 1) for seconds in runs],
         "separate_total_s": round(statistics.mean(runs) * trials, 1),

@@ -128,12 +128,12 @@ class served:
         self._job, self._stream = job, stream
 
     def __enter__(self) -> tuple[Job, list[int]]:
-        assert self._job.guidance is not None
-        self._pool = RayTeacherPool(self._job.guidance.teachers)
-        guidance = replace(
-            self._job.guidance, client=self._pool.client(self._stream), stream=self._stream
+        assert self._job.teacher_setup is not None
+        self._pool = RayTeacherPool(self._job.teacher_setup.teachers)
+        teacher_setup = replace(
+            self._job.teacher_setup, client=self._pool.client(self._stream), stream=self._stream
         )
-        return replace(self._job, guidance=guidance), self._pool.pids("films")
+        return replace(self._job, teacher_setup=teacher_setup), self._pool.pids("films")
 
     def __exit__(self, *error: object) -> None:
         self._pool.close()

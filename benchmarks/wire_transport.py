@@ -290,11 +290,11 @@ def timed(
 
 def stages(wire: WireFormat, num_rows: int, width: int) -> dict[str, float]:
     """Of an answer in this process: encoding it, testing it at the rank, and copying it once."""
-    said_PX = Stored(width)(torch.zeros(num_rows, 1))
+    payload_PX = Stored(width)(torch.zeros(num_rows, 1))
     seeds_P = np.arange(num_rows, dtype=np.uint64)
-    payload = as_array(wire.encode(said_PX, seeds_P))
+    payload = as_array(wire.encode(payload_PX, seeds_P))
     calls: dict[str, Callable[[], Any]] = {
-        "encode": lambda: wire.encode(said_PX, seeds_P),
+        "encode": lambda: wire.encode(payload_PX, seeds_P),
         "fault": lambda: wire.fault(payload, num_rows, width),
         "copy": lambda: np.array(payload),
     }

@@ -96,7 +96,7 @@ class RoutingInputs:
     """What is known of rows before their teachers are queried: enough to choose the teachers."""
 
     names: tuple[str, ...]  # the teachers, in the order of K
-    homes_B: torch.Tensor  # int64: the teacher named like the row's domain, -1 without one
+    domain_teacher_B: torch.Tensor  # int64: the teacher named like the row's domain, -1 without one
     router_logits_BK: torch.Tensor | None = None  # float32, raw; None without a router
 
 
@@ -185,14 +185,14 @@ class TeacherAnswers:
     """All teachers' outputs for one batch. A teacher that was not queried has zeros and False."""
 
     logits_KBV: torch.Tensor  # float32, raw
-    asked_KB: torch.Tensor  # bool
+    queried_KB: torch.Tensor  # bool
     router_logits_BK: torch.Tensor | None = None  # float32, raw; None without a router
 
     def to(self, device: torch.device | str) -> TeacherAnswers:
         router = self.router_logits_BK
         return TeacherAnswers(
             self.logits_KBV.to(device),
-            self.asked_KB.to(device),
+            self.queried_KB.to(device),
             None if router is None else router.to(device),
         )
 
@@ -205,11 +205,11 @@ class TokenAnswers:
     """
 
     payloads: tuple[torch.Tensor, ...]  # of each teacher [P_k, X]: the positions it answered
-    asked_KP: torch.Tensor  # bool: which of the batch's positions those are
+    queried_KP: torch.Tensor  # bool: which of the batch's positions those are
 
     def to(self, device: torch.device | str) -> TokenAnswers:
         moved = tuple(payload.to(device) for payload in self.payloads)
-        return TokenAnswers(moved, self.asked_KP.to(device))
+        return TokenAnswers(moved, self.queried_KP.to(device))
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class LossOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Knobs:
+class ScheduleValues:
     """The schedule values of one step."""
 
     temperature: float = 1.0

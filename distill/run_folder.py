@@ -255,7 +255,7 @@ class RunFolder:
                 counts["with a checkpoint"] += 1
         return [f"{counted(number, 'trial')} ({status})" for status, number in counts.items()]
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Every fit that runs, or would start, checkpoints and ends."""
         self.stop.touch()
 

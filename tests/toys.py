@@ -82,9 +82,9 @@ def toy_batches(
 class ToyTeachers:
     """A source of targets that computes two teachers in place, the second silent on odd rows."""
 
-    def __init__(self, models: list[Any], everyone: bool = False) -> None:
+    def __init__(self, models: list[Any], all_teachers: bool = False) -> None:
         self._models = [model.eval() for model in models]
-        self._everyone = everyone
+        self._everyone = all_teachers
 
     @torch.no_grad()
     def feed(self, batches: Any, start: int, stop: int, wait: Any = None) -> Any:
@@ -92,11 +92,11 @@ class ToyTeachers:
             parts = []
             for batch in batches.at(step):
                 logits_KBV = torch.stack([m(**batch.inputs()).logits for m in self._models])
-                asked_KB = torch.ones(logits_KBV.shape[:2], dtype=torch.bool)
+                queried_KB = torch.ones(logits_KBV.shape[:2], dtype=torch.bool)
                 if not self._everyone:
-                    asked_KB[1:] = torch.from_numpy(batch.rows_B % 2 == 0)
-                logits_KBV = logits_KBV * asked_KB[..., None]
-                parts.append((batch, TeacherAnswers(logits_KBV, asked_KB)))
+                    queried_KB[1:] = torch.from_numpy(batch.rows_B % 2 == 0)
+                logits_KBV = logits_KBV * queried_KB[..., None]
+                parts.append((batch, TeacherAnswers(logits_KBV, queried_KB)))
             yield Step(step, parts)
 
     def timings(self) -> dict[str, float]:

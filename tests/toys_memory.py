@@ -18,7 +18,7 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import Job
 from tests.toys_teachers import backend_of
 
@@ -66,7 +66,7 @@ def taught_job(root: Path, folder: str = "fit", answers: Path | None = None, **c
     """As :func:`table_job`, with a teacher; ``answers``: the folder of the shared memory."""
     name = changes.pop("teacher", "rule")
     key = TeacherKey("rule", "rows", "none", "dense/float32", 0)
-    guidance = Guidance(
+    teacher_setup = TeacherSetup(
         LocalTeachers({name: backend_of(cast(Any, Rule()), num_labels=2)}),
         (ServedTeacher(name, "", Serving(), 2, key),),
         None,
@@ -76,8 +76,8 @@ def taught_job(root: Path, folder: str = "fit", answers: Path | None = None, **c
         str(answers or root / folder / "cache"),
         by_content=answers is not None,
     )
-    taught = {"guidance": guidance, "objective": ForwardKL(), "kd": KD(alpha=0.8)}
-    return table_job(root, folder, **(taught | changes))
+    distilled = {"teacher_setup": teacher_setup, "objective": ForwardKL(), "kd": KD(alpha=0.8)}
+    return table_job(root, folder, **(distilled | changes))
 
 
 def _table(root: Path) -> Path:

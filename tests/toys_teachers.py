@@ -75,6 +75,6 @@ def answers_of_rows(stream: TeacherStream, rows: Any, batch_size: int = 64) -> T
     router = [a.router_logits_BK for a in answers if a.router_logits_BK is not None]
     return TeacherAnswers(
         torch.cat([a.logits_KBV for a in answers], dim=1),
-        torch.cat([a.asked_KB for a in answers], dim=1),
+        torch.cat([a.queried_KB for a in answers], dim=1),
         torch.cat(router) if router else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distill.aggregation.fixed import UniformMean
-from distill.aggregation.mixture import Mixture, Weights, only_asked
+from distill.aggregation.mixture import Mixture, Weights, only_queried
 from distill.errors import ConfigError
 from distill.records import RoutingInputs, TeacherAnswers
 
@@ -19,16 +19,16 @@ else:
 class _Alone(Mixture):
     """w_k = 1 for the one teacher that is chosen; ``mix`` makes no difference."""
 
-    def num_asked(self, num_teachers: int) -> int:
+    def num_queried(self, num_teachers: int) -> int:
         return 1
 
-    def asking_all(self) -> Mixture:
+    def querying_all(self) -> Mixture:
         return UniformMean()
 
     def weigh(
         self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
     ) -> Weights:
-        return Weights(only_asked(answers.asked_KB.float(), answers.asked_KB))
+        return Weights(only_queried(answers.queried_KB.float(), answers.queried_KB))
 
 
 class Single(_Alone):
@@ -46,9 +46,9 @@ class Single(_Alone):
             )
 
     def choose(self, inputs: RoutingInputs) -> Tensor:
-        asked_KB = torch.zeros(len(inputs.names), len(inputs.homes_B), dtype=torch.bool)
-        asked_KB[inputs.names.index(self.teacher)] = True
-        return asked_KB
+        queried_KB = torch.zeros(len(inputs.names), len(inputs.domain_teacher_B), dtype=torch.bool)
+        queried_KB[inputs.names.index(self.teacher)] = True
+        return queried_KB
 
 
 class OracleDomain(_Alone):
@@ -58,6 +58,6 @@ class OracleDomain(_Alone):
     type: Literal["oracle"] = "oracle"
 
     def choose(self, inputs: RoutingInputs) -> Tensor:
-        assert (inputs.homes_B >= 0).all(), "check refuses rows without such a teacher"
+        assert (inputs.domain_teacher_B >= 0).all(), "check refuses rows without such a teacher"
         teachers_K1 = torch.arange(len(inputs.names))[:, None]
-        return teachers_K1 == inputs.homes_B[None]
+        return teachers_K1 == inputs.domain_teacher_B[None]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
 
-from distill.aggregation.mixture import Mixture, Weights, only_asked
+from distill.aggregation.mixture import Mixture, Weights, only_queried
 from distill.errors import ConfigError
 from distill.records import TeacherAnswers
 
@@ -25,7 +25,7 @@ class UniformMean(Mixture):
     def weigh(
         self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
     ) -> Weights:
-        return Weights(only_asked(answers.asked_KB.float(), answers.asked_KB))
+        return Weights(only_queried(answers.queried_KB.float(), answers.queried_KB))
 
 
 class FixedWeights(Mixture):
@@ -55,5 +55,5 @@ class FixedWeights(Mixture):
         self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
     ) -> Weights:
         weights_K = torch.tensor(self.weights, device=answers.logits_KBV.device)
-        weights_KB = weights_K[:, None].expand(answers.asked_KB.shape)
-        return Weights(only_asked(weights_KB, answers.asked_KB))
+        weights_KB = weights_K[:, None].expand(answers.queried_KB.shape)
+        return Weights(only_queried(weights_KB, answers.queried_KB))

@@ -46,15 +46,15 @@ class Mixture(Variant):
     def needs_router(self) -> bool:
         return False
 
-    def num_asked(self, num_teachers: int) -> int:
+    def num_queried(self, num_teachers: int) -> int:
         """How many of the teachers are queried for each row."""
         return num_teachers
 
     def choose(self, inputs: RoutingInputs) -> Tensor:
         """Which teachers each row is routed to: bool [K, B]. Only these are queried."""
-        return torch.ones(len(inputs.names), len(inputs.homes_B), dtype=torch.bool)
+        return torch.ones(len(inputs.names), len(inputs.domain_teacher_B), dtype=torch.bool)
 
-    def asking_all(self) -> Mixture:
+    def querying_all(self) -> Mixture:
         """One that queries every teacher for every row, and the router if this one does."""
         return self
 
@@ -78,9 +78,9 @@ class Mixture(Variant):
         return mix(answers.logits_KBV, weights_KB, temperature, self.mix)
 
 
-def only_asked(weights_KB: Tensor, asked_KB: Tensor) -> Tensor:
+def only_queried(weights_KB: Tensor, queried_KB: Tensor) -> Tensor:
     """Weights with the teachers that were not queried at 0, summing to 1 over the others."""
-    kept_KB = torch.where(asked_KB, weights_KB, torch.zeros_like(weights_KB))
+    kept_KB = torch.where(queried_KB, weights_KB, torch.zeros_like(weights_KB))
     return kept_KB / kept_KB.sum(0, keepdim=True)
 
 

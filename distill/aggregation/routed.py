@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distill.aggregation.mixture import Mixture, Weights, only_asked
+from distill.aggregation.mixture import Mixture, Weights, only_queried
 from distill.errors import ConfigError
 from distill.records import RoutingInputs, TeacherAnswers
 from distill.variant import ModelPath
@@ -41,7 +41,7 @@ class Routed(Mixture):
     def needs_router(self) -> bool:
         return True
 
-    def num_asked(self, num_teachers: int) -> int:
+    def num_queried(self, num_teachers: int) -> int:
         return num_teachers if self.k == "all" else self.k
 
     def check(self, teacher_names: list[str]) -> None:
@@ -51,21 +51,21 @@ class Routed(Mixture):
                 f"({len(teacher_names)}), or be 'all', got {self.k}"
             )
 
-    def asking_all(self) -> Mixture:
+    def querying_all(self) -> Mixture:
         return self.model_copy(update={"k": "all"})
 
     def choose(self, inputs: RoutingInputs) -> Tensor:
         """The k most probable, bool [K, B]. Ties go to the teacher named first."""
         router_logits_BK = inputs.router_logits_BK
         assert router_logits_BK is not None
-        k = self.num_asked(router_logits_BK.shape[1])
+        k = self.num_queried(router_logits_BK.shape[1])
         order_BK = router_logits_BK.argsort(dim=1, descending=True, stable=True)
-        asked_BK = torch.zeros_like(router_logits_BK, dtype=torch.bool)
-        return asked_BK.scatter(1, order_BK[:, :k], value=True).T.contiguous()
+        queried_BK = torch.zeros_like(router_logits_BK, dtype=torch.bool)
+        return queried_BK.scatter(1, order_BK[:, :k], value=True).T.contiguous()
 
     def weigh(
         self, answers: TeacherAnswers, features_BH: Tensor | None, module: nn.Module | None
     ) -> Weights:
         assert answers.router_logits_BK is not None
         probs_KB = answers.router_logits_BK.softmax(dim=1).T
-        return Weights(only_asked(probs_KB, answers.asked_KB))
+        return Weights(only_queried(probs_KB, answers.queried_KB))

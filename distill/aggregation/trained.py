@@ -63,7 +63,7 @@ class TrainedWeights(Mixture):
         assert features_BH is not None and module is not None
         each_B = torch.arange(len(features_BH), device=features_BH.device)
         log_weights_KB = self.log_weights(module, features_BH, each_B)
-        kept_KB = log_weights_KB.masked_fill(~answers.asked_KB, NEVER).log_softmax(dim=0)
+        kept_KB = log_weights_KB.masked_fill(~answers.queried_KB, NEVER).log_softmax(dim=0)
         weights_KB = kept_KB.detach().exp()
         return Weights(weights_KB, kept_KB)
 

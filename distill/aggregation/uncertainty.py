@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distill.aggregation.mixture import Mixture, Space, Weights, only_asked
+from distill.aggregation.mixture import Mixture, Space, Weights, only_queried
 from distill.records import TeacherAnswers
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ class Uncertainty(Mixture):
         # 0·log 0 = 0, of classes that a teacher rules out.
         entropy_KB = -torch.where(p_KBV > 0, p_KBV * logp_KBV, 0.0).sum(-1)
         sureness_KB = 1 - entropy_KB / math.log(logp_KBV.shape[-1])
-        sureness_KB = sureness_KB.masked_fill(~answers.asked_KB, -torch.inf)
+        sureness_KB = sureness_KB.masked_fill(~answers.queried_KB, -torch.inf)
         if self.is_hard:
             num_teachers = sureness_KB.shape[0]
             weights_KB = torch.nn.functional.one_hot(sureness_KB.argmax(0), num_teachers).T.float()
         else:
             weights_KB = (sureness_KB / self.tau).softmax(0)
-        return Weights(only_asked(weights_KB, answers.asked_KB))
+        return Weights(only_queried(weights_KB, answers.queried_KB))

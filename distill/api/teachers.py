@@ -97,7 +97,7 @@ def _pickle(name: str, model: Any, folder: Path) -> Path:
     from ray.cloudpickle import cloudpickle  # also takes classes of notebooks and of __main__
 
     from distill.teachers.probability import label_names
-    from distill.teachers.segments import write_whole
+    from distill.teachers.segments import write_atomically
 
     try:
         label_names(model, f"the teacher {name!r}")  # refused before anything is written
@@ -115,4 +115,4 @@ def _pickle(name: str, model: Any, folder: Path) -> Path:
         ) from None
     digest = hashlib.sha256(content).hexdigest()[:32]
     path = folder / f"{folder_name(name)}-{digest}.pkl"
-    return path if path.exists() else write_whole(path, content)
+    return path if path.exists() else write_atomically(path, content)

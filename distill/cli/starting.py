@@ -11,9 +11,9 @@ from distill.cli.options import AsJson
 from distill.cli.output import errors, print_json, say
 
 
-def version(is_wanted: bool) -> None:
+def version(is_needed: bool) -> None:
     """Prints the version and ends."""
-    if is_wanted:
+    if is_needed:
         from distill import __version__
 
         say(f"distill {__version__}")

@@ -161,9 +161,9 @@ def check_room(
     import ray
 
     have = ray.cluster_resources()
-    for kind, wanted in (("CPU", num_cpus), ("GPU", num_gpus)):
-        if wanted > have.get(kind, 0.0) + 1e-6:
-            need = f"teachers and student need {wanted:g} {kind}s, Ray has {have.get(kind, 0.0):g}"
+    for kind, needed in (("CPU", num_cpus), ("GPU", num_gpus)):
+        if needed > have.get(kind, 0.0) + 1e-6:
+            need = f"teachers and student need {needed:g} {kind}s, Ray has {have.get(kind, 0.0):g}"
             if cluster.address is None:
                 raise ConfigError(f"{need}: lower num_cpus, num_gpus, replicas or num_workers")
             say(f"{need}: waiting for the cluster to grow")

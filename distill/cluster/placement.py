@@ -14,7 +14,7 @@ UNPACKED = "working_dir_files"
 
 
 @dataclass(frozen=True)
-class Want:
+class Requirement:
     """What one process needs on a single node."""
 
     key: str
@@ -31,23 +31,25 @@ class Node:
     """All of it, free or not."""
 
 
-def wants(experiment: Experiment) -> list[Want]:
+def requirements(experiment: Experiment) -> list[Requirement]:
     """Every part that has node labels."""
     trainer, experts = experiment.trainer, experiment.experts
     cpus, gpus = trainer.num_cpus_per_worker, trainer.num_gpus_per_worker
-    found = [Want("trainer.node_labels", trainer.node_labels, cpus, gpus)]
+    found = [Requirement("trainer.node_labels", trainer.node_labels, cpus, gpus)]
     served: dict[str, Serving] = {f"teachers.{i}": t for i, t in enumerate(experiment.teachers)}
     if experts is not None:
         found.append(
-            Want("experts.node_labels", experts.node_labels, experts.num_cpus, experts.num_gpus)
+            Requirement(
+                "experts.node_labels", experts.node_labels, experts.num_cpus, experts.num_gpus
+            )
         )
         served["experts.serving"] = experts.serving
         if experts.router is not None and experiment.aggregation.needs_router():
             served["experts.router.serving"] = experts.router.serving
     for key, serving in served.items():
         labels = serving.node_labels
-        found.append(Want(f"{key}.node_labels", labels, serving.cpus, serving.num_gpus))
-    return [want for want in found if want.labels]
+        found.append(Requirement(f"{key}.node_labels", labels, serving.cpus, serving.num_gpus))
+    return [requirement for requirement in found if requirement.labels]
 
 
 def admits(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -63,23 +65,23 @@ def admits(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return True
 
 
-def unmet(wanted: Sequence[Want], nodes: Sequence[Node]) -> list[str]:
+def unmet(needed: Sequence[Requirement], nodes: Sequence[Node]) -> list[str]:
     """One line for each need that no node meets, even when it is idle."""
-    told = []
-    for want in wanted:
-        labelled = [node for node in nodes if admits(want.labels, node.labels)]
-        if any(_is_large_enough(node, want) for node in labelled):
+    text = []
+    for requirement in needed:
+        labelled = [node for node in nodes if admits(requirement.labels, node.labels)]
+        if any(_is_large_enough(node, requirement) for node in labelled):
             continue
-        size = f"{want.num_cpus:g} CPUs and {want.num_gpus:g} GPUs"
+        size = f"{requirement.num_cpus:g} CPUs and {requirement.num_gpus:g} GPUs"
         lack = f"of the {len(labelled)} nodes with them none has {size}" if labelled else ""
         named = [{k: v for k, v in n.labels.items() if not k.startswith("ray.io/")} for n in nodes]
         lack = lack or f"no node has them (node labels: {named})"
-        told.append(f"{want.key} needs a node with {dict(want.labels)}: {lack}")
-    return told
+        text.append(f"{requirement.key} needs a node with {dict(requirement.labels)}: {lack}")
+    return text
 
 
-def _is_large_enough(node: Node, want: Want) -> bool:
-    asked = {"CPU": want.num_cpus, "GPU": want.num_gpus}
+def _is_large_enough(node: Node, requirement: Requirement) -> bool:
+    asked = {"CPU": requirement.num_cpus, "GPU": requirement.num_gpus}
     return all(node.resources.get(kind, 0.0) + 1e-6 >= amount for kind, amount in asked.items())
 
 
@@ -88,18 +90,20 @@ def check_labels(experiment: Experiment, say: Callable[[str], None], only: str =
 
     A joined cluster may grow: there it is a message. Raises ConfigError on a local one.
     """
-    wanted = [want for want in wants(experiment) if want.key.startswith(only)]
-    if not wanted:
+    needed = [
+        requirement for requirement in requirements(experiment) if requirement.key.startswith(only)
+    ]
+    if not needed:
         return
     import ray
 
     nodes = [Node(node["Labels"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for told in unmet(wanted, nodes):
+    for text in unmet(needed, nodes):
         if experiment.cluster.address is None:
             raise ConfigError(
-                f"{told}; remove the key, or name a cluster with such nodes in cluster.address"
+                f"{text}; remove the key, or name a cluster with such nodes in cluster.address"
             )
-        say(f"{told}; waiting for such a node to join (`ray start --labels`, or the autoscaler)")
+        say(f"{text}; waiting for such a node to join (`ray start --labels`, or the autoscaler)")
 
 
 def check_persistent_paths(experiment: Experiment, folder: Path | None = None) -> None:

@@ -32,7 +32,7 @@ class _Routing(Variant):
                 "teacher's layers have none: remove moe, or give a mixture-of-experts teacher"
             )
 
-    def told(self, own: int, num_experts: int) -> str:
+    def describe(self, own: int, num_experts: int) -> str:
         """For ``distill check``."""
         raise NotImplementedError
 
@@ -48,7 +48,7 @@ class OwnRouting(_Routing):
     def check(self, key: str, num_experts: int | None) -> None:
         pass
 
-    def told(self, own: int, num_experts: int) -> str:
+    def describe(self, own: int, num_experts: int) -> str:
         return f"{own} of {num_experts} experts per token, selected by its router"
 
 
@@ -58,7 +58,7 @@ class AllExperts(_Routing):
     tasks: ClassVar[tuple[str, ...]] = ("language_model",)
     type: Literal["all"] = "all"
 
-    def told(self, own: int, num_experts: int) -> str:
+    def describe(self, own: int, num_experts: int) -> str:
         return f"all {num_experts} experts per token (its router selects {own})"
 
 
@@ -103,7 +103,7 @@ class KnowledgeAugmentation(_Routing):
                 f"got {given}"
             )
 
-    def told(self, own: int, num_experts: int) -> str:
+    def describe(self, own: int, num_experts: int) -> str:
         chosen = self.num_chosen(own, num_experts)
         return (
             f"{self.passes} forwards with {chosen} of {num_experts} experts per token, drawn at "
@@ -131,7 +131,7 @@ class StudentAwareRouter(_Routing):
     noise: bool = True
     """Use the noise ε; false: H = W_g x also in the steps of the gates."""
 
-    def told(self, own: int, num_experts: int) -> str:
+    def describe(self, own: int, num_experts: int) -> str:
         return (
             f"all {num_experts} experts per token, weighted by trained gates (its router selects "
             f"{own})"

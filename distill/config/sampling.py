@@ -26,20 +26,20 @@ class DatasetSampling(Variant):
     """Batches are rows of the data set: supervised distillation."""
 
     type: Literal["dataset"] = "dataset"
-    writes: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
 
 
-class Written(Variant):
+class Generated(Variant):
     """Settings of all generated text. The prompts are those of the data set."""
 
     tasks: ClassVar[tuple[str, ...]] = ("language_model",)
-    writes: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Maximum tokens after the prompt, the end token included; null: up to ``data.max_length``.
     Longer text is truncated, trained on and counted."""
 
 
-class TeacherText(Written):
+class TeacherText(Generated):
     """Sequence-level distillation (Kim & Rush 2016, arXiv 1606.07947): the teacher's own text.
 
     With ``kd.alpha: 0`` it is SeqKD: the cross-entropy on that text, without further requests to
@@ -55,7 +55,7 @@ class TeacherText(Written):
     """[ours] greedy; Kim & Rush use beam search."""
 
 
-class StudentText(Written):
+class StudentText(Generated):
     """Settings of all text that the student generates."""
 
     staleness: int = Field(default=0, ge=0)

@@ -52,20 +52,22 @@ def yaml_fault(error: yaml.YAMLError, text: str) -> str:
     if mark is not None:
         place = f"line {mark.line + 1}, column {mark.column + 1}: "
         line = "".join(text.splitlines()[mark.line : mark.line + 1])
-    told = error.problem or error.context or "not YAML"
-    if mark is not None and "\t" in line[: mark.column + 1] and "character" in told:
-        told = "a tab: indent with spaces"
-    elif told.startswith("mapping values are not allowed"):
-        told = "a second colon in a line: put a value with a colon in quotes, or check the indent"
-    elif told.startswith(("found character", "found undefined alias")):
-        told += ": put the value in quotes"
-    elif told.startswith("found unexpected end of stream"):
-        told = "the file ends within quotes: close them"
-    elif told.startswith(("expected <block end>", "did not find expected")):
-        told = "the indent differs from that of the keys above: align it"
-    elif told.startswith(("expected ',' or", "expected the node content")):
-        told = "a bracket [ or { is not closed, or a comma is missing"
-    return f"{place}{told}"
+    problem = error.problem or error.context or "not YAML"
+    if mark is not None and "\t" in line[: mark.column + 1] and "character" in problem:
+        problem = "a tab: indent with spaces"
+    elif problem.startswith("mapping values are not allowed"):
+        problem = (
+            "a second colon in a line: put a value with a colon in quotes, or check the indent"
+        )
+    elif problem.startswith(("found character", "found undefined alias")):
+        problem += ": put the value in quotes"
+    elif problem.startswith("found unexpected end of stream"):
+        problem = "the file ends within quotes: close them"
+    elif problem.startswith(("expected <block end>", "did not find expected")):
+        problem = "the indent differs from that of the keys above: align it"
+    elif problem.startswith(("expected ',' or", "expected the node content")):
+        problem = "a bracket [ or { is not closed, or a comma is missing"
+    return f"{place}{problem}"
 
 
 def write_yaml(value: Any, **options: Any) -> str:

@@ -23,7 +23,7 @@ from distill.data.block_file import BlockFile, Rows, write_blocks
 from distill.data.chat_template import ChatTemplate
 from distill.data.chat_tokens import template_of
 from distill.data.content import Kind
-from distill.data.corpus import Corpus, documents_in, homes
+from distill.data.corpus import Corpus, documents_in, domain_teachers
 from distill.data.packing import Block, packed
 from distill.data.rows import published
 from distill.data.sequences import Sequence, Sequencer
@@ -188,9 +188,9 @@ class Blocks(BlockFile):
         document = int(next(self.column("rows", [row]))[0])
         return self.documents.place_of(document, split)
 
-    def homes_of(self, rows: Rows, names: tuple[str, ...] | list[str]) -> np.ndarray:
+    def domain_teachers_of(self, rows: Rows, names: tuple[str, ...] | list[str]) -> np.ndarray:
         """int64[n] which of ``names`` is the block's domain, -1 where none is."""
-        return homes(self.domains_of(rows), self.domain_names, names)
+        return domain_teachers(self.domains_of(rows), self.domain_names, names)
 
     def texts_of(self, rows: Rows) -> list[list[tuple[int, str]]]:
         """Of each block the (document, text) of its sequences. Of kind text only."""

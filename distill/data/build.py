@@ -116,8 +116,8 @@ class Builder:
         """Write the split files and manifest.json. Raises DataError for data it must refuse."""
         columns = self.data.columns
         label = columns.label if self.content.has_labels else None
-        wanted = [*self.content.strings, label, columns.domain]
-        names = tuple(n for n in dict.fromkeys(wanted + self.splitter.columns) if n is not None)
+        needed = [*self.content.strings, label, columns.domain]
+        names = tuple(n for n in dict.fromkeys(needed + self.splitter.columns) if n is not None)
         kept = self.content.kept
         for key, special in (("features", kept.numbers), ("messages", kept.chats)):
             if twice := set(names) & set(special):

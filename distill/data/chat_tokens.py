@@ -32,7 +32,7 @@ from distill.data.turns import (
 from distill.errors import DataError, ModelError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
-Learnt = tuple[list[int], np.ndarray]
+TokensInLoss = tuple[list[int], np.ndarray]
 """Token ids, and bool[T]: the tokens trained on."""
 _TOOL_KEYS = ("type", "function", "name", "description", "parameters", "properties", "required")
 
@@ -99,7 +99,7 @@ class ChatTokens:
                 return today
         return None
 
-    def of(self, chat: list[dict[str, Any]], row: int, tools: Any = None) -> list[Learnt]:
+    def of(self, chat: list[dict[str, Any]], row: int, tools: Any = None) -> list[TokensInLoss]:
         """One sequence, or one for each of the assistant's messages; see the module.
 
         Nothing of it is trained on where the assistant has no message. ``row`` is what a refusal
@@ -109,7 +109,7 @@ class ChatTokens:
 
     def compared(
         self, chat: list[dict[str, Any]], row: int, tools: Any = None
-    ) -> tuple[list[Learnt], Learnt | None]:
+    ) -> tuple[list[TokensInLoss], TokensInLoss | None]:
         """As :meth:`of`, and as the first version trained on the chat, None where it refused it.
 
         The second is for fingerprints alone: they are older than today's rules, and stay where both
@@ -121,14 +121,16 @@ class ChatTokens:
         own = [i for i, message in enumerate(shown.chat) if _is_trained_on(message)]
         if self._marks[shown.tools is not None]:
             ids, marked = self._marked(shown)
-            first = self._first(raw) if raw is not shown else (ids, _if_said(marked, raw.chat))
+            first = (
+                self._first(raw) if raw is not shown else (ids, _in_loss_of_chat(marked, raw.chat))
+            )
             return [(ids, self._by_marks(shown, own, marked.copy()))], first
         turns = [turn for i in own if (turn := self._turn(shown, i)).end > turn.start]
         if not all(shown.is_one_text(turn.message) for turn in turns):
-            found = [self._learnt(turn.text, [(turn.start, turn.end)]) for turn in turns]
+            found = [self._in_loss(turn.text, [(turn.start, turn.end)]) for turn in turns]
             return found, self._first(raw)
         spans = [(turn.start, turn.end_in_chat) for turn in turns]
-        found = [self._learnt(shown.whole, spans)]
+        found = [self._in_loss(shown.whole, spans)]
         is_first = raw is shown and self._first_spans(raw) == spans
         return found, found[0] if is_first else self._first(raw)
 
@@ -151,14 +153,14 @@ class ChatTokens:
             content = self._tokenizer.decode(self._encoded(turn)[0], skip_special_tokens=True)
         return list(self._encoded(found.text[: found.start])[0]), content
 
-    def _first(self, shown: Renderings) -> Learnt | None:
+    def _first(self, shown: Renderings) -> TokensInLoss | None:
         """By the first rules; None where they refuse the chat, or the template did."""
         try:
             if self._marks[shown.tools is not None]:
-                ids, learnt = self._marked(shown)
-                return ids, _if_said(learnt, shown.chat)
+                ids, in_loss = self._marked(shown)
+                return ids, _in_loss_of_chat(in_loss, shown.chat)
             spans = self._first_spans(shown)
-            return None if spans is None else self._learnt(shown.whole, spans)
+            return None if spans is None else self._in_loss(shown.whole, spans)
         except DataError:
             return None
 
@@ -188,7 +190,7 @@ class ChatTokens:
         else:
             before = "" if text.startswith(asked) else shown.before(i)
             if not text.startswith(before):
-                text = self._behind_what_was_asked(shown, i, where)
+                text = self._after_prompt(shown, i, where)
             start = self._turns.start(before, asked, text, content)
         end = self._turns.end(text, start)
         turn = self._turns.without_end(text[start:end])
@@ -198,7 +200,7 @@ class ChatTokens:
         following = shown.whole[len(text) :] if shown.whole.startswith(text) else ""
         return Turn(i, text, start, end, self._turns.end(text, start, following))
 
-    def _behind_what_was_asked(self, shown: Renderings, i: int, where: str) -> str:
+    def _after_prompt(self, shown: Renderings, i: int, where: str) -> str:
         """The prompt that asks for message ``i``, and what the message adds, where the message
         changes the messages before it too: gpt-oss drops the reasoning before a call with it."""
         asked, answered, before = shown.asked(i), shown.answered(i), shown.before(i)
@@ -215,53 +217,53 @@ class ChatTokens:
             "set data.chat_template to another template"
         )
 
-    def _by_marks(self, shown: Renderings, own: list[int], learnt: np.ndarray) -> np.ndarray:
+    def _by_marks(self, shown: Renderings, own: list[int], in_loss: np.ndarray) -> np.ndarray:
         for i, message in enumerate(shown.chat):
             where = f"message {i + 1} of document {shown.row}"
             _refuse_lost_calls(message, shown.whole, where, self._name)
         if not own:
-            return np.zeros_like(learnt)
+            return np.zeros_like(in_loss)
         has_block = any(behind_empty_block(m["content"], 0) for m in shown.chat)
-        firsts = np.flatnonzero(np.diff(learnt.astype(np.int8), prepend=0) == 1)
+        firsts = np.flatnonzero(np.diff(in_loss.astype(np.int8), prepend=0) == 1)
         if not has_block:
             offsets = np.array(self._encoded(shown.whole)[1], np.int64).reshape(-1, 2)
-            assert len(offsets) == len(learnt), "the template's text and its tokens differ"
+            assert len(offsets) == len(in_loss), "the template's text and its tokens differ"
             for first in firsts.tolist():
                 start = int(offsets[first, 0])
                 if (behind := behind_empty_block(shown.whole, start)) > start:
-                    learnt[first:] &= offsets[first:, 1] > behind
-        self._take_weights(shown, learnt, firsts)
-        return learnt
+                    in_loss[first:] &= offsets[first:, 1] > behind
+        self._take_weights(shown, in_loss, firsts)
+        return in_loss
 
-    def _take_weights(self, shown: Renderings, learnt: np.ndarray, firsts: np.ndarray) -> None:
+    def _take_weights(self, shown: Renderings, in_loss: np.ndarray, firsts: np.ndarray) -> None:
         """Messages of weight 0 are masked: each of the assistant's has a run of marks."""
-        said = [m for m in shown.chat if m["role"] == "assistant"]
-        if all(m.get("weight") != 0 for m in said):
+        replies = [m for m in shown.chat if m["role"] == "assistant"]
+        if all(m.get("weight") != 0 for m in replies):
             return
-        if len(said) != len(firsts):
+        if len(replies) != len(firsts):
             raise ModelError(
                 f"{self._name} marks {len(firsts)} parts of document {shown.row} as the "
-                f"assistant's, which has {len(said)} messages, so weight 0 cannot be applied: set "
-                "data.chat_template to a template without {% generation %}"
+                f"assistant's, which has {len(replies)} messages, so weight 0 cannot be applied: "
+                "set data.chat_template to a template without {% generation %}"
             )
-        for message, start, stop in zip(said, firsts, [*firsts[1:], len(learnt)], strict=True):
+        for message, start, stop in zip(replies, firsts, [*firsts[1:], len(in_loss)], strict=True):
             if message.get("weight") == 0:
-                learnt[start:stop] = False
+                in_loss[start:stop] = False
 
-    def _marked(self, shown: Renderings) -> Learnt:
+    def _marked(self, shown: Renderings) -> TokensInLoss:
         found = shown.render(
             shown.chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
         return found["input_ids"], np.array(found["assistant_masks"], bool)
 
-    def _learnt(self, text: str, spans: list[tuple[int, int]]) -> Learnt:
+    def _in_loss(self, text: str, spans: list[tuple[int, int]]) -> TokensInLoss:
         ids, offsets = self._encoded(text)
         starts, ends = np.array(offsets, np.int64).reshape(-1, 2).T
-        learnt = np.zeros(len(starts), bool)
+        in_loss = np.zeros(len(starts), bool)
         for start, end in spans:
             # The second condition alone keeps out a blank before it whose place was trimmed away.
-            learnt |= (starts >= start) & (ends > start) & (ends <= end)
-        return list(ids), learnt
+            in_loss |= (starts >= start) & (ends > start) & (ends <= end)
+        return list(ids), in_loss
 
     def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         # The template has written all special tokens that are wanted.
@@ -385,10 +387,10 @@ class Renderings:
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise self._tokens.refuses(chat, self.row, error) from None
 
-    def _text(self, num_messages: int, is_asking: bool) -> str:
-        key = num_messages, is_asking
+    def _text(self, num_messages: int, is_querying: bool) -> str:
+        key = num_messages, is_querying
         if key not in self._made:
-            options = {"add_generation_prompt": True} if is_asking else {}
+            options = {"add_generation_prompt": True} if is_querying else {}
             self._made[key] = self.render(self.chat[:num_messages], **options)
         return self._made[key]
 
@@ -404,9 +406,9 @@ def _first_own(chat: list[dict[str, Any]]) -> list[int]:
     return [i for i, m in enumerate(chat) if m["role"] == "assistant" and bool(m["content"])]
 
 
-def _if_said(learnt: np.ndarray, chat: list[dict[str, Any]]) -> np.ndarray:
+def _in_loss_of_chat(in_loss: np.ndarray, chat: list[dict[str, Any]]) -> np.ndarray:
     """By the first rules a chat without content of the assistant's has nothing to learn."""
-    return learnt if _first_own(chat) else np.zeros_like(learnt)
+    return in_loss if _first_own(chat) else np.zeros_like(in_loss)
 
 
 def _is_trained_on(message: dict[str, Any]) -> bool:

@@ -122,9 +122,9 @@ class Splitter:
             return [self._only] * batch.num_rows
         if name not in batch.schema.names:
             raise absent_column("data.columns.split", name, file)
-        wanted = getattr(self._data.splits, SPLITS[self._only])
+        needed = getattr(self._data.splits, SPLITS[self._only])
         values = batch.column(name).to_pylist()
-        return [self._only if value == wanted else None for value in values]
+        return [self._only if value == needed else None for value in values]
 
     def _held_out(
         self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]

@@ -205,11 +205,11 @@ class Corpus:
         """As of Rows."""
         return f"row {row - self.rows(split).start + 1} of the {split} split"
 
-    def homes_of(
+    def domain_teachers_of(
         self, rows: Sequence[int] | np.ndarray | range, names: Sequence[str]
     ) -> np.ndarray:
         """int64[n] which of ``names`` is the row's domain, -1 where none is."""
-        return homes(self.domains_of(rows), self.domain_names, names)
+        return domain_teachers(self.domains_of(rows), self.domain_names, names)
 
     @cached_property
     def _files(self) -> dict[str, RowsFile]:
@@ -224,7 +224,9 @@ class Corpus:
         return np.concatenate([self._files[split].int64("domain") for split in SPLITS])
 
 
-def homes(domains: np.ndarray, domain_names: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def domain_teachers(
+    domains: np.ndarray, domain_names: Sequence[str], names: Sequence[str]
+) -> np.ndarray:
     """int64[n] which of ``names`` each of ``domains`` (indices) is, -1 where none is."""
     index = {name: i for i, name in enumerate(names)}
     # The last entry is that of no domain, whose index is -1.

@@ -36,13 +36,13 @@ def read_csv(
     """Every value as bytes: types guessed from the first block would fail in a later one."""
     first, has_rows = _first_record(filesystem, path, uri)
     names, separator = _separated(first, path, uri, columns)
-    wanted = present(names, columns)
-    if first and not wanted:
+    needed = present(names, columns)
+    if first and not needed:
         yield without_columns(int(has_rows))
         return
     convert = csv.ConvertOptions(
-        include_columns=wanted,
-        column_types={name: pa.binary() for name in wanted},
+        include_columns=needed,
+        column_types={name: pa.binary() for name in needed},
         strings_can_be_null=False,
     )
     is_quoted = separator != TAB or _is_quoted(filesystem, path, names)

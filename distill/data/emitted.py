@@ -14,9 +14,9 @@ from distill.models.tokenizer import load_fast_tokenizer
 
 def emitted_id(blocks: Blocks, ids: Collection[int]) -> int | None:
     """One of these ids that is in a block of any split; None if none is."""
-    wanted = np.array(sorted(ids), np.int64)
+    needed = np.array(sorted(ids), np.int64)
     for block_ids, _ in _sequences(blocks):
-        if len(found := np.intersect1d(block_ids, wanted)):
+        if len(found := np.intersect1d(block_ids, needed)):
             return int(found[0])
     return None
 

@@ -83,7 +83,7 @@ class Rows(Protocol):
         """For messages: the position of a row in its split, from 1, without dropped rows."""
         ...
 
-    def homes_of(self, rows: Ids, names: tuple[str, ...] | list[str]) -> np.ndarray:
+    def domain_teachers_of(self, rows: Ids, names: tuple[str, ...] | list[str]) -> np.ndarray:
         """int64[n] which of ``names`` is the row's domain, -1 where none is."""
         ...
 

@@ -41,7 +41,7 @@ class Sequence:
 
     row: int
     ids: np.ndarray  # int32[T]
-    learnt: np.ndarray  # bool[T]
+    in_loss: np.ndarray  # bool[T]
     start: int = 0  # first character
     stop: int = 0  # last character + 1
     first_token: int = 0  # of the document's tokens without special ones
@@ -50,7 +50,7 @@ class Sequence:
     @property
     def targets(self) -> np.ndarray:
         """bool[T]: the positions whose next token is trained on."""
-        return np.append(self.learnt[1:], False)
+        return np.append(self.in_loss[1:], False)
 
 
 class Found(NamedTuple):
@@ -146,15 +146,15 @@ class Sequencer:
 
     def _completion(self, prompt: list[int], completion: list[int], row: int) -> Found:
         ids = np.array([*self.prefix, *prompt, *completion, *self.ending], np.int32)
-        learnt = np.arange(len(ids)) >= len(self.prefix) + len(prompt)
+        in_loss = np.arange(len(ids)) >= len(self.prefix) + len(prompt)
         if not completion:  # to end at once is nothing to imitate
-            learnt[:] = False
-        return self._cut(ids, learnt, row)
+            in_loss[:] = False
+        return self._cut(ids, in_loss, row)
 
     def _chat(self, document: tuple[str, ...], row: int) -> Found:
         assert self.chat_tokens is not None
         parts, first = self.chat_tokens.compared(_chat_of(document), row, _tools_of(document))
-        found = [self._cut(np.array(ids, np.int32), learnt, row) for ids, learnt in parts]
+        found = [self._cut(np.array(ids, np.int32), in_loss, row) for ids, in_loss in parts]
         sequences = [sequence for part in found for sequence in part.sequences]
         if first is None:
             self.num_corrected += 1
@@ -163,44 +163,44 @@ class Sequencer:
             self.num_corrected += not _are_equal(sequences, before.sequences)
         return Found(sequences, any(part.is_truncated for part in found))
 
-    def _cut(self, ids: np.ndarray, learnt: np.ndarray, row: int) -> Found:
+    def _cut(self, ids: np.ndarray, in_loss: np.ndarray, row: int) -> Found:
         is_truncated = len(ids) > self.max_length
         if is_truncated and self.cut == "head":
-            ids, learnt = ids[: self.max_length], learnt[: self.max_length]
+            ids, in_loss = ids[: self.max_length], in_loss[: self.max_length]
         elif is_truncated:
             kept = self._num_kept_in_front(ids)
             places = np.r_[:kept, len(ids) - (self.max_length - kept) : len(ids)]
-            ids, learnt = ids[places], learnt[places]
-            learnt[kept] = False  # what it followed is gone
-        if not learnt[1:].any():
+            ids, in_loss = ids[places], in_loss[places]
+            in_loss[kept] = False  # what it followed is gone
+        if not in_loss[1:].any():
             return Found([], is_truncated)
-        return Found([Sequence(row, ids, learnt)], is_truncated)
+        return Found([Sequence(row, ids, in_loss)], is_truncated)
 
     def _text(self, text: str, encoding: Any, row: int) -> Found:
         text_ids = encoding.ids
         whole = np.array([*text_ids, *self.ending], np.int32)
         chars = Characters(encoding)
-        first, start, num_learnt = 0, 0, 0
+        first, start, num_in_loss = 0, 0, 0
         sequences: list[Sequence] = []
-        while num_learnt < len(whole):
+        while num_in_loss < len(whole):
             stop = min(first + self.max_length - len(self.prefix), len(whole))
             is_end = stop == len(whole)
             if not is_end:
                 stop = chars.boundary(stop)
-                if stop <= num_learnt:
+                if stop <= num_in_loss:
                     raise DataError(
                         f"data.max_length {self.max_length} is too short for the tokens of one "
                         f"character of {text[start : start + 20]!r}: raise it"
                     )
             ids = np.r_[np.array(self.prefix, np.int32), whole[first:stop]]
-            learnt = np.arange(len(ids)) >= len(self.prefix) + num_learnt - first
-            learnt[0] = False
+            in_loss = np.arange(len(ids)) >= len(self.prefix) + num_in_loss - first
+            in_loss[0] = False
             stop_char = len(text) if is_end else chars.end(stop)
-            sequences.append(Sequence(row, ids, learnt, start, stop_char, first, is_end))
-            num_learnt = stop
+            sequences.append(Sequence(row, ids, in_loss, start, stop_char, first, is_end))
+            num_in_loss = stop
             first = chars.boundary(stop - 1)
             start = chars.end(first)
-        return Found([s for s in sequences if s.learnt.any()], False)
+        return Found([s for s in sequences if s.in_loss.any()], False)
 
 
 def _chat_of(document: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -214,7 +214,7 @@ def _tools_of(document: tuple[str, ...]) -> list[dict[str, Any]] | None:
 
 def _are_equal(some: list[Sequence], others: list[Sequence]) -> bool:
     return len(some) == len(others) and all(
-        np.array_equal(a.ids, b.ids) and np.array_equal(a.learnt, b.learnt)
+        np.array_equal(a.ids, b.ids) and np.array_equal(a.in_loss, b.in_loss)
         for a, b in zip(some, others, strict=True)
     )
 

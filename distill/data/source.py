@@ -120,12 +120,12 @@ def read_batches(
     first_row = 1
     try:
         reader = READERS[file.format]
-        wanted = columns + kept.numbers + kept.chats
-        for batch in reader(file.filesystem, file.path, file.uri, wanted, kept):
+        needed = columns + kept.numbers + kept.chats
+        for batch in reader(file.filesystem, file.path, file.uri, needed, kept):
             if batch.num_rows and not batch.schema.names:
                 raise DataError(
-                    f"data.path: {file.uri} has none of the columns {listed(wanted)}: "
-                    f"{columns_shown(file)}{_proposed(wanted, file)}"
+                    f"data.path: {file.uri} has none of the columns {listed(needed)}: "
+                    f"{columns_shown(file)}{_proposed(needed, file)}"
                 )
             arrays = {
                 name: as_strings(
@@ -172,9 +172,9 @@ def columns_shown(file: File, is_hinting: bool = True) -> str:
     return f"its columns are {shown}{hint}"
 
 
-def _proposed(wanted: Sequence[str], file: File) -> str:
+def _proposed(needed: Sequence[str], file: File) -> str:
     """Columns that may have been meant by names that are those of their keys."""
-    keys = {name: f"data.columns.{name}" for name in wanted if name in USUAL}
+    keys = {name: f"data.columns.{name}" for name in needed if name in USUAL}
     return proposals(keys, column_names(file))
 
 
@@ -255,7 +255,7 @@ def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[Fil
     if len(formats) > 1:
         raise DataError(
             f"data.path: the folder {shown!r} mixes {' and '.join(formats)} files: set data.path "
-            f"to the ones to use, such as {_alike(infos, formats[-1], folder, shown)}"
+            f"to the ones to use, such as {_of_one_format(infos, formats[-1], folder, shown)}"
         )
     return [
         _file(filesystem, info, _shown(shown, folder, info.path), below=_below(folder, info.path))
@@ -263,7 +263,7 @@ def _in_folder(filesystem: pafs.FileSystem, folder: str, shown: str) -> list[Fil
     ]
 
 
-def _alike(infos: list[pafs.FileInfo], kind: str, folder: str, shown: str) -> str:
+def _of_one_format(infos: list[pafs.FileInfo], kind: str, folder: str, shown: str) -> str:
     """A glob for the files of one format in a folder."""
     path = next(info.path for info in infos if format_of(info.path) == kind)
     inner = posixpath.relpath(path, folder)

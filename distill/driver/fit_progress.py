@@ -33,9 +33,9 @@ class Waiting:
         before, self._current = self._current, outage(self._folder)
         if self._current is None:
             return None if before is None else f"{self._job.name}: all teachers respond; continuing"
-        if before is not None or self._job.guidance is None:
+        if before is not None or self._job.teacher_setup is None:
             return None
-        stream = self._job.guidance.stream
+        stream = self._job.teacher_setup.stream
         since = self._current.noticed - stream.deadline_s
         step = resumed_step(self._folder)
         return (
@@ -62,13 +62,13 @@ class FitWatch:
             if job.kd is not None and job.kd.schedule.type == "auto" and not is_done(job)
         }
         self._totals = {job.name: job.total_steps for job in jobs if not is_done(job)}
-        self._waits = [Waiting(job) for job in jobs if job.guidance is not None]
+        self._waits = [Waiting(job) for job in jobs if job.teacher_setup is not None]
         # Of teachers that are queried about the data set's rows; warned of once.
         self._num_tokens = {
             teacher.name: teacher.width
             for job in jobs
-            if job.guidance is not None and not job.sampling.writes
-            for teacher in job.guidance.teachers
+            if job.teacher_setup is not None and not job.sampling.generates
+            for teacher in job.teacher_setup.teachers
             if teacher.positions == "tokens"
         }
         for job in jobs:

@@ -38,7 +38,7 @@ from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, value_of_teachers
 from distill.tasks.outcome import Outcome, evaluate
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.tracking import KEPT, Tracker, check_reachable, not_reachable, silence_of
 from distill.training.checkpoints import check_is_recent
 from distill.training.fit import is_saved
@@ -101,7 +101,7 @@ def driver(work: Work) -> Iterator[Driver]:
         Tracker(experiment.tracking, run.root) as tracker,
         connect(experiment.cluster),
         # Last: ray.init sets handlers of its own.
-        StopOnSignal(run.ask_to_stop, lambda: say(STOPPING)) as interrupt,
+        StopOnSignal(run.request_stop, lambda: say(STOPPING)) as interrupt,
         closing(open_memory(experiment.memory, say)) as memory,
     ):
         check_room(experiment.cluster, plan.num_cpus, plan.num_gpus, say)
@@ -158,7 +158,7 @@ def _evaluated(d: Driver, chained: Chained, jobs: Jobs) -> Outcome:
     outcome = evaluate(d.plan, d.run, chained, baselines, jobs.parts, d.interrupt, d.progress.say)
     if d.plan.links:
         outcome.metrics["chain.links"] = chained.num_kept
-    outcome.metrics.update(_meta_features(d, chained.first.guidance, outcome))
+    outcome.metrics.update(_meta_features(d, chained.first.teacher_setup, outcome))
     outcome.metrics.update(d.memory.metrics())
     return outcome
 
@@ -175,14 +175,19 @@ def finished_before(work: Work, command: Command) -> Result | None:
     return result
 
 
-def _meta_features(d: Driver, guidance: Guidance | None, outcome: Outcome) -> dict[str, float]:
+def _meta_features(
+    d: Driver, teacher_setup: TeacherSetup | None, outcome: Outcome
+) -> dict[str, float]:
     """``meta.*``, by which later sweeps find this run; see search/configuration_memory.py."""
-    if guidance is None or (key := d.plan.task.memory_key(d.plan.corpus, guidance)) is None:
+    if (
+        teacher_setup is None
+        or (key := d.plan.task.memory_key(d.plan.corpus, teacher_setup)) is None
+    ):
         return {}
     d.tracker.tags({"distill.task": key})
     task, student, corpus = d.plan.task, d.experiment.student, d.plan.corpus
-    params = task.largest_teacher(guidance)
-    return task.meta_features(corpus, guidance, student, outcome.metrics, params)
+    params = task.largest_teacher(teacher_setup)
+    return task.meta_features(corpus, teacher_setup, student, outcome.metrics, params)
 
 
 def train_experts(experiment: Experiment, progress: Progress) -> dict[str, Path]:

@@ -16,55 +16,57 @@ from distill.experts.jobs import ROUTER
 from distill.models.load import weights_fingerprint
 from distill.models.tokenizer import tokenizer_fingerprint
 from distill.models.vocabulary import SharedTokens
-from distill.sampling import Written
+from distill.sampling import Generated
 from distill.teachers.backends import backend_class
-from distill.teachers.cache import TeacherKey, home_of, open_cache
-from distill.teachers.client import SilentTeachers
+from distill.teachers.cache import TeacherKey, cache_folder_of, open_cache
+from distill.teachers.client import CacheOnlyClient
 from distill.teachers.probability import is_pickle
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import Job
 from distill.wording import counted
 
 
 @contextmanager
-def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[Guidance | None]:
+def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[TeacherSetup | None]:
     """The teachers, served; None for an experiment without any."""
     experiment = d.experiment
     if not experiment.has_teachers:
         yield None
         return
-    with served_as_actors(d, teachers_of(d, expert_jobs)) as guidance:
-        yield guidance
+    with served_as_actors(d, teachers_of(d, expert_jobs)) as teacher_setup:
+        yield teacher_setup
 
 
 @contextmanager
-def served_as_actors(d: Driver, guidance: Guidance) -> Iterator[Guidance]:
+def served_as_actors(d: Driver, teacher_setup: TeacherSetup) -> Iterator[TeacherSetup]:
     """The same teachers, served."""
     from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
 
-    experiment, served = d.experiment, list(guidance.served)
+    experiment, served = d.experiment, list(teacher_setup.served)
     _open_cache(d, served, d.memory.answers(experiment.cache))
     names = ", ".join(spec.name for spec in served)
     d.progress.say(f"starting {counted(len(served), 'teacher')}: {names}")
     wait_s, transport = experiment.cluster.start_deadline_s, experiment.stream.transport
     with RayTeacherPool(served, wait_s, transport, _requests_at_once(experiment)) as pool:
         d.interrupt.check()
-        yield replace(guidance, client=pool.client(experiment.stream))
+        yield replace(teacher_setup, client=pool.client(experiment.stream))
 
 
 class ServedTeachers:
     """Teachers that are served until others are needed, and then let go: a context manager."""
 
-    def __init__(self, serve: Callable[[Guidance], AbstractContextManager[Guidance]]) -> None:
+    def __init__(
+        self, serve: Callable[[TeacherSetup], AbstractContextManager[TeacherSetup]]
+    ) -> None:
         self._serve = serve
         self._stack = ExitStack()
-        self._served: Guidance | None = None
+        self._served: TeacherSetup | None = None
 
-    def __call__(self, guidance: Guidance) -> Guidance:
-        if self._served is None or self._served.served != guidance.served:
+    def __call__(self, teacher_setup: TeacherSetup) -> TeacherSetup:
+        if self._served is None or self._served.served != teacher_setup.served:
             self.close()
-            self._served = self._stack.enter_context(self._serve(guidance))
+            self._served = self._stack.enter_context(self._serve(teacher_setup))
         return self._served
 
     def close(self) -> None:
@@ -83,16 +85,16 @@ def _requests_at_once(experiment: Experiment) -> int:
     second request uses the CPU that the student has left idle. One where replicas also verify or
     generate text, and on a cluster, where others use the CPUs that are not reserved."""
     is_local = experiment.cluster.address is None
-    return 2 if is_local and not isinstance(experiment.sampling, Written) else 1
+    return 2 if is_local and not isinstance(experiment.sampling, Generated) else 1
 
 
-def teachers_of(d: Driver, expert_jobs: list[Job]) -> Guidance:
+def teachers_of(d: Driver, expert_jobs: list[Job]) -> TeacherSetup:
     """The experiment's teachers, not yet served."""
     teachers, router = teacher_specs(d, expert_jobs)
-    return _guidance(d, teachers, router, d.experiment.aggregation)
+    return _teacher_setup(d, teachers, router, d.experiment.aggregation)
 
 
-def guidance_of_link(d: Driver, link: Job) -> Guidance:
+def teacher_setup_of_link(d: Driver, link: Job) -> TeacherSetup:
     """A chain's link, which is exported, as the only teacher; not yet served."""
     experiment, folder, shared = d.experiment, str(link.model_folder), None
     serving = serving_of_link(experiment)
@@ -100,16 +102,16 @@ def guidance_of_link(d: Driver, link: Job) -> Guidance:
     spec = teacher_spec(
         d, link.name, folder, serving, len(d.plan.corpus.label_names), shared=shared
     )
-    return _guidance(d, [spec], None, UniformMean())
+    return _teacher_setup(d, [spec], None, UniformMean())
 
 
-def _guidance(
+def _teacher_setup(
     d: Driver, teachers: list[ServedTeacher], router: ServedTeacher | None, aggregation: Aggregation
-) -> Guidance:
+) -> TeacherSetup:
     served = [*teachers, *([router] if router else [])]
     shared = d.memory.answers(d.experiment.cache)
-    return Guidance(
-        client=SilentTeachers(tuple(spec.name for spec in served)),
+    return TeacherSetup(
+        client=CacheOnlyClient(tuple(spec.name for spec in served)),
         teachers=tuple(teachers),
         router=router,
         aggregation=aggregation,
@@ -128,7 +130,7 @@ def _open_cache(d: Driver, served: list[ServedTeacher], shared: Path | None) -> 
     keys = {spec.name: spec.key for spec in served if spec.are_outputs_fixed}
     if shared is not None:
         for name, key in keys.items():
-            d.memory.hold(home_of(shared, name, key, by_content=True))
+            d.memory.hold(cache_folder_of(shared, name, key, by_content=True))
     folder = shared or d.run.root / "cache"
     cache = open_cache(d.experiment.cache, folder, keys, "driver", shared is not None)
     for message in cache.messages:
@@ -143,7 +145,7 @@ def _key(d: Driver, folder: str, serving: Serving, weights: str) -> TeacherKey:
     return TeacherKey(
         # The arithmetic decides the output as much as the weights do.
         weights=f"{weights}-{serving.dtype}",
-        data=d.plan.task.shown_to(d.plan, folder).fingerprint,
+        data=d.plan.task.rows_for_teacher(d.plan, folder).fingerprint,
         tokenizer=tokenizer_fingerprint(folder) if has_tokens else "none",
         wire=serving.wire.name,
         max_length=data.max_length if has_tokens else 0,

@@ -20,7 +20,7 @@ from distill.driver.checks.operations import operations_of_rank
 from distill.driver.checks.resources import machine_cpus
 from distill.driver.context import Driver
 from distill.driver.fit_progress import FitWatch
-from distill.driver.serve import ServedTeachers, guidance_of_link, teachers_of
+from distill.driver.serve import ServedTeachers, teacher_setup_of_link, teachers_of
 from distill.driver.stages import Stage
 from distill.driver.task_stages import POLL_S, STOP_PATIENCE_S, TaskStages
 from distill.driver.warm_start import warm_started
@@ -28,7 +28,7 @@ from distill.errors import Interrupted
 from distill.tasks.chained import Chained, Link
 from distill.tasks.plan import Plan
 from distill.teachers.served import groups
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.tracking import Tracker
 from distill.training.deepspeed_engine import is_compiled
 from distill.training.fit import fit_and_save, is_done
@@ -74,7 +74,7 @@ class StudentStages:
             job = self._complete(stage.job)
             self._student = self._train(self._with_served(job), self.d.tracker)
 
-    def teachers(self) -> Guidance | None:
+    def teachers(self) -> TeacherSetup | None:
         """The experiment's, served; None for an experiment without any."""
         return None if self._first is None else self._serve(self._first)
 
@@ -108,22 +108,22 @@ class StudentStages:
         self._links.append(Link(job, decision))
 
     @cached_property
-    def _first(self) -> Guidance | None:
+    def _first(self) -> TeacherSetup | None:
         """The experiment's teachers, not yet served: made once, as their files are hashed."""
         return teachers_of(self.d, self._experts) if self.d.experiment.has_teachers else None
 
     def _complete(self, job: Job) -> Job:
         """With its teachers, not yet served, and all its settings decided."""
         kept = [link.job for link in self._links if link.decision.is_kept]
-        guidance = guidance_of_link(self.d, kept[-1]) if kept else self._first
-        return with_threads(self.d, taught(job, self.d.experiment, guidance))
+        teacher_setup = teacher_setup_of_link(self.d, kept[-1]) if kept else self._first
+        return with_threads(self.d, distilled(job, self.d.experiment, teacher_setup))
 
     def _with_served(self, job: Job, is_needed: bool = False) -> Job:
         """With its teachers served, unless it is trained; ``is_needed``: then too."""
         self.d.memory.restore(job)
-        if job.guidance is None or (is_done(job) and not is_needed):
+        if job.teacher_setup is None or (is_done(job) and not is_needed):
             return job
-        return replace(job, guidance=self._serve(job.guidance))
+        return replace(job, teacher_setup=self._serve(job.teacher_setup))
 
     def _train(self, job: Job, tracker: Tracker | None = None) -> Job:
         """To its end, or from where it stands; ``tracker``: where its metrics are logged."""
@@ -149,17 +149,17 @@ class StudentStages:
         return job
 
 
-def taught(job: Job, experiment: Experiment, guidance: Guidance | None) -> Job:
+def distilled(job: Job, experiment: Experiment, teacher_setup: TeacherSetup | None) -> Job:
     """The job, distilled from these teachers with the settings of the experiment."""
     sampling: Any = experiment.sampling
-    names = [t.name for t in guidance.teachers] if guidance else []
+    names = [t.name for t in teacher_setup.teachers] if teacher_setup else []
     if names and getattr(sampling, "teacher", None) not in (None, *names):
         sampling = sampling.model_copy(update={"teacher": None})  # a link is the only teacher
     return replace(
         job,
-        guidance=guidance,
-        objective=experiment.objective if guidance else None,
-        kd=experiment.kd if guidance else None,
+        teacher_setup=teacher_setup,
+        objective=experiment.objective if teacher_setup else None,
+        kd=experiment.kd if teacher_setup else None,
         sampling=sampling,
         optimizer=experiment.optimizer,
     )
@@ -168,7 +168,7 @@ def taught(job: Job, experiment: Experiment, guidance: Guidance | None) -> Job:
 def with_threads(d: Driver, job: Job) -> Job:
     """The job with the number of threads that it computes with once its teachers are idle."""
     experiment, cluster = d.experiment, d.experiment.cluster
-    served = job.guidance.served if job.guidance else ()
+    served = job.teacher_setup.served if job.teacher_setup else ()
     trainer = decided(
         experiment.trainer,
         Path(job.folder),

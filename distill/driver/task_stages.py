@@ -216,7 +216,7 @@ class TaskStages:
             return
         self._tasks.stop()
         if self._tasks.pending:
-            self._d.run.ask_to_stop()
+            self._d.run.request_stop()
         is_limited = not self._d.interrupt.is_set()
         give_up = time.monotonic() + (STOP_PATIENCE_S if is_limited else float("inf"))
         while self._tasks.pending and time.monotonic() < give_up:

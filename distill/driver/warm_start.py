@@ -29,7 +29,7 @@ from distill.errors import ConfigError
 from distill.records import Line
 from distill.search.configuration_memory import KEYS, Memory, Proposal
 from distill.search.refine import BRIEF, OWN, Choice, Values, choose
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.tracking.past_runs import experiences
 from distill.training.fit import build_module, is_done
 from distill.training.job import Job
@@ -243,16 +243,16 @@ def meta_before(
     """``meta.*`` of a run before its student is trained."""
     module = build_module(job).eval()
     metrics = {"student.params": float(sum(p.numel() for p in module.student.parameters()))}
-    if job.guidance is not None:
+    if job.teacher_setup is not None:
         found = d.plan.task.teachers_on_validation(d.plan, job, module, d.interrupt.is_set)
         assert found is not None
         metrics["eval.teacher_accuracy"] = found["eval.accuracy"]
     task, corpus = d.plan.task, d.plan.corpus
-    return task.meta_features(corpus, job.guidance, student, metrics, teacher_params)
+    return task.meta_features(corpus, job.teacher_setup, student, metrics, teacher_params)
 
 
 def warm_started(
-    d: Driver, student: Job, serve: Callable[[], Guidance | None], run: RunFits
+    d: Driver, student: Job, serve: Callable[[], TeacherSetup | None], run: RunFits
 ) -> tuple[Driver, Job]:
     """The driver of the experiment with the chosen values, and the student's job with its optimizer
     settings; without ``warm_start`` both as they are.
@@ -264,9 +264,9 @@ def warm_started(
         return d, student
     record = kept(d)
     if record is None:
-        guidance = serve()
-        assert guidance is not None, "check_warm_start refuses an experiment without teachers"
-        record = _decided(d, student, guidance, run).record()
+        teacher_setup = serve()
+        assert teacher_setup is not None, "check_warm_start refuses an experiment without teachers"
+        record = _decided(d, student, teacher_setup, run).record()
         keep(d, record)
     d.progress.say(f"warm start: the student trains with {shown(record['values'])}")
     experiment = with_numbers(d.experiment, record["values"])
@@ -276,14 +276,14 @@ def warm_started(
     return started, replace(student, optimizer=experiment.optimizer)
 
 
-def _decided(d: Driver, student: Job, guidance: Guidance, run: RunFits) -> ChosenValues:
+def _decided(d: Driver, student: Job, teacher_setup: TeacherSetup, run: RunFits) -> ChosenValues:
     own = numbers_of(d.experiment)
 
     def brief(name: str, values: Values) -> Job:
         experiment = with_numbers(d.experiment, values)
         job = replace(
             student,
-            guidance=guidance,
+            teacher_setup=teacher_setup,
             objective=experiment.objective,
             kd=experiment.kd,
             optimizer=experiment.optimizer,
@@ -291,7 +291,7 @@ def _decided(d: Driver, student: Job, guidance: Guidance, run: RunFits) -> Chose
         return brief_of(job, d.run.brief, name, values)
 
     def meta() -> dict[str, float]:
-        params = d.plan.task.largest_teacher(guidance)
+        params = d.plan.task.largest_teacher(teacher_setup)
         return meta_before(d, brief(OWN, own), d.experiment.student, params)
 
     def measure(name: str, values: Values) -> float:

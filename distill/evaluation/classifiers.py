@@ -86,7 +86,7 @@ def encode_features(samples: Sequence[Sample]) -> dict[str, Any]:
     return {"features_BD": np.stack([sample.features_D for sample in samples])}  # type: ignore[arg-type]
 
 
-class Asked:
+class Queried:
     """One model behind a client."""
 
     def __init__(
@@ -147,15 +147,17 @@ class Mixture:
         router_BK = None
         if self.router is not None:
             router_BK = torch.from_numpy(self.router.logits(samples))
-        home = {name: k for k, name in enumerate(names)}
-        homes_B = torch.tensor([home.get(sample.domain, -1) for sample in samples])
-        asked_KB = self._aggregation.choose(RoutingInputs(names, homes_B, router_BK))
+        domain_teacher = {name: k for k, name in enumerate(names)}
+        domain_teacher_B = torch.tensor(
+            [domain_teacher.get(sample.domain, -1) for sample in samples]
+        )
+        queried_KB = self._aggregation.choose(RoutingInputs(names, domain_teacher_B, router_BK))
         logits_KBC = torch.zeros(len(names), num, len(self.label_names))
         for k, expert in enumerate(self.experts.values()):
-            wanted = torch.nonzero(asked_KB[k])[:, 0]
-            if len(wanted):
-                own_BC = expert.logits([samples[i] for i in wanted.tolist()])
-                logits_KBC[k, wanted] = torch.from_numpy(own_BC)
-        answers = TeacherAnswers(logits_KBC, asked_KB, router_BK)
+            needed = torch.nonzero(queried_KB[k])[:, 0]
+            if len(needed):
+                own_BC = expert.logits([samples[i] for i in needed.tolist()])
+                logits_KBC[k, needed] = torch.from_numpy(own_BC)
+        answers = TeacherAnswers(logits_KBC, queried_KB, router_BK)
         weights_KB = self._aggregation.weigh(answers, None, None).weights_KB
         return self._aggregation.target(answers, weights_KB, 1.0).logp_NV.numpy()

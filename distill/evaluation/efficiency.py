@@ -64,7 +64,7 @@ def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Effi
             times_ms = _times_ms(lambda: model(**inputs), num_runs, model.device)
             with LiveTensors() as live:
                 model(**inputs)
-            writing = _writing(model) if is_causal(model) else None
+            writing = _generation(model) if is_causal(model) else None
     finally:
         model.train(was_training)
     percentiles = quantiles(times_ms, n=100, method="inclusive")
@@ -85,12 +85,12 @@ def measure(model: PreTrainedModel, seq_length: int, num_runs: int = 30) -> Effi
     )
 
 
-class _Writing(NamedTuple):
+class _Generation(NamedTuple):
     tokens_per_s: float
     peak_bytes: int
 
 
-def _writing(model: PreTrainedModel) -> _Writing:
+def _generation(model: PreTrainedModel) -> _Generation:
     half = max(1, usable_positions(model.config) // 2)
     num_read, num_new = min(NUM_READ, half), min(NUM_WRITTEN, half)
     ids_BT = torch.ones(1, num_read, dtype=torch.int64)
@@ -101,7 +101,7 @@ def _writing(model: PreTrainedModel) -> _Writing:
     times_ms = _times_ms(write, num_runs=3, device=model.device, num_warm=1)
     with LiveTensors() as live:
         write()
-    return _Writing(num_new / median(times_ms) * 1e3, live.peak_bytes)
+    return _Generation(num_new / median(times_ms) * 1e3, live.peak_bytes)
 
 
 def measure_on_cpu(model: PreTrainedModel, seq_length: int) -> Efficiency:

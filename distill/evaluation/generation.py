@@ -64,7 +64,7 @@ def write_answers(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     batch_size: int = 8,
-    is_asked_to_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     turn_ends: Sequence[int] = (),
 ) -> list[str]:
     """The text after each prompt (token ids), special tokens left out; see :func:`generate`.
@@ -72,5 +72,5 @@ def write_answers(
     ``turn_ends``: of chats, what ends an answer besides the end-of-text token.
     """
     ends = end_ids(model, tokenizer, turn_ends)
-    written = generate(model, prompts, max_new_tokens, ends, batch_size, is_asked_to_stop)
-    return tokenizer.batch_decode(written, skip_special_tokens=True)
+    generated = generate(model, prompts, max_new_tokens, ends, batch_size, should_stop)
+    return tokenizer.batch_decode(generated, skip_special_tokens=True)

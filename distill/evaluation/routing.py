@@ -46,15 +46,16 @@ class Routing:
         ].sum(0)
         return {name: load_K for name, load_K in parts.items() if load_K.sum() > 0}
 
-    def metrics(self, homes_R: np.ndarray | None = None) -> dict[str, float]:
-        """Stable names. ``homes_R``: the expert of each row's part, -1 where it has none; such rows
-        do not count in the accuracy, the share of rows whose most probable expert it is."""
+    def metrics(self, domain_teacher_R: np.ndarray | None = None) -> dict[str, float]:
+        """Stable names. ``domain_teacher_R``: the expert of each row's part, -1 where it has none;
+        such rows do not count in the accuracy, the share of rows whose most probable expert it
+        is."""
         loads = zip(self.names, self.load_K.tolist(), strict=True)
         metrics = {f"router.load.{name}": load for name, load in loads}
         metrics["router.confidence"] = float(self.confidence_R.mean())
-        if homes_R is not None and (homes_R >= 0).any():
-            is_home_R = self.probs_RK.argmax(1) == homes_R
-            metrics["router.accuracy"] = float(is_home_R[homes_R >= 0].mean())
+        if domain_teacher_R is not None and (domain_teacher_R >= 0).any():
+            is_in_domain_R = self.probs_RK.argmax(1) == domain_teacher_R
+            metrics["router.accuracy"] = float(is_in_domain_R[domain_teacher_R >= 0].mean())
         return metrics
 
 
@@ -92,12 +93,13 @@ class MeanWeights:
         self._confidence = 0.0
         self._num_right = self._num_known = 0
 
-    def add(self, weights_KP: Tensor, homes_P: Tensor, domains_P: Tensor) -> None:
-        """``homes_P``: the teacher of each position's domain, ``domains_P`` that; -1: none."""
+    def add(self, weights_KP: Tensor, domain_teacher_P: Tensor, domains_P: Tensor) -> None:
+        """``domain_teacher_P``: the teacher of each position's domain, ``domains_P`` that; -1:
+        none."""
         self._load_DK.index_add_(0, domains_P % len(self._load_DK), weights_KP.T.double())
         self._confidence += float(weights_KP.amax(0).double().sum())
-        self._num_right += int((weights_KP.argmax(0) == homes_P).sum())
-        self._num_known += int((homes_P >= 0).sum())
+        self._num_right += int((weights_KP.argmax(0) == domain_teacher_P).sum())
+        self._num_known += int((domain_teacher_P >= 0).sum())
 
     def by_domain(self) -> dict[str, list[float]]:
         """The mean weights of the teachers over all positions (``all``) and in each domain."""

@@ -111,10 +111,10 @@ def reading_of(
     rules: dict[str, object] = {}
     if run is not None:  # how it reads empty texts, and where data is cached
         rules = {"on_empty_text": run.data.on_empty_text, "cache_dir": run.data.cache_dir}
-    wanted = source.split
-    if wanted is None and run is not None and own is not None and split == own.split:
-        wanted = run.data.splits.test
-    splits = SplitNames(test=wanted or "test")
+    needed = source.split
+    if needed is None and run is not None and own is not None and split == own.split:
+        needed = run.data.splits.test
+    splits = SplitNames(test=needed or "test")
     data = Data.model_validate(
         {"path": source.path, "columns": {**names, **chosen}, "splits": splits, **rules}
     )

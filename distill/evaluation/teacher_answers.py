@@ -16,7 +16,7 @@ from distill.config.sampling import Decoding
 from distill.errors import Interrupted, ModelError
 from distill.evaluation.generation import GenerationScores, score_answers
 from distill.models.language import check_language_folder
-from distill.sampling.records import WriteRequest
+from distill.sampling.records import GenerationRequest
 from distill.teachers.client import TeacherClient
 from distill.teachers.served import ServedTeacher
 
@@ -39,7 +39,7 @@ def score_teacher(
     max_new_tokens: int,
     turn_ends: Sequence[int] = (),
     allow_pickle: bool = False,
-    is_asked_to_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> GenerationScores | None:
     """Exact match and ROUGE-L of one teacher's text; None without prompts.
 
@@ -60,10 +60,10 @@ def score_teacher(
         )
     answers: list[str] = []
     for start in range(0, len(prompts), BATCH):
-        if is_asked_to_stop():
+        if should_stop():
             raise Interrupted("stopped during the evaluation; the trained student is kept")
         part = slice(start, start + BATCH)
-        request = WriteRequest(
+        request = GenerationRequest(
             f"evaluation/{teacher.name}/{start}",
             tuple(np.array(prompt.ids, np.int64) for prompt in prompts[part]),
             tuple(room[part]),

@@ -37,11 +37,11 @@ class Variants(dict[str, Changed]):
         self.notes: list[str] = []
 
 
-def pick(num: int, wanted: int, seed: int) -> np.ndarray:
+def pick(num: int, needed: int, seed: int) -> np.ndarray:
     """int64: all of 0 … num − 1, or a seeded sample of ``wanted``, in order."""
-    if wanted >= num:
+    if needed >= num:
         return np.arange(num)
-    return np.sort(np.random.default_rng(seed).choice(num, wanted, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(num, needed, replace=False))
 
 
 def make_variants(

@@ -134,11 +134,11 @@ def _texts(files: Sequence[File], columns: Columns) -> list[tuple[str, str | Non
 def _features(files: Sequence[File], columns: Columns, model: FeatureClassifier) -> np.ndarray:
     names = columns.features
     assert names is not None
-    wanted = (names,) if isinstance(names, str) else names
-    num: int | None = model.config.num_features if len(wanted) == 1 else None
+    needed = (names,) if isinstance(names, str) else names
+    num: int | None = model.config.num_features if len(needed) == 1 else None
     blocks = [
-        features_in(batch, wanted, file, first_row, num)
-        for batch, file, first_row in batches(files, (), Kept(numbers=wanted))
+        features_in(batch, needed, file, first_row, num)
+        for batch, file, first_row in batches(files, (), Kept(numbers=needed))
     ]
     return np.concatenate(some(blocks, files))
 

@@ -182,8 +182,8 @@ def _chats(files: Sequence[File], columns: Columns) -> Iterator[tuple[list[Any],
             for text in texts_in(batch, columns.prompt, "data.columns.prompt", file, first_row):
                 yield [{"role": "user", "content": text}], None
         return
-    wanted = [columns.messages] + ([columns.tools] if columns.tools else [])
-    for batch, file, first_row in batches(files, (), Kept(chats=tuple(wanted))):
+    needed = [columns.messages] + ([columns.tools] if columns.tools else [])
+    for batch, file, first_row in batches(files, (), Kept(chats=tuple(needed))):
         chats = chats_in(batch, columns.messages, file, first_row)
         tools: list[str | None] = [None] * len(chats)
         if columns.tools is not None and columns.tools in batch.schema.names:

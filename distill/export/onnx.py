@@ -360,7 +360,7 @@ def _accompany(
         is_weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
         if file.is_file() and not is_weights and file.name != "README.md":
             shutil.copyfile(file, folder / file.name)
-    told = {
+    content = {
         "format": "onnx",
         "student": str(student.folder),
         "inputs": names,
@@ -369,7 +369,7 @@ def _accompany(
         "models": [asdict(row) for row in exported.rows],
         "distill_version": __version__,
     }
-    (folder / "export.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (folder / "export.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     file = INT8 if (folder / INT8).exists() else FLOAT
     (folder / "README.md").write_text(_readme(classifier, file, exported), encoding="utf-8")
 

@@ -284,10 +284,10 @@ def _findings(found: Choices, models: Sequence[Model]) -> list[str]:
     columns = ", ".join(f"{k}: {_short(v)}" for k, v in found.columns.items())
     lines = [f"task      {found.task.name}", f"columns   {columns}"]
     if contents.label_names:
-        told = listed(contents.label_names)
+        text = listed(contents.label_names)
         if contents.num_unlabelled:
-            told += f" ({contents.num_unlabelled:,} rows without a label)"
-        lines.append(f"labels    {told}")
+            text += f" ({contents.num_unlabelled:,} rows without a label)"
+        lines.append(f"labels    {text}")
     splits = {"column": "by column", "files": "by file names", "cut": "by a hash"}
     lines.append(f"splits    {splits[found.split_source]}")
     lines += [f"model     {m.name}: {m.kind.replace('_', ' ')}, {m.path}" for m in models]

@@ -61,24 +61,24 @@ class AdapterInfo:
 def read_adapter(folder: str | Path, key: str = "adapter") -> AdapterInfo:
     """Raise ModelError, naming ``key``, for a folder that could not be served with others."""
     folder = Path(folder)
-    told = f"{key} {folder}"
+    text = f"{key} {folder}"
     if not folder.is_dir():
         raise ModelError(f"{key}: {not_found('adapter folder', folder)}")
     if not (folder / CONFIG).is_file():
         is_model = (folder / "config.json").is_file()
         way_out = "for a whole model, set only path" if is_model else "check the path"
         raise ModelError(
-            f"{told} is not an adapter, it has no {CONFIG}, which peft's save_pretrained writes: "
+            f"{text} is not an adapter, it has no {CONFIG}, which peft's save_pretrained writes: "
             f"{way_out}"
         )
     if not (folder / WEIGHTS).is_file():
         if (folder / PICKLE).is_file():
             raise ModelError(
-                f"{told} has weights only as the pickle {PICKLE}, and pickles run code: save it "
+                f"{text} has weights only as the pickle {PICKLE}, and pickles run code: save it "
                 "again with save_pretrained, which writes safetensors"
             )
-        raise ModelError(f"{told} has no {WEIGHTS}: copy the whole folder")
-    config = _config(folder, told)
+        raise ModelError(f"{text} has no {WEIGHTS}: copy the whole folder")
+    config = _config(folder, text)
     try:
         shapes = safetensors_shapes(folder / WEIGHTS)
     except ModelError as error:
@@ -86,16 +86,16 @@ def read_adapter(folder: str | Path, key: str = "adapter") -> AdapterInfo:
     return AdapterInfo(folder, config, shapes)
 
 
-def _config(folder: Path, told: str) -> Any:
+def _config(folder: Path, text: str) -> Any:
     from peft import LoraConfig
 
     try:
         raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind = raw["peft_type"]
     except (ValueError, KeyError, TypeError):
-        raise ModelError(f"{told}: {CONFIG} is not an adapter's: copy the folder again") from None
+        raise ModelError(f"{text}: {CONFIG} is not an adapter's: copy the folder again") from None
     if kind != "LORA":
-        raise ModelError(f"{told} is of peft_type {kind}, only LORA is served here: {WAY_OUT}")
+        raise ModelError(f"{text} is of peft_type {kind}, only LORA is served here: {WAY_OUT}")
     defaults = {
         field.name: field.default_factory()
         if field.default_factory is not dataclasses.MISSING
@@ -107,14 +107,14 @@ def _config(folder: Path, told: str) -> Any:
         if name in _PLAIN or is_start or not value or value == defaults.get(name):
             continue
         raise ModelError(
-            f"{told}: {name} is {value!r} in its {CONFIG}, and only low-rank updates of linear "
+            f"{text}: {name} is {value!r} in its {CONFIG}, and only low-rank updates of linear "
             f"layers can share a base: {WAY_OUT}"
         )
     try:
         known: dict[str, Any] = {n: raw[n] for n in _PLAIN & raw.keys() - _ORIGIN}
         return LoraConfig(**known, inference_mode=True)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{told}: {CONFIG} cannot be used: {brief(error)}") from None
+        raise ModelError(f"{text}: {CONFIG} cannot be used: {brief(error)}") from None
 
 
 def check_adapter(info: AdapterInfo, base: str | Path, key: str = "adapter") -> None:
@@ -122,7 +122,7 @@ def check_adapter(info: AdapterInfo, base: str | Path, key: str = "adapter") -> 
 
     By their headers and configurations: no weight is read.
     """
-    model, told = described(base), f"{key} {info.folder}"
+    model, text = described(base), f"{key} {info.folder}"
     outside = {
         name
         for name, part in model.named_modules()
@@ -134,11 +134,11 @@ def check_adapter(info: AdapterInfo, base: str | Path, key: str = "adapter") -> 
         with torch.device("meta"):
             wrapped = _wrapped(model, info)
     except (ValueError, TypeError) as error:  # no layer of that name, or of another kind
-        raise ModelError(f"{told} does not fit {base} ({brief(error)}): {way_out}") from None
+        raise ModelError(f"{text} does not fit {base} ({brief(error)}): {way_out}") from None
     name = next((n for n, part in model.named_modules() if n in outside and _is_tuned(part)), None)
     if name is not None:
         raise ModelError(
-            f"{told} changes {name}, and adapters share the base's embeddings and head: train it "
+            f"{text} changes {name}, and adapters share the base's embeddings and head: train it "
             f"without, or {WAY_OUT}"
         )
     fitting = {
@@ -157,7 +157,7 @@ def check_adapter(info: AdapterInfo, base: str | Path, key: str = "adapter") -> 
             fault = f"it lacks {shown}, which its {CONFIG} lists"
         else:
             fault = f"its {shown} is {list(there)}, for this base it must be {list(here)}"
-        raise ModelError(f"{told} does not fit {base}: {fault}: {way_out}")
+        raise ModelError(f"{text} does not fit {base}: {fault}: {way_out}")
 
 
 def _is_tuned(part: nn.Module) -> bool:
@@ -179,8 +179,8 @@ def adapter_fingerprint(folder: str | Path) -> str:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config.pop("base_model_name_or_path", None)
     # peft keeps names of layers as sets: their order is another whenever it saves.
-    told = {key: sorted(v) if isinstance(v, list) else v for key, v in config.items()}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    text = {key: sorted(v) if isinstance(v, list) else v for key, v in config.items()}
+    digest = hashlib.sha256(json.dumps(text, sort_keys=True).encode())
     with (folder / WEIGHTS).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
@@ -208,7 +208,7 @@ class Adapters:
         self.activate(0)
 
     def _load(self, base: PreTrainedModel, number: int, info: AdapterInfo) -> None:
-        told = f"adapter {info.folder} does not fit its base"
+        text = f"adapter {info.folder} does not fit its base"
         try:
             if number == 0:
                 self._wrapped = _wrapped(base, info)
@@ -217,9 +217,9 @@ class Adapters:
             # On the CPU: to a device they go with the model.
             found = self._wrapped.load_adapter(str(info.folder), _name(number), torch_device="cpu")
         except (ValueError, TypeError, RuntimeError, OSError) as error:
-            raise ModelError(f"{told}: {brief(error)}") from None
+            raise ModelError(f"{text}: {brief(error)}") from None
         for key in (*found.missing_keys, *found.unexpected_keys):
-            raise ModelError(f"{told}: {key} is in only one of them")
+            raise ModelError(f"{text}: {key} is in only one of them")
 
     def activate(self, number: int) -> None:
         """From the next forward on, the model is the base with this adapter."""

@@ -32,7 +32,7 @@ def generate(
     max_new_tokens: int,
     ends: Sequence[int],
     batch_size: int = 8,
-    is_asked_to_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[list[int]]:
     """The most probable next token again and again, for each prompt; without the end token.
 
@@ -53,7 +53,7 @@ def generate(
     written: dict[int, list[int]] = {}
     try:
         for rows in _batches(prompts, room, batch_size):
-            if is_asked_to_stop():
+            if should_stop():
                 raise Interrupted("stopped during the evaluation; the trained student is kept")
             answers = _generate([prompts[row] for row in rows], model, room[rows[0]], ends)
             written |= dict(zip(rows, answers, strict=True))

@@ -178,9 +178,9 @@ def check_feature_start(
         return
     info = check_folder(student.path)
     if info.num_features != space.num:
-        told = f"{info.num_features} features" if info.num_features else "text"
+        text = f"{info.num_features} features" if info.num_features else "text"
         raise ModelError(
-            f"student.path {student.path} takes {told}, the data have {space.num} features: give "
+            f"student.path {student.path} takes {text}, the data have {space.num} features: give "
             "another folder, or remove student.path"
         )
     _check_labels(info, student.path, label_names, is_order_given)

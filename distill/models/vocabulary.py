@@ -123,7 +123,7 @@ def shared_tokens(
     return {name: SharedTokens(width, holes, num_ids(t)) for name, t in teachers.items()}
 
 
-def speak_alike(one: str | Path, other: str | Path) -> bool:
+def same_tokenizer(one: str | Path, other: str | Path) -> bool:
     """Whether two folders' tokenizers cut every text into the same ids."""
     first, second = load_tokenizer(one), load_tokenizer(other)
     return _names(first) == _names(second) and not _differing_rules(first, second)

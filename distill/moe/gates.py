@@ -48,7 +48,7 @@ class _Forward:
     counted_n: Tensor | None = None  # bool: tokens that statistics are about; None: none are kept
     # Read when the forward is over: a GPU is not waited for at each layer.
     silent_L: list[Tensor] = field(default_factory=list)
-    asked_LE: list[Tensor] = field(default_factory=list)
+    chosen_LE: list[Tensor] = field(default_factory=list)
     importance_LE: list[Tensor] = field(default_factory=list)
     """Σ over the counted tokens of the weights, differentiable."""
 
@@ -115,9 +115,11 @@ class Gate(nn.Module):
         with torch.no_grad():
             own_mass_n = logits_nE.float().softmax(1).gather(1, own_nK).sum(1)
             now.silent_L.append(((1 - own_mass_n) * counted_n).double().sum())
-            asked_nK = counted_n[:, None].expand_as(chosen_nK).long()
-            asked_E = torch.zeros(num, dtype=torch.long, device=chosen_nK.device)
-            now.asked_LE.append(asked_E.scatter_add(0, chosen_nK.flatten(), asked_nK.flatten()))
+            requested_nK = counted_n[:, None].expand_as(chosen_nK).long()
+            chosen_E = torch.zeros(num, dtype=torch.long, device=chosen_nK.device)
+            now.chosen_LE.append(
+                chosen_E.scatter_add(0, chosen_nK.flatten(), requested_nK.flatten())
+            )
         if torch.is_grad_enabled():
             spread_nE = torch.zeros_like(logits_nE, dtype=torch.float32)
             spread_nE = spread_nE.scatter(1, chosen_nK, weights_nK.float())
@@ -223,10 +225,10 @@ class ExpertRouting:
 
     @property
     def shapes(self) -> str:
-        told = ";".join(
+        text = ";".join(
             f"{name}{list(p.shape)}" for gate in self.gates for name, p in gate.named_parameters()
         )
-        return blake2b(told.encode(), digest_size=8).hexdigest()
+        return blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
     def num_values(self) -> int:
@@ -252,7 +254,7 @@ def usage_of(forward: Any) -> ExpertUsage:
     return ExpertUsage(
         int(forward.counted_n.sum()),
         torch.stack(forward.silent_L).cpu().numpy(),
-        torch.stack(forward.asked_LE).cpu().numpy(),
+        torch.stack(forward.chosen_LE).cpu().numpy(),
     )
 
 
@@ -281,7 +283,7 @@ def _probed(model: nn.Module, found: list[tuple[nn.Module, str]]) -> tuple[Tenso
         for hook in hooks:
             hook.remove()
     for rule in RULES:
-        if len(answers) == len(found) and all(_obeys(rule, k, said) for k, said in answers):
+        if len(answers) == len(found) and all(_obeys(rule, k, payloads) for k, payloads in answers):
             return hidden_BTH, rule
     raise ModelError(
         f"the router of a {base_of(model).config.model_type} model computes the weights of its "

@@ -61,11 +61,11 @@ def gate_gradient(
     trained = _only_these(routing)
     try:
         with routing.asking(moe, seeds_MBT, targets_BT, is_noisy=moe.noise) as now:
-            said_PX = forward()
+            payload_PX = forward()
             importance_LE = list(now.importance_LE)
-        slope_PX, kl_sum = _by_position(said_PX, logits_of, student_PV, temperature, block)
-        balance = _balance(importance_LE, moe.balance) * len(said_PX)
-        outputs, slopes = [said_PX], [slope_PX]
+        slope_PX, kl_sum = _by_position(payload_PX, logits_of, student_PV, temperature, block)
+        balance = _balance(importance_LE, moe.balance) * len(payload_PX)
+        outputs, slopes = [payload_PX], [slope_PX]
         if balance.requires_grad:
             outputs.append(balance)
             slopes.append(torch.ones_like(balance))
@@ -95,7 +95,7 @@ def _balance(importance_LE: Sequence[Tensor], beta: float) -> Tensor:
 
 
 def _by_position(
-    said_PX: Tensor,
+    payload_PX: Tensor,
     logits_of: Callable[[Tensor], Tensor],
     student_PV: Tensor,
     temperature: float,
@@ -103,13 +103,13 @@ def _by_position(
 ) -> tuple[Tensor, float]:
     """The gradient of Σ KL with respect to the output, and the sum; [P, V] is never whole."""
     slopes, total = [], 0.0
-    for said_mX, student_mV in zip(
-        said_PX.detach().split(block), student_PV.split(block), strict=True
+    for payload_mX, student_mV in zip(
+        payload_PX.detach().split(block), student_PV.split(block), strict=True
     ):
-        said_mX.requires_grad_(True)
-        logp_T_mV = log_softmax_at(logits_of(said_mX).float(), temperature)
-        logp_S_mV = log_softmax_at(student_mV.to(said_mX.device), temperature)
+        payload_mX.requires_grad_(True)
+        logp_T_mV = log_softmax_at(logits_of(payload_mX).float(), temperature)
+        logp_S_mV = log_softmax_at(student_mV.to(payload_mX.device), temperature)
         kl_sum = kl(logp_T_mV, logp_S_mV).sum()
-        slopes.append(torch.autograd.grad(kl_sum, said_mX)[0])
+        slopes.append(torch.autograd.grad(kl_sum, payload_mX)[0])
         total += float(kl_sum.detach())
     return torch.cat(slopes), total

@@ -45,7 +45,7 @@ class Routes(NamedTuple):
     """A trained network's weights at a batch's positions; ``log_weights_KN`` has a gradient."""
 
     log_weights_KN: Tensor
-    homes_N: Tensor  # int64: the teacher named like the position's domain, -1 without one
+    domain_teacher_N: Tensor  # int64: the teacher named like the position's domain, -1 without one
 
     def entropy(self) -> Tensor:
         """Σ_n H(w_n) in nats, differentiable."""
@@ -55,13 +55,15 @@ class Routes(NamedTuple):
     def metrics(self, nll: Tensor, num_labels: Tensor) -> dict[str, Mean]:
         """``nll``: the network's loss, a sum over ``num_labels`` positions. The accuracy is that of
         positions whose domain a teacher is named like."""
-        log_weights_KN, homes_N = self
-        count = torch.tensor(float(len(homes_N)), device=homes_N.device)
-        is_right_N = log_weights_KN.argmax(0) == homes_N
+        log_weights_KN, domain_teacher_N = self
+        count = torch.tensor(float(len(domain_teacher_N)), device=domain_teacher_N.device)
+        is_right_N = log_weights_KN.argmax(0) == domain_teacher_N
         return {
             "router.loss": Mean(nll.detach(), num_labels),
             "router.entropy": Mean(self.entropy(), count),
-            "router.accuracy": Mean(is_right_N.sum().float(), (homes_N >= 0).sum().float()),
+            "router.accuracy": Mean(
+                is_right_N.sum().float(), (domain_teacher_N >= 0).sum().float()
+            ),
         }
 
 

@@ -40,12 +40,12 @@ def axis(
     values: Sequence[float],
     start: float,
     stop: float,
-    wants_log: bool = False,
+    needs_log: bool = False,
     margin: float = 0.06,
 ) -> Axis:
     """An axis that contains all values, with a margin on both sides."""
     low, high = min(values), max(values)
-    if wants_log and low > 0:
+    if needs_log and low > 0:
         if low == high:
             return Axis(low / 2, high * 2, start, stop, is_log=True)
         room = (high / low) ** margin

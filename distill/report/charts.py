@@ -164,7 +164,7 @@ def _frame(
     xs: Sequence[float], ys: Sequence[float], width: int, height: int, is_log: bool
 ) -> tuple[Axis, Axis]:
     left, bottom = (58, 46) if width == WIDE else (46, 40)
-    x = axis(xs, left, width - 12, wants_log=is_log, margin=0.06 if is_log else 0.02)
+    x = axis(xs, left, width - 12, needs_log=is_log, margin=0.06 if is_log else 0.02)
     return x, axis(ys, height - bottom, 24)
 
 

@@ -154,7 +154,7 @@ def _write_html(
         figure.add_hline(
             teacher_accuracy, line_dash="dash", line_color=BLACK, annotation_text="teachers"
         )
-    scale = axis([t.metrics[cost.metric] for t in known] or [1.0], 0, 1, wants_log=True)
+    scale = axis([t.metrics[cost.metric] for t in known] or [1.0], 0, 1, needs_log=True)
     ticks = scale.ticks(9)
     figure.update_layout(
         template="plotly_white",

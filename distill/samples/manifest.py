@@ -23,10 +23,10 @@ def valid_manifest(out: Path, identity: Mapping[str, Any], files: Iterable[Path]
 
 
 def write_manifest(
-    out: Path, identity: Mapping[str, Any], files: Iterable[Path], **told: Any
+    out: Path, identity: Mapping[str, Any], files: Iterable[Path], **content: Any
 ) -> dict:
     """Last of all, so that an interrupted build has no manifest and is done again."""
-    manifest = {**identity, **told, "files": _hashes(out, files)}
+    manifest = {**identity, **content, "files": _hashes(out, files)}
     text = json.dumps(manifest, indent=1) + "\n"
     (out / NAME).write_text(text, encoding="utf-8")
     return json.loads(text)

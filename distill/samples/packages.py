@@ -31,7 +31,7 @@ class Package(NamedTuple):
 
 # pip builds an sdist's metadata even for `download --no-deps`. This stands in for setuptools while
 # it does, so that the package's own setup.py never runs.
-_STAND_IN = """
+_PLACEHOLDER = """
 import os
 
 def prepare_metadata_for_build_wheel(folder, config_settings=None):
@@ -80,18 +80,18 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
 
 
 def _download(requirement: str, sha256: str, kind: Kind, target: Path, folder: Path) -> None:
-    wanted = target / "requested.txt"
-    wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
-    stand_in = target / "stand_in" / "setuptools"
-    stand_in.mkdir(parents=True)
-    (stand_in / "__init__.py").write_text("", encoding="utf-8")
-    (stand_in / "build_meta.py").write_text(_STAND_IN, encoding="utf-8")
+    needed = target / "requested.txt"
+    needed.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+    placeholder = target / "stand_in" / "setuptools"
+    placeholder.mkdir(parents=True)
+    (placeholder / "__init__.py").write_text("", encoding="utf-8")
+    (placeholder / "build_meta.py").write_text(_PLACEHOLDER, encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(target), "--requirement", str(wanted)]
+    command += ["--disable-pip-version-check", "--dest", str(target), "--requirement", str(needed)]
     environment = dict(os.environ)
     if kind == "sdist":
         command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
-        environment |= {"PYTHONPATH": str(stand_in.parent), "DISTILL_FETCH": requirement}
+        environment |= {"PYTHONPATH": str(placeholder.parent), "DISTILL_FETCH": requirement}
     else:
         command += ["--only-binary", ":all:"]
     done = subprocess.run(

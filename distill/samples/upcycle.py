@@ -36,7 +36,7 @@ _SHARED = (
 
 @torch.no_grad()
 def upcycled(
-    model: LlamaForCausalLM, num_experts: int = 4, num_asked: int = 2, seed: int = 0
+    model: LlamaForCausalLM, num_experts: int = 4, num_queried: int = 2, seed: int = 0
 ) -> MixtralForCausalLM:
     """Every expert of every layer is that layer's feed-forward network, the routers are drawn.
 
@@ -47,7 +47,7 @@ def upcycled(
     config: Any = model.config
     assert not (config.attention_bias or config.mlp_bias), "Mixtral has no biases"
     values: dict[str, Any] = {key: copy.deepcopy(getattr(config, key)) for key in _SHARED}
-    values |= {"num_local_experts": num_experts, "num_experts_per_tok": num_asked}
+    values |= {"num_local_experts": num_experts, "num_experts_per_tok": num_queried}
     with seeded(seed):
         mixture: Any = MixtralForCausalLM(MixtralConfig(**values))
     mixture.to(model.dtype)

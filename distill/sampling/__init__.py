@@ -3,23 +3,23 @@
 from distill.config.sampling import (
     DatasetSampling,
     Decoding,
+    Generated,
     Mixed,
     OnPolicy,
     Sampling,
     Speculative,
     StudentText,
     TeacherText,
-    Written,
 )
 
 __all__ = [
     "DatasetSampling",
     "Decoding",
+    "Generated",
     "Mixed",
     "OnPolicy",
     "Sampling",
     "Speculative",
     "StudentText",
     "TeacherText",
-    "Written",
 ]

@@ -43,7 +43,7 @@ class Drafted:
         )
 
 
-Judge = Callable[[Drafted], tuple[np.ndarray, np.ndarray]]
+Verifier = Callable[[Drafted], tuple[np.ndarray, np.ndarray]]
 """(drafts in front of the first that does not pass [b], the token in its place or -1 [b])."""
 
 
@@ -68,14 +68,14 @@ def write(
     seeds_B: np.ndarray,
     decoding: Decoding,
     num_drafts: int = 1,
-    judge: Judge | None = None,
-    is_anyone_writing: Callable[[bool], bool] = bool,
+    verify: Verifier | None = None,
+    is_any_rank_generating: Callable[[bool], bool] = bool,
     waited: Callable[[Callable[[], Any]], Any] = lambda call: call(),
 ) -> Writing:
     """Continue every prompt until a token of ``ends`` or its limit; the model is left as it was.
 
-    Without a verifier every draft is kept. ``is_anyone_writing``: over all ranks, whether one still
-    is; the others run the forward too, because a sharded model's ranks run it together.
+    Without a verifier every draft is kept. ``is_any_rank_generating``: over all ranks, whether one
+    still is; the others run the forward too, because a sharded model's ranks run it together.
     ``waited`` is called once in every round, on every rank, with the verification of its drafts (or
     with nothing to do), and returns its result.
     """
@@ -86,7 +86,7 @@ def write(
         found = Writing([[] for _ in prompts], [False] * len(prompts))
         rows_b = np.arange(len(prompts))
         last_b = np.array([prompt[-1] for prompt in prompts])
-        while is_anyone_writing(len(rows_b) > 0):
+        while is_any_rank_generating(len(rows_b) > 0):
             if len(rows_b) == 0:
                 _read_in_vain(memory, num_drafts)
                 waited(lambda: None)
@@ -95,9 +95,9 @@ def write(
             drafts_bG = _draft(memory, last_b, num_drafts, decoding, seeds_B[rows_b], places_b)
             num_kept_b = np.full(len(rows_b), num_drafts)
             replacement_b = np.full(len(rows_b), -1)
-            if judge is not None:
+            if verify is not None:
                 drafted = Drafted(tuple(found.rounds), rows_b, places_b, last_b, drafts_bG)
-                num_kept_b, replacement_b = waited(partial(judge, drafted))
+                num_kept_b, replacement_b = waited(partial(verify, drafted))
                 found.num_calls += len(rows_b)
             else:
                 waited(lambda: None)

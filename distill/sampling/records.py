@@ -30,7 +30,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifiedDrafts:
     request_id: str
     num_kept_b: np.ndarray  # int64: drafts in front of the first that does not pass
     replacement_b: np.ndarray  # int64: the teacher's token there; -1 where all passed
@@ -39,7 +39,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class DraftRequest(RequestFor[Verdict]):
+class DraftRequest(RequestFor[VerifiedDrafts]):
     """Drafts to be verified, with all that a teacher without any state of them needs.
 
     Idempotent: a replica without the step's cache reads ``past`` again, in the same portions,
@@ -68,7 +68,7 @@ class DraftRequest(RequestFor[Verdict]):
     def label(self) -> str:
         return f"drafts {self.request_id}"
 
-    def check(self, answer: Verdict, width: int) -> None:
+    def check(self, answer: VerifiedDrafts, width: int) -> None:
         """Raise unless it belongs to these drafts and is possible."""
         label = f"the verification of drafts {self.request_id}"
         if answer.request_id != self.request_id:
@@ -88,14 +88,14 @@ class DraftRequest(RequestFor[Verdict]):
 
 
 @dataclass(frozen=True)
-class WrittenText:
+class GeneratedText:
     request_id: str
     texts: tuple[np.ndarray, ...]  # int64, with their end tokens
     compute_s: float = 0.0
 
 
 @dataclass(frozen=True)
-class WriteRequest(RequestFor[WrittenText]):
+class GenerationRequest(RequestFor[GeneratedText]):
     """Prompts for a teacher to continue. Idempotent."""
 
     request_id: str
@@ -109,7 +109,7 @@ class WriteRequest(RequestFor[WrittenText]):
     def label(self) -> str:
         return f"prompts {self.request_id}"
 
-    def check(self, answer: WrittenText, width: int) -> None:
+    def check(self, answer: GeneratedText, width: int) -> None:
         """Raise unless it continues these prompts."""
         if answer.request_id != self.request_id or len(answer.texts) != len(self.prompts):
             raise TeacherAnswerError(f"the text of {self.request_id} belongs to another prompt")

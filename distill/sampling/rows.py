@@ -46,8 +46,8 @@ def rows_of(batch: Batch) -> dict[int, SampledRow]:
     found = {}
     for b in np.flatnonzero(batch.valid_B.numpy()).tolist():
         targets_T = batch.targets_BT[b].numpy()
-        learnt = np.flatnonzero(targets_T)
-        last = int(learnt[-1])
+        in_loss = np.flatnonzero(targets_T)
+        last = int(in_loss[-1])
         before = np.flatnonzero(~targets_T[:last])
         first = int(before[-1]) + 1 if len(before) else 0
         ids = batch.input_ids_BT[b].tolist()

@@ -16,7 +16,7 @@ import torch
 
 from distill.sampling.draw import are_kept, draw
 from distill.sampling.key_values import Memory
-from distill.sampling.records import DraftRequest, Verdict
+from distill.sampling.records import DraftRequest, VerifiedDrafts
 
 
 @dataclass
@@ -45,7 +45,7 @@ class _Session:
         self.num_kept += 1
 
 
-class Judging:
+class Verification:
     """Keeps a key-value cache for each writer, of its newest step: no more than what its requests
     repeat. An evicted one is built again from the next request, with the same results."""
 
@@ -57,7 +57,7 @@ class Judging:
         self._max_bytes = max_bytes
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
-    def judge(self, request: DraftRequest) -> Verdict:
+    def verify(self, request: DraftRequest) -> VerifiedDrafts:
         started = time.perf_counter()
         session = self._sessions.pop(request.writer, None)
         if session is None or not session.precedes(request):
@@ -75,8 +75,8 @@ class Judging:
         # Only now: what failed on the way is built again.
         self._sessions[request.writer] = session
         self._evict()
-        verdict = _verdict(logits_bGV, request, num_replayed)
-        return replace(verdict, compute_s=time.perf_counter() - started)
+        verified = _verified(logits_bGV, request, num_replayed)
+        return replace(verified, compute_s=time.perf_counter() - started)
 
     def forget(self) -> None:
         """Evict all."""
@@ -89,7 +89,7 @@ class Judging:
             num_bytes -= evicted.memory.num_bytes
 
 
-def _verdict(logits_bGV: torch.Tensor, request: DraftRequest, num_replayed: int) -> Verdict:
+def _verified(logits_bGV: torch.Tensor, request: DraftRequest, num_replayed: int) -> VerifiedDrafts:
     drafts_bG = torch.from_numpy(request.drafts_bG).to(logits_bGV.device)
     are_kept_bG = are_kept(logits_bGV, drafts_bG, request.top_k, request.nucleus)
     num_kept_b = are_kept_bG.long().cumprod(1).sum(1)
@@ -98,6 +98,6 @@ def _verdict(logits_bGV: torch.Tensor, request: DraftRequest, num_replayed: int)
     logits_bV = logits_bGV[torch.arange(len(at_b), device=at_b.device), at_b]
     replacement_b = draw(logits_bV, request.decoding, request.uniform_b)
     replacement_b = replacement_b.masked_fill(num_kept_b == num_drafts, -1)
-    return Verdict(
+    return VerifiedDrafts(
         request.request_id, num_kept_b.cpu().numpy(), replacement_b.cpu().numpy(), num_replayed
     )

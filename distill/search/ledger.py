@@ -86,8 +86,8 @@ class Ledger:
         return sorted(found, key=lambda entry: _number(entry.folder))
 
     def find(self, values: Mapping[str, Value]) -> Entry | None:
-        wanted = identity_of(values)
-        return next((e for e in self.entries() if identity_of(e.values) == wanted), None)
+        needed = identity_of(values)
+        return next((e for e in self.entries() if identity_of(e.values) == needed), None)
 
     def begin(self, values: Mapping[str, Value]) -> Entry:
         """The entry of these values, there already or new; a failed one may try again."""

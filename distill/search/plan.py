@@ -187,17 +187,17 @@ def concurrency(experiment: Experiment, search: Search, have: Mapping[str, float
     Raises ConfigError for more than fit.
     """
     trainer = experiment.trainer
-    wanted = {"CPU": trainer.num_cpus_per_worker, "GPU": trainer.num_gpus_per_worker}
+    needed = {"CPU": trainer.num_cpus_per_worker, "GPU": trainer.num_gpus_per_worker}
     waits = {"CPU": WAITING_CPUS if trainer.num_workers > 1 else 0.0, "GPU": 0.0}
     fitting = min(
         int(have.get(kind, 0.0) / (trainer.num_workers * each + waits[kind]) + 1e-9)
-        for kind, each in wanted.items()
+        for kind, each in needed.items()
         if each > 0
     )
     if (search.max_concurrent or 1) > fitting:
         raise ConfigError(
             f"search.max_concurrent is {search.max_concurrent or 1}, and {fitting} trials of "
-            f"{trainer.num_workers} × ({wanted['CPU']:g} CPUs, {wanted['GPU']:g} GPUs) fit into "
+            f"{trainer.num_workers} × ({needed['CPU']:g} CPUs, {needed['GPU']:g} GPUs) fit into "
             f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: lower it, lower "
             "trainer.num_cpus_per_worker, or give cluster.address"
         )
@@ -214,9 +214,9 @@ def _lines(search: Search, max_concurrent: int | None) -> Iterator[tuple[str, st
     )
     for key, domain in search.space.items():
         shown = domain.model_dump(exclude={"type"})
-        told = ", ".join(f"{name} {value}" for name, value in shown.items())
+        text = ", ".join(f"{name} {value}" for name, value in shown.items())
         if values := shown.get("values"):
-            told = ", ".join(str(value) for value in values)
-        yield f"search {key}", told, domain.type
+            text = ", ".join(str(value) for value in values)
+        yield f"search {key}", text, domain.type
     goals = ", ".join(f"{goal.mode} {goal.metric}" for goal in search.ordered_goals)
     yield "search goals", goals, ""

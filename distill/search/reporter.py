@@ -14,7 +14,7 @@ from distill.training.checkpoints import newest
 Metrics = dict[str, float]
 
 
-Tell = Callable[[Metrics, Path | None], None]
+TunerReport = Callable[[Metrics, Path | None], None]
 """Takes metrics and, for an exchange of weights, a folder to go on from."""
 
 
@@ -22,14 +22,14 @@ Tell = Callable[[Metrics, Path | None], None]
 class Reporter:
     """Tells of each evaluation of a fit. Pickles, for ranks that tell from their own process."""
 
-    tell: Tell
+    report: TunerReport
     costs: Metrics
     exchange: Path | None = None
     """The fit's folder, where its weights may go to other members of a population."""
 
     def __call__(self, cursor: Cursor) -> None:
         folder = None if self.exchange is None else _snapshot(self.exchange)
-        self.tell(self.costs | _reported(cursor.history[-1]), folder)
+        self.report(self.costs | _reported(cursor.history[-1]), folder)
 
 
 def _snapshot(fit_folder: Path) -> Path:

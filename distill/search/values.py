@@ -36,8 +36,8 @@ def with_values(raw: Mapping[str, Any], values: Mapping[str, Value]) -> Experime
             _keep_known(schedule, KD.model_fields["schedule"], value)
     for key, value in values.items():
         assign(changed, key, read_value(value))
-    told = ", ".join(f"{key}={value}" for key, value in values.items())
-    return parse(changed, source=told or "the experiment")
+    text = ", ".join(f"{key}={value}" for key, value in values.items())
+    return parse(changed, source=text or "the experiment")
 
 
 def _keep_known(section: dict[str, Any], family: FieldInfo, kind: Value) -> None:

@@ -26,7 +26,7 @@ from distill.models.vocabulary import SharedTokens
 from distill.tasks.checks.loaded import LoadedInputs
 from distill.tasks.checks.preview import Preview
 from distill.tasks.checks.sizes import FolderSize, ModelSize
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit_and_save, is_saved
 from distill.training.job import Data, Job, ModelSpec
 from distill.training.loop import Engine
@@ -137,7 +137,7 @@ class Task(ABC):
     def rows(self, data: Data) -> Rows:
         """The numbered rows, of which a job trains some."""
 
-    def shown_to(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
+    def rows_for_teacher(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
         """The rows as the teacher in a folder is shown them; what its answers are about."""
         return plan.rows
 
@@ -199,13 +199,13 @@ class Task(ABC):
         self,
         plan: Plan,
         data: Data,
-        guidance: Guidance | None,
+        teacher_setup: TeacherSetup | None,
         is_stopped: IsStopped,
         parts: Parts | None = None,
-        taught: Trainable | None = None,
+        distilled: Trainable | None = None,
     ) -> Comparison:
         """Of the models of a run on the test split. ``taught``: the module that was distilled from
-        the teachers of ``guidance``, which has the weights that their aggregation trains."""
+        the teachers of ``teacher_setup``, which has the weights that their aggregation trains."""
 
     @abstractmethod
     def teachers_on_validation(
@@ -264,20 +264,20 @@ class Task(ABC):
         outputs are in the cache."""
 
     @staticmethod
-    def memory_key(corpus: Corpus, guidance: Guidance | None) -> str | None:
+    def memory_key(corpus: Corpus, teacher_setup: TeacherSetup | None) -> str | None:
         """Equal for runs whose qualities can be compared; None: the memory of past runs does not
         hold runs of this task."""
         return None
 
     @staticmethod
-    def largest_teacher(guidance: Guidance) -> int | None:
+    def largest_teacher(teacher_setup: TeacherSetup) -> int | None:
         """Its parameters; None where they are not known."""
         return None
 
     @staticmethod
     def meta_features(
         corpus: Corpus,
-        guidance: Guidance | None,
+        teacher_setup: TeacherSetup | None,
         student: Student,
         metrics: Mapping[str, float],
         teacher_params: float | None,

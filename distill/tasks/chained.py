@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from distill.tasks.base import IsStopped
 from distill.tasks.plan import Plan
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import load_best
 from distill.training.job import Job
 
@@ -64,9 +64,9 @@ class Chained:
         """The job that was distilled from the teachers: link 1, or the student."""
         return self.links[0].job if self.num_kept > 1 else self.student
 
-    def with_teachers(self, guidance: Guidance | None) -> Chained:
+    def with_teachers(self, teacher_setup: TeacherSetup | None) -> Chained:
         """The same, with these teachers of :attr:`first`, which are served."""
-        taught = replace(self.first, guidance=guidance)
+        distilled = replace(self.first, teacher_setup=teacher_setup)
         if self.num_kept == 1:
-            return replace(self, student=taught)
-        return replace(self, links=(replace(self.links[0], job=taught), *self.links[1:]))
+            return replace(self, student=distilled)
+        return replace(self, links=(replace(self.links[0], job=distilled), *self.links[1:]))

@@ -24,7 +24,7 @@ from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained
 from distill.tasks.comparison import Say
 from distill.tasks.plan import Plan
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.tracking import Tracker
 from distill.training.fit import load_best
 from distill.training.fitted import history
@@ -78,12 +78,12 @@ def evaluate(
     student, first = chained.student, chained.first
     module = load_best(student)
     # Weights that the aggregation trains are in the module that was distilled with them.
-    taught = module if first is student else load_best(first)
-    guidance = first.guidance
-    if guidance is not None and first.aggregation is not None:
-        guidance = replace(guidance, aggregation=first.aggregation)
+    distilled = module if first is student else load_best(first)
+    teacher_setup = first.teacher_setup
+    if teacher_setup is not None and first.aggregation is not None:
+        teacher_setup = replace(teacher_setup, aggregation=first.aggregation)
     stop = interrupt.is_set
-    compared = plan.task.comparison(plan, student.data, guidance, stop, parts, taught)
+    compared = plan.task.comparison(plan, student.data, teacher_setup, stop, parts, distilled)
     rows = compared.measure(student, module, say)
     rows += compared.baselines(baselines)
     rows += [replace(compared.link(link.job), note=link.note) for link in chained.links]
@@ -95,10 +95,10 @@ def evaluate(
     metrics = compared.metrics(rows[-1], cost)
     compared.report(run.report)
     if compared.weights is not None:
-        assert guidance is not None and taught.router is not None
-        report_weights(run.report, guidance, taught.router, compared.weights, say)
+        assert teacher_setup is not None and distilled.router is not None
+        report_weights(run.report, teacher_setup, distilled.router, compared.weights, say)
     say("exporting the student and writing the report")
-    data, model_card = student.data, card(plan, guidance, metrics)
+    data, model_card = student.data, card(plan, teacher_setup, metrics)
     exported = merged(module.student)
     export(exported, data.tokenizer, run.student, model_card, data.reading, data.chat)
     jobs = [student, *baselines, *(link.job for link in chained.links)]
@@ -108,24 +108,24 @@ def evaluate(
 
 
 def report_weights(
-    folder: Path, guidance: Guidance, network: nn.Module, weights: MeanWeights, say: Say
+    folder: Path, teacher_setup: TeacherSetup, network: nn.Module, weights: MeanWeights, say: Say
 ) -> None:
     """The network, and its mean weights on the test split as a line, a table and a plot."""
-    assert isinstance(guidance.aggregation, TrainedWeights)
-    save_weights(folder / "aggregation", guidance.aggregation, weights.names, network)
+    assert isinstance(teacher_setup.aggregation, TrainedWeights)
+    save_weights(folder / "aggregation", teacher_setup.aggregation, weights.names, network)
     (folder / "weights.md").write_text(weights_table(weights), "utf-8")
     weights_png(weights, folder / "weights.png")
     means = zip(weights.names, weights.by_domain()["all"], strict=True)
     shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means)
-    say(f"{guidance.aggregation.type}: mean weights on the test split: {shown}")
+    say(f"{teacher_setup.aggregation.type}: mean weights on the test split: {shown}")
 
 
-def card(plan: Plan, guidance: Guidance | None, metrics: dict[str, float]) -> ModelCard:
+def card(plan: Plan, teacher_setup: TeacherSetup | None, metrics: dict[str, float]) -> ModelCard:
     experiment = plan.experiment
     return ModelCard(
         name=experiment.tracking.experiment or Path(experiment.output).name,
-        teachers=tuple(t.name for t in guidance.teachers) if guidance else (),
-        aggregation=(guidance or experiment).aggregation.type,
+        teachers=tuple(t.name for t in teacher_setup.teachers) if teacher_setup else (),
+        aggregation=(teacher_setup or experiment).aggregation.type,
         objective=experiment.objective.type,
         temperature=experiment.kd.temperature,
         schedule=experiment.kd.schedule.text(experiment.kd.temperature),

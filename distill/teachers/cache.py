@@ -33,7 +33,7 @@ from distill.config import Cut
 from distill.errors import CacheError
 from distill.names import folder_name
 from distill.records import Head
-from distill.teachers.segments import Found, Shelf, nothing, write_whole
+from distill.teachers.segments import Found, Shelf, nothing, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -80,14 +80,14 @@ class TeacherKey:
     """Where a decoder's rows are read, if older versions read them elsewhere; see pooling.py."""
 
     @property
-    def told(self) -> dict[str, Any]:
+    def text(self) -> dict[str, Any]:
         """As manifests keep it: without those that are what older versions did."""
         older = {"cut": "head", "moe": "own", "shared": "", "pooling": ""}
         return {k: value for k, value in asdict(self).items() if older.get(k) != value}
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.text, sort_keys=True).encode()).hexdigest()
 
 
 NO_KEY = TeacherKey("", "", "", "", 0)
@@ -99,9 +99,9 @@ class NoCache:
 
     messages: tuple[str, ...] = ()
 
-    def __init__(self, homes: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, domain_teachers: Mapping[str, Path] | None = None) -> None:
         """``homes``: of each teacher the folder that its output layer is kept in all the same."""
-        self._homes = dict(homes or {})
+        self._cache_folders = dict(domain_teachers or {})
 
     def get(self, teacher: str, rows_B: np.ndarray) -> Found:
         return nothing(len(rows_B))
@@ -117,8 +117,8 @@ class NoCache:
         return payload_PX if payload_PX.flags.writeable else payload_PX.copy()
 
     def head(self, teacher: str, request: Callable[[], Head]) -> Head:
-        home = self._homes.get(teacher)
-        return request() if home is None else _shared_head(home, request)
+        cache_folder = self._cache_folders.get(teacher)
+        return request() if cache_folder is None else _shared_head(cache_folder, request)
 
     def num_rows(self, teacher: str) -> int:
         return 0
@@ -137,7 +137,8 @@ class TeacherCache:
     """One writer's view of the folder. Thread-safe.
 
     ``segment_rows`` are written at once; ``memory`` is the folder to let go of at the end.
-    ``by_content``: see :func:`home_of`. ``writer_id`` names this writer's files (``rank0``).
+    ``by_content``: see :func:`cache_folder_of`. ``writer_id`` names this writer's files
+    (``rank0``).
     ``messages`` holds what the user should know, e.g. why an existing cache was not used. Raises
     CacheError for a damaged file.
     """
@@ -160,12 +161,12 @@ class TeacherCache:
         self._writer = ThreadPoolExecutor(1, "cache-writer")
         self._shelves: dict[str, Shelf] = {}
         for teacher, key in keys.items():
-            home = home_of(folder, teacher, key, by_content)
-            if not (home / "manifest.json").exists():
+            cache_folder = cache_folder_of(folder, teacher, key, by_content)
+            if not (cache_folder / "manifest.json").exists():
                 if not by_content:  # whose folder has many other keys
                     self._say_what_changed(Path(folder), teacher, key)
-                _write_manifest(home, teacher, key)
-            self._shelves[teacher] = Shelf(home, writer_id)
+                _write_manifest(cache_folder, teacher, key)
+            self._shelves[teacher] = Shelf(cache_folder, writer_id)
         self.refresh()
 
     def get(self, teacher: str, rows_B: np.ndarray) -> Found:
@@ -193,7 +194,7 @@ class TeacherCache:
             kept_PX = np.array(payload_PX)
             shelf.hold(np.asarray(rows_B), kept_PX, counts_B)
             if len(shelf.held) >= self._segment_rows or shelf.held_bytes >= SEGMENT_BYTES:
-                shelf.write_behind(self._writer)
+                shelf.write_in_background(self._writer)
         return kept_PX
 
     def head(self, teacher: str, request: Callable[[], Head]) -> Head:
@@ -203,7 +204,7 @@ class TeacherCache:
         so that those of a node have one copy of it in memory; nothing may write into it.
         """
         shelf = self._shelves.get(teacher)
-        return request() if shelf is None else _shared_head(shelf.home, request)
+        return request() if shelf is None else _shared_head(shelf.folder, request)
 
     def num_rows(self, teacher: str) -> int:
         with self._lock:
@@ -237,8 +238,8 @@ class TeacherCache:
             found = _read_manifest(manifest)
             if found.get("teacher") == teacher:
                 old = found.get("key", {})
-                told = key.told
-                changes.append([w for k, w in _WORDS.items() if old.get(k) != told.get(k)])
+                text = key.text
+                changes.append([w for k, w in _WORDS.items() if old.get(k) != text.get(k)])
         if changes:
             nearest = " and ".join(min(changes, key=len))
             message = f"teacher cache of {teacher!r} was made for {nearest}: building a new one"
@@ -249,11 +250,13 @@ class TeacherCache:
 Cache = TeacherCache | NoCache
 
 
-def _shared_head(home: Path, request: Callable[[], Head], wait_s: float = HEAD_WAIT_S) -> Head:
-    path = home / HEAD
+def _shared_head(
+    cache_folder: Path, request: Callable[[], Head], wait_s: float = HEAD_WAIT_S
+) -> Head:
+    path = cache_folder / HEAD
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        with open(home / ".head-lock", "w") as lock:
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        with open(cache_folder / ".head-lock", "w") as lock:
             _lock(lock, wait_s)
             if not path.exists():
                 _write_head(path, request())
@@ -289,10 +292,12 @@ def _read_head(path: Path) -> Head:
 
 def _write_head(path: Path, head: Head) -> None:
     tensors = {"weight": head.weight_VH, "bias": head.bias_V}
-    write_whole(path, save({n: t.contiguous() for n, t in tensors.items() if t is not None}))
+    write_atomically(path, save({n: t.contiguous() for n, t in tensors.items() if t is not None}))
 
 
-def home_of(folder: str | Path, teacher: str, key: TeacherKey, by_content: bool = False) -> Path:
+def cache_folder_of(
+    folder: str | Path, teacher: str, key: TeacherKey, by_content: bool = False
+) -> Path:
     """The folder of one teacher's outputs in a cache.
 
     ``by_content``: the same for equal teachers with different names, as in the shared memory.
@@ -311,20 +316,22 @@ def open_cache(
     """The cache that the configuration asks for; ``folder`` is used if it names none.
 
     A cache in memory is shared by all processes of a node that open it with the same folder.
-    ``by_content``: see :func:`home_of`.
+    ``by_content``: see :func:`cache_folder_of`.
     """
     folder = Path(cache.path or folder)
     if cache.type == "none":
-        return NoCache({name: home_of(folder, name, key, by_content) for name, key in keys.items()})
+        return NoCache(
+            {name: cache_folder_of(folder, name, key, by_content) for name, key in keys.items()}
+        )
     if cache.type == "memory":
         memory = MemoryFolder(folder)
         return TeacherCache(memory.path, keys, writer_id, memory=memory)
     return TeacherCache(folder, keys, writer_id, by_content=by_content)
 
 
-def _write_manifest(home: Path, teacher: str, key: TeacherKey) -> None:
-    manifest = {"teacher": teacher, "fingerprint": key.fingerprint, "key": key.told}
-    write_whole(home / "manifest.json", json.dumps(manifest, indent=2).encode())
+def _write_manifest(cache_folder: Path, teacher: str, key: TeacherKey) -> None:
+    manifest = {"teacher": teacher, "fingerprint": key.fingerprint, "key": key.text}
+    write_atomically(cache_folder / "manifest.json", json.dumps(manifest, indent=2).encode())
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

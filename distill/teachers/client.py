@@ -41,7 +41,7 @@ class TeacherClient(Protocol):
         ...
 
 
-class SilentTeachers:
+class CacheOnlyClient:
     """A client that serves cached outputs only: any request to a teacher is an error."""
 
     def __init__(self, names: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ from distill.teachers.served import ServedTeacher
 from distill.wires import as_tensor
 
 
-class Said(NamedTuple):
+class Payload(NamedTuple):
     """One teacher's output for some rows; no payload where it was queried for none."""
 
     payload_PX: np.ndarray
@@ -32,7 +32,7 @@ class Joining(Protocol):
     def join(
         self,
         part: Any,
-        said: Sequence[Said],
+        payloads: Sequence[Payload],
         masks: Sequence[np.ndarray],
         chosen_KB: Tensor,
         router_logits_BK: Tensor | None,
@@ -50,26 +50,26 @@ class RowJoining:
     def join(
         self,
         part: Any,
-        said: Sequence[Said],
+        payloads: Sequence[Payload],
         masks: Sequence[np.ndarray],
         chosen_KB: Tensor,
         router_logits_BK: Tensor | None,
     ) -> TeacherAnswers:
         logits = [
             spread(logits_of(teacher, one), mask_B)
-            for teacher, one, mask_B in zip(self.teachers, said, masks, strict=True)
+            for teacher, one, mask_B in zip(self.teachers, payloads, masks, strict=True)
         ]
         return TeacherAnswers(torch.stack(logits), chosen_KB, router_logits_BK)
 
 
-def logits_of(teacher: ServedTeacher, said: Said) -> Tensor:
+def logits_of(teacher: ServedTeacher, payloads: Payload) -> Tensor:
     """A classifier's: float32 [N, V], in the order of the classes.
 
     Payloads, and so the cache, keep the teacher's own order.
     """
-    if len(said.counts_N) == 0:
+    if len(payloads.counts_N) == 0:
         return torch.zeros(0, teacher.width)
-    logits_NV = teacher.wire.logits(as_tensor(said.payload_PX), None)
+    logits_NV = teacher.wire.logits(as_tensor(payloads.payload_PX), None)
     return logits_NV if teacher.columns is None else logits_NV[:, list(teacher.columns)]
 
 
@@ -86,7 +86,7 @@ class TokenJoining:
     def join(
         self,
         part: Any,
-        said: Sequence[Said],
+        payloads: Sequence[Payload],
         masks: Sequence[np.ndarray],
         chosen_KB: Tensor,
         router_logits_BK: Tensor | None,
@@ -95,12 +95,14 @@ class TokenJoining:
         counts_B = np.where(valid_B, self.num_positions(part), 0)
         asked = []
         for k, mask_B in enumerate(masks):
-            asked_P = np.repeat(mask_B, counts_B)
+            queried_P = np.repeat(mask_B, counts_B)
             if k in self.aligned and valid_B.any():
-                asked_P &= self.aligned[k](part.rows_B[valid_B])
-            assert asked_P.sum() == len(said[k].payload_PX), "one answer a position"
-            asked.append(torch.from_numpy(asked_P))
-        return TokenAnswers(tuple(as_tensor(one.payload_PX) for one in said), torch.stack(asked))
+                queried_P &= self.aligned[k](part.rows_B[valid_B])
+            assert queried_P.sum() == len(payloads[k].payload_PX), "one answer a position"
+            asked.append(torch.from_numpy(queried_P))
+        return TokenAnswers(
+            tuple(as_tensor(one.payload_PX) for one in payloads), torch.stack(asked)
+        )
 
 
 def spread(logits_NV: Tensor, mask_B: np.ndarray) -> Tensor:
@@ -110,7 +112,7 @@ def spread(logits_NV: Tensor, mask_B: np.ndarray) -> Tensor:
     return logits_BV
 
 
-def in_order(hit_N: np.ndarray, found: Said, fresh: Said) -> Said:
+def in_order(hit_N: np.ndarray, found: Payload, fresh: Payload) -> Payload:
     """What the cache had (of the rows marked) and what was answered now, row by row."""
     counts_N = np.empty(len(hit_N), np.int64)
     counts_N[hit_N], counts_N[~hit_N] = found.counts_N, fresh.counts_N
@@ -119,4 +121,4 @@ def in_order(hit_N: np.ndarray, found: Said, fresh: Said) -> Said:
     )
     of_hit_P = np.repeat(hit_N, counts_N)
     payload_PX[of_hit_P], payload_PX[~of_hit_P] = found.payload_PX, fresh.payload_PX
-    return Said(payload_PX, counts_N)
+    return Payload(payload_PX, counts_N)

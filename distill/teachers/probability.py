@@ -50,8 +50,8 @@ class ProbabilityModel:
         try:
             probs_BV = np.asarray(self.model.predict_proba(rows), np.float64)
         except Exception as error:  # any library's
-            told = f"{type(error).__name__}: {error}"
-            raise TeacherAnswerError(f"predict_proba failed on {len(rows)} rows: {told}") from None
+            text = f"{type(error).__name__}: {error}"
+            raise TeacherAnswerError(f"predict_proba failed on {len(rows)} rows: {text}") from None
         if probs_BV.ndim != 2 or len(probs_BV) != len(rows):
             raise TeacherAnswerError(
                 f"predict_proba returned for {len(rows)} rows the shape {list(probs_BV.shape)}: "
@@ -98,46 +98,46 @@ def load_pickled(path: str | Path, allow_pickle: bool) -> Any:
             with path.open("rb") as file:
                 model = pickle.load(file)
     except Exception as error:  # unpickling fails in every way there is
-        told = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}"
         raise ModelError(
-            f"{path} cannot be unpickled ({told}): use the library versions that wrote it, or "
+            f"{path} cannot be unpickled ({text}): use the library versions that wrote it, or "
             "write it again"
         ) from None
     label_names(model, str(path))  # refuses what has no predict_proba
     return model
 
 
-def label_names(model: Any, told: str) -> tuple[str, ...]:
+def label_names(model: Any, text: str) -> tuple[str, ...]:
     """Names of the columns of ``predict_proba``, as labels in data files are read.
 
     Integers in decimal, booleans as 0 and 1: see distill/data/strings.py. ModelError without.
     """
     if not callable(getattr(model, "predict_proba", None)):
         raise ModelError(
-            f"{told} is a {type(model).__name__} without predict_proba: give a fitted classifier "
+            f"{text} is a {type(model).__name__} without predict_proba: give a fitted classifier "
             "(of an SVC: probability=True, or CalibratedClassifierCV)"
         )
     classes = getattr(model, "classes_", None)
     if classes is None:
         raise ModelError(
-            f"{told} is a {type(model).__name__} without classes_: fit it first, or set classes_ "
+            f"{text} is a {type(model).__name__} without classes_: fit it first, or set classes_ "
             "to the label names in the order of predict_proba's columns"
         )
     return tuple(as_label(value) for value in np.asarray(classes).tolist())
 
 
-def check_columns(model: Any, told: str, columns: tuple[str, ...], num_features: int) -> None:
+def check_columns(model: Any, text: str, columns: tuple[str, ...], num_features: int) -> None:
     """Raise ModelError where the object was fitted on other features than these."""
-    wanted = getattr(model, "n_features_in_", None)
-    if wanted is not None and wanted != num_features:
+    needed = getattr(model, "n_features_in_", None)
+    if needed is not None and needed != num_features:
         raise ModelError(
-            f"{told} was fitted on {wanted} features, data.columns.features gives {num_features}: "
+            f"{text} was fitted on {needed} features, data.columns.features gives {num_features}: "
             "fit it on the same columns"
         )
     names = getattr(model, "feature_names_in_", None)
     if names is not None and len(columns) > 1 and tuple(names) != columns:
         raise ModelError(
-            f"{told} was fitted on the columns {list(names)}, data.columns.features is "
+            f"{text} was fitted on the columns {list(names)}, data.columns.features is "
             f"{list(columns)}: give the columns in the order of the fit"
         )
 

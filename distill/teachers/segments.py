@@ -42,8 +42,8 @@ class _Segment(NamedTuple):
 class Shelf:
     """One teacher's segments, their index, and what is not yet written."""
 
-    def __init__(self, home: Path, writer_id: str) -> None:
-        self.home = home
+    def __init__(self, folder: Path, writer_id: str) -> None:
+        self.folder = folder
         self.writer_id = writer_id
         self.held: dict[int, np.ndarray] = {}  # of each row [P, …]
         self.held_bytes = 0
@@ -103,19 +103,19 @@ class Shelf:
             found_PX[into_B[b] : into_B[b] + counts_B[b]] = part
         return Found(hit_B, found_PX, counts_B[hit_B])
 
-    def write_behind(self, writer: Executor) -> None:
+    def write_in_background(self, writer: Executor) -> None:
         """Have ``writer`` write what is held, which is served meanwhile. One segment at a time: if
         the last one is not written yet, wait for it, so that memory stays bounded."""
         self._settle(wait=True)
         self._sealed, self.held, self.held_bytes = self.held, {}, 0
-        self._written = writer.submit(_write_rows, self.home, self.writer_id, self._sealed)
+        self._written = writer.submit(_write_rows, self.folder, self.writer_id, self._sealed)
 
     def flush(self) -> None:
         """Write all that is held."""
         self._settle(wait=True)
         if not self.held:
             return
-        self._add(_write_rows(self.home, self.writer_id, self.held), check=False)
+        self._add(_write_rows(self.folder, self.writer_id, self.held), check=False)
         self.held = {}
         self.held_bytes = 0
 
@@ -128,7 +128,7 @@ class Shelf:
 
     def refresh(self) -> None:
         self._settle(wait=True)
-        for path in sorted(self.home.glob("segment-*.arrow")):
+        for path in sorted(self.folder.glob("segment-*.arrow")):
             if path.name not in self._loaded:
                 self._add(path, check=True)
 
@@ -161,14 +161,14 @@ def _ranges(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(skipped, counts) + np.arange(int(counts.sum()))
 
 
-def _write_rows(home: Path, writer_id: str, rows: dict[int, np.ndarray]) -> Path:
+def _write_rows(folder: Path, writer_id: str, rows: dict[int, np.ndarray]) -> Path:
     rows_N = np.fromiter(rows, np.int64, len(rows))
     counts_N = np.array([len(part) for part in rows.values()], np.int64)
-    return _write_segment(home, writer_id, rows_N, np.concatenate(list(rows.values())), counts_N)
+    return _write_segment(folder, writer_id, rows_N, np.concatenate(list(rows.values())), counts_N)
 
 
 def _write_segment(
-    home: Path, writer_id: str, rows_N: np.ndarray, payload_PX: np.ndarray, counts_N: np.ndarray
+    folder: Path, writer_id: str, rows_N: np.ndarray, payload_PX: np.ndarray, counts_N: np.ndarray
 ) -> Path:
     shape = payload_PX.shape[1:]
     position_bytes = payload_PX.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -188,7 +188,7 @@ def _write_segment(
         writer.write_batch(pa.record_batch([pa.array(rows_N), payload], schema=schema))
     content = sink.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    return write_whole(home / f"segment-{writer_id}-{digest}.arrow", content)
+    return write_atomically(folder / f"segment-{writer_id}-{digest}.arrow", content)
 
 
 def _read_segment(path: Path) -> tuple[np.ndarray, _Segment]:
@@ -210,7 +210,7 @@ def _read_segment(path: Path) -> tuple[np.ndarray, _Segment]:
     return batch.column(0).to_numpy(), _Segment(payload_PX.reshape(-1, *shape), starts)
 
 
-def write_whole(path: Path, content: bytes | pa.Buffer) -> Path:
+def write_atomically(path: Path, content: bytes | pa.Buffer) -> Path:
     """Atomic: a temporary file next to it, then a rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")

@@ -28,7 +28,7 @@ class RowsInFolders(Protocol):
 
 
 @dataclass(frozen=True)
-class Guidance:
+class TeacherSetup:
     """The teachers of a fit: how they are queried, and how their outputs are aggregated."""
 
     client: TeacherClient
@@ -68,8 +68,8 @@ class Guidance:
         current one. ``num_ranks``: who share the teachers' replicas. ``seed``: of what teachers
         draw."""
         served, names = self.served, [teacher.name for teacher in self.teachers]
-        is_written = steps_ahead is not None
-        keys = {s.name: s.key for s in served if is_written or s.are_outputs_fixed}
+        is_generated = steps_ahead is not None
+        keys = {s.name: s.key for s in served if is_generated or s.are_outputs_fixed}
         inputs: Any = data.open()
         positions_of: Callable[[Batch], np.ndarray] | None = None
         if steps_ahead is not None:
@@ -90,7 +90,7 @@ class Guidance:
             aggregation=self.aggregation,
             in_flight=in_flight,
             boundary=boundary,
-            homes_of=lambda rows: inputs.corpus.homes_of(rows, names),
+            domain_teachers_of=lambda rows: inputs.corpus.domain_teachers_of(rows, names),
             positions_of=positions_of,
             num_ranks=num_ranks,
             seed=seed,

@@ -39,8 +39,8 @@ from distill.teachers.client import TeacherClient
 from distill.teachers.health import Health
 from distill.teachers.joining import (
     Joining,
+    Payload,
     RowJoining,
-    Said,
     TokenJoining,
     in_order,
     logits_of,
@@ -81,7 +81,7 @@ class TeacherStream:
         aggregation: Aggregation | None = None,
         in_flight: int = 4,
         boundary: Callable[[], None] | None = None,
-        homes_of: Callable[[np.ndarray], np.ndarray] | None = None,
+        domain_teachers_of: Callable[[np.ndarray], np.ndarray] | None = None,
         positions_of: Callable[[Any], np.ndarray] | None = None,
         num_ranks: int = 1,
         seed: int = 0,
@@ -90,10 +90,10 @@ class TeacherStream:
 
         ``tokens``: by name, the rows as each teacher and the router are shown them; None: they are
         shown the batches themselves, which were written while training. ``cache``: outputs that
-        change are never kept. ``aggregation`` None asks all. ``in_flight``: steps requested ahead
-        of this one. ``boundary``: a barrier over all ranks. ``homes_of``: of row ids, the index of
-        the teacher named like the row's domain, or -1; None: no teacher has a domain.
-        ``positions_of``: of language models, the student's positions of each row of a part.
+        change are never kept. ``aggregation`` None queries all. ``in_flight``: steps requested
+        ahead of this one. ``boundary``: a barrier over all ranks. ``domain_teachers_of``: of row
+        ids, the index of the teacher named like the row's domain, or -1; None: no teacher has a
+        domain. ``positions_of``: of language models, the student's positions of each row of a part.
         ``num_ranks``: who share the replicas. ``seed``: of what teachers draw.
         """
         self._teachers = tuple(teachers)
@@ -110,7 +110,7 @@ class TeacherStream:
         self._cache = cache if cache is not None else NoCache()
         self._gates: dict[str, GateState] = {}
         self._aggregation: Aggregation = aggregation or UniformMean()
-        self._homes_of = homes_of or (lambda rows_B: np.full(len(rows_B), -1))
+        self._domain_teachers_of = domain_teachers_of or (lambda rows_B: np.full(len(rows_B), -1))
         self._in_flight = in_flight
         self._boundary = boundary or (lambda: None)
         self._meter = Meter(served, num_ranks)
@@ -270,9 +270,9 @@ class TeacherStream:
             refill(window)
             while pending:
                 num_ready = sum(future.done() for future in pending)
-                asked_at = time.perf_counter()
+                queried_at = time.perf_counter()
                 answered = wait(pending.popleft(), self._client.away)
-                self._meter.waited(time.perf_counter() - asked_at, answered.slowest, num_ready)
+                self._meter.waited(time.perf_counter() - queried_at, answered.slowest, num_ready)
                 refill(self._in_flight)
                 yield answered.step
                 refill(window)
@@ -293,13 +293,15 @@ class TeacherStream:
         parts = batches.at(step)
         finish: dict[str, float] = {}
 
-        def ask_all(turn: Turns, wanted: list[tuple[ServedTeacher, int, np.ndarray]]) -> list[Said]:
+        def query_all(
+            turn: Turns, needed: list[tuple[ServedTeacher, int, np.ndarray]]
+        ) -> list[Payload]:
             # One event for each: a fast teacher must not count for a slow one.
-            sent = [threading.Event() for _ in wanted]
+            sent = [threading.Event() for _ in needed]
             with turn.of(step):
                 futures = [
                     asks.submit(
-                        self._said,
+                        self._payloads,
                         teacher,
                         f"{teacher.name}/{step}/{i}",
                         step,
@@ -309,7 +311,7 @@ class TeacherStream:
                         is_sent,
                         finish,
                     )
-                    for (teacher, i, rows_N), is_sent in zip(wanted, sent, strict=True)
+                    for (teacher, i, rows_N), is_sent in zip(needed, sent, strict=True)
                 ]
                 for is_sent in sent:
                     is_sent.wait()
@@ -318,23 +320,23 @@ class TeacherStream:
         valid = [part.valid_B.numpy() for part in parts]
         router_logits: list[Tensor | None] = [None] * len(parts)
         if self._router is not None:
-            wanted = [(self._router, i, part.rows_B[valid[i]]) for i, part in enumerate(parts)]
-            for i, one in enumerate(ask_all(turns[0], wanted)):
+            needed = [(self._router, i, part.rows_B[valid[i]]) for i, part in enumerate(parts)]
+            for i, one in enumerate(query_all(turns[0], needed)):
                 logits_NK = logits_of(self._router, one)
                 router_logits[i] = spread(logits_NK, valid[i])
         chosen = [self._choose(part, router_logits[i]) for i, part in enumerate(parts)]
         masks = [
             chosen_KB.numpy() & valid_B for chosen_KB, valid_B in zip(chosen, valid, strict=True)
         ]
-        wanted = [
+        needed = [
             (teacher, i, part.rows_B[masks[i][k]])
             for i, part in enumerate(parts)
             for k, teacher in enumerate(self._teachers)
         ]
-        said = iter(ask_all(turns[1], wanted))
+        payloads = iter(query_all(turns[1], needed))
         joined: list[tuple[Any, Answers | None]] = []
         for i, part in enumerate(parts):
-            ours = [next(said) for _ in self._teachers]
+            ours = [next(payloads) for _ in self._teachers]
             answers = self._joining.join(part, ours, list(masks[i]), chosen[i], router_logits[i])
             joined.append((part, answers))
         slowest = max(finish, key=lambda name: finish[name]) if finish else None
@@ -342,14 +344,16 @@ class TeacherStream:
 
     def _choose(self, part: Any, router_logits_BK: Tensor | None) -> Tensor:
         """Which teachers each row is routed to: bool [K, B]."""
-        homes_B = torch.from_numpy(self._homes_of(part.rows_B))
-        asked_KB = self._aggregation.choose(RoutingInputs(self.names, homes_B, router_logits_BK))
+        domain_teacher_B = torch.from_numpy(self._domain_teachers_of(part.rows_B))
+        queried_KB = self._aggregation.choose(
+            RoutingInputs(self.names, domain_teacher_B, router_logits_BK)
+        )
         # A filler row counts as answered by all, with zeros: every aggregation then gives it
         # finite weights, and its loss is masked out.
-        asked_KB[:, ~part.valid_B] = True
-        return asked_KB
+        queried_KB[:, ~part.valid_B] = True
+        return queried_KB
 
-    def _said(
+    def _payloads(
         self,
         teacher: ServedTeacher,
         request_id: str,
@@ -359,7 +363,7 @@ class TeacherStream:
         cancelled: threading.Event,
         is_sent: threading.Event,
         finish: dict[str, float],
-    ) -> Said:
+    ) -> Payload:
         """One teacher's output for rows, from the cache where it has them.
 
         ``is_sent`` is set once nothing is left to send.
@@ -370,7 +374,7 @@ class TeacherStream:
             hit_N = found.hit_B
             if hit_N.all():
                 self._meter.received(name, cached_rows=len(rows_N))
-                return Said(found.payload_PX, found.counts_N)
+                return Payload(found.payload_PX, found.counts_N)
             if cancelled.is_set():
                 raise CancelledError
             missing_N = rows_N[~hit_N]
@@ -394,10 +398,10 @@ class TeacherStream:
             compute_s=output.compute_s,
             clamped=output.num_clamped,
         )
-        fresh = Said(payload_PX, counts_N)
+        fresh = Payload(payload_PX, counts_N)
         if not hit_N.any():
             return fresh
-        return in_order(hit_N, Said(found.payload_PX, found.counts_N), fresh)
+        return in_order(hit_N, Payload(found.payload_PX, found.counts_N), fresh)
 
 
 @dataclass(frozen=True)

@@ -128,13 +128,13 @@ class Recovery:
         rank: Rank,
         save: Callable[[], None],
         announce: Callable[[str | None], None] = lambda reason: None,
-        is_asked_to_stop: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
         poll_s: float = POLL_S,
     ) -> None:
         self._rank = rank
         self._save = save
         self._announce = announce
-        self._is_asked_to_stop = is_asked_to_stop
+        self._is_asked_to_stop = should_stop
         self._poll_s = poll_s
         self._is_saved = False  # in this outage
 

@@ -46,8 +46,8 @@ def log_model(
     if config.get("num_features"):
         client.log_artifacts(run_id, str(folder), name)
         return f"{_RUNS}{run_id}/{name}"
-    writes = any(name.endswith("ForCausalLM") for name in config.get("architectures") or ())
-    task = "text-generation" if writes else "text-classification"
+    generates = any(name.endswith("ForCausalLM") for name in config.get("architectures") or ())
+    task = "text-generation" if generates else "text-classification"
     with _no_bars():
         pipeline: Any = transformers.pipeline(task, model=str(folder), device="cpu")
     # MLflow requests from the hub the card and licence of name_or_path: this is no valid repository
@@ -55,7 +55,7 @@ def log_model(
     pipeline.model.name_or_path = f"distill:{name}"
     label = ColSpec(DataType.string, "label")
     output = Schema(
-        [ColSpec(DataType.string)] if writes else [label, ColSpec(DataType.double, "score")]
+        [ColSpec(DataType.string)] if generates else [label, ColSpec(DataType.double, "score")]
     )
     is_pair = config.get("distill", {}).get("is_pair", False)
     names = ("text", "text_pair") if is_pair else (None,)
@@ -71,7 +71,7 @@ def log_model(
             pipeline,
             name=name,
             signature=signature,
-            model_config={"max_new_tokens": NEW_TOKENS} if writes else {"truncation": True},
+            model_config={"max_new_tokens": NEW_TOKENS} if generates else {"truncation": True},
             pip_requirements=[f"{p}=={version(p)}" for p in ("mlflow", "transformers", "torch")],
             model_id=model.model_id,
         )

@@ -156,7 +156,7 @@ class FolderStore:
     def _rewind_log(self, step: int) -> None:
         rewind_log(self.folder, step)
 
-    def is_asked_to_stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self._stop is not None and self._stop.exists()
 
 

@@ -128,11 +128,11 @@ class SplitLoss:
             best_n = torch.maximum(most_n, best_n)
             if teachers is not None:
                 soft_n = torch.logaddexp(soft_n, (logits_nC / teachers.temperature).logsumexp(1))
-                said_KnC = teachers.logits_of(part)
-                part_Kn = teachers.scaled(said_KnC).logsumexp(2)
+                payload_KnC = teachers.logits_of(part)
+                part_Kn = teachers.scaled(payload_KnC).logsumexp(2)
                 lse_T_Kn = part_Kn if lse_T_Kn is None else torch.logaddexp(lse_T_Kn, part_Kn)
                 if teachers.is_routed:
-                    likelihood.add(said_KnC, part)
+                    likelihood.add(payload_KnC, part)
         self._lse_n, self._soft_lse_n, self._lse_T_Kn = lse_n, soft_n, lse_T_Kn
         self._label_logit_n, self._choice_n = label_logit_n, choice_n
         is_routed = teachers is not None and teachers.is_routed

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from distill.config import Optimizer, Trainer
 from distill.errors import CheckpointError
-from distill.records import Answers, Batch, Knobs, LossOutput
+from distill.records import Answers, Batch, LossOutput, ScheduleValues
 from distill.training.engines import cpu_group, largest, parameter_groups
 
 TAG = "deepspeed"
@@ -96,9 +96,11 @@ class DeepSpeedEngine:
             "wall_clock_breakdown": False,
         }
 
-    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
+    def forward(
+        self, batch: Batch, answers: Answers | None, schedule_values: ScheduleValues
+    ) -> LossOutput:
         answers = None if answers is None else answers.to(self.device)
-        return self._engine(batch.to(self.device), answers, knobs)
+        return self._engine(batch.to(self.device), answers, schedule_values)
 
     def backward(self, loss: Tensor) -> None:
         if self._micro_batch > 0:

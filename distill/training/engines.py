@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from distill.config import Optimizer, Trainer
-from distill.records import Answers, Batch, Knobs, LossOutput
+from distill.records import Answers, Batch, LossOutput, ScheduleValues
 from distill.training.loop import Engine
 
 SAVED = "engine.pt"
@@ -76,10 +76,12 @@ class TorchEngine:
         groups = [g for g in parameter_groups(module, optimizer.weight_decay) if g["params"]]
         self._optimizer = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas)
 
-    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
+    def forward(
+        self, batch: Batch, answers: Answers | None, schedule_values: ScheduleValues
+    ) -> LossOutput:
         answers = None if answers is None else answers.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16) if self._autocast else nullcontext():
-            return self.module(batch.to(self.device), answers, knobs)
+            return self.module(batch.to(self.device), answers, schedule_values)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()

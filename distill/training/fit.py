@@ -27,8 +27,8 @@ from distill.export.folder import ModelCard, export, export_adapter
 from distill.models.greedy import end_ids
 from distill.models.tokenizer import load_tokenizer
 from distill.records import Cursor
-from distill.sampling import StudentText, Written
-from distill.teachers.setup import Guidance
+from distill.sampling import Generated, StudentText
+from distill.teachers.setup import TeacherSetup
 from distill.teachers.stream import TeacherStream
 from distill.teachers.waiting import note_away
 from distill.training.checkpoints import FolderStore, check_version
@@ -37,13 +37,13 @@ from distill.training.gate_training import GateTraining
 from distill.training.job import Job
 from distill.training.loop import (
     Engine,
+    Intervals,
     NoTeachers,
-    Pace,
     Report,
     TargetSource,
     train,
 )
-from distill.training.sampled_targets import SampledTargets, Wanted
+from distill.training.sampled_targets import GenerationSettings, SampledTargets
 from distill.training.schedule import Schedule
 from distill.training.trainable import Trainable
 
@@ -76,8 +76,8 @@ def fit(
         stop=Path(job.stop_file) if job.stop_file else None,
         version=_version(job),
     )
-    wish = torch.tensor([float(store.is_asked_to_stop())], device=engine.device)
-    if engine.reduce(wish).item():  # all ranks or none
+    stop_requested = torch.tensor([float(store.should_stop())], device=engine.device)
+    if engine.reduce(stop_requested).item():  # all ranks or none
         source.close()
         raise Interrupted(f"{job.name} was not started")
 
@@ -90,13 +90,13 @@ def fit(
             store,
             lambda engine: job.task.validate(engine, validation, job),
             job.selection,
-            Pace(
+            Intervals(
                 job.trainer.log_every,
                 job.trainer.eval_every or batches.steps_per_epoch,
                 job.trainer.checkpoint_every,
             ),
             log=store.log if rank == 0 else lambda step, metrics: None,
-            is_asked_to_stop=store.is_asked_to_stop if rank == 0 else lambda: False,
+            should_stop=store.should_stop if rank == 0 else lambda: False,
             report=report,
             before_step=job.threads.use_at,
             announce=partial(note_away, Path(job.folder)),
@@ -138,12 +138,12 @@ def open_batches(job: Job, rank: int, world_size: int) -> tuple[Batches, Batches
 
 def _opened(job: Job, engine: Engine, rank: int) -> TargetSource:
     """The source of targets, on all ranks or none: a teacher may stay away while it is opened."""
-    if job.guidance is None:
+    if job.teacher_setup is None:
         return NoTeachers()
     source: TargetSource | None = None
     away: TeacherAway | None = None
     try:
-        source = open_source(job, job.guidance, engine, f"rank{rank}")
+        source = open_source(job, job.teacher_setup, engine, f"rank{rank}")
     except TeacherAway as error:
         away = error
     if engine.agree(int(away is not None)):
@@ -154,11 +154,11 @@ def _opened(job: Job, engine: Engine, rank: int) -> TargetSource:
     return source
 
 
-def open_source(job: Job, guidance: Guidance, engine: Engine, writer: str) -> TargetSource:
+def open_source(job: Job, teacher_setup: TeacherSetup, engine: Engine, writer: str) -> TargetSource:
     """The loop's source of targets; the module is given the teachers' output layers."""
     sampling = job.sampling
-    if not isinstance(sampling, Written):
-        stream = guidance.open(
+    if not isinstance(sampling, Generated):
+        stream = teacher_setup.open(
             job.data,
             writer,
             boundary=engine.barrier,
@@ -170,7 +170,7 @@ def open_source(job: Job, guidance: Guidance, engine: Engine, writer: str) -> Ta
     assert job.kd is not None
     blocks: Blocks = job.data.open()
     staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
-    stream = guidance.open(
+    stream = teacher_setup.open(
         job.data,
         writer,
         boundary=engine.barrier,
@@ -184,9 +184,9 @@ def open_source(job: Job, guidance: Guidance, engine: Engine, writer: str) -> Ta
     schedule = Schedule(job.total_steps, job.optimizer, job.kd)
     # Gates are trained on the student's text alone, which no schedule that reads losses is for.
     assert not (schedule.reads_losses and isinstance(sampling, StudentText))
-    wanted = Wanted(
+    needed = GenerationSettings(
         sampling,
-        _speakers(sampling, guidance, blocks),
+        _generators(sampling, teacher_setup, blocks),
         module.num_tokens,
         job.data.max_length,
         end_ids(module.student, load_tokenizer(job.data.tokenizer), blocks.turn_ends),
@@ -195,24 +195,26 @@ def open_source(job: Job, guidance: Guidance, engine: Engine, writer: str) -> Ta
         job.total_steps,
         lambda step: schedule.at(step).temperature,
         f"{writer}-{uuid4().hex}",
-        asks_teachers=job.kd.alpha > 0,
+        queries_teachers=job.kd.alpha > 0,
     )
     gates = [
-        GateTraining(t.name, t.moe, guidance.client, stream, engine.reduce, engine.device)
-        for t in guidance.teachers
+        GateTraining(t.name, t.moe, teacher_setup.client, stream, engine.reduce, engine.device)
+        for t in teacher_setup.teachers
         if isinstance(t.moe, StudentAwareRouter)
     ]
-    return SampledTargets(wanted, guidance.client, stream, engine, gates)
+    return SampledTargets(needed, teacher_setup.client, stream, engine, gates)
 
 
-def _speakers(
-    sampling: Written, guidance: Guidance, blocks: Blocks
+def _generators(
+    sampling: Generated, teacher_setup: TeacherSetup, blocks: Blocks
 ) -> Callable[[np.ndarray], list[str]]:
     """Of row ids: the teacher that verifies the student's drafts, or generates."""
-    names = [t.name for t in guidance.teachers]
+    names = [t.name for t in teacher_setup.teachers]
     named = getattr(sampling, "teacher", None)
-    if named is None and isinstance(guidance.aggregation, OracleDomain):
-        return lambda rows_B: [names[home] for home in blocks.homes_of(rows_B, names)]
+    if named is None and isinstance(teacher_setup.aggregation, OracleDomain):
+        return lambda rows_B: [
+            names[domain_teacher] for domain_teacher in blocks.domain_teachers_of(rows_B, names)
+        ]
     return lambda rows_B: [named or names[0]] * len(rows_B)
 
 

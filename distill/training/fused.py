@@ -203,7 +203,7 @@ class _Pass:
         weight_VH: Tensor,
         bias_V: Tensor | None,
         plan: _Plan,
-        wanted: tuple[bool, bool, bool],
+        needed: tuple[bool, bool, bool],
     ) -> None:
         device = hidden_NH.device.type
         self._plan = plan
@@ -217,10 +217,10 @@ class _Pass:
         self._weight_CH = weight_VH[: plan.num_columns].to(self._dtype)
         self._bias_C = None if bias_V is None else bias_V[: plan.num_columns].to(self._dtype)
         self._grad_hidden_NH, self._grad_weight_VH, self._grad_bias_V = (
-            _zeros_like(tensor, self._wide) if is_wanted and tensor is not None else None
-            for tensor, is_wanted in zip(self._inputs, wanted, strict=True)
+            _zeros_like(tensor, self._wide) if is_needed and tensor is not None else None
+            for tensor, is_needed in zip(self._inputs, needed, strict=True)
         )
-        self._needs_gradient = any(wanted)
+        self._needs_gradient = any(needed)
 
     def gradients(self) -> tuple[Tensor | None, ...]:
         """Of hidden states, weight and bias, in their dtypes; None where not needed."""

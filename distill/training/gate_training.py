@@ -21,7 +21,7 @@ from distill.teachers.client import TeacherClient
 from distill.teachers.requests import GateRequest, GateStateRequest, TeacherRequest
 
 
-class AsksTeachers(Protocol):
+class GateClient(Protocol):
     """The teachers' stream: what the gates' requests have in common with the answers'."""
 
     def request(
@@ -39,7 +39,7 @@ class GateTraining:
         teacher: str,
         settings: StudentAwareRouter,
         client: TeacherClient,
-        stream: AsksTeachers,
+        stream: GateClient,
         reduce: Callable[[Tensor], Tensor],
         device: torch.device | str = "cpu",
     ) -> None:

@@ -17,13 +17,13 @@ from distill.data.batches import Batches
 from distill.data.chat_template import ChatFormat
 from distill.models.reading import Reading
 from distill.objectives import Objective
-from distill.sampling import DatasetSampling, Sampling, Written
+from distill.sampling import DatasetSampling, Generated, Sampling
 from distill.training.loop import Engine, Selection
 from distill.training.threads import Threads, threads_of
 from distill.training.trainable import Trainable
 
 if TYPE_CHECKING:
-    from distill.teachers.setup import Guidance
+    from distill.teachers.setup import TeacherSetup
 
 RowIds = range | np.ndarray
 
@@ -148,7 +148,7 @@ class Job:
     validation_labels: np.ndarray | None = field(default=None, repr=False)
     objective: Objective | None = None
     kd: KD | None = None
-    guidance: Guidance | None = None
+    teacher_setup: TeacherSetup | None = None
     sampling: Sampling = field(default_factory=DatasetSampling)
     stop_file: str | None = None
     """Once it exists, the fit writes a checkpoint and raises Interrupted."""
@@ -170,9 +170,9 @@ class Job:
     @property
     def aggregation(self) -> Aggregation | None:
         """The teachers' own, or what it is replaced by where no row has a label."""
-        if self.guidance is None:
+        if self.teacher_setup is None:
             return None
-        given: Any = self.guidance.aggregation
+        given: Any = self.teacher_setup.aggregation
         other = given.without_labels()
         return given if other is given or self.has_labels else other
 
@@ -180,20 +180,20 @@ class Job:
     def replaced_aggregation(self) -> str | None:
         """A message where :attr:`aggregation` is not the teachers' own."""
         used = self.aggregation
-        if self.guidance is None or used is None or used is self.guidance.aggregation:
+        if self.teacher_setup is None or used is None or used is self.teacher_setup.aggregation:
             return None
         return (
             f"{self.name}: no row that it is trained on has a label, which aggregation.type "
-            f"{self.guidance.aggregation.type} needs: aggregation.type {used.type} is used"
+            f"{self.teacher_setup.aggregation.type} needs: aggregation.type {used.type} is used"
         )
 
     @property
-    def homes(self) -> list[int]:
+    def domain_teachers(self) -> list[int]:
         """Of each domain, the teacher that is named like it, or -1; [] without trained weights."""
-        guidance = self.guidance
-        if guidance is None or not isinstance(self.aggregation, TrainedWeights):
+        teacher_setup = self.teacher_setup
+        if teacher_setup is None or not isinstance(self.aggregation, TrainedWeights):
             return []
-        names = [t.name for t in guidance.teachers]
+        names = [t.name for t in teacher_setup.teachers]
         domains = self.data.open().corpus.domain_names
         return [names.index(d) if d in names else -1 for d in domains]
 
@@ -206,7 +206,7 @@ class Job:
     @property
     def recovery_s(self) -> float:
         """The longest time that it waits for a teacher that is away."""
-        return self.guidance.stream.recovery_s if self.guidance else 0.0
+        return self.teacher_setup.stream.recovery_s if self.teacher_setup else 0.0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -219,12 +219,12 @@ class Job:
     @property
     def are_outputs_cached(self) -> bool:
         """Whether no teacher is queried after the first epoch: every output is in the cache."""
-        guidance = self.guidance
+        teacher_setup = self.teacher_setup
         return (
-            guidance is not None
-            and guidance.cache.type != "none"
-            and not isinstance(self.sampling, Written)
-            and not any(spec.serving.moe.changes for spec in guidance.served)
+            teacher_setup is not None
+            and teacher_setup.cache.type != "none"
+            and not isinstance(self.sampling, Generated)
+            and not any(spec.serving.moe.changes for spec in teacher_setup.served)
         )
 
     @property

@@ -24,9 +24,9 @@ from distill.records import (
     Answers,
     Batch,
     Cursor,
-    Knobs,
     LossOutput,
     Mean,
+    ScheduleValues,
     Step,
 )
 from distill.teachers.waiting import Recovery, Wait, until_done
@@ -95,7 +95,9 @@ class Engine(Protocol):
     is_sharded: bool
     """Whether a checkpoint can be loaded only by the same number of ranks."""
 
-    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput: ...
+    def forward(
+        self, batch: Batch, answers: Answers | None, schedule_values: ScheduleValues
+    ) -> LossOutput: ...
     def backward(self, loss: Tensor) -> None: ...
     def step(self, lr: float) -> float:
         """Reduce, clip, update, clear; returns the gradient norm before clipping."""
@@ -131,7 +133,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
-class Pace:
+class Intervals:
     """Intervals, in steps."""
 
     log: int
@@ -170,9 +172,9 @@ def train(
     store: Store,
     evaluate: Evaluate,
     selection: Selection,
-    pace: Pace,
+    intervals: Intervals,
     log: Log = lambda step, metrics: None,
-    is_asked_to_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     report: Report = lambda cursor: None,
     before_step: Callable[[int], None] = lambda step: None,
     announce: Announce = lambda reason: None,
@@ -197,29 +199,29 @@ def train(
             cursor.open_loss = meters.open(engine, LOSS)
         store.save(engine, cursor)
 
-    recovery = Recovery(engine, save, announce, is_asked_to_stop)
+    recovery = Recovery(engine, save, announce, should_stop)
     before_step(cursor.step)
     for step in source.feed(batches, cursor.step, schedule.num_steps, recovery):
-        knobs = schedule.at(step.step, cursor.losses)
+        schedule_values = schedule.at(step.step, cursor.losses)
         for batch, answers in step.parts:
-            output = engine.forward(batch, answers, knobs)
+            output = engine.forward(batch, answers, schedule_values)
             engine.backward(output.loss)
             meters.add(output.metrics)
-        meters.grad_norm = engine.step(knobs.lr)
+        meters.grad_norm = engine.step(schedule_values.lr)
         cursor.step = step.step + 1
         before_step(cursor.step)
         _refuse_divergence("gradient norm", meters.grad_norm, cursor.step)
 
         is_last = cursor.step == schedule.num_steps
         is_stopping = False
-        if cursor.step % pace.log == 0 or is_last:
-            metrics, is_stopping = meters.reduce(engine, is_asked_to_stop())
+        if cursor.step % intervals.log == 0 or is_last:
+            metrics, is_stopping = meters.reduce(engine, should_stop())
             _refuse_divergence("loss", metrics["loss"], cursor.step)
             if schedule.reads_losses and LOSS in metrics:  # no labelled row: no loss
                 cursor.losses.append([cursor.step, metrics[LOSS]])
-            knob_metrics = {"lr": knobs.lr, "kd.temperature": knobs.temperature}
+            knob_metrics = {"lr": schedule_values.lr, "kd.temperature": schedule_values.temperature}
             log(cursor.step, metrics | knob_metrics | _over_ranks(source.timings(), engine))
-        is_evaluation = cursor.step % pace.evaluate == 0 or is_last
+        is_evaluation = cursor.step % intervals.evaluate == 0 or is_last
         if is_evaluation:
             engine.eval()
             metrics = _finite(evaluate(engine), cursor.step)
@@ -229,7 +231,7 @@ def train(
             if (score := selection.score(metrics)) > cursor.best_value:
                 cursor.best_step, cursor.best_value = cursor.step, score
                 store.save_best(engine, cursor)
-        if cursor.step % pace.checkpoint == 0 or is_last or is_stopping:
+        if cursor.step % intervals.checkpoint == 0 or is_last or is_stopping:
             save()
         if is_stopping and not is_last:
             raise Interrupted(f"stopped at step {cursor.step} of {schedule.num_steps}")
@@ -295,10 +297,10 @@ class Meters:
             sums = torch.tensor(own, dtype=torch.float64, device=engine.device)
             self.totals[name] = sums.sum(0)
 
-    def reduce(self, engine: Engine, is_asked_to_stop: bool) -> tuple[dict[str, float], bool]:
+    def reduce(self, engine: Engine, should_stop: bool) -> tuple[dict[str, float], bool]:
         """The means over all ranks, and whether a stop is requested on any; equal on all ranks."""
         names = sorted(self.totals)
-        flag = torch.tensor([float(is_asked_to_stop), 0.0], device=engine.device)
+        flag = torch.tensor([float(should_stop), 0.0], device=engine.device)
         stacked = torch.stack([flag.double(), *(self.totals[n].to(engine.device) for n in names)])
         flags, *pairs = engine.reduce(stacked).tolist()
         metrics = {
@@ -320,7 +322,7 @@ def count_predictions(engine: Engine, batches: BatchSource, num_classes: int) ->
     num_broken = torch.zeros(1, dtype=torch.int64, device=engine.device)
     for step in NoTeachers().feed(batches, 0, batches.steps_per_epoch):
         for batch, answers in step.parts:
-            logits_BV = engine.forward(batch, answers, Knobs()).logits_BV
+            logits_BV = engine.forward(batch, answers, ScheduleValues()).logits_BV
             assert logits_BV is not None, "classes are predicted by classifiers"
             predicted_B = logits_BV.argmax(-1)
             labels_B = batch.labels_B.masked_fill(~batch.valid_B, UNLABELLED).to(engine.device)
@@ -343,5 +345,5 @@ def mean_metrics(engine: Engine, batches: BatchSource) -> dict[str, float]:
     meters = Meters()
     for step in NoTeachers().feed(batches, 0, batches.steps_per_epoch):
         for batch, answers in step.parts:
-            meters.add(engine.forward(batch, answers, Knobs()).metrics)
-    return meters.reduce(engine, is_asked_to_stop=False)[0]
+            meters.add(engine.forward(batch, answers, ScheduleValues()).metrics)
+    return meters.reduce(engine, should_stop=False)[0]

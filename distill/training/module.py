@@ -25,9 +25,9 @@ from distill.records import (
     UNLABELLED,
     Answers,
     Batch,
-    Knobs,
     LossOutput,
     Mean,
+    ScheduleValues,
     Target,
     TeacherAnswers,
 )
@@ -52,7 +52,7 @@ class DistillModule(Trainable):
         aggregation: Aggregation | None = None,
         teacher_names: Sequence[str] = (),
         num_classes: int = 0,
-        homes: Sequence[int] = (),
+        domain_teachers: Sequence[int] = (),
     ) -> None:
         """``homes``: of each domain, the teacher that is named like it, or -1; for the accuracy of
         trained weights."""
@@ -67,30 +67,36 @@ class DistillModule(Trainable):
             self.router = aggregation.build(
                 len(self.teacher_names), num_classes, config.hidden_size
             )
-        self._homes = tuple(homes)
+        self._domain_teachers = tuple(domain_teachers)
 
-    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
+    def forward(
+        self, batch: Batch, answers: Answers | None, schedule_values: ScheduleValues
+    ) -> LossOutput:
         assert answers is None or isinstance(answers, TeacherAnswers)
         logits_BV, features_BH = self._student(batch)
         valid_B = batch.valid_B
         zero = logits_BV[:0].sum()  # keeps the graph whole where a term has no rows
         hard, metrics = self._hard(logits_BV, batch, zero)
-        alpha = knobs.alpha if answers is not None else 0.0
+        alpha = schedule_values.alpha if answers is not None else 0.0
         loss = weighted(1 - alpha, hard) + zero
         metrics["loss"] = Mean(loss.detach(), _share(batch))
         if answers is None:
             return LossOutput(loss, logits_BV, metrics)
         assert self.aggregation is not None
         weights = self.aggregation.weigh(answers, features_BH, self.router)
-        target = self.aggregation.target(answers, weights.weights_KB, knobs.temperature)
+        target = self.aggregation.target(answers, weights.weights_KB, schedule_values.temperature)
         with torch.no_grad() if alpha == 0 else nullcontext():
-            soft = self._soft(logits_BV, target, batch, knobs.temperature) / batch.num_valid
+            soft = (
+                self._soft(logits_BV, target, batch, schedule_values.temperature) / batch.num_valid
+            )
         loss = loss + weighted(alpha, soft)
         metrics["kd.loss"] = Mean(soft.detach(), _share(batch))
         metrics["loss"] = Mean(loss.detach(), _share(batch))
         metrics |= self._per_teacher(logits_BV.detach(), answers, target, valid_B)
         if weights.log_weights_KB is not None:
-            own, own_metrics = self._of_router(batch, answers, weights.log_weights_KB, knobs)
+            own, own_metrics = self._of_router(
+                batch, answers, weights.log_weights_KB, schedule_values
+            )
             loss = loss + own
             metrics |= own_metrics
         if self.training:
@@ -120,7 +126,11 @@ class DistillModule(Trainable):
         }
 
     def _of_router(
-        self, batch: Batch, answers: TeacherAnswers, log_weights_KB: Tensor, knobs: Knobs
+        self,
+        batch: Batch,
+        answers: TeacherAnswers,
+        log_weights_KB: Tensor,
+        schedule_values: ScheduleValues,
     ) -> tuple[Tensor, dict[str, Mean]]:
         """The loss of the network that makes the weights."""
         assert isinstance(self.aggregation, TrainedWeights) and self.objective is not None
@@ -129,21 +139,25 @@ class DistillModule(Trainable):
         likelihood = LabelLogp(batch.labels_B[labelled_B])
         logits_KNV = answers.logits_KBV[:, labelled_B]
         likelihood.add(logits_KNV, slice(0, logits_KNV.shape[2]))
-        is_answered_N = answers.asked_KB[:, labelled_B].any(0)
+        is_answered_N = answers.queried_KB[:, labelled_B].any(0)
         nll = mixture_nll(log_weights_KB[:, labelled_B], likelihood.value, is_answered_N)
-        routes = Routes(log_weights_KB[:, valid_B], self._homes_of(batch.domains_B[valid_B]))
+        routes = Routes(
+            log_weights_KB[:, valid_B], self._domain_teachers_of(batch.domains_B[valid_B])
+        )
         loss = nll / max(1, batch.num_labelled)
         # The factor of the distillation loss.
-        scale = knobs.alpha * self.objective.total_coefficient(knobs.temperature)
+        scale = schedule_values.alpha * self.objective.total_coefficient(
+            schedule_values.temperature
+        )
         if (beta := self.aggregation.beta * scale) > 0:
             loss = loss - beta * routes.entropy() / batch.num_valid
         return loss, routes.metrics(nll, labelled_B.sum().float())
 
-    def _homes_of(self, domains_N: Tensor) -> Tensor:
-        if not self._homes:
+    def _domain_teachers_of(self, domains_N: Tensor) -> Tensor:
+        if not self._domain_teachers:
             return torch.full_like(domains_N, -1)
         # The last entry is that of no domain, whose index is -1.
-        return torch.tensor((*self._homes, -1), device=domains_N.device)[domains_N]
+        return torch.tensor((*self._domain_teachers, -1), device=domains_N.device)[domains_N]
 
     def _soft(self, logits_BV: Tensor, target: Target, batch: Batch, temperature: float) -> Tensor:
         assert self.objective is not None
@@ -162,10 +176,10 @@ class DistillModule(Trainable):
         logp_S_BV = log_softmax(logits_BV, dim=-1)
         metrics = {}
         for k, name in enumerate(self.teacher_names):
-            asked_B = answers.asked_KB[k] & valid_B
-            logp_T_NV = log_softmax(answers.logits_KBV[k][asked_B], dim=-1)
-            divergence_N = kl(logp_T_NV, logp_S_BV[asked_B])
-            count = asked_B.sum().float()
+            queried_B = answers.queried_KB[k] & valid_B
+            logp_T_NV = log_softmax(answers.logits_KBV[k][queried_B], dim=-1)
+            divergence_N = kl(logp_T_NV, logp_S_BV[queried_B])
+            count = queried_B.sum().float()
             metrics[f"teacher.{name}.kl"] = Mean(divergence_N.sum(), count)
             metrics[f"teacher.{name}.weight"] = Mean(
                 target.weights_KN[k][valid_B].sum(), valid_B.sum().float()

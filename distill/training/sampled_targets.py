@@ -19,26 +19,26 @@ import torch
 from torch import Tensor
 
 from distill.config.sampling import (
+    Generated,
     Mixed,
     OnPolicy,
     Speculative,
     StudentText,
     TeacherText,
-    Written,
 )
 from distill.data.batches import BatchSource
 from distill.errors import CheckpointError
 from distill.models.decoder import head_of
 from distill.records import Batch, Step
 from distill.sampling.draw import STUDENT, row_seeds, uniforms
-from distill.sampling.generation import Judge, Writing, write
-from distill.sampling.records import WriteRequest
+from distill.sampling.generation import Verifier, Writing, write
+from distill.sampling.records import GenerationRequest
 from distill.sampling.rows import SampledRow, as_batch, rows_of
 from distill.teachers.client import TeacherClient
 from distill.teachers.waiting import Wait, in_thread, until_done
 from distill.training.gate_training import GateTraining
 from distill.training.loop import Engine, NoTeachers
-from distill.training.speculation import TeacherJudge, at_once, each_its_own
+from distill.training.speculation import TeacherVerifier, at_once, verify_each
 
 Result = TypeVar("Result")
 OF_STEP = np.array([-1], np.int64)
@@ -56,11 +56,11 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerationSettings:
     """The inputs of a fit's sampling."""
 
-    sampling: Written
-    speakers_of: Callable[[np.ndarray], list[str]]
+    sampling: Generated
+    generators_of: Callable[[np.ndarray], list[str]]
     """Of row ids: the teacher that verifies or generates, if any."""
     num_tokens: int
     """Of the vocabulary that student and teacher share."""
@@ -73,7 +73,7 @@ class Wanted:
     """Of a step's softmax, teacher's and student's."""
     session: str
     """A prefix that no other process has."""
-    asks_teachers: bool = True
+    queries_teachers: bool = True
     """False where the loss reads no distributions (kd.alpha 0)."""
 
 
@@ -82,13 +82,13 @@ class SampledTargets:
 
     def __init__(
         self,
-        wanted: Wanted,
+        needed: GenerationSettings,
         client: TeacherClient,
         stream: Stream,
         engine: Engine,
         gates: Sequence[GateTraining] = (),
     ) -> None:
-        self._wanted = wanted
+        self._wanted = needed
         self._gates = tuple(gates)
         self._client = client
         self._stream = stream
@@ -106,16 +106,16 @@ class SampledTargets:
         self._wait = wait
         sampling = self._wanted.sampling
         staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
-        asked = self._stream if self._wanted.asks_teachers else NoTeachers()
-        written = _Steps(stop)
-        answered = asked.feed(written, start, stop, wait)
+        asked = self._stream if self._wanted.queries_teachers else NoTeachers()
+        generated = _Steps(stop)
+        answered = asked.feed(generated, start, stop, wait)
         coming = start
         for step in range(start, stop):
             while coming < min(step + staleness + 1, stop):
-                written.steps[coming] = self._write(batches, coming)
+                generated.steps[coming] = self._write(batches, coming)
                 coming += 1
             ready = next(answered)  # asks about what is new first
-            del written.steps[step], self._ahead[step]
+            del generated.steps[step], self._ahead[step]
             self._gates_before = None
             self._counts.trained(min(step, staleness) if self._is_students(step) else None)
             yield ready
@@ -149,24 +149,24 @@ class SampledTargets:
         rows the share that the student wrote, and of its text that was trained on the mean age in
         updates. NaN where there is nothing to tell."""
         counts, self._counts = self._counts, _Counts()
-        told = {
+        metrics = {
             "sampling.generate_s": counts.generate_s,
             "sampling.generate_rate": counts.generate_s
             / max(self._counts.began - counts.began, 1e-9),
             "sampling.new_tokens": float(counts.tokens),
-            "sampling.tokens_per_row": _per(counts.tokens, counts.written),
-            "sampling.cut_rate": _per(counts.cut, counts.written),
+            "sampling.tokens_per_row": _per(counts.tokens, counts.generated),
+            "sampling.cut_rate": _per(counts.cut, counts.generated),
         }
         if isinstance(self._wanted.sampling, StudentText):
-            told["sampling.staleness"] = _per(counts.ages, counts.student_steps)
+            metrics["sampling.staleness"] = _per(counts.ages, counts.student_steps)
         if isinstance(self._wanted.sampling, Speculative):
-            told["sampling.acceptance_rate"] = _per(counts.passed, counts.tested)
-            told["sampling.tokens_per_call"] = _per(counts.judged_tokens, counts.calls)
+            metrics["sampling.acceptance_rate"] = _per(counts.passed, counts.tested)
+            metrics["sampling.tokens_per_call"] = _per(counts.verified_tokens, counts.calls)
         if isinstance(self._wanted.sampling, Mixed):
-            told["sampling.student_rate"] = _per(counts.written, counts.rows)
+            metrics["sampling.student_rate"] = _per(counts.generated, counts.rows)
         for gate in self._gates:
-            told |= gate.timings()
-        return self._stream.timings() | told
+            metrics |= gate.timings()
+        return self._stream.timings() | metrics
 
     def flush(self) -> None:
         self._stream.flush()
@@ -239,12 +239,12 @@ class SampledTargets:
         sampling: OnPolicy | Mixed | Speculative,
     ) -> list[list[int]]:
         prompts = [row.prompt for row in rows.values()]
-        judge = None
+        verify = None
         num_drafts = 1
         if isinstance(sampling, Speculative):
             num_drafts = sampling.drafts
             if prompts:  # a rank without rows drafts with the others, and asks nobody
-                judge = self._judge(rows, seeds_B, step, sampling)
+                verify = self._verify(rows, seeds_B, step, sampling)
         module: Any = self._engine.module
         found = write(
             module.student,
@@ -255,8 +255,8 @@ class SampledTargets:
             seeds_B if prompts else np.zeros(1, np.uint64),
             sampling.decoding,
             num_drafts,
-            judge,
-            self._is_anyone_writing,
+            verify,
+            self._is_any_rank_generating,
             self._waited if isinstance(sampling, Speculative) else _at_once,
         )
         if not prompts:
@@ -276,20 +276,20 @@ class SampledTargets:
         finally:
             module.train(was_training)
 
-    def _is_anyone_writing(self, am_writing: bool) -> bool:
+    def _is_any_rank_generating(self, is_generating: bool) -> bool:
         if self._engine.world_size == 1:
-            return am_writing
-        flag = torch.tensor([float(am_writing)], device=self._engine.device)
+            return is_generating
+        flag = torch.tensor([float(is_generating)], device=self._engine.device)
         return bool(self._engine.reduce(flag).item())
 
-    def _judge(
+    def _verify(
         self, rows: dict[int, SampledRow], seeds_B: np.ndarray, step: int, sampling: Speculative
-    ) -> Judge:
+    ) -> Verifier:
         prompts = [np.array(row.prompt) for row in rows.values()]
         top_k = sampling.top_k_at(step / max(1, self._wanted.num_steps - 1))
-        judges: list[tuple[np.ndarray, Judge]] = []
-        for teacher, mine_N in self._speakers(rows).items():
-            judge = TeacherJudge(
+        verifiers: list[tuple[np.ndarray, Verifier]] = []
+        for teacher, mine_N in self._generators(rows).items():
+            verify = TeacherVerifier(
                 self._client,
                 self._stream.computed,
                 teacher,
@@ -301,12 +301,12 @@ class SampledTargets:
                 top_k,
                 self._wanted.num_tokens,
             )
-            judges.append((mine_N, judge))
-        return each_its_own(judges)
+            verifiers.append((mine_N, verify))
+        return verify_each(verifiers)
 
-    def _speakers(self, rows: Iterable[int]) -> dict[str, np.ndarray]:
+    def _generators(self, rows: Iterable[int]) -> dict[str, np.ndarray]:
         """The verifying or generating teachers, and the indices of their ``rows``, ascending."""
-        names = self._wanted.speakers_of(np.array(list(rows), np.int64))
+        names = self._wanted.generators_of(np.array(list(rows), np.int64))
         return {
             name: np.array([place for place, own in enumerate(names) if own == name])
             for name in dict.fromkeys(names)
@@ -318,7 +318,7 @@ class SampledTargets:
         missing = [row for row in rows if row not in self._texts]
         asked = [
             (teacher, {missing[place]: rows[missing[place]] for place in mine_N})
-            for teacher, mine_N in self._speakers(missing).items()
+            for teacher, mine_N in self._generators(missing).items()
         ]
         for texts in at_once([lambda one=one: self._text_of(*one, sampling) for one in asked]):
             self._texts |= texts
@@ -330,7 +330,7 @@ class SampledTargets:
         self, teacher: str, rows: dict[int, SampledRow], sampling: TeacherText
     ) -> dict[int, list[int]]:
         ids_N = np.array(list(rows), np.int64)
-        request = WriteRequest(
+        request = GenerationRequest(
             f"{self._wanted.session}/{ids_N[0]}",
             tuple(np.array(row.prompt) for row in rows.values()),
             tuple(self._limits(rows)),
@@ -349,13 +349,13 @@ class _Counts:
     began: float = field(default_factory=time.perf_counter)
     generate_s: float = 0.0
     rows: int = 0
-    written: int = 0  # of them, and their tokens
+    generated: int = 0  # of them, and their tokens
     tokens: int = 0
     cut: int = 0
     tested: int = 0
     passed: int = 0
     calls: int = 0
-    judged_tokens: int = 0
+    verified_tokens: int = 0
     student_steps: int = 0  # trained on text of the student's
     ages: int = 0  # of that text, in updates
 
@@ -365,15 +365,15 @@ class _Counts:
             self.student_steps += 1
             self.ages += age
 
-    def add(self, writing: Writing) -> None:
-        num_tokens = sum(map(len, writing.texts))
-        self.written += len(writing.texts)
+    def add(self, generating: Writing) -> None:
+        num_tokens = sum(map(len, generating.texts))
+        self.generated += len(generating.texts)
         self.tokens += num_tokens
-        self.cut += writing.has_ended.count(False)
-        self.tested += writing.num_tested
-        self.passed += writing.num_passed
-        self.calls += writing.num_calls
-        self.judged_tokens += num_tokens if writing.num_calls else 0
+        self.cut += generating.has_ended.count(False)
+        self.tested += generating.num_tested
+        self.passed += generating.num_passed
+        self.calls += generating.num_calls
+        self.verified_tokens += num_tokens if generating.num_calls else 0
 
 
 def _at_once(call: Callable[[], Result]) -> Result:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distill.config import KD, Optimizer
 from distill.config.temperature import Losses
-from distill.records import Knobs
+from distill.records import ScheduleValues
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Schedule:
         """Whether :meth:`at` needs the losses of the intervals that have finished."""
         return self.kd is not None and self.kd.schedule.reads_losses
 
-    def at(self, step: int, losses: Losses = ()) -> Knobs:
+    def at(self, step: int, losses: Losses = ()) -> ScheduleValues:
         """``losses``: of the finished intervals before this step; see config/temperature.py."""
         lr = self.optimizer.lr * self.rate(step)
         if self.kd is None:
-            return Knobs(lr=lr)
+            return ScheduleValues(lr=lr)
         temperature = self.kd.schedule.at(step, self.num_steps, self.kd.temperature, losses)
-        return Knobs(temperature=temperature, alpha=self.kd.alpha, lr=lr)
+        return ScheduleValues(temperature=temperature, alpha=self.kd.alpha, lr=lr)
 
     def rate(self, step: int) -> float:
         """The share of the peak rate: linear warm-up, then cosine, linear or constant."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from distill.config.sampling import Speculative
 from distill.sampling.draw import TEACHER, uniforms
-from distill.sampling.generation import Drafted, Judge
+from distill.sampling.generation import Drafted, Verifier
 from distill.sampling.records import DraftRequest
 from distill.teachers.client import TeacherClient
 
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class TeacherJudge:
+class TeacherVerifier:
     """Sends each round of one step's drafts to a teacher for verification."""
 
     client: TeacherClient
@@ -54,32 +54,32 @@ class TeacherJudge:
             self.sampling.nucleus,
             self.sampling.teacher_decoding,
         )
-        verdict = self.client.call(self.teacher, request)
-        request.check(verdict, self.num_tokens)
-        self.computed(self.teacher, verdict.compute_s)
-        return verdict.num_kept_b, verdict.replacement_b
+        verified = self.client.call(self.teacher, request)
+        request.check(verified, self.num_tokens)
+        self.computed(self.teacher, verified.compute_s)
+        return verified.num_kept_b, verified.replacement_b
 
 
-def each_its_own(judges: Sequence[tuple[np.ndarray, Judge]]) -> Judge:
+def verify_each(verifiers: Sequence[tuple[np.ndarray, Verifier]]) -> Verifier:
     """Several as one: each prompt goes to the one that has its place in its [N], ascending.
 
     Every one of them counts its prompts from 0, and all are asked at once.
     """
-    if len(judges) == 1:
-        return judges[0][1]
+    if len(verifiers) == 1:
+        return verifiers[0][1]
 
-    def judge(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
+    def verify(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
         num_kept_b, replacement_b = np.empty((2, len(drafted.rows_b)), np.int64)
 
-        def ask(mine_N: np.ndarray, own: Judge) -> None:
+        def ask(mine_N: np.ndarray, own: Verifier) -> None:
             places = np.flatnonzero(np.isin(drafted.rows_b, mine_N))
             if len(places):
                 num_kept_b[places], replacement_b[places] = own(drafted.of(mine_N))
 
-        at_once([lambda one=one: ask(*one) for one in judges])
+        at_once([lambda one=one: ask(*one) for one in verifiers])
         return num_kept_b, replacement_b
 
-    return judge
+    return verify
 
 
 def at_once(calls: Sequence[Callable[[], Result]]) -> list[Result]:

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from distill.aggregation import Aggregation
-from distill.aggregation.mixture import only_asked
+from distill.aggregation.mixture import only_queried
 from distill.objectives import Objective
 from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
 from distill.objectives.tempered import log_softmax_at
-from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
+from distill.records import Head, ScheduleValues, Target, TeacherAnswers, TokenAnswers
 from distill.training.columns import LogitsOf, SplitLoss, Teachers
 from distill.training.fused import BlockLoss, Chunk
 from distill.wires import WireFormat
@@ -57,7 +57,7 @@ class Reader(NamedTuple):
         return [part.contiguous() for part in payload_NX.tensor_split(self.num_passes, dim=1)]
 
 
-_Said = Callable[[slice], list[Tensor]]
+_Payloads = Callable[[slice], list[Tensor]]
 """Positions -> one teacher's output at those that it was queried for, in each of its forwards."""
 
 
@@ -89,7 +89,7 @@ class TokenLoss:
         self,
         labels_N: Tensor,
         num_columns: int,
-        knobs: Knobs,
+        schedule_values: ScheduleValues,
         answers: TokenAnswers | None = None,
         readers: Sequence[Reader] = (),
         aggregation: Aggregation | None = None,
@@ -103,8 +103,8 @@ class TokenLoss:
         stay sums over positions). None: of each position alone."""
         self._labels_N = labels_N
         self._num_columns = num_columns
-        self._temperature = knobs.temperature
-        self._alpha = knobs.alpha if answers is not None else 0.0
+        self._temperature = schedule_values.temperature
+        self._alpha = schedule_values.alpha if answers is not None else 0.0
         self._answers = answers
         self._readers = tuple(readers)
         self._aggregation = aggregation
@@ -117,10 +117,10 @@ class TokenLoss:
         self._weights_KN = weights_KN
         self.label_logp_KN = None if weights_KN is None else torch.zeros_like(weights_KN)
         if answers is not None:
-            asked_KN = answers.asked_KP.cpu().numpy()
+            queried_KN = answers.queried_KP.cpu().numpy()
             # Where each teacher's outputs for position n start among all of its outputs.
-            self._starts_KN = np.pad(asked_KN.cumsum(1), ((0, 0), (1, 0))).tolist()
-            self._are_answered_N = asked_KN.sum(0) > 0
+            self._starts_KN = np.pad(queried_KN.cumsum(1), ((0, 0), (1, 0))).tolist()
+            self._are_answered_N = queried_KN.sum(0) > 0
             are_alone = all(reader.num_passes == 1 for reader in self._readers)
             assert are_alone or not self._compares_aggregate, "passes are compared one by one"
 
@@ -148,11 +148,11 @@ class TokenLoss:
         return replace(chunk, row_floats=self._objective.row_floats)
 
     def of_chunk(self, rows: slice) -> BlockLoss:
-        said = None if self._answers is None else self._decoded(rows)
+        payloads = None if self._answers is None else self._decoded(rows)
 
         def summed(logits_mV: Tensor, at: slice) -> Tensor:
             hard = self._cross_entropy(logits_mV, at)
-            return hard if said is None else hard + self._divergence(logits_mV, said, at)
+            return hard if payloads is None else hard + self._divergence(logits_mV, payloads, at)
 
         def loss(logits_mV: Tensor, block: slice) -> Tensor:
             at = slice(rows.start + block.start, rows.start + block.stop)
@@ -194,22 +194,22 @@ class TokenLoss:
         """For :meth:`of_columns`: exact wires, and weights that do not depend on the logits."""
         assert self._answers is not None and self._compares_aggregate
         assert self._aggregation is not None and self._objective is not None
-        asked_Kn = self._answers.asked_KP[:, rows]
-        is_answered_n = asked_Kn.any(0)
-        weights_Kn = torch.full(asked_Kn.shape, 1 / len(asked_Kn), device=asked_Kn.device)
+        queried_Kn = self._answers.queried_KP[:, rows]
+        is_answered_n = queried_Kn.any(0)
+        weights_Kn = torch.full(queried_Kn.shape, 1 / len(queried_Kn), device=queried_Kn.device)
         weights_Kn[:, is_answered_n] = self._weights(
-            asked_Kn[:, is_answered_n], rows, is_answered_n
+            queried_Kn[:, is_answered_n], rows, is_answered_n
         )
         self._note(weights_Kn[:, is_answered_n])
 
         pairs = list(zip(self._readers, self._answers.payloads, strict=True))
 
         def logits_of(columns: slice) -> Tensor:
-            said = [
+            payloads = [
                 reader.logits(payload_NX[self._given(k, rows)], columns)
                 for k, (reader, payload_NX) in enumerate(pairs)
             ]
-            return _stacked(said, asked_Kn)
+            return _stacked(payloads, queried_Kn)
 
         return Teachers(
             logits_of,
@@ -221,11 +221,11 @@ class TokenLoss:
             is_routed=self.label_logp_KN is not None,
         )
 
-    def _decoded(self, rows: slice) -> list[_Said]:
+    def _decoded(self, rows: slice) -> list[_Payloads]:
         """Each teacher's output at those of the ``rows`` that it was queried for."""
         return [self._decoded_of(k, rows) for k in range(len(self._readers))]
 
-    def _decoded_of(self, k: int, rows: slice) -> _Said:
+    def _decoded_of(self, k: int, rows: slice) -> _Payloads:
         assert self._answers is not None
         payload_NX, reader = self._answers.payloads[k], self._readers[k]
         given = self._given(k, rows)
@@ -236,7 +236,7 @@ class TokenLoss:
         def at_positions(at: slice) -> list[Tensor]:
             part = self._given(k, at)
             inside = slice(part.start - given.start, part.stop - given.start)
-            return [said_nX[inside] for said_nX in parts_MnX]
+            return [payload_nX[inside] for payload_nX in parts_MnX]
 
         return at_positions
 
@@ -258,58 +258,58 @@ class TokenLoss:
         self.sums.ce.add_(ce.detach())
         return weighted(1 - self._alpha, ce)
 
-    def _divergence(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
+    def _divergence(self, logits_mV: Tensor, payloads: list[_Payloads], at: slice) -> Tensor:
         assert self._objective is not None
         compare = self._to_aggregate if self._compares_aggregate else self._one_by_one
         with torch.no_grad() if self._alpha == 0 else nullcontext():
-            kd = self._objective.coefficient(self._temperature) * compare(logits_mV, said, at)
+            kd = self._objective.coefficient(self._temperature) * compare(logits_mV, payloads, at)
         self.sums.kd.add_(kd.detach())
         return weighted(self._alpha, kd)
 
     def _asked(self, at: slice) -> tuple[Tensor, slice | Tensor]:
         """asked_Km of the positions with an answer, and which of the block those are."""
         assert self._answers is not None
-        asked_Km = self._answers.asked_KP[:, at]
+        queried_Km = self._answers.queried_KP[:, at]
         if self._are_answered_N[at].all():
-            return asked_Km, slice(None)
-        kept_m = asked_Km.any(0)
-        return asked_Km[:, kept_m], kept_m
+            return queried_Km, slice(None)
+        kept_m = queried_Km.any(0)
+        return queried_Km[:, kept_m], kept_m
 
-    def _to_aggregate(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
+    def _to_aggregate(self, logits_mV: Tensor, payloads: list[_Payloads], at: slice) -> Tensor:
         """Σ over the block of D(aggregate, student)."""
         assert self._aggregation is not None and self._objective is not None
-        asked_Km, kept = self._asked(at)
-        logits_KmV = _stacked([said_k(at)[0] for said_k in said], asked_Km)
+        queried_Km, kept = self._asked(at)
+        logits_KmV = _stacked([payload_k(at)[0] for payload_k in payloads], queried_Km)
         with torch.no_grad():
-            answers = TeacherAnswers(logits_KmV, asked_Km)
+            answers = TeacherAnswers(logits_KmV, queried_Km)
             if self._aggregation.sees_logits:
                 weights_Km = self._aggregation.weigh(answers, None, None).weights_KB
             else:
-                weights_Km = self._weights(asked_Km, at, kept)
+                weights_Km = self._weights(queried_Km, at, kept)
             target = self._aggregation.target(answers, weights_Km, self._temperature)
             target = replace(target, labels_N=self._labels_N[at][kept])
             self._note(weights_Km)
             self._note_labels(logits_KmV, at, kept)
-            self._note_apart(logits_KmV, asked_Km, logits_mV[kept], at, kept)
+            self._note_apart(logits_KmV, queried_Km, logits_mV[kept], at, kept)
         return self._objective(logits_mV[kept], target, self._temperature).sum()
 
-    def _one_by_one(self, logits_mV: Tensor, said: list[_Said], at: slice) -> Tensor:
+    def _one_by_one(self, logits_mV: Tensor, payloads: list[_Payloads], at: slice) -> Tensor:
         """Σ over the block of Σ_k w_k D(p_k, student)."""
-        asked_Km, kept = self._asked(at)
-        weights_Km = self._weights(asked_Km, at, kept)
+        queried_Km, kept = self._asked(at)
+        weights_Km = self._weights(queried_Km, at, kept)
         self._note(weights_Km)
         logits_mV = logits_mV[kept]
         total = logits_mV.new_zeros(())
         for k, reader in enumerate(self._readers):
-            asked_m = asked_Km[k]
-            passes = [said_mX for said_mX in said[k](at) if len(said_mX)]
+            queried_m = queried_Km[k]
+            passes = [payload_mX for payload_mX in payloads[k](at) if len(payload_mX)]
             if passes:
-                labels_m, weights_m = self._labels_N[at][kept][asked_m], weights_Km[k][asked_m]
+                labels_m, weights_m = self._labels_N[at][kept][queried_m], weights_Km[k][queried_m]
                 has_weight = bool(weights_m.any())  # else it is only measured: 0 · ∞ is NaN
                 with nullcontext() if has_weight else torch.no_grad():
                     each = [
-                        self._to_one(reader, said_mX, logits_mV[asked_m], labels_m)
-                        for said_mX in passes
+                        self._to_one(reader, payload_mX, logits_mV[queried_m], labels_m)
+                        for payload_mX in passes
                     ]
                     divergence_m = torch.stack(each).mean(0)
                 if has_weight:
@@ -318,23 +318,25 @@ class TokenLoss:
         return total
 
     def _to_one(
-        self, reader: Reader, said_mX: Tensor, logits_mV: Tensor, labels_m: Tensor
+        self, reader: Reader, payload_mX: Tensor, logits_mV: Tensor, labels_m: Tensor
     ) -> Tensor:
         assert self._objective is not None
         if not reader.wire.is_exact:
-            return reader.wire.forward_kl(said_mX, logits_mV, self._temperature)
-        logp_mV = log_softmax_at(said_mX, self._temperature)
+            return reader.wire.forward_kl(payload_mX, logits_mV, self._temperature)
+        logp_mV = log_softmax_at(payload_mX, self._temperature)
         target = Target(logp_mV, logp_mV.new_ones(1, len(logp_mV)), labels_m)
         return self._objective(logits_mV, target, self._temperature)
 
-    def _weights(self, asked_Kn: Tensor, at: slice, kept: slice | Tensor) -> Tensor:
+    def _weights(self, queried_Kn: Tensor, at: slice, kept: slice | Tensor) -> Tensor:
         """Of an aggregation that does not depend on the logits, at the kept positions among ``at``.
-        ``asked_Kn`` is of these positions."""
+        ``queried_Kn`` is of these positions."""
         assert self._aggregation is not None
         if self._weights_KN is not None:
-            return only_asked(self._weights_KN[:, at][:, kept], asked_Kn)
-        unseen_Kn0 = torch.empty(*asked_Kn.shape, 0, device=asked_Kn.device)
-        return self._aggregation.weigh(TeacherAnswers(unseen_Kn0, asked_Kn), None, None).weights_KB
+            return only_queried(self._weights_KN[:, at][:, kept], queried_Kn)
+        unseen_Kn0 = torch.empty(*queried_Kn.shape, 0, device=queried_Kn.device)
+        return self._aggregation.weigh(
+            TeacherAnswers(unseen_Kn0, queried_Kn), None, None
+        ).weights_KB
 
     def _note(self, weights_Kn: Tensor) -> None:
         self.sums.num_answered.add_(weights_Kn.shape[1])
@@ -349,7 +351,7 @@ class TokenLoss:
     def _note_apart(
         self,
         logits_KmV: Tensor,
-        asked_Km: Tensor,
+        queried_Km: Tensor,
         logits_mV: Tensor,
         at: slice,
         kept: slice | Tensor,
@@ -359,11 +361,14 @@ class TokenLoss:
             return  # it is the loss
         some = slice(-at.start % APART_EVERY, None, APART_EVERY)
         labels_m = self._labels_N[at][kept][some]
-        for k, (said_mV, asked_m) in enumerate(
-            zip(logits_KmV[:, some], asked_Km[:, some], strict=True)
+        for k, (payload_mV, queried_m) in enumerate(
+            zip(logits_KmV[:, some], queried_Km[:, some], strict=True)
         ):
             divergence_m = self._to_one(
-                self._readers[k], said_mV[asked_m], logits_mV[some][asked_m], labels_m[asked_m]
+                self._readers[k],
+                payload_mV[queried_m],
+                logits_mV[some][queried_m],
+                labels_m[queried_m],
             )
             self._note_apart_of(k, divergence_m)
 
@@ -379,16 +384,16 @@ def _slices_of(lengths: Sequence[int]) -> list[slice]:
     return [slice(*pair) for pair in pairwise(starts)]
 
 
-def _stacked(logits: Sequence[Tensor], asked_Km: Tensor) -> Tensor:
+def _stacked(logits: Sequence[Tensor], queried_Km: Tensor) -> Tensor:
     """[K, m, V] of each teacher's output where it was queried; zeros elsewhere."""
     if len(logits) == 1:
-        return _spread(logits[0], asked_Km[0])[None]  # no copy
-    return torch.stack([_spread(*pair) for pair in zip(logits, asked_Km, strict=True)])
+        return _spread(logits[0], queried_Km[0])[None]  # no copy
+    return torch.stack([_spread(*pair) for pair in zip(logits, queried_Km, strict=True)])
 
 
-def _spread(logits_xV: Tensor, asked_m: Tensor) -> Tensor:
-    if len(logits_xV) == len(asked_m):
+def _spread(logits_xV: Tensor, queried_m: Tensor) -> Tensor:
+    if len(logits_xV) == len(queried_m):
         return logits_xV
-    spread_mV = logits_xV.new_zeros(len(asked_m), logits_xV.shape[1])
-    spread_mV[asked_m] = logits_xV
+    spread_mV = logits_xV.new_zeros(len(queried_m), logits_xV.shape[1])
+    spread_mV[queried_m] = logits_xV
     return spread_mV

@@ -20,7 +20,7 @@ from distill.models.decoder import base_of, head_of, plain
 from distill.models.load_balancing import LoadBalancing
 from distill.objectives import Objective
 from distill.objectives.likelihood import Routes, mixture_nll
-from distill.records import Answers, Batch, Head, Knobs, LossOutput, Mean, TokenAnswers
+from distill.records import Answers, Batch, Head, LossOutput, Mean, ScheduleValues, TokenAnswers
 from distill.teachers.served import ServedTeacher
 from distill.training.fused import FusedHead
 from distill.training.token_loss import Reader, TokenLoss
@@ -49,7 +49,7 @@ class TokenModule(Trainable):
         aggregation: Aggregation | None = None,
         teachers: Sequence[ServedTeacher] = (),
         loss_chunk_mb: float = 256.0,
-        homes: Sequence[int] = (),
+        domain_teachers: Sequence[int] = (),
         left_out: Sequence[int] = (),
         normalise: Literal["tokens", "sequences"] = "tokens",
     ) -> None:
@@ -72,7 +72,10 @@ class TokenModule(Trainable):
             width = head_of(student).in_features
             self.router = aggregation.build(len(self.teachers), num_tokens, width)
         self._balancing = LoadBalancing.of(student)
-        self._homes = (*homes, -1)  # the last entry is that of no domain, whose index is -1
+        self._domain_teachers = (
+            *domain_teachers,
+            -1,
+        )  # the last entry is that of no domain, whose index is -1
 
     def take_heads(self, heads: Mapping[str, Head], device: torch.device | str) -> None:
         """The output layers of teachers that send hidden states. No parameters of this module."""
@@ -87,7 +90,9 @@ class TokenModule(Trainable):
             for teacher in self.teachers
         ]
 
-    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
+    def forward(
+        self, batch: Batch, answers: Answers | None, schedule_values: ScheduleValues
+    ) -> LossOutput:
         assert answers is None or isinstance(answers, TokenAnswers)
         output = self._decoded(batch, with_routers=self._balances)
         hidden_NH, labels_N = output.last_hidden_state[batch.targets_BT], labels_at(batch)
@@ -96,7 +101,7 @@ class TokenModule(Trainable):
         loss = TokenLoss(
             labels_N,
             self.num_tokens,
-            knobs,
+            schedule_values,
             answers,
             self._readers if answers is not None else (),
             self.aggregation,
@@ -112,10 +117,10 @@ class TokenModule(Trainable):
         metrics = self._metrics(total, loss, batch, has_teachers)
         if routes is not None and isinstance(answers, TokenAnswers):
             assert loss.label_logp_KN is not None
-            are_together_N = answers.asked_KP.all(0)
+            are_together_N = answers.queried_KP.all(0)
             nll = mixture_nll(routes.log_weights_KN, loss.label_logp_KN, are_together_N)
             total = total + nll / max(1, batch.num_valid)
-            if (beta := self._beta(knobs)) > 0:
+            if (beta := self._beta(schedule_values)) > 0:
                 total = total - beta * routes.entropy() / max(1, batch.num_valid)
             count = torch.tensor(float(len(labels_N)), device=labels_N.device)
             metrics |= routes.metrics(nll, count)
@@ -140,11 +145,11 @@ class TokenModule(Trainable):
         asked = {"output_router_logits": True} if with_routers else {}
         return base_of(self.student)(**batch.inputs(), use_cache=False, **asked)
 
-    def _beta(self, knobs: Knobs) -> float:
+    def _beta(self, schedule_values: ScheduleValues) -> float:
         """Of the entropy of trained weights, with the factor of the distillation loss."""
         assert isinstance(self.aggregation, TrainedWeights) and self.objective is not None
-        scale = self.objective.total_coefficient(knobs.temperature)
-        return self.aggregation.beta * knobs.alpha * scale
+        scale = self.objective.total_coefficient(schedule_values.temperature)
+        return self.aggregation.beta * schedule_values.alpha * scale
 
     def routes(self, batch: Batch, hidden_NH: Tensor) -> Routes | None:
         """At the positions of :meth:`positions`; None without trained weights."""
@@ -152,9 +157,9 @@ class TokenModule(Trainable):
             return None
         assert isinstance(self.aggregation, TrainedWeights) and batch.targets_BT is not None
         log_weights_KN = self.aggregation.log_weights(self.router, hidden_NH, sequences_at(batch))
-        homes_D = torch.tensor(self._homes, device=hidden_NH.device)
+        domain_teacher_D = torch.tensor(self._domain_teachers, device=hidden_NH.device)
         row_N = batch.targets_BT.nonzero()[:, 0]
-        return Routes(log_weights_KN, homes_D[batch.domains_B[row_N]])
+        return Routes(log_weights_KN, domain_teacher_D[batch.domains_B[row_N]])
 
     @torch.no_grad()
     def _metrics(

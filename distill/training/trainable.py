@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from distill.records import Answers, Batch, Head, Knobs, LossOutput
+from distill.records import Answers, Batch, Head, LossOutput, ScheduleValues
 
 
 class Trainable(nn.Module):
@@ -18,7 +18,9 @@ class Trainable(nn.Module):
     router: nn.Module | None
     """The network of an aggregation that trains its own weights."""
 
-    def forward(self, batch: Batch, answers: Answers | None, knobs: Knobs) -> LossOutput:
+    def forward(
+        self, batch: Batch, answers: Answers | None, schedule_values: ScheduleValues
+    ) -> LossOutput:
         """The share of this micro-batch in the loss of the global batch, and its metrics."""
         raise NotImplementedError
 

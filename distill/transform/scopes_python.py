@@ -169,7 +169,7 @@ def refused(code: Code) -> set[str]:
             has_spread = True
         elif node.type == "string_content":
             strings.append(text(node))
-        elif node.type == "except_clause" and _tells_names(text(node).split(":")[0]):
+        elif node.type == "except_clause" and _has_names(text(node).split(":")[0]):
             return set(occurrences(code))
         elif node.type == "class_definition" and node.child_by_field_name("superclasses"):
             names.update(_inherited_parameters(node))
@@ -189,7 +189,7 @@ def refused(code: Code) -> set[str]:
     return names | _uncovered(code) | _seen_types(code, " ".join(strings))
 
 
-def _tells_names(clause: str) -> bool:
+def _has_names(clause: str) -> bool:
     """Whether an error whose message spells a function's or a class's name can be shown."""
     return " as " in clause and ("TypeError" in clause or "AttributeError" in clause)
 

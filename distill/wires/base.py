@@ -53,7 +53,7 @@ class WireFormat(Variant):
         """What is wrong with an answer about so many positions over so many classes or tokens."""
         raise NotImplementedError
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+    def encode(self, payload_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         """[P, …] of logits or hidden states, as :attr:`takes` names, to a payload [P, X] on their
         device: float32, uint8, or bfloat16's bits in int16.
 

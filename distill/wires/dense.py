@@ -38,9 +38,9 @@ class DenseWire(WireFormat):
     def fault(self, payload: np.ndarray, num_positions: int, num_columns: int) -> str | None:
         return array_fault(payload, self.dtype or "float32", (num_positions, num_columns))
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+    def encode(self, payload_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         """[P, V] numbers; see bits_of."""
-        return bits_of(said_PX, self.dtype or "float32")
+        return bits_of(payload_PX, self.dtype or "float32")
 
     def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
         kept_NX = payload_NX[:, columns]

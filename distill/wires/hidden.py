@@ -40,10 +40,10 @@ class HiddenWire(WireFormat):
         assert self.dtype is not None
         return array_fault(payload, self.dtype, (num_positions, None))
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+    def encode(self, payload_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         """[P, H] numbers; see bits_of."""
         assert self.dtype is not None
-        return bits_of(said_PX, self.dtype)
+        return bits_of(payload_PX, self.dtype)
 
     def logits(self, payload_NX: Tensor, head: Head | None, columns: slice = slice(None)) -> Tensor:
         """The product is taken in the head's dtype, as the teacher itself takes it."""

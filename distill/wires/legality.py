@@ -43,7 +43,7 @@ def check_mixing(
             + (", or the wire hidden or dense for every teacher" if inexact else "")
         )
     # Teachers with other vocabularies are not combined at all.
-    if inexact and aggregation.num_asked(len(wires)) > 1 and aggregation.mix == "logits":
+    if inexact and aggregation.num_queried(len(wires)) > 1 and aggregation.mix == "logits":
         raise ConfigError(
             f"aggregation.mix: logits averages the teachers' logits, but {reason}: set "
             "aggregation.mix: probabilities, or use the wire hidden or dense for every teacher"

@@ -88,7 +88,7 @@ class SampledWire(WireFormat):
             payload_NX[:, 4 * num + 4 : 6 * num + 4].view(torch.float16).float(),
         )
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+    def encode(self, payload_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         """uint8 [P, X]: ids int32 [S], Σ p log p float32, p / q float16 [S], filled up to 4.
 
         The bytes of a position depend on its logits, its seed and the wire's alone: by inverse
@@ -99,7 +99,9 @@ class SampledWire(WireFormat):
         blocks = [
             self._encoded(logits_NV, uniforms_NS)
             for logits_NV, uniforms_NS in zip(
-                said_PX.detach().split(ROWS_AT_ONCE), uniforms_PS.split(ROWS_AT_ONCE), strict=True
+                payload_PX.detach().split(ROWS_AT_ONCE),
+                uniforms_PS.split(ROWS_AT_ONCE),
+                strict=True,
             )
         ]
         return torch.cat(blocks)

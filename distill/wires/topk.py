@@ -89,9 +89,9 @@ class TopKWire(WireFormat):
             return "holds NaN or infinity"
         return entries_fault(*parts[0][:2], num_columns)
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+    def encode(self, payload_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         """uint8 [P, X]: ids int32 [K], tails float32 [G], values float16 [K], filled up to 4."""
-        blocks = [self._encoded(logits_NV) for logits_NV in said_PX.detach().split(ROWS_AT_ONCE)]
+        blocks = [self._encoded(logits_NV) for logits_NV in payload_PX.detach().split(ROWS_AT_ONCE)]
         return torch.cat(blocks)
 
     def _encoded(self, logits_NV: Tensor) -> Tensor:

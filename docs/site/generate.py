@@ -94,7 +94,7 @@ def walk(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section]
             yield from walk(path_below(key), below)
 
 
-def homes(root: type[Section]) -> dict[type[Section], str]:
+def domain_teachers(root: type[Section]) -> dict[type[Section], str]:
     """Where each class is documented: at the shortest path to it, the first of equals."""
     found: dict[type[Section], str] = {}
     for _, _, key in walk("", root):
@@ -242,7 +242,7 @@ def item(key: Key, link: str) -> str:
 
 def keys_page(root: type[Section], title: str, lead: str) -> str:
     """The page of all keys below ``root``, sections in the order of the class."""
-    home = homes(root)
+    domain_teacher = domain_teachers(root)
     parts = [f"# {title}\n", NOTE, f"{lead}\n"]
     top = children("", root)
     scalars = [key for key in top if not key.sections]
@@ -251,7 +251,7 @@ def keys_page(root: type[Section], title: str, lead: str) -> str:
         parts += [f"{item(key, '')}\n" for key in scalars]
     for key in top:
         if key.sections:
-            parts += _family(key, home, depth=2)
+            parts += _family(key, domain_teacher, depth=2)
     parts = _without_repeats(parts)
     return _with_unique_anchors(re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n")
 
@@ -281,7 +281,7 @@ def _with_unique_anchors(page: str) -> str:
     return re.sub(r'id="([^"]+)"', numbered, page)
 
 
-def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
+def _family(key: Key, domain_teacher: dict[type[Section], str], depth: int) -> list[str]:
     """The heading of a key with sections below it, and all of these that are documented here."""
     parts = [f'<a id="{key.anchor}"></a>\n', f"{'#' * depth} `{key.path}`\n"]
     described = prose(key.field.description)
@@ -298,7 +298,7 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
     path = path_below(key)
     is_union = len(key.sections) > 1 or issubclass(key.sections[0], Variant)
     for section in key.sections:
-        if home[section] != path:
+        if domain_teacher[section] != path:
             continue
         if is_union:
             kind = section.model_fields["type"].default
@@ -307,26 +307,26 @@ def _family(key: Key, home: dict[type[Section], str], depth: int) -> list[str]:
             if issubclass(section, Variant) and section.tasks:
                 parts.append(f"Only for {models_of(section.tasks)}.\n")
         parts.append(f"{prose(vars(section).get('__doc__'))}\n")
-        parts += _keys(path, section, home, depth + is_union)
+        parts += _keys(path, section, domain_teacher, depth + is_union)
     return parts
 
 
 def _keys(
-    path: str, section: type[Section], home: dict[type[Section], str], depth: int
+    path: str, section: type[Section], domain_teacher: dict[type[Section], str], depth: int
 ) -> list[str]:
     parts, below = [], []
     for key in children(path, section):
-        here = [s for s in key.sections if home[s] == path_below(key)]
+        here = [s for s in key.sections if domain_teacher[s] == path_below(key)]
         if here:
             below.append(key)
             continue
         link = ""
         if key.sections:
-            other = home[key.sections[0]]
+            other = domain_teacher[key.sections[0]]
             link = f"As [`{other}`](#{anchor(other)})."
         parts.append(f"{item(key, link)}\n")
     for key in below:
-        parts += _family(key, home, min(depth + 1, 6))
+        parts += _family(key, domain_teacher, min(depth + 1, 6))
     return parts
 
 

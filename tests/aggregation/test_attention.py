@@ -17,7 +17,7 @@ from distill.config import Optimizer, Student, Trainer
 from distill.models.features import feature_space
 from distill.models.student import build_feature_student
 from distill.objectives import ForwardKL, TotalVariation
-from distill.records import UNLABELLED, Batch, Knobs, LossOutput, TeacherAnswers
+from distill.records import UNLABELLED, Batch, LossOutput, ScheduleValues, TeacherAnswers
 from distill.training.engines import TorchEngine
 from distill.training.module import DistillModule
 from tests.objective_references import weighted_sum
@@ -59,7 +59,9 @@ class Task:
         are_asked_KB = torch.ones(len(TEACHERS), count, dtype=torch.bool)
         return batch, TeacherAnswers(self.logits_KBC[:, rows_B], are_asked_KB)
 
-    def trained(self, aggregation: Aggregation, seed: int, knobs: Knobs) -> tuple[float, Tensor]:
+    def trained(
+        self, aggregation: Aggregation, seed: int, schedule_values: ScheduleValues
+    ) -> tuple[float, Tensor]:
         """The student's test accuracy, and the mean weight of each teacher on the test rows."""
         space = feature_space([str(i) for i in range(NUM_FEATURES)], [0.0] * 6, [1.0] * 6)
         student = build_feature_student(Student(layers=1, hidden=16, dropout=0), space, CLASSES, 0)
@@ -69,12 +71,12 @@ class Task:
         engine.train()
         for step in range(NUM_STEPS):
             rows_B = torch.arange(step * BATCH_SIZE, (step + 1) * BATCH_SIZE) % NUM_TRAINED
-            engine.backward(engine.forward(*self.part(rows_B), knobs).loss)
+            engine.backward(engine.forward(*self.part(rows_B), schedule_values).loss)
             engine.step(LR)
         engine.eval()
         tested_B = torch.arange(NUM_TRAINED, NUM_TRAINED + NUM_TESTED)
         with torch.no_grad():
-            output: Any = module(*self.part(tested_B), knobs)
+            output: Any = module(*self.part(tested_B), schedule_values)
         hits_B = output.logits_BV.argmax(1) == self.labels_B[tested_B]
         return float(hits_B.float().mean()), output.weights_KB.mean(1)
 
@@ -85,9 +87,9 @@ class Task:
 def test_the_good_teacher_wins_and_the_student_gains(
     seed: int, temperature: float, alpha: float
 ) -> None:
-    task, knobs = Task(seed), Knobs(temperature, alpha)
-    accuracy, weights_K = task.trained(Attention(), seed, knobs)
-    of_mean, _ = task.trained(UniformMean(), seed, knobs)
+    task, schedule_values = Task(seed), ScheduleValues(temperature, alpha)
+    accuracy, weights_K = task.trained(Attention(), seed, schedule_values)
+    of_mean, _ = task.trained(UniformMean(), seed, schedule_values)
     assert weights_K[0] >= 0.8
     assert accuracy >= of_mean
 
@@ -97,7 +99,7 @@ def test_a_few_labels_train_weights_that_are_used_on_all_rows() -> None:
     task = Task(0)
     no_label = torch.arange(NUM_TRAINED) % 8 != 0
     task.labels_B[:NUM_TRAINED][no_label] = UNLABELLED
-    _, weights_K = task.trained(Attention(), 0, Knobs(2.0, 0.9))
+    _, weights_K = task.trained(Attention(), 0, ScheduleValues(2.0, 0.9))
     assert weights_K[0] >= 0.8
 
 
@@ -122,10 +124,14 @@ def parts_of(step: int, **cut: Any) -> list[tuple[Any, Any]]:
     """The parts of a step, under teachers that differ: those of tiny_bert are nearly uniform."""
     teachers = ToyTeachers([tiny_bert(8), tiny_bert(9)])
     parts = next(teachers.feed(toy_batches(shuffle=False, **cut), step, step + 1)).parts
-    return [(batch, replace(said, logits_KBV=30 * said.logits_KBV)) for batch, said in parts]
+    return [
+        (batch, replace(payloads, logits_KBV=30 * payloads.logits_KBV)) for batch, payloads in parts
+    ]
 
 
-def expected(module: DistillModule, batch: Any, answers: Any, knobs: Knobs) -> tuple[Any, ...]:
+def expected(
+    module: DistillModule, batch: Any, answers: Any, schedule_values: ScheduleValues
+) -> tuple[Any, ...]:
     """KD term, cross-entropy, likelihood and entropy by their definitions, row by row."""
     attention: Any = module.aggregation
     hidden_BTH = module.student(**batch.inputs(), output_hidden_states=True).hidden_states[-1]
@@ -134,20 +140,20 @@ def expected(module: DistillModule, batch: Any, answers: Any, knobs: Knobs) -> t
     num_labelled = int((batch.labels_B != UNLABELLED).sum())
     for b in range(len(batch.labels_B)):
         own_TH = hidden_BTH[b, batch.attention_mask_BT[b] == 1]
-        asked = answers.asked_KB[:, b]
+        asked = answers.queried_KB[:, b]
         score_K: Any = module.router(own_TH.mean(0)[None].detach())[0]  # type: ignore[misc]
         weights_K = score_K[asked].softmax(0)
         probs_KV = answers.logits_KBV[asked, b].softmax(-1)
-        at_T_KV = (answers.logits_KBV[asked, b] / knobs.temperature).softmax(-1)
+        at_T_KV = (answers.logits_KBV[asked, b] / schedule_values.temperature).softmax(-1)
         target_V = (weights_K.detach()[:, None] * at_T_KV).sum(0)
-        logp_V = (logits_BV[b] / knobs.temperature).log_softmax(-1)
+        logp_V = (logits_BV[b] / schedule_values.temperature).log_softmax(-1)
         soft = soft + (target_V * (target_V.log() - logp_V)).sum() / len(batch.labels_B)
         entropy = entropy - (weights_K * weights_K.log()).sum() / len(batch.labels_B)
         if (y := int(batch.labels_B[b])) != UNLABELLED:
             hard = hard - logits_BV[b].log_softmax(-1)[y] / num_labelled
             likelihood = likelihood - (weights_K * probs_KV[:, y]).sum().log() / num_labelled
-    scale = knobs.alpha * knobs.temperature**2
-    student = scale * soft + (1 - knobs.alpha) * hard
+    scale = schedule_values.alpha * schedule_values.temperature**2
+    student = scale * soft + (1 - schedule_values.alpha) * hard
     return student, likelihood - scale * attention.entropy_weight * entropy
 
 
@@ -162,9 +168,9 @@ def test_loss_and_every_gradient_are_those_of_the_definitions() -> None:
     """With a β that is seen: the student's gradients are those of its own two terms, and the
     network's those of likelihood and entropy."""
     module, batch, answers = drawn(Attention(dropout=0, entropy_weight=0.5))
-    knobs = Knobs(temperature=3.0, alpha=0.6)
-    found = module(batch, answers, knobs)
-    student, network = expected(module, batch, answers, knobs)
+    schedule_values = ScheduleValues(temperature=3.0, alpha=0.6)
+    found = module(batch, answers, schedule_values)
+    student, network = expected(module, batch, answers, schedule_values)
     torch.testing.assert_close(found.loss, student + network, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.metrics["loss"].sum, student.detach(), rtol=1e-5, atol=1e-5)
     of_student, of_network = gradients(module, student), gradients(module, network)
@@ -178,7 +184,7 @@ def test_the_distillation_loss_does_not_train_the_weights_at_all() -> None:
     """Without labels and without β nothing does: the gradient is exactly zero."""
     module, batch, answers = drawn(Attention(dropout=0, entropy_weight=0.0))
     batch = replace(batch, labels_B=torch.full_like(batch.labels_B, UNLABELLED), num_labelled=0)
-    found = module(batch, answers, Knobs(4.0, 0.9))
+    found = module(batch, answers, ScheduleValues(4.0, 0.9))
     of_router = {n: g for n, g in gradients(module, found.loss).items() if n.startswith("router.")}
     assert of_router and all((gradient == 0).all() for gradient in of_router.values())
     assert found.metrics["router.loss"].count == 0
@@ -188,8 +194,8 @@ def test_the_likelihood_does_not_train_the_student() -> None:
     """At α = 1, of a teacher that is the student, its own loss is 0 and its likelihood is not."""
     module, batch, answers = drawn(Attention(dropout=0))
     logits_BV = module.eval().student(**batch.inputs()).logits.detach()
-    answers = TeacherAnswers(logits_BV.expand(2, -1, -1), torch.ones_like(answers.asked_KB))
-    found = module(batch, answers, Knobs(1.0, 1.0))
+    answers = TeacherAnswers(logits_BV.expand(2, -1, -1), torch.ones_like(answers.queried_KB))
+    found = module(batch, answers, ScheduleValues(1.0, 1.0))
     assert found.metrics["router.loss"].sum > 1
     of_student = [g for n, g in gradients(module, found.loss).items() if n.startswith("student.")]
     assert max(float(gradient.abs().max()) for gradient in of_student) < 1e-6
@@ -203,7 +209,7 @@ def test_entropy_has_the_factor_of_the_distillation_loss(alpha: float) -> None:
         losses = []
         for beta in (0.0, 0.1):
             module, batch, answers = drawn(Attention(dropout=0, entropy_weight=beta), objective)
-            losses.append(module(batch, answers, Knobs(3.0, alpha)))
+            losses.append(module(batch, answers, ScheduleValues(3.0, alpha)))
         entropy = losses[1].metrics["router.entropy"]
         difference = losses[0].loss - losses[1].loss
         wanted = alpha * scale * 0.1 * entropy.sum / entropy.count
@@ -212,11 +218,11 @@ def test_entropy_has_the_factor_of_the_distillation_loss(alpha: float) -> None:
 
 def test_a_teacher_that_was_not_queried_has_no_weight() -> None:
     module, batch, answers = drawn(Attention(dropout=0))
-    found: LossOutput = module.eval()(batch, answers, Knobs(2.0, 0.7))
+    found: LossOutput = module.eval()(batch, answers, ScheduleValues(2.0, 0.7))
     assert found.weights_KB is not None
-    assert (found.weights_KB[~answers.asked_KB] == 0).all()
+    assert (found.weights_KB[~answers.queried_KB] == 0).all()
     torch.testing.assert_close(found.weights_KB.sum(0), torch.ones(len(batch.labels_B)))
-    alone = ~answers.asked_KB[1]
+    alone = ~answers.queried_KB[1]
     assert alone.any() and (found.weights_KB[0][alone] == 1).all()
 
 
@@ -229,11 +235,11 @@ def test_ranks_and_micro_batches_add_up_to_the_global_batch(
     """Of unequal parts, some without a label, one (step 4) a filler: the loss, its gradients, and
     the metrics' sums."""
     module, _, _ = drawn(Attention(dropout=0, entropy_weight=0.5))
-    knobs = Knobs(2.0, 0.7)
+    schedule_values = ScheduleValues(2.0, 0.7)
     ((batch, answers),) = parts_of(step)
-    whole = module(batch, answers, knobs)
+    whole = module(batch, answers, schedule_values)
     cuts = [{"rank": r, "world_size": world_size, "micro": micro} for r in range(world_size)]
-    parts = [module(*part, knobs) for cut in cuts for part in parts_of(step, **cut)]
+    parts = [module(*part, schedule_values) for cut in cuts for part in parts_of(step, **cut)]
     assert len(parts) > 1
     total = torch.stack([part.loss for part in parts]).sum()
     torch.testing.assert_close(total, whole.loss, rtol=1e-5, atol=1e-6)
@@ -250,9 +256,9 @@ def test_ranks_and_micro_batches_add_up_to_the_global_batch(
 def test_metrics_are_their_definitions() -> None:
     """The accuracy is that of rows whose domain a teacher is named like: here of domain 1 alone."""
     module, batch, answers = drawn(Attention(dropout=0))
-    module._homes = (-1, 1)
-    metrics = module(batch, answers, Knobs()).metrics
-    weights_KB = module.eval()(batch, answers, Knobs()).weights_KB
+    module._domain_teachers = (-1, 1)
+    metrics = module(batch, answers, ScheduleValues()).metrics
+    weights_KB = module.eval()(batch, answers, ScheduleValues()).weights_KB
     is_home_B = batch.domains_B == 1
     accuracy = metrics["router.accuracy"]
     assert accuracy.count == is_home_B.sum()
@@ -265,9 +271,9 @@ def test_metrics_are_their_definitions() -> None:
 def test_bf16_parameters_give_float32_weights() -> None:
     """As DeepSpeed's bf16 makes them."""
     module, batch, answers = drawn(Attention(dropout=0))
-    wanted = module.eval()(batch, answers, Knobs()).weights_KB
+    wanted = module.eval()(batch, answers, ScheduleValues()).weights_KB
     module.router.bfloat16()
-    found = module(batch, answers, Knobs()).weights_KB
+    found = module(batch, answers, ScheduleValues()).weights_KB
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, rtol=0, atol=0.1)
 

@@ -36,7 +36,7 @@ from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
@@ -99,7 +99,7 @@ def planned(root: Path, folder: str = "run", **aggregation: Any) -> tuple[Plan, 
     driver: Any = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
     teachers, _ = teacher_specs(driver, [])
     given = plan.experiment.aggregation
-    guidance = Guidance(
+    teacher_setup = TeacherSetup(
         LocalTeachers(open_backends(teachers)),
         tuple(teachers),
         None,
@@ -110,7 +110,7 @@ def planned(root: Path, folder: str = "run", **aggregation: Any) -> tuple[Plan, 
     )
     job = student_job(plan.experiment, plan.corpus, "", run.fit, run.stop)
     job = replace(
-        job, guidance=guidance, objective=plan.experiment.objective, kd=plan.experiment.kd
+        job, teacher_setup=teacher_setup, objective=plan.experiment.objective, kd=plan.experiment.kd
     )
     return plan, job
 
@@ -130,15 +130,15 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
     fit(job)
     run = RunFolder(plan.experiment.output)
     interrupt = StopOnSignal(lambda: None)
-    said: list[str] = []
-    outcome = evaluate(plan, run, Chained(job), [], None, interrupt, said.append)
+    payloads: list[str] = []
+    outcome = evaluate(plan, run, Chained(job), [], None, interrupt, payloads.append)
 
     saved = read_weights(outcome.report / "aggregation")
     assert saved.aggregation == plan.experiment.aggregation and saved.teachers == TEACHERS
     weights_KR = saved.weights(features_of(job, "test"))
     test = plan.corpus.rows("test")
-    assert job.guidance is not None
-    with job.guidance.open(job.data, "test") as stream:
+    assert job.teacher_setup is not None
+    with job.teacher_setup.open(job.data, "test") as stream:
         batches = Batches(job.data.open(), test, 64, 0, shuffle=False)
         used = predict(load_best(job), batches, stream).weights_RK
     torch.testing.assert_close(weights_KR, torch.from_numpy(used).T, rtol=1e-4, atol=1e-5)
@@ -150,7 +150,7 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
             assert metrics[f"router.load.{name}.{domain}"] == pytest.approx(mean, abs=1e-4)
     assert metrics["router.load.good"] > 0.6
     shown = ", ".join(f"{name} {metrics[f'router.load.{name}']:.2f}" for name in TEACHERS)
-    assert f"attention: mean weights on the test split: {shown}" in said
+    assert f"attention: mean weights on the test split: {shown}" in payloads
     # Of the rows whose domain a teacher is named like, this teacher has the largest weight for all.
     assert metrics["router.accuracy"] == 1
     table = (outcome.report / "weights.md").read_text()
@@ -241,8 +241,8 @@ def test_a_later_link_without_attention_goes_on(root: Path) -> None:
     plan, job = planned(root, "link")
     (root / "link").mkdir()
     (root / "link/experiment.json").write_text(json.dumps(plan.identity))
-    assert job.guidance is not None
-    mean = replace(job, guidance=replace(job.guidance, aggregation=UniformMean()))
+    assert job.teacher_setup is not None
+    mean = replace(job, teacher_setup=replace(job.teacher_setup, aggregation=UniformMean()))
     with pytest.raises(Stopped):
         fit(replace(mean, trainer=job.trainer.model_copy(update={"eval_every": 25})), report=stop)
     assert check(parse(settings(root, "link"))).is_resuming

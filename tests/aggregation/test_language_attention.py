@@ -21,7 +21,7 @@ from distill.config import parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.objectives import ForwardKL
-from distill.records import Knobs
+from distill.records import ScheduleValues
 from distill.run_folder import RunFolder
 from distill.tasks.chained import Chained, Decision, Link, value_of_teachers
 from distill.tasks.outcome import evaluate
@@ -64,14 +64,14 @@ def test_loss_and_every_gradient_are_those_of_the_definitions(
     for param in module.router.parameters():
         torch.nn.init.normal_(param, std=0.3)
     batch, answers = first_step(job, module)
-    knobs = Knobs(temperature=2.0, alpha=0.5)
-    found = module(batch, answers, knobs).loss
+    schedule_values = ScheduleValues(temperature=2.0, alpha=0.5)
+    found = module(batch, answers, schedule_values).loss
 
     labels_N = labels_at(batch)
     with torch.no_grad():
         teachers = [AutoModelForCausalLM.from_pretrained(root / name) for name in DOMAINS]
-        said = [t(**batch.inputs(), use_cache=False).logits[batch.targets_BT] for t in teachers]
-    logits_KNV = torch.stack([logits_NV[:, :NUM_TOKENS] for logits_NV in said])
+        payloads = [t(**batch.inputs(), use_cache=False).logits[batch.targets_BT] for t in teachers]
+    logits_KNV = torch.stack([logits_NV[:, :NUM_TOKENS] for logits_NV in payloads])
     hidden_NH, _ = module.positions(batch)
     routes = module.routes(batch, hidden_NH)
     assert routes is not None
@@ -80,10 +80,13 @@ def test_loss_and_every_gradient_are_those_of_the_definitions(
     probs_KN = logits_KNV.softmax(-1)[:, torch.arange(len(labels_N)), labels_N]
     nll = -(weights_KN * probs_KN).sum(0).log().mean()
     entropy = torch.special.entr(weights_KN).sum(0).mean()
-    target = mix(logits_KNV, weights_KN.detach(), knobs.temperature, "probabilities")
+    target = mix(logits_KNV, weights_KN.detach(), schedule_values.temperature, "probabilities")
     head: Any = module.student.get_output_embeddings()
     logits_NV = hidden_NH @ head.weight.T
-    soft = ForwardKL()(logits_NV, target, knobs.temperature).mean() * knobs.temperature**2
+    soft = (
+        ForwardKL()(logits_NV, target, schedule_values.temperature).mean()
+        * schedule_values.temperature**2
+    )
     hard = cross_entropy(logits_NV, labels_N)
     expected = 0.5 * soft + 0.5 * hard + nll - 0.5 * 4 * 0.3 * entropy
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -98,8 +101,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that was trained on the texts, one that is uniform, and one with random weights."""
     root = tmp_path_factory.mktemp("language-attention")
     language_experiment(root)
-    pace = {"epochs": 6, "batch_size": 4, "eval_every": 99}
-    tuned = replace(job_of(root, "tuning", trainer=pace), guidance=None)
+    intervals = {"epochs": 6, "batch_size": 4, "eval_every": 99}
+    tuned = replace(job_of(root, "tuning", trainer=intervals), teacher_setup=None)
     fit(tuned)
     load_best(tuned).student.save_pretrained(root / "good")
     write_tokenizer(root / "good")
@@ -192,9 +195,11 @@ def test_a_run_reports_and_exports_its_weights(root: Path) -> None:
 def test_a_chain_reports_the_weights_of_its_first_link(root: Path) -> None:
     """Those of the teachers; its student has one teacher, and no weights."""
     job = replace(job_under(root, "link"), name="link 1", num_steps=2)
-    assert job.guidance is not None
-    one = replace(job.guidance, teachers=job.guidance.teachers[:1], aggregation=UniformMean())
-    student = replace(job_under(root, "last"), num_steps=2, guidance=one)
+    assert job.teacher_setup is not None
+    one = replace(
+        job.teacher_setup, teachers=job.teacher_setup.teachers[:1], aggregation=UniformMean()
+    )
+    student = replace(job_under(root, "last"), num_steps=2, teacher_setup=one)
     fit(job)
     fit(student)
     link = Link(job, Decision("link 1", 1.0, None, True, "kept"))
@@ -210,9 +215,11 @@ def test_a_chain_reports_the_weights_of_its_first_link(root: Path) -> None:
 def test_the_teachers_of_a_first_link_are_measured_on_validation(root: Path) -> None:
     """Their perplexity, by which the link is kept or dropped; never on test rows."""
     job = replace(job_under(root, "measured"), num_steps=1)
-    assert job.guidance is not None
-    one = replace(job.guidance, teachers=job.guidance.teachers[:1], aggregation=UniformMean())
-    job = replace(job, guidance=one)
+    assert job.teacher_setup is not None
+    one = replace(
+        job.teacher_setup, teachers=job.teacher_setup.teachers[:1], aggregation=UniformMean()
+    )
+    job = replace(job, teacher_setup=one)
     fit(job)
     plan = check(parse(language_experiment(root, output=str(root / "measure"), **under(root))))
     found = value_of_teachers(plan, job, lambda: False)

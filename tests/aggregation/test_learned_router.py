@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from distill.aggregation.mixture import mix
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
-from distill.records import Batch, Knobs, TokenAnswers
+from distill.records import Batch, ScheduleValues, TokenAnswers
 from distill.tasks.language_model.scores import Compared, Teachers, compare
 from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
@@ -47,24 +47,26 @@ def drawn_module(job: Job) -> TokenModule:
 
 
 def first_step(job: Job, module: TokenModule) -> tuple[Batch, TokenAnswers]:
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     rows = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
-    with job.guidance.open(job.data, "test") as stream:
+    with job.teacher_setup.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
     assert isinstance(answers, TokenAnswers)
     return batch, answers
 
 
-def dense(root: Path, module: TokenModule, batch: Batch, per: str, knobs: Knobs) -> Tensor:
+def dense(
+    root: Path, module: TokenModule, batch: Batch, per: str, schedule_values: ScheduleValues
+) -> Tensor:
     """All terms from whole logits, by their definitions."""
     assert batch.targets_BT is not None and module.router is not None
     labels_N = labels_at(batch)
     with torch.no_grad():
         teachers = [AutoModelForCausalLM.from_pretrained(root / name) for name in DOMAINS]
-        said = [t(**batch.inputs(), use_cache=False).logits[batch.targets_BT] for t in teachers]
-    logits_KNV = torch.stack([logits_NV[:, :NUM_TOKENS] for logits_NV in said])
+        payloads = [t(**batch.inputs(), use_cache=False).logits[batch.targets_BT] for t in teachers]
+    logits_KNV = torch.stack([logits_NV[:, :NUM_TOKENS] for logits_NV in payloads])
     hidden_NH, _ = module.positions(batch)
     seen_NH = hidden_NH.detach()
     if per == "sample":
@@ -76,11 +78,14 @@ def dense(root: Path, module: TokenModule, batch: Batch, per: str, knobs: Knobs)
     weights_NK = (normed_NH @ score.weight.T + score.bias).softmax(1)
     probs_KN = logits_KNV.softmax(-1)[:, torch.arange(len(labels_N)), labels_N]
     nll = -(weights_NK.T * probs_KN).sum(0).log().mean()
-    target = mix(logits_KNV, weights_NK.T.detach(), knobs.temperature, "probabilities")
+    target = mix(logits_KNV, weights_NK.T.detach(), schedule_values.temperature, "probabilities")
     logits_NV = hidden_NH @ module.student.get_output_embeddings().weight.T
-    soft = ForwardKL()(logits_NV, target, knobs.temperature).mean() * knobs.temperature**2
+    soft = (
+        ForwardKL()(logits_NV, target, schedule_values.temperature).mean()
+        * schedule_values.temperature**2
+    )
     hard = cross_entropy(logits_NV, labels_N)
-    return knobs.alpha * soft + (1 - knobs.alpha) * hard + nll
+    return schedule_values.alpha * soft + (1 - schedule_values.alpha) * hard + nll
 
 
 def gradients(module: TokenModule, loss: Tensor) -> dict[str, Tensor]:
@@ -100,9 +105,9 @@ def test_loss_and_every_gradient_are_those_of_the_definitions(
     module = drawn_module(job)
     batch, answers = first_step(job, module)
     assert len(sequences_at(batch).unique()) > len(batch.rows_B), "sequences are packed"
-    knobs = Knobs(temperature=2.0, alpha=0.5)
-    found = module(batch, answers, knobs).loss
-    expected = dense(tmp_path, module, batch, per, knobs)
+    schedule_values = ScheduleValues(temperature=2.0, alpha=0.5)
+    found = module(batch, answers, schedule_values).loss
+    expected = dense(tmp_path, module, batch, per, schedule_values)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     wanted = gradients(module, expected)
     for name, gradient in gradients(module, found).items():
@@ -145,8 +150,8 @@ def test_a_samples_weights_are_its_own_whatever_it_is_packed_with(tmp_path: Path
 
 def write_teachers(root: Path) -> None:
     """Each has learnt one domain's texts and not the other's."""
-    pace = {"epochs": 8, "batch_size": 4, "eval_every": 99}
-    job = replace(job_of(root, "tuning", trainer=pace), guidance=None)
+    intervals = {"epochs": 8, "batch_size": 4, "eval_every": 99}
+    job = replace(job_of(root, "tuning", trainer=intervals), teacher_setup=None)
     blocks = job.data.open()
     rows = np.asarray(blocks.rows("train"))
     for d, domain in enumerate(DOMAINS):
@@ -163,10 +168,10 @@ def tuned_job(root: Path, folder: str, **changes: Any) -> Job:
 
 
 def compared(job: Job, module: TokenModule | None) -> Compared:
-    assert job.guidance is not None
-    teachers = Teachers.of(job.guidance)
+    assert job.teacher_setup is not None
+    teachers = Teachers.of(job.teacher_setup)
     with teachers.open(job.data) as stream:
-        blocks, aggregation = job.data.open(), job.guidance.aggregation
+        blocks, aggregation = job.data.open(), job.teacher_setup.aggregation
         return compare(module, blocks, teachers, stream, aggregation, lambda: False, 64)
 
 
@@ -192,16 +197,18 @@ def test_it_learns_which_teacher_knows_a_text(root: Path, per: str) -> None:
         assert metrics[f"router.load.{domain}.{domain}"] > (0.75 if per == "sample" else 0.5)
     alone = [found.teachers[domain].total.perplexity for domain in DOMAINS]
     assert found.aggregate.total.perplexity < start.aggregate.total.perplexity < min(alone)
-    told = [json.loads(line)["metrics"] for line in (Path(job.folder) / "metrics.jsonl").open()]
-    losses = [metrics["router.loss"] for metrics in told if "router.loss" in metrics]
+    text = [json.loads(line)["metrics"] for line in (Path(job.folder) / "metrics.jsonl").open()]
+    losses = [metrics["router.loss"] for metrics in text if "router.loss" in metrics]
     assert losses[-1] < losses[0] - 0.05
-    assert all(metrics["teacher.films.divergence"] > 0 for metrics in told if "kd.loss" in metrics)
+    assert all(metrics["teacher.films.divergence"] > 0 for metrics in text if "kd.loss" in metrics)
 
 
 def test_micro_batches_change_nothing_of_student_and_router(root: Path) -> None:
-    pace = {"epochs": 1, "batch_size": 8}
-    whole = tuned_job(root, "whole", trainer=pace, **learned("sample"))
-    parts = tuned_job(root, "parts", trainer=pace | {"micro_batch_size": 4}, **learned("sample"))
+    intervals = {"epochs": 1, "batch_size": 8}
+    whole = tuned_job(root, "whole", trainer=intervals, **learned("sample"))
+    parts = tuned_job(
+        root, "parts", trainer=intervals | {"micro_batch_size": 4}, **learned("sample")
+    )
     fit(whole)
     fit(parts)
     other = load_best(parts).state_dict()
@@ -212,7 +219,7 @@ def test_micro_batches_change_nothing_of_student_and_router(root: Path) -> None:
 def test_without_a_router_there_is_no_aggregate(root: Path) -> None:
     """Of the teachers alone, and beside a student that has none: left out, not made up."""
     job = tuned_job(root, "nobody", **learned("token"))
-    plain = build_module(replace(job, guidance=None)).eval()
+    plain = build_module(replace(job, teacher_setup=None)).eval()
     for found in (compared(job, None), compared(job, plain)):
         assert not found.aggregate.by_domain and found.routing is None
         assert found.teachers["films"].total.num_labelled > 0

@@ -300,8 +300,8 @@ listed = [n for n in dir(distill) if n in distill.__all__]
 heavy = [n for n in ("torch", "ray", "numpy", "pandas", "pydantic") if n in sys.modules]
 print(json.dumps([listed == distill.__all__, heavy, distill.__version__]))
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    is_listed, heavy, version = json.loads(told.stdout.splitlines()[-1])
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    is_listed, heavy, version = json.loads(text.stdout.splitlines()[-1])
     assert is_listed and not heavy and version
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distill.cluster.placement import Node, admits, check_persistent_paths, unmet, wants
+from distill.cluster.placement import Node, admits, check_persistent_paths, requirements, unmet
 from distill.config import Experiment, load, parse
 from distill.errors import ConfigError
 from tests.toys import toy_experiment
@@ -129,7 +129,7 @@ def test_the_rayjob_runs_a_valid_experiment_on_labelled_nodes(
     assert command[:2] == ["distill", "train"] and command[3:5] == ["--address", "auto"]
     config = ROOT / Path(command[2]).relative_to("/home/ray/distill")
     experiment = load(config, [*command[5:], "cluster.address=auto"])
-    roles = {want.key: want.labels["role"] for want in wants(experiment)}
+    roles = {want.key: want.labels["role"] for want in requirements(experiment)}
     assert roles == {
         "trainer.node_labels": "student",
         "experts.node_labels": "teacher",
@@ -137,7 +137,7 @@ def test_the_rayjob_runs_a_valid_experiment_on_labelled_nodes(
         "experts.router.serving.node_labels": "teacher",
     }
     nodes = [Node(g["labels"], resources_of(g)) for g in groups_of(manifests["RayJob"]).values()]
-    assert unmet(wants(experiment), nodes) == []
+    assert unmet(requirements(experiment), nodes) == []
     serving, router = experiment.experts.serving, experiment.experts.router.serving  # type: ignore[union-attr]
     assert 4 * serving.num_gpus + router.num_gpus <= 1, "four experts and a router share one GPU"
     paths = re.findall(r"/mnt/distill\S*", entrypoint)
@@ -305,13 +305,13 @@ def labelled(root: Path, **trainer: Any) -> Experiment:
 def test_what_no_node_can_meet_is_named(tmp_path: Path) -> None:
     teacher = Node({"role": "teacher", "ray.io/node-id": "ab"}, {"CPU": 8.0})
     student = Node({"role": "student"}, {"CPU": 2.0})
-    wanted = wants(labelled(tmp_path))
+    wanted = requirements(labelled(tmp_path))
     assert unmet(wanted, [teacher, student]) == []
-    (told,) = unmet(wanted, [teacher])
-    assert "trainer.node_labels needs a node with {'role': 'student'}" in told
-    assert "no node has them (node labels: [{'role': 'teacher'}])" in told
-    (told,) = unmet(wants(labelled(tmp_path, num_cpus_per_worker=4)), [teacher, student])
-    assert "of the 1 nodes with them none has 4 CPUs and 0 GPUs" in told
+    (text,) = unmet(wanted, [teacher])
+    assert "trainer.node_labels needs a node with {'role': 'student'}" in text
+    assert "no node has them (node labels: [{'role': 'teacher'}])" in text
+    (text,) = unmet(requirements(labelled(tmp_path, num_cpus_per_worker=4)), [teacher, student])
+    assert "of the 1 nodes with them none has 4 CPUs and 0 GPUs" in text
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://127.0.0.1:8265"])

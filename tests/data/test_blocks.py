@@ -86,7 +86,7 @@ def test_blocks_of_every_kind_of_row_are_a_corpus_of_their_own(corpus_of, causal
     texts = blocks.texts_of(rows)
     documents = corpus.documents_of(range(corpus.num_rows))
     names = ("news", "movies", "absent")
-    homes = blocks.homes_of(rows, names)
+    domain_teachers = blocks.domain_teachers_of(rows, names)
     for split in SPLITS:
         inside = set(corpus.rows(split))
         for block in blocks.rows(split):
@@ -95,7 +95,7 @@ def test_blocks_of_every_kind_of_row_are_a_corpus_of_their_own(corpus_of, causal
             assert {row for row, _ in texts[block]} <= inside
             assert all(text in documents[row][0] for row, text in texts[block])
             name = blocks.domain_names[domains.pop()]
-            assert homes[block] == (names.index(name) if name in names else -1)
+            assert domain_teachers[block] == (names.index(name) if name in names else -1)
     assert set(blocks.labels_of(rows).tolist()) == {UNLABELLED}
 
 

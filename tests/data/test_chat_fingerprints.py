@@ -240,11 +240,11 @@ def test_a_tokenizer_with_a_template_for_tools(tmp_path, data):
         found[name] = build_blocks(corpus, tmp_path / name, 2 * LENGTH)
     fingerprints = {blocks.fingerprint for blocks in found.values()}
     assert len(fingerprints) == len({blocks.folder for blocks in found.values()}) == len(pairs)
-    said = [m["content"] + "<eos>" for m in rows[1]["messages"] if m["role"] == "assistant"]
+    payloads = [m["content"] + "<eos>" for m in rows[1]["messages"] if m["role"] == "assistant"]
     for name in ("other", "marked"):
         tokenizer = load_fast_tokenizer(tmp_path / name)
         for tools in (None, [SCHEMA]):
-            ((ids, learnt),) = ChatTokens(tokenizer).of(rows[1]["messages"], 0, tools)
-            assert tokenizer.decode(np.array(ids)[learnt]) == "".join(said)
+            ((ids, in_loss),) = ChatTokens(tokenizer).of(rows[1]["messages"], 0, tools)
+            assert tokenizer.decode(np.array(ids)[in_loss]) == "".join(payloads)
     tokens = ChatTokens(load_fast_tokenizer(tmp_path / "dated"))
     assert tokens.day(has_tools=False) is None and tokens.day(has_tools=True) is not None

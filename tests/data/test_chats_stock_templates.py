@@ -104,9 +104,9 @@ def texts(tokenizer, chat, tools=None, **arguments):
     """What is learnt of each sequence, and what precedes the first of it."""
     template = ChatTemplate(arguments=json.dumps(arguments))
     parts = ChatTokens(tokenizer, template).of(chat, 0, tools)
-    learnt = [tokenizer.decode(np.array(ids)[mask]) for ids, mask in parts]
+    in_loss = [tokenizer.decode(np.array(ids)[mask]) for ids, mask in parts]
     before = [tokenizer.decode(ids[: int(np.flatnonzero(mask)[0])]) for ids, mask in parts]
-    return learnt, before
+    return in_loss, before
 
 
 @pytest.mark.parametrize("name", LEARNT)
@@ -121,16 +121,16 @@ def test_answers_calls_and_reasoning_are_learnt_with_their_end(name):
 @pytest.mark.parametrize("name", LEARNT)
 def test_a_chat_that_ends_in_a_call(name):
     tokenizer = stock_tokenizer(name)
-    (learnt,), (before,) = texts(tokenizer, TOOL[:2])
+    (in_loss,), (before,) = texts(tokenizer, TOOL[:2])
     whole = LEARNT[name][1]
     first = whole[0].partition("It is sunny.")[0].removesuffix(FINAL)
-    assert learnt == first.removesuffix("<|observation|>")  # nothing follows
+    assert in_loss == first.removesuffix("<|observation|>")  # nothing follows
     sequencer = Sequencer(tokenizer, "messages", 4096)
     asked = sequencer.asked((json.dumps(TOOL[:2]),), 0)
     assert asked is not None
     assert tokenizer.decode(asked[0]) == before
     # What it is to write, as what it writes is shown.
-    ids = tokenizer(learnt, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(in_loss, add_special_tokens=False)["input_ids"]
     assert asked[1] == tokenizer.decode(ids, skip_special_tokens=True)
 
 
@@ -160,8 +160,8 @@ def test_an_empty_block_of_reasoning_is_context(name):
     if not has_block:
         return
     # So is one of the generation prompt's.
-    learnt, (off, *_) = texts(tokenizer, PLAIN[:2], enable_thinking=False)
-    assert learnt[0].strip() == LEARNT[name][0][0].partition("<|user|>")[0].partition("a2")[0]
+    in_loss, (off, *_) = texts(tokenizer, PLAIN[:2], enable_thinking=False)
+    assert in_loss[0].strip() == LEARNT[name][0][0].partition("<|user|>")[0].partition("a2")[0]
     prompt = tokenizer.apply_chat_template(
         PLAIN[:1], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
@@ -178,17 +178,17 @@ def test_an_empty_block_that_the_data_has_is_learnt():
 def test_a_message_of_weight_0_is_context(name):
     tokenizer = stock_tokenizer(name)
     chat = [user("q1"), assistant("a1", weight=0), user("q2"), assistant("a2", weight=1)]
-    learnt, (before,) = texts(tokenizer, chat)
+    in_loss, (before,) = texts(tokenizer, chat)
     last = LEARNT[name][0][-1]
-    assert learnt == [last[last.index("a2") :] if "a1" in last else last]
+    assert in_loss == [last[last.index("a2") :] if "a1" in last else last]
     assert "a1" in before
 
 
 @pytest.mark.parametrize("name", [n for n in LEARNT if n != "deepseekv3"])
 def test_tools_are_shown_and_change_nothing_of_what_is_learnt(name):
     tokenizer = stock_tokenizer(name)
-    learnt, (before, *_) = texts(tokenizer, TOOL, [SCHEMA])
-    assert learnt == LEARNT[name][1]
+    in_loss, (before, *_) = texts(tokenizer, TOOL, [SCHEMA])
+    assert in_loss == LEARNT[name][1]
     assert "The weather of a city." in before
     if name.startswith("qwen"):  # in the order in which schemas are written
         assert json.dumps(SCHEMA) in before
@@ -199,8 +199,8 @@ def test_tools_are_shown_and_change_nothing_of_what_is_learnt(name):
 def test_only_the_assistants_part_of_a_prompt_is_compared():
     """The prompt opens a block that the answer lacks; no token or line ends between them."""
     tokenizer = stock_tokenizer("deepseek_r1_distill")  # of which this tokenizer has no token
-    learnt, before = texts(tokenizer, PLAIN)
-    assert learnt == [f"a1{EOT}", f"a2{EOT}"] and before[0].endswith("<｜Assistant｜>")
+    in_loss, before = texts(tokenizer, PLAIN)
+    assert in_loss == [f"a1{EOT}", f"a2{EOT}"] and before[0].endswith("<｜Assistant｜>")
     # What both begin with is no part of a token.
     tokenizer = stock_tokenizer("deepseekv3")
     tokenizer.chat_template = tokenizer.chat_template.replace("<think>\\n", "<tool_calls>")
@@ -227,8 +227,8 @@ def test_reasoning_that_an_answer_removes_was_there_when_it_was_given():
         REPLY,
         assistant("It is sunny."),
     ]
-    learnt, before = texts(tokenizer, chat)
-    assert learnt == [
+    in_loss, before = texts(tokenizer, chat)
+    assert in_loss == [
         f"{THINKS}r1<|end|><|start|>assistant{HARMONY_CALL}",
         f"{FINAL}It is sunny.<|return|>",
     ]
@@ -252,8 +252,8 @@ def test_marked_templates(name, expected):
     (call,), _ = texts(tokenizer, TOOL[:2])  # a chat of calls alone
     assert call == expected[0].partition("It is sunny.")[0]
     light = [user("q1"), assistant("a1", weight=0), user("q2"), assistant("a2")]
-    (learnt,), _ = texts(tokenizer, light)
-    assert learnt == "a2" + expected[0].partition("It is sunny.")[2]
+    (in_loss,), _ = texts(tokenizer, light)
+    assert in_loss == "a2" + expected[0].partition("It is sunny.")[2]
 
 
 def test_the_end_of_a_turn_is_what_follows_an_answer():
@@ -263,8 +263,8 @@ def test_the_end_of_a_turn_is_what_follows_an_answer():
     assert tokenizer.convert_ids_to_tokens(list(ChatTokens(tokenizer).ends)) == ["<|im_end|>"]
     # Behind it the template writes the end of the text, which is not the assistant's.
     phi = stock_tokenizer("phi3")
-    (learnt,), _ = texts(phi, PLAIN[:2])
-    assert learnt.rstrip() == "a1<|end|>"
+    (in_loss,), _ = texts(phi, PLAIN[:2])
+    assert in_loss.rstrip() == "a1<|end|>"
 
 
 def test_arguments_are_what_the_template_takes():
@@ -282,8 +282,8 @@ def test_arguments_are_what_the_template_takes():
 def test_without_content_or_calls_nothing_is_learnt():
     tokenizer = stock_tokenizer("qwen2_5")
     for message in (assistant(""), assistant("", tool_calls=[]), assistant("", reasoning="r1")):
-        ((_, learnt),) = ChatTokens(tokenizer).of([user(), message], 0)
-        assert not learnt.any()
+        ((_, in_loss),) = ChatTokens(tokenizer).of([user(), message], 0)
+        assert not in_loss.any()
     assert texts(stock_tokenizer("qwen3"), [user(), assistant("", reasoning="r1")])[0] == [
         "<think>\nr1\n</think>\n\n<|im_end|>"
     ]
@@ -295,8 +295,8 @@ def test_a_first_message_of_the_assistants():
         "hello<|im_end|>a1<|im_end|>a2<|im_end|>"
     ]
     # Its header is not learnt; the template writes a newline of its own before a call.
-    ((ids, learnt),) = ChatTokens(tokenizer).of([TOOL[1], REPLY, TOOL[3]], 0)
-    assert tokenizer.decode(np.array(ids)[learnt]).startswith(QWEN_CALL)
+    ((ids, in_loss),) = ChatTokens(tokenizer).of([TOOL[1], REPLY, TOOL[3]], 0)
+    assert tokenizer.decode(np.array(ids)[in_loss]).startswith(QWEN_CALL)
 
 
 def test_a_template_that_is_none(tmp_path):

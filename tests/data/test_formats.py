@@ -167,9 +167,9 @@ def test_nested_rows_list_their_fields_and_the_way_out(
     kind: str, tmp_path: Path, data: Make
 ) -> None:
     path = _nested(kind, tmp_path)
-    told = f"{path.name} has none of the columns text, label, domain, split: its columns are "
+    text = f"{path.name} has none of the columns text, label, domain, split: its columns are "
     refused(
-        data, path, told + NESTED + ", id", "flatten nested objects, or write one object per row"
+        data, path, text + NESTED + ", id", "flatten nested objects, or write one object per row"
     )
     refused(data, path, "none of the columns data.text", NESTED, columns={"text": "data.text"})
 
@@ -177,8 +177,8 @@ def test_nested_rows_list_their_fields_and_the_way_out(
 def test_a_column_that_was_meant_is_named_without_another_hint(tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     (file,) = find_files(str(tmp_path / "chats.jsonl"))
-    told = str(absent_column("data.columns.messages", "conversation", file))
-    assert told.endswith("messages {role, content}; did you mean data.columns.messages=messages?")
+    text = str(absent_column("data.columns.messages", "conversation", file))
+    assert text.endswith("messages {role, content}; did you mean data.columns.messages=messages?")
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet", "arrow", "feather"])

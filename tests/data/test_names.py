@@ -170,8 +170,8 @@ def test_words_in_one_file_and_numbers_in_another(tmp_path: Path, data: Make) ->
     words = write(make_rows()[:60], tmp_path / "a.csv")
     numbers = write(labelled({"neg": 0, "pos": 1})[60:], tmp_path / "b.jsonl")
     for paths in ([words, numbers], [numbers, words]):
-        told = ("words in one file and numbers", "'pos' in row 1 of", "a.csv", "'1' in row 1 of")
-        refused(data, paths, *told, "b.jsonl", "data.labels")
+        text = ("words in one file and numbers", "'pos' in row 1 of", "a.csv", "'1' in row 1 of")
+        refused(data, paths, *text, "b.jsonl", "data.labels")
     names = ("0", "1", "neg", "pos")
     assert build(data, [words, numbers], labels=names).label_names == names
     mixed = make_rows()

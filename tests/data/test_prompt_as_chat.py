@@ -71,11 +71,11 @@ def test_only_the_answer_and_its_end_are_trained_on(
     blocks = build_blocks(build_corpus(settings, content=DocumentContent), tokenizer, 128)
     ids = np.array(next(iter(blocks.column("input_ids", [0]))))
     targets = np.array(next(iter(blocks.column("targets", [0]))), bool)
-    learnt = ids[np.flatnonzero(targets) + 1]
+    in_loss = ids[np.flatnonzero(targets) + 1]
     decode = load_tokenizer(tokenizer).decode
     assert f"<|user|>\n{rows[0]['prompt']}<eos>\n<|assistant|>\n so 0 is good<eos>" in decode(ids)
     answers = {" so 0 is good", " so 1 is good", " so 2 is good"}
-    assert set(decode(learnt).removesuffix("<eos>").split("<eos>")) == answers
+    assert set(decode(in_loss).removesuffix("<eos>").split("<eos>")) == answers
 
 
 def test_the_default_keeps_the_corpus(tmp_path: Path, data: Make) -> None:
@@ -87,8 +87,8 @@ def test_the_default_keeps_the_corpus(tmp_path: Path, data: Make) -> None:
         return corpus_key(files, config, 0, None, DocumentContent(config))
 
     assert key() == key(prompt_as_chat=False) != key(prompt_as_chat=True)
-    told = data(path, columns=PROMPT).model_dump()
-    assert told["prompt_as_chat"] is False
+    text = data(path, columns=PROMPT).model_dump()
+    assert text["prompt_as_chat"] is False
 
 
 def test_it_needs_prompts_and_a_template(tmp_path: Path, data: Make) -> None:

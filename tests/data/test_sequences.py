@@ -37,8 +37,8 @@ def test_every_token_of_a_text_is_learnt_once_however_it_is_split(tokenizer, max
     for written, (sequences, _) in zip(texts, found, strict=True):
         whole = tokenizer(written)["input_ids"]  # with <bos>, where it is added
         whole += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        learnt = np.concatenate([s.ids[1:][s.targets[:-1]] for s in sequences])
-        assert learnt.tolist() == whole[1:]
+        in_loss = np.concatenate([s.ids[1:][s.targets[:-1]] for s in sequences])
+        assert in_loss.tolist() == whole[1:]
         assert max(len(s.ids) for s in sequences) <= max_length
         ends = [s.is_end for s in sequences]
         assert ends == [False] * (len(ends) - 1) + [True]
@@ -86,8 +86,8 @@ def test_only_a_completion_and_its_end_are_learnt(tokenizer):
         after = tokenizer(completion, add_special_tokens=False)["input_ids"]
         after += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         assert s.ids.tolist() == before + after
-        learnt = after if before else after[1:]  # the first one follows nothing
-        assert s.ids[1:][s.targets[:-1]].tolist() == learnt
+        in_loss = after if before else after[1:]  # the first one follows nothing
+        assert s.ids[1:][s.targets[:-1]].tolist() == in_loss
 
 
 def test_a_longer_prompt_or_completion_is_cut_by_the_rule(tokenizers):
@@ -96,7 +96,7 @@ def test_a_longer_prompt_or_completion_is_cut_by_the_rule(tokenizers):
     whole = tokenizer(prompt)["input_ids"]
     num_prompt = len(whole)
     whole += tokenizer(completion, add_special_tokens=False)["input_ids"] + [2]
-    num_learnt = len(whole) - num_prompt
+    num_in_loss = len(whole) - num_prompt
     for size in range(4, len(whole)):
         (head,) = Sequencer(tokenizer, "completion", size, "head").of([(prompt, completion)], 0)
         (tail,) = Sequencer(tokenizer, "completion", size, "tail").of([(prompt, completion)], 0)
@@ -109,7 +109,7 @@ def test_a_longer_prompt_or_completion_is_cut_by_the_rule(tokenizers):
         (s,) = tail.sequences
         assert s.ids.tolist() == [whole[0], *whole[len(whole) - size + 1 :]]
         # Where the completion itself loses tokens, its first one left has lost its context.
-        assert s.targets.sum() == min(num_learnt, size - 2)
+        assert s.targets.sum() == min(num_in_loss, size - 2)
     with pytest.raises(ConfigError, match=r"data\.cut is middle.*use head or tail"):
         Sequencer(tokenizer, "completion", 8, "middle")
 
@@ -121,15 +121,15 @@ def test_only_the_assistants_tokens_of_a_chat_are_learnt(template, tmp_path):
     assert sequencer.chat_tokens is not None
     for row in chat_rows(4):
         chat = row["messages"]
-        ((ids, learnt),) = sequencer.chat_tokens.of(chat, 0)
+        ((ids, in_loss),) = sequencer.chat_tokens.of(chat, 0)
         assert ids == tokenizer.apply_chat_template(chat)["input_ids"]
         answers = [m["content"] + "<eos>" for m in chat if m["role"] == "assistant"]
-        assert tokenizer.decode(np.array(ids)[learnt]) == "".join(answers)
-    silent = [*chat[:2], {"role": "assistant", "content": ""}]
-    ((ids, learnt),) = sequencer.chat_tokens.of(silent, 0)
-    assert not learnt.any()
-    ((_, learnt),) = sequencer.chat_tokens.of([{"role": "assistant", "content": "good"}], 0)
-    assert learnt.any()
+        assert tokenizer.decode(np.array(ids)[in_loss]) == "".join(answers)
+    cache_only = [*chat[:2], {"role": "assistant", "content": ""}]
+    ((ids, in_loss),) = sequencer.chat_tokens.of(cache_only, 0)
+    assert not in_loss.any()
+    ((_, in_loss),) = sequencer.chat_tokens.of([{"role": "assistant", "content": "good"}], 0)
+    assert in_loss.any()
 
 
 def test_templates_that_do_not_serve(tmp_path):

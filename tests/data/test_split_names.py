@@ -175,24 +175,24 @@ def test_words_of_a_path(path, split, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("train-small/test-0.csv", "test"), ("unsupervised/dev.csv", "validation")]
+    ("name", "text"), [("train-small/test-0.csv", "test"), ("unsupervised/dev.csv", "validation")]
 )
-def test_a_held_out_file_in_a_folder_that_is_trained_on_is_refused(name, told, tmp_path, data):
+def test_a_held_out_file_in_a_folder_that_is_trained_on_is_refused(name, text, tmp_path, data):
     folder = _write(tmp_path / "f", {"train": "train-small/train-0.csv", "test": name})
-    message = rf"has the split {told} in its name, but its folder '\S+' has \w+: .*"
-    with pytest.raises(DataError, match=rf"{message}data\.splits\.{told}=(test-0|dev)$"):
+    message = rf"has the split {text} in its name, but its folder '\S+' has \w+: .*"
+    with pytest.raises(DataError, match=rf"{message}data\.splits\.{text}=(test-0|dev)$"):
         build_corpus(data(folder, columns={"split": None}))
     stem = Path(name).stem
-    corpus = build_corpus(data(folder, columns={"split": None}, splits={told: stem}))
-    assert list(corpus.texts(told)) == _texts(_rows()["test"])
+    corpus = build_corpus(data(folder, columns={"split": None}, splits={text: stem}))
+    assert list(corpus.texts(text)) == _texts(_rows()["test"])
 
 
 def test_held_out_files_that_are_pooled_are_counted(tmp_path, data):
     names = {"train": "a.csv", "validation": "b-val.csv", "test": "c.csv"}
     corpus = build_corpus(data(_write(tmp_path / "f", names), columns={"split": None}))
     assert corpus.counts["held_out_pooled"] == 1
-    told = [line.size for line in source_lines(corpus) if "no file is named train" in line.what]
-    assert told == ["1"]
+    text = [line.size for line in source_lines(corpus) if "no file is named train" in line.what]
+    assert text == ["1"]
     named = _write(tmp_path / "g", {**names, "train": "train.csv", "test": "test.csv"})
     assert "held_out_pooled" not in build_corpus(data(named, columns={"split": None})).counts
 
@@ -201,8 +201,8 @@ def test_a_column_of_splits_that_is_not_named_is_told(tmp_path, data):
     path = write(make_rows(60), tmp_path / "rows.csv")
     corpus = build_corpus(data(path, columns={"split": None}))
     assert corpus.counts["split_unread"] == 1
-    told = [line.what for line in source_lines(corpus) if "data.columns.split" in line.what]
-    assert told == ["column split exists but is not used: set data.columns.split to use it"]
+    text = [line.what for line in source_lines(corpus) if "data.columns.split" in line.what]
+    assert text == ["column split exists but is not used: set data.columns.split to use it"]
     assert "split_unread" not in build_corpus(data(path)).counts
 
 

@@ -142,8 +142,8 @@ def test_no_message_says_a_value_that_is_set_or_does_not_help(tmp_path, data):
 def test_a_misspelt_label_column_is_named(unlabelled, tmp_path, data):
     path = write(_rows(60), tmp_path / "rows.csv")
     settings = {"columns": {"split": None, "label": "lable"}, "unlabelled": unlabelled}
-    told = r"'lable' is not a column of .*text, label, domain.*data.columns.label=label"
-    with pytest.raises(DataError, match=told):
+    text = r"'lable' is not a column of .*text, label, domain.*data.columns.label=label"
+    with pytest.raises(DataError, match=text):
         build_corpus(data(path, **settings))
 
 
@@ -151,12 +151,12 @@ def test_what_is_evaluated_needs_labels(tmp_path, data):
     """No message of it names data.unlabelled, which an evaluation has not."""
     settings = {"columns": {"split": None}}
     rows = [{**row, "label": None} for row in _rows(9)]
-    for labelled, told in (
+    for labelled, text in (
         (rows, "remove the row$"),
         ([{"text": "a", "domain": "b"}], "text, domain$"),
     ):
         path = write(labelled, tmp_path / "rows.jsonl")
-        with pytest.raises(DataError, match=told) as caught:
+        with pytest.raises(DataError, match=text) as caught:
             build_corpus(data(path, **settings), only="test")
         assert "unlabelled" not in str(caught.value)
 
@@ -192,10 +192,10 @@ def test_refusals_say_what_became_of_rows_without_a_label(tmp_path, data):
     settings = {"columns": {"split": None}, "unlabelled": "transfer"}
     path = write([{**row, "label": None} for row in _rows(30)], tmp_path / "rows.csv")
     for unlabelled in ("transfer", "drop"):
-        told = (
+        text = (
             rf"no row for the train split has a label .* data\.unlabelled is {unlabelled}: correct"
         )
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=text):
             build_corpus(data(path, **settings | {"unlabelled": unlabelled}))
     rows = make_rows()
     rows[4]["label"] = None  # of validation, by its column: transfer would not move it

@@ -55,9 +55,9 @@ def test_a_file_without_any_named_column_proposes_its_own(
     path = write(rows, tmp_path / f"rows.{ending}")
     with pytest.raises(DataError) as caught:
         build_corpus(Data(path=str(path), cache_dir=str(tmp_path / "cache")))
-    told = str(caught.value)
-    assert "its columns are id, review, sentiment" in told
-    assert told.endswith("did you mean data.columns.text=review data.columns.label=sentiment?")
+    text = str(caught.value)
+    assert "its columns are id, review, sentiment" in text
+    assert text.endswith("did you mean data.columns.text=review data.columns.label=sentiment?")
 
 
 def test_a_column_that_is_missing_alone_is_proposed(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from distill.driver.pipeline import Work, own_job
 from distill.errors import TeacherError
 from distill.models.load import load_classifier
 from distill.objectives import ForwardKL
-from distill.records import Knobs, TeacherAnswers
+from distill.records import ScheduleValues, TeacherAnswers
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
 from distill.teachers.backends import BACKENDS, backend_class, open_backends
@@ -86,13 +86,13 @@ def trained_losses(module: DistillModule, num_steps: int = 20) -> list[float]:
     models = [tiny_bert(8), tiny_bert(9)]
     for model in models:
         model.classifier.weight.data *= 20  # outputs that differ between rows
-    teachers = ToyTeachers(models, everyone=True)
+    teachers = ToyTeachers(models, all_teachers=True)
     ((batch, answers),) = next(iter(teachers.feed(toy_batches(), 0, 1))).parts
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
     losses = []
     for _ in range(num_steps):
         optimizer.zero_grad()
-        loss = module(batch, answers, Knobs(temperature=2.0, alpha=1.0)).loss
+        loss = module(batch, answers, ScheduleValues(temperature=2.0, alpha=1.0)).loss
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -119,12 +119,12 @@ def test_the_objective_is_its_equation_and_trains(example: Callable[[str], Modul
 def test_the_aggregation_weighs_and_trains(example: Callable[[str], ModuleType]):
     vote = example("aggregation").Vote()
     logits_KBV = torch.randn(3, 20, 4)
-    asked_KB = torch.rand(3, 20) < 0.6
-    asked_KB[0] = True
-    answers = TeacherAnswers(logits_KBV * asked_KB[..., None], asked_KB)
+    queried_KB = torch.rand(3, 20) < 0.6
+    queried_KB[0] = True
+    answers = TeacherAnswers(logits_KBV * queried_KB[..., None], queried_KB)
     weights_KB = vote.weigh(answers, None, None).weights_KB
     torch.testing.assert_close(weights_KB.sum(0), torch.ones(20))
-    assert (weights_KB[~asked_KB] == 0).all() and (weights_KB[asked_KB] > 0).all()
+    assert (weights_KB[~queried_KB] == 0).all() and (weights_KB[queried_KB] > 0).all()
     module = DistillModule(tiny_bert(0), ForwardKL(), vote, ("a", "b"), NUM_CLASSES)
     losses = trained_losses(module)
     assert losses[-1] < 0.5 * losses[0]

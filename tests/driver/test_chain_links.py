@@ -20,9 +20,9 @@ from distill.driver.checks.check import check
 from distill.driver.context import Driver
 from distill.driver.fits import jobs_of
 from distill.driver.memory.store import Memory, NoMemory
-from distill.driver.serve import ServedTeachers, guidance_of_link, teachers_of
+from distill.driver.serve import ServedTeachers, teacher_setup_of_link, teachers_of
 from distill.driver.stages import stages_of
-from distill.driver.student_stages import StudentStages, taught
+from distill.driver.student_stages import StudentStages, distilled
 from distill.driver.task_stages import TaskStages
 from distill.errors import RunFolderError, TrainingError
 from distill.report.progress import Progress
@@ -32,7 +32,7 @@ from distill.tasks.jobs import student_job
 from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.local import LocalTeachers
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, fit_and_save
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
@@ -69,24 +69,24 @@ class Local:
 
     def __post_init__(self) -> None:
         run, progress = RunFolder(self.experiment.output), Progress(StringIO())
-        interrupt = StopOnSignal(run.ask_to_stop)
+        interrupt = StopOnSignal(run.request_stop)
         self.d = Driver(self.plan, run, progress, NO_TRACKER, interrupt, self.memory)
 
-    def guide(self, source: Job | None) -> Guidance:
-        return teachers_of(self.d, []) if source is None else guidance_of_link(self.d, source)
+    def guide(self, source: Job | None) -> TeacherSetup:
+        return teachers_of(self.d, []) if source is None else teacher_setup_of_link(self.d, source)
 
     @contextmanager
-    def serve(self, guidance: Guidance) -> Iterator[Guidance]:
-        names = [spec.name for spec in guidance.teachers]
+    def serve(self, teacher_setup: TeacherSetup) -> Iterator[TeacherSetup]:
+        names = [spec.name for spec in teacher_setup.teachers]
         self.log.append(f"serve {', '.join(names)}")
-        engines = {s.name: backend_of(s.folder, num_labels=2) for s in guidance.teachers}
-        yield replace(guidance, client=LocalTeachers(engines))
+        engines = {s.name: backend_of(s.folder, num_labels=2) for s in teacher_setup.teachers}
+        yield replace(teacher_setup, client=LocalTeachers(engines))
         self.log.append(f"let {', '.join(names)} go")
 
     def start(self, job: Job, /) -> str:
         """As a launcher of worker groups: trained when this returns."""
-        assert job.guidance is not None and job.objective == self.experiment.objective
-        self.log.append(f"{job.name} from {', '.join(t.name for t in job.guidance.teachers)}")
+        assert job.teacher_setup is not None and job.objective == self.experiment.objective
+        self.log.append(f"{job.name} from {', '.join(t.name for t in job.teacher_setup.teachers)}")
         fit(job)
         self.polls = 0
         return job.name
@@ -165,11 +165,11 @@ def test_each_link_is_distilled_from_the_one_before_and_is_served_alone(
     assert [link.decision for link in resumed.links] == [link.decision for link in chained.links]
 
     # The table compares with the teachers, not with the link that the student is distilled from.
-    assert resumed.student.guidance is not None
-    assert [t.name for t in resumed.student.guidance.teachers] == ["link 2"]
-    with first.serve(first.guide(None)) as guidance:
+    assert resumed.student.teacher_setup is not None
+    assert [t.name for t in resumed.student.teacher_setup.teachers] == ["link 2"]
+    with first.serve(first.guide(None)) as teacher_setup:
         run = RunFolder(tmp_path / "run")
-        whole = resumed.with_teachers(guidance)
+        whole = resumed.with_teachers(teacher_setup)
         outcome = evaluate(first.plan, run, whole, [], None, NEVER, first.log.append)
     found = [(row.role, row.name) for row in outcome.rows]
     assert found == [
@@ -243,8 +243,8 @@ def test_a_link_that_is_the_only_teacher_verifies_and_generates_text(
     run = RunFolder(tmp_path / "run")
     job = student_job(one.experiment, one.plan.corpus, "", run.fit, run.stop)
     link = replace(job, name="link 1", folder=str(teacher.parent))
-    assert taught(job, experiment, one.guide(None)).sampling.teacher == "big"  # type: ignore[union-attr]
-    assert taught(job, experiment, one.guide(link)).sampling.teacher is None  # type: ignore[union-attr]
+    assert distilled(job, experiment, one.guide(None)).sampling.teacher == "big"  # type: ignore[union-attr]
+    assert distilled(job, experiment, one.guide(link)).sampling.teacher is None  # type: ignore[union-attr]
 
 
 def _language(root: Path, sampling: dict[str, Any]) -> dict[str, Any]:

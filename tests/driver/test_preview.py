@@ -303,8 +303,8 @@ def test_people_read_it_too(tmp_path: Path) -> None:
 def test_a_check_tells_machines_rows_and_labels(classifiers: Path) -> None:
     from distill.driver.checks.check import about
 
-    told = about(build_corpus(parse(toy_experiment(classifiers)).data))
+    text = about(build_corpus(parse(toy_experiment(classifiers)).data))
     splits = [row["split"] for row in pq.read_table(classifiers / "data.parquet").to_pylist()]
-    assert told["rows"] == {s: splits.count(s) for s in ("train", "transfer", "validation", "test")}
-    assert told["labels"] == ["no", "yes"]
-    assert json.loads(json.dumps(told)) == told
+    assert text["rows"] == {s: splits.count(s) for s in ("train", "transfer", "validation", "test")}
+    assert text["labels"] == ["no", "yes"]
+    assert json.loads(json.dumps(text)) == text

@@ -96,11 +96,11 @@ def test_a_fit_that_waits_for_a_teacher_says_so_once_and_when_it_continues(
     job: Job,
 ) -> None:
     folder = Path(job.folder)
-    guidance: Any = SimpleNamespace(
+    teacher_setup: Any = SimpleNamespace(
         stream=Stream(deadline_s=100, recovery_s=1000), teachers=(), aggregation=None
     )
     note_away(folder, "left by an earlier run")
-    waiting = Waiting(replace(job, guidance=guidance))
+    waiting = Waiting(replace(job, teacher_setup=teacher_setup))
     assert waiting.poll() is None
     (folder / "checkpoints" / "step-00000120").mkdir(parents=True)
     note_away(folder, "teacher 'films': its node is lost")

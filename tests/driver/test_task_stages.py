@@ -48,7 +48,7 @@ class Run:
         run = RunFolder(plan.experiment.output)
         self.printed = io.StringIO()
         self.launcher = launcher
-        self.interrupt = StopOnSignal(run.ask_to_stop)
+        self.interrupt = StopOnSignal(run.request_stop)
         progress = Progress(self.printed)
         tracker: Any = None
         self.d = Driver(plan, run, progress, tracker, self.interrupt)

@@ -31,9 +31,9 @@ from tests.training.test_language_fit import job_of
 
 
 def test_a_language_model_with_alpha_1_follows_its_loss_too(tmp_path: Path) -> None:
-    pace = {"epochs": 1, "batch_size": 4, "log_every": 1, "eval_every": 100}
+    intervals = {"epochs": 1, "batch_size": 4, "log_every": 1, "eval_every": 100}
     kd = {"temperature": 2.0, "alpha": 1.0, "schedule": {"type": "loss_ratio"}}
-    cursor = fit(job_of(tmp_path, kd=kd, trainer=pace))
+    cursor = fit(job_of(tmp_path, kd=kd, trainer=intervals))
     lines = [json.loads(line) for line in (tmp_path / "run/fit/metrics.jsonl").open()]
     found = [line["metrics"]["kd.temperature"] for line in lines if "lr" in line["metrics"]]
     last = cursor.step - 1

@@ -36,7 +36,7 @@ from distill.report.progress import Progress
 from distill.run_folder import RunFolder, identity
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.tracking import Tracker
 from distill.tracking.store import import_mlflow
 from distill.training.fit import fit_and_save, is_done
@@ -112,11 +112,11 @@ class Started:
         run.close()
         self.printed = io.StringIO()
         tracker = Tracker(experiment.tracking, experiment.output)
-        interrupt = StopOnSignal(run.ask_to_stop)
+        interrupt = StopOnSignal(run.request_stop)
         self.driver = Driver(plan, run, Progress(self.printed), tracker, interrupt)
         self.student = own_job(self.driver)
         teachers, _ = teacher_specs(self.driver, [])
-        self.guidance = Guidance(
+        self.teacher_setup = TeacherSetup(
             LocalTeachers(open_backends(teachers)),
             tuple(teachers),
             None,
@@ -136,7 +136,7 @@ class Started:
                     self.trained.append(job.name)
                 fit_and_save(job)
 
-        return warm_started(self.driver, self.student, lambda: self.guidance, run)
+        return warm_started(self.driver, self.student, lambda: self.teacher_setup, run)
 
 
 @pytest.fixture(scope="module")

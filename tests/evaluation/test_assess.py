@@ -119,7 +119,7 @@ def test_features_under_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "text"),
     [
         (["attack.budget=0"], "attack.budget must be at least 1 query per sample, got 0"),
         (["attack.methods=[bribe]"], "there is no attack 'bribe': choose from random, greedy"),
@@ -129,10 +129,10 @@ def test_features_under_noise() -> None:
         (["attack"], "key=value"),
     ],
 )
-def test_settings_that_cannot_be(overrides: list[str], told: str) -> None:
+def test_settings_that_cannot_be(overrides: list[str], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_settings(overrides)
-    assert told in str(caught.value)
+    assert text in str(caught.value)
 
 
 def test_languages_and_transformations_that_are_not_there() -> None:

@@ -49,7 +49,7 @@ def test_writing_ends_where_positions_do():
     with pytest.raises(ModelError, match=r"prompt of 32 tokens .* 32"):
         generate(model, [[3] * 32], 10, ends=())
     with pytest.raises(Interrupted):
-        generate(model, prompts, 10, (), is_asked_to_stop=lambda: True)
+        generate(model, prompts, 10, (), should_stop=lambda: True)
 
 
 def test_answers_are_text(tmp_path):

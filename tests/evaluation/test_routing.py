@@ -35,8 +35,8 @@ def test_load_is_the_share_of_selections() -> None:
 
 
 def test_accuracy_is_over_rows_whose_part_has_an_expert() -> None:
-    homes_R = np.array([0, 2, 2, -1])
-    assert routing().metrics(homes_R)["router.accuracy"] == pytest.approx(2 / 3)
+    domain_teacher_R = np.array([0, 2, 2, -1])
+    assert routing().metrics(domain_teacher_R)["router.accuracy"] == pytest.approx(2 / 3)
     assert "router.accuracy" not in routing().metrics(np.full(4, -1))
 
 

@@ -17,7 +17,7 @@ from distill.evaluation.generation import score_answers, write_answers
 from distill.evaluation.teacher_answers import BATCH, score_teacher
 from distill.models.language import load_language_model
 from distill.models.tokenizer import load_tokenizer
-from distill.sampling.records import WriteRequest, WrittenText
+from distill.sampling.records import GeneratedText, GenerationRequest
 from distill.tasks.language_model.comparison import LanguageModels
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
@@ -47,7 +47,7 @@ def tables_of(root: Path, teachers: list[dict[str, Any]], **changes: Any) -> tup
     changes |= {"data": data, "teachers": teachers, "aggregation": {"type": "mean"}}
     job = job_of(root, f"run-{uuid4().hex}", **changes)
     plan = check(parse(raw | changes | {"output": str(root / "other")}))
-    return LanguageModels(plan, job.data, job.guidance, lambda: False), plan, job
+    return LanguageModels(plan, job.data, job.teacher_setup, lambda: False), plan, job
 
 
 def expected(plan: Any, model: Any, num: int) -> tuple[float, float]:
@@ -86,13 +86,13 @@ def test_all_experts_of_a_mixture_answer_where_they_are_served_so(root: Path) ->
     _, plan, job = tables_of(root, teachers)
     from tests.toys_moe import NUM_EXPERTS
 
-    everyone = mixture(own=NUM_EXPERTS)
-    (spec,) = job.guidance.teachers
+    all_teachers = mixture(own=NUM_EXPERTS)
+    (spec,) = job.teacher_setup.teachers
     client = LocalTeachers(open_backends([spec]))
     prompts = plan.rows.prompts_of("test", 12)
     found = score_teacher(client, spec, prompts, load_tokenizer(plan.tokenizer), 64)
     assert found is not None
-    assert (found.exact_match, found.rouge_l) == expected(plan, everyone.eval(), 12)
+    assert (found.exact_match, found.rouge_l) == expected(plan, all_teachers.eval(), 12)
 
 
 def test_without_prompts_nothing_is_generated(root: Path) -> None:
@@ -106,18 +106,18 @@ class Recorder:
     """Answers each prompt with two tokens, the end of text and one more."""
 
     def __init__(self) -> None:
-        self.requests: list[WriteRequest] = []
+        self.requests: list[GenerationRequest] = []
 
-    def call(self, teacher: str, request: WriteRequest) -> WrittenText:
+    def call(self, teacher: str, request: GenerationRequest) -> GeneratedText:
         self.requests.append(request)
         text = np.array([5, 6, 0, 7])
-        return WrittenText(request.request_id, (text,) * len(request.prompts))
+        return GeneratedText(request.request_id, (text,) * len(request.prompts))
 
 
 def test_requests_are_small_and_limited_by_the_teachers_positions(root: Path) -> None:
     teachers = [{"name": "whole", "path": str(root / "films")}]
     _, plan, job = tables_of(root, teachers)
-    (spec,) = job.guidance.teachers
+    (spec,) = job.teacher_setup.teachers
     client: Any = Recorder()
     prompts = plan.rows.prompts_of("test", 20)
     tokenizer = load_tokenizer(plan.tokenizer)
@@ -131,14 +131,14 @@ def test_requests_are_small_and_limited_by_the_teachers_positions(root: Path) ->
     reference = tokenizer.decode([5, 6])
     assert scores.num_exact == sum(p.reference == reference for p in prompts)
     with pytest.raises(Interrupted):
-        score_teacher(client, spec, prompts, tokenizer, 4, is_asked_to_stop=lambda: True)
+        score_teacher(client, spec, prompts, tokenizer, 4, should_stop=lambda: True)
 
 
 def test_the_columns_count_as_the_teachers_tokens(root: Path) -> None:
     """A padded vocabulary has logits for ids that are no tokens: they are never generated."""
     teachers = [{"name": "whole", "path": str(root / "meals")}]
     _, plan, job = tables_of(root, teachers)
-    (spec,) = job.guidance.teachers
+    (spec,) = job.teacher_setup.teachers
     written: list[np.ndarray] = []
 
     class Listening(LocalTeachers):

@@ -21,10 +21,10 @@ from distill.driver.checks.check import check
 from distill.errors import ModelError
 from distill.tasks.classification.specs import DataSpec
 from distill.teachers.cache import TeacherKey
-from distill.teachers.client import SilentTeachers
+from distill.teachers.client import CacheOnlyClient
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from tests.toys import DOMAINS, toy_experiment, write_encoder
 from tests.toys_teachers import answers_of_rows, backend_of
 
@@ -53,7 +53,7 @@ def raw(root: Path, names: tuple[str, ...], **aggregation: Any) -> dict[str, Any
     return changes | {"aggregation": router | aggregation}
 
 
-def guidance_of(root: Path, corpus: Corpus, cache: Path) -> Guidance:
+def guidance_of(root: Path, corpus: Corpus, cache: Path) -> TeacherSetup:
     """Teachers and router in this process, k = 1."""
     folders = {name: str(root / name) for name in DOMAINS} | {"router": str(root / "router.pkl")}
     num_outputs = dict.fromkeys(DOMAINS, 2) | {"router": 3}
@@ -73,29 +73,29 @@ def guidance_of(root: Path, corpus: Corpus, cache: Path) -> Guidance:
     )
     routed = Routed(k=1, router=router.folder)
     client = LocalTeachers(engines)
-    return Guidance(client, tuple(teachers), router, routed, Stream(), Cache(), str(cache))
+    return TeacherSetup(client, tuple(teachers), router, routed, Stream(), Cache(), str(cache))
 
 
 def test_a_pickled_router_sends_each_row_home(root: Path, tmp_path: Path) -> None:
     corpus = check(parse(raw(root, DOMAINS))).corpus
-    guidance = guidance_of(root, corpus, tmp_path / "cache")
+    teacher_setup = guidance_of(root, corpus, tmp_path / "cache")
     data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
     test = corpus.rows("test")
-    with guidance.open(data, "test") as stream:
+    with teacher_setup.open(data, "test") as stream:
         answers = answers_of_rows(stream, test)
-    assert answers.asked_KB.sum(0).tolist() == [1] * len(test)
-    assert answers.asked_KB.int().argmax(0).tolist() == corpus.domains_of(test).tolist()
+    assert answers.queried_KB.sum(0).tolist() == [1] * len(test)
+    assert answers.queried_KB.int().argmax(0).tolist() == corpus.domains_of(test).tolist()
 
 
 def test_one_pass_answers_for_every_aggregation(root: Path, tmp_path: Path) -> None:
     """What a sweep over aggregations relies on: after it nobody need be asked."""
     corpus = check(parse(raw(root, DOMAINS))).corpus
-    guidance = guidance_of(root, corpus, tmp_path / "cache")
+    teacher_setup = guidance_of(root, corpus, tmp_path / "cache")
     data = DataSpec(str(corpus.folder), str(root / "encoder"), 16)
-    everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
-    with everyone.open(data, "fill") as stream:
+    all_teachers = replace(teacher_setup, aggregation=teacher_setup.aggregation.querying_all())
+    with all_teachers.open(data, "fill") as stream:
         whole = answers_of_rows(stream, corpus.rows("test")).logits_KBV
-    silent = replace(guidance, client=SilentTeachers((*DOMAINS, "router")))
+    cache_only = replace(teacher_setup, client=CacheOnlyClient((*DOMAINS, "router")))
     for aggregation in (
         Routed(k=1),
         Routed(k=2),
@@ -104,11 +104,11 @@ def test_one_pass_answers_for_every_aggregation(root: Path, tmp_path: Path) -> N
         OracleDomain(),
         *(Single(teacher=name) for name in DOMAINS),
     ):
-        own = replace(silent, aggregation=aggregation)
+        own = replace(cache_only, aggregation=aggregation)
         with own.open(data, aggregation.type) as stream:
             answers = answers_of_rows(stream, corpus.rows("test"))
-        assert (answers.asked_KB.sum(0) == aggregation.num_asked(3)).all()
-        assert torch.equal(answers.logits_KBV, whole * answers.asked_KB[..., None])
+        assert (answers.queried_KB.sum(0) == aggregation.num_queried(3)).all()
+        assert torch.equal(answers.logits_KBV, whole * answers.queried_KB[..., None])
 
 
 def test_a_pickled_router_must_be_allowed(root: Path) -> None:

@@ -91,7 +91,7 @@ def test_card_tells_the_truth(tmp_path, tokenizer_folder):
     card = (tmp_path / "out" / "README.md").read_text()
     info = check_folder(tmp_path / "out")
     size = (tmp_path / "out" / "model.safetensors").stat().st_size / 1e6
-    for said in (
+    for payloads in (
         "# tiny-student",
         "expert-1, expert-2",
         "bad, good",
@@ -100,7 +100,7 @@ def test_card_tells_the_truth(tmp_path, tokenizer_folder):
         "| test.accuracy | 0.9125 |",
         "| c0ffee |",
     ):
-        assert said in card
+        assert payloads in card
     assert "distilled from 2 teacher(s)" in card
     assert re.search(r"Written \| \d{4}-\d\d-\d\d, distill \d", card)
 

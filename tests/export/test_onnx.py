@@ -84,9 +84,9 @@ def test_a_text_classifier_its_measures_and_its_readme(run: Path, tmp_path: Path
     size = (run / "student" / "model.safetensors").stat().st_size
     assert torch_row.size_mb == size / 1e6
     assert int8_row.size_mb == (out / "model.int8.onnx").stat().st_size / 1e6 < float_row.size_mb
-    told = json.loads((out / "export.json").read_text())
-    assert told["models"][2]["agreement"] == int8_row.agreement
-    assert told["inputs"] == ["input_ids", "attention_mask"]
+    text = json.loads((out / "export.json").read_text())
+    assert text["models"][2]["agreement"] == int8_row.agreement
+    assert text["inputs"] == ["input_ids", "attention_mask"]
     # The file names no path of the machine that wrote it.
     assert str(Path(torch.__file__).parent).encode() not in (out / "model.onnx").read_bytes()
     # As the README has it, for any number of rows and tokens.

@@ -345,8 +345,8 @@ def test_the_command_writes_and_refuses(tmp_path: Path, student: Path) -> None:
     args = ["predict", str(student), "--data", str(tmp_path / "in.parquet"), "--out", str(out)]
     done = CliRunner().invoke(app, [*args, "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["rows"] == len(rows_of(out)) == 5 and told["columns"][0] == "prediction"
+    text = json.loads(done.stdout.splitlines()[-1])
+    assert text["rows"] == len(rows_of(out)) == 5 and text["columns"][0] == "prediction"
     again = CliRunner().invoke(app, args)
     assert again.exit_code == 2 and "--overwrite" in again.stderr
     assert CliRunner().invoke(app, [*args, "--overwrite"]).exit_code == 0

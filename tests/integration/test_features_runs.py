@@ -35,7 +35,7 @@ from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import label_names
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, load_best
 from distill.training.job import Job
 from tests.toys import measured, toy_experiment
@@ -115,19 +115,21 @@ def test_the_loop_trains_under_local_teachers(tmp_path: Path, forests: dict[str,
         (folder := tmp_path / name).mkdir()
         client = LocalTeachers(engines)
         where = str(folder / "cache")
-        guidance = Guidance(client, specs, None, UniformMean(), Stream(), Cache(), where)
-        cursor = fit(replace(job, folder=str(folder), guidance=guidance))
+        teacher_setup = TeacherSetup(client, specs, None, UniformMean(), Stream(), Cache(), where)
+        cursor = fit(replace(job, folder=str(folder), teacher_setup=teacher_setup))
         assert cursor.best_value > 0.85
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for teacher, model in forests.items():
-            told = {
+            text = {
                 kind: sum(x["metrics"].get(f"teacher.{teacher}.{kind}", 0) for x in lines)
                 for kind in ("rows", "clamped")
             }
             points_ND = corpus.features_of(job.train_rows)
             zeros = int((model.predict_proba(points_ND) == 0).sum())
-            assert told == {"rows": len(job.train_rows), "clamped": zeros} and zeros > 0
-        weights.append(load_best(replace(job, folder=str(folder), guidance=guidance)).state_dict())
+            assert text == {"rows": len(job.train_rows), "clamped": zeros} and zeros > 0
+        weights.append(
+            load_best(replace(job, folder=str(folder), teacher_setup=teacher_setup)).state_dict()
+        )
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

@@ -58,9 +58,9 @@ def test_the_table_has_experts_mix_baseline_and_student(outcome: Outcome) -> Non
         "alone",
         "student",
     ]
-    for name, home in (("films", "films"), ("meals", "meals")):
-        away = {"films": "meals", "meals": "films"}[home]
-        assert rows[name].per_domain[home] < rows[name].per_domain[away]
+    for name, domain_teacher in (("films", "films"), ("meals", "meals")):
+        away = {"films": "meals", "meals": "films"}[domain_teacher]
+        assert rows[name].per_domain[domain_teacher] < rows[name].per_domain[away]
     for domain in ("films", "meals"):  # the oracle asks the expert of the domain
         assert rows["oracle ensemble"].per_domain[domain] == pytest.approx(
             rows[domain].per_domain[domain], rel=1e-5

@@ -54,8 +54,8 @@ def test_the_teachers_are_asked_once_for_all_temperatures(outcome: SweepOutcome)
     # Of every trial's own training: nobody was asked, all rows came from the cache.
     for trial in outcome.trials:
         for name in ("films", "meals"):
-            told = [line["metrics"] for line in trial.history]
-            rows = [m[f"teacher.{name}.rows"] for m in told if f"teacher.{name}.rows" in m]
+            text = [line["metrics"] for line in trial.history]
+            rows = [m[f"teacher.{name}.rows"] for m in text if f"teacher.{name}.rows" in m]
             assert rows and sum(rows) == 0
 
 
@@ -65,8 +65,8 @@ def test_the_frontier_is_of_low_perplexity_and_small_size(outcome: SweepOutcome)
     lowest = min(trial.metrics["eval.perplexity"] for trial in outcome.trials)
     assert champion.metrics["eval.perplexity"] == lowest
     for trial in outcome.trials:
-        told = [line["metrics"] for line in trial.history]
-        seen = [metrics["eval.perplexity"] for metrics in told if "eval.perplexity" in metrics]
+        text = [line["metrics"] for line in trial.history]
+        seen = [metrics["eval.perplexity"] for metrics in text if "eval.perplexity" in metrics]
         assert trial.metrics["eval.perplexity"] == min(seen)
         assert ("test.perplexity" in trial.metrics) == (trial in outcome.best)
     assert {t.values["student.layers"] for t in outcome.best} >= {1}

@@ -32,5 +32,5 @@ def test_it_trains_compares_and_tells_what_is_outside(
     (run,) = [run for run in runs if "teacher.t.perplexity" in run.data.metrics]
     assert 0 < run.data.metrics["teacher.t.mass_outside"] < 0.01
     assert run.data.metrics["teacher.t.perplexity"] > 13
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("teacher 't' has a perplexity of") == 1
+    text = capsys.readouterr()
+    assert (text.out + text.err).count("teacher 't' has a perplexity of") == 1

@@ -19,13 +19,13 @@ def test_labels_that_no_node_has_are_named_before_anything_starts(
     raw = toy_experiment(tmp_path)
     raw["trainer"] |= {"node_labels": {"role": "student"}}
     raw["experts"]["serving"] |= {"node_labels": {"role": "teacher"}}
-    said: list[str] = []
+    payloads: list[str] = []
     with pytest.raises(
         ConfigError, match=r"trainer.node_labels needs a node with {'role': 'student'}.*remove"
     ):
-        check_labels(parse(raw), said.append)
-    assert said == []
+        check_labels(parse(raw), payloads.append)
+    assert payloads == []
     # A cluster that was joined may grow: it is said, and waited for.
-    check_labels(parse(raw | {"cluster": {"address": "auto"}}), said.append)
-    assert ["experts.serving.node_labels" in line for line in said] == [False, True]
-    assert all("waiting for such a node to join" in line for line in said)
+    check_labels(parse(raw | {"cluster": {"address": "auto"}}), payloads.append)
+    assert ["experts.serving.node_labels" in line for line in payloads] == [False, True]
+    assert all("waiting for such a node to join" in line for line in payloads)

@@ -31,7 +31,7 @@ from distill.tasks.classification.specs import DataSpec, StudentSpec
 from distill.tasks.outcome import Outcome
 from distill.teachers.cache import TeacherKey
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, is_done
 from distill.training.job import Job
 from tests.toys import DOMAINS, toy_experiment
@@ -148,8 +148,8 @@ def test_a_router_of_the_lowest_loss_is_trained_after_its_experts(
     with np.load(losses[0]) as of_films:
         num_rows = {split: len(of_films[split]) for split in ("train", "validation")}
     assert num_rows == {"train": 162, "validation": 78}  # every expert about every labelled row
-    told = json.loads((folders["router"] / "config.json").read_text())
-    assert list(told["id2label"].values()) == list(DOMAINS)
+    text = json.loads((folders["router"] / "config.json").read_text())
+    assert list(text["id2label"].values()) == list(DOMAINS)
 
 
 @pytest.mark.e2e
@@ -204,7 +204,7 @@ def job_of(
 ) -> Job:
     *teachers, router = specs
     tokenizer = str(root / "encoder")
-    guidance = Guidance(
+    teacher_setup = TeacherSetup(
         client, tuple(teachers), router, Routed(k=2), Stream(), Cache(), str(folder / "cache")
     )
     return Job(
@@ -221,7 +221,7 @@ def job_of(
         trainer=Trainer(engine="torch", epochs=3, batch_size=16, log_every=1, checkpoint_every=5),
         objective=ForwardKL(),
         kd=KD(alpha=0.7),
-        guidance=guidance,
+        teacher_setup=teacher_setup,
     )
 
 

@@ -27,10 +27,10 @@ def served(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     from distill.teachers.pool import RayTeacherPool
 
     job = job_in(tmp_path_factory.mktemp("served"))
-    assert job.guidance is not None
-    with RayTeacherPool(job.guidance.teachers) as pool:
-        guidance: Any = replace(job.guidance, client=pool.client(Stream(deadline_s=120)))
-        yield replace(job, guidance=guidance)
+    assert job.teacher_setup is not None
+    with RayTeacherPool(job.teacher_setup.teachers) as pool:
+        teacher_setup: Any = replace(job.teacher_setup, client=pool.client(Stream(deadline_s=120)))
+        yield replace(job, teacher_setup=teacher_setup)
 
 
 @pytest.mark.parametrize("name", list(WIRES))

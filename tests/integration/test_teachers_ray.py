@@ -190,7 +190,7 @@ def test_a_teacher_away_for_three_deadlines_while_it_judges_drafts_changes_nothi
     job = sampled_job(tmp_path, "served", SKD)
     trainer = job.trainer.model_copy(update={"keep_checkpoints": 99})
     job = replace(job, trainer=trainer)
-    with RayTeacherPool(job.guidance.teachers) as pool:
+    with RayTeacherPool(job.teacher_setup.teachers) as pool:
         stream = Stream(deadline_s=1, recovery_s=HANGS_S)
 
         def kill(pids: list[int]) -> None:
@@ -207,12 +207,12 @@ def test_a_teacher_away_for_three_deadlines_while_it_judges_drafts_changes_nothi
                     os.kill(pid, signal.SIGSTOP)
                 threading.Thread(target=kill, args=[pids], daemon=True).start()
 
-        guidance = replace(job.guidance, client=pool.client(stream), stream=stream)
-        fit(replace(job, guidance=guidance), report=stop)
+        teacher_setup = replace(job.teacher_setup, client=pool.client(stream), stream=stream)
+        fit(replace(job, teacher_setup=teacher_setup), report=stop)
     ours, theirs = (load_best(one).student.state_dict() for one in (here, job))
     assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
-    told = (Path(job.folder) / "metrics.jsonl").read_text().splitlines()
-    retries = [json.loads(line)["metrics"].get("teacher.films.retries", 0) for line in told]
+    text = (Path(job.folder) / "metrics.jsonl").read_text().splitlines()
+    retries = [json.loads(line)["metrics"].get("teacher.films.retries", 0) for line in text]
     assert sum(retries) >= 1
     assert (Path(job.folder) / "checkpoints" / "step-00000002").exists()
 

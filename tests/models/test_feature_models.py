@@ -16,7 +16,7 @@ from distill.models.load import check_folder, load_classifier
 from distill.models.sizes import solve_features
 from distill.models.student import build_feature_student, build_student
 from distill.objectives import ForwardKL
-from distill.records import Batch, Knobs, TeacherAnswers
+from distill.records import Batch, ScheduleValues, TeacherAnswers
 from distill.training.module import DistillModule
 
 LABELS = ("a", "b", "c")
@@ -131,7 +131,7 @@ def test_loss_and_gradients_against_the_equation(family: str) -> None:
     )
     module = DistillModule(student, ForwardKL(), UniformMean(), ("p", "q"), 3).eval()
     batch, answers = six_rows()
-    loss = module(batch, answers, Knobs(2.0, 0.7)).loss
+    loss = module(batch, answers, ScheduleValues(2.0, 0.7)).loss
     params = list(student.parameters())
     found = torch.autograd.grad(loss, params)
     logits_BV = student(features=batch.features_BD).logits
@@ -151,7 +151,7 @@ def test_attention_weighs_teachers_by_the_hidden_state() -> None:
     assert module.router is not None
     for param in module.router.parameters():  # at the start only the last layer has a gradient
         torch.nn.init.normal_(param)
-    output = module(batch, answers, Knobs(2.0, 0.7))
+    output = module(batch, answers, ScheduleValues(2.0, 0.7))
     shown = student(features=batch.features_BD, output_hidden_states=True)
     hidden_BH = shown.hidden_states[-1].mean(1).detach()
     weights_BK = torch.softmax(module.router(hidden_BH), 1)

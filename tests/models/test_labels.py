@@ -24,8 +24,8 @@ def matched(
     is_given: bool = False,
     key: str | None = KEY,
 ) -> tuple[int, ...] | None:
-    told = "data.labels" if is_given else "the data"
-    return columns_of(Outputs("teacher 'a'", own, key, labels), Classes(told, classes, is_given))
+    text = "data.labels" if is_given else "the data"
+    return columns_of(Outputs("teacher 'a'", own, key, labels), Classes(text, classes, is_given))
 
 
 @pytest.mark.parametrize(

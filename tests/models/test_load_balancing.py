@@ -17,7 +17,7 @@ from distill.data.block_file import positions
 from distill.errors import ModelError
 from distill.models.language_student import with_lora
 from distill.models.load_balancing import LoadBalancing
-from distill.records import Batch, Knobs
+from distill.records import Batch, ScheduleValues
 from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, llama
 from tests.toys_moe import FAMILIES, NUM_EXPERTS, OWN, mixture
@@ -55,7 +55,7 @@ def batch_of(rows: Sequence[Sequence[int]], num_valid: int | None = None, seed: 
 
 
 def loss_of(model: Any, batch: Batch) -> Any:
-    return TokenModule(model, NUM_TOKENS).train()(batch, None, Knobs())
+    return TokenModule(model, NUM_TOKENS).train()(batch, None, ScheduleValues())
 
 
 def gate_of(model: Any) -> torch.Tensor:
@@ -83,8 +83,8 @@ def test_the_loss_is_that_of_transformers_on_the_same_batch(family: str) -> None
     found = loss_of(model, batch)
     torch.testing.assert_close(found.loss, theirs.loss)
     torch.testing.assert_close(gradient_of(model, batch), expected)
-    told = found.metrics["balance.loss"]
-    torch.testing.assert_close(told.sum / told.count, theirs.aux_loss)
+    text = found.metrics["balance.loss"]
+    torch.testing.assert_close(text.sum / text.count, theirs.aux_loss)
     unmasked = model(input_ids=batch.input_ids_BT, output_router_logits=True).aux_loss
     assert abs(float(unmasked.detach() - theirs.aux_loss.detach())) > 1e-3, "padding would count"
 
@@ -104,8 +104,8 @@ def test_micro_batches_weigh_their_share_of_the_positions() -> None:
     rows = [[9], [3]]
     whole = batch_of(rows)
     parts = [batch_of([row], whole.num_valid, seed=i) for i, row in enumerate(rows)]
-    told = [loss_of(student(), part).metrics["balance.loss"] for part in parts]
-    values = [float(mean.sum / mean.count) for mean in told]
+    text = [loss_of(student(), part).metrics["balance.loss"] for part in parts]
+    values = [float(mean.sum / mean.count) for mean in text]
     added = [
         float(
             (loss_of(student(), part).loss - loss_of(student(coefficient=0.0), part).loss).detach()
@@ -115,7 +115,7 @@ def test_micro_batches_weigh_their_share_of_the_positions() -> None:
     shares = [8 / 10, 2 / 10]
     expected = [COEFFICIENT * v * share for v, share in zip(values, shares, strict=True)]
     assert added == pytest.approx(expected, rel=1e-4)
-    assert sum(float(mean.count) for mean in told) == whole.num_valid
+    assert sum(float(mean.count) for mean in text) == whole.num_valid
 
 
 def test_without_a_coefficient_and_in_evaluation_nothing_is_added() -> None:
@@ -123,7 +123,7 @@ def test_without_a_coefficient_and_in_evaluation_nothing_is_added() -> None:
     for model in (student(coefficient=0.0), llama(0)):
         assert LoadBalancing.of(model) is None
         assert "balance.loss" not in loss_of(model, batch).metrics
-    evaluated = TokenModule(student(), NUM_TOKENS).eval()(batch, None, Knobs())
+    evaluated = TokenModule(student(), NUM_TOKENS).eval()(batch, None, ScheduleValues())
     assert torch.equal(evaluated.loss, loss_of(student(coefficient=0.0), batch).loss)
 
 
@@ -173,7 +173,7 @@ def trained(coefficient: float) -> tuple[float, float]:
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(40):
         optimizer.zero_grad()
-        module(batch, None, Knobs()).loss.backward()
+        module(batch, None, ScheduleValues()).loss.backward()
         optimizer.step()
     return before, busiest(model, batch)
 

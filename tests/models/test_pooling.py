@@ -130,7 +130,7 @@ def test_answers_that_were_read_at_padding_are_told_from_new_ones(
     save_classifier(tmp_path / "decoder", "gpt2", pad=pad)
     assert was_read_at_padding(tmp_path / "decoder") is is_other
     key = TeacherKey("w", "d", "t", "dense/float32", 16)
-    assert "pooling" not in key.told
+    assert "pooling" not in key.text
     assert key.fingerprint != replace(key, pooling="mask").fingerprint
 
 

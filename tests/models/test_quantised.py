@@ -123,7 +123,7 @@ def test_an_fp8_classifier(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "part"),
+    ("text", "part"),
     [
         ({"quant_method": "gptq", "bits": 4}, "quant_method gptq.*can dequantise only"),
         ({"quant_method": "awq", "bits": 4}, "quant_method awq.*can dequantise only"),
@@ -133,26 +133,26 @@ def test_an_fp8_classifier(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused_by_its_method(
-    told: dict[str, Any], part: str, tmp_path: Path
+    text: dict[str, Any], part: str, tmp_path: Path
 ) -> None:
     save_decoder(tmp_path / "language", "llama")
     save_classifier(tmp_path / "classifier", "qwen2")
     for name, check in (("language", check_language_folder), ("classifier", check_folder)):
         folder = tmp_path / name
-        quantise(folder, lambda config: config.update(quantization_config=told))
+        quantise(folder, lambda config: config.update(quantization_config=text))
         with pytest.raises(ModelError, match=f"is quantised .*{part}.*before it was quantised"):
             check(folder)
 
 
 @pytest.mark.parametrize(
-    ("told", "package"),
+    ("text", "package"),
     [
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
         ({"load_in_8bit": True}, "bitsandbytes"),
         ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
     ],
 )
-def test_a_missing_package_is_named(told: dict[str, Any], package: str, tmp_path: Path) -> None:
+def test_a_missing_package_is_named(text: dict[str, Any], package: str, tmp_path: Path) -> None:
     try:
         __import__(package.replace("-", "_"))
     except ImportError:
@@ -160,7 +160,7 @@ def test_a_missing_package_is_named(told: dict[str, Any], package: str, tmp_path
     else:
         pytest.skip(f"{package} is installed")
     save_decoder(tmp_path, "llama")
-    quantise(tmp_path, lambda config: config.update(quantization_config=told))
+    quantise(tmp_path, lambda config: config.update(quantization_config=text))
     with pytest.raises(
         ModelError, match=rf"is quantised \(.*{package}\): .*pip install.*{package}"
     ):
@@ -203,9 +203,9 @@ def test_an_mxfp4_language_model(tmp_path: Path) -> None:
         values = values * torch.exp2(scales.float() - 127)[..., None]
         numbers[name] = values.flatten(-2).transpose(1, 2).contiguous()
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    told = json.loads((tmp_path / "config.json").read_text())
-    told["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
-    (tmp_path / "config.json").write_text(json.dumps(told))
+    text = json.loads((tmp_path / "config.json").read_text())
+    text["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    (tmp_path / "config.json").write_text(json.dumps(text))
     info = check_language_folder(tmp_path)
     model = load_language_model(tmp_path)
     state = model.state_dict()

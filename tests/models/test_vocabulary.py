@@ -14,9 +14,9 @@ from distill.errors import ModelError
 from distill.models.vocabulary import (
     SharedTokens,
     differing,
+    same_tokenizer,
     same_vocabulary,
     shared_tokens,
-    speak_alike,
 )
 from tests.toys_language import NUM_TOKENS, write_tokenizer
 
@@ -79,7 +79,7 @@ def test_what_one_teacher_lacks_is_compared_with_none(tmp_path: Path) -> None:
 def test_a_decoder_and_the_mark_of_special_tokens_do_not_matter(tmp_path: Path) -> None:
     student = saved(tmp_path / "s", AddedToken("<a>", special=True))
     teacher = saved(tmp_path / "t", AddedToken("<a>", special=False), decoder=decoders.Fuse())
-    assert not speak_alike(student, teacher)
+    assert not same_tokenizer(student, teacher)
     assert columns(student, teacher) == [SharedTokens(N + 1, (), N + 1)]
 
 

@@ -15,7 +15,7 @@ from distill.data.splits import mix64
 from distill.errors import ConfigError, ModelError, TeacherAnswerError
 from distill.moe import draws
 from distill.moe.gates import ExpertRouting
-from distill.sampling.records import WriteRequest
+from distill.sampling.records import GenerationRequest
 from distill.wires import SampledWire, TopKWire
 from tests.teachers.test_adapters import rounds
 from tests.toys_language import NUM_TOKENS, llama
@@ -46,7 +46,7 @@ def test_all_experts_are_the_models_own_code_with_k_of_n(family: str) -> None:
 
 def test_who_teaches_with_all_experts_judges_and_writes_with_all() -> None:
     prompts, seeds_B = (np.arange(2, 6), np.arange(3)), np.zeros(2, np.uint64)
-    asked = WriteRequest("w", prompts, (8, 8), (), seeds_B, Decoding(temperature=0))
+    asked = GenerationRequest("w", prompts, (8, 8), (), seeds_B, Decoding(temperature=0))
     own, whole = engine(mixture()), engine(mixture(own=NUM_EXPERTS))
     with_all = engine(mixture(), AllExperts())
     texts, expected = with_all.write(asked).texts, whole.write(asked).texts
@@ -62,12 +62,12 @@ def test_usage_is_the_routers_own_numbers() -> None:
         layers = model(**inputs, output_router_logits=True).router_logits
     counted = torch.from_numpy(asked.targets_BT).flatten()
     tops = [logits.float().softmax(1)[counted].topk(OWN, 1) for logits in layers]
-    silent = np.mean([1 - float(top.values.sum(1).mean()) for top in tops])
+    cache_only = np.mean([1 - float(top.values.sum(1).mean()) for top in tops])
     shares = torch.stack([t.indices.flatten().bincount(minlength=NUM_EXPERTS) for t in tops])
     usage = engine(mixture("olmoe")).answer(asked).usage
     assert usage is not None and usage.num_tokens == counted.sum()
     assert np.array_equal(usage.tokens_LE, shares.numpy())
-    assert usage.metrics()["silent_mass_rate"] == pytest.approx(silent, rel=1e-5)
+    assert usage.metrics()["silent_mass_rate"] == pytest.approx(cache_only, rel=1e-5)
 
 
 KA = KnowledgeAugmentation(passes=3, explore=0.4, experts=2, noise=True)

@@ -33,12 +33,12 @@ def teachers(root: Path, *moes: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def fitted(root: Path, folder: str, mix: str, *moes: dict[str, Any]) -> tuple[Any, Any]:
-    pace = {"epochs": 1, "batch_size": 8, "log_every": 4}
+    intervals = {"epochs": 1, "batch_size": 8, "log_every": 4}
     changes: dict[str, Any] = {
         "teachers": teachers(root, *moes),
         "aggregation": {"type": "mean", "mix": mix},
         "objective": {"type": "reverse_kl"},
-        "trainer": pace,
+        "trainer": intervals,
     }
     job = job_of(root, folder, DENSE, **changes)
     fit(job)
@@ -60,10 +60,10 @@ def test_answers_that_change_are_not_kept_and_usage_is_logged(tmp_path: Path) ->
     cached = {path.name.split("-")[0] for path in (tmp_path / "run" / "cache").iterdir()}
     assert cached == {"t1"}
     logged = [json.loads(line)["metrics"] for line in (Path(job.folder) / "metrics.jsonl").open()]
-    told = next(metrics for metrics in logged if "teacher.t0.silent_mass_rate" in metrics)
-    assert 0 < told["teacher.t0.silent_mass_rate"] < 1
-    assert told["teacher.t1.idlest_expert_rate"] == 1
-    assert 0 < told["teacher.t0.idlest_expert_rate"] < told["teacher.t0.busiest_expert_rate"] <= 1
+    text = next(metrics for metrics in logged if "teacher.t0.silent_mass_rate" in metrics)
+    assert 0 < text["teacher.t0.silent_mass_rate"] < 1
+    assert text["teacher.t1.idlest_expert_rate"] == 1
+    assert 0 < text["teacher.t0.idlest_expert_rate"] < text["teacher.t0.busiest_expert_rate"] <= 1
 
 
 def test_a_student_is_compared_with_the_model_itself(tmp_path: Path) -> None:
@@ -75,14 +75,14 @@ def test_a_student_is_compared_with_the_model_itself(tmp_path: Path) -> None:
             "aggregation": {"type": "mean", "mix": "divergences"},
         }
         job = job_of(tmp_path, name, DENSE, **changes)
-        assert job.guidance is not None
-        shown = Teachers.of(job.guidance)
+        assert job.teacher_setup is not None
+        shown = Teachers.of(job.teacher_setup)
         spec: Any = job.data
         blocks = build_blocks(Corpus(Path(spec.corpus)), spec.tokenizer, spec.max_length)
         with shown.open(job.data) as stream:
             module: Any = build_module(job).eval()
             scores = compare(
-                module, blocks, shown, stream, job.guidance.aggregation, lambda: False, 16.0
+                module, blocks, shown, stream, job.teacher_setup.aggregation, lambda: False, 16.0
             )
         found[name] = scores.teachers["t0"].total.perplexity
     assert found["ka"] == pytest.approx(found["own"], rel=1e-6)

@@ -325,7 +325,7 @@ def test_a_routing_holds_within_and_is_undone_afterwards() -> None:
     with pytest.raises(ValueError, match="broken"), routing.asking(AllExperts()):
         raise ValueError("broken")
     assert routing.gates[0](unit(2))[2].tolist() == own
-    assert routing.under_way.counted_n is None and routing.under_way.asked_LE == []
+    assert routing.under_way.counted_n is None and routing.under_way.chosen_LE == []
 
 
 def test_other_gates_hold_within_and_the_models_own_come_back() -> None:

@@ -42,12 +42,12 @@ class Student:
         folder = f"run-{len(list(root.glob('run-*')))}"
         self.job: Job = job_of(root, folder, DENSE, **changes)
         self.moe = moe
-        assert self.job.guidance is not None
-        (spec,) = self.job.guidance.teachers
+        assert self.job.teacher_setup is not None
+        (spec,) = self.job.teacher_setup.teachers
         serving = spec.serving.model_copy(update={"moe": moe})
-        guidance = replace(self.job.guidance, teachers=(replace(spec, serving=serving),))
-        self.client = guidance.client
-        self.stream: TeacherStream = guidance.open(self.job.data, "test")
+        teacher_setup = replace(self.job.teacher_setup, teachers=(replace(spec, serving=serving),))
+        self.client = teacher_setup.client
+        self.stream: TeacherStream = teacher_setup.open(self.job.data, "test")
         self.module: Any = build_module(self.job).eval()
 
     def training(self) -> GateTraining:
@@ -91,12 +91,12 @@ def test_the_teacher_answers_with_its_newest_gates_and_a_resumed_run_goes_on(
     student = Student(tmp_path, replace_noise(SAR))
     training = student.training()
     before = student.answers()
-    kls, told = [], dict[str, float]()
+    kls, text = [], dict[str, float]()
     for step in range(6):
         training.step(student.batches().at(0), student.logits_of, step, temperature=1.0)
-        told = training.timings()
-        kls.append(told["teacher.t.gate_kl_rate"])
-    assert told["teacher.t.gate_version_rate"] == 6 and told["teacher.t.gate_balance_rate"] == 0
+        text = training.timings()
+        kls.append(text["teacher.t.gate_kl_rate"])
+    assert text["teacher.t.gate_version_rate"] == 6 and text["teacher.t.gate_balance_rate"] == 0
     assert kls[-1] < 0.99 * kls[0]
     after = student.answers()
     assert not np.allclose(before, after, atol=1e-3)

@@ -114,7 +114,7 @@ def test_a_student_like_its_teacher_leaves_the_gate_alone() -> None:
 
 def test_frozen_gates_answer_as_all_experts_and_learning_ones_do_not() -> None:
     asked = request()
-    everyone = engine(mixture(), AllExperts()).answer(asked).payload
+    all_teachers = engine(mixture(), AllExperts()).answer(asked).payload
     for lr, is_equal in ((0.0, True), (1e-2, False)):
         moe = StudentAwareRouter(lr=lr)
         teacher = engine(mixture(), moe)
@@ -125,9 +125,9 @@ def test_frozen_gates_answer_as_all_experts_and_learning_ones_do_not() -> None:
             optimizer.step(found.values, found.num_positions)
         assert optimizer.state.version == 2
         answer = teacher.answer(replace(asked, gate=optimizer.state))
-        assert np.array_equal(answer.payload, everyone) == is_equal
+        assert np.array_equal(answer.payload, all_teachers) == is_equal
         # Nothing stays behind: who names no gate is answered by the folder's.
-        assert np.array_equal(teacher.answer(asked).payload, everyone)
+        assert np.array_equal(teacher.answer(asked).payload, all_teachers)
 
 
 def test_steps_bring_the_teacher_nearer_to_the_student() -> None:
@@ -219,7 +219,7 @@ def test_bfloat16_logits_of_the_student_travel_as_bits() -> None:
     rounded = torch.from_numpy(asked.student_PV).bfloat16()
     bits = rounded.view(torch.int16).numpy().view(np.uint16)
     first, second = (
-        teacher.gate_gradient(replace(asked, student_PV=said)).values
-        for said in (bits, rounded.float().numpy())
+        teacher.gate_gradient(replace(asked, student_PV=payloads)).values
+        for payloads in (bits, rounded.float().numpy())
     )
     assert np.array_equal(first, second)

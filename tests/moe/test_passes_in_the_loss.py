@@ -10,7 +10,7 @@ from torch.nn.functional import log_softmax
 from distill.aggregation import FixedWeights, Uncertainty
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective, ReverseKL
-from distill.records import Head, Knobs, Target, TokenAnswers
+from distill.records import Head, ScheduleValues, Target, TokenAnswers
 from distill.training.fused import Chunk, FusedHead
 from distill.training.token_loss import Reader, TokenLoss
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
@@ -38,15 +38,17 @@ def found(
     head = FusedHead.of(torch.nn.Linear(H, V, bias=False))
     with torch.no_grad():
         head.weight.copy_(drawn(1, V, H))
-    loss = TokenLoss(LABELS_N, V, Knobs(2.0, 0.8), answers, readers, aggregation, objective)
+    loss = TokenLoss(
+        LABELS_N, V, ScheduleValues(2.0, 0.8), answers, readers, aggregation, objective
+    )
     value = head(hidden_NH, loss, Chunk(chunk), V)
     return [value.detach(), *torch.autograd.grad(value, (hidden_NH, head.weight))]
 
 
 def payload(wire: WireFormat, seed: int, asked_N: Tensor) -> Tensor:
-    said_NX = drawn(seed, N, H) if wire.takes == "hidden" else 2 * drawn(seed, N, V)
+    payload_NX = drawn(seed, N, H) if wire.takes == "hidden" else 2 * drawn(seed, N, V)
     seeds = torch.arange(N)[asked_N].numpy()
-    return wire.encode(said_NX[asked_N], seeds)
+    return wire.encode(payload_NX[asked_N], seeds)
 
 
 @pytest.mark.parametrize(
@@ -55,19 +57,19 @@ def payload(wire: WireFormat, seed: int, asked_N: Tensor) -> Tensor:
 )
 def test_passes_are_teachers_that_share_one_teachers_weight(wire: WireFormat) -> None:
     """Also where teachers are asked about some positions, and chunks cut them anyhow."""
-    asked_KN = torch.stack([torch.arange(N) % 3 != 0, torch.arange(N) > 4])
-    first, second = (payload(wire, seed, asked_KN[0]) for seed in (5, 6))
-    other = payload(DENSE, 7, asked_KN[1])
+    queried_KN = torch.stack([torch.arange(N) % 3 != 0, torch.arange(N) > 4])
+    first, second = (payload(wire, seed, queried_KN[0]) for seed in (5, 6))
+    other = payload(DENSE, 7, queried_KN[1])
     head = Head(drawn(8, V, H)) if wire.takes == "hidden" else None
     ours = found(
         [Reader(wire, head, V, num_passes=2), Reader(DENSE, None, V)],
-        TokenAnswers((torch.cat([first, second], 1), other), asked_KN),
+        TokenAnswers((torch.cat([first, second], 1), other), queried_KN),
         DIVERGENCES,
         ForwardKL(),
     )
     expected = found(
         [Reader(wire, head, V), Reader(wire, head, V), Reader(DENSE, None, V)],
-        TokenAnswers((first, second, other), asked_KN[[0, 0, 1]]),
+        TokenAnswers((first, second, other), queried_KN[[0, 0, 1]]),
         FixedWeights(weights=(0.15, 0.15, 0.7), mix="divergences"),
         ForwardKL(),
     )
@@ -77,14 +79,14 @@ def test_passes_are_teachers_that_share_one_teachers_weight(wire: WireFormat) ->
 
 @pytest.mark.parametrize("objective", [ForwardKL(), ReverseKL()])
 def test_divergences_of_exact_wires_are_those_of_each_teacher(objective: Objective) -> None:
-    asked_KN = torch.ones(2, N, dtype=torch.bool)
-    said = [payload(DENSE, seed, asked_KN[0]) for seed in (5, 6)]
+    queried_KN = torch.ones(2, N, dtype=torch.bool)
+    payloads = [payload(DENSE, seed, queried_KN[0]) for seed in (5, 6)]
     readers = [Reader(DENSE, None, V)] * 2
-    ours = found(readers, TokenAnswers(tuple(said), asked_KN), DIVERGENCES, objective)
+    ours = found(readers, TokenAnswers(tuple(payloads), queried_KN), DIVERGENCES, objective)
     hidden_NH, weight_VH = drawn(0, N, H).requires_grad_(), drawn(1, V, H).requires_grad_()
     z_NV = hidden_NH @ weight_VH.T
     soft = torch.zeros(())
-    for weight, said_NV in zip((0.3, 0.7), said, strict=True):
+    for weight, said_NV in zip((0.3, 0.7), payloads, strict=True):
         target = Target(log_softmax(said_NV / 2, 1), torch.ones(1, N))
         soft = soft + weight * 4 * objective(z_NV, target, 2.0).sum()
     hard = torch.nn.functional.cross_entropy(z_NV, LABELS_N, reduction="sum")
@@ -93,7 +95,7 @@ def test_divergences_of_exact_wires_are_those_of_each_teacher(objective: Objecti
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-4)
     mixed = found(
         readers,
-        TokenAnswers(tuple(said), asked_KN),
+        TokenAnswers(tuple(payloads), queried_KN),
         FixedWeights(weights=(0.3, 0.7), mix="probabilities"),
         objective,
     )

@@ -50,13 +50,13 @@ def test_one_unexplored_pass_of_the_models_own_experts_is_on_policy_distillation
 
 
 def test_frozen_gates_are_all_experts_and_gates_that_learn_are_not(tmp_path: Path) -> None:
-    everyone = weights_after(job_of(tmp_path, "all", {"type": "all"}))
-    assert are_equal(weights_after(job_of(tmp_path, "frozen", LEARNS | {"lr": 0})), everyone)
+    all_teachers = weights_after(job_of(tmp_path, "all", {"type": "all"}))
+    assert are_equal(weights_after(job_of(tmp_path, "frozen", LEARNS | {"lr": 0})), all_teachers)
     learnt_job = job_of(tmp_path, "learnt", LEARNS)
-    assert not are_equal(weights_after(learnt_job), everyone)
-    told = logged(learnt_job)
-    assert [row["teacher.t0.gate_version_rate"] for row in told] == list(range(1, len(told) + 1))
-    assert all(row["teacher.t0.gate_kl_rate"] > 0 for row in told)
+    assert not are_equal(weights_after(learnt_job), all_teachers)
+    text = logged(learnt_job)
+    assert [row["teacher.t0.gate_version_rate"] for row in text] == list(range(1, len(text) + 1))
+    assert all(row["teacher.t0.gate_kl_rate"] > 0 for row in text)
 
 
 def test_gates_learn_at_the_students_temperature_from_its_own_text_alone(
@@ -87,11 +87,11 @@ def test_gates_learn_at_the_students_temperature_from_its_own_text_alone(
 def test_what_is_drawn_depends_on_the_seed(tmp_path: Path) -> None:
     explored = AS_OWN | {"explore": 1.0}
     job = job_of(tmp_path, "one", explored)
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     part = Batches(job.data.open(), job.train_rows, 8, seed=0).at(0)[0]
     seeds = []
     for seed in (0, 1):
-        stream = job.guidance.open(job.data, "rank0", steps_ahead=0, seed=seed)
+        stream = job.teacher_setup.open(job.data, "rank0", steps_ahead=0, seed=seed)
         seeds += [stream.request("t0", "1", part, part.rows_B, step).seed for step in (0, 1)]
         stream.close()
     assert len(set(seeds)) == 4

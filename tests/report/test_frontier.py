@@ -103,13 +103,13 @@ def test_frontier_names_and_copies_the_best_under_limits(store_uri, record, stud
     for name in ("model.safetensors", "config.json"):
         (source / name).write_text(best.name)
     limits = ["--max-mb", "2", "--max-latency-ms", "0.7"]
-    code, said, text = run(
+    code, payloads, text = run(
         store_uri, "frontier", "sentiment", *limits, "--out", str(tmp_path / "s")
     )
-    assert (code, said["best"]) == (0, best.name)
+    assert (code, payloads["best"]) == (0, best.name)
     assert f"★ {best.name}" in text
     assert (tmp_path / "s" / "model.safetensors").read_text() == best.name
-    assert max(t["metrics"]["student.size_mb"] for t in said["frontier"]) <= 2
+    assert max(t["metrics"]["student.size_mb"] for t in payloads["frontier"]) <= 2
 
 
 def test_frontier_refuses_with_one_message(store_uri, demo, tmp_path):
@@ -118,21 +118,21 @@ def test_frontier_refuses_with_one_message(store_uri, demo, tmp_path):
         ("--max-mb", "9", "--out", str(tmp_path / "s")): "student is gone",
     }
     for options, message in cases.items():
-        code, said, _ = run(store_uri, "frontier", demo, *options)
+        code, payloads, _ = run(store_uri, "frontier", demo, *options)
         assert code == 2
-        assert message in said["error"]
+        assert message in payloads["error"]
     assert not list(tmp_path.iterdir())
 
 
 def test_report_writes_a_page_and_the_files(store_uri, demo, tmp_path):
-    code, said, _ = run(store_uri, "report", demo, "--out", str(tmp_path / "r"))
+    code, payloads, _ = run(store_uri, "report", demo, "--out", str(tmp_path / "r"))
     assert code == 0
-    assert said["report"] == str(tmp_path / "r" / "report.html")
+    assert payloads["report"] == str(tmp_path / "r" / "report.html")
     names = {path.name for path in (tmp_path / "r").iterdir()}
     expected = {"report.html", "frontier.csv", "frontier.png", "frontier.html", "winners.md"}
     assert names == expected | {"heat_map.png", "importance.md"}
-    code, said, _ = run(store_uri, "report", "sentimental", "--out", str(tmp_path / "x"))
-    assert (code, said["kind"]) == (2, "RecordError")
+    code, payloads, _ = run(store_uri, "report", "sentimental", "--out", str(tmp_path / "x"))
+    assert (code, payloads["kind"]) == (2, "RecordError")
 
 
 def test_the_lower_perplexity_wins_and_is_no_percentage():

@@ -141,7 +141,7 @@ def test_markup_escapes_all_but_markup():
 @pytest.mark.parametrize("values", [[0.25, 10], [0.8, 0.81], [5, 5], [0, 0], [1e-3, 2e4]])
 @pytest.mark.parametrize("is_log", [True, False])
 def test_axes_hold_their_values_and_some_ticks(values, is_log):
-    one = axis(values, 50, 700, wants_log=is_log)
+    one = axis(values, 50, 700, needs_log=is_log)
     assert all(50 <= one(value) <= 700 for value in values)
     ticks = one.ticks(7)
     assert 2 <= len(ticks) <= 9

@@ -148,11 +148,13 @@ def test_json_is_read_back_as_it_was_also_under_the_names_of_old_runs():
 
 
 def test_an_expert_of_a_domain_called_home_does_not_overwrite_its_own():
-    home = a_row("home", "expert", per_domain={"home": 0.5, "in_domain": 0.4}, in_domain=0.7)
-    metrics = home.metrics
+    domain_teacher = a_row(
+        "home", "expert", per_domain={"home": 0.5, "in_domain": 0.4}, in_domain=0.7
+    )
+    metrics = domain_teacher.metrics
     assert metrics["test.accuracy.in_domain"] == 0.7
     assert "test.accuracy.home" not in metrics  # which old runs mean their own domain by
-    assert row_of("home", "expert", metrics) == home
+    assert row_of("home", "expert", metrics) == domain_teacher
 
 
 def test_files_and_metrics_of_language_models():

@@ -36,9 +36,9 @@ def test_a_student_is_the_same_to_the_bit(tmp_path: Path, sampling: dict[str, An
     job = job_of_adapters(tmp_path, "together", sampling)
     together = weights_after(job)
     apart = job_of_adapters(tmp_path, "apart", sampling)
-    assert apart.guidance is not None
+    assert apart.teacher_setup is not None
     engines = {}
-    for teacher in apart.guidance.teachers:
+    for teacher in apart.teacher_setup.teachers:
         assert teacher.adapter is not None
         engines[teacher.name] = backend_of(
             alone(Path(teacher.folder), Path(teacher.adapter)),
@@ -46,7 +46,9 @@ def test_a_student_is_the_same_to_the_bit(tmp_path: Path, sampling: dict[str, An
             wire=teacher.serving.wire,
             is_language_model=True,
         )
-    apart = replace(apart, guidance=replace(apart.guidance, client=LocalTeachers(engines)))
+    apart = replace(
+        apart, teacher_setup=replace(apart.teacher_setup, client=LocalTeachers(engines))
+    )
     expected = weights_after(apart)
     assert all(torch.equal(together[name], tensor) for name, tensor in expected.items())
 
@@ -54,13 +56,13 @@ def test_a_student_is_the_same_to_the_bit(tmp_path: Path, sampling: dict[str, An
 def test_a_student_holds_the_head_of_a_base_once(tmp_path: Path) -> None:
     """And those of teachers that are models of their own, each."""
     job = job_of_adapters(tmp_path, "run", SKD, wire={"type": "hidden"})
-    assert job.guidance is not None
-    with job.guidance.open(job.data, "rank0") as stream:
+    assert job.teacher_setup is not None
+    with job.teacher_setup.open(job.data, "rank0") as stream:
         shared = stream.heads()
     assert shared["films"] is shared["meals"]
     other = sampled_job(tmp_path, "apart", SKD, {"type": "hidden"})
-    assert other.guidance is not None
-    with other.guidance.open(other.data, "rank0") as stream:
+    assert other.teacher_setup is not None
+    with other.teacher_setup.open(other.data, "rank0") as stream:
         apart = stream.heads()
     assert not apart["films"].equals(apart["meals"])
     assert apart["films"].equals(shared["films"]), "an adapter leaves it as it is"

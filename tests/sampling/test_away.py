@@ -26,7 +26,7 @@ SHORT = {"epochs": 0.15, "batch_size": 8}
 CASES = {
     "verification": (SKD, "DraftRequest", 25),
     "stale text": ({"type": "on_policy", "staleness": 2}, "TeacherRequest", 5),
-    "text of a teacher": ({"type": "teacher", "teacher": "films"}, "WriteRequest", 2),
+    "text of a teacher": ({"type": "teacher", "teacher": "films"}, "GenerationRequest", 2),
     "gates": ({"type": "on_policy"}, "GateRequest", 4),
     "answers after gates": ({"type": "on_policy"}, "TeacherRequest", 3),
 }
@@ -49,15 +49,15 @@ def job_of_case(case: str, root: Path, folder: str) -> Job:
         "trainer": SHORT,
     }
     job = sampled_job(root, folder, sampling, wire, **changes)
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     served = [
         replace(
             spec,
             serving=spec.serving.model_copy(update={"moe": StudentAwareRouter(lr=1e-2, balance=0)}),
         )
-        for spec in job.guidance.teachers
+        for spec in job.teacher_setup.teachers
     ]
-    return replace(job, guidance=replace(job.guidance, teachers=tuple(served)))
+    return replace(job, teacher_setup=replace(job.teacher_setup, teachers=tuple(served)))
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,13 @@ def leaving(job: Job, case: str, **how: Any) -> Job:
 
 
 def served_by_leaving(job: Job, method: str, at: int, **how: Any) -> Job:
-    assert job.guidance is not None
-    client: Any = job.guidance.client
+    assert job.teacher_setup is not None
+    client: Any = job.teacher_setup.client
     return replace(
         job,
-        guidance=replace(job.guidance, client=Leaving(dict(client.backends), method, at, **how)),
+        teacher_setup=replace(
+            job.teacher_setup, client=Leaving(dict(client.backends), method, at, **how)
+        ),
     )
 
 

@@ -87,8 +87,8 @@ def test_an_export_generates_to_the_end_of_a_turn(tmp_path: Path) -> None:
     )
     blocks = job.data.open()
     targets = blocks.padded([0])
-    learnt = targets.input_ids_BT[0, 1:][targets.targets_BT[0, :-1]].tolist()
-    assert learnt[-1] == END and EOS not in learnt
+    in_loss = targets.input_ids_BT[0, 1:][targets.targets_BT[0, :-1]].tolist()
+    assert in_loss[-1] == END and EOS not in in_loss
     student = build_module(job).student
     assert student.generation_config.eos_token_id == EOS
     export(student, job.data.tokenizer, tmp_path / "out", ModelCard("tiny"), chat=job.data.chat)

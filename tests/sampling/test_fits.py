@@ -13,9 +13,9 @@ import torch
 
 from distill.data.batches import Batches
 from distill.errors import Interrupted
-from distill.records import Batch, Knobs, TokenAnswers
-from distill.sampling.records import DraftRequest, WriteRequest
-from distill.sampling.verification import Judging
+from distill.records import Batch, ScheduleValues, TokenAnswers
+from distill.sampling.records import DraftRequest, GenerationRequest
+from distill.sampling.verification import Verification
 from distill.teachers.local import LocalTeachers
 from distill.training.engines import make_engine
 from distill.training.fit import build_module, fit, load_best, open_source
@@ -67,11 +67,11 @@ def weights_after(job: Job) -> dict[str, torch.Tensor]:
 
 
 def steps_of(job: Job, num_steps: int = 2) -> list[tuple[Batch, Any]]:
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     module = build_module(job)
     engine = make_engine(module, job.optimizer, job.trainer, 1)
     batches = Batches(job.data.open(), job.train_rows, 8, job.seed)
-    source = open_source(job, job.guidance, engine, "rank0")
+    source = open_source(job, job.teacher_setup, engine, "rank0")
     steps = list(source.feed(batches, 0, num_steps))
     source.close()
     return [part for step in steps for part in step.parts]
@@ -119,21 +119,21 @@ def test_a_stopped_fit_goes_on_bit_for_bit(tmp_path: Path, sampling: dict[str, A
         fit(replace(job, stop_file=str(stop)), report=lambda cursor: stop.touch())
     resumed = weights_after(job)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
-    told = logged(whole_job)
+    text = logged(whole_job)
     # A step of mixed text may have written none.
-    wrote = [row["sampling.new_tokens"] > 0 for row in told]
+    wrote = [row["sampling.new_tokens"] > 0 for row in text]
     assert any(wrote) if sampling["type"] == "mixed" else all(wrote)
-    assert all(("sampling.tokens_per_row" in row) == w for row, w in zip(told, wrote, strict=True))
+    assert all(("sampling.tokens_per_row" in row) == w for row, w in zip(text, wrote, strict=True))
     if sampling["type"] == "skd":
-        assert all(0 <= row["sampling.acceptance_rate"] <= 1 for row in told)
-        assert all(1 <= row["sampling.tokens_per_call"] <= 4 for row in told)
+        assert all(0 <= row["sampling.acceptance_rate"] <= 1 for row in text)
+        assert all(1 <= row["sampling.tokens_per_call"] <= 4 for row in text)
 
 
 def test_micro_batches_write_and_learn_the_same(tmp_path: Path) -> None:
-    pace = {"epochs": 0.1, "batch_size": 8}
-    whole = weights_after(sampled_job(tmp_path, "whole", SKD, trainer=pace))
+    intervals = {"epochs": 0.1, "batch_size": 8}
+    whole = weights_after(sampled_job(tmp_path, "whole", SKD, trainer=intervals))
     small = weights_after(
-        sampled_job(tmp_path, "small", SKD, trainer=pace | {"micro_batch_size": 3})
+        sampled_job(tmp_path, "small", SKD, trainer=intervals | {"micro_batch_size": 3})
     )
     for name, tensor in whole.items():
         torch.testing.assert_close(small[name], tensor, atol=2e-4, rtol=1e-3)
@@ -145,16 +145,16 @@ class Forgetful(LocalTeachers):
     def call(self, teacher: str, request: Any, *args: Any) -> Any:
         backend: Any = self.backends[teacher]
         model = backend.language_model
-        model.judging = Judging(model.model, backend.teacher.width)
+        model.judging = Verification(model.model, backend.teacher.width)
         return super().call(teacher, request, *args)
 
 
 def test_a_teacher_that_forgets_everything_changes_nothing(tmp_path: Path) -> None:
     kept = sampled_job(tmp_path, "kept", SKD)
     lost = sampled_job(tmp_path, "lost", SKD)
-    assert lost.guidance is not None
-    client = Forgetful(dict(lost.guidance.client.backends))  # type: ignore[attr-defined]
-    lost = replace(lost, guidance=replace(lost.guidance, client=client))
+    assert lost.teacher_setup is not None
+    client = Forgetful(dict(lost.teacher_setup.client.backends))  # type: ignore[attr-defined]
+    lost = replace(lost, teacher_setup=replace(lost.teacher_setup, client=client))
     expected = weights_after(kept)
     assert all(torch.equal(v, expected[k]) for k, v in weights_after(lost).items())
 
@@ -166,7 +166,7 @@ def test_the_teachers_text_alone_is_learnt_by_its_cross_entropy(tmp_path: Path) 
     assert all(answers is None for _, answers in parts)
     module: Any = build_module(job)
     batch = parts[0][0]
-    output = module(batch, None, Knobs(1.0, 0.0))
+    output = module(batch, None, ScheduleValues(1.0, 0.0))
     _, texts = batch_texts(batch)
     films = llama(1)
     for text in texts:
@@ -181,9 +181,9 @@ def test_the_teachers_text_alone_is_learnt_by_its_cross_entropy(tmp_path: Path) 
 
 def test_a_rank_without_rows_drafts_and_asks_nobody(tmp_path: Path) -> None:
     job = sampled_job(tmp_path, "run", SKD)
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     engine = make_engine(build_module(job), job.optimizer, job.trainer, 1)
-    source: Any = open_source(job, job.guidance, engine, "rank0")
+    source: Any = open_source(job, job.teacher_setup, engine, "rank0")
     try:
         assert source._students_texts({}, np.zeros(0, np.uint64), 0, job.sampling) == []
     finally:
@@ -197,7 +197,7 @@ class Slow(LocalTeachers):
 
     def call(self, teacher: str, request: Any, *args: Any) -> Any:
         answer = super().call(teacher, request, *args)
-        if not isinstance(request, DraftRequest | WriteRequest):
+        if not isinstance(request, DraftRequest | GenerationRequest):
             return answer
         self.num_calls += 1
         return replace(answer, compute_s=1e6)
@@ -206,21 +206,21 @@ class Slow(LocalTeachers):
 @pytest.mark.parametrize("sampling", [SKD, {"type": "teacher", "teacher": "films"}])
 def test_judging_and_writing_are_a_teachers_work(tmp_path: Path, sampling: dict[str, Any]) -> None:
     job = sampled_job(tmp_path, "run", sampling)
-    assert job.guidance is not None
-    client = Slow(dict(job.guidance.client.backends))  # type: ignore[attr-defined]
-    fit(replace(job, guidance=replace(job.guidance, client=client)))
-    told = logged(job)
-    seconds = sum(row["teacher.films.compute_s"] for row in told)
+    assert job.teacher_setup is not None
+    client = Slow(dict(job.teacher_setup.client.backends))  # type: ignore[attr-defined]
+    fit(replace(job, teacher_setup=replace(job.teacher_setup, client=client)))
+    text = logged(job)
+    seconds = sum(row["teacher.films.compute_s"] for row in text)
     assert client.num_calls > 0 and seconds == pytest.approx(1e6 * client.num_calls, rel=1e-3)
-    assert all(row["teacher.films.idle_rate"] == 0 for row in told)
-    assert all(0 < row["teacher.meals.idle_rate"] < 1 for row in told)
-    assert all(0 < row["sampling.generate_rate"] < 1 for row in told)
+    assert all(row["teacher.films.idle_rate"] == 0 for row in text)
+    assert all(0 < row["teacher.meals.idle_rate"] < 1 for row in text)
+    assert all(0 < row["sampling.generate_rate"] < 1 for row in text)
 
 
 def test_teachers_tell_how_long_they_judge_and_write(tmp_path: Path) -> None:
     for sampling in (SKD, {"type": "teacher", "teacher": "films"}):
         job = sampled_job(tmp_path, sampling["type"], sampling, aggregation=ONLY_MEALS)
         fit(job)
-        told = logged(job)
-        assert all(row["teacher.films.rows"] == 0 for row in told)
-        assert sum(row["teacher.films.compute_s"] for row in told) > 0
+        text = logged(job)
+        assert all(row["teacher.films.rows"] == 0 for row in text)
+        assert sum(row["teacher.films.compute_s"] for row in text) > 0

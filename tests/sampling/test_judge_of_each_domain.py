@@ -17,11 +17,11 @@ from distill.errors import ConfigError
 from distill.sampling import Decoding
 from distill.sampling.draw import row_seeds
 from distill.sampling.generation import Drafted, write
-from distill.sampling.records import DraftRequest, Verdict
-from distill.sampling.verification import Judging
+from distill.sampling.records import DraftRequest, VerifiedDrafts
+from distill.sampling.verification import Verification
 from distill.teachers.local import LocalTeachers
 from distill.training.job import Job
-from distill.training.speculation import TeacherJudge, each_its_own
+from distill.training.speculation import TeacherVerifier, verify_each
 from tests.driver.checks.test_check_sampling import experiment_of, lines_of
 from tests.sampling.test_fits import Forgetful, batch_texts, sampled_job, steps_of, weights_after
 from tests.toys_language import NUM_TOKENS, llama
@@ -70,9 +70,9 @@ class Noted(LocalTeachers):
 def test_a_judge_hears_of_its_own_rows_alone(tmp_path: Path) -> None:
     """Counted among them, in all rounds that are past."""
     job = sampled_job(tmp_path, "run", SKD)
-    assert job.guidance is not None
-    client = Noted(dict(job.guidance.client.backends))  # type: ignore[attr-defined]
-    steps_of(replace(job, guidance=replace(job.guidance, client=client)), num_steps=1)
+    assert job.teacher_setup is not None
+    client = Noted(dict(job.teacher_setup.client.backends))  # type: ignore[attr-defined]
+    steps_of(replace(job, teacher_setup=replace(job.teacher_setup, client=client)), num_steps=1)
     prompts: dict[str, int] = {}
     for teacher, request in client.requests:
         prompts[teacher] = len(request.prompts)
@@ -87,9 +87,9 @@ def test_teachers_that_forget_everything_change_nothing(tmp_path: Path) -> None:
     """Each is told again what its own rows have read."""
     expected = weights_after(sampled_job(tmp_path, "kept", SKD))
     lost = sampled_job(tmp_path, "lost", SKD)
-    assert lost.guidance is not None
-    client = Forgetful(dict(lost.guidance.client.backends))  # type: ignore[attr-defined]
-    found = weights_after(replace(lost, guidance=replace(lost.guidance, client=client)))
+    assert lost.teacher_setup is not None
+    client = Forgetful(dict(lost.teacher_setup.client.backends))  # type: ignore[attr-defined]
+    found = weights_after(replace(lost, teacher_setup=replace(lost.teacher_setup, client=client)))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
@@ -97,10 +97,10 @@ class Engines:
     """A client of nothing but judges."""
 
     def __init__(self, **models: Any) -> None:
-        self.judges = {name: Judging(model, NUM_TOKENS) for name, model in models.items()}
+        self.verifiers = {name: Verification(model, NUM_TOKENS) for name, model in models.items()}
 
-    def call(self, teacher: str, request: DraftRequest) -> Verdict:
-        return self.judges[teacher].judge(request)
+    def call(self, teacher: str, request: DraftRequest) -> VerifiedDrafts:
+        return self.verifiers[teacher].verify(request)
 
 
 @pytest.mark.parametrize("owners", ["aaaa", "abab", "abba", "aaab"])
@@ -112,8 +112,8 @@ def test_any_share_of_the_prompts_is_judged_as_all_of_them(owners: str) -> None:
     client: Any = Engines(a=llama(2), b=llama(3))
     settings = Speculative(drafts=3, top_k=2)
 
-    def judge_of(teacher: str, mine_N: np.ndarray) -> TeacherJudge:
-        return TeacherJudge(
+    def judge_of(teacher: str, mine_N: np.ndarray) -> TeacherVerifier:
+        return TeacherVerifier(
             client,
             computed=lambda *_: None,
             teacher=teacher,
@@ -126,19 +126,19 @@ def test_any_share_of_the_prompts_is_judged_as_all_of_them(owners: str) -> None:
             num_tokens=NUM_TOKENS,
         )
 
-    def written(judge: Any) -> list[list[int]]:
+    def generated(verify: Any) -> list[list[int]]:
         student, decoding = llama(1), Decoding()
-        found = write(student, NUM_TOKENS, prompts, limits, (0,), seeds_B, decoding, 3, judge)
+        found = write(student, NUM_TOKENS, prompts, limits, (0,), seeds_B, decoding, 3, verify)
         return found.texts
 
     shares = {
         name: np.flatnonzero([owner == name for owner in owners]) for name in sorted({*owners})
     }
-    together = written(
-        each_its_own([(mine_N, judge_of(n, mine_N)) for n, mine_N in shares.items()])
+    together = generated(
+        verify_each([(mine_N, judge_of(n, mine_N)) for n, mine_N in shares.items()])
     )
     for name, mine_N in shares.items():
-        alone = written(judge_of(name, np.arange(4)))
+        alone = generated(judge_of(name, np.arange(4)))
         for place in mine_N:
             assert together[place] == alone[place]
 
@@ -150,19 +150,19 @@ def test_what_fails_at_one_judge_is_raised_as_itself() -> None:
     def broken(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
         raise ConfigError("no judge today")
 
-    judge = each_its_own([(np.array([0, 2]), fine), (np.array([1]), broken)])
+    verify = verify_each([(np.array([0, 2]), fine), (np.array([1]), broken)])
     rows_b = np.arange(3)
     drafted = Drafted((), rows_b, rows_b, rows_b, rows_b[:, None])
     with pytest.raises(ConfigError, match="no judge today"):
-        judge(drafted)
+        verify(drafted)
 
 
 @pytest.mark.parametrize(("sampling", "what"), [(SKD, "verify the drafts"), (WRITES, "generate")])
 def test_without_domains_that_choose_the_one_teacher_must_be_named(
     tmp_path: Path, sampling: dict[str, Any], what: str
 ) -> None:
-    told = lines_of(experiment_of(tmp_path, sampling))
-    assert told["teacher of the text"][0] == "by domain"
+    text = lines_of(experiment_of(tmp_path, sampling))
+    assert text["teacher of the text"][0] == "by domain"
     assert "teacher of the text" not in lines_of(
         experiment_of(tmp_path, sampling | {"teacher": "films"})
     )

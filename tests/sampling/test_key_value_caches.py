@@ -14,8 +14,8 @@ from distill.config import Serving
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.sampling import Decoding
 from distill.sampling.key_values import Memory
-from distill.sampling.records import DraftRequest, Round, Verdict
-from distill.sampling.verification import Judging
+from distill.sampling.records import DraftRequest, Round, VerifiedDrafts
+from distill.sampling.verification import Verification
 from tests.toys_language import NUM_TOKENS, llama
 
 PROMPT = np.array([3, 4, 5, 6])
@@ -51,12 +51,12 @@ def bytes_after(num_slots: int) -> int:
 
 def rounds_read_again(max_bytes: float, writers: str) -> list[int]:
     """Each letter of ``writers`` is the next round of that writer's text."""
-    judging = Judging(llama(1), NUM_TOKENS, max_bytes)
+    judging = Verification(llama(1), NUM_TOKENS, max_bytes)
     seen: dict[str, int] = {}
     found = []
     for writer in writers:
         past = seen.get(writer, 0)
-        found.append(judging.judge(round_of(writer, past)).num_replayed)
+        found.append(judging.verify(round_of(writer, past)).num_replayed)
         seen[writer] = past + 1
     return found
 
@@ -97,9 +97,9 @@ def test_a_limit_of_nothing_still_keeps_the_newest():
 
 
 def test_evicted_caches_change_no_verdict():
-    def verdicts(max_bytes: float) -> list[Verdict]:
-        judging = Judging(llama(1), NUM_TOKENS, max_bytes)
-        return [judging.judge(round_of(w, past)) for past in range(4) for w in "abc"]
+    def verdicts(max_bytes: float) -> list[VerifiedDrafts]:
+        judging = Verification(llama(1), NUM_TOKENS, max_bytes)
+        return [judging.verify(round_of(w, past)) for past in range(4) for w in "abc"]
 
     for kept, evicted in zip(verdicts(math.inf), verdicts(0), strict=True):
         assert np.array_equal(kept.num_kept_b, evicted.num_kept_b)

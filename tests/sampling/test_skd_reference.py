@@ -18,9 +18,9 @@ from torch import nn
 from distill.config.sampling import Decoding, Speculative
 from distill.sampling.draw import STUDENT, TEACHER, row_seeds, uniforms
 from distill.sampling.generation import Drafted, Writing, write
-from distill.sampling.records import DraftRequest, Verdict
-from distill.sampling.verification import Judging
-from distill.training.speculation import TeacherJudge
+from distill.sampling.records import DraftRequest, VerifiedDrafts
+from distill.sampling.verification import Verification
+from distill.training.speculation import TeacherVerifier
 from tests.sampling.test_draw import seed_of, token_of, uniform_of
 from tests.toys_language import NUM_TOKENS, llama
 
@@ -109,14 +109,14 @@ class Recorded:
     """A client whose one teacher verifies, and that keeps requests and verdicts."""
 
     def __init__(self, model: Any) -> None:
-        self.judging = Judging(model, NUM_TOKENS)
+        self.judging = Verification(model, NUM_TOKENS)
         self.requests: list[DraftRequest] = []
-        self.verdicts: list[Verdict] = []
+        self.verdicts: list[VerifiedDrafts] = []
 
-    def call(self, teacher: str, request: DraftRequest) -> Verdict:
+    def call(self, teacher: str, request: DraftRequest) -> VerifiedDrafts:
         assert teacher == "t"
         self.requests.append(request)
-        self.verdicts.append(self.judging.judge(request))
+        self.verdicts.append(self.judging.verify(request))
         return self.verdicts[-1]
 
 
@@ -124,7 +124,7 @@ def seeds_N() -> np.ndarray:
     return row_seeds(SEED, STEP, np.array(ROWS))
 
 
-def judge_of(client: Any, sampling: Speculative, **changes: Any) -> TeacherJudge:
+def judge_of(client: Any, sampling: Speculative, **changes: Any) -> TeacherVerifier:
     given: dict[str, Any] = {
         "computed": lambda *_: None,
         "teacher": "t",
@@ -135,11 +135,11 @@ def judge_of(client: Any, sampling: Speculative, **changes: Any) -> TeacherJudge
         "top_k": sampling.top_k,
         "num_tokens": NUM_TOKENS,
     }
-    return TeacherJudge(client, sampling=sampling, **given | changes)
+    return TeacherVerifier(client, sampling=sampling, **given | changes)
 
 
-def written(student: Any, sampling: Speculative, client: Any) -> Writing:
-    judge = judge_of(client, sampling)
+def generated(student: Any, sampling: Speculative, client: Any) -> Writing:
+    verify = judge_of(client, sampling)
     return write(
         student,
         NUM_TOKENS,
@@ -149,7 +149,7 @@ def written(student: Any, sampling: Speculative, client: Any) -> Writing:
         seeds_N(),
         sampling.decoding,
         sampling.drafts,
-        judge,
+        verify,
     )
 
 
@@ -169,7 +169,7 @@ SETTINGS = [
 def test_text_and_counts_are_those_of_the_definition(sampling: Speculative) -> None:
     student, teacher = MODELS[0], MODELS[1]
     expected = [reference(student, teacher, sampling, n) for n in range(len(PROMPTS))]
-    found = written(student.model, sampling, Recorded(teacher.model))
+    found = generated(student.model, sampling, Recorded(teacher.model))
     assert found.texts == [one.text for one in expected]
     assert found.has_ended == [one.has_ended for one in expected]
     assert found.num_tested == sum(one.num_tested for one in expected)
@@ -183,7 +183,7 @@ def test_columns_that_only_pad_a_vocabulary_are_no_tokens() -> None:
     sampling = Speculative(drafts=3, top_k=5, decoding=ALL, teacher_decoding=ALL)
     student, teacher = Plain(1, NUM_TOKENS + 40), Plain(2, NUM_TOKENS + 40)
     expected = [reference(student, teacher, sampling, n).text for n in range(len(PROMPTS))]
-    found = written(student.model, sampling, Recorded(teacher.model))
+    found = generated(student.model, sampling, Recorded(teacher.model))
     assert found.texts == expected
 
 
@@ -206,12 +206,14 @@ def test_the_teacher_is_sent_what_it_needs_to_verify() -> None:
     sampling = Speculative(drafts=3, top_k=4, nucleus=0.9, decoding=ALL)
     client = Recorded(llama(2))
     started = time.perf_counter()
-    found = written(llama(1), sampling, client)
+    found = generated(llama(1), sampling, client)
     elapsed = time.perf_counter() - started
-    assert 0 < sum(verdict.compute_s for verdict in client.verdicts) < elapsed
+    assert 0 < sum(verified.compute_s for verified in client.verdicts) < elapsed
     texts: list[int] = [0] * len(PROMPTS)
-    for number, (request, verdict) in enumerate(zip(client.requests, client.verdicts, strict=True)):
-        assert request.request_id == verdict.request_id == f"w/{STEP}/{number}"
+    for number, (request, verified) in enumerate(
+        zip(client.requests, client.verdicts, strict=True)
+    ):
+        assert request.request_id == verified.request_id == f"w/{STEP}/{number}"
         assert (request.writer, request.step) == ("w", STEP)
         assert (request.top_k, request.nucleus) == (4, 0.9)
         assert request.decoding == sampling.teacher_decoding != sampling.decoding
@@ -219,32 +221,32 @@ def test_the_teacher_is_sent_what_it_needs_to_verify() -> None:
         rows = request.rows_b.tolist()
         expected = [uniform_of(seed_of(SEED, STEP, ROWS[row]), texts[row], TEACHER) for row in rows]
         assert request.uniform_b.tolist() == expected
-        assert verdict.num_replayed == 0 and verdict.compute_s > 0
+        assert verified.num_replayed == 0 and verified.compute_s > 0
         for place, row in enumerate(rows):
             before = PROMPTS[row] + found.texts[row][: texts[row]]
             assert request.last_b[place] == before[-1]
-            texts[row] += int(verdict.num_kept_b[place]) + int(verdict.replacement_b[place] >= 0)
+            texts[row] += int(verified.num_kept_b[place]) + int(verified.replacement_b[place] >= 0)
     # Rounds are what the teacher read, and how much of it stays.
-    for one, request, verdict in zip(found.rounds, client.requests, client.verdicts, strict=True):
+    for one, request, verified in zip(found.rounds, client.requests, client.verdicts, strict=True):
         assert np.array_equal(one.rows_b, request.rows_b)
         assert np.array_equal(one.tokens_bG, request.read_bG)
-        assert np.array_equal(one.kept_b, np.minimum(verdict.num_kept_b + 1, 3))
+        assert np.array_equal(one.kept_b, np.minimum(verified.num_kept_b + 1, 3))
 
 
 def test_a_request_can_be_repeated_and_sent_to_any_replica() -> None:
     """In any order: the same request has the same verdict, from a cache or without one."""
     sampling = Speculative(drafts=3, top_k=2, decoding=ALL, teacher_decoding=ALL)
     client = Recorded(llama(2))
-    written(llama(1), sampling, client)
+    generated(llama(1), sampling, client)
     assert len(client.requests) >= 6
-    other = Judging(llama(2), NUM_TOKENS)
+    other = Verification(llama(2), NUM_TOKENS)
     replayed = []
     for number in (0, 1, 1, 4, 5, 2, 3, 0):
-        verdict, expected = other.judge(client.requests[number]), client.verdicts[number]
-        assert np.array_equal(verdict.num_kept_b, expected.num_kept_b)
-        assert np.array_equal(verdict.replacement_b, expected.replacement_b)
-        assert verdict.request_id == expected.request_id
-        replayed.append(verdict.num_replayed)
+        verified, expected = other.verify(client.requests[number]), client.verdicts[number]
+        assert np.array_equal(verified.num_kept_b, expected.num_kept_b)
+        assert np.array_equal(verified.replacement_b, expected.replacement_b)
+        assert verified.request_id == expected.request_id
+        replayed.append(verified.num_replayed)
     # Again from the start for what was read already; else only what is new to it.
     assert replayed == [0, 0, 1, 2, 0, 2, 0, 0]
 
@@ -252,21 +254,21 @@ def test_a_request_can_be_repeated_and_sent_to_any_replica() -> None:
 def test_another_step_of_the_same_writer_starts_anew() -> None:
     sampling = Speculative(drafts=3, top_k=2, decoding=ALL, teacher_decoding=ALL)
     first = Recorded(llama(2))
-    written(llama(1), sampling, first)
-    both = Judging(llama(2), NUM_TOKENS)
-    both.judge(first.requests[0])
+    generated(llama(1), sampling, first)
+    both = Verification(llama(2), NUM_TOKENS)
+    both.verify(first.requests[0])
     others = tuple(prompt[::-1].copy() for prompt in first.requests[0].prompts)
     later = [replace(r, step=STEP + 1, prompts=others) for r in first.requests[:2]]
-    expected = [Judging(llama(2), NUM_TOKENS).judge(request) for request in later]
-    found = [both.judge(request) for request in (later[0], later[1])]
+    expected = [Verification(llama(2), NUM_TOKENS).verify(request) for request in later]
+    found = [both.verify(request) for request in (later[0], later[1])]
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one.num_kept_b, other.num_kept_b)
         assert np.array_equal(one.replacement_b, other.replacement_b)
     assert [v.num_replayed for v in found] == [0, 0]
     # A writer of its own does not disturb it.
-    both.judge(replace(first.requests[0], writer="other"))
-    assert both.judge(first.requests[1]).num_replayed == 1  # back at an earlier step
-    assert both.judge(first.requests[2]).num_replayed == 0
+    both.verify(replace(first.requests[0], writer="other"))
+    assert both.verify(first.requests[1]).num_replayed == 1  # back at an earlier step
+    assert both.verify(first.requests[2]).num_replayed == 0
 
 
 class Counted(nn.Module):
@@ -295,12 +297,12 @@ def test_a_rank_that_is_done_makes_the_forwards_of_the_others() -> None:
     assert forwards == 3 * len(alone.rounds) and len(alone.rounds) > 1
     shown: list[bool] = []
 
-    def until_nine_more(am_writing: bool) -> bool:
-        shown.append(am_writing)
-        return am_writing or shown.count(False) <= 9
+    def until_nine_more(is_generating: bool) -> bool:
+        shown.append(is_generating)
+        return is_generating or shown.count(False) <= 9
 
     counted.sizes.clear()
-    found = plainly(counted.model, num_drafts=3, is_anyone_writing=until_nine_more)
+    found = plainly(counted.model, num_drafts=3, is_any_rank_generating=until_nine_more)
     assert found.texts == alone.texts and found.has_ended == alone.has_ended
     assert len(found.rounds) == len(alone.rounds)
     assert shown == [True] * len(alone.rounds) + [False] * 10
@@ -329,7 +331,7 @@ def test_the_model_writes_as_evaluated_and_is_left_as_it_was() -> None:
         raise ValueError("no verdict")
 
     with pytest.raises(ValueError, match="no verdict"):
-        plainly(model, judge=broken)
+        plainly(model, verify=broken)
     assert model.training
 
 
@@ -344,11 +346,11 @@ def verdicts(*rounds: tuple[list[int], list[int]]) -> Any:
     """A judge with these answers."""
     waiting = [(np.array(kept), np.array(new)) for kept, new in rounds]
 
-    def judge(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
+    def verify(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
         assert len(drafted.rows_b) == len(waiting[0][0])
         return waiting.pop(0)
 
-    return judge
+    return verify
 
 
 @pytest.mark.parametrize(
@@ -372,8 +374,8 @@ def test_what_stays_of_a_round(
     model, seeds_B = llama(1), row_seeds(0, 0, np.array([5]))
     num_rounds = 1 if ended or length == limit else 2
     # A second round ends it at once.
-    judge = verdicts(*[([kept], [new]), ([0], [0])][:num_rounds])
-    found = write(model, NUM_TOKENS, [[3, 4]], [limit], (0,), seeds_B, GREEDY, 3, judge)
+    verify = verdicts(*[([kept], [new]), ([0], [0])][:num_rounds])
+    found = write(model, NUM_TOKENS, [[3, 4]], [limit], (0,), seeds_B, GREEDY, 3, verify)
     ((*drafts,),) = write(model, NUM_TOKENS, [[3, 4]], [3], (), seeds_B, GREEDY).texts
     assert 0 not in drafts and 5 not in drafts
     first = ([*drafts[:kept], new] if new >= 0 else drafts[:kept])[:limit]
@@ -392,8 +394,8 @@ def test_an_accepted_end_token_ends_the_text_and_what_follows_is_not_tested() ->
     ((first, end, third),) = write(model, NUM_TOKENS, [[2]], [3], (), seeds_B, ALL).texts
     assert end not in (first, third)
     for limit, text, ended in ((9, 2, True), (2, 2, True), (1, 1, False)):
-        judge = verdicts(([3], [-1]))
-        found = write(model, NUM_TOKENS, [[2]], [limit], (end,), seeds_B, ALL, 3, judge)
+        verify = verdicts(([3], [-1]))
+        found = write(model, NUM_TOKENS, [[2]], [limit], (end,), seeds_B, ALL, 3, verify)
         assert found.texts == [[first, end][:text]] and found.has_ended == [ended]
         assert found.num_tested == found.num_passed == text
 

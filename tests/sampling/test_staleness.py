@@ -16,7 +16,7 @@ from distill.config import parse
 from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.errors import ConfigError, Interrupted
-from distill.records import Batch, Knobs
+from distill.records import Batch, ScheduleValues
 from distill.sampling import Decoding
 from distill.sampling.draw import row_seeds
 from distill.sampling.generation import write
@@ -37,15 +37,15 @@ ON_POLICY = {"type": "on_policy"}
 
 def opened(job: Job, num_rows: int = 20) -> tuple[Engine, Any, Batches]:
     """Three steps an epoch."""
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     engine = make_engine(build_module(job), job.optimizer, job.trainer, 1)
     batches = Batches(job.data.open(), job.train_rows[:num_rows], 8, job.seed)
-    return engine, open_source(job, job.guidance, engine, "rank0"), batches
+    return engine, open_source(job, job.teacher_setup, engine, "rank0"), batches
 
 
 def train_on(engine: Engine, step: Any) -> None:
     for batch, answers in step.parts:
-        engine.backward(engine.forward(batch, answers, Knobs(1.0, 1.0)).loss)
+        engine.backward(engine.forward(batch, answers, ScheduleValues(1.0, 1.0)).loss)
     engine.step(lr=1e-2)
 
 
@@ -86,13 +86,13 @@ def written_by(student: Any, batch: Batch, step: int) -> dict[tuple[int, ...], l
 def test_a_student_that_does_not_move_may_be_as_stale_as_one_likes(
     tmp_path: Path, sampling: dict[str, Any]
 ) -> None:
-    told = []
+    text = []
     for staleness in (0, 3):
         job = sampled_job(tmp_path, f"run-{staleness}", sampling | {"staleness": staleness})
         job = replace(job, optimizer=job.optimizer.model_copy(update={"lr": 0.0}), num_steps=6)
         fit(job)
-        told.append([(row["loss"], row["sampling.staleness"]) for row in logged(job)])
-    fresh, stale = told
+        text.append([(row["loss"], row["sampling.staleness"]) for row in logged(job)])
+    fresh, stale = text
     assert [loss for loss, _ in fresh] == [loss for loss, _ in stale]
     assert [age for _, age in fresh] == [0] * 6 and [age for _, age in stale] == [0, 1, 2, 3, 3, 3]
 
@@ -151,9 +151,9 @@ class Watched(LocalTeachers):
 
 def test_teachers_are_asked_before_the_steps_between_are_trained(tmp_path: Path) -> None:
     job = sampled_job(tmp_path, "run", ON_POLICY | {"staleness": 2})
-    assert job.guidance is not None
-    client = Watched(dict(job.guidance.client.backends), 8)  # type: ignore[attr-defined]
-    job = replace(job, guidance=replace(job.guidance, client=client))
+    assert job.teacher_setup is not None
+    client = Watched(dict(job.teacher_setup.client.backends), 8)  # type: ignore[attr-defined]
+    job = replace(job, teacher_setup=replace(job.teacher_setup, client=client))
     engine, source, batches = opened(job)
     for step in source.feed(batches, 0, 8):
         # Before the training of this step, which would otherwise wait for ever.
@@ -165,9 +165,9 @@ def test_teachers_are_asked_before_the_steps_between_are_trained(tmp_path: Path)
 
 
 def test_the_plan_tells_what_staleness_means(tmp_path: Path) -> None:
-    told = lines_of(experiment_of(tmp_path, SKD | {"staleness": 2}))
-    assert told["staleness"][0] == "generated 2 steps ahead"
-    assert "while the student trains on the steps in between" in told["staleness"][1]
+    text = lines_of(experiment_of(tmp_path, SKD | {"staleness": 2}))
+    assert text["staleness"][0] == "generated 2 steps ahead"
+    assert "while the student trains on the steps in between" in text["staleness"][1]
     assert "staleness" not in lines_of(experiment_of(tmp_path, SKD))
 
 

@@ -36,12 +36,12 @@ class Noted(LocalTeachers):
 
 
 def opened(job: Job) -> tuple[Any, Any, Batches, Noted]:
-    assert job.guidance is not None
-    client = Noted(dict(job.guidance.client.backends))  # type: ignore[attr-defined]
-    job = replace(job, guidance=replace(job.guidance, client=client))
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
+    client = Noted(dict(job.teacher_setup.client.backends))  # type: ignore[attr-defined]
+    job = replace(job, teacher_setup=replace(job.teacher_setup, client=client))
+    assert job.teacher_setup is not None
     engine = make_engine(build_module(job), job.optimizer, job.trainer, 1)
-    source = open_source(job, job.guidance, engine, "rank0")
+    source = open_source(job, job.teacher_setup, engine, "rank0")
     return engine, source, Batches(job.data.open(), job.train_rows, 8, job.seed), client
 
 

@@ -11,7 +11,7 @@ from distill.sampling import Decoding
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
 from distill.sampling.generation import Drafted, Writing, write
 from distill.sampling.records import DraftRequest
-from distill.sampling.verification import Judging
+from distill.sampling.verification import Verification
 from tests.toys_language import NUM_TOKENS, llama
 
 PROMPTS = [[3, 4, 5], [6], [7, 8, 9, 10, 11], [2, 3]]
@@ -38,13 +38,13 @@ class JudgeOf:
     def __init__(self, teacher, top_k, decoding, loses=False, nucleus=None):
         self.teacher, self.top_k, self.decoding, self.loses = teacher, top_k, decoding, loses
         self.nucleus = nucleus
-        self.judging = Judging(teacher, NUM_TOKENS)
+        self.judging = Verification(teacher, NUM_TOKENS)
         self.num_replayed = 0
         self.verdicts = []
 
     def __call__(self, drafted: Drafted):
         if self.loses:
-            self.judging = Judging(self.teacher, NUM_TOKENS)
+            self.judging = Verification(self.teacher, NUM_TOKENS)
         request = DraftRequest(
             "r",
             "writer",
@@ -59,21 +59,21 @@ class JudgeOf:
             self.nucleus,
             self.decoding,
         )
-        verdict = self.judging.judge(request)
-        self.num_replayed += verdict.num_replayed
-        self.verdicts.append(verdict)
-        return verdict.num_kept_b, verdict.replacement_b
+        verified = self.judging.verify(request)
+        self.num_replayed += verified.num_replayed
+        self.verdicts.append(verified)
+        return verified.num_kept_b, verified.replacement_b
 
 
-def written(model, decoding=ALL, judge=None, num_drafts=1) -> Writing:
-    return write(model, NUM_TOKENS, PROMPTS, LIMITS, ENDS, SEEDS, decoding, num_drafts, judge)
+def generated(model, decoding=ALL, verify=None, num_drafts=1) -> Writing:
+    return write(model, NUM_TOKENS, PROMPTS, LIMITS, ENDS, SEEDS, decoding, num_drafts, verify)
 
 
 def test_greedy_writing_is_that_of_a_loop_without_a_cache():
     model = llama(1)
     with torch.no_grad():
         expected = [greedy_without_cache(model, p, n) for p, n in zip(PROMPTS, LIMITS, strict=True)]
-    found = written(model, GREEDY)
+    found = generated(model, GREEDY)
     assert found.texts == expected
     assert found.has_ended == [text[-1] in ENDS for text in expected]
     assert len({len(text) for text in expected}) > 1
@@ -82,25 +82,27 @@ def test_greedy_writing_is_that_of_a_loop_without_a_cache():
 @pytest.mark.parametrize("num_drafts", [1, 3, 5])
 def test_a_judge_that_ranks_all_tokens_leaves_the_students_own_text(num_drafts):
     student, teacher = llama(1), llama(2)
-    own = written(student)
-    judged = written(student, judge=JudgeOf(teacher, NUM_TOKENS, GREEDY), num_drafts=num_drafts)
-    assert judged.texts == own.texts and judged.has_ended == own.has_ended
-    assert judged.num_passed == judged.num_tested == sum(map(len, own.texts))
+    own = generated(student)
+    verified = generated(
+        student, verify=JudgeOf(teacher, NUM_TOKENS, GREEDY), num_drafts=num_drafts
+    )
+    assert verified.texts == own.texts and verified.has_ended == own.has_ended
+    assert verified.num_passed == verified.num_tested == sum(map(len, own.texts))
 
 
 def test_top_1_and_a_greedy_teacher_give_the_teachers_greedy_text():
     student, teacher = llama(1), llama(2)
-    judged = written(student, judge=JudgeOf(teacher, 1, GREEDY), num_drafts=3)
-    assert judged.texts == written(teacher, GREEDY).texts
-    assert 0 < judged.num_passed < judged.num_tested
+    verified = generated(student, verify=JudgeOf(teacher, 1, GREEDY), num_drafts=3)
+    assert verified.texts == generated(teacher, GREEDY).texts
+    assert 0 < verified.num_passed < verified.num_tested
 
 
 def test_caches_lost_before_every_round_change_nothing():
     student, teacher = llama(1), llama(2)
     kept = JudgeOf(teacher, 2, Decoding())
     lost = JudgeOf(teacher, 2, Decoding(), loses=True)
-    assert written(student, judge=kept, num_drafts=4).texts == (
-        written(student, judge=lost, num_drafts=4).texts
+    assert generated(student, verify=kept, num_drafts=4).texts == (
+        generated(student, verify=lost, num_drafts=4).texts
     )
     for one, other in zip(kept.verdicts, lost.verdicts, strict=True):
         assert np.array_equal(one.num_kept_b, other.num_kept_b)
@@ -110,7 +112,7 @@ def test_caches_lost_before_every_round_change_nothing():
 
 def test_what_is_drawn_does_not_depend_on_who_shares_the_batch():
     model = llama(1)
-    together = written(model)
+    together = generated(model)
     for row, prompt in enumerate(PROMPTS):
         alone = write(
             model, NUM_TOKENS, [prompt], [LIMITS[row]], ENDS, SEEDS[row : row + 1], Decoding()
@@ -120,9 +122,9 @@ def test_what_is_drawn_does_not_depend_on_who_shares_the_batch():
 
 def test_long_writing_closes_its_gaps():
     student, teacher = llama(1), llama(2)
-    judge = JudgeOf(teacher, 1, GREEDY)
+    verify = JudgeOf(teacher, 1, GREEDY)
     limits = [55, 50, 40, 55]
-    found = write(student, NUM_TOKENS, PROMPTS, limits, (), SEEDS, Decoding(), 5, judge)
+    found = write(student, NUM_TOKENS, PROMPTS, limits, (), SEEDS, Decoding(), 5, verify)
     with torch.no_grad():
         expected = write(teacher, NUM_TOKENS, PROMPTS, limits, (), SEEDS, GREEDY)
     assert found.texts == expected.texts
@@ -130,10 +132,10 @@ def test_long_writing_closes_its_gaps():
 
 
 def test_a_judge_keeps_one_cache_for_each_writer():
-    judge = JudgeOf(llama(1), 3, ALL)
+    verify = JudgeOf(llama(1), 3, ALL)
     for _ in range(3):
-        written(llama(2), ALL, judge, num_drafts=2)
-    assert list(judge.judging._sessions) == ["writer"]
+        generated(llama(2), ALL, verify, num_drafts=2)
+    assert list(verify.judging._sessions) == ["writer"]
 
 
 def test_text_of_a_model_whose_logits_are_no_numbers_is_refused():
@@ -141,4 +143,4 @@ def test_text_of_a_model_whose_logits_are_no_numbers_is_refused():
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(TrainingError, match="NaN or infinity"):
-        written(model, GREEDY)
+        generated(model, GREEDY)

@@ -33,9 +33,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_perplexity_is_the_first_goal_where_none_is_named(root: Path) -> None:
     plan = plan_of(root, {"kd.temperature": GRID, "student.layers": GRID | {"values": [1, 2]}}, {})
-    told = {line.part: (line.what, line.size) for line in plan.lines}
-    assert told["search"] == ("grid, to the end, 2 in parallel", "6 trials")
-    assert told["search goals"][0] == "min eval.perplexity, min student.size_mb"
+    text = {line.part: (line.what, line.size) for line in plan.lines}
+    assert text["search"] == ("grid, to the end, 2 in parallel", "6 trials")
+    assert text["search goals"][0] == "min eval.perplexity, min student.size_mb"
     goal = search_of(plan).ordered_goals[0]
     assert (goal.metric, goal.mode) == ("eval.perplexity", "min")
 

@@ -32,9 +32,9 @@ def test_the_plan_says_what_is_tried_and_how_many_at_once(root: Path) -> None:
     plan = plan_of(
         root, {"kd.temperature": GRID, "student.hidden": GRID | {"values": [16, 32]}}, {}
     )
-    told = {line.part: (line.what, line.size) for line in plan.lines}
-    assert told["search"] == ("grid, to the end, 2 in parallel", "4 trials")
-    assert told["search student.hidden"] == ("16, 32", "grid")
+    text = {line.part: (line.what, line.size) for line in plan.lines}
+    assert text["search"] == ("grid, to the end, 2 in parallel", "4 trials")
+    assert text["search student.hidden"] == ("16, 32", "grid")
     assert plan.identity["command"] == "sweep"
 
 

@@ -20,12 +20,12 @@ from distill.data.corpus import Corpus
 from distill.evaluation.efficiency import Efficiency, measure_on_cpu
 from distill.evaluation.rows import Role, Row
 from distill.metrics import SIZE, Metric, TaskMetrics, add
-from distill.records import Batch, Knobs, LossOutput, Mean, TeacherAnswers
+from distill.records import Batch, LossOutput, Mean, ScheduleValues, TeacherAnswers
 from distill.tasks.base import IsStopped
 from distill.tasks.classification import Classification
 from distill.tasks.classification.specs import DataSpec
 from distill.tasks.comparison import Comparison, Say
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit_and_save, is_saved, load_best
 from distill.training.fitted import best_evaluation
 from distill.training.job import Data, Job
@@ -62,7 +62,9 @@ class RatingModule(Trainable):
         self.student = student
         self.router = None
 
-    def forward(self, batch: Batch, answers: TeacherAnswers | None, knobs: Knobs) -> LossOutput:
+    def forward(
+        self, batch: Batch, answers: TeacherAnswers | None, schedule_values: ScheduleValues
+    ) -> LossOutput:
         logits_BV = self.student(**batch.inputs()).logits.float()
         valid_B = batch.valid_B
         labelled_B = valid_B & (batch.labels_B >= 0)
@@ -73,7 +75,7 @@ class RatingModule(Trainable):
             expected_B = logits_BV.softmax(-1) @ ratings
             wanted_B = answers.logits_KBV.softmax(-1).mean(0) @ ratings
             soft = (expected_B - wanted_B)[valid_B].square().sum() / batch.num_valid
-            loss = knobs.alpha * soft + (1 - knobs.alpha) * loss
+            loss = schedule_values.alpha * soft + (1 - schedule_values.alpha) * loss
         share = valid_B.sum() / batch.num_valid
         return LossOutput(loss, logits_BV, {"loss": Mean(loss.detach(), share)})
 
@@ -99,30 +101,35 @@ class Ratings(Classification):
         return {"eval.mae": float((counts_CC * off_CC).sum() / counts_CC.sum())}
 
     def comparison(  # type: ignore[override]
-        self, plan: Any, data: Data, guidance: Guidance | None, is_stopped: IsStopped, *_: Any
+        self,
+        plan: Any,
+        data: Data,
+        teacher_setup: TeacherSetup | None,
+        is_stopped: IsStopped,
+        *_: Any,
     ) -> RatedModels:
-        return RatedModels(plan.rows, data, guidance)
+        return RatedModels(plan.rows, data, teacher_setup)
 
     def trial_metrics(self, job: Job, metrics: Mapping[str, float]) -> dict[str, float]:
         return {}
 
     @staticmethod
-    def memory_key(corpus: Corpus, guidance: Guidance | None) -> str | None:  # type: ignore[override]
+    def memory_key(corpus: Corpus, teacher_setup: TeacherSetup | None) -> str | None:  # type: ignore[override]
         return None
 
 
 class RatedModels(Comparison):
-    def __init__(self, rows: Any, data: Data, guidance: Guidance | None) -> None:
+    def __init__(self, rows: Any, data: Data, teacher_setup: TeacherSetup | None) -> None:
         self._data = data
-        self._guidance = guidance
+        self._teacher_setup = teacher_setup
         self._batches = Batches(data.open(), rows.rows("test"), 64, 0, shuffle=False)
         self._labels_R = rows.labels_of(rows.rows("test"))
 
     def teachers(self) -> list[Row]:
-        if self._guidance is None:
+        if self._teacher_setup is None:
             return []
-        found: dict[str, list[np.ndarray]] = {t.name: [] for t in self._guidance.teachers}
-        with self._guidance.open(self._data, "test") as stream:
+        found: dict[str, list[np.ndarray]] = {t.name: [] for t in self._teacher_setup.teachers}
+        with self._teacher_setup.open(self._data, "test") as stream:
             for step in stream.feed(self._batches, 0, self._batches.steps_per_epoch):
                 for _, answers in step.parts:
                     assert isinstance(answers, TeacherAnswers)
@@ -169,5 +176,5 @@ class RatedModels(Comparison):
     def _predicted(self, module: Trainable) -> np.ndarray:
         steps = NoTeachers().feed(self._batches, 0, self._batches.steps_per_epoch)
         parts = [batch for step in steps for batch, _ in step.parts]
-        classes = [module(batch, None, Knobs()).logits_BV.argmax(-1) for batch in parts]
+        classes = [module(batch, None, ScheduleValues()).logits_BV.argmax(-1) for batch in parts]
         return torch.cat(classes).numpy()

@@ -38,7 +38,7 @@ from distill.tasks.outcome import evaluate
 from distill.tasks.plan import Plan
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, load_best
 from tests.tasks.ratings import RatingModule, Ratings
 from tests.toys import BAD, GOOD, write_encoder
@@ -105,13 +105,13 @@ def settings(root: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def guidance_of(plan: Plan) -> Guidance:
+def guidance_of(plan: Plan) -> TeacherSetup:
     """The teachers in this process."""
     driver: Any = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
     teachers, _ = teacher_specs(driver, [])
     client, cache = LocalTeachers(open_backends(teachers)), f"{plan.experiment.output}/cache"
     aggregation = plan.experiment.aggregation
-    return Guidance(client, tuple(teachers), None, aggregation, Stream(), Cache(), cache)
+    return TeacherSetup(client, tuple(teachers), None, aggregation, Stream(), Cache(), cache)
 
 
 def test_a_run_of_a_third_task(root: Path, tmp_path: Path) -> None:
@@ -123,8 +123,10 @@ def test_a_run_of_a_third_task(root: Path, tmp_path: Path) -> None:
     alone = replace(job, name="alone", folder=str(run.baselines / "alone"))
     plan.task.fit_baseline(alone)
     assert plan.task.is_baseline_done(alone)
-    guidance = guidance_of(plan)
-    job = replace(job, guidance=guidance, objective=experiment.objective, kd=experiment.kd)
+    teacher_setup = guidance_of(plan)
+    job = replace(
+        job, teacher_setup=teacher_setup, objective=experiment.objective, kd=experiment.kd
+    )
     fit(job)
     assert isinstance(load_best(job), RatingModule)
     outcome = evaluate(plan, run, Chained(job), [alone], None, NEVER, lambda line: None)
@@ -150,13 +152,13 @@ def test_a_trial_of_a_third_task(root: Path, tmp_path: Path) -> None:
     raw = settings(root, tmp_path)
     plan = check(parse(raw))
     assert plan.task.goal == Goal("eval.mae", "min")
-    guidance = guidance_of(plan)
+    teacher_setup = guidance_of(plan)
     sweep = Sweep(
         raw_of(plan.experiment),
         tmp_path,
         plan.corpus.folder,
         plan.tokenizer,
-        guidance,
+        teacher_setup,
         None,
         tmp_path / "stop",
     )

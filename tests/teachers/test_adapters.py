@@ -18,7 +18,7 @@ from distill.config.moe import AllExperts, OwnRouting, StudentAwareRouter
 from distill.config.sampling import Decoding
 from distill.models.language import load_language_model
 from distill.moe.optimizer import GateOptimizer
-from distill.sampling.records import DraftRequest, Round, Verdict, WriteRequest
+from distill.sampling.records import DraftRequest, GenerationRequest, Round, VerifiedDrafts
 from distill.teachers.backends import groups, open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
@@ -122,7 +122,7 @@ def test_requests_that_meet_do_not_mix(root: Path) -> None:
         assert all(all(right) for right in threads.map(ask, NAMES))
 
 
-def rounds(engine: Any, between: Any = lambda: None) -> list[Verdict]:
+def rounds(engine: Any, between: Any = lambda: None) -> list[VerifiedDrafts]:
     """Two prompts drafted for four rounds, of which the judge keeps what it likes."""
     prompts = (np.arange(3, 9), np.arange(5, 8))
     rows_b, rng, past, found = np.arange(2), np.random.default_rng(0), [], []
@@ -143,12 +143,12 @@ def rounds(engine: Any, between: Any = lambda: None) -> list[Verdict]:
             decoding=GREEDY,
         )
         between()
-        verdict = engine.judge(asked)
-        found.append(replace(verdict, compute_s=0.0))
-        kept_b = np.minimum(verdict.num_kept_b + 1, 3)
+        verified = engine.verify(asked)
+        found.append(replace(verified, compute_s=0.0))
+        kept_b = np.minimum(verified.num_kept_b + 1, 3)
         past.append(Round(rows_b, asked.read_bG, kept_b))
-        kept_all = verdict.replacement_b < 0
-        last_b = np.where(kept_all, asked.drafts_bG[:, -1], verdict.replacement_b)
+        kept_all = verified.replacement_b < 0
+        last_b = np.where(kept_all, asked.drafts_bG[:, -1], verified.replacement_b)
     return found
 
 
@@ -158,7 +158,7 @@ def test_a_judges_cache_is_its_own_adapters(root: Path) -> None:
     expected = {name: rounds(engine_alone(root, name)) for name in NAMES}
     assert repr(expected[NAMES[0]]) != repr(expected[NAMES[1]])
     first, second = (together[name] for name in NAMES)
-    others: list[Verdict] = []
+    others: list[VerifiedDrafts] = []
     found = rounds(first, between=lambda: others.append(rounds(second)[-1]))
     assert repr(found) == repr(expected[NAMES[0]])
     assert all(repr(other) == repr(expected[NAMES[1]][-1]) for other in others)
@@ -167,7 +167,7 @@ def test_a_judges_cache_is_its_own_adapters(root: Path) -> None:
 
 def test_each_writes_as_it_does_alone(root: Path) -> None:
     together = shared(root)
-    asked = WriteRequest(
+    asked = GenerationRequest(
         "w", (np.arange(2, 6), np.arange(3)), (8, 8), (0,), np.zeros(2, np.uint64), GREEDY
     )
     for name in (*NAMES, NAMES[0]):
@@ -194,9 +194,9 @@ def test_a_mixtures_gates_are_wrapped_once_for_all(root: Path) -> None:
         assert np.array_equal(found.payload, expected.payload)
         assert found.usage is not None and expected.usage is not None
         assert np.array_equal(found.usage.tokens_LE, expected.usage.tokens_LE)
-        learnt = request(moe=sar, gate=states[0])
+        in_loss = request(moe=sar, gate=states[0])
         assert np.array_equal(
-            together[name].answer(learnt).payload, own[name].answer(learnt).payload
+            together[name].answer(in_loss).payload, own[name].answer(in_loss).payload
         )
 
 

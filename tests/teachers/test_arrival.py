@@ -134,7 +134,7 @@ def hold(shelf: Shelf, row: int, number: float) -> None:
 def test_rows_are_served_while_their_segment_is_written(tmp_path):
     shelf, writer = Shelf(tmp_path, "rank0"), Later()
     hold(shelf, 1, 10)
-    shelf.write_behind(writer)
+    shelf.write_in_background(writer)
     hold(shelf, 2, 20)
     hold(shelf, 1, 11)  # answered once more: what was served first stays
     assert not list(tmp_path.glob("segment-*"))
@@ -156,7 +156,7 @@ def test_a_segment_written_behind_is_the_file_that_a_flush_writes(tmp_path):
         hold(shelf, 7, 70)
         hold(shelf, 5, 50)
         if folder == "behind":
-            shelf.write_behind(writer)
+            shelf.write_in_background(writer)
             writer.run()
         shelf.flush()
         names.append([path.name for path in (tmp_path / folder).glob("*")])
@@ -164,11 +164,11 @@ def test_a_segment_written_behind_is_the_file_that_a_flush_writes(tmp_path):
 
 
 def test_what_writing_behind_raised_is_raised_by_the_next_answers(tmp_path):
-    home = tmp_path / "home"
-    home.write_text("a file in place of the folder")
-    shelf, writer = Shelf(home, "rank0"), Later()
+    domain_teacher = tmp_path / "home"
+    domain_teacher.write_text("a file in place of the folder")
+    shelf, writer = Shelf(domain_teacher, "rank0"), Later()
     hold(shelf, 1, 10)
-    shelf.write_behind(writer)
+    shelf.write_in_background(writer)
     writer.run()
     with pytest.raises(OSError, match="home"):
         hold(shelf, 2, 20)
@@ -230,9 +230,9 @@ class EncodedLate(DenseWire):
 
     turn_is_over: ClassVar[threading.Event] = threading.Event()
 
-    def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+    def encode(self, payload_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
         assert self.turn_is_over.wait(timeout=30), "encoding held the turn"
-        return super().encode(said_PX, seeds_P)
+        return super().encode(payload_PX, seeds_P)
 
 
 class Turn:
@@ -254,7 +254,7 @@ def test_a_turn_ends_before_its_answer_is_encoded():
 
 def test_what_encoding_raises_is_raised():
     class Broken(DenseWire):
-        def encode(self, said_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
+        def encode(self, payload_PX: Tensor, seeds_P: np.ndarray | None = None) -> Tensor:
             raise RuntimeError("no memory")
 
     engine = backend_of(lambda features: features, num_labels=3)

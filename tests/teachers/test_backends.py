@@ -19,7 +19,7 @@ from distill.teachers.backends import backend_class, open_backend, open_backends
 from distill.teachers.backends.classifier_backend import ClassifierBackend, PredictProbaBackend
 from distill.teachers.backends.contract import NO_TURN, TeacherBackend, Turn
 from distill.teachers.batching import Batching
-from distill.teachers.client import SilentTeachers
+from distill.teachers.client import CacheOnlyClient
 from distill.teachers.local import LocalTeachers
 from distill.teachers.probability import file_fingerprint
 from distill.teachers.queue import Queue
@@ -96,14 +96,14 @@ def test_a_request_that_is_not_served_is_named_with_what_is() -> None:
 
 
 def test_a_client_of_the_cache_alone_has_the_message_of_each_request() -> None:
-    silent = SilentTeachers(("s",))
+    cache_only = CacheOnlyClient(("s",))
     with pytest.raises(TeacherError, match="queried for new text, but it is no longer served"):
-        silent.call("s", SumRequest((1.0,)))
+        cache_only.call("s", SumRequest((1.0,)))
     with pytest.raises(TeacherError, match="the cache lacks the output layer of teacher 's'"):
-        silent.call("s", HeadRequest())
+        cache_only.call("s", HeadRequest())
     request = TeacherRequest("r", np.array([7, 8]))
     with pytest.raises(TeacherError, match=r"lacks 2 outputs of teacher 's' \(row 7 first\)"):
-        silent.call("s", request)
+        cache_only.call("s", request)
 
 
 class Forest:

@@ -104,9 +104,11 @@ def test_who_was_taken_along_waits_for_an_answer_that_is_still_encoded():
     other_has_turn = threading.Event()
 
     class Encoded(DenseWire):
-        def encode(self, said_PX: torch.Tensor, seeds_P: np.ndarray | None = None) -> torch.Tensor:
+        def encode(
+            self, payload_PX: torch.Tensor, seeds_P: np.ndarray | None = None
+        ) -> torch.Tensor:
             assert other_has_turn.wait(timeout=30)
-            return super().encode(said_PX, seeds_P)
+            return super().encode(payload_PX, seeds_P)
 
     class Turn(InTurn):
         num_given = 0

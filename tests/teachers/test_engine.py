@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from distill.errors import TeacherAnswerError
 from distill.sampling import Decoding
-from distill.sampling.records import DraftRequest, WriteRequest
+from distill.sampling.records import DraftRequest, GenerationRequest
 from distill.teachers.requests import TeacherRequest
 from distill.wires import decode_dense
 from tests.toys_language import NUM_TOKENS, llama
@@ -103,12 +103,14 @@ def test_finished_forwards_are_counted_of_models_and_of_functions():
 def test_each_token_that_is_written_and_each_round_that_is_verified_counts_as_a_forward():
     engine = backend_of(llama(0), num_labels=NUM_TOKENS, is_language_model=True)
     prompts = (np.array([3, 4, 5]), np.array([6, 7]))
-    written = WriteRequest("w", prompts, (5, 5), (), np.arange(2, dtype=np.uint64), Decoding())
-    engine.write(written)
+    generated = GenerationRequest(
+        "w", prompts, (5, 5), (), np.arange(2, dtype=np.uint64), Decoding()
+    )
+    engine.write(generated)
     assert engine.num_forwards == 1 + 5  # the prompts, then a token each
     last_b, drafts_bG = np.array([5, 7]), np.array([[3, 4], [5, 6]])
     uniform_b = np.array([0.5, 0.5])
-    engine.judge(
+    engine.verify(
         DraftRequest(
             "j", "rank 0", 0, prompts, (), np.arange(2), last_b, drafts_bG, uniform_b, 5, None,
             Decoding(),

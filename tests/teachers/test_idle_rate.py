@@ -51,11 +51,11 @@ def test_compute_adds_up_over_ranks_before_idleness_is_taken() -> None:
     clock.now += 4.0
     mine, other = (meter.read() for meter in meters)
     engine: Any = Ranks(other)
-    told = _over_ranks(mine, engine)
-    assert told["teacher.a.compute_s"] == 7
-    assert told["teacher.a.idle_rate"] == pytest.approx(1 - 7 / 12)
+    text = _over_ranks(mine, engine)
+    assert text["teacher.a.compute_s"] == 7
+    assert text["teacher.a.idle_rate"] == pytest.approx(1 - 7 / 12)
     # As many replicas as ranks: each has one of its own.
-    assert told["teacher.b.idle_rate"] == pytest.approx(1 - 1 / 8)
+    assert text["teacher.b.idle_rate"] == pytest.approx(1 - 1 / 8)
 
 
 def test_each_record_has_its_own_time() -> None:

@@ -229,7 +229,7 @@ def test_key_value_caches_are_dropped_and_verdicts_stay_the_same():
         if past == 2:
             moved.offload()
             moved.restore()
-        one, other = (engine.judge(round_of("w", past)) for engine in (kept, moved))
+        one, other = (engine.verify(round_of("w", past)) for engine in (kept, moved))
         assert np.array_equal(one.num_kept_b, other.num_kept_b)
         assert np.array_equal(one.replacement_b, other.replacement_b)
         assert (one.num_replayed, other.num_replayed) == (0, 2 if past == 2 else 0)

@@ -73,7 +73,7 @@ def test_every_step_has_its_own_rows_answers_in_order_whatever_the_delays():
             rows_B = batch.rows_B
             want_KBV = torch.stack([formula(rows_B), formula(rows_B, bias=1.0)])
             assert torch.equal(answers.logits_KBV, want_KBV)
-            assert answers.asked_KB.all()
+            assert answers.queried_KB.all()
             assert answers.router_logits_BK is None
 
 
@@ -88,7 +88,7 @@ def test_only_the_chosen_experts_are_asked_and_only_for_their_rows():
     for step in steps:
         ((batch, answers),) = step.parts
         odd_B = torch.from_numpy(batch.rows_B % 2 == 1)
-        assert torch.equal(answers.asked_KB, torch.stack([~odd_B, odd_B]))
+        assert torch.equal(answers.queried_KB, torch.stack([~odd_B, odd_B]))
         want_B3 = torch.where(odd_B[:, None], formula(batch.rows_B, bias=1.0), 0)
         assert torch.equal(answers.logits_KBV[1], want_B3)
         assert torch.equal(answers.router_logits_BK.argmax(1) == 1, odd_B)
@@ -101,13 +101,16 @@ def test_a_single_teacher_and_the_domains_own_are_asked_alone():
         list(stream.feed(batches, 0, batches.steps_per_epoch))
     assert setting.a.rows == [] and sorted(setting.b.rows) == ROWS.tolist()
     setting = Setting()
-    homes = {"aggregation": OracleDomain(), "homes_of": lambda rows: (rows % 3 == 0).astype(int)}
-    with setting.stream(**homes) as stream:
+    domain_teachers = {
+        "aggregation": OracleDomain(),
+        "domain_teachers_of": lambda rows: (rows % 3 == 0).astype(int),
+    }
+    with setting.stream(**domain_teachers) as stream:
         list(stream.feed(batches, 0, batches.steps_per_epoch))
         assert sorted(setting.b.rows) == [r for r in ROWS if r % 3 == 0]
         assert sorted(setting.a.rows) == [r for r in ROWS if r % 3]
         answers = answers_of_rows(stream, ROWS)
-    assert answers.asked_KB.int().argmax(0).tolist() == [int(r % 3 == 0) for r in ROWS]
+    assert answers.queried_KB.int().argmax(0).tolist() == [int(r % 3 == 0) for r in ROWS]
 
 
 def test_requests_are_sent_in_the_order_of_the_steps():
@@ -215,7 +218,7 @@ def test_a_resumed_stream_gives_the_same_answers():
     for a, b in zip(whole[7:], resumed, strict=True):
         for (_, left), (_, right) in zip(a.parts, b.parts, strict=True):
             assert torch.equal(left.logits_KBV, right.logits_KBV)
-            assert torch.equal(left.asked_KB, right.asked_KB)
+            assert torch.equal(left.queried_KB, right.queried_KB)
             assert torch.equal(left.router_logits_BK, right.router_logits_BK)
 
 

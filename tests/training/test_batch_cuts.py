@@ -26,7 +26,7 @@ from distill.training.checkpoints import FolderStore
 from distill.training.engines import make_engine
 from distill.training.fit import fit, load_best, open_batches
 from distill.training.job import Job
-from distill.training.loop import Pace, Selection, train
+from distill.training.loop import Intervals, Selection, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, _parsed, sampled_job
@@ -62,9 +62,9 @@ def unequal_job(root: Path, folder: str = "job", **changes: Any) -> Job:
         trainer={"batch_size": BATCH_SIZE, "log_every": 1, "eval_every": NUM_STEPS},
         **changes,
     )
-    assert job.guidance is not None
-    guidance = replace(job.guidance, cache=Cache(type="none"))
-    return replace(job, guidance=guidance, num_steps=NUM_STEPS)
+    assert job.teacher_setup is not None
+    teacher_setup = replace(job.teacher_setup, cache=Cache(type="none"))
+    return replace(job, teacher_setup=teacher_setup, num_steps=NUM_STEPS)
 
 
 def write_unequal_texts(path: Path) -> None:
@@ -124,8 +124,8 @@ def test_the_parts_of_a_batch_are_very_unequal(job: Job, tmp_path: Path) -> None
 def test_micro_batches_train_as_the_whole_batch(job: Job, tmp_path: Path, sampling: str) -> None:
     whole = cut(job, tmp_path / "whole", sampling)
     fit(whole)
-    written = [row.get("sampling.new_tokens", 0) for row in logged(whole)]
-    assert sum(tokens > 0 for tokens in written) == NUM_WRITTEN[sampling]
+    generated = [row.get("sampling.new_tokens", 0) for row in logged(whole)]
+    assert sum(tokens > 0 for tokens in generated) == NUM_WRITTEN[sampling]
     for size in (1, 3):
         small = cut(job, tmp_path / f"micro-{size}", sampling, micro_batch_size=size)
         fit(small)
@@ -150,7 +150,7 @@ def classifier_after(folder: Path, micro_batch_size: int | None) -> dict[str, Te
         FolderStore(folder),
         lambda engine: {"eval.accuracy": 0.5},
         Selection("eval.accuracy"),
-        Pace(log=1, evaluate=NUM_STEPS, checkpoint=NUM_STEPS),
+        Intervals(log=1, evaluate=NUM_STEPS, checkpoint=NUM_STEPS),
     )
     return engine.module_state()
 

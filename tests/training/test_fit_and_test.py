@@ -48,9 +48,9 @@ def test_a_task_leaves_the_predictions_that_its_row_is_made_of(job: Job) -> None
         own.f1,
         own.per_domain,
     )
-    written = predictions_file(job).stat().st_mtime_ns
+    generated = predictions_file(job).stat().st_mtime_ns
     fit_and_test(job)
-    assert predictions_file(job).stat().st_mtime_ns == written  # done once
+    assert predictions_file(job).stat().st_mtime_ns == generated  # done once
 
 
 def test_predicting_ends_once_the_stop_file_exists(job: Job, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, log_softmax
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distill.records import Knobs
+from distill.records import ScheduleValues
 from distill.training.fused import BlockLoss, Chunk, FusedHead, fused
 from distill.training.token_loss import TokenLoss
 
@@ -115,7 +115,7 @@ def test_no_positions_give_zero_with_gradients_of_zero() -> None:
     none_0H = hidden_NH[:0]
     for chunk in (Chunk(4), Chunk(4, 2)):
         value = fused(
-            none_0H, weight_VH, bias_V, TokenLoss(torch.zeros(0).long(), V, Knobs()), chunk
+            none_0H, weight_VH, bias_V, TokenLoss(torch.zeros(0).long(), V, ScheduleValues()), chunk
         )
         assert value == 0
         for gradient in torch.autograd.grad(value, (hidden_NH, weight_VH, bias_V)):
@@ -179,7 +179,7 @@ def test_a_model_with_a_fused_head_is_the_same_model(is_tied: bool) -> None:
     cross_entropy(logits_NV, labels_N, reduction="sum").backward()
     hidden_BTH = changed.model(ids_BT).last_hidden_state
     changed.lm_head(
-        hidden_BTH[:, :-1].reshape(-1, 16), TokenLoss(labels_N, 31, Knobs()), Chunk(5)
+        hidden_BTH[:, :-1].reshape(-1, 16), TokenLoss(labels_N, 31, ScheduleValues()), Chunk(5)
     ).backward()
     for (name, expected), found in zip(plain.named_parameters(), changed.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad, msg=name)

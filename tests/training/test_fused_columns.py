@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from distill.aggregation.mixture import Space
 from distill.objectives import ForwardKL, GeneralisedJSD, Objective, TotalVariation
 from distill.objectives.tempered import LEFT_OUT
-from distill.records import UNLABELLED, Knobs
+from distill.records import UNLABELLED, ScheduleValues
 from distill.training.columns import SplitLoss, Teachers
 from distill.training.fused import (
     LEAST_ROWS,
@@ -52,7 +52,7 @@ def test_a_head_is_the_layer_and_never_predicts_what_is_left_out(
     expected_NV[:, list(left_out)] = LEFT_OUT
     assert torch.equal(head(hidden_NH), expected_NV)
     labels_N = torch.tensor([0, 1, 3, 4, 6, 8])
-    value = head(hidden_NH, TokenLoss(labels_N, V, Knobs()), chunk)
+    value = head(hidden_NH, TokenLoss(labels_N, V, ScheduleValues()), chunk)
     expected = cross_entropy(expected_NV, labels_N, reduction="sum")
     torch.testing.assert_close(value.detach(), expected)
     value.backward()

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3_5TextConfig
 
 from distill.data.batches import Batches
-from distill.records import Knobs
+from distill.records import ScheduleValues
 from distill.training.fit import build_module
 from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, write_texts, write_tokenizer
@@ -54,7 +54,7 @@ def kl_of(root: Path, batch_size: int) -> tuple[float, torch.Tensor]:
     data |= {"max_length": 24, "cache_dir": str(root / "data-cache"), "packing": False}
     changes = {"data": data, "student": {"path": str(root / "student")}}
     job = job_of(root, f"by-{batch_size}", **changes, trainer={"batch_size": batch_size})
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     module = build_module(job).train()
     assert isinstance(module, TokenModule)
     rows: Any = job.data.open()
@@ -62,11 +62,13 @@ def kl_of(root: Path, batch_size: int) -> tuple[float, torch.Tensor]:
     lengths = rows.lengths(rows.rows("train"))
     assert lengths.min() < lengths.max()
     total, count = torch.zeros(()), 0
-    with job.guidance.open(job.data, "test") as stream:
+    with job.teacher_setup.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
             for batch, answers in step.parts:
-                total = total + module(batch, answers, Knobs(1.0, 1.0)).loss * batch.num_valid
+                total = (
+                    total + module(batch, answers, ScheduleValues(1.0, 1.0)).loss * batch.num_valid
+                )
                 count += batch.num_valid
     mean = total / count
     mean.backward()

@@ -36,8 +36,8 @@ from distill.objectives import (
 from distill.objectives.tempered import logsumexp
 from distill.records import (
     UNLABELLED,
-    Knobs,
     LossOutput,
+    ScheduleValues,
     Target,
     TeacherAnswers,
     TokenAnswers,
@@ -208,8 +208,8 @@ def test_a_teacher_without_weight_rules_nothing_out(space: Space) -> None:
 
 def test_the_entropy_of_a_teacher_that_rules_a_class_out_is_a_number() -> None:
     logits_KNV = torch.stack([logs([0.5, 0.5, 0.0, 0.0]), logs([0.25] * 4)])
-    said = TeacherAnswers(logits_KNV, torch.ones(2, 1, dtype=torch.bool))
-    weights_KN = Uncertainty(tau=0.5).weigh(said, None, None).weights_KB
+    payloads = TeacherAnswers(logits_KNV, torch.ones(2, 1, dtype=torch.bool))
+    weights_KN = Uncertainty(tau=0.5).weigh(payloads, None, None).weights_KB
     # 1 − H / log 4 is ½ of two classes, 0 of four: over τ 1 and 0.
     e = math.e
     torch.testing.assert_close(weights_KN[:, 0], rows([e / (e + 1), 1 / (e + 1)])[0])
@@ -225,7 +225,7 @@ def classified(
     student: Any = GivenLogits(z_S)
     module = DistillModule(student, objective, UniformMean(), ("a",), z_S.shape[1])
     answers = TeacherAnswers(z_T[None], torch.ones(1, len(labels), dtype=torch.bool))
-    output = module(batch_of(labels), answers, Knobs(1.0, alpha))
+    output = module(batch_of(labels), answers, ScheduleValues(1.0, alpha))
     output.loss.backward()
     return output, student.logits_BV.grad
 
@@ -283,12 +283,12 @@ def positions(
     wire = wire or DenseWire(dtype="float32")
     num = len(z_S)
     payloads = tuple(wire.encode(z_NV.float()) for z_NV in z_KNV)
-    asked_KN = torch.ones(len(z_KNV), num, dtype=torch.bool)
+    queried_KN = torch.ones(len(z_KNV), num, dtype=torch.bool)
     loss = TokenLoss(
         torch.tensor(labels or [1] * num),
         z_S.shape[1],
-        Knobs(2.0, alpha),
-        TokenAnswers(payloads, asked_KN),
+        ScheduleValues(2.0, alpha),
+        TokenAnswers(payloads, queried_KN),
         [Reader(wire, None, z_S.shape[1])] * len(z_KNV),
         aggregation or UniformMean(),
         objective,

@@ -17,14 +17,14 @@ from distill.driver.checks.check import check
 from distill.errors import Interrupted
 from distill.export.folder import ModelCard, export
 from distill.models.tokenizer import load_tokenizer, num_ids
-from distill.records import Knobs
+from distill.records import ScheduleValues
 from distill.run_folder import RunFolder
 from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.backends import open_backends
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
 from distill.training.token_module import TokenModule
@@ -48,7 +48,7 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
         own = teacher.wire.resolved(True, teacher.dtype)
         serving = teacher.model_copy(update={"wire": own})
         data, width = (
-            plan.task.shown_to(plan, teacher.path).fingerprint,
+            plan.task.rows_for_teacher(plan, teacher.path).fingerprint,
             num_ids(load_tokenizer(teacher.path)),
         )
         weights = f"{teacher.path} {teacher.adapter}"
@@ -58,7 +58,7 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
                 teacher.name, teacher.path, serving, width, key, "language_model", teacher.adapter
             )
         )
-    guidance = Guidance(
+    teacher_setup = TeacherSetup(
         LocalTeachers(open_backends(specs)),
         tuple(specs),
         None,
@@ -67,7 +67,9 @@ def job_of(root: Path, folder: str = "run", wire: Any = None, **changes: Any) ->
         experiment.cache,
         str(root / folder / "cache"),
     )
-    return replace(job, guidance=guidance, objective=experiment.objective, kd=experiment.kd)
+    return replace(
+        job, teacher_setup=teacher_setup, objective=experiment.objective, kd=experiment.kd
+    )
 
 
 def test_a_student_learns_and_the_best_weights_are_kept(tmp_path: Path) -> None:
@@ -97,9 +99,9 @@ def test_another_exact_wire_gives_the_same_student(tmp_path: Path, wire: dict) -
 
 def test_a_teacher_may_be_asked_about_nothing_in_a_micro_batch(tmp_path: Path) -> None:
     """Under an oracle a block is one teacher's alone: micro-batches of one change nothing."""
-    pace = {"epochs": 1, "batch_size": 8}
-    whole = weights_after(job_of(tmp_path, "whole", trainer=pace))
-    alone = weights_after(job_of(tmp_path, "alone", trainer=pace | {"micro_batch_size": 1}))
+    intervals = {"epochs": 1, "batch_size": 8}
+    whole = weights_after(job_of(tmp_path, "whole", trainer=intervals))
+    alone = weights_after(job_of(tmp_path, "alone", trainer=intervals | {"micro_batch_size": 1}))
     for name, tensor in whole.items():
         torch.testing.assert_close(alone[name], tensor, atol=1e-5, rtol=1e-4)
 
@@ -107,26 +109,26 @@ def test_a_teacher_may_be_asked_about_nothing_in_a_micro_batch(tmp_path: Path) -
 def test_every_rank_reports_the_same_metrics(tmp_path: Path) -> None:
     """Ranks add their sums up place by place: also one that has no row left, and no answer."""
     job = job_of(tmp_path)
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     module = build_module(job).train()
     assert isinstance(module, TokenModule)
     found = []
     for rank in range(2):
         batches = Batches(job.data.open(), range(1), 1, 0, rank, world_size=2, shuffle=False)
-        with job.guidance.open(job.data, f"rank{rank}") as stream:
+        with job.teacher_setup.open(job.data, f"rank{rank}") as stream:
             module.take_heads(stream.heads(), "cpu")
             ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
             assert batch.valid_B.tolist() == [rank == 0]
-            found.append(module(batch, answers, Knobs(1.0, 0.5)).metrics)
+            found.append(module(batch, answers, ScheduleValues(1.0, 0.5)).metrics)
     assert found[0].keys() == found[1].keys()
     assert float(found[1]["kd.loss"].count) == 0
 
 
 def test_a_stopped_fit_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """Also its dropout, and what the teachers have drawn."""
-    pace = {"epochs": 1, "batch_size": 8, "log_every": 1, "eval_every": 2}
+    intervals = {"epochs": 1, "batch_size": 8, "log_every": 1, "eval_every": 2}
     student = {"path": str(tmp_path / "films"), "lora": {"rank": 2, "dropout": 0.2}}
-    changes: dict[str, Any] = {"trainer": pace, "student": student}
+    changes: dict[str, Any] = {"trainer": intervals, "student": student}
     whole = weights_after(job_of(tmp_path, "whole", {"type": "sampled"}, **changes))
     stop = tmp_path / "stop"
     job = job_of(tmp_path, "stopped", {"type": "sampled"}, **changes)
@@ -140,19 +142,19 @@ def test_low_rank_updates_are_all_that_is_trained_and_are_exported(tmp_path: Pat
     student = {"path": str(tmp_path / "films"), "lora": {"rank": 4}}
     job = job_of(tmp_path, student=student, trainer={"epochs": 1, "batch_size": 8})
     fit(job)
-    learnt, start = load_best(job).student, llama(1)
-    named = dict(learnt.named_parameters())
+    in_loss, start = load_best(job).student, llama(1)
+    named = dict(in_loss.named_parameters())
     moved = [name for name, tensor in named.items() if tensor.requires_grad]
     assert moved and all(".lora_" in name for name in moved)
     for name, tensor in named.items():
         if ".lora_" not in name:
             own = name.removeprefix("base_model.model.").replace(".base_layer", "")
             assert torch.equal(tensor, start.get_parameter(own)), name
-    export(learnt, job.data.tokenizer, tmp_path / "out", ModelCard(name="student"))
+    export(in_loss, job.data.tokenizer, tmp_path / "out", ModelCard(name="student"))
     alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ids = torch.arange(9)[None]
     with torch.no_grad():
-        torch.testing.assert_close(alone(ids).logits, learnt(ids).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone(ids).logits, in_loss(ids).logits, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(alone(ids).logits, start(ids).logits, atol=0.1)
 
 

@@ -14,10 +14,10 @@ from distill.aggregation import Attention, UniformMean
 from distill.config import KD, Optimizer, Trainer
 from distill.errors import CheckpointError, Interrupted, TrainingError
 from distill.objectives import ForwardKL
-from distill.records import Cursor, Knobs, TeacherAnswers
+from distill.records import Cursor, ScheduleValues, TeacherAnswers
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import TorchEngine
-from distill.training.loop import NoTeachers, Pace, Selection, _over_ranks, train
+from distill.training.loop import Intervals, NoTeachers, Selection, _over_ranks, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
@@ -65,7 +65,7 @@ def run(
             store,
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Pace(log=1, evaluate=5, checkpoint=4),
+            Intervals(log=1, evaluate=5, checkpoint=4),
             log,
             lambda: stop_at is not None and len(lines) >= stop_at,
         )
@@ -103,8 +103,8 @@ def test_loss_is_the_mean_over_the_global_batch() -> None:
 
     def losses(batches: Any) -> torch.Tensor:
         (step,) = teachers.feed(batches, 0, 1)
-        knobs = Knobs(temperature=2.0, alpha=0.4)
-        return torch.stack([module(b, a, knobs).loss for b, a in step.parts])
+        schedule_values = ScheduleValues(temperature=2.0, alpha=0.4)
+        return torch.stack([module(b, a, schedule_values).loss for b, a in step.parts])
 
     assert len(parts) == 4 and whole.num_labelled == 9
     (expected,) = losses(toy_batches(shuffle=False))
@@ -115,8 +115,8 @@ def test_a_filler_row_adds_nothing() -> None:
     module = module_of()
     batch = toy_batches(rank=3, world_size=4, shuffle=False).at(4)[0]  # 2 rows for 4 ranks
     assert not batch.valid_B.any()
-    said = TeacherAnswers(torch.zeros(2, 1, NUM_CLASSES), torch.ones(2, 1, dtype=torch.bool))
-    output = module(batch, said, Knobs(temperature=2.0, alpha=0.5))
+    payloads = TeacherAnswers(torch.zeros(2, 1, NUM_CLASSES), torch.ones(2, 1, dtype=torch.bool))
+    output = module(batch, payloads, ScheduleValues(temperature=2.0, alpha=0.5))
     output.loss.backward()
     assert output.loss == 0
     assert all((p.grad is None) or (p.grad == 0).all() for p in module.parameters())
@@ -125,9 +125,9 @@ def test_a_filler_row_adds_nothing() -> None:
 def test_teacher_equal_to_student_gives_no_soft_loss() -> None:
     student = tiny_bert(4)
     module = module_of(student=student).eval()
-    (step,) = ToyTeachers([student, student], everyone=True).feed(toy_batches(), 0, 1)
-    batch, said = step.parts[0]
-    output = module(batch, said, Knobs(temperature=3.0, alpha=1.0))
+    (step,) = ToyTeachers([student, student], all_teachers=True).feed(toy_batches(), 0, 1)
+    batch, payloads = step.parts[0]
+    output = module(batch, payloads, ScheduleValues(temperature=3.0, alpha=1.0))
     assert abs(output.loss.item()) < 1e-6
     assert output.metrics["teacher.a.kl"].sum < 1e-5
 
@@ -135,22 +135,24 @@ def test_teacher_equal_to_student_gives_no_soft_loss() -> None:
 def test_alpha_weighs_soft_against_hard() -> None:
     module = module_of().eval()
     (step,) = ToyTeachers([tiny_bert(8), tiny_bert(9)]).feed(toy_batches(), 0, 1)
-    batch, said = step.parts[0]
+    batch, payloads = step.parts[0]
 
     def loss(alpha: float) -> torch.Tensor:
-        return module(batch, said, Knobs(temperature=2.0, alpha=alpha)).loss
+        return module(batch, payloads, ScheduleValues(temperature=2.0, alpha=alpha)).loss
 
     torch.testing.assert_close(loss(0.3), 0.3 * loss(1.0) + 0.7 * loss(0.0))
-    hard = module(batch, None, Knobs(alpha=1.0)).loss  # without teachers: cross-entropy alone
+    hard = module(
+        batch, None, ScheduleValues(alpha=1.0)
+    ).loss  # without teachers: cross-entropy alone
     torch.testing.assert_close(loss(0.0), hard)
 
 
 def test_unlabelled_batches_train_on_the_teachers_alone() -> None:
     module = module_of()
     (step,) = ToyTeachers([tiny_bert(8), tiny_bert(9)]).feed(toy_batches(), 0, 1)
-    batch, said = step.parts[0]
+    batch, payloads = step.parts[0]
     unlabelled = replace(batch, labels_B=torch.full_like(batch.labels_B, -100), num_labelled=0)
-    output = module(unlabelled, said, Knobs(temperature=2.0, alpha=0.5))
+    output = module(unlabelled, payloads, ScheduleValues(temperature=2.0, alpha=0.5))
     assert output.loss.isfinite() and output.loss > 0 and "ce.loss" not in output.metrics
 
 
@@ -176,7 +178,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
             FolderStore(tmp_path),
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Pace(log=1, evaluate=100, checkpoint=4),
+            Intervals(log=1, evaluate=100, checkpoint=4),
         )
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000004"]
 
@@ -201,7 +203,7 @@ def test_schedule_warms_up_and_decays() -> None:
     linear = Schedule(100, Optimizer(lr=1.0, warmup=0, decay="linear"))
     assert linear.at(75).lr == pytest.approx(0.25)
     constant = Schedule(100, Optimizer(lr=1.0, warmup=0, decay="constant"), KD(temperature=4))
-    assert constant.at(99) == Knobs(temperature=4, alpha=0.5, lr=1.0)
+    assert constant.at(99) == ScheduleValues(temperature=4, alpha=0.5, lr=1.0)
 
 
 def test_ranks_add_up_what_each_of_them_has_to_tell():

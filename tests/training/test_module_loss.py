@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill.aggregation import Attention, FixedWeights, LearnedRouter
 from distill.objectives import ForwardKL, TotalVariation
-from distill.records import UNLABELLED, Batch, Knobs, LossOutput, TeacherAnswers
+from distill.records import UNLABELLED, Batch, LossOutput, ScheduleValues, TeacherAnswers
 from distill.training.module import DistillModule, pooled
 from tests.objective_references import Array, kl, softmax
 from tests.toys_logits import GivenLogits, batch_of
@@ -49,7 +49,7 @@ def module_of(objective: Any = None, aggregation: Any = None, **more: Any) -> Di
 
 def answered(module: DistillModule, temperature: float, alpha: float) -> LossOutput:
     answers = TeacherAnswers(tensor(Z_T), torch.from_numpy(ASKED))
-    return module(batch(), answers, Knobs(temperature, alpha))
+    return module(batch(), answers, ScheduleValues(temperature, alpha))
 
 
 def weights() -> Array:
@@ -132,7 +132,7 @@ def test_in_evaluation_the_aggregate_is_at_temperature_1() -> None:
 
 def test_without_teachers_it_is_the_cross_entropy_whatever_alpha_is() -> None:
     for alpha in (0.0, 0.9):
-        found = module_of()(batch(), None, Knobs(3.0, alpha))
+        found = module_of()(batch(), None, ScheduleValues(3.0, alpha))
         assert found.loss.item() == pytest.approx(hard() / NUM_LABELLED, rel=1e-5)
         assert found.metrics.keys() == {"loss", "ce.loss", "train.accuracy"}
         assert found.metrics["loss"].sum == found.loss.detach()
@@ -141,7 +141,7 @@ def test_without_teachers_it_is_the_cross_entropy_whatever_alpha_is() -> None:
 
 def test_without_a_labelled_row_in_the_global_batch_there_is_no_cross_entropy() -> None:
     unlabelled = replace(batch(), labels_B=torch.full((B,), UNLABELLED), num_labelled=0)
-    found: LossOutput = module_of()(unlabelled, None, Knobs())
+    found: LossOutput = module_of()(unlabelled, None, ScheduleValues())
     assert found.loss.item() == 0 and found.metrics.keys() == {"loss"}
     found.loss.backward()  # a graph all the same
 
@@ -165,14 +165,14 @@ def test_the_input_of_trained_weights_is_the_mean_of_a_rows_own_tokens() -> None
 def test_the_loss_of_trained_weights_is_added(aggregation: Any, alpha: float) -> None:
     """−Σ log Σ_k w_k p_k(y) / labelled − α · T² · β · Σ H(w) / valid, p_k at temperature 1."""
     torch.manual_seed(0)
-    module = module_of(aggregation=aggregation, homes=(1, -1, 0))
+    module = module_of(aggregation=aggregation, domain_teachers=(1, -1, 0))
     assert module.router is not None
     for param in module.router.parameters():
         torch.nn.init.normal_(param, std=0.5)
     module.eval()
     given = replace(batch(), domains_B=torch.tensor([0, 2, -1, 2, 1, 0]))
     answers = TeacherAnswers(tensor(Z_T), torch.from_numpy(ASKED))
-    found = module(given, answers, Knobs(3.0, alpha))
+    found = module(given, answers, ScheduleValues(3.0, alpha))
     weights_KB = found.weights_KB.double().numpy()
     nll = sum(
         -np.log(sum(weights_KB[k, b] * softmax(Z_T[k, b])[LABELS[b]] for k in range(K)))
@@ -190,7 +190,10 @@ def test_the_loss_of_trained_weights_is_added(aggregation: Any, alpha: float) ->
         (entropy_B[VALID].sum(), 5), rel=1e-4
     )
     # Domain 0 is the second teacher's, domain 2 the first's; the others are nobody's.
-    right = [weights_KB[:, b].argmax() == home for b, home in ((0, 1), (1, 0), (3, 0))]
+    right = [
+        weights_KB[:, b].argmax() == domain_teacher
+        for b, domain_teacher in ((0, 1), (1, 0), (3, 0))
+    ]
     accuracy = metrics["router.accuracy"]
     assert (accuracy.sum.item(), accuracy.count.item()) == (sum(right), 3)
     found.loss.backward()

@@ -25,7 +25,7 @@ from distill.driver.checks.check import check
 from distill.errors import ConfigError, TeacherAnswerError
 from distill.models.vocabulary import SharedTokens, shared_tokens
 from distill.objectives.tempered import LEFT_OUT
-from distill.records import Knobs
+from distill.records import ScheduleValues
 from distill.sampling.generation import write
 from distill.teachers.backends import open_backends
 from distill.teachers.backends.frozen_language_model import SAMPLE, ForwardRows, FrozenLanguageModel
@@ -85,13 +85,16 @@ def experiment_of(root: Path, **changes: Any) -> dict[str, Any]:
 
 def sharing(job: Job, student: Path) -> Job:
     """As the pipeline serves it."""
-    assert job.guidance is not None
-    shared = shared_tokens(student, {t.name: t.folder for t in job.guidance.teachers})
+    assert job.teacher_setup is not None
+    shared = shared_tokens(student, {t.name: t.folder for t in job.teacher_setup.teachers})
     specs = tuple(
-        replace(t, shared=shared[t.name], width=shared[t.name].width) for t in job.guidance.teachers
+        replace(t, shared=shared[t.name], width=shared[t.name].width)
+        for t in job.teacher_setup.teachers
     )
-    guidance = replace(job.guidance, teachers=specs, client=LocalTeachers(open_backends(specs)))
-    return replace(job, guidance=guidance)
+    teacher_setup = replace(
+        job.teacher_setup, teachers=specs, client=LocalTeachers(open_backends(specs))
+    )
+    return replace(job, teacher_setup=teacher_setup)
 
 
 def job_in(root: Path, wire: Any, folder: str = "run", **changes: Any) -> Job:
@@ -102,7 +105,9 @@ def job_in(root: Path, wire: Any, folder: str = "run", **changes: Any) -> Job:
 
 def test_what_the_pipeline_serves(tmp_path: Path) -> None:
     plan = check(parse(experiment_of(tmp_path)))
-    assert plan.task.shown_to(plan, str(tmp_path / "t")) is plan.rows, "the student's own blocks"
+    assert plan.task.rows_for_teacher(plan, str(tmp_path / "t")) is plan.rows, (
+        "the student's own blocks"
+    )
     shared = shared_tokens(plan.tokenizer, {"t": tmp_path / "t"})
     assert shared == {"t": SharedTokens(N + 2, (N,), N + 3)}
     older = TeacherKey("w", "d", "t", "dense/float32", 24)
@@ -116,16 +121,16 @@ def test_the_loss_is_the_divergence_over_shared_columns(
 ) -> None:
     job = job_in(tmp_path, wire)
     job = replace(job, trainer=job.trainer.model_copy(update={"loss_chunk_mb": chunk_mb}))
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     module = build_module(job).train()
     assert isinstance(module, TokenModule)
     rows: Any = job.data.open()
     batches = Batches(rows, rows.rows("train"), 2, seed=0)
-    with job.guidance.open(job.data, "test") as stream:
+    with job.teacher_setup.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
-        told = stream.timings()
-    loss = module(batch, answers, Knobs(1.0, 1.0)).loss
+        text = stream.timings()
+    loss = module(batch, answers, ScheduleValues(1.0, 1.0)).loss
     loss.backward()
 
     student, teacher = model_of(5), model_of(6)
@@ -149,11 +154,11 @@ def test_the_loss_is_the_divergence_over_shared_columns(
     # Of a forward that is as short as the sample all positions are looked at.
     outside = teacher_NV.softmax(1)[:, [N, N + 2]].sum(1).mean()
     assert len(teacher_NV) <= SAMPLE
-    assert told["teacher.t.mass_outside"] == pytest.approx(float(outside.detach()), rel=1e-4)
+    assert text["teacher.t.mass_outside"] == pytest.approx(float(outside.detach()), rel=1e-4)
     assert batch.input_ids_BT is not None
     labels = batch.input_ids_BT.roll(-1, 1)[batch.targets_BT]
     perplexity = cross_entropy(teacher_NV, labels).exp()
-    assert told["teacher.t.perplexity"] == pytest.approx(float(perplexity.detach()), rel=1e-4)
+    assert text["teacher.t.perplexity"] == pytest.approx(float(perplexity.detach()), rel=1e-4)
 
 
 def test_a_fit_learns_and_its_student_writes_shared_tokens_alone(tmp_path: Path) -> None:
@@ -204,8 +209,8 @@ def test_rows_that_hold_a_token_of_two_meanings_are_refused(tmp_path: Path) -> N
 
 def test_mass_outside_the_shared_tokens_stops_the_run(tmp_path: Path) -> None:
     job = job_in(tmp_path, WIRES[0])
-    assert job.guidance is not None
-    (spec,) = job.guidance.teachers
+    assert job.teacher_setup is not None
+    (spec,) = job.teacher_setup.teachers
     engine = backend_of(
         llama(6, N + 4),  # of random embeddings: about a share of 2 in 27
         num_labels=spec.width,
@@ -213,11 +218,11 @@ def test_mass_outside_the_shared_tokens_stops_the_run(tmp_path: Path) -> None:
         is_language_model=True,
         shared=spec.shared,
     )
-    guidance = replace(job.guidance, client=LocalTeachers({"t": engine}))
+    teacher_setup = replace(job.teacher_setup, client=LocalTeachers({"t": engine}))
     rows: Any = job.data.open()
     message = r"teacher 't' gives .*% of its probability .* more than 1%: use .*type: uld"
     with (
-        guidance.open(job.data, "much") as stream,
+        teacher_setup.open(job.data, "much") as stream,
         pytest.raises(TeacherAnswerError, match=message),
     ):
         stream.fill(rows.rows("train"), batch_size=2)
@@ -234,17 +239,17 @@ def test_a_student_may_pad_with_a_token_that_its_teacher_has_no_embedding_of(
     write_tokenizer(tmp_path / "t")
     check(parse(raw))
     job = job_in(tmp_path, WIRES[0])
-    assert job.guidance is not None
-    assert job.guidance.shared == SharedTokens(N, (), N)
+    assert job.teacher_setup is not None
+    assert job.teacher_setup.shared == SharedTokens(N, (), N)
     rows: Any = job.data.open()
     assert rows.pad_id == N + 2
-    with job.guidance.open(job.data, "test") as stream:
+    with job.teacher_setup.open(job.data, "test") as stream:
         stream.fill(rows.rows("train"))
 
 
 def test_mass_outside_is_measured_where_logits_are_capped(tmp_path: Path) -> None:
     """As Gemma 2 caps them: its logits of tokens that are left out are not what its head gives."""
-    spec = job_in(tmp_path, WIRES[0]).guidance.teachers[0]  # type: ignore[union-attr]
+    spec = job_in(tmp_path, WIRES[0]).teacher_setup.teachers[0]  # type: ignore[union-attr]
     assert spec.shared is not None and N in spec.shared.left_out
     config = Gemma2Config(
         vocab_size=N + 4,
@@ -269,7 +274,7 @@ def test_mass_outside_is_measured_where_logits_are_capped(tmp_path: Path) -> Non
     rows_B = np.array([0])
     request = TeacherRequest("r", rows_B, ids_BT.numpy(), targets_BT=targets_BT.numpy())
     block = ForwardRows(inputs, targets_BT, rows_B)
-    ((logits_MPV, _),) = answers.said(block, request, DenseWire(dtype="float32"), OwnRouting())
+    ((logits_MPV, _),) = answers.payloads(block, request, DenseWire(dtype="float32"), OwnRouting())
     assert (logits_MPV[..., list(spec.shared.left_out)] == LEFT_OUT).all()
     outside = float(own_PV.softmax(-1)[:, list(spec.shared.outside)].sum(-1).mean())
     assert answers.found.stats is not None

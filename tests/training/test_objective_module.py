@@ -13,12 +13,12 @@ from torch import Tensor
 
 from distill.aggregation import FixedWeights
 from distill.objectives import Decoupled, Objective
-from distill.records import UNLABELLED, Batch, Knobs, Target, TeacherAnswers
+from distill.records import UNLABELLED, Batch, ScheduleValues, Target, TeacherAnswers
 from distill.training.module import DistillModule
 from tests.objective_references import SINGLE, weighted_sum
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 
-KNOBS = Knobs(temperature=2.0, alpha=0.7)
+KNOBS = ScheduleValues(temperature=2.0, alpha=0.7)
 OBJECTIVES = [
     *(objective for objective, _, _ in SINGLE.values() if objective.mixes),
     weighted_sum((1, "forward_kl"), (0.1, "cosine")),
@@ -29,7 +29,7 @@ by_type = pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.type)
 @pytest.fixture(scope="module")
 def parts() -> dict[int | None, list[tuple[Batch, TeacherAnswers]]]:
     """Twelve rows as one micro-batch and as three, with the answers of two teachers."""
-    teachers = ToyTeachers([tiny_bert(8), tiny_bert(9)], everyone=True)
+    teachers = ToyTeachers([tiny_bert(8), tiny_bert(9)], all_teachers=True)
     return {
         size: next(iter(teachers.feed(toy_batches(micro=size), 0, 1))).parts for size in (None, 4)
     }

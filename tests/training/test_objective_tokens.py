@@ -69,14 +69,14 @@ def dense(case: Case, inputs: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
 
 @by_type
 @pytest.mark.parametrize(
-    ("chunk", "asked_KN"),
+    ("chunk", "queried_KN"),
     [(Chunk(1), SOME_KN), (Chunk(5), SOME_KN), (Chunk(N, row_floats=10**6), ALL_KN)],
     ids=["1", "5", "all"],
 )
 def test_chunks_of_positions_give_the_loss_of_all(
-    objective: Objective, chunk: Chunk, asked_KN: Tensor
+    objective: Objective, chunk: Chunk, queried_KN: Tensor
 ) -> None:
-    case = case_of(objective, asked_KN=asked_KN)
+    case = case_of(objective, queried_KN=queried_KN)
     inputs = case.student()
     expected = dense(case, inputs)
     found = with_gradients(fused(*inputs, case.loss(), chunk, num_columns=V), inputs)

@@ -28,7 +28,7 @@ from distill.tasks.classification.split import Split
 from distill.teachers.cache import TeacherKey
 from distill.teachers.local import LocalTeachers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit, fit_and_save, load_best
 from distill.training.job import Job
 from tests.toys import BAD, FILLERS, GOOD, measured, write_encoder
@@ -102,8 +102,8 @@ def test_both_texts_reach_experts_teachers_student_baseline_and_evaluation(root:
         trainer=Trainer(engine="torch", epochs=15, batch_size=16),
     )
     fit_and_save(expert)
-    told = json.loads((expert.model_folder / "config.json").read_text())
-    assert told["distill"] == {"max_length": MAX_LENGTH, "cut": "tail", "is_pair": True}
+    text = json.loads((expert.model_folder / "config.json").read_text())
+    assert text["distill"] == {"max_length": MAX_LENGTH, "cut": "tail", "is_pair": True}
     folders = {"expert": str(expert.model_folder), "strings": str(root / "strings.pkl")}
     engines = {n: backend_of(f, num_labels=2, allow_pickle=True) for n, f in folders.items()}
     key = TeacherKey("w", corpus.fingerprint, "t", "dense/float32", MAX_LENGTH, "tail")
@@ -119,14 +119,14 @@ def test_both_texts_reach_experts_teachers_student_baseline_and_evaluation(root:
         objective=ForwardKL(),
         kd=KD(alpha=0.8),
         trainer=Trainer(engine="torch", epochs=12, batch_size=16),
-        guidance=Guidance(
+        teacher_setup=TeacherSetup(
             LocalTeachers(engines), specs, None, UniformMean(), Stream(), Cache(), where
         ),
     )
     fit(student)
     test, module = Split(corpus, "test"), load_best(student)
-    assert student.guidance is not None
-    with student.guidance.open(data, "test") as stream:
+    assert student.teacher_setup is not None
+    with student.teacher_setup.open(data, "test") as stream:
         answers_KBV = answers_of_rows(stream, test.rows).logits_KBV
         seen = predict(module, test.batches(data.open()), stream)
     for answers_BV in answers_KBV:

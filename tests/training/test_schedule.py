@@ -8,7 +8,7 @@ import pytest
 
 from distill.config import KD, Optimizer
 from distill.config.temperature import Cosine, LossRatio
-from distill.records import Knobs
+from distill.records import ScheduleValues
 from distill.training.schedule import Schedule
 
 
@@ -45,8 +45,10 @@ def test_the_default_is_a_tenth_of_warm_up_and_a_cosine() -> None:
 def test_temperature_and_alpha_are_those_of_kd_and_without_it_of_no_teacher() -> None:
     optimizer = Optimizer(lr=2.0, warmup=0, decay="constant")
     assert (KD().temperature, KD().alpha) == (2.0, 0.5)
-    assert Schedule(9, optimizer, KD(temperature=3, alpha=0.2)).at(5) == Knobs(3.0, 0.2, 2.0)
-    assert Schedule(9, optimizer).at(5) == Knobs(lr=2.0)
+    assert Schedule(9, optimizer, KD(temperature=3, alpha=0.2)).at(5) == ScheduleValues(
+        3.0, 0.2, 2.0
+    )
+    assert Schedule(9, optimizer).at(5) == ScheduleValues(lr=2.0)
     cosine = Schedule(8, optimizer, KD(temperature=4, schedule=Cosine()))
     assert [cosine.at(step).temperature for step in (0, 4)] == pytest.approx([6, 4])
 

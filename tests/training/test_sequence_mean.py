@@ -21,7 +21,7 @@ from distill.config import Serving, parse
 from distill.data.batches import Batches
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL
-from distill.records import Batch, Knobs, TokenAnswers
+from distill.records import Batch, ScheduleValues, TokenAnswers
 from distill.run_folder import NEWER
 from distill.sampling.rows import SampledRow, padded
 from distill.teachers.served import ServedTeacher
@@ -105,7 +105,7 @@ def found(
             said_NV = torch.cat([logits_of(teacher, row) for row in rows]).detach()
             payload_NX = WIRE.encode(said_NV, np.arange(len(said_NV)))
             answers = TokenAnswers((payload_NX,), torch.ones(1, len(said_NV), dtype=torch.bool))
-        output = module(batch_of(rows), answers, Knobs(TEMPERATURE, ALPHA))
+        output = module(batch_of(rows), answers, ScheduleValues(TEMPERATURE, ALPHA))
         total = total + output.loss
         if has_teacher:
             kd += float(output.metrics["kd.loss"].sum)
@@ -170,7 +170,7 @@ def test_a_fit_on_written_text_takes_the_mean_of_each_text(tmp_path: Path) -> No
     losses = {}
     for one in (job, by_sequence):
         module = build_module(one).eval()
-        losses[one is job] = float(module(batch, answers, Knobs(1.0, 1.0)).loss)
+        losses[one is job] = float(module(batch, answers, ScheduleValues(1.0, 1.0)).loss)
         assert len(set(batch.targets_BT.sum(1).tolist())) > 1
     ends_B = np.cumsum(batch.targets_BT.sum(1).numpy())
     module = build_module(job).eval()
@@ -179,13 +179,13 @@ def test_a_fit_on_written_text_takes_the_mean_of_each_text(tmp_path: Path) -> No
         length = int(batch.targets_BT[b].sum())
         targets_BT = torch.zeros_like(batch.targets_BT)
         targets_BT[b] = batch.targets_BT[b]
-        said = tuple(
+        payloads = tuple(
             payload_NX[int(asked_N[: end - length].sum()) : int(asked_N[:end].sum())]
-            for payload_NX, asked_N in zip(answers.payloads, answers.asked_KP, strict=True)
+            for payload_NX, asked_N in zip(answers.payloads, answers.queried_KP, strict=True)
         )
-        alone = TokenAnswers(said, answers.asked_KP[:, end - length : end])
+        alone = TokenAnswers(payloads, answers.queried_KP[:, end - length : end])
         of_row = replace(batch, targets_BT=targets_BT, num_valid=length)
-        means.append(float(module(of_row, alone, Knobs(1.0, 1.0)).loss))
+        means.append(float(module(of_row, alone, ScheduleValues(1.0, 1.0)).loss))
     assert losses[False] == pytest.approx(np.mean(means), rel=1e-5)
     assert losses[True] != pytest.approx(losses[False], rel=1e-3)
 

@@ -13,7 +13,7 @@ from distill.aggregation import UniformMean
 from distill.config import Cache, Serving
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
-from distill.records import Batch, Knobs, TokenAnswers
+from distill.records import Batch, ScheduleValues, TokenAnswers
 from distill.teachers.requests import HeadRequest
 from distill.teachers.served import ServedTeacher
 from distill.training.fit import build_module
@@ -40,39 +40,41 @@ def job_in(root: Path, wires: dict[str, WireFormat] | None = None) -> Job:
     teachers = [{"name": name, "path": folder, "num_cpus": 0.1} for name in wires]
     mean = {"type": "mean"}
     job = job_of(root, teachers=teachers, student={"path": folder}, aggregation=mean)
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     specs = tuple(
         replace(
             teacher,
             serving=teacher.serving.model_copy(update={"wire": wires[teacher.name]}),
             key=replace(teacher.key, wire=wires[teacher.name].name),
         )
-        for teacher in job.guidance.teachers
+        for teacher in job.teacher_setup.teachers
     )
-    return replace(job, guidance=replace(job.guidance, teachers=specs))
+    return replace(job, teacher_setup=replace(job.teacher_setup, teachers=specs))
 
 
 def of_wire(job: Job, name: str, cache: Path | None = None) -> Job:
     """With that wire's teacher alone."""
-    assert job.guidance is not None
-    specs = tuple(t for t in job.guidance.teachers if t.name == name)
-    folder = str(cache) if cache else job.guidance.cache_folder
-    return replace(job, guidance=replace(job.guidance, teachers=specs, cache_folder=folder))
+    assert job.teacher_setup is not None
+    specs = tuple(t for t in job.teacher_setup.teachers if t.name == name)
+    folder = str(cache) if cache else job.teacher_setup.cache_folder
+    return replace(
+        job, teacher_setup=replace(job.teacher_setup, teachers=specs, cache_folder=folder)
+    )
 
 
 def kl_at_the_start(job: Job, with_cache: bool = False) -> float:
     """The first step's mean divergence at temperature 1."""
-    guidance = job.guidance
-    assert guidance is not None
+    teacher_setup = job.teacher_setup
+    assert teacher_setup is not None
     if not with_cache:
-        guidance = replace(guidance, cache=Cache(type="none"))
+        teacher_setup = replace(teacher_setup, cache=Cache(type="none"))
     module: Any = build_module(job).train()
     rows: Any = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
-    with guidance.open(job.data, "test") as stream:
+    with teacher_setup.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(stream.feed(batches, 0, 1)).parts
-    found = module(batch, answers, Knobs(1.0, 1.0)).metrics["kd.loss"]
+    found = module(batch, answers, ScheduleValues(1.0, 1.0)).metrics["kd.loss"]
     return float(found.sum / found.count)
 
 
@@ -118,7 +120,7 @@ def test_a_batch_of_one_row_without_anything_to_learn_teaches_nothing() -> None:
             module.take_heads({"t": teacher.call(HeadRequest())}, "cpu")
         for alpha in (0.0, 0.5, 1.0):
             module.zero_grad()
-            output = module(batch, answers, Knobs(2.0, alpha))
+            output = module(batch, answers, ScheduleValues(2.0, alpha))
             output.loss.backward()
             assert float(output.loss.detach()) == 0
             assert all(p.grad is None or not p.grad.any() for p in module.parameters()), (

@@ -133,20 +133,28 @@ def test_undecided_and_uncached_fits_keep_their_number() -> None:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """One thread in the first epoch, two in the second, an evaluation after each step."""
-    pace = {"epochs": 2, "batch_size": 16, "log_every": 1, "eval_every": 1, "num_threads_cached": 2}
-    return job_of(tmp_path_factory.mktemp("threads"), trainer=pace)
+    intervals = {
+        "epochs": 2,
+        "batch_size": 16,
+        "log_every": 1,
+        "eval_every": 1,
+        "num_threads_cached": 2,
+    }
+    return job_of(tmp_path_factory.mktemp("threads"), trainer=intervals)
 
 
 def test_answers_that_change_or_are_not_kept_are_not_cached(job: Job) -> None:
-    guidance = job.guidance
-    assert guidance is not None and job.are_outputs_cached
-    assert not replace(job, guidance=None).are_outputs_cached
+    teacher_setup = job.teacher_setup
+    assert teacher_setup is not None and job.are_outputs_cached
+    assert not replace(job, teacher_setup=None).are_outputs_cached
     assert not replace(job, sampling=StudentText(type="on_policy")).are_outputs_cached
-    uncached = replace(guidance, cache=Cache(type="none"))
-    assert not replace(job, guidance=uncached).are_outputs_cached
+    uncached = replace(teacher_setup, cache=Cache(type="none"))
+    assert not replace(job, teacher_setup=uncached).are_outputs_cached
     serving = Serving(moe=KnowledgeAugmentation())
-    changing = tuple(replace(spec, serving=serving) for spec in guidance.teachers)
-    assert not replace(job, guidance=replace(guidance, teachers=changing)).are_outputs_cached
+    changing = tuple(replace(spec, serving=serving) for spec in teacher_setup.teachers)
+    assert not replace(
+        job, teacher_setup=replace(teacher_setup, teachers=changing)
+    ).are_outputs_cached
 
 
 def test_a_fit_stopped_at_either_side_of_the_switch_is_undisturbed(
@@ -185,11 +193,11 @@ def test_the_driver_counts_operations_and_the_teachers_cpus(job: Job, tmp_path: 
         teacher["num_cpus"] = 0.5
     plan = check(parse(raw))
     experiment = plan.experiment
-    guidance = job.guidance
-    assert guidance is not None
+    teacher_setup = job.teacher_setup
+    assert teacher_setup is not None
     served = tuple(
         replace(spec, serving=own)
-        for spec, own in zip(guidance.teachers, experiment.teachers, strict=True)
+        for spec, own in zip(teacher_setup.teachers, experiment.teachers, strict=True)
     )
     own_model: Any = job.model
     large = replace(
@@ -197,7 +205,7 @@ def test_the_driver_counts_operations_and_the_teachers_cpus(job: Job, tmp_path: 
         folder=str(tmp_path / "fit"),
         model=replace(own_model, student=experiment.student),
         trainer=experiment.trainer,
-        guidance=replace(guidance, teachers=served),
+        teacher_setup=replace(teacher_setup, teachers=served),
     )
     blocks: Any = plan.rows
     tokens = blocks.lengths(plan.rows.rows("train")).mean()

@@ -31,7 +31,7 @@ from distill.objectives import (
     TotalVariation,
     UniversalLogits,
 )
-from distill.records import Head, Knobs, Target, TeacherAnswers, TokenAnswers
+from distill.records import Head, ScheduleValues, Target, TeacherAnswers, TokenAnswers
 from distill.training.fused import Chunk, fused
 from distill.training.token_loss import Reader, TokenLoss
 from distill.wires import (
@@ -65,7 +65,7 @@ class Case:
     aggregation: Mixture = field(default_factory=UniformMean)
     alpha: float = 0.7
     temperature: float = 2.0
-    asked_KN: Tensor = field(default_factory=lambda: torch.ones(2, N, dtype=torch.bool))
+    queried_KN: Tensor = field(default_factory=lambda: torch.ones(2, N, dtype=torch.bool))
     wires: tuple[WireFormat, ...] = (DenseWire(dtype="float32"), HiddenWire(dtype="float32"))
 
     @property
@@ -79,32 +79,32 @@ class Case:
 
     def teachers(self) -> tuple[Tensor, list[Reader], TokenAnswers]:
         """Their logits [K, N, V] as they are, and the same as they travel."""
-        said, readers, logits = [], [], []
+        payloads, readers, logits = [], [], []
         for k, wire in enumerate(self.wires):
             hidden_NH, head_VH = drawn(10 + k, N, H).float(), drawn(20 + k, PADDED + k, H).float()
             logits_NV = hidden_NH @ head_VH.T
             takes = hidden_NH if wire.takes == "hidden" else logits_NV
             if wire.type in ("topk", "sampled"):
                 takes = takes[:, :V]
-            seeds_N = np.arange(N)[self.asked_KN[k]]
-            said.append(wire.encode(takes[self.asked_KN[k]], seeds_N))
+            seeds_N = np.arange(N)[self.queried_KN[k]]
+            payloads.append(wire.encode(takes[self.queried_KN[k]], seeds_N))
             readers.append(Reader(wire, Head(head_VH) if wire.takes == "hidden" else None, V))
             logits.append(logits_NV[:, :V])
-        return torch.stack(logits), readers, TokenAnswers(tuple(said), self.asked_KN)
+        return torch.stack(logits), readers, TokenAnswers(tuple(payloads), self.queried_KN)
 
     def loss(self) -> TokenLoss:
         _, readers, answers = self.teachers()
-        knobs = Knobs(self.temperature, self.alpha)
+        schedule_values = ScheduleValues(self.temperature, self.alpha)
         return TokenLoss(
-            self.labels_N, V, knobs, answers, readers, self.aggregation, self.objective
+            self.labels_N, V, schedule_values, answers, readers, self.aggregation, self.objective
         )
 
 
 def target_of(case: Case) -> tuple[Target, Tensor]:
     """The aggregate of what the teachers said about the positions that someone answered."""
-    kept_N = case.asked_KN.any(0)
-    logits_KNV, asked_KN = case.teachers()[0][:, kept_N], case.asked_KN[:, kept_N]
-    answers = TeacherAnswers(logits_KNV * asked_KN[..., None], asked_KN)
+    kept_N = case.queried_KN.any(0)
+    logits_KNV, queried_KN = case.teachers()[0][:, kept_N], case.queried_KN[:, kept_N]
+    answers = TeacherAnswers(logits_KNV * queried_KN[..., None], queried_KN)
     weights_KN = case.aggregation.weigh(answers, None, None).weights_KB
     return case.aggregation.target(answers, weights_KN, case.temperature), kept_N
 
@@ -156,11 +156,11 @@ def test_teachers_that_answer_some_positions_and_none(
     aggregation: type[Mixture], mix: str, chunk: Chunk
 ) -> None:
     # Of 13 positions one is answered by nobody, and a chunk of 5 by the second teacher alone.
-    asked_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) % 3 != 0])
-    asked_KN[1, 1:5] = True
+    queried_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) % 3 != 0])
+    queried_KN[1, 1:5] = True
     weights = {"weights": (0.2, 0.8)} if aggregation is FixedWeights else {}
     assert_equals_dense(
-        Case(ForwardKL(), aggregation(mix=mix, **weights), asked_KN=asked_KN), chunk
+        Case(ForwardKL(), aggregation(mix=mix, **weights), queried_KN=queried_KN), chunk
     )
 
 
@@ -168,8 +168,8 @@ def test_teachers_that_answer_some_positions_and_none(
 def test_one_teacher_a_position(chunk: Chunk) -> None:
     # As an oracle or a single teacher asks.
     first_N = torch.arange(N) % 2 == 0
-    asked_KN = torch.stack([first_N, ~first_N])
-    assert_equals_dense(Case(ReverseKL(), Single(teacher="a"), asked_KN=asked_KN), chunk)
+    queried_KN = torch.stack([first_N, ~first_N])
+    assert_equals_dense(Case(ReverseKL(), Single(teacher="a"), queried_KN=queried_KN), chunk)
 
 
 @pytest.mark.parametrize("is_hard", [True, False])
@@ -187,8 +187,8 @@ def test_one_of_the_two_terms_alone(temperature: float, alpha: float, chunk: Chu
 
 @chunks
 def test_sums_are_those_of_the_terms(chunk: Chunk) -> None:
-    asked_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) >= 3])
-    case = Case(TotalVariation(), FixedWeights(weights=(0.25, 0.75)), asked_KN=asked_KN)
+    queried_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) >= 3])
+    case = Case(TotalVariation(), FixedWeights(weights=(0.25, 0.75)), queried_KN=queried_KN)
     hidden_NH, weight_VH, bias_V = case.student()
     z_NV = (hidden_NH @ weight_VH.T + bias_V)[:, :V].detach()
     soft, hard = soft_and_hard(case, z_NV)
@@ -211,7 +211,7 @@ def test_teacher_equal_to_student_is_zero(chunk: Chunk) -> None:
     loss = TokenLoss(
         torch.zeros(N, dtype=torch.long),
         V,
-        Knobs(temperature=2.0, alpha=1.0),
+        ScheduleValues(temperature=2.0, alpha=1.0),
         answers,
         [Reader(wire, Head(weight_VH), V)],
         UniformMean(),
@@ -227,7 +227,7 @@ def test_labels_alone_need_no_teacher() -> None:
     inputs = case.student()
     expected = with_gradients(dense(case, *inputs), inputs)
     for chunk in ROWS_AND_COLUMNS:
-        loss = TokenLoss(case.labels_N, V, Knobs(alpha=0.9))
+        loss = TokenLoss(case.labels_N, V, ScheduleValues(alpha=0.9))
         found = with_gradients(fused(*inputs, loss, chunk, num_columns=V), inputs)
         torch.testing.assert_close(found, expected)
 
@@ -259,9 +259,9 @@ KEEPS_ALL = TopKWire(k=V, temperatures=(2.0,))
 def test_teachers_compared_one_by_one_have_the_gradient_of_their_mixture(
     wires: tuple[WireFormat, ...],
 ) -> None:
-    asked_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) % 3 != 0])
+    queried_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) % 3 != 0])
     aggregation = FixedWeights(weights=(0.3, 0.7), mix="probabilities")
-    case = Case(ForwardKL(), aggregation, asked_KN=asked_KN, wires=wires)
+    case = Case(ForwardKL(), aggregation, queried_KN=queried_KN, wires=wires)
     inputs = case.student()
     expected = with_gradients(dense(case, *inputs), inputs)
     found = chunked(case, Chunk(5))
@@ -279,10 +279,12 @@ def test_sampled_gradient_is_unbiased_with_two_teachers_masks_and_padding() -> N
     """Every position NUM_DRAWS times, each with a seed of its own; the mean within 4 σ."""
     num_draws = 1200
     wires = (SampledWire(temperature=2.0), SampledWire(temperature=2.0, exponent=0.7, seed=3))
-    asked_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) % 3 != 0])
-    case = Case(ForwardKL(), UniformMean(mix="probabilities"), 1.0, asked_KN=asked_KN, wires=wires)
+    queried_KN = torch.stack([torch.arange(N) >= 6, torch.arange(N) % 3 != 0])
+    case = Case(
+        ForwardKL(), UniformMean(mix="probabilities"), 1.0, queried_KN=queried_KN, wires=wires
+    )
     logits_KNV, readers, _ = case.teachers()
-    repeated_KP = asked_KN.repeat(1, num_draws)
+    repeated_KP = queried_KN.repeat(1, num_draws)
     payloads = []
     for k, wire in enumerate(wires):
         seeds = np.flatnonzero(repeated_KP[k].numpy())
@@ -291,7 +293,7 @@ def test_sampled_gradient_is_unbiased_with_two_teachers_masks_and_padding() -> N
     loss = TokenLoss(
         case.labels_N.repeat(num_draws),
         V,
-        Knobs(2.0, 1.0),
+        ScheduleValues(2.0, 1.0),
         TokenAnswers(tuple(payloads), repeated_KP),
         readers,
         case.aggregation,
@@ -321,8 +323,8 @@ def test_uld_compares_each_teacher_in_its_own_vocabulary() -> None:
     loss = TokenLoss(
         case.labels_N,
         V,
-        Knobs(2.0, 1.0),
-        TokenAnswers(payloads, case.asked_KN),
+        ScheduleValues(2.0, 1.0),
+        TokenAnswers(payloads, case.queried_KN),
         [Reader(wire, None, V + 2), Reader(wire)],  # the wide one's last column is padding
         case.aggregation,
         case.objective,
@@ -383,16 +385,16 @@ def test_a_teacher_with_several_forwards_counts_the_mean_of_its_divergences(
     """(1/M) Σ_m D(p_k^m, p_S), with another teacher that has one forward; each by its weight."""
     wire = DenseWire(dtype="float32")
     said_MNV, other_NV = drawn(30, num_passes, N, V).float(), drawn(31, N, V).float()
-    asked_KN = torch.stack([torch.ones(N, dtype=torch.bool), torch.arange(N) % 3 != 0])
+    queried_KN = torch.stack([torch.ones(N, dtype=torch.bool), torch.arange(N) % 3 != 0])
     payloads = (
         torch.cat([wire.encode(said_NV) for said_NV in said_MNV], dim=1),
-        wire.encode(other_NV[asked_KN[1]]),
+        wire.encode(other_NV[queried_KN[1]]),
     )
     loss = TokenLoss(
         torch.zeros(N, dtype=torch.long),
         V,
-        Knobs(2.0, 1.0),
-        TokenAnswers(payloads, asked_KN),
+        ScheduleValues(2.0, 1.0),
+        TokenAnswers(payloads, queried_KN),
         [Reader(wire, None, V, num_passes), Reader(wire, None, V)],
         FixedWeights(weights=(0.25, 0.75), mix="divergences"),
         objective,
@@ -406,13 +408,13 @@ def test_a_teacher_with_several_forwards_counts_the_mean_of_its_divergences(
         return (a * (a / b).log()).sum(-1)
 
     first_N = torch.stack([apart(said_NV) for said_NV in said_MNV]).mean(0)
-    w_N = torch.where(asked_KN[1], 0.25, 1.0)
+    w_N = torch.where(queried_KN[1], 0.25, 1.0)
     expected = 4 * (w_N * first_N + (1 - w_N) * apart(other_NV)).sum()
     torch.testing.assert_close(
         with_gradients(found, (z_NV,)), with_gradients(expected, (z_NV,)), rtol=1e-5, atol=1e-5
     )
     sums = loss.sums
     torch.testing.assert_close(sums.weights_K, torch.stack([w_N.sum(), (1 - w_N).sum()]).float())
-    expected_K = torch.stack([first_N.sum(), apart(other_NV)[asked_KN[1]].sum()])
+    expected_K = torch.stack([first_N.sum(), apart(other_NV)[queried_KN[1]].sum()])
     torch.testing.assert_close(sums.apart_K, (4 * expected_K).float(), rtol=1e-4, atol=1e-4)
-    assert sums.num_apart_K.tolist() == [N, int(asked_KN[1].sum())]
+    assert sums.num_apart_K.tolist() == [N, int(queried_KN[1].sum())]

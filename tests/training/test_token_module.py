@@ -17,7 +17,7 @@ from distill.data.blocks import Blocks, build_blocks
 from distill.data.content import DocumentContent
 from distill.data.corpus import build_corpus
 from distill.models.load import load_tokenizer
-from distill.records import Knobs
+from distill.records import ScheduleValues
 from distill.training.fit import build_module
 from distill.training.token_module import TokenModule
 from tests.toys_language import NUM_TOKENS, llama, write_llama, write_tokenizer
@@ -32,17 +32,19 @@ def whole_loss(root: Path, is_packing: bool, batch_size: int) -> tuple[float, fl
     mixture = {"type": "mean", "mix": "probabilities"}
     changes = {"aggregation": mixture, "trainer": {"batch_size": batch_size}, "data": data}
     job = job_of(root, f"packing-{is_packing}", **changes)
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     module = build_module(job).train()
     assert isinstance(module, TokenModule)
     rows = job.data.open()
     batches = Batches(rows, rows.rows("train"), batch_size, seed=0, shuffle=False)
     total, count = torch.zeros(()), 0
-    with job.guidance.open(job.data, "test") as stream:
+    with job.teacher_setup.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
             for batch, answers in step.parts:
-                total = total + module(batch, answers, Knobs(2.0, 0.5)).loss * batch.num_valid
+                total = (
+                    total + module(batch, answers, ScheduleValues(2.0, 0.5)).loss * batch.num_valid
+                )
                 count += batch.num_valid
     loss = total / count
     loss.backward()
@@ -76,7 +78,7 @@ def ce_of(rows: Blocks, split: str = "train") -> tuple[float, int]:
     total, count = 0.0, 0
     for step in range(batches.steps_per_epoch):
         for batch in batches.at(step):
-            mean = module(batch, None, Knobs()).metrics["ce.loss"]
+            mean = module(batch, None, ScheduleValues()).metrics["ce.loss"]
             total, count = total + float(mean.sum), count + int(mean.count)
     return total, count
 
@@ -113,15 +115,15 @@ def test_a_teacher_that_is_the_student_costs_nothing_and_teaches_nothing(tmp_pat
     folder = str(write_llama(tmp_path / "films", seed=1))
     alone = {"teachers": [{"name": "films", "path": folder}], "aggregation": {"type": "mean"}}
     job = job_of(tmp_path, student={"path": folder}, **alone)
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     module = build_module(job)
     assert isinstance(module, TokenModule)
     rows = job.data.open()
     batches = Batches(rows, rows.rows("train"), 4, seed=0)
-    with job.guidance.open(job.data, "test") as stream:
+    with job.teacher_setup.open(job.data, "test") as stream:
         module.take_heads(stream.heads(), "cpu")
         ((batch, answers),) = next(iter(stream.feed(batches, 0, 1))).parts
-    loss = module(batch, answers, Knobs(temperature=2.0, alpha=1.0)).loss
+    loss = module(batch, answers, ScheduleValues(temperature=2.0, alpha=1.0)).loss
     loss.backward()
     assert abs(float(loss.detach())) < 1e-6
     assert max(float(p.grad.abs().max()) for p in module.parameters()) < 1e-6

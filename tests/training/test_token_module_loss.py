@@ -18,7 +18,7 @@ from distill.config import Serving
 from distill.models.decoder import head_of
 from distill.objectives import ForwardKL
 from distill.objectives.tempered import LEFT_OUT
-from distill.records import Batch, Head, Knobs, TokenAnswers
+from distill.records import Batch, Head, ScheduleValues, TokenAnswers
 from distill.teachers.served import ServedTeacher
 from distill.training.token_module import TokenModule
 from distill.wires import DenseWire, HiddenWire
@@ -38,10 +38,10 @@ def teachers() -> tuple[Tensor, TokenAnswers, Head]:
     """Logits [K, N, V] of a teacher that sends them, and of one that sends hidden states."""
     head = Head(drawn(1, NUM_TOKENS + 3, 6))  # padded
     dense_NV, hidden_NH = 2 * drawn(2, N, NUM_TOKENS), drawn(3, N, 6)
-    said = (DenseWire(dtype="float32").encode(dense_NV[ASKED_KN[0]]),)
-    said += (HiddenWire(dtype="float32").encode(hidden_NH[ASKED_KN[1]]),)
+    payloads = (DenseWire(dtype="float32").encode(dense_NV[ASKED_KN[0]]),)
+    payloads += (HiddenWire(dtype="float32").encode(hidden_NH[ASKED_KN[1]]),)
     logits_KNV = torch.stack([dense_NV, hidden_NH @ head.weight_VH[:NUM_TOKENS].T])
-    return logits_KNV * ASKED_KN[..., None], TokenAnswers(said, ASKED_KN), head
+    return logits_KNV * ASKED_KN[..., None], TokenAnswers(payloads, ASKED_KN), head
 
 
 def module_of(aggregation: Any, **more: Any) -> TokenModule:
@@ -84,7 +84,7 @@ def pair(metric: Any) -> tuple[float, float]:
 @pytest.mark.parametrize("loss_chunk_mb", [256, 1e-4], ids=["rows", "columns"])
 def test_the_loss_is_alpha_of_the_teachers_and_the_rest_of_the_labels(loss_chunk_mb: float) -> None:
     module = module_of(FixedWeights(weights=(0.25, 0.75)), loss_chunk_mb=loss_chunk_mb)
-    found = module(given(), teachers()[1], Knobs(T, ALPHA))
+    found = module(given(), teachers()[1], ScheduleValues(T, ALPHA))
     weights_KN = torch.tensor([0.25, 0.75])[:, None] * ASKED_KN
     weights_KN = weights_KN / weights_KN.sum(0)
     z_NV = student_logits(module)
@@ -106,7 +106,7 @@ def test_the_loss_is_alpha_of_the_teachers_and_the_rest_of_the_labels(loss_chunk
 
 def test_without_teachers_it_is_the_cross_entropy() -> None:
     module = module_of(None)
-    found = module(given(), None, Knobs(T, 0.9))
+    found = module(given(), None, ScheduleValues(T, 0.9))
     ce = cross_entropy(student_logits(module), LABELS_N, reduction="sum")
     assert found.loss.item() == pytest.approx(float(ce) / NUM_VALID, rel=1e-4)
     assert found.metrics.keys() == {"loss", "ce.loss", "train.accuracy"}
@@ -115,12 +115,12 @@ def test_without_teachers_it_is_the_cross_entropy() -> None:
 @pytest.mark.parametrize("aggregation", [Attention(dropout=0, entropy_weight=0.5), LearnedRouter()])
 def test_the_loss_of_trained_weights_is_added(aggregation: Any) -> None:
     """The likelihood counts the positions that all teachers answered, the entropy all of them."""
-    module = module_of(aggregation, homes=(1, -1))
-    found = module(given(), teachers()[1], Knobs(T, ALPHA))
+    module = module_of(aggregation, domain_teachers=(1, -1))
+    found = module(given(), teachers()[1], ScheduleValues(T, ALPHA))
     routes = module.routes(given(), module.positions(given())[0])
     assert routes is not None
     log_w_KN = routes.log_weights_KN.detach()
-    assert routes.homes_N.tolist() == [-1, -1, -1, 1, 1]  # rows of domains 1 and 0
+    assert routes.domain_teacher_N.tolist() == [-1, -1, -1, 1, 1]  # rows of domains 1 and 0
     kept_KN = log_w_KN.exp() * ASKED_KN
     z_NV = student_logits(module)
     kd = soft(z_NV, kept_KN / kept_KN.sum(0), "probabilities").sum()

@@ -104,7 +104,7 @@ def _check_configuration(experiment: Experiment, command: Command) -> None:
         check_warm_start(experiment)
     check_sampling(experiment)
     check_transport(experiment)
-    if command == "sweep" and experiment.sampling.writes:
+    if command == "sweep" and experiment.sampling.generates:
         raise ConfigError(
             f"sampling.type {experiment.sampling.type} generates new text at every step, but a "
             "sweep queries its teachers only once, for the rows of the data set: run distill "

@@ -28,7 +28,7 @@ from distill.driver.checks.process_memory import machine_mb, rank_mb, weights_mb
 from distill.driver.checks.rate import device_of, measured_rate
 from distill.driver.checks.resources import machine_cpus
 from distill.records import Line
-from distill.sampling import Written
+from distill.sampling import Generated
 from distill.tasks.checks.sizes import ModelSize
 from distill.tasks.plan import Plan
 
@@ -154,7 +154,7 @@ def estimate(plan: Plan, rate: float | None = None) -> Estimate:
 
 
 def _why_not(experiment: Experiment) -> str:
-    if isinstance(experiment.sampling, Written):
+    if isinstance(experiment.sampling, Generated):
         return f"not estimated: sampling.type {experiment.sampling.type} generates text"
     if experiment.cluster.address is not None:
         return "not estimated: it runs on a cluster"

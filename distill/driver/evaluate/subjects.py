@@ -12,10 +12,10 @@ from distill.aggregation import Aggregation, UniformMean
 from distill.config import Cluster, Cut, Experiment, KMeans, Serving, Stream
 from distill.errors import ConfigError, ModelError
 from distill.evaluation.classifiers import (
-    Asked,
     Classifier,
     Encode,
     Mixture,
+    Queried,
     TokenEncoder,
     encode_features,
     encode_texts,
@@ -88,7 +88,7 @@ class Subject:
 
     def classifier(self, client: TeacherClient, num_parallel: int) -> Classifier:
         asked = {
-            part.name: Asked(
+            part.name: Queried(
                 part.name, part.label_names, client, part.encode(), num_parallel, part.columns
             )
             for part in self.served

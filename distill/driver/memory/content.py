@@ -29,7 +29,7 @@ from distill.models.weights import weights_fingerprint
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.teachers.probability import file_fingerprint
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import Folder, InFolders, Job
 from distill.variant import ModelPath, Section
 
@@ -39,7 +39,7 @@ FORMAT = 1
 DROPPED: dict[type, frozenset[str]] = {
     Job: frozenset({"name", "folder", "stop_file"}),
     # How outputs travel and where they are kept.
-    Guidance: frozenset({"client", "stream", "cache", "cache_folder", "by_content"}),
+    TeacherSetup: frozenset({"client", "stream", "cache", "cache_folder", "by_content"}),
     # Their content is in the teacher's key.
     ServedTeacher: frozenset({"folder", "adapter", "model"}),
     Teacher: frozenset({"path", "adapter", "tokenizer_sha256"}),
@@ -57,6 +57,8 @@ engine, dtype, micro-batches) is not here: it is part of the key. Of teachers it
 teachers/cache.py: threads and batch shapes are not."""
 
 KNOWN_AS: dict[type, tuple[str, dict[str, str]]] = {
+    Job: ("Job", {"teacher_setup": "guidance"}),
+    TeacherSetup: ("Guidance", {}),
     ServedTeacher: ("TeacherSpec", {"width": "num_labels", "backend": "is_language_model"}),
 }
 """Classes, and fields of them, that keep an earlier name in a key."""

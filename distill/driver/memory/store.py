@@ -221,7 +221,7 @@ class Memory:
             shutil.rmtree(building.folder, ignore_errors=True)
 
     def _count_answers(self, job: Job) -> None:
-        if job.guidance is not None:
+        if job.teacher_setup is not None:
             for line in (Path(job.folder) / LOG).read_text("utf-8").splitlines():
                 self.count(json.loads(line)["metrics"])
 

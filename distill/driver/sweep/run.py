@@ -42,8 +42,8 @@ from distill.search.ledger import Entry, Ledger, searched
 from distill.search.plan import concurrency, raw_of
 from distill.search.trials import frontier
 from distill.search.values import with_values
-from distill.teachers.client import SilentTeachers
-from distill.teachers.setup import Guidance
+from distill.teachers.client import CacheOnlyClient
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import Data, Job
 from distill.wording import counted
 
@@ -77,14 +77,16 @@ def _sweep(d: Driver, tasks: TaskStages, search: Search) -> tuple[SweepOutcome, 
     jobs = jobs_of(d, student)
     tasks.run(task_stages(d.plan, jobs))
     outputs = _query_once(d, jobs.teachers, student.data, jobs.parts)
-    compared = d.plan.task.comparison(d.plan, student.data, outputs.guidance, d.interrupt.is_set)
+    compared = d.plan.task.comparison(
+        d.plan, student.data, outputs.teacher_setup, d.interrupt.is_set
+    )
     rows = compared.related([*outputs.rows, *compared.baselines(list(jobs.baselines))])
     trials = Sweep(
         raw=raw_of(experiment),
         folder=d.run.root,
         corpus=d.plan.corpus.folder,
         tokenizer=d.plan.tokenizer,
-        guidance=outputs.guidance,
+        teacher_setup=outputs.teacher_setup,
         teacher_params=outputs.teacher_params,
         stop=d.run.stop,
         exchanges=search.is_population,
@@ -142,7 +144,7 @@ def _record_search(d: Driver, search: Search) -> None:
 class Outputs:
     """What the one pass of the teachers leaves."""
 
-    guidance: Guidance | None
+    teacher_setup: TeacherSetup | None
     rows: list[Row]
     teacher_params: float | None
     metrics: dict[str, float]
@@ -150,25 +152,27 @@ class Outputs:
 
 def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) -> Outputs:
     """Serve the teachers, fill the cache with all that any trial could need, stop them."""
-    with serve_teachers(d, experts) as guidance:
-        if guidance is None:
+    with serve_teachers(d, experts) as teacher_setup:
+        if teacher_setup is None:
             return Outputs(None, [], None, {})
-        metrics = _fill(d, guidance, data)
+        metrics = _fill(d, teacher_setup, data)
         d.memory.count(metrics)
         d.progress.say("evaluating the teachers on the test split")
-        rows = d.plan.task.comparison(d.plan, data, guidance, d.interrupt.is_set, parts).teachers()
+        rows = d.plan.task.comparison(
+            d.plan, data, teacher_setup, d.interrupt.is_set, parts
+        ).teachers()
         sizes = [row.params for row in rows if row.role == "expert"]
         known = [params for params in sizes if params is not None]
         # Objects with predict_proba have no weights to count.
         params = max(known) if known == sizes else None
     # From here on a query is an error.
-    silent = SilentTeachers(tuple(s.name for s in guidance.served))
-    return Outputs(replace(guidance, client=silent), rows, params, metrics)
+    cache_only = CacheOnlyClient(tuple(s.name for s in teacher_setup.served))
+    return Outputs(replace(teacher_setup, client=cache_only), rows, params, metrics)
 
 
-def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
+def _fill(d: Driver, teacher_setup: TeacherSetup, data: Data) -> dict[str, float]:
     """Every row of every split, through the routes that trials will take; returns metrics."""
-    routed = _routed(d.experiment, guidance)
+    routed = _routed(d.experiment, teacher_setup)
     total, done = d.plan.rows.num_rows, 0
     at_once, size = d.plan.task.rows_at_once(d.experiment)
     with routed.open(data, "sweep") as stream:
@@ -181,7 +185,7 @@ def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
             done += len(block)
             d.progress.update("querying the teachers", done, total)
         timings = stream.timings()
-    served = [spec.name for spec in guidance.served]
+    served = [spec.name for spec in teacher_setup.served]
     metrics = {f"teacher.{n}.{m}": timings[f"teacher.{n}.{m}"] for n in served for m in COUNTED}
     computed = {n: timings[f"teacher.{n}.rows"] for n in served}
     known = {n: computed[n] + timings[f"teacher.{n}.cached_rows"] for n in served}
@@ -193,13 +197,13 @@ def _fill(d: Driver, guidance: Guidance, data: Data) -> dict[str, float]:
 COUNTED = ("rows", "cached_rows", "compute_s", "requests", "retries")
 
 
-def _routed(experiment: Experiment, guidance: Guidance) -> Guidance:
+def _routed(experiment: Experiment, teacher_setup: TeacherSetup) -> TeacherSetup:
     """All teachers for all rows, where trials may differ in their routing."""
     search = experiment.search
     is_searched = search is not None and any(k.startswith("aggregation") for k in search.space)
     if not is_searched:
-        return guidance
-    return replace(guidance, aggregation=guidance.aggregation.asking_all())
+        return teacher_setup
+    return replace(teacher_setup, aggregation=teacher_setup.aggregation.querying_all())
 
 
 def _at_once(experiment: Experiment, search: Search) -> int:
@@ -237,7 +241,7 @@ class Watch:
             self._recorded.add(entry.name)
             record_trial(self._d, self._sweep, entry)
 
-    def is_asked_to_stop(self) -> bool:
+    def should_stop(self) -> bool:
         return self._d.interrupt.is_set()
 
 
@@ -269,13 +273,13 @@ def record_trial(
         "role": "trial",
     }
     metrics = {k: v for k, v in trial.metrics.items() if k != "step"}
-    task, corpus, guidance = d.plan.task, d.plan.corpus, sweep.guidance
-    if (key := task.memory_key(corpus, guidance)) is not None:
+    task, corpus, teacher_setup = d.plan.task, d.plan.corpus, sweep.teacher_setup
+    if (key := task.memory_key(corpus, teacher_setup)) is not None:
         tags["distill.task"] = key
         if trial.status == "finished":
             student = with_values(sweep.raw, searched(trial.values)).student
             params = sweep.teacher_params
-            metrics |= task.meta_features(corpus, guidance, student, metrics, params)
+            metrics |= task.meta_features(corpus, teacher_setup, student, metrics, params)
     dimensions = {f"student.{key}": size for key, size in (entry.dimensions or {}).items()}
     step = max((int(line["step"]) for line in trial.history), default=0)
     d.tracker.child(

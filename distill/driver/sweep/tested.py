@@ -24,6 +24,6 @@ def tested(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
     if any(name.startswith("test.") for name in entry.metrics):
         return entry
     job = sweep.job(entry)
-    compared = d.plan.task.comparison(d.plan, job.data, job.guidance, d.interrupt.is_set)
+    compared = d.plan.task.comparison(d.plan, job.data, job.teacher_setup, d.interrupt.is_set)
     found = compared.tested(job, load_best(job))
     return sweep.ledger.write(entry, entry.status, entry.metrics | found)

@@ -27,12 +27,12 @@ from distill.export.folder import ModelCard, export
 from distill.metrics import COSTS
 from distill.models.language_student import merged
 from distill.search.ledger import Entry, Ledger, identity_of, searched
-from distill.search.reporter import Metrics, Reporter, Tell, _reported
+from distill.search.reporter import Metrics, Reporter, TunerReport, _reported
 from distill.search.values import with_values
 from distill.tasks import task_of
 from distill.tasks.base import Task
 from distill.tasks.jobs import student_job, write_tokenizer
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.checkpoints import newest
 from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
@@ -59,7 +59,7 @@ class Sweep:
     corpus: Path
     tokenizer: str
     """Folder of the tokenizer that students start from."""
-    guidance: Guidance | None
+    teacher_setup: TeacherSetup | None
     """The teachers' outputs: all in the cache, so that no trial queries a teacher."""
     teacher_params: float | None
     """Of the largest teacher."""
@@ -81,9 +81,9 @@ class Sweep:
         corpus = Corpus(self.corpus)
         tokenizer = self._tokenizer(experiment, corpus)
         job = student_job(experiment, corpus, tokenizer, entry.fit, self.stop)
-        guidance = self.guidance
-        if guidance is not None:
-            guidance = replace(guidance, aggregation=experiment.aggregation)
+        teacher_setup = self.teacher_setup
+        if teacher_setup is not None:
+            teacher_setup = replace(teacher_setup, aggregation=experiment.aggregation)
         if self.exchanges:
             every = job.trainer.eval_every or job.steps_per_epoch
             trainer = job.trainer.model_copy(update={"checkpoint_every": every})
@@ -91,9 +91,9 @@ class Sweep:
         return replace(
             job,
             name=entry.name,
-            guidance=guidance,
-            objective=experiment.objective if guidance else None,
-            kd=experiment.kd if guidance else None,
+            teacher_setup=teacher_setup,
+            objective=experiment.objective if teacher_setup else None,
+            kd=experiment.kd if teacher_setup else None,
         )
 
     def _tokenizer(self, experiment: Experiment, corpus: Corpus) -> str:
@@ -113,7 +113,7 @@ class Sweep:
 def run_trial(
     sweep: Sweep,
     values: Mapping[str, Value],
-    tell: Tell,
+    report: TunerReport,
     run_fit: RunFit | None = None,
     start_from: Path | None = None,
 ) -> None:
@@ -126,9 +126,9 @@ def run_trial(
         return
     with _turn(sweep, values) as entry:
         if entry.is_over:
-            _tell_again(entry, tell)
+            _report_again(entry, report)
         else:
-            _train(sweep, entry, tell, run_fit or _in_this_process, start_from)
+            _train(sweep, entry, report, run_fit or _in_this_process, start_from)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def _turn(sweep: Sweep, values: Mapping[str, Value]) -> Iterator[Entry]:
 
 
 def _train(
-    sweep: Sweep, entry: Entry, tell: Tell, run_fit: RunFit, start_from: Path | None
+    sweep: Sweep, entry: Entry, report: TunerReport, run_fit: RunFit, start_from: Path | None
 ) -> None:
     ledger = sweep.ledger
     started = time.perf_counter()
@@ -155,8 +155,8 @@ def _train(
     costs = _costs(sweep, job)
     for row in _evaluations(entry) if start_from is None else []:
         if row["step"] <= _resumes_at(entry):
-            tell(costs | _reported(row), None)  # an interrupted sweep's; later ones come again
-    reporter = Reporter(tell, costs, entry.fit if sweep.exchanges else None)
+            report(costs | _reported(row), None)  # an interrupted sweep's; later ones come again
+    reporter = Reporter(report, costs, entry.fit if sweep.exchanges else None)
     try:
         run_fit(job, reporter)
     except Interrupted:
@@ -167,22 +167,22 @@ def _train(
     module = load_best(job)
     model = merged(module.student)
     export(model, job.data.tokenizer, entry.student, card, job.data.reading, job.data.chat)
-    if job.guidance is not None and isinstance(job.aggregation, TrainedWeights):
-        names = [t.name for t in job.guidance.teachers]
+    if job.teacher_setup is not None and isinstance(job.aggregation, TrainedWeights):
+        names = [t.name for t in job.teacher_setup.teachers]
         save_weights(entry.folder / "aggregation", job.aggregation, names, module.router)
     ledger.write(entry, "finished", metrics, dimensions=_dimensions(job))
     shutil.rmtree(entry.fit / "checkpoints", ignore_errors=True)
     for left in entry.folder.glob("fit-*"):  # a population's: what was given up for another's
         if left != entry.fit:
             shutil.rmtree(left, ignore_errors=True)
-    tell(metrics, None)
+    report(metrics, None)
 
 
 def assess(task: Task, job: Job, entry: Entry) -> Metrics:
     """Validation metrics of the exported weights, and what the task compares them with."""
     best = max(_evaluations(entry), key=job.selection.score)
     metrics = {name: best[name] for name in sorted(job.task.metrics)}
-    if job.kd is not None and job.guidance is not None:
+    if job.kd is not None and job.teacher_setup is not None:
         metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
     return metrics | task.trial_metrics(job, metrics)
 
@@ -197,13 +197,13 @@ def _resumes_at(entry: Entry) -> int:
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
-def _tell_again(entry: Entry, tell: Tell) -> None:
+def _report_again(entry: Entry, report: TunerReport) -> None:
     """What a finished trial reported when it trained, for the searcher of a resumed sweep."""
     costs = {name: value for name, value in entry.metrics.items() if name in COSTS}
     for row in _evaluations(entry):
-        tell(costs | _reported(row), None)
+        report(costs | _reported(row), None)
     if entry.status == "finished":
-        tell(dict(entry.metrics), None)
+        report(dict(entry.metrics), None)
 
 
 def _evaluations(entry: Entry) -> list[dict[str, float]]:
@@ -236,10 +236,10 @@ def _dimensions(job: Job) -> dict[str, int]:
 
 def _card(sweep: Sweep, entry: Entry, metrics: Metrics) -> ModelCard:
     experiment = with_values(sweep.raw, searched(entry.values))
-    guidance = sweep.guidance
+    teacher_setup = sweep.teacher_setup
     return ModelCard(
         name=f"{experiment.tracking.experiment or 'sweep'} {entry.name}",
-        teachers=tuple(t.name for t in guidance.teachers) if guidance else (),
+        teachers=tuple(t.name for t in teacher_setup.teachers) if teacher_setup else (),
         aggregation=experiment.aggregation.type,
         objective=experiment.objective.type,
         temperature=experiment.kd.temperature,

@@ -44,7 +44,7 @@ class Listener(Protocol):
     """The driver, while trials run."""
 
     def ended(self, entry: Entry) -> None: ...
-    def is_asked_to_stop(self) -> bool: ...
+    def should_stop(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -299,13 +299,13 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.add(trial.trial_id)
-            if not listener.is_asked_to_stop():  # then it ends at once, and leaves no trace
+            if not listener.should_stop():  # then it ends at once, and leaves no trace
                 ledger.begin(values_of(trial))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._running.discard(trial.trial_id)
             entry = ledger.find(values_of(trial))
-            if entry is None or (not entry.is_over and listener.is_asked_to_stop()):
+            if entry is None or (not entry.is_over and listener.should_stop()):
                 return
             if not entry.is_over:  # the scheduler ended it
                 last = {k: v for k, v in trial.last_result.items() if "." in k or k == "step"}
@@ -321,10 +321,10 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
             listener.ended(entry)
 
         def stopper(self) -> Stopper:
-            running, ask = self._running, listener.is_asked_to_stop
+            running, ask = self._running, listener.should_stop
 
-            class WhenAsked(Stopper):
-                def __deepcopy__(self, memo: Any) -> WhenAsked:
+            class WhenStopped(Stopper):
+                def __deepcopy__(self, memo: Any) -> WhenStopped:
                     return self
 
                 def __reduce__(self) -> tuple[Any, ...]:
@@ -337,7 +337,7 @@ def _callback(sweep: Sweep, listener: Listener) -> Any:
                     # Trials see the stop file themselves, and write their checkpoints first.
                     return ask() and not running
 
-            return WhenAsked()
+            return WhenStopped()
 
     return Keeper()
 

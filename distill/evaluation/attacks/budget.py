@@ -14,7 +14,7 @@ import numpy as np
 from distill.evaluation.attacks.search import METHODS, Method, Search
 from distill.evaluation.attacks.spaces import Space
 
-Ask = Callable[[Sequence[tuple[int, str]]], np.ndarray]
+Query = Callable[[Sequence[tuple[int, str]]], np.ndarray]
 """(sample, its text) of each → probabilities, float64 [B, C]."""
 
 
@@ -44,7 +44,7 @@ def attack(
     spaces: Sequence[Space],
     labels: Sequence[int],
     probs_BC: np.ndarray,
-    ask: Ask,
+    ask: Query,
     budget: int,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,

@@ -89,14 +89,18 @@ def check_aggregation(aggregation: Aggregation, names: tuple[str, ...], corpus: 
         return
     aggregation.check(list(names))
     if isinstance(aggregation, OracleDomain):
-        _check_homes(names, corpus)
+        _check_domain_teachers(names, corpus)
 
 
-def _check_homes(names: tuple[str, ...], corpus: Rows) -> None:
+def _check_domain_teachers(names: tuple[str, ...], corpus: Rows) -> None:
     """Raise unless every row has a teacher with the name of its domain."""
     for split in SPLITS:
         rows = corpus.rows(split)
-        lost = rows[0] + np.flatnonzero(corpus.homes_of(rows, names) < 0) if len(rows) else []
+        lost = (
+            rows[0] + np.flatnonzero(corpus.domain_teachers_of(rows, names) < 0)
+            if len(rows)
+            else []
+        )
         if len(lost) == 0:
             continue
         domain = int(corpus.domains_of(lost[:1])[0])

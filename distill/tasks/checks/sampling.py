@@ -6,13 +6,13 @@ from distill.aggregation import Attention, OracleDomain
 from distill.config import Experiment
 from distill.errors import ConfigError
 from distill.records import Line
-from distill.sampling import Speculative, StudentText, TeacherText, Written
+from distill.sampling import Generated, Speculative, StudentText, TeacherText
 
 
 def check_sampling(experiment: Experiment) -> None:
     """Raise ConfigError for generated text that the rest of the experiment does not allow."""
     sampling = experiment.sampling
-    if not isinstance(sampling, Written):
+    if not isinstance(sampling, Generated):
         return
     key = f"sampling.type {sampling.type}"
     if not experiment.has_teachers:
@@ -62,16 +62,20 @@ def check_sampling(experiment: Experiment) -> None:
 def sampling_lines(experiment: Experiment) -> list[Line]:
     """Lines of the plan: rows, lengths and teacher forwards of a step of generated text."""
     sampling = experiment.sampling
-    if not isinstance(sampling, Written):
+    if not isinstance(sampling, Generated):
         return []
     rows = experiment.trainer.batch_size
     longest = sampling.max_new_tokens or experiment.data.max_length - 1
-    told = (
+    text = (
         f"{rows} rows per step, up to {longest} tokens each; the teachers' outputs are not cached"
     )
-    lines = [Line("sampling", sampling.type, told)]
-    is_each_its_own = isinstance(experiment.aggregation, OracleDomain)
-    if isinstance(sampling, Speculative | TeacherText) and not sampling.teacher and is_each_its_own:
+    lines = [Line("sampling", sampling.type, text)]
+    is_one_per_domain = isinstance(experiment.aggregation, OracleDomain)
+    if (
+        isinstance(sampling, Speculative | TeacherText)
+        and not sampling.teacher
+        and is_one_per_domain
+    ):
         does = "verifies the drafts" if isinstance(sampling, Speculative) else "generates"
         lines.append(Line("teacher of the text", "by domain", f"each row's own teacher {does}"))
     if isinstance(sampling, StudentText) and sampling.staleness > 0:

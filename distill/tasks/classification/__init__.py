@@ -25,7 +25,7 @@ from distill.tasks.classification.inputs import space_of
 from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpec
 from distill.tasks.classification.split import majority_rates
 from distill.tasks.plan import Plan
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import is_saved, load_best
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, count_predictions
@@ -103,14 +103,14 @@ class Classification(Task):
         return bool((labels != UNLABELLED).any())
 
     def module(self, job: Job, model: PreTrainedModel) -> DistillModule:
-        guidance = job.guidance
+        teacher_setup = job.teacher_setup
         return DistillModule(
             model,
             job.objective,
             job.aggregation,
-            [t.name for t in guidance.teachers] if guidance else (),
+            [t.name for t in teacher_setup.teachers] if teacher_setup else (),
             len(job.model.label_names),
-            job.homes,
+            job.domain_teachers,
         )
 
     def validation_batch(self, job: Job) -> tuple[int, int | None]:
@@ -125,12 +125,12 @@ class Classification(Task):
         self,
         plan: Plan,
         data: Data,
-        guidance: Guidance | None,
+        teacher_setup: TeacherSetup | None,
         is_stopped: IsStopped,
         parts: Parts | None = None,
-        taught: Trainable | None = None,
+        distilled: Trainable | None = None,
     ) -> Classifiers:
-        return Classifiers(plan, data, guidance, is_stopped, parts, taught)
+        return Classifiers(plan, data, teacher_setup, is_stopped, parts, distilled)
 
     def teachers_on_validation(
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped
@@ -141,7 +141,7 @@ class Classification(Task):
         return 2048, 64
 
     def trial_metrics(self, job: Job, metrics: Mapping[str, float]) -> dict[str, float]:
-        if job.guidance is None:
+        if job.teacher_setup is None:
             return {}
         module = load_best(job)
         accuracy = validation.of_teachers(job, module, job.name)["eval.accuracy"]

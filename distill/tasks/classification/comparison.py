@@ -41,7 +41,7 @@ from distill.tasks.comparison import Comparison, Say
 from distill.tasks.plan import Plan
 from distill.teachers.probability import ProbabilityModel, is_pickle, load_pickled
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import fit_and_save, load_best
 from distill.training.fitted import best_evaluation
 from distill.training.job import Data, Job
@@ -73,7 +73,7 @@ def _ensembles(
 ) -> dict[str, Aggregation]:
     """By name: the uniform mean, the oracle where every row has a teacher, and the run's own."""
     ensembles: dict[str, Aggregation] = {"uniform mean": UniformMean()}
-    if (corpus.homes_of(corpus.rows("test"), names) >= 0).all():
+    if (corpus.domain_teachers_of(corpus.rows("test"), names) >= 0).all():
         ensembles["oracle domain"] = OracleDomain()
     own = row_name(aggregation)
     if own is not None and own not in names:
@@ -91,27 +91,27 @@ class TeacherComparison:
 def teacher_rows(
     plan: Plan,
     data: Data,
-    guidance: Guidance,
+    teacher_setup: TeacherSetup,
     parts: Parts | None,
     test: Split,
     is_stopped: IsStopped,
 ) -> TeacherComparison:
     """Every teacher on every test row, and the ensembles that need no trained weights."""
-    names = [t.name for t in guidance.teachers]
-    ensembles = _ensembles(guidance.aggregation, plan.corpus, names)
-    everyone = replace(guidance, aggregation=guidance.aggregation.asking_all())
-    with everyone.open(data, "driver-test") as stream:
+    names = [t.name for t in teacher_setup.teachers]
+    ensembles = _ensembles(teacher_setup.aggregation, plan.corpus, names)
+    all_teachers = replace(teacher_setup, aggregation=teacher_setup.aggregation.querying_all())
+    with all_teachers.open(data, "driver-test") as stream:
         batches = test.batches(data.open())
         predicted = predict_teachers(
             stream,
             batches,
             names,
             ensembles,
-            lambda rows: plan.corpus.homes_of(rows, names),
+            lambda rows: plan.corpus.domain_teachers_of(rows, names),
             is_stopped,
         )
     found = predicted.classes_R
-    costs = {t.name: _teacher_cost(t, plan) for t in guidance.teachers}
+    costs = {t.name: _teacher_cost(t, plan) for t in teacher_setup.teachers}
     rows = []
     for name in names:
         row = costed(row_of(test, name, "expert", found[name]), costs[name])
@@ -124,7 +124,7 @@ def teacher_rows(
             }
             row = row.having(own)
         rows.append(row)
-    router = _teacher_cost(guidance.router, plan) if guidance.router else None
+    router = _teacher_cost(teacher_setup.router, plan) if teacher_setup.router else None
     for name, ensemble in ensembles.items():
         used = [*costs.values(), *([router] if router and ensemble.needs_router() else [])]
         row = row_of(test, name, "mix", found[name])
@@ -180,7 +180,7 @@ def keep_predictions(job: Job) -> None:
     predicted = predict(
         load_best(job),
         Split(inputs.corpus, "test").batches(inputs),
-        is_asked_to_stop=lambda: stop is not None and Path(stop).exists(),
+        should_stop=lambda: stop is not None and Path(stop).exists(),
     )
     partial = kept.with_name("predictions.partial.npy")
     np.save(partial, predicted.student_R, allow_pickle=False)
@@ -245,50 +245,50 @@ class Classifiers(Comparison):
         self,
         plan: Plan,
         data: Data,
-        guidance: Guidance | None,
+        teacher_setup: TeacherSetup | None,
         is_stopped: IsStopped,
         parts: Parts | None = None,
-        taught: Trainable | None = None,
+        distilled: Trainable | None = None,
     ) -> None:
         self._plan = plan
         self._data = data
-        self._guidance = guidance
+        self._teacher_setup = teacher_setup
         self._is_stopped = is_stopped
         self._parts = parts
-        self._taught = taught
+        self._taught = distilled
         self._test = Split(plan.rows, "test")
         self._routing: Routing | None = None
         self._teacher: Row | None = None
         """The aggregated teachers."""
 
     def teachers(self) -> list[Row]:
-        return self._compared().rows if self._guidance is not None else []
+        return self._compared().rows if self._teacher_setup is not None else []
 
     def measure(self, student: Job, module: Trainable, say: Say) -> list[Row]:
         self._student, self._module = student, module
         self._eval_metrics = best_evaluation(student)
-        if self._guidance is None:
+        if self._teacher_setup is None:
             say("evaluating the student on the test split")
             self._predicted = self._predict(module)
             rows = []
         else:
             say("evaluating teachers and student on the validation and test splits")
-            rows = self._with_teachers(self._guidance, module)
+            rows = self._with_teachers(self._teacher_setup, module)
         if self._plan.experiment.baselines:
             num = counted(len(self._plan.experiment.baselines), "baseline")
             say(f"evaluating {num} on the test split")
         return rows
 
-    def _with_teachers(self, guidance: Guidance, module: Trainable) -> list[Row]:
-        test, tokens, taught = self._test, self._data.open(), self._taught or module
+    def _with_teachers(self, teacher_setup: TeacherSetup, module: Trainable) -> list[Row]:
+        test, tokens, distilled = self._test, self._data.open(), self._taught or module
         compared = self._compared()
         rows = compared.rows
-        self._routing = _routing(guidance, compared, test)
+        self._routing = _routing(teacher_setup, compared, test)
         validation = Split(self._plan.rows, "validation")
-        with guidance.open(self._data, "driver") as stream:
-            seen = predict(taught, validation.batches(tokens), stream, self._is_stopped)
-            predicted = predict(taught, test.batches(tokens), stream, self._is_stopped)
-        if taught is not module:
+        with teacher_setup.open(self._data, "driver") as stream:
+            seen = predict(distilled, validation.batches(tokens), stream, self._is_stopped)
+            predicted = predict(distilled, test.batches(tokens), stream, self._is_stopped)
+        if distilled is not module:
             predicted = replace(predicted, student_RC=self._predict(module).student_RC)
         assert seen.teacher_R is not None and predicted.teacher_R is not None
         self._predicted = predicted
@@ -296,22 +296,22 @@ class Classifiers(Comparison):
         self._eval_metrics["eval.teacher_accuracy"] = accuracy
         if accuracy > 0:
             self._eval_metrics["eval.retention"] = self._eval_metrics["eval.accuracy"] / accuracy
-        self._teacher = row_of(test, guidance.aggregation.type, "mix", predicted.teacher_R)
-        if isinstance(guidance.aggregation, TrainedWeights):
-            self.weights = _mean_weights(self._plan, guidance, predicted, test)
+        self._teacher = row_of(test, teacher_setup.aggregation.type, "mix", predicted.teacher_R)
+        if isinstance(teacher_setup.aggregation, TrainedWeights):
+            self.weights = _mean_weights(self._plan, teacher_setup, predicted, test)
             rows.append(_trained_row(rows, self._teacher))
         return rows
 
     def _compared(self) -> TeacherComparison:
-        assert self._guidance is not None
+        assert self._teacher_setup is not None
         return teacher_rows(
-            self._plan, self._data, self._guidance, self._parts, self._test, self._is_stopped
+            self._plan, self._data, self._teacher_setup, self._parts, self._test, self._is_stopped
         )
 
     def _predict(self, module: Trainable) -> Predicted:
         """Of the student alone."""
         batches = self._test.batches(self._data.open())
-        return predict(module, batches, is_asked_to_stop=self._is_stopped)
+        return predict(module, batches, should_stop=self._is_stopped)
 
     def baselines(self, jobs: Sequence[Job]) -> list[Row]:
         rows = [fit_row(job, self._test, "baseline") for job in jobs]
@@ -352,10 +352,10 @@ class Classifiers(Comparison):
 
     def tested(self, job: Job, module: Trainable) -> dict[str, float]:
         test, batches = self._test, self._test.batches(job.data.open())
-        if job.guidance is None:
-            seen = predict(module, batches, is_asked_to_stop=self._is_stopped)
+        if job.teacher_setup is None:
+            seen = predict(module, batches, should_stop=self._is_stopped)
         else:
-            with job.guidance.open(job.data, "sweep-test") as stream:
+            with job.teacher_setup.open(job.data, "sweep-test") as stream:
                 seen = predict(module, batches, stream, self._is_stopped)
         row = row_of(test, job.name, "student", seen.student_R)
         assert row.accuracy is not None and row.f1 is not None
@@ -366,23 +366,29 @@ class Classifiers(Comparison):
         return metrics
 
 
-def _routing(guidance: Guidance, compared: TeacherComparison, test: Split) -> Routing | None:
+def _routing(
+    teacher_setup: TeacherSetup, compared: TeacherComparison, test: Split
+) -> Routing | None:
     """The router's choices on the test split; None where the run's aggregation has none."""
-    if not isinstance(guidance.aggregation, Routed) or compared.router_logits_RK is None:
+    if not isinstance(teacher_setup.aggregation, Routed) or compared.router_logits_RK is None:
         return None
-    names = [t.name for t in guidance.teachers]
+    names = [t.name for t in teacher_setup.teachers]
     logits_RK = compared.router_logits_RK
-    return routing_of(guidance.aggregation, names, logits_RK, test.domains_R, test.domain_names)
+    return routing_of(
+        teacher_setup.aggregation, names, logits_RK, test.domains_R, test.domain_names
+    )
 
 
-def _mean_weights(plan: Plan, guidance: Guidance, predicted: Predicted, test: Split) -> MeanWeights:
+def _mean_weights(
+    plan: Plan, teacher_setup: TeacherSetup, predicted: Predicted, test: Split
+) -> MeanWeights:
     """The trained weights of the teachers on the test split."""
     assert predicted.weights_RK is not None
-    names = tuple(t.name for t in guidance.teachers)
+    names = tuple(t.name for t in teacher_setup.teachers)
     weights = MeanWeights(names, test.domain_names)
-    homes_R = torch.from_numpy(plan.corpus.homes_of(test.rows, names))
+    domain_teacher_R = torch.from_numpy(plan.corpus.domain_teachers_of(test.rows, names))
     weights_KR = torch.from_numpy(predicted.weights_RK.T)
-    weights.add(weights_KR, homes_R, torch.from_numpy(test.domains_R))
+    weights.add(weights_KR, domain_teacher_R, torch.from_numpy(test.domains_R))
     return weights
 
 

@@ -15,14 +15,14 @@ from distill.models.load import check_folder, read_config
 from distill.search.meta import DataSummary, Families, describe, summarise
 from distill.teachers.probability import is_pickle
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 
 
-def task_of(corpus: Corpus, guidance: Guidance | None) -> str:
+def task_of(corpus: Corpus, teacher_setup: TeacherSetup | None) -> str:
     """Equal for runs whose qualities can be compared: the same data under the same teachers."""
-    teachers = [] if guidance is None else [_identity(spec) for spec in guidance.teachers]
-    told = json.dumps([corpus.fingerprint, teachers])
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    teachers = [] if teacher_setup is None else [_identity(spec) for spec in teacher_setup.teachers]
+    text = json.dumps([corpus.fingerprint, teachers])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _identity(teacher: ServedTeacher) -> str:
@@ -33,7 +33,7 @@ def _identity(teacher: ServedTeacher) -> str:
 
 def meta_of(
     corpus: Corpus,
-    guidance: Guidance | None,
+    teacher_setup: TeacherSetup | None,
     student: Student,
     metrics: Mapping[str, float],
     teacher_params: float | None,
@@ -44,13 +44,13 @@ def meta_of(
         int(metrics["student.params"]),
         int(teacher_params or 0),
         metrics.get("eval.teacher_accuracy", 0.0),
-        families(guidance, student, corpus),
+        families(teacher_setup, student, corpus),
     )
 
 
-def families(guidance: Guidance | None, student: Student, corpus: Corpus) -> Families:
+def families(teacher_setup: TeacherSetup | None, student: Student, corpus: Corpus) -> Families:
     """Architecture families, by the teachers' folders and the student's configuration."""
-    teachers = guidance.teachers if guidance is not None else ()
+    teachers = teacher_setup.teachers if teacher_setup is not None else ()
     default = "transformer" if corpus.features is None else "mlp"
     own = student.family or (_family(student.path) if student.path else default)
     return Families(tuple(_family(t.folder) for t in teachers), own)
@@ -63,11 +63,11 @@ def _family(folder: str) -> str:
     return config.family if isinstance(config, FeatureConfig) else "transformer"
 
 
-def largest_teacher(guidance: Guidance) -> int | None:
+def largest_teacher(teacher_setup: TeacherSetup) -> int | None:
     """Parameters of the largest teacher; None if one is an object without parameters to count."""
-    if any(is_pickle(teacher.folder) for teacher in guidance.teachers):
+    if any(is_pickle(teacher.folder) for teacher in teacher_setup.teachers):
         return None
-    folders = {t.folder: t.serving.allow_pickle for t in guidance.teachers}
+    folders = {t.folder: t.serving.allow_pickle for t in teacher_setup.teachers}
     return max(check_folder(folder, allowed).num_params for folder, allowed in folders.items())
 
 

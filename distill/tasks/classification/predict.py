@@ -15,7 +15,7 @@ from torch import Tensor
 from distill.aggregation import Aggregation
 from distill.data.batches import BatchSource
 from distill.errors import Interrupted
-from distill.records import Knobs, RoutingInputs, TeacherAnswers
+from distill.records import RoutingInputs, ScheduleValues, TeacherAnswers
 from distill.training.loop import NoTeachers, TargetSource
 from distill.training.trainable import Trainable
 
@@ -53,16 +53,16 @@ def predict(
     module: Trainable,
     batches: BatchSource,
     source: TargetSource | None = None,
-    is_asked_to_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Predicted:
     """The outputs of the module, in evaluation mode and on its device, for every row in order."""
     device = next(module.parameters()).device
     student, teacher, weights = [], [], []
     for step in (source or NoTeachers()).feed(batches, 0, batches.steps_per_epoch):
-        _obey(is_asked_to_stop)
+        _check_stop(should_stop)
         for batch, answers in step.parts:
             on_device = None if answers is None else answers.to(device)
-            output = module(batch.to(device), on_device, Knobs())
+            output = module(batch.to(device), on_device, ScheduleValues())
             kept_B = batch.valid_B
             student.append(output.logits_BV.double().softmax(-1).cpu()[kept_B])
             if output.teacher_logp_BV is not None:
@@ -79,30 +79,30 @@ def predict_teachers(
     batches: BatchSource,
     names: Sequence[str],
     mixtures: Mapping[str, Aggregation],
-    homes_of: Callable[[np.ndarray], np.ndarray],
-    is_asked_to_stop: Callable[[], bool] = lambda: False,
+    domain_teachers_of: Callable[[np.ndarray], np.ndarray],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> PredictedTeachers:
     """Of each teacher alone and of each ensemble without trained weights.
 
     ``source`` must query all teachers for every row (and the router, if an ensemble is routed).
-    ``homes_of``: of row ids, the index of the teacher named like the row's domain, or -1.
+    ``domain_teachers_of``: of row ids, the index of the teacher named like the row's domain, or -1.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in (*names, *mixtures)}
     router: list[Tensor] = []
     for step in source.feed(batches, 0, batches.steps_per_epoch):
-        _obey(is_asked_to_stop)
+        _check_stop(should_stop)
         for batch, answers in step.parts:
             assert isinstance(answers, TeacherAnswers)
             router_BK = answers.router_logits_BK
-            homes_B = torch.from_numpy(homes_of(batch.rows_B))
-            known = RoutingInputs(tuple(names), homes_B, router_BK)
+            domain_teacher_B = torch.from_numpy(domain_teachers_of(batch.rows_B))
+            known = RoutingInputs(tuple(names), domain_teacher_B, router_BK)
             if router_BK is not None:
                 router.append(router_BK[batch.valid_B])
             for k, name in enumerate(names):
                 found[name].append(answers.logits_KBV[k].argmax(-1)[batch.valid_B])
             for name, aggregation in mixtures.items():
                 # Only those that this aggregation queries.
-                chosen = replace(answers, asked_KB=aggregation.choose(known))
+                chosen = replace(answers, queried_KB=aggregation.choose(known))
                 weights_KB = aggregation.weigh(chosen, None, None).weights_KB
                 logp_BV = aggregation.target(chosen, weights_KB, 1.0).logp_NV
                 found[name].append(logp_BV.argmax(-1)[batch.valid_B])
@@ -110,8 +110,8 @@ def predict_teachers(
     return PredictedTeachers(classes_R, _joined(router) if router else None)
 
 
-def _obey(is_asked_to_stop: Callable[[], bool]) -> None:
-    if is_asked_to_stop():
+def _check_stop(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
         raise Interrupted("stopped during the evaluation; the trained student is kept")
 
 

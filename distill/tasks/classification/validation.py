@@ -18,9 +18,9 @@ def of_teachers(
     """``eval.accuracy`` and ``eval.f1`` of the teachers of ``job``, which are served, or in the
     cache. ``module``: of that job, with any weights of the aggregation; ``writer`` names its
     segments of the cache."""
-    assert job.guidance is not None
+    assert job.teacher_setup is not None
     validation = Split(Corpus(Path(job.data.corpus)), "validation")
-    with job.guidance.open(job.data, writer) as stream:
+    with job.teacher_setup.open(job.data, writer) as stream:
         batches = validation.batches(job.data.open())
         predicted_R = predict(module, batches, stream, is_stopped).teacher_R
     assert predicted_R is not None

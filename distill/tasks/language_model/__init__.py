@@ -22,14 +22,14 @@ from distill.models.language import load_language_model
 from distill.models.load import load_tokenizer
 from distill.models.packed import check_keeps_apart
 from distill.models.tokenizer import num_ids
-from distill.models.vocabulary import SharedTokens, shared_tokens, speak_alike
+from distill.models.vocabulary import SharedTokens, same_tokenizer, shared_tokens
 from distill.tasks.base import IsStopped, Task
 from distill.tasks.language_model import check, folders, preview, sizes, validation
 from distill.tasks.language_model.comparison import LanguageModels
 from distill.tasks.language_model.scores import cost_of
 from distill.tasks.language_model.specs import BlocksSpec, LanguageExpertSpec, LanguageStudentSpec
 from distill.tasks.plan import Plan
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, mean_metrics
 from distill.training.token_module import TokenModule
@@ -75,9 +75,9 @@ class LanguageModel(Task):
         blocks: Blocks = data.open()
         return blocks
 
-    def shown_to(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
+    def rows_for_teacher(self, plan: Plan, teacher: str) -> Rows | TeacherBlocks:
         crosses = plan.experiment.objective.crosses_tokenizers
-        if not crosses or speak_alike(plan.tokenizer, teacher):
+        if not crosses or same_tokenizer(plan.tokenizer, teacher):
             return plan.rows
         assert isinstance(plan.rows, Blocks)
         return for_teacher(plan.rows, teacher)
@@ -112,10 +112,10 @@ class LanguageModel(Task):
         return student.train_rows
 
     def module(self, job: Job, model: PreTrainedModel) -> TokenModule:
-        guidance, data = job.guidance, job.data
+        teacher_setup, data = job.teacher_setup, job.data
         assert isinstance(data, BlocksSpec)
-        shared = guidance.shared if guidance else None
-        teachers = guidance.teachers if guidance else ()
+        shared = teacher_setup.shared if teacher_setup else None
+        teachers = teacher_setup.teachers if teacher_setup else ()
         return TokenModule(
             model,
             shared.width if shared else data.num_ids,
@@ -123,7 +123,7 @@ class LanguageModel(Task):
             job.aggregation,
             teachers,
             job.trainer.loss_chunk_mb,
-            job.homes,
+            job.domain_teachers,
             shared.left_out if shared else (),
             "tokens" if job.kd is None else job.kd.normalise,
         )
@@ -144,12 +144,12 @@ class LanguageModel(Task):
         self,
         plan: Plan,
         data: Data,
-        guidance: Guidance | None,
+        teacher_setup: TeacherSetup | None,
         is_stopped: IsStopped,
         parts: Parts | None = None,
-        taught: Trainable | None = None,
+        distilled: Trainable | None = None,
     ) -> LanguageModels:
-        return LanguageModels(plan, data, guidance, is_stopped, taught)
+        return LanguageModels(plan, data, teacher_setup, is_stopped, distilled)
 
     def teachers_on_validation(
         self, plan: Plan, job: Job, module: Trainable, is_stopped: IsStopped

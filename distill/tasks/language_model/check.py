@@ -13,7 +13,7 @@ from distill.data.corpus import Corpus, build_corpus
 from distill.errors import ConfigError
 from distill.models.language import LanguageInfo
 from distill.models.language_student import check_language_start
-from distill.models.vocabulary import speak_alike
+from distill.models.vocabulary import same_tokenizer
 from distill.records import Line
 from distill.tasks.checks.ensemble import check_aggregation, teacher_names
 from distill.tasks.checks.objective import check_coupled_tokens
@@ -35,7 +35,7 @@ from distill.tasks.language_model.lines import (
     template_lines,
     tokenizer_lines,
 )
-from distill.tasks.language_model.sampling import check_speakers
+from distill.tasks.language_model.sampling import check_generators
 from distill.tasks.language_model.students import check_language_student, student_lines
 from distill.tasks.language_model.tokenizers import check_aligned, check_one_tokenizer
 from distill.tasks.plan import Plan
@@ -67,7 +67,7 @@ def read(experiment: Experiment, say: Callable[[str], None]) -> LanguageInputs:
         expert_rows = _open_blocks(experiment, corpus, experiment.experts.base)
     names = teacher_names(experiment, corpus)
     check_aggregation(experiment.aggregation, names, blocks)
-    check_speakers(experiment, languages, names)
+    check_generators(experiment, languages, names)
     updates = check_updates(experiment)
     return LanguageInputs(experiment, corpus, blocks, names, languages, expert_rows, updates)
 
@@ -139,7 +139,7 @@ class LanguageInputs:
 
     def _check_student(self, trial: Experiment) -> None:
         own = tokenizer_folder(trial)
-        if own != self.tokenizer and not speak_alike(own, self.tokenizer):
+        if own != self.tokenizer and not same_tokenizer(own, self.tokenizer):
             raise ConfigError(
                 f"student.tokenizer: {own} has different tokens from {self.tokenizer}, but all "
                 "trials share the packed rows: run a separate sweep for each tokenizer"

@@ -29,7 +29,7 @@ from distill.tasks.language_model.scores import (
 )
 from distill.tasks.plan import Plan
 from distill.teachers.served import ServedTeacher, groups
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.fit import build_module, load_best
 from distill.training.fitted import best_evaluation
 from distill.training.job import Data, Job
@@ -44,20 +44,20 @@ class LanguageModels(Comparison):
         self,
         plan: Plan,
         data: Data,
-        guidance: Guidance | None,
+        teacher_setup: TeacherSetup | None,
         is_stopped: IsStopped,
-        taught: Trainable | None = None,
+        distilled: Trainable | None = None,
     ) -> None:
         """``taught``: the model whose trained weights, if it has any, the teachers have for all
         students; None: each one's own."""
         assert isinstance(plan.rows, Blocks)
-        assert taught is None or isinstance(taught, TokenModule)
+        assert distilled is None or isinstance(distilled, TokenModule)
         self._plan = plan
         self._data = data
         self._blocks = plan.rows
-        self._guidance = guidance
+        self._teacher_setup = teacher_setup
         self._stop = is_stopped
-        self._taught = taught
+        self._taught = distilled
         self._compared: Compared | None = None
         """Of the teachers and the student of the run."""
 
@@ -65,21 +65,21 @@ class LanguageModels(Comparison):
     def can_compare(self) -> bool:
         """Whether there are teachers, and their tokens are the student's."""
         crosses = self._plan.experiment.objective.crosses_tokenizers
-        return self._guidance is not None and not crosses
+        return self._teacher_setup is not None and not crosses
 
     def compared(
         self, data: Data, module: TokenModule | None = None, split: str = "test"
     ) -> Compared:
         """Teachers and, if given, a student; a second time the outputs come from the cache."""
-        assert self._guidance is not None
-        teachers = Teachers.of(self._guidance)
+        assert self._teacher_setup is not None
+        teachers = Teachers.of(self._teacher_setup)
         with teachers.open(data) as stream:
             return compare(
                 module,
                 self._blocks,
                 teachers,
                 stream,
-                self._guidance.aggregation,
+                self._teacher_setup.aggregation,
                 self._stop,
                 self._plan.experiment.trainer.loss_chunk_mb,
                 self._taught,
@@ -100,7 +100,7 @@ class LanguageModels(Comparison):
             self._compared = self.compared(self._data, module)
             self.weights = self._compared.routing
             rows += self._teacher_rows(self._compared)
-        elif self._guidance is not None:
+        elif self._teacher_setup is not None:
             say("teachers are left out of the table: perplexities of other tokens do not compare")
         say("evaluating the untrained student and the baselines on the test split")
         rows.append(self._untrained_row(student))
@@ -133,10 +133,10 @@ class LanguageModels(Comparison):
         return dict(self._quality_row(job, "student", module).metrics)
 
     def _teacher_rows(self, compared: Compared) -> list[Row]:
-        assert self._guidance is not None
+        assert self._teacher_setup is not None
         rows = []
         together = 0
-        for spec in self._guidance.teachers:
+        for spec in self._teacher_setup.teachers:
             row = self._row(spec.name, "expert", compared.teachers[spec.name])
             num_params = sum(_sizes(spec))
             row = row.having(_size(num_params))
@@ -144,12 +144,12 @@ class LanguageModels(Comparison):
             if answered is not None:
                 row = row.having(_generated(answered))
             rows.append(row)
-        for group in groups(self._guidance.teachers):
+        for group in groups(self._teacher_setup.teachers):
             bases, updates = zip(*map(_sizes, group), strict=True)
             together += bases[0] + sum(updates)
         if len(rows) > 1 and compared.aggregate.by_domain:
             mix = self._row(
-                f"{self._guidance.aggregation.type} ensemble", "mix", compared.aggregate
+                f"{self._teacher_setup.aggregation.type} ensemble", "mix", compared.aggregate
             )
             rows.append(mix.having(_size(together)))
         return rows
@@ -173,10 +173,10 @@ class LanguageModels(Comparison):
             compared = self.compared(job.data, module)
         scores = compared.student if compared else score(module, self._blocks, self._stop)
         row = self._row(job.name, role, scores)
-        written = self._written(module.student, job, self._plan.experiment.generation)
-        if written is None:
+        generated = self._written(module.student, job, self._plan.experiment.generation)
+        if generated is None:
             return row
-        return row.having(_generated(written))
+        return row.having(_generated(generated))
 
     def _row_and_cost(
         self, job: Job, role: Role, module: TokenModule, compared: Compared | None = None
@@ -203,7 +203,7 @@ class LanguageModels(Comparison):
             load_tokenizer(job.data.tokenizer),
             [prompt.ids for prompt in prompts],
             generation.max_new_tokens,
-            is_asked_to_stop=self._stop,
+            should_stop=self._stop,
             turn_ends=self._blocks.turn_ends,
         )
         return score_answers(answers, [prompt.reference for prompt in prompts])
@@ -213,9 +213,9 @@ class LanguageModels(Comparison):
         generation = self._plan.experiment.generation
         if self._blocks.kind == "text" or generation.num_prompts == 0:
             return None
-        assert self._guidance is not None
+        assert self._teacher_setup is not None
         return score_teacher(
-            self._guidance.client,
+            self._teacher_setup.client,
             teacher,
             self._blocks.prompts_of("test", generation.num_prompts),
             load_tokenizer(self._blocks.tokenizer_folder),

@@ -22,7 +22,7 @@ from distill.models.language_student import kept_layers
 from distill.models.plain_head import described
 from distill.models.tokenizer import load_tokenizer, num_ids
 from distill.records import Line, RoutingInputs
-from distill.sampling import Mixed, Speculative, StudentText, TeacherText, Written
+from distill.sampling import Generated, Mixed, Speculative, StudentText, TeacherText
 from distill.tasks.checks.placement import placed
 from distill.tasks.language_model.folders import Languages
 from distill.teachers.served import groups
@@ -33,26 +33,30 @@ class Costs:
     """Times of one step, all in one unit."""
 
     trains: float  # the student
-    writes: float  # the student, generating text
-    speaks: Mapping[str, float]  # each teacher, verifying or generating text
+    student_generation: float  # the student, generating text
+    teacher_generation: Mapping[str, float]  # each teacher, verifying or generating text
     answers: Mapping[str, float]  # each teacher, answering requests
-    asks_ahead: bool  # whether teachers answer while the student trains
+    requests_ahead: bool  # whether teachers answer while the student trains
     together: Sequence[Sequence[str]] = ()  # teachers on one device: adapters that share a base
 
     @property
     def generation(self) -> float:
-        return self.writes + self._longest(self.speaks)
+        return self.student_generation + self._longest(self.teacher_generation)
 
     @property
     def step(self) -> float:
         answers = self._longest(self.answers)
-        if self.asks_ahead:
-            return max(self.generation + self.trains, self._longest(self.speaks) + answers)
+        if self.requests_ahead:
+            return max(
+                self.generation + self.trains, self._longest(self.teacher_generation) + answers
+            )
         return self.generation + answers + self.trains
 
     def idle(self, teacher: str) -> float:
         """The fraction of a step that the teacher's device waits."""
-        busy = self._of_device(self.speaks, teacher) + self._of_device(self.answers, teacher)
+        busy = self._of_device(self.teacher_generation, teacher) + self._of_device(
+            self.answers, teacher
+        )
         return 1 - busy / self.step
 
     def _longest(self, costs: Mapping[str, float]) -> float:
@@ -73,7 +77,7 @@ def cost_lines(
     waits = ", ".join(f"{name} {costs.idle(name):.0%}" for name in names)
     by = "in the first epoch, if all devices are equally fast"
     lines = [Line("teacher idle (estimate)", waits, by)]
-    if isinstance(experiment.sampling, Written):
+    if isinstance(experiment.sampling, Generated):
         share = f"{costs.generation / costs.step:.0%} of a step"
         lines.append(Line("generation share (estimate)", share, by))
     return lines
@@ -88,9 +92,9 @@ def costs_of(
     tokens = trainer.batch_size * _tokens(experiment, blocks)
     trains = 6 * student_params(experiment.student, languages.tokenizer) * tokens
     trains /= trainer.num_workers
-    homes_B = torch.from_numpy(blocks.homes_of(rows, names))
-    asked_KB = experiment.aggregation.choose(RoutingInputs(names, homes_B))
-    shares = dict(zip(names, asked_KB.float().mean(1).tolist(), strict=True))
+    domain_teacher_B = torch.from_numpy(blocks.domain_teachers_of(rows, names))
+    queried_KB = experiment.aggregation.choose(RoutingInputs(names, domain_teacher_B))
+    shares = dict(zip(names, queried_KB.float().mean(1).tolist(), strict=True))
     params = {name: info.num_params for name, info in languages.teachers.items()}
     serving = {t.name: t for t in experiment.teachers}
     if experiment.experts is not None and languages.base is not None:
@@ -98,30 +102,32 @@ def costs_of(
         serving = dict.fromkeys(names, experiment.experts.serving)
     forwards = {n: 2 * params[n] * tokens / serving[n].replicas for n in names}
     answers = {n: forwards[n] * shares[n] * serving[n].moe.num_passes for n in names}
-    speaks, writes = dict.fromkeys(names, 0.0), 0.0
+    teacher_generation, student_generation = dict.fromkeys(names, 0.0), 0.0
     if isinstance(sampling, Speculative | TeacherText):
         if sampling.teacher is None:  # the only one, or each for the rows of its domain
-            speaks = {name: forwards[name] * shares[name] for name in names}
+            teacher_generation = {name: forwards[name] * shares[name] for name in names}
         else:
-            speaks[sampling.teacher] = forwards[sampling.teacher]
+            teacher_generation[sampling.teacher] = forwards[sampling.teacher]
     if isinstance(sampling, StudentText):
-        writes = trains / 3 * (sampling.student_share if isinstance(sampling, Mixed) else 1)
+        student_generation = (
+            trains / 3 * (sampling.student_share if isinstance(sampling, Mixed) else 1)
+        )
     if experiment.kd.alpha == 0:
         answers = dict.fromkeys(names, 0.0)
-    asks_ahead = not isinstance(sampling, Written)
+    requests_ahead = not isinstance(sampling, Generated)
     if isinstance(sampling, StudentText):
-        asks_ahead = sampling.staleness > 0
+        requests_ahead = sampling.staleness > 0
     together = [[t.name for t in group] for group in groups(placed(experiment))]
     if experiment.experts is not None and experiment.experts.lora is not None:
         together = [list(names)]
-    return Costs(trains, writes, speaks, answers, asks_ahead, together)
+    return Costs(trains, student_generation, teacher_generation, answers, requests_ahead, together)
 
 
 def _tokens(experiment: Experiment, blocks: Blocks) -> float:
     """Mean tokens of a training row."""
     rows, sampling = blocks.rows("train"), experiment.sampling
     lengths_B = blocks.lengths(rows)
-    if isinstance(sampling, Written) and sampling.max_new_tokens is not None:
+    if isinstance(sampling, Generated) and sampling.max_new_tokens is not None:
         lengths_B -= np.maximum(0, blocks.num_targets(rows) - sampling.max_new_tokens)
     return float(lengths_B.mean())
 

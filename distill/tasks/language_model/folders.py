@@ -21,10 +21,10 @@ from distill.models.plain_head import described, has_plain_head
 from distill.models.vocabulary import (
     WAY_OUT,
     check_tokenizer_sha256,
+    same_tokenizer,
     same_vocabulary,
-    speak_alike,
 )
-from distill.sampling import Written
+from distill.sampling import Generated
 from distill.tasks.checks.temperature import check_wire
 from distill.tasks.language_model.moe import check_moe, check_passes
 from distill.tasks.language_model.tokenizers import Served
@@ -62,7 +62,7 @@ def read_languages(experiment: Experiment) -> Languages:
 def check_languages(experiment: Experiment, languages: Languages) -> None:
     """Raise unless vocabularies, positions and wires fit together."""
     way_out, sampling = WAY_OUT, experiment.sampling
-    if isinstance(sampling, Written):
+    if isinstance(sampling, Generated):
         way_out = (
             f"sampling.type {sampling.type} sends the student's tokens to the teacher: use a "
             "teacher with the student's tokenizer"
@@ -73,7 +73,7 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
         # Of one in other tokens its own longest sequence matters: see tokenizers.py.
         # Only an objective that crosses tokenizers sends a teacher tokens of its own.
         is_shown_ours = not experiment.objective.crosses_tokenizers
-        if key == "experts.base" or is_shown_ours or speak_alike(languages.tokenizer, folder):
+        if key == "experts.base" or is_shown_ours or same_tokenizer(languages.tokenizer, folder):
             _check_positions(experiment.data.max_length, key, info)
         model = described(folder)
         if serving.wire.takes == "hidden" and has_plain_head(model) is False:

@@ -38,11 +38,11 @@ def template_lines(experiment: Experiment, languages: Languages) -> list[Line]:
     names = [name for name, info in infos.items() if info.has_chat_template]
     if data.columns.prompt is None or data.prompt_as_chat or not names:
         return []
-    told = (
+    text = (
         f"the chat template of {', '.join(names)} is not used: prompts and completions are plain "
         "text; data.prompt_as_chat=true renders them as user and assistant messages"
     )
-    return [Line("chat template", told, "unused")]
+    return [Line("chat template", text, "unused")]
 
 
 def block_lines(corpus: Corpus, blocks: Blocks) -> list[Line]:

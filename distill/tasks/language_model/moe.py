@@ -56,4 +56,4 @@ def check_passes(experiment: Experiment) -> None:
 
 
 def gate_line(name: str, moe: MoE, gates: GateInfo) -> Line:
-    return Line(f"experts of {name}", moe.told(gates.own, gates.num_experts), moe.type)
+    return Line(f"experts of {name}", moe.describe(gates.own, gates.num_experts), moe.type)

@@ -51,7 +51,7 @@ def preview_rows(experiment: Experiment, corpus: Corpus, split: str, num_rows: i
                 notes = truncation_notes(found.is_truncated, max_length, cut)
                 if len(found.sequences) > 1:
                     notes = (f"sequence {i} of {len(found.sequences)}", *notes)
-                learned = sequence.learnt.tolist()
+                learned = sequence.in_loss.tolist()
                 shown.append(Shown(split, number, text, pieces.of(ids), learned, *place, notes))
             num_shown += 1
             if num_shown == num_rows:

@@ -6,18 +6,18 @@ from distill.aggregation import OracleDomain
 from distill.config import Experiment
 from distill.errors import ConfigError
 from distill.models.plain_head import described
-from distill.sampling import Speculative, TeacherText, Written
+from distill.sampling import Generated, Speculative, TeacherText
 from distill.sampling.key_values import check_reads_on
 from distill.tasks.language_model.folders import Languages
 
 
-def check_speakers(experiment: Experiment, languages: Languages, names: tuple[str, ...]) -> None:
+def check_generators(experiment: Experiment, languages: Languages, names: tuple[str, ...]) -> None:
     """Raise unless the models that generate or verify text can do so."""
     sampling = experiment.sampling
-    if not isinstance(sampling, Written):
+    if not isinstance(sampling, Generated):
         return
     if isinstance(sampling, Speculative | TeacherText):
-        _check_speaking_teacher(experiment, sampling, names)
+        _check_generating_teacher(experiment, sampling, names)
     if not isinstance(sampling, TeacherText):
         student = experiment.student
         start = student.init_from.path if student.init_from else student.path
@@ -27,7 +27,7 @@ def check_speakers(experiment: Experiment, languages: Languages, names: tuple[st
         _check_ranks(sampling, languages)
 
 
-def _check_speaking_teacher(
+def _check_generating_teacher(
     experiment: Experiment, sampling: Speculative | TeacherText, names: tuple[str, ...]
 ) -> None:
     aggregation = experiment.aggregation
@@ -43,8 +43,8 @@ def _check_speaking_teacher(
             f"sampling.teacher {sampling.teacher!r} is not a teacher: name one of "
             f"{', '.join(names)}"
         )
-    speaking = [t for t in experiment.teachers if sampling.teacher in (None, t.name)]
-    servings = {f"teachers.{t.name}": (t.path, t.moe) for t in speaking}
+    activated = [t for t in experiment.teachers if sampling.teacher in (None, t.name)]
+    servings = {f"teachers.{t.name}": (t.path, t.moe) for t in activated}
     if (experts := experiment.experts) is not None:
         servings["experts.serving"] = (experts.base, experts.serving.moe)
     does = "verifies drafts" if isinstance(sampling, Speculative) else "generates"

@@ -28,7 +28,7 @@ from distill.models.language_student import merged
 from distill.models.plain_head import described, has_plain_head
 from distill.records import RoutingInputs, TeacherAnswers, TokenAnswers
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.teachers.stream import TeacherStream
 from distill.training.fused import Chunk
 from distill.training.job import Data
@@ -68,21 +68,21 @@ class Scores:
 class Teachers:
     """All teachers, in wires from which their logits can be computed."""
 
-    guidance: Guidance
+    teacher_setup: TeacherSetup
 
     @classmethod
-    def of(cls, guidance: Guidance) -> Teachers:
-        exact = tuple(_in_exact_wire(teacher) for teacher in guidance.teachers)
-        everyone = guidance.aggregation.asking_all()
-        return cls(replace(guidance, teachers=exact, aggregation=everyone))
+    def of(cls, teacher_setup: TeacherSetup) -> Teachers:
+        exact = tuple(_in_exact_wire(teacher) for teacher in teacher_setup.teachers)
+        all_teachers = teacher_setup.aggregation.querying_all()
+        return cls(replace(teacher_setup, teachers=exact, aggregation=all_teachers))
 
     @property
     def num_tokens(self) -> int:
         """Shared with the student: one vocabulary, else they would not be compared."""
-        return self.guidance.teachers[0].width
+        return self.teacher_setup.teachers[0].width
 
     def open(self, data: Data) -> TeacherStream:
-        return self.guidance.open(data, "driver-test")
+        return self.teacher_setup.open(data, "driver-test")
 
 
 def _in_exact_wire(teacher: ServedTeacher) -> ServedTeacher:
@@ -101,11 +101,11 @@ def _in_exact_wire(teacher: ServedTeacher) -> ServedTeacher:
     return replace(teacher, serving=serving, key=replace(teacher.key, wire=wire.name))
 
 
-def score(module: TokenModule, blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Scores:
+def score(module: TokenModule, blocks: Blocks, should_stop: Callable[[], bool]) -> Scores:
     """A student on the test split, alone."""
     scores = Scores()
     with torch.inference_mode():
-        for batch in _batches(blocks, is_asked_to_stop):
+        for batch in _batches(blocks, should_stop):
             hidden_PH, labels_P = module.positions(batch)
             size = _chunk_size(module.loss_chunk_mb, module.num_tokens, num_models=1)
             for domain, _, chunk in _chunks(size, blocks, batch):
@@ -131,7 +131,7 @@ def compare(
     teachers: Teachers,
     stream: TeacherStream,
     aggregation: Aggregation,
-    is_asked_to_stop: Callable[[], bool],
+    should_stop: Callable[[], bool],
     chunk_mb: float,
     routed_by: TokenModule | None = None,
     split: str = "test",
@@ -142,10 +142,10 @@ def compare(
     ``routed_by``: whose trained weights the teachers have, by default the module's own. Weights per
     sample depend on the text that the aggregate is evaluated on.
     """
-    names = [t.name for t in teachers.guidance.teachers]
+    names = [t.name for t in teachers.teacher_setup.teachers]
     heads = stream.heads()
     readers = [
-        Reader(t.serving.wire, heads.get(t.name), t.width) for t in teachers.guidance.teachers
+        Reader(t.serving.wire, heads.get(t.name), t.width) for t in teachers.teacher_setup.teachers
     ]
     found = Compared(Scores(), {name: Scores() for name in names}, Scores())
     mixing = _Mixing(aggregation, blocks, names, routed_by or module)
@@ -155,12 +155,12 @@ def compare(
     batches = Batches(blocks, blocks.rows(split), BATCH, seed=0, shuffle=False)
     with torch.inference_mode():
         for step in stream.feed(batches, 0, batches.steps_per_epoch):
-            _check_stop(is_asked_to_stop)
+            _check_stop(should_stop)
             for batch, answers in step.parts:
                 assert isinstance(answers, TokenAnswers)
                 labels_P = labels_at(batch)
                 hidden_PH = None if module is None else module.positions(batch)[0]
-                mixing.turn_to(batch, None if mixing.module is not module else hidden_PH)
+                mixing.use_batch(batch, None if mixing.module is not module else hidden_PH)
                 for domain, b, chunk in _chunks(size, blocks, batch):
                     labels_n = labels_P[chunk]
                     logits_KnV = torch.stack(
@@ -199,10 +199,12 @@ class _Mixing:
             self.routing = MeanWeights(self._names, blocks.domain_names)
         self._weights_KP: Tensor | None = None
 
-    def turn_to(self, batch: Any, hidden_PH: Tensor | None) -> None:
+    def use_batch(self, batch: Any, hidden_PH: Tensor | None) -> None:
         """``hidden_PH``: of ``module``, where they are known already."""
-        homes_B = torch.from_numpy(self._blocks.homes_of(batch.rows_B, self._names))
-        self._chosen_KB = self._aggregation.choose(RoutingInputs(self._names, homes_B))
+        domain_teacher_B = torch.from_numpy(
+            self._blocks.domain_teachers_of(batch.rows_B, self._names)
+        )
+        self._chosen_KB = self._aggregation.choose(RoutingInputs(self._names, domain_teacher_B))
         if self.routing is None or self.module is None:
             return
         if hidden_PH is None:
@@ -211,12 +213,12 @@ class _Mixing:
         assert routes is not None
         self._weights_KP = routes.log_weights_KN.exp()
         domains_P = batch.domains_B[batch.targets_BT.nonzero()[:, 0]]
-        self.routing.add(self._weights_KP, routes.homes_N, domains_P)
+        self.routing.add(self._weights_KP, routes.domain_teacher_N, domains_P)
 
     def logp(self, logits_KnV: Tensor, b: int, chunk: slice) -> Tensor | None:
         """Log-probabilities [n, V] at positions of row b; None without the trained weights."""
-        asked_Kn = self._chosen_KB[:, b : b + 1].expand(-1, logits_KnV.shape[1])
-        answers = TeacherAnswers(logits_KnV, asked_Kn)
+        queried_Kn = self._chosen_KB[:, b : b + 1].expand(-1, logits_KnV.shape[1])
+        answers = TeacherAnswers(logits_KnV, queried_Kn)
         if self._weights_KP is not None:
             weights_Kn = self._weights_KP[:, chunk]
         elif self._is_trained:
@@ -231,10 +233,10 @@ def _logits(module: TokenModule, hidden_nH: Tensor) -> Tensor:
     return head(hidden_nH)[:, : module.num_tokens].float()
 
 
-def _batches(blocks: Blocks, is_asked_to_stop: Callable[[], bool]) -> Iterator[Any]:
+def _batches(blocks: Blocks, should_stop: Callable[[], bool]) -> Iterator[Any]:
     batches = Batches(blocks, blocks.rows("test"), BATCH, seed=0, shuffle=False)
     for step in range(batches.steps_per_epoch):
-        _check_stop(is_asked_to_stop)
+        _check_stop(should_stop)
         yield from batches.at(step)
 
 
@@ -257,6 +259,6 @@ def _chunks(size: int, blocks: Blocks, batch: Any) -> Iterator[tuple[int, int, s
             yield domains[b], b, slice(first, min(first + size, stop))
 
 
-def _check_stop(is_asked_to_stop: Callable[[], bool]) -> None:
-    if is_asked_to_stop():
+def _check_stop(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
         raise Interrupted("stopped during the evaluation; the trained student is kept")

@@ -24,7 +24,7 @@ from distill.models.load import load_tokenizer
 from distill.models.shape import fixed
 from distill.models.sizes import Dimensions
 from distill.models.tokenizer import num_ids
-from distill.models.vocabulary import speak_alike
+from distill.models.vocabulary import same_tokenizer
 from distill.training.job import Folder, InFolders
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class BlocksSpec(InFolders):
             self.max_unlearnable,
             self.template,
         )
-        if tokenizer is None or speak_alike(self.tokenizer, tokenizer):
+        if tokenizer is None or same_tokenizer(self.tokenizer, tokenizer):
             return own
         return for_teacher(own, tokenizer)
 

@@ -14,7 +14,7 @@ from distill.models.packed import check_takes_positions
 from distill.models.plain_head import described
 from distill.models.shape import as_begun
 from distill.models.tokenizer import load_tokenizer, num_ids
-from distill.models.vocabulary import speak_alike
+from distill.models.vocabulary import same_tokenizer
 from distill.records import Line
 from distill.run_folder import RunFolder
 from distill.tasks.language_model.folders import check_lora
@@ -67,7 +67,7 @@ def check_language_student(
 def is_same_reading(one: str, other: str) -> bool:
     """Whether both make the same blocks: the same tokens, and the same end of a text."""
     first, second = load_tokenizer(one), load_tokenizer(other)
-    return speak_alike(one, other) and first.eos_token_id == second.eos_token_id
+    return same_tokenizer(one, other) and first.eos_token_id == second.eos_token_id
 
 
 def _line(student: Student, tokenizer: str) -> tuple[str, str]:
@@ -96,8 +96,8 @@ def _left_out(start: InitFrom) -> int:
 
 
 def _size(num_params: int, is_whole: bool = True) -> str:
-    told = f"{num_params / 1e6:.2f} M parameters, {num_params * 4 / 1e6:.1f} MB"
+    text = f"{num_params / 1e6:.2f} M parameters, {num_params * 4 / 1e6:.1f} MB"
     if not is_whole:
-        return told
+        return text
     training_mb = num_params * 16 / 1e6  # weights, gradients, AdamW's two moments
-    return f"{told} ({training_mb:.0f} MB to train)"
+    return f"{text} ({training_mb:.0f} MB to train)"

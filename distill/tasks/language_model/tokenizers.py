@@ -11,7 +11,7 @@ from distill.data.emitted import emitted_id, emitted_text
 from distill.errors import ConfigError
 from distill.models.language import LanguageInfo
 from distill.models.tokenizer import load_tokenizer
-from distill.models.vocabulary import WAY_OUT, differing, quoted, speak_alike
+from distill.models.vocabulary import WAY_OUT, differing, quoted, same_tokenizer
 
 Served = Mapping[str, tuple[str, LanguageInfo, Serving]]
 """Models by key: folder, what its files declare, and how it is served."""
@@ -20,7 +20,7 @@ Served = Mapping[str, tuple[str, LanguageInfo, Serving]]
 def check_one_tokenizer(trial: Experiment, served: Served, tokenizer: str) -> None:
     """Raise for a trial that cannot share teachers with trials that send each its own tokens."""
     for key, (folder, _, _) in served.items():
-        if not speak_alike(tokenizer, folder):
+        if not same_tokenizer(tokenizer, folder):
             raise ConfigError(
                 f"search.space.objective.type {trial.objective.type}: the tokenizer of {key} "
                 f"({folder}) has different added tokens from the student's ({tokenizer}), and "
@@ -36,7 +36,7 @@ def check_aligned(experiment: Experiment, served: Served, tokenizer: str, blocks
         if not experiment.objective.crosses_tokenizers:
             _check_emitted(key, folder, tokenizer, blocks)
             continue
-        if not speak_alike(tokenizer, folder):
+        if not same_tokenizer(tokenizer, folder):
             longest = for_teacher(blocks, folder).longest
             if longest > info.max_positions:
                 raise ConfigError(

@@ -29,7 +29,7 @@ def of_teachers(
     """``eval.*`` of the teachers of ``job``, which are served. ``module``: of that job, with any
     weights of the aggregation. None where their tokens are not the student's."""
     assert isinstance(module, TokenModule)
-    models = LanguageModels(plan, job.data, job.guidance, is_stopped, module)
+    models = LanguageModels(plan, job.data, job.teacher_setup, is_stopped, module)
     if not models.can_compare:
         return None
     total = models.compared(job.data, split="validation").aggregate.total

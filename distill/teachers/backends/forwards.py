@@ -105,14 +105,14 @@ class ForwardBackend(TeacherBackend):
         wire = request.wire or self.wire
         overlaps = turn is not NO_TURN and self.device.type == "cpu"
         encoded: Future[None] | None = None
-        last: _Said | None = None
+        last: _Payloads | None = None
         compute_s, usage, num_found = 0.0, None, 0
         with turn, self.active():
             found = self.found
             found.num_clamped, found.stats = 0, None
             started = time.perf_counter()
-            for said in self._said(request, wire):
-                is_finite = are_finite(said.said_MPX)  # waits for a GPU
+            for payloads in self._payloads(request, wire):
+                is_finite = are_finite(payloads.payload_MPX)  # waits for a GPU
                 compute_s += time.perf_counter() - started
                 if not is_finite:
                     raise TeacherAnswerError(
@@ -124,15 +124,15 @@ class ForwardBackend(TeacherBackend):
                 if last is not None:  # forwards without positions follow
                     self._encode(last, wire, payload)
                     last = None
-                num_found += said.said_MPX.shape[1]
+                num_found += payloads.payload_MPX.shape[1]
                 if not overlaps:
-                    self._encode(said, wire, payload)
+                    self._encode(payloads, wire, payload)
                 elif num_found == payload.num_positions:
-                    last = said
+                    last = payloads
                 else:
-                    encoded = self._encoder.submit(self._encode, said, wire, payload)
-                if said.usage is not None:
-                    usage = said.usage if usage is None else usage + said.usage
+                    encoded = self._encoder.submit(self._encode, payloads, wire, payload)
+                if payloads.usage is not None:
+                    usage = payloads.usage if usage is None else usage + payloads.usage
                 started = time.perf_counter()
             num_clamped, stats = found.num_clamped, found.stats
             payload.mark()
@@ -154,23 +154,23 @@ class ForwardBackend(TeacherBackend):
         return DeviceOutput(about, payload.whole(), payload.num_positions)
 
     @torch.inference_mode()  # it may run in another thread
-    def _encode(self, said: _Said, wire: WireFormat, payload: _Payload) -> None:
+    def _encode(self, payloads: _Payloads, wire: WireFormat, payload: _Payload) -> None:
         """Of M forwards, concatenated."""
         passes = [
-            wire.encode(said_PX, _of_pass(said.seeds_P, m))
-            for m, said_PX in enumerate(said.said_MPX)
+            wire.encode(payload_PX, _of_pass(payloads.seeds_P, m))
+            for m, payload_PX in enumerate(payloads.payload_MPX)
         ]
         payload.add(passes[0] if len(passes) == 1 else torch.cat(passes, 1))
 
-    def _said(self, request: TeacherRequest, wire: WireFormat) -> Iterator[_Said]:
+    def _payloads(self, request: TeacherRequest, wire: WireFormat) -> Iterator[_Payloads]:
         """Blocks of positions in order, by forwards of whole rows."""
         seeds_P = position_seeds(request.rows_B, request.counts_B)
         moe = request.moe or self.teacher.moe
         first = 0
         for block in self.blocks(request, moe):
-            for said_MPX, usage in self.outputs(block, request, wire, moe):
-                stop = first + said_MPX.shape[1]
-                yield _Said(said_MPX, seeds_P[first:stop], usage)
+            for payload_MPX, usage in self.outputs(block, request, wire, moe):
+                stop = first + payload_MPX.shape[1]
+                yield _Payloads(payload_MPX, seeds_P[first:stop], usage)
                 first = stop
 
     def blocks(self, request: TeacherRequest, moe: MoE) -> Iterator[ForwardRows]:
@@ -194,8 +194,8 @@ class ForwardBackend(TeacherBackend):
         return torch.from_numpy(values.copy()).to(self.device)
 
 
-class _Said(NamedTuple):
-    said_MPX: Tensor
+class _Payloads(NamedTuple):
+    payload_MPX: Tensor
     seeds_P: np.ndarray
     usage: ExpertUsage | None
 

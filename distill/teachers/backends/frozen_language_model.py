@@ -27,7 +27,7 @@ from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
 from distill.objectives.tempered import LEFT_OUT
 from distill.records import AnswerStats, ExpertUsage, GateState, Head
-from distill.sampling.verification import Judging
+from distill.sampling.verification import Verification
 from distill.teachers.backends.forwards import ForwardCounts, ForwardRows, position_seeds
 from distill.teachers.requests import TeacherRequest
 from distill.variant import Dtype
@@ -74,7 +74,7 @@ class FrozenLanguageModel:
         self._left_out = torch.tensor(self._shared.left_out, dtype=torch.int64, device=device)
         if len(self._left_out):
             self._head.register_forward_hook(self._leave_out)
-        self.judging = Judging(self.model, num_tokens, kv_cache_bytes)
+        self.judging = Verification(self.model, num_tokens, kv_cache_bytes)
         self._routing = _routing_of(model, moe)
         self.found = ForwardCounts()
 
@@ -112,21 +112,21 @@ class FrozenLanguageModel:
         """As the folder has them."""
         return self._experts().first
 
-    def said(
+    def payloads(
         self, block: ForwardRows, request: TeacherRequest, wire: WireFormat, moe: MoE
     ) -> Iterator[tuple[Tensor, ExpertUsage | None]]:
         """[M, P, H] or [M, P, V], and with the forward's first who was asked in it."""
         if wire.takes == "hidden":
             self.check_linear()
-        said_MPX, usage = self._forward(block, request, moe)
-        self._measure(said_MPX[0], block, request.request_id)
+        payload_MPX, usage = self._forward(block, request, moe)
+        self._measure(payload_MPX[0], block, request.request_id)
         if wire.takes == "hidden":
-            yield said_MPX, usage
+            yield payload_MPX, usage
             return
         if not self._is_linear:
-            yield self._logits(said_MPX), usage
+            yield self._logits(payload_MPX), usage
             return
-        for block_MPH in said_MPX.split(max(1, POSITIONS // len(said_MPX)), dim=1):
+        for block_MPH in payload_MPX.split(max(1, POSITIONS // len(payload_MPX)), dim=1):
             yield self._head(block_MPH)[..., : self._num_tokens], usage
             usage = None
 
@@ -162,16 +162,16 @@ class FrozenLanguageModel:
                 POSITIONS,
             )
 
-    def _measure(self, said_PX: Tensor, block: ForwardRows, request_id: str) -> None:
+    def _measure(self, payload_PX: Tensor, block: ForwardRows, request_id: str) -> None:
         """Add to ``stats``; raises TeacherAnswerError for logits that are broken or constant."""
-        if len(said_PX) == 0:
+        if len(payload_PX) == 0:
             return
         ids_BT, targets_BT = block.inputs["input_ids"], block.targets_BT
         assert targets_BT is not None
         seeds_P = position_seeds(block.rows_B, targets_BT.sum(1).cpu().numpy())
-        at_N = torch.from_numpy(np.argsort(seeds_P, kind="stable")[:SAMPLE]).to(said_PX.device)
+        at_N = torch.from_numpy(np.argsort(seeds_P, kind="stable")[:SAMPLE]).to(payload_PX.device)
         labels_N = ids_BT.roll(-1, dims=1)[targets_BT][at_N]
-        logits_NV = self._own_logits(said_PX[at_N])
+        logits_NV = self._own_logits(payload_PX[at_N])
         lse_N = logits_NV.logsumexp(1)
         nll_N = lse_N - logits_NV.gather(1, labels_N[:, None])[:, 0]
         outside_N = torch.zeros_like(lse_N)
@@ -196,13 +196,13 @@ class FrozenLanguageModel:
         stats = self.found.stats
         self.found.stats = found if stats is None else stats + found
 
-    def _own_logits(self, said_NX: Tensor) -> Tensor:
+    def _own_logits(self, payload_NX: Tensor) -> Tensor:
         """float32, of all its own tokens, also of those that are left out."""
         if not self._is_linear:
-            return said_NX[:, : self._shared.num_own].float()
+            return payload_NX[:, : self._shared.num_own].float()
         own = slice(0, self._shared.num_own)
         bias_V = None if self._head.bias is None else self._head.bias[own]
-        return linear(said_NX, self._head.weight[own], bias_V).float()
+        return linear(payload_NX, self._head.weight[own], bias_V).float()
 
     def _leave_out(self, head: Any, inputs: Any, logits: Tensor) -> Tensor | None:
         return None if getattr(head, ALL, False) else self._without_left_out(logits)
@@ -234,8 +234,8 @@ class FrozenLanguageModel:
             routing.having(request.gate),
             routing.asking(moe, seeds_MBT, block.targets_BT, is_noisy) as now,
         ):
-            said_MPX = self._at_positions(block, moe.num_passes)
-            return said_MPX, usage_of(now)
+            payload_MPX = self._at_positions(block, moe.num_passes)
+            return payload_MPX, usage_of(now)
 
     def _at_positions(self, block: ForwardRows, num_passes: int) -> Tensor:
         """[M, P, H], or [M, P, V] of a model whose logits are more than its head's."""
@@ -248,15 +248,15 @@ class FrozenLanguageModel:
             inputs = {name: values.repeat(num_passes, 1) for name, values in inputs.items()}
             targets_BT = targets_BT.repeat(num_passes, 1)
         if self._is_linear:
-            said_BTX = self._base(**inputs, use_cache=False).last_hidden_state
+            payload_BTX = self._base(**inputs, use_cache=False).last_hidden_state
         else:
-            said_BTX = self._all_logits(inputs)
-        return said_BTX[targets_BT].unflatten(0, (num_passes, -1))
+            payload_BTX = self._all_logits(inputs)
+        return payload_BTX[targets_BT].unflatten(0, (num_passes, -1))
 
-    def _logits(self, said_PX: Tensor) -> Tensor:
+    def _logits(self, payload_PX: Tensor) -> Tensor:
         if self._is_linear:
-            return self._head(said_PX)[..., : self._num_tokens]
-        logits_PV = said_PX[..., : self._num_tokens]
+            return self._head(payload_PX)[..., : self._num_tokens]
+        logits_PV = payload_PX[..., : self._num_tokens]
         return self._without_left_out(logits_PV) if len(self._left_out) else logits_PV
 
     def _seeds(self, block: ForwardRows, request: TeacherRequest, num_passes: int) -> Tensor:

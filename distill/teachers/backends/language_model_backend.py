@@ -21,7 +21,7 @@ from distill.models.decoder import base_of
 from distill.models.weights import weights_fingerprint
 from distill.records import ExpertUsage, GateGradient, GateState, Head, RequestFor
 from distill.sampling.generation import write
-from distill.sampling.records import DraftRequest, Verdict, WriteRequest, WrittenText
+from distill.sampling.records import DraftRequest, GeneratedText, GenerationRequest, VerifiedDrafts
 from distill.teachers.backends.adapters import SharedBase
 from distill.teachers.backends.contract import NO_TURN, Turn
 from distill.teachers.backends.forwards import ForwardBackend, ForwardRows
@@ -84,8 +84,8 @@ class LanguageModelBackend(ForwardBackend):
         return {
             TeacherRequest: self.answer,
             HeadRequest: self.head,
-            DraftRequest: self.judge,
-            WriteRequest: self.write,
+            DraftRequest: self.verify,
+            GenerationRequest: self.write,
             GateStateRequest: self.gate,
             GateRequest: self.gate_gradient,
         }
@@ -93,7 +93,7 @@ class LanguageModelBackend(ForwardBackend):
     def outputs(
         self, block: ForwardRows, request: TeacherRequest, wire: WireFormat, moe: MoE
     ) -> Iterator[tuple[Tensor, ExpertUsage | None]]:
-        return self.language_model.said(block, request, wire, moe)
+        return self.language_model.payloads(block, request, wire, moe)
 
     def head(self, request: HeadRequest, turn: Turn = NO_TURN) -> Head:
         """On the CPU, cut to its real tokens."""
@@ -101,14 +101,14 @@ class LanguageModelBackend(ForwardBackend):
             return self.language_model.head().to("cpu")
 
     @torch.inference_mode()
-    def judge(self, request: DraftRequest, turn: Turn = NO_TURN) -> Verdict:
+    def verify(self, request: DraftRequest, turn: Turn = NO_TURN) -> VerifiedDrafts:
         """Which drafts are accepted, and the token in place of the first rejected one."""
         model = self.language_model
         with turn, self._generating(request.request_id):
-            return model.judging.judge(request)
+            return model.judging.verify(request)
 
     @torch.inference_mode()
-    def write(self, request: WriteRequest, turn: Turn = NO_TURN) -> WrittenText:
+    def write(self, request: GenerationRequest, turn: Turn = NO_TURN) -> GeneratedText:
         """How it continues each prompt."""
         model = self.language_model
         with turn, self._generating(request.request_id):
@@ -123,7 +123,7 @@ class LanguageModelBackend(ForwardBackend):
                 request.decoding,
             )
         texts = tuple(np.array(text, np.int64) for text in found.texts)
-        return WrittenText(request.request_id, texts, time.perf_counter() - started)
+        return GeneratedText(request.request_id, texts, time.perf_counter() - started)
 
     def gate(self, request: GateStateRequest, turn: Turn = NO_TURN) -> GateState:
         """A mixture's gates as its folder has them: version 0."""

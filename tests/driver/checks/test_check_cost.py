@@ -19,16 +19,20 @@ IDLE, SHARE = "teacher idle (estimate)", "generation share (estimate)"
 
 def test_a_step_is_the_sum_of_its_parts_or_the_longer_of_two_at_once() -> None:
     nobody = {"a": 0.0, "b": 0.0}
-    costs = Costs(6, 2, nobody, {"a": 4, "b": 2}, asks_ahead=False)
+    costs = Costs(6, 2, nobody, {"a": 4, "b": 2}, requests_ahead=False)
     assert (costs.step, costs.generation) == (12, 2)
     assert (costs.idle("a"), costs.idle("b")) == pytest.approx((1 - 4 / 12, 1 - 2 / 12))
-    ahead = Costs(6, 2, nobody, {"a": 4, "b": 2}, asks_ahead=True)
+    ahead = Costs(6, 2, nobody, {"a": 4, "b": 2}, requests_ahead=True)
     assert ahead.step == 8 and ahead.idle("a") == pytest.approx(0.5)
-    behind = Costs(6, 2, nobody, {"a": 16, "b": 2}, asks_ahead=True)
+    behind = Costs(6, 2, nobody, {"a": 16, "b": 2}, requests_ahead=True)
     assert behind.step == 16 and behind.idle("a") == 0
-    judged = Costs(6, 2, nobody | {"a": 4}, {"a": 4, "b": 2}, asks_ahead=False)
-    assert judged.step == 16 and judged.generation == 6 and judged.idle("a") == pytest.approx(0.5)
-    one_base = Costs(6, 2, nobody, {"a": 4, "b": 2}, asks_ahead=False, together=[["a", "b"]])
+    verified = Costs(6, 2, nobody | {"a": 4}, {"a": 4, "b": 2}, requests_ahead=False)
+    assert (
+        verified.step == 16
+        and verified.generation == 6
+        and verified.idle("a") == pytest.approx(0.5)
+    )
+    one_base = Costs(6, 2, nobody, {"a": 4, "b": 2}, requests_ahead=False, together=[["a", "b"]])
     assert one_base.step == 14, "adapters on it answer one after the other"
     assert one_base.idle("a") == one_base.idle("b") == pytest.approx(1 - 6 / 14)
 
@@ -42,18 +46,18 @@ def test_the_plan_estimates_from_parameters(tmp_path: Path) -> None:
         "student": {"path": str(tmp_path / "films")},
     }
 
-    def told(sampling: dict[str, Any], **more: Any) -> tuple[str, str | None]:
+    def text(sampling: dict[str, Any], **more: Any) -> tuple[str, str | None]:
         lines = lines_of(experiment_of(tmp_path, sampling, **changes | more))
         return lines[IDLE][0], lines[SHARE][0] if SHARE in lines else None
 
-    assert told({"type": "on_policy"}) == ("films 80%", "20% of a step")
-    assert told({"type": "on_policy", "staleness": 1}) == ("films 75%", "25% of a step")
-    assert told({"type": "mixed"}) == ("films 78%", "11% of a step")
-    assert told({"type": "skd", "top_k": 9}) == ("films 67%", "33% of a step")
-    assert told({"type": "dataset"}) == ("films 67%", None)
+    assert text({"type": "on_policy"}) == ("films 80%", "20% of a step")
+    assert text({"type": "on_policy", "staleness": 1}) == ("films 75%", "25% of a step")
+    assert text({"type": "mixed"}) == ("films 78%", "11% of a step")
+    assert text({"type": "skd", "top_k": 9}) == ("films 67%", "33% of a step")
+    assert text({"type": "dataset"}) == ("films 67%", None)
     twice = changes["teachers"][0] | {"replicas": 2}
-    assert told({"type": "dataset"}, teachers=[twice]) == ("films 83%", None)
-    assert told({"type": "teacher"}, kd={"alpha": 0.0}) == ("films 75%", "25% of a step")
+    assert text({"type": "dataset"}, teachers=[twice]) == ("films 83%", None)
+    assert text({"type": "teacher"}, kd={"alpha": 0.0}) == ("films 75%", "25% of a step")
 
 
 def test_teachers_of_a_domain_share_the_rows(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from distill.tasks.classification.fingerprint import task_of
 from distill.tasks.classification.specs import DataSpec
 from distill.tasks.plan import Plan
 from distill.teachers.backends import open_backends
-from distill.teachers.client import SilentTeachers
+from distill.teachers.client import CacheOnlyClient
 from distill.teachers.local import LocalTeachers
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from tests.toys import DOMAINS, toy_experiment, write_encoder, write_named, write_turned
 from tests.toys_teachers import answers_of_rows
 
@@ -81,20 +81,20 @@ def plan_of(
     return check(parse(raw | changes))
 
 
-def guidance_of(plan: Plan, cache: Path, is_silent: bool = False) -> Guidance:
+def guidance_of(plan: Plan, cache: Path, is_silent: bool = False) -> TeacherSetup:
     """As a run has it, with the teachers in this process."""
     driver: Any = Driver(plan, *[None] * 4)  # type: ignore[arg-type]
     teachers, router = teacher_specs(driver, [])
     served = [*teachers, *([router] if router else [])]
-    client = SilentTeachers(()) if is_silent else LocalTeachers(open_backends(served))
+    client = CacheOnlyClient(()) if is_silent else LocalTeachers(open_backends(served))
     aggregation = plan.experiment.aggregation
-    return Guidance(client, tuple(teachers), router, aggregation, Stream(), Cache(), str(cache))
+    return TeacherSetup(client, tuple(teachers), router, aggregation, Stream(), Cache(), str(cache))
 
 
 def answers_of(plan: Plan, cache: Path, is_silent: bool = False) -> Any:
-    guidance = guidance_of(plan, cache, is_silent)
+    teacher_setup = guidance_of(plan, cache, is_silent)
     data = DataSpec(str(plan.corpus.folder), plan.tokenizer, 16)
-    with guidance.open(data, "test") as stream:
+    with teacher_setup.open(data, "test") as stream:
         return answers_of_rows(stream, plan.corpus.rows("test"))
 
 
@@ -118,11 +118,11 @@ def test_the_cache_keeps_what_a_teacher_says_whatever_it_means(root: Path, tmp_p
         return plan_of(root, {"path": "b-plain", "labels": own or None}, data_keys=given)
 
     asked = answers_of(plan(), tmp_path).logits_KBV
-    silent = [
+    cache_only = [
         answers_of(plan(*labels), tmp_path, True) for labels in (("no", "yes"), ("yes", "no"))
     ]
-    assert torch.equal(silent[0].logits_KBV, asked)
-    assert torch.equal(silent[1].logits_KBV, asked.flip(-1))
+    assert torch.equal(cache_only[0].logits_KBV, asked)
+    assert torch.equal(cache_only[1].logits_KBV, asked.flip(-1))
     # Their runs are still of different tasks, as a memory of runs sees it.
     tasks = {task_of(p.corpus, guidance_of(p, tmp_path, True)) for p in (plan(), plan("yes", "no"))}
     assert len(tasks) == 2
@@ -321,8 +321,8 @@ def test_a_router_may_name_the_teachers_in_any_order(
     assert plan.columns.get("router") == columns and isinstance(plan.experiment.aggregation, Routed)
     assert {x.part: x.what for x in plan.lines}.get("labels of router") == line
     answers = answers_of(plan, tmp_path)
-    homes = plan.corpus.homes_of(plan.corpus.rows("test"), plan.teacher_names)
-    assert (answers.asked_KB.int().argmax(0).numpy() == homes).all()
+    domain_teachers = plan.corpus.domain_teachers_of(plan.corpus.rows("test"), plan.teacher_names)
+    assert (answers.queried_KB.int().argmax(0).numpy() == domain_teachers).all()
 
 
 def test_a_router_of_experts_must_say_their_names(root: Path) -> None:

@@ -354,13 +354,13 @@ def test_a_plan_tells_the_fingerprint_that_a_teacher_can_declare(
 def test_a_plan_tells_how_the_experts_of_a_mixture_are_asked(root: Path, tmp_path: Path) -> None:
     raw = language_experiment(root, output=str(tmp_path / "run"), aggregation=DIVERGENCES)
     raw = changed(raw, root, {**MIXTURE, "teachers.0.moe": {"type": "ka"}})
-    told = [line for line in check(parse(raw)).lines if line.part.startswith("experts of")]
-    assert [(line.part, line.size) for line in told] == [("experts of films", "ka")]
+    text = [line for line in check(parse(raw)).lines if line.part.startswith("experts of")]
+    assert [(line.part, line.size) for line in text] == [("experts of films", "ka")]
     expected = (
         "2 forwards with 3 of 4 experts per token, drawn at random for 5% of the tokens "
         "(its router selects 2)"
     )
-    assert told[0].what == expected
+    assert text[0].what == expected
     space = {"optimizer.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}
     swept = parse(raw | {"search": {"space": space}})
     with pytest.raises(ConfigError, match=r"moe.type ka gives different outputs .* or run distill"):
@@ -381,9 +381,9 @@ def test_a_plan_tells_the_size_of_a_student_of_some_layers(
 ) -> None:
     start = {"path": "@films", "layers": 1, "keep": keep}
     raw = changed(language_experiment(tmp_path), root, {"student": {"init_from": start}})
-    (told,) = (line.size for line in check(parse(raw)).lines if line.part == "student")
+    (text,) = (line.size for line in check(parse(raw)).lines if line.part == "student")
     whole = load_language_model(str(root / "films"))
     kept = keep_layers(whole, kept_layers(1, 2, keep))
     num_params = sum(p.numel() for p in kept.parameters())
     assert num_params < sum(p.numel() for p in whole.parameters())
-    assert told.startswith(f"{num_params / 1e6:.2f} M parameters, {num_params * 4 / 1e6:.1f} MB")
+    assert text.startswith(f"{num_params / 1e6:.2f} M parameters, {num_params * 4 / 1e6:.1f} MB")

@@ -77,17 +77,17 @@ def test_a_hybrid_teacher_is_refused_with_packing_alone(tmp_path: Path) -> None:
 def test_no_folder_needs_a_padding_token(tmp_path: Path) -> None:
     for seed, name in enumerate(("films", "meals")):
         folder = write_llama(tmp_path / name, seed=seed)
-        told = json.loads((folder / "tokenizer_config.json").read_text())
-        del told["pad_token"]
-        (folder / "tokenizer_config.json").write_text(json.dumps(told))
+        text = json.loads((folder / "tokenizer_config.json").read_text())
+        del text["pad_token"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(text))
     check(experiment(tmp_path))
 
 
 def test_a_quantised_teacher_is_refused_by_its_method(tmp_path: Path) -> None:
     write_llama(tmp_path / "meals", seed=2)
     folder = write_llama(tmp_path / "films", seed=1)
-    told = json.loads((folder / "config.json").read_text())
-    told["quantization_config"] = {"quant_method": "gptq", "bits": 4}
-    (folder / "config.json").write_text(json.dumps(told))
+    text = json.loads((folder / "config.json").read_text())
+    text["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(text))
     with pytest.raises(ModelError, match=r"films is quantised .*gptq.*before it was quantised"):
         check(experiment(tmp_path))

@@ -28,10 +28,10 @@ def lines_of(raw: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def test_the_plan_tells_what_a_step_of_drafts_costs(tmp_path: Path) -> None:
-    told = lines_of(experiment_of(tmp_path, SKD | {"max_new_tokens": 12, "top_k": 9}))
-    assert told["sampling"][0] == "skd"
-    assert "8 rows per step, up to 12 tokens each" in told["sampling"][1]
-    assert told["drafts"] == (
+    text = lines_of(experiment_of(tmp_path, SKD | {"max_new_tokens": 12, "top_k": 9}))
+    assert text["sampling"][0] == "skd"
+    assert "8 rows per step, up to 12 tokens each" in text["sampling"][1]
+    assert text["drafts"] == (
         "5 tokens per draft (γ), accepted in the top 9 (K)",
         "3 to 12 teacher forwards per step with rows of this length",
     )

@@ -22,7 +22,7 @@ from distill.tasks.classification.specs import EncoderSpec, StudentSpec
 from distill.tasks.jobs import student_job, write_tokenizer
 from distill.teachers.cache import TeacherKey
 from distill.teachers.served import ServedTeacher
-from distill.teachers.setup import Guidance
+from distill.teachers.setup import TeacherSetup
 from distill.training.job import Job
 from distill.variant import Section
 from tests.toys import write_encoder
@@ -44,7 +44,7 @@ def test_the_key_is_stable(job: Job) -> None:
 def test_every_field_of_a_job_is_in_the_key_unless_it_is_dropped(job: Job, name: str) -> None:
     others: dict[str, Any] = {
         "model": replace(job.model, student=Student(hidden=16, dropout=0.0)),  # type: ignore[type-var]
-        "guidance": None,
+        "teacher_setup": None,
         "folder": f"{job.folder}-2",
     }
     other = replace(job, **{name: others.get(name, "another")})
@@ -74,13 +74,13 @@ def test_a_sum_of_objectives_is_in_the_key_with_its_weights(job: Job) -> None:
     assert len({key(0.1), key(0.2), content_key(replace(job, objective=ForwardKL()))}) == 3
 
 
-@pytest.mark.parametrize("of", [Guidance, ServedTeacher, TeacherKey, Serving])
+@pytest.mark.parametrize("of", [TeacherSetup, ServedTeacher, TeacherKey, Serving])
 def test_every_field_of_the_teachers_is_in_the_key_unless_it_is_dropped(of: type) -> None:
     contents = Contents()
     key = TeacherKey("weights", "rows", "tokens", "dense", 8)
     spec = ServedTeacher("a", "folder", Serving(), 2, key)
-    whole = Guidance(None, (spec,), None, UniformMean(), Stream(), Cache(), "folder")  # type: ignore[arg-type]
-    value: Any = {Guidance: whole, ServedTeacher: spec, TeacherKey: key, Serving: Serving()}[of]
+    whole = TeacherSetup(None, (spec,), None, UniformMean(), Stream(), Cache(), "folder")  # type: ignore[arg-type]
+    value: Any = {TeacherSetup: whole, ServedTeacher: spec, TeacherKey: key, Serving: Serving()}[of]
     names = Serving.model_fields if of is Serving else [f.name for f in fields(of)]
     for name in names:
         change = {name: "another"}

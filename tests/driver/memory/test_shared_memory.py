@@ -20,8 +20,8 @@ from distill.driver.memory.entries import Entry, entries
 from distill.driver.memory.store import KEPT, Memory, NoMemory, open_memory
 from distill.errors import ConfigError
 from distill.run_folder import identity
-from distill.teachers.cache import home_of
-from distill.teachers.client import SilentTeachers
+from distill.teachers.cache import cache_folder_of
+from distill.teachers.client import CacheOnlyClient
 from distill.training.fit import fit, fit_and_save, is_done, load_best
 from distill.training.job import Job
 from tests.toys import toy_experiment
@@ -29,17 +29,17 @@ from tests.toys_memory import table_job, taught_job
 
 
 @pytest.fixture
-def said() -> list[str]:
+def payloads() -> list[str]:
     return []
 
 
 @pytest.fixture
-def memory(tmp_path: Path, said: list[str]) -> Memory:
-    return opened(tmp_path, said)
+def memory(tmp_path: Path, payloads: list[str]) -> Memory:
+    return opened(tmp_path, payloads)
 
 
-def opened(root: Path, said: list[str], limit_mb: float = 10) -> Memory:
-    return Memory(SharedMemory(path=str(root / "memory"), limit_mb=limit_mb), said.append)
+def opened(root: Path, payloads: list[str], limit_mb: float = 10) -> Memory:
+    return Memory(SharedMemory(path=str(root / "memory"), limit_mb=limit_mb), payloads.append)
 
 
 def kept(memory: Memory, job: Job) -> Entry:
@@ -59,13 +59,13 @@ def weights(job: Job) -> dict[str, torch.Tensor]:
 
 
 def test_an_equal_fit_is_found_and_has_the_same_bits(
-    tmp_path: Path, memory: Memory, said: list[str]
+    tmp_path: Path, memory: Memory, payloads: list[str]
 ) -> None:
     first = table_job(tmp_path, "first", name="one")
     kept(memory, first)
     second = table_job(tmp_path, "second", name="two")
     assert memory.restore(second) and is_done(second)
-    assert said == ["two: found in the shared memory, not trained again"]
+    assert payloads == ["two: found in the shared memory, not trained again"]
     fit_and_save(second)  # only exports
     trained = table_job(tmp_path, "trained")
     fit(trained)
@@ -185,36 +185,38 @@ def smuggle(entry: Entry) -> None:
 
 @pytest.mark.parametrize("damage", [spoil, truncate, lose, smuggle])
 def test_a_damaged_entry_is_removed_and_the_fit_trained_again(
-    tmp_path: Path, memory: Memory, said: list[str], damage: Callable[[Entry], None]
+    tmp_path: Path, memory: Memory, payloads: list[str], damage: Callable[[Entry], None]
 ) -> None:
     entry = kept(memory, table_job(tmp_path, "first"))
     damage(entry)
     second = table_job(tmp_path, "second")
     assert not memory.restore(second)
     assert not is_done(second) and not entry.folder.exists()
-    assert len(said) == 1 and said[0].startswith(
+    assert len(payloads) == 1 and payloads[0].startswith(
         "student: its fit in the shared memory cannot be used ("
     )
     assert kept(memory, second).folder.exists()
     assert memory.restore(table_job(tmp_path, "third"))
 
 
-def test_two_runs_may_keep_the_same_fit(tmp_path: Path, memory: Memory, said: list[str]) -> None:
+def test_two_runs_may_keep_the_same_fit(
+    tmp_path: Path, memory: Memory, payloads: list[str]
+) -> None:
     job = table_job(tmp_path)
     entry = kept(memory, job)
     made = (entry.folder / "manifest.json").read_text()
     memory._write(job, entry.folder)  # as a run that looked before the first had finished
     assert (entry.folder / "manifest.json").read_text() == made
-    assert entries(tmp_path / "memory/fits") == [entry] and said == []
+    assert entries(tmp_path / "memory/fits") == [entry] and payloads == []
 
 
-def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path, said: list[str]) -> None:
+def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path, payloads: list[str]) -> None:
     building = Entry(tmp_path / "memory/fits/.building-1")
     lock = building.create()
-    opened(tmp_path, said)
+    opened(tmp_path, payloads)
     assert building.folder.exists()  # its writer is alive
     os.close(lock)
-    opened(tmp_path, said)
+    opened(tmp_path, payloads)
     assert not building.folder.exists()
 
 
@@ -236,51 +238,57 @@ def made(root: Path, name: str, used: float, num_bytes: int = 400_000) -> Entry:
     return of_age(entry, used, num_bytes)
 
 
-def test_the_least_recently_used_are_removed(tmp_path: Path, said: list[str]) -> None:
+def test_the_least_recently_used_are_removed(tmp_path: Path, payloads: list[str]) -> None:
     middle, old, new = made(tmp_path, "b", 2), made(tmp_path, "a", 1), made(tmp_path, "c", 3)
-    opened(tmp_path, said, limit_mb=1)  # of 1.2
+    opened(tmp_path, payloads, limit_mb=1)  # of 1.2
     assert [e.folder.exists() for e in (old, middle, new)] == [False, True, True]
-    assert said == [
+    assert payloads == [
         "shared memory: removed a (0.4 MB): least recently used, above memory.limit_mb 1"
     ]
 
 
-def test_a_use_makes_an_entry_recent(tmp_path: Path, memory: Memory, said: list[str]) -> None:
+def test_a_use_makes_an_entry_recent(tmp_path: Path, memory: Memory, payloads: list[str]) -> None:
     used = of_age(kept(memory, table_job(tmp_path, "first")), 1, 400_000)
     other = made(tmp_path, "other", 2)
     assert memory.restore(table_job(tmp_path, "second"))
-    opened(tmp_path, said, limit_mb=0.5)
+    opened(tmp_path, payloads, limit_mb=0.5)
     assert used.folder.exists() and not other.folder.exists()
 
 
-def test_what_is_in_use_is_not_removed(tmp_path: Path, said: list[str]) -> None:
+def test_what_is_in_use_is_not_removed(tmp_path: Path, payloads: list[str]) -> None:
     old, new = made(tmp_path, "a", 1), made(tmp_path, "b", 2)
     lock = old.share()
     assert lock is not None
-    opened(tmp_path, said, limit_mb=0.5)
+    opened(tmp_path, payloads, limit_mb=0.5)
     assert old.folder.exists() and not new.folder.exists()
-    opened(tmp_path, said, limit_mb=0.1)
+    opened(tmp_path, payloads, limit_mb=0.1)
     assert old.folder.exists()
-    assert said[-1] == ("shared memory: 0.4 MB are in use by other runs, above memory.limit_mb 0.1")
+    assert payloads[-1] == (
+        "shared memory: 0.4 MB are in use by other runs, above memory.limit_mb 0.1"
+    )
     os.close(lock)
-    opened(tmp_path, said, limit_mb=0.1)
+    opened(tmp_path, payloads, limit_mb=0.1)
     assert not old.folder.exists()
-    assert said[-1].endswith("it alone is larger than memory.limit_mb 0.1")
+    assert payloads[-1].endswith("it alone is larger than memory.limit_mb 0.1")
 
 
-def test_a_fit_that_is_larger_than_the_limit_is_not_kept(tmp_path: Path, said: list[str]) -> None:
-    memory = opened(tmp_path, said, limit_mb=1e-4)
+def test_a_fit_that_is_larger_than_the_limit_is_not_kept(
+    tmp_path: Path, payloads: list[str]
+) -> None:
+    memory = opened(tmp_path, payloads, limit_mb=1e-4)
     kept(memory, table_job(tmp_path))
     assert entries(tmp_path / "memory/fits") == []
-    assert len(said) == 1
-    assert said[0].startswith("student is not kept in the shared memory: it has 0.0 MB, more than")
+    assert len(payloads) == 1
+    assert payloads[0].startswith(
+        "student is not kept in the shared memory: it has 0.0 MB, more than"
+    )
 
 
 # ---- teachers' outputs
 
 
 def test_outputs_are_found_by_a_student_of_another_size_and_another_name_of_the_teacher(
-    tmp_path: Path, memory: Memory, said: list[str]
+    tmp_path: Path, memory: Memory, payloads: list[str]
 ) -> None:
     answers = memory.answers(Cache())
     assert answers is not None
@@ -293,13 +301,13 @@ def test_outputs_are_found_by_a_student_of_another_size_and_another_name_of_the_
     assert found["memory.answers.hits"] == num_rows
 
     second = taught_job(tmp_path, "second", answers, teacher="the same")
-    assert second.guidance is not None
-    silent = replace(second.guidance, client=SilentTeachers(("the same",)))
+    assert second.teacher_setup is not None
+    cache_only = replace(second.teacher_setup, client=CacheOnlyClient(("the same",)))
     larger = replace(second.model, student=Student(hidden=16, dropout=0.0))  # type: ignore[type-var]
-    kept(memory, replace(second, guidance=silent, model=larger))
+    kept(memory, replace(second, teacher_setup=cache_only, model=larger))
     assert memory.metrics()["memory.answers.hits"] == 3 * num_rows
     memory.close()
-    assert said == [
+    assert payloads == [
         f"shared memory: 0 of 2 fits found, {3 * num_rows} of {4 * num_rows} teacher outputs read "
         "from the cache"
     ]
@@ -315,20 +323,22 @@ def test_a_fit_that_is_found_queries_nobody(tmp_path: Path, memory: Memory) -> N
     assert memory.metrics()["memory.answers.accesses"] == before
 
 
-def test_outputs_in_use_are_kept_until_the_run_ends(tmp_path: Path, said: list[str]) -> None:
-    memory = opened(tmp_path, said, limit_mb=1e-3)
+def test_outputs_in_use_are_kept_until_the_run_ends(tmp_path: Path, payloads: list[str]) -> None:
+    memory = opened(tmp_path, payloads, limit_mb=1e-3)
     answers = memory.answers(Cache())
     assert answers is not None
     job = taught_job(tmp_path, "first", answers)
-    assert job.guidance is not None
-    home = home_of(answers, "rule", job.guidance.teachers[0].key, by_content=True)
-    memory.hold(home)
+    assert job.teacher_setup is not None
+    domain_teacher = cache_folder_of(
+        answers, "rule", job.teacher_setup.teachers[0].key, by_content=True
+    )
+    memory.hold(domain_teacher)
     fit(job)
-    opened(tmp_path, said, limit_mb=1e-3)  # another run
-    assert list(home.glob("segment-*.arrow"))
+    opened(tmp_path, payloads, limit_mb=1e-3)  # another run
+    assert list(domain_teacher.glob("segment-*.arrow"))
     memory.close()
-    assert not home.exists()
-    assert said[-1].startswith("shared memory: removed outputs of rule (")
+    assert not domain_teacher.exists()
+    assert payloads[-1].startswith("shared memory: removed outputs of rule (")
 
 
 def test_other_caches_are_left_where_they_are(memory: Memory) -> None:
@@ -363,7 +373,7 @@ def test_a_limit_of_nothing_is_refused(tmp_path: Path, limit: int) -> None:
 
 
 def test_a_memory_that_cannot_be_written_does_not_end_a_run(
-    tmp_path: Path, memory: Memory, said: list[str]
+    tmp_path: Path, memory: Memory, payloads: list[str]
 ) -> None:
     job = table_job(tmp_path)
     memory.restore(job)
@@ -371,4 +381,6 @@ def test_a_memory_that_cannot_be_written_does_not_end_a_run(
     (tmp_path / "memory").write_text("now a file")
     fit(job)
     memory.keep(job)
-    assert len(said) == 1 and said[0].startswith("student could not be kept in the shared memory")
+    assert len(payloads) == 1 and payloads[0].startswith(
+        "student could not be kept in the shared memory"
+    )

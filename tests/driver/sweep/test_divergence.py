@@ -26,8 +26,14 @@ LR = 1e30
 
 def sweep_of(root: Path, raw: dict[str, Any], exchanges: bool = False) -> Sweep:
     """Trials without teachers, evaluated after every step."""
-    pace = {"engine": "torch", "epochs": 1, "batch_size": 16, "eval_every": 1, "log_every": 100}
-    raw |= {"output": str(root / "out"), "baselines": [], "trainer": pace}
+    intervals = {
+        "engine": "torch",
+        "epochs": 1,
+        "batch_size": 16,
+        "eval_every": 1,
+        "log_every": 100,
+    }
+    raw |= {"output": str(root / "out"), "baselines": [], "trainer": intervals}
     raw["optimizer"] = {"lr": 1e-3, "warmup": 0.0}
     for key in ("experts", "teachers"):
         raw.pop(key, None)
@@ -69,15 +75,15 @@ def test_a_trial_that_diverges_reports_only_numbers_and_says_why(
     """Neither a scheduler nor another member of a population hears of anything broken."""
     sweep = sweep_of(tmp_path, TASKS[task](tmp_path), exchanges=is_member)
     number: dict[str, Any] = {"member": 0} if is_member else {}
-    told: Told = []
+    text: Told = []
     values = {"optimizer.lr": LR, **number}
     sweep.ledger.begin(values)
     with pytest.raises(TrainingError, match=r"finite|became nan") as raised:
-        run_trial(sweep, values, lambda metrics, folder: told.append((metrics, folder)))
+        run_trial(sweep, values, lambda metrics, folder: text.append((metrics, folder)))
     assert "lower optimizer.lr" in str(raised.value)
-    assert all(math.isfinite(value) for metrics, _ in told for value in metrics.values())
+    assert all(math.isfinite(value) for metrics, _ in text for value in metrics.values())
     # A decoder's norms turn such weights into the uniform distribution, until its next gradient.
-    assert len(told) == (0 if task == "classifier" else 1)
+    assert len(text) == (0 if task == "classifier" else 1)
     (entry,) = sweep.ledger.entries()
     assert not entry.student.exists()
 

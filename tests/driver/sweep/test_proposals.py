@@ -86,7 +86,10 @@ def test_a_worse_proposal_is_refined_within_the_space(root: Path, empty_store: P
         assert set(entry.values) == set(SPACE)
         assert experiment.trainer.epochs == 1  # the experiment's own value, which no memory has
         return replace(
-            it.student, guidance=it.guidance, objective=experiment.objective, kd=experiment.kd
+            it.student,
+            teacher_setup=it.teacher_setup,
+            objective=experiment.objective,
+            kd=experiment.kd,
         )
 
     sweep: Any = SimpleNamespace(folder=root / "run", raw=raw, teacher_params=1e4, job=job)

@@ -20,7 +20,7 @@ from distill.errors import CheckpointError, TeacherError, TrainingError
 from distill.search.ledger import MEMBER, Ledger
 from distill.search.plan import raw_of
 from distill.search.reporter import Metrics
-from distill.teachers.client import SilentTeachers
+from distill.teachers.client import CacheOnlyClient
 from distill.teachers.requests import TeacherRequest
 from tests.toys import toy_experiment
 
@@ -62,10 +62,10 @@ def sweep_of(
 
 
 def told_by(sweep: Sweep, values: dict[str, Any], start_from: Path | None = None) -> Told:
-    told: Told = []
+    text: Told = []
     sweep.ledger.begin(values)
-    run_trial(sweep, values, lambda m, folder: told.append((m, folder)), start_from=start_from)
-    return told
+    run_trial(sweep, values, lambda m, folder: text.append((m, folder)), start_from=start_from)
+    return text
 
 
 def test_a_finished_trial_tells_the_same_again_without_training(root: Path, tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_an_interrupted_trial_goes_on_and_tells_all(root: Path, tmp_path: Path) 
     calm = told_by(sweep_of(root, tmp_path / "calm"), VALUES)
     sweep = sweep_of(root, tmp_path / "cut")
     sweep.ledger.begin(VALUES)
-    told: Told = []
+    text: Told = []
 
-    def ask_to_stop(metrics: Metrics, folder: Path | None) -> None:
-        told.append((metrics, folder))
+    def request_stop(metrics: Metrics, folder: Path | None) -> None:
+        text.append((metrics, folder))
         sweep.stop.touch()
 
-    run_trial(sweep, VALUES, ask_to_stop)
+    run_trial(sweep, VALUES, request_stop)
     assert sweep.ledger.entries()[0].status == "running"
     sweep.stop.unlink()
     resumed = told_by(sweep, VALUES)
@@ -158,17 +158,17 @@ def test_twins_train_once(root: Path, tmp_path: Path) -> None:
     sweep.ledger.begin(VALUES)
     sweep.ledger.begin(VALUES)
     assert len(sweep.ledger.entries()) == 1
-    told: dict[str, Told] = {"one": [], "two": []}
+    text: dict[str, Told] = {"one": [], "two": []}
 
     def run_as(name: str) -> None:
-        run_trial(sweep, VALUES, lambda metrics, folder: told[name].append((metrics, folder)))
+        run_trial(sweep, VALUES, lambda metrics, folder: text[name].append((metrics, folder)))
 
-    threads = [threading.Thread(target=run_as, args=(name,)) for name in told]
+    threads = [threading.Thread(target=run_as, args=(name,)) for name in text]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told["one"] == told["two"] and len(told["one"]) == 4
+    assert text["one"] == text["two"] and len(text["one"]) == 4
     steps = [line["step"] for line in sweep.ledger.entries()[0].history()]
     assert steps == sorted(steps), "nobody else wrote into the same folder"
 
@@ -202,4 +202,4 @@ def test_whoever_asks_a_silent_teacher_hears_why(root: Path) -> None:
     ids = np.array([[5]])
     request = TeacherRequest("films/0/0", np.array([7]), ids, np.ones_like(ids))
     with pytest.raises(TeacherError, match=r"lacks 1 outputs of teacher 'films' \(row 7"):
-        SilentTeachers(("films",)).call("films", request)
+        CacheOnlyClient(("films",)).call("films", request)

@@ -125,10 +125,10 @@ def test_resample_is_how_often_a_value_of_the_population_is_drawn_again() -> Non
 @pytest.mark.parametrize("own", [TrainingError("lower optimizer.lr"), MemoryError("line\nof 9 GB")])
 def test_the_reason_of_a_failure_is_one_line(own: Exception) -> None:
     """Ray's error is of the cause's class as well, and says a traceback."""
-    told = RayTaskError("train", "Traceback:\n  in train", own).as_instanceof_cause()
-    assert isinstance(told, type(own)) and "Traceback" in str(told)
+    text = RayTaskError("train", "Traceback:\n  in train", own).as_instanceof_cause()
+    assert isinstance(text, type(own)) and "Traceback" in str(text)
     is_ours = isinstance(own, TrainingError)
-    assert reason_of_failure(told) == (str(own) if is_ours else "MemoryError: of 9 GB")
+    assert reason_of_failure(text) == (str(own) if is_ours else "MemoryError: of 9 GB")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from distill.training.checkpoints import FolderStore
 from distill.training.engines import make_engine
 from distill.training.fit import fit as fit_job
 from distill.training.job import Job
-from distill.training.loop import Pace, Selection, train
+from distill.training.loop import Intervals, Selection, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, sampled_job
@@ -74,7 +74,7 @@ def fit(
         FolderStore(folder, world_size),
         lambda engine: {"eval.accuracy": 0.5},
         Selection("eval.accuracy"),
-        Pace(log=log, evaluate=1000, checkpoint=10),
+        Intervals(log=log, evaluate=1000, checkpoint=10),
         keep,
     )
     return engine, started_from, logged
@@ -92,14 +92,16 @@ def rank_main(rank: int, world_size: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     for stage in (0, 1, 2, 3):
         trainer = Trainer(engine="deepspeed", zero_stage=stage)
-        home = folder / f"zero-{stage}"
-        engine, started_from, losses = fit(home, trainer, rank, world_size, NUM_STEPS)
+        domain_teacher = folder / f"zero-{stage}"
+        engine, started_from, losses = fit(domain_teacher, trainer, rank, world_size, NUM_STEPS)
         state = engine.module_state()
         # Resume from step 10 in a fresh engine: the second half must repeat itself.
         (again := folder / f"again-{stage}").mkdir(exist_ok=True)
         if rank == 0:
             (again / "checkpoints").mkdir()
-            os.rename(home / "checkpoints/step-00000010", again / "checkpoints/step-00000010")
+            os.rename(
+                domain_teacher / "checkpoints/step-00000010", again / "checkpoints/step-00000010"
+            )
         engine.barrier()
         resumed, _, rest = fit(again, trainer, rank, world_size, NUM_STEPS)
         resumed_state = resumed.module_state()
@@ -145,19 +147,25 @@ def scheduled_fits(folder: Path, rank: int, world_size: int) -> None:
 
 def drafting_job(root: Path, folder: str, rank: int = 0, **trainer: Any) -> Job:
     """A student that writes a step ahead: 5 rows, so that one rank has more than the other."""
-    pace = {"engine": "deepspeed", "batch_size": 5, "log_every": 1, "eval_every": 1000, **trainer}
+    intervals = {
+        "engine": "deepspeed",
+        "batch_size": 5,
+        "log_every": 1,
+        "eval_every": 1000,
+        **trainer,
+    }
     job = sampled_job(root, f"{folder}-rank-{rank}", SKD | {"staleness": 1})
-    changed = job.trainer.model_copy(update=pace)
+    changed = job.trainer.model_copy(update=intervals)
     return replace(job, folder=str(root / folder), trainer=changed, num_steps=6)
 
 
 def language_job(root: Path, folder: str, rank: int = 0, **trainer: Any) -> Job:
     """20 steps of a Llama with tied embeddings under two teachers that send hidden states, one of
     them with a padded vocabulary; blocks of uneven numbers of positions."""
-    pace = {"batch_size": 6, "micro_batch_size": 2, "log_every": 1, "eval_every": 1000}
+    intervals = {"batch_size": 6, "micro_batch_size": 2, "log_every": 1, "eval_every": 1000}
     mixture = {"type": "mean", "mix": "probabilities"}
     job = job_of(root, f"{folder}-rank-{rank}", aggregation=mixture)  # no driver made the folder
-    changed = job.trainer.model_copy(update={"engine": "deepspeed", **pace, **trainer})
+    changed = job.trainer.model_copy(update={"engine": "deepspeed", **intervals, **trainer})
     optimizer = job.optimizer.model_copy(update={"decay": "constant"})
     own = {"trainer": changed, "optimizer": optimizer, "num_steps": NUM_STEPS}
     return replace(job, folder=str(root / folder), **own)

@@ -95,7 +95,7 @@ def test_mlflow_has_one_parent_and_a_run_a_trial(killed: dict[str, Any], root: P
         assert {"eval.accuracy", "student.size_mb", "eval.retention"} <= set(run.data.metrics)
         assert {"kd.temperature", "student.hidden"} <= set(run.data.params)
     frontier = {n for n, r in trials.items() if r.data.tags.get("distill.frontier") == "true"}
-    assert frontier == {told["name"] for told in killed["json"]["frontier"]}
+    assert frontier == {text["name"] for text in killed["json"]["frontier"]}
     for name, run in trials.items():
         assert ("test.accuracy" in run.data.metrics) == (name in frontier)
 

@@ -47,8 +47,8 @@ def tied_job(root: Path, start: str, folder: str) -> Job:
     """Two steps of a Llama of a folder, whose head is its embeddings."""
     student = {"path": str(root / "films"), **STARTS[start]}
     job = unequal_job(root, folder, student=student)
-    pace = {"engine": "deepspeed", "checkpoint_every": 1, "eval_every": 2}
-    return replace(job, trainer=job.trainer.model_copy(update=pace), num_steps=2)
+    intervals = {"engine": "deepspeed", "checkpoint_every": 1, "eval_every": 2}
+    return replace(job, trainer=job.trainer.model_copy(update=intervals), num_steps=2)
 
 
 def at_stage(job: Job, folder: Path, stage: int) -> Job:
