@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
-from distill.teachers.pool import RayTeacherPool
+from distill.teachers.replica_pool import RayTeacherPool
 from distill.teachers.requests import TeacherRequest
 from distill.teachers.served import ServedTeacher
 from distill.wires import HiddenWire

@@ -34,7 +34,7 @@ from distill.cluster.connect import connect
 from distill.cluster.estimates import Room, Scheduled, makespan
 from distill.cluster.ray_tasks import RayLauncher, RayTask
 from distill.config import Cluster, load
-from distill.driver.fits import jobs_of, own_job
+from distill.driver.jobs import jobs_of, own_job
 from distill.driver.pipeline import driver, opened
 from distill.driver.stages import task_stages
 from distill.driver.task_stages import TaskStages

@@ -124,7 +124,7 @@ def job_of(folder: Path, seed: int, warm: Job, staleness: int, overrides: list[s
 
 def served(job: Job) -> dict[str, float]:
     """Fitted with its teacher in an actor."""
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     assert job.teacher_setup is not None
     with RayTeacherPool(job.teacher_setup.teachers) as pool:

@@ -100,7 +100,7 @@ class Slow:
 
 def measure(loads: list[Load]) -> list[dict[str, float]]:
     """Loads on replicas of the same speeds share one pool."""
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
     from distill.teachers.served import ServedTeacher
 
     found: dict[Load, dict[str, float]] = {}

@@ -81,7 +81,7 @@ def seconds(client, num_steps: int, in_flight: int, student_s: float) -> float:
 
 
 def measure(num_steps: int, num_repetitions: int, teacher_s: float, student_s: float) -> dict:
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     def simulated(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         time.sleep(teacher_s)

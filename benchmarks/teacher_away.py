@@ -35,7 +35,7 @@ from distill.cluster.connect import connect
 from distill.cluster.group import REFUSED, run_group
 from distill.config import Cluster, Stream
 from distill.errors import TeacherAway
-from distill.teachers.pool import RayTeacherPool
+from distill.teachers.replica_pool import RayTeacherPool
 from distill.teachers.waiting import outage
 from distill.training.engines import group_timeout, largest
 from distill.training.job import Job

@@ -43,7 +43,7 @@ from distill.cluster.connect import connect
 from distill.config import Cluster, Serving, Stream
 from distill.records import Batch, TokenAnswers
 from distill.teachers.cache import NoCache, TeacherCache, TeacherKey
-from distill.teachers.pool import RayTeacherPool
+from distill.teachers.replica_pool import RayTeacherPool
 from distill.teachers.requests import TeacherRequest
 from distill.teachers.served import ServedTeacher
 from distill.teachers.stream import TeacherStream

@@ -27,13 +27,13 @@ class Variant(Section):
     """One choice of a family, distinguished by its ``type``."""
 
     tasks: ClassVar[tuple[str, ...]] = ()
-    """The values of ``task`` that it can be used with; (): all. See config/fits.py."""
+    """The values of ``task`` that it can be used with; (): all. See config/keys_of_tasks.py."""
     type: str
 
 
 @dataclass(frozen=True)
 class Only:
-    """In the annotation of a key: it applies to one task. See config/fits.py."""
+    """In the annotation of a key: it applies to one task. See config/keys_of_tasks.py."""
 
     task: str
     values: tuple[object, ...] = ()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distill.config import Optimizer, Trainer
+from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
-from distill.training.module import DistillModule
 
 
 @dataclass

@@ -54,7 +54,7 @@ class Attention(TrainedWeights):
         return self.entropy_weight
 
     def build(self, num_teachers: int, num_classes: int, num_features: int) -> nn.Module:
-        from distill.aggregation.network import TeacherScores  # imports torch
+        from distill.aggregation.attention_network import TeacherScores  # imports torch
 
         return TeacherScores(num_teachers, num_features, self.hidden, self.dropout)
 

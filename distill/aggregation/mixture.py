@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
-from distill.objectives.tempered import log_softmax_at
+from distill.objectives.log_softmax import log_softmax_at
 from distill.records import RoutingInputs, Target, TeacherAnswers
 from distill.variant import Only, Variant
 

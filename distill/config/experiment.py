@@ -25,7 +25,7 @@ from distill.config.chain import Chain, is_link_name
 from distill.config.cluster import Cluster
 from distill.config.data import Data
 from distill.config.explain import explain, wrong_word
-from distill.config.fits import misfits
+from distill.config.keys_of_tasks import misfits
 from distill.config.memory import SharedMemory
 from distill.config.overrides import assign, parse_override
 from distill.config.sampling import DatasetSampling, Sampling

@@ -8,7 +8,7 @@ from pathlib import Path
 from distill.config.temperature import ChoiceReader
 from distill.driver.context import Work
 from distill.report.progress import format_metrics
-from distill.teachers.health import knows_nothing, knows_nothing_line
+from distill.teachers.output_quality import knows_nothing, knows_nothing_line
 from distill.teachers.waiting import Outage, note_away, outage
 from distill.tracking import Tracker
 from distill.training.checkpoints import resumed_step, rewind_log

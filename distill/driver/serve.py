@@ -41,7 +41,7 @@ def serve_teachers(d: Driver, expert_jobs: list[Job]) -> Iterator[TeacherSetup |
 @contextmanager
 def served_as_actors(d: Driver, teacher_setup: TeacherSetup) -> Iterator[TeacherSetup]:
     """The same teachers, served."""
-    from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
+    from distill.teachers.replica_pool import RayTeacherPool  # imports ray: only after connect()
 
     experiment, served = d.experiment, list(teacher_setup.served)
     _open_cache(d, served, d.memory.answers(experiment.cache))

@@ -26,7 +26,7 @@ from torch import Tensor
 from distill.config.moe import StudentAwareRouter
 from distill.moe.gates import ExpertRouting
 from distill.objectives.divergence import kl
-from distill.objectives.tempered import log_softmax_at
+from distill.objectives.log_softmax import log_softmax_at
 
 
 class Share(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from distill.objectives.divergence import Divergence, kl
-from distill.objectives.tempered import log_softmax_at
+from distill.objectives.log_softmax import log_softmax_at
 from distill.records import Target
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from distill.objectives.correlation import target_logits
 from distill.objectives.divergence import Divergence
-from distill.objectives.tempered import finite
+from distill.objectives.log_softmax import finite
 from distill.records import Target
 
 if TYPE_CHECKING:

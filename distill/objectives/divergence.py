@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from distill.objectives.tempered import log_softmax_at
+from distill.objectives.log_softmax import log_softmax_at
 from distill.records import Target
 from distill.variant import Variant
 

@@ -36,7 +36,6 @@ from distill.records import (
 from distill.sampling.rows import shown
 from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient
-from distill.teachers.health import Health
 from distill.teachers.joining import (
     Joining,
     Payload,
@@ -47,6 +46,7 @@ from distill.teachers.joining import (
     spread,
 )
 from distill.teachers.meter import Meter
+from distill.teachers.output_quality import Health
 from distill.teachers.requests import HeadRequest, TeacherRequest
 from distill.teachers.served import ServedTeacher
 from distill.teachers.turns import Turns, all_results

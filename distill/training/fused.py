@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from distill.objectives.tempered import LEFT_OUT
+from distill.objectives.log_softmax import LEFT_OUT
 
 LEAST_ROWS = 16
 """Fewer positions in a chunk make the head's product one of vectors, bound by reading the weight;

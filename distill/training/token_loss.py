@@ -22,10 +22,10 @@ from distill.aggregation.mixture import only_queried
 from distill.objectives import Objective
 from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
-from distill.objectives.tempered import log_softmax_at
+from distill.objectives.log_softmax import log_softmax_at
 from distill.records import Head, ScheduleValues, Target, TeacherAnswers, TokenAnswers
-from distill.training.columns import LogitsOf, SplitLoss, Teachers
 from distill.training.fused import BlockLoss, Chunk
+from distill.training.split_loss import LogitsOf, SplitLoss, Teachers
 from distill.wires import WireFormat
 
 APART_EVERY = 16

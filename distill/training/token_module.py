@@ -1,6 +1,6 @@
 """Everything trainable of a language-model student as one module whose forward returns the loss.
 
-As :mod:`distill.training.module` for classifiers, but no [N, V] exists: the student's output layer
+As :mod:`distill.training.class_module` for classifiers, but no [N, V] exists: the student's output layer
 takes the loss with the hidden states, and looks at a few positions at a time (training/fused.py).
 
 Shape suffixes: B rows of a micro-batch, T tokens, P and N its positions, K teachers, H hidden.

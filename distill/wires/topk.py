@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from distill.errors import ConfigError
 from distill.objectives import ForwardKL, Objective
 from distill.objectives.divergence import kl_terms
-from distill.objectives.tempered import logsumexp
+from distill.objectives.log_softmax import logsumexp
 from distill.wires.base import (
     WireFormat,
     as_tensor,

@@ -24,7 +24,7 @@ from pydantic_core import PydanticUndefined
 from typer.models import ArgumentInfo, OptionInfo
 
 from distill.config import Experiment
-from distill.config.fits import models_of
+from distill.config.keys_of_tasks import models_of
 from distill.evaluation.settings import Evaluation
 from distill.metrics import GROUPS, Metric, of_task
 from distill.variant import Only, Section, Variant

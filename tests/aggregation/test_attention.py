@@ -18,8 +18,8 @@ from distill.models.features import feature_space
 from distill.models.student import build_feature_student
 from distill.objectives import ForwardKL, TotalVariation
 from distill.records import UNLABELLED, Batch, LossOutput, ScheduleValues, TeacherAnswers
+from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
-from distill.training.module import DistillModule
 from tests.objective_references import weighted_sum
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 

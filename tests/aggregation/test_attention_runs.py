@@ -37,10 +37,10 @@ from distill.tasks.plan import Plan
 from distill.teachers.backends import open_backends
 from distill.teachers.local import LocalTeachers
 from distill.teachers.setup import TeacherSetup
+from distill.training.class_module import pooled
 from distill.training.fit import build_module, fit, load_best
 from distill.training.interrupt import StopOnSignal
 from distill.training.job import Job
-from distill.training.module import pooled
 
 TEACHERS = ("good", "flat", "wild")
 SPLITS = ("train", "train", "train", "transfer", "validation", "test")

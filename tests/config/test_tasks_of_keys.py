@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, RootModel
 
 from distill.config import Experiment, parse
-from distill.config.fits import check_fits, misfits, models_of, variants_of
+from distill.config.keys_of_tasks import check_fits, misfits, models_of, variants_of
 from distill.errors import ConfigError
 from distill.variant import Only, Section, Variant
 

@@ -38,8 +38,8 @@ from distill.run_folder import RunFolder
 from distill.teachers.backends import BACKENDS, backend_class, open_backends
 from distill.teachers.local import LocalTeachers
 from distill.teachers.requests import HeadRequest, TeacherRequest
+from distill.training.class_module import DistillModule
 from distill.training.job import Job
-from distill.training.module import DistillModule
 from distill.transform import Code
 from tests.docs.pages import ROOT, blocks
 from tests.objective_references import by_row, kl

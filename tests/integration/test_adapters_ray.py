@@ -42,7 +42,7 @@ def answers(client: TeacherClient, before_step: Callable[[int], None]) -> list[n
 def test_one_actor_has_both_and_a_killed_replica_changes_nothing(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
     from distill.teachers.served import ServedTeacher
 
     base = write_llama(tmp_path / "base")
@@ -82,7 +82,7 @@ def test_an_adapter_that_does_not_load_is_an_error_of_its_own(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     """It was there at the check, and is broken now."""
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
     from distill.teachers.served import ServedTeacher
 
     base = write_llama(tmp_path / "base")

@@ -44,7 +44,7 @@ def trained(client: TeacherClient, before_step: Any = lambda number: None) -> li
 
 
 def test_a_killed_replica_changes_neither_gates_nor_answers(ray_cluster: None, tmp_path: Path):
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
     from distill.teachers.served import ServedTeacher
 
     mixture().save_pretrained(tmp_path)

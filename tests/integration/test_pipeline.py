@@ -241,7 +241,7 @@ def corpus(outcome: Outcome, root: Path) -> Corpus:
 def test_a_teacher_killed_mid_run_changes_nothing(
     root: Path, experts: dict[str, Path], corpus: Corpus, tmp_path: Path
 ) -> None:
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     specs = specs_of(root, experts, corpus)
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def served(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     """One pool with a teacher for each wire, all of the same folder."""
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     job = job_in(tmp_path_factory.mktemp("served"))
     assert job.teacher_setup is not None

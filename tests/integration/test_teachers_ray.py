@@ -135,7 +135,7 @@ def test_a_pool_answers_as_local_engines_do_and_a_killed_replica_changes_nothing
     """And when no replica is left the error is bounded and names the teacher."""
     import ray
 
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     with RayTeacherPool(specs(folders, movies=2), transport=transport) as pool:
         client = pool.client(Stream(deadline_s=HANGS_S, transport=transport), rank=1)
@@ -183,7 +183,7 @@ def test_a_teacher_away_for_three_deadlines_while_it_judges_drafts_changes_nothi
     ray_cluster, tmp_path
 ):
     """From the third step: its process is stopped, then killed, and its caches are gone with it."""
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     here = sampled_job(tmp_path, "here", SKD)
     fit(here)
@@ -221,7 +221,7 @@ def test_a_teacher_away_for_three_deadlines_while_it_judges_drafts_changes_nothi
 def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport):
     """A queue of many deadlines is waited for; a forward that hangs is sent to the other replica;
     when both hang the teacher is away, and then given up."""
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     hung, both, released = (tmp_path / name for name in ("hung", "both", "released"))
 
@@ -268,7 +268,7 @@ def test_replicas_that_hang_and_refused_answers(ray_cluster, tmp_path, transport
 
 
 def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster, folders, tmp_path):
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     folder = tmp_path / "cut"
     shutil.copytree(folders["movies"], folder)
@@ -283,7 +283,7 @@ def test_a_folder_that_cannot_be_loaded_is_refused_in_its_own_words(ray_cluster,
 def test_resources_that_are_not_there_are_named_and_nothing_is_left(ray_cluster, folders):
     import ray
 
-    from distill.teachers.pool import RayTeacherPool
+    from distill.teachers.replica_pool import RayTeacherPool
 
     num_cpus = ray.cluster_resources()["CPU"]
     good, big = specs(folders)

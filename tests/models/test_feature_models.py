@@ -17,7 +17,7 @@ from distill.models.sizes import solve_features
 from distill.models.student import build_feature_student, build_student
 from distill.objectives import ForwardKL
 from distill.records import Batch, ScheduleValues, TeacherAnswers
-from distill.training.module import DistillModule
+from distill.training.class_module import DistillModule
 
 LABELS = ("a", "b", "c")
 TABLE = feature_space("wxyz", [1000.0, -3.0, 0.5, 2.0], [10.0, 0.0, 2.0, 1e-3])

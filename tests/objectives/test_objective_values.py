@@ -28,7 +28,7 @@ from distill.objectives import (
     WeightedSum,
 )
 from distill.objectives.divergence import kl_terms
-from distill.objectives.tempered import LEFT_OUT
+from distill.objectives.log_softmax import LEFT_OUT
 from distill.records import UNLABELLED, Target
 from tests.objective_references import SINGLE, softmax, weighted_sum
 

@@ -12,7 +12,7 @@ import torch
 
 from distill.errors import TeacherAnswerError
 from distill.records import AnswerStats
-from distill.teachers.health import Health
+from distill.teachers.output_quality import Health
 from distill.teachers.requests import HeadRequest
 from distill.wires import DenseWire, HiddenWire, SampledWire, TopKWire, WireFormat
 from tests.toys_language import NUM_TOKENS, llama

@@ -23,11 +23,11 @@ from distill.aggregation import Attention
 from distill.config import KD, Cache, Optimizer, Trainer
 from distill.objectives import ForwardKL
 from distill.training.checkpoints import FolderStore
+from distill.training.class_module import DistillModule
 from distill.training.engines import make_engine
 from distill.training.fit import fit, load_best, open_batches
 from distill.training.job import Job
 from distill.training.loop import Intervals, Selection, train
-from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, _parsed, sampled_job
 from tests.toys import FILLERS, NUM_CLASSES, WORDS, ToyTeachers, tiny_bert, toy_batches

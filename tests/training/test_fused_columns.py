@@ -12,9 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from distill.aggregation.mixture import Space
 from distill.objectives import ForwardKL, GeneralisedJSD, Objective, TotalVariation
-from distill.objectives.tempered import LEFT_OUT
+from distill.objectives.log_softmax import LEFT_OUT
 from distill.records import UNLABELLED, ScheduleValues
-from distill.training.columns import SplitLoss, Teachers
 from distill.training.fused import (
     LEAST_ROWS,
     LIVE_COPIES,
@@ -23,6 +22,7 @@ from distill.training.fused import (
     FusedHead,
     slices,
 )
+from distill.training.split_loss import SplitLoss, Teachers
 from distill.training.token_loss import TokenLoss
 
 N, H, V, K = 6, 4, 9, 2

@@ -33,7 +33,7 @@ from distill.objectives import (
     TotalVariation,
     UniversalLogits,
 )
-from distill.objectives.tempered import logsumexp
+from distill.objectives.log_softmax import logsumexp
 from distill.records import (
     UNLABELLED,
     LossOutput,
@@ -42,8 +42,8 @@ from distill.records import (
     TeacherAnswers,
     TokenAnswers,
 )
+from distill.training.class_module import DistillModule
 from distill.training.fused import Chunk, fused
-from distill.training.module import DistillModule
 from distill.training.token_loss import Reader, TokenLoss
 from distill.wires import DenseWire, TopKWire, WireFormat
 from tests.objective_references import SINGLE

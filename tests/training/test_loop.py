@@ -16,9 +16,9 @@ from distill.errors import CheckpointError, Interrupted, TrainingError
 from distill.objectives import ForwardKL
 from distill.records import Cursor, ScheduleValues, TeacherAnswers
 from distill.training.checkpoints import FolderStore
+from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
 from distill.training.loop import Intervals, NoTeachers, Selection, _over_ranks, train
-from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from distill.aggregation import Attention, FixedWeights, LearnedRouter
 from distill.objectives import ForwardKL, TotalVariation
 from distill.records import UNLABELLED, Batch, LossOutput, ScheduleValues, TeacherAnswers
-from distill.training.module import DistillModule, pooled
+from distill.training.class_module import DistillModule, pooled
 from tests.objective_references import Array, kl, softmax
 from tests.toys_logits import GivenLogits, batch_of
 

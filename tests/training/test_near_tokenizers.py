@@ -24,7 +24,7 @@ from distill.data.batches import Batches
 from distill.driver.checks.check import check
 from distill.errors import ConfigError, TeacherAnswerError
 from distill.models.vocabulary import SharedTokens, shared_tokens
-from distill.objectives.tempered import LEFT_OUT
+from distill.objectives.log_softmax import LEFT_OUT
 from distill.records import ScheduleValues
 from distill.sampling.generation import write
 from distill.teachers.backends import open_backends

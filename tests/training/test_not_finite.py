@@ -13,9 +13,9 @@ from distill.config import Optimizer, Trainer
 from distill.errors import TrainingError
 from distill.tasks.language_model.validation import metrics_of
 from distill.training.checkpoints import FolderStore
+from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
 from distill.training.loop import Intervals, NoTeachers, Selection, count_predictions, train
-from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, tiny_bert, toy_batches
 

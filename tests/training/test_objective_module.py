@@ -14,7 +14,7 @@ from torch import Tensor
 from distill.aggregation import FixedWeights
 from distill.objectives import Decoupled, Objective
 from distill.records import UNLABELLED, Batch, ScheduleValues, Target, TeacherAnswers
-from distill.training.module import DistillModule
+from distill.training.class_module import DistillModule
 from tests.objective_references import SINGLE, weighted_sum
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 

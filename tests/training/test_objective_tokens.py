@@ -25,7 +25,7 @@ from distill.objectives import (
     RobustCorrelation,
     WeightedSum,
 )
-from distill.objectives.tempered import log_softmax_at
+from distill.objectives.log_softmax import log_softmax_at
 from distill.records import Target
 from distill.training.fused import Chunk, fused
 from distill.wires import HiddenWire, SampledWire, TopKWire

@@ -19,8 +19,8 @@ from distill.config.temperature import Auto, ConstantTemperature, Convergence, C
 from distill.objectives import ForwardKL
 from distill.records import UNLABELLED, Cursor, Mean
 from distill.training.checkpoints import FolderStore
+from distill.training.class_module import DistillModule
 from distill.training.loop import Intervals, Meters, Selection, train
-from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 from tests.toys_ranks import Ranks, ThreadEngine

@@ -17,7 +17,7 @@ from distill.aggregation import Attention, FixedWeights, LearnedRouter
 from distill.config import Serving
 from distill.models.decoder import head_of
 from distill.objectives import ForwardKL
-from distill.objectives.tempered import LEFT_OUT
+from distill.objectives.log_softmax import LEFT_OUT
 from distill.records import Batch, Head, ScheduleValues, TokenAnswers
 from distill.teachers.served import ServedTeacher
 from distill.training.token_module import TokenModule

@@ -19,9 +19,9 @@ from distill.objectives import ForwardKL
 from distill.records import Cursor, Step
 from distill.teachers.waiting import Recovery, note_away, outage, until_done
 from distill.training.checkpoints import FolderStore
+from distill.training.class_module import DistillModule
 from distill.training.engines import group_timeout
 from distill.training.loop import Intervals, Selection, train
-from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 from tests.toys_ranks import Ranks, ThreadEngine

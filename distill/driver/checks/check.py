@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from distill.config import SPLITS, Experiment
-from distill.config.fits import check_fits
+from distill.config.keys_of_tasks import check_fits
 from distill.config.memory import check_memory
 from distill.config.search import Search
 from distill.data.corpus import Corpus

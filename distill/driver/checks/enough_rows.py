@@ -6,7 +6,7 @@ import math
 
 from distill.aggregation import Routed
 from distill.config import Experiment, KMeans
-from distill.config.fits import fits
+from distill.config.keys_of_tasks import fits
 from distill.data.rows import Rows
 from distill.errors import ConfigError, DataError
 from distill.tasks.checks.loaded import Folder

@@ -341,7 +341,9 @@ def served(subjects: Sequence[Subject], settings: Evaluation) -> Iterator[list[C
     from distill.cluster.connect import connect
 
     with connect(Cluster()):
-        from distill.teachers.pool import RayTeacherPool  # imports ray: only after connect()
+        from distill.teachers.replica_pool import (
+            RayTeacherPool,  # imports ray: only after connect()
+        )
 
         copies = {"replicas": num_workers} | _shares(len(parts) * num_workers, settings)
         with RayTeacherPool([part.teacher(copies) for part in parts]) as pool:

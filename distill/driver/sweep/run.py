@@ -16,7 +16,7 @@ from distill.config.search import Search
 from distill.driver.checks.check import search_of
 from distill.driver.context import Driver, Work
 from distill.driver.finished import Result, keep
-from distill.driver.fits import jobs_of, own_job
+from distill.driver.jobs import jobs_of, own_job
 from distill.driver.pipeline import (
     driver,
     finished_before,

@@ -26,10 +26,10 @@ from distill.tasks.classification.specs import DataSpec, EncoderSpec, StudentSpe
 from distill.tasks.classification.split import majority_rates
 from distill.tasks.plan import Plan
 from distill.teachers.setup import TeacherSetup
+from distill.training.class_module import DistillModule
 from distill.training.fit import is_saved, load_best
 from distill.training.job import Data, Job
 from distill.training.loop import Engine, count_predictions
-from distill.training.module import DistillModule
 from distill.training.trainable import Trainable
 
 VALIDATION_BATCH = 256

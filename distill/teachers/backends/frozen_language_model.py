@@ -25,7 +25,7 @@ from distill.models.vocabulary import SharedTokens
 from distill.moe.draws import token_seeds
 from distill.moe.gates import ExpertRouting, usage_of
 from distill.moe.gradient import Share, gate_gradient
-from distill.objectives.tempered import LEFT_OUT
+from distill.objectives.log_softmax import LEFT_OUT
 from distill.records import AnswerStats, ExpertUsage, GateState, Head
 from distill.sampling.verification import Verification
 from distill.teachers.backends.forwards import ForwardCounts, ForwardRows, position_seeds

@@ -21,11 +21,11 @@ from distill.config import KD, Optimizer, Trainer
 from distill.config.temperature import Convergence
 from distill.objectives import ForwardKL
 from distill.training.checkpoints import FolderStore
+from distill.training.class_module import DistillModule
 from distill.training.engines import make_engine
 from distill.training.fit import fit as fit_job
 from distill.training.job import Job
 from distill.training.loop import Intervals, Selection, train
-from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, sampled_job
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches

@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 from distill.config import Stream
 from distill.errors import TeacherError
 from distill.teachers.actor import CONTROL, MAX_CALLS, TeacherActor
-from distill.teachers.replicas import RayTeacherClient, Served, control, own_error
+from distill.teachers.ray_client import RayTeacherClient, Served, control, own_error
 from distill.teachers.served import ServedTeacher, groups, named
 from distill.teachers.transports import TRANSPORTS, ObjectStore, Transport
 from distill.wording import counted
