@@ -37,9 +37,9 @@ class SavedWeights:
         """float32 [K, N], columns sum to 1, in the order of ``teachers``.
 
         ``hidden_NH``: what the network was trained on. Of a classifier, each row's mean of the
-        student's last hidden states (:func:`distill.training.class_module.pooled`); of a language model,
-        the last hidden states at the positions, and with ``per: sample`` their mean over a
-        sequence.
+        student's last hidden states (:func:`distill.training.class_module.pooled`); of a
+        language model, the last hidden states at the positions, and with ``per: sample`` their
+        mean over a sequence.
         """
         return self.network(hidden_NH.float()).log_softmax(dim=1).exp().T
 

@@ -11,8 +11,9 @@ from distill.config import Experiment, LabelsOnly, Student
 from distill.config.chain import link_name
 from distill.driver.context import Driver, Work
 from distill.errors import RunFolderError
-from distill.experts.jobs import expert_jobs, router_job
+from distill.experts.jobs import expert_jobs
 from distill.experts.partition import Parts, by_column
+from distill.experts.router import router_job
 from distill.names import folder_name
 from distill.tasks.jobs import student_job, with_student, write_tokenizer
 from distill.training.job import Job

@@ -12,7 +12,7 @@ from distill.aggregation import Aggregation, Routed, UniformMean
 from distill.config import Experiment, Serving
 from distill.driver.checks.link_sizes import serving_of_link
 from distill.driver.context import Driver
-from distill.experts.jobs import ROUTER
+from distill.experts.router import ROUTER
 from distill.models.load import weights_fingerprint
 from distill.models.tokenizer import tokenizer_fingerprint
 from distill.models.vocabulary import SharedTokens

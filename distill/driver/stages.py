@@ -25,8 +25,8 @@ from distill.config.chain import link_name
 from distill.driver.chain_links import FILE, ChainRecord
 from distill.driver.jobs import Jobs, trains_router
 from distill.driver.warm_start import FILE as DECISION
-from distill.experts.jobs import ROUTER
-from distill.experts.losses import losses_file, measure_losses, router_targets
+from distill.experts.losses import losses_file, measure_losses
+from distill.experts.router import ROUTER, router_targets
 from distill.run_folder import RunFolder
 from distill.tasks.plan import Plan
 from distill.training.checkpoints import resumed_step

@@ -1,17 +1,13 @@
-"""MoEKD steps 2–3: the experts and the router as jobs for the one training loop."""
+"""MoEKD step 2: the experts as jobs for the one training loop. The router: router.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from distill.config import Experts, Trainer
 from distill.experts.partition import Parts
 from distill.names import folder_name
 from distill.training.job import Data, Job
-
-ROUTER = "router"
 
 
 def expert_jobs(experts: Experts, parts: Parts, data: Data, folder: Path, seed: int) -> list[Job]:
@@ -32,27 +28,6 @@ def expert_jobs(experts: Experts, parts: Parts, data: Data, folder: Path, seed: 
         )
         for part, name in enumerate(parts.names)
     ]
-
-
-def router_job(experts: Experts, parts: Parts, data: Data, folder: Path, seed: int) -> Job:
-    """r(x) = softmax(W · enc(x)), cross-entropy against the id of the row's part, on all training
-    rows."""
-    router = experts.router
-    assert router is not None
-    corpus = parts.corpus
-    return Job(
-        name=ROUTER,
-        folder=str(folder / ROUTER),
-        seed=seed,
-        model=data.task.router(experts, parts.names),
-        data=data,
-        train_rows=np.asarray(corpus.rows("train")),
-        validation_rows=np.asarray(corpus.rows("validation")),
-        train_labels=parts.of("train"),
-        validation_labels=parts.of("validation"),
-        optimizer=router.optimizer,
-        trainer=plain_trainer(experts, router.epochs, router.batch_size),
-    )
 
 
 def plain_trainer(experts: Experts, epochs: float, batch_size: int) -> Trainer:

@@ -1,4 +1,4 @@
-"""The loss of an expert on every labelled row, and the router's targets from them.
+"""The loss of an expert on every labelled row, from which the targets of a router can be made.
 
 Shape suffixes: B rows of a batch, R all rows of a split, K experts, V classes.
 """
@@ -6,7 +6,6 @@ Shape suffixes: B rows of a batch, R all rows of a split, K experts, V classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.nn.functional import cross_entropy
 
 from distill.data.batches import Batches
 from distill.errors import Interrupted
-from distill.experts.partition import Parts
 from distill.models.load import load_classifier
 from distill.training.job import Job
 
@@ -68,13 +66,3 @@ def lowest_loss(losses_KR: np.ndarray, own_R: np.ndarray) -> np.ndarray:
     rows_R = np.arange(len(own_R))
     is_own_lowest_R = losses_KR[own_R, rows_R] == losses_KR.min(0)
     return np.where(is_own_lowest_R, own_R, losses_KR.argmin(0)).astype(np.int64)
-
-
-def router_targets(parts: Parts, experts: Sequence[Job]) -> dict[str, np.ndarray]:
-    """By split, :func:`lowest_loss` of experts in the order of ``parts.names``."""
-    assert tuple(job.name for job in experts) == parts.names
-    losses = [np.load(losses_file(job), allow_pickle=False) for job in experts]
-    return {
-        split: lowest_loss(np.stack([of[split] for of in losses]), parts.of(split))
-        for split in SPLITS
-    }

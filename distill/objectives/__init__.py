@@ -11,7 +11,8 @@ from distill.objectives.decoupled import Decoupled
 from distill.objectives.divergence import ForwardKL, GeneralisedJSD, ReverseKL, TotalVariation
 from distill.objectives.skewed import SkewedForwardKL, SkewedReverseKL
 from distill.objectives.uld import UniversalLogits
-from distill.objectives.weighted import Single, WeightedSum
+from distill.objectives.union import Single
+from distill.objectives.weighted import WeightedSum
 
 
 def _form(value: Any) -> str:

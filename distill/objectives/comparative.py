@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from distill.objectives.base import Divergence
 from distill.objectives.correlation import target_logits
-from distill.objectives.divergence import Divergence
 from distill.objectives.log_softmax import finite
 from distill.records import Target
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distill.objectives.divergence import Divergence
+from distill.objectives.base import Divergence
 from distill.objectives.log_softmax import LEFT_OUT, finite, log_softmax_at
 from distill.records import Target
 

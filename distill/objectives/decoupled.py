@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distill.objectives.divergence import Divergence, kl, weighted
+from distill.objectives.base import Divergence
+from distill.objectives.divergence import kl, weighted
 from distill.objectives.log_softmax import log_softmax_at, logsumexp
 from distill.records import Target
 

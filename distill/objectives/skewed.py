@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from distill.objectives.divergence import Divergence, kl_terms, log_mixture
+from distill.objectives.base import Divergence
+from distill.objectives.divergence import kl_terms, log_mixture
 
 if TYPE_CHECKING:
     from torch import Tensor

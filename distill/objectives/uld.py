@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from distill.objectives.divergence import Divergence
+from distill.objectives.base import Divergence
 from distill.objectives.log_softmax import log_softmax_at
 from distill.records import Target
 

@@ -5,45 +5,16 @@ Shape suffixes: N any block of valid rows, V classes or vocabulary. ``logp`` is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import ConfigDict, Field, RootModel, model_validator
+from pydantic import ConfigDict, RootModel, model_validator
 
-from distill.objectives.adaptive import AdaptiveKL
-from distill.objectives.comparative import Comparative
-from distill.objectives.correlation import CorrelationMatching, Cosine, Dist, RobustCorrelation
-from distill.objectives.decoupled import Decoupled
-from distill.objectives.divergence import (
-    Divergence,
-    ForwardKL,
-    GeneralisedJSD,
-    ReverseKL,
-    TotalVariation,
-)
-from distill.objectives.skewed import SkewedForwardKL, SkewedReverseKL
-from distill.objectives.uld import UniversalLogits
+from distill.objectives.base import Divergence
+from distill.objectives.union import Single
 from distill.records import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Single = Annotated[
-    ForwardKL
-    | ReverseKL
-    | GeneralisedJSD
-    | SkewedForwardKL
-    | SkewedReverseKL
-    | AdaptiveKL
-    | TotalVariation
-    | Decoupled
-    | Cosine
-    | Dist
-    | CorrelationMatching
-    | RobustCorrelation
-    | Comparative
-    | UniversalLogits,
-    Field(discriminator="type"),
-]
 
 
 class WeightedSum(RootModel[tuple[Single, ...]]):

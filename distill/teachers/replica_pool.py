@@ -117,7 +117,7 @@ def _start(group: Sequence[ServedTeacher], transport: Transport, at_once: int) -
         "num_cpus": serving.cpus,
         "num_gpus": serving.num_gpus,
         "label_selector": serving.node_labels or None,
-        "max_restarts": -1,
+        "max_restarts": -1,  # Ray restarts a replica that died, as often as it dies
         "max_task_retries": 0,  # retries are in one place: the client
         "max_concurrency": MAX_CALLS,  # see TeacherActor
         "concurrency_groups": {CONTROL: 1},

@@ -1,7 +1,7 @@
 """Everything trainable of a language-model student as one module whose forward returns the loss.
 
-As :mod:`distill.training.class_module` for classifiers, but no [N, V] exists: the student's output layer
-takes the loss with the hidden states, and looks at a few positions at a time (training/fused.py).
+As :mod:`distill.training.class_module` for classifiers, but no [N, V] exists: the student's output
+layer takes the loss with the hidden states, and looks at a few positions at a time (see fused.py).
 
 Shape suffixes: B rows of a micro-batch, T tokens, P and N its positions, K teachers, H hidden.
 """
@@ -54,9 +54,9 @@ class TokenModule(Trainable):
         normalise: Literal["tokens", "sequences"] = "tokens",
     ) -> None:
         """``num_tokens``: columns that count, of the student. ``teachers``: in the order of K.
-        ``homes``: of each domain, the teacher that is named like it, or -1; for the accuracy of
-        trained weights. ``left_out``: columns among those that count that are not the same token to
-        student and teachers. ``normalise`` sequences: for rows that are not packed."""
+        ``domain_teachers``: of each domain, the teacher that is named like it, or -1; for the
+        accuracy of trained weights. ``left_out``: columns among those that count that are not the
+        same token to student and teachers. ``normalise`` sequences: for rows that are not packed."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
         self.student: PreTrainedModel = student

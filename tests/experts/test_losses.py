@@ -9,9 +9,10 @@ import torch
 
 from distill.config import parse
 from distill.driver.checks.check import check
-from distill.experts.jobs import expert_jobs, router_job
-from distill.experts.losses import losses_file, lowest_loss, measure_losses, router_targets
+from distill.experts.jobs import expert_jobs
+from distill.experts.losses import losses_file, lowest_loss, measure_losses
 from distill.experts.partition import by_column
+from distill.experts.router import router_job, router_targets
 from distill.models.load import load_classifier
 from distill.tasks.classification.specs import DataSpec
 from distill.training.fit import fit_and_save

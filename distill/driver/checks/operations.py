@@ -13,7 +13,7 @@ from distill.aggregation import Routed
 from distill.cluster.estimates import Training
 from distill.config import Experiment, LabelsOnly
 from distill.config.chain import link_name
-from distill.experts.jobs import ROUTER
+from distill.experts.router import ROUTER
 from distill.tasks.checks.sizes import ModelSize
 from distill.tasks.plan import Plan
 from distill.training.job import Job

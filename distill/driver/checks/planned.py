@@ -9,7 +9,7 @@ from distill.cluster.estimates import Room, Scheduled, Training
 from distill.config import Experiment
 from distill.driver.checks.operations import RunOperations
 from distill.driver.checks.rate import device_of
-from distill.experts.jobs import ROUTER
+from distill.experts.router import ROUTER
 from distill.tasks.plan import Plan
 
 

@@ -21,7 +21,7 @@ from distill.evaluation.classifiers import (
     encode_texts,
 )
 from distill.evaluation.settings import Evaluation
-from distill.experts.jobs import ROUTER
+from distill.experts.router import ROUTER
 from distill.models.labels import Classes, Outputs, columns_of
 from distill.run_folder import RunFolder, configuration_of
 from distill.tasks.classification.inputs import read_info

@@ -9,7 +9,7 @@ from distill.aggregation import Routed
 from distill.config import Experiment, Serving, Student
 from distill.data.corpus import Corpus
 from distill.errors import ConfigError, ModelError
-from distill.experts.jobs import ROUTER
+from distill.experts.router import ROUTER
 from distill.models.features import FeatureSpace
 from distill.models.labels import Classes, Outputs, columns_of
 from distill.models.load import FolderInfo
