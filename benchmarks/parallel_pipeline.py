@@ -34,8 +34,8 @@ from distill.cluster.connect import connect
 from distill.cluster.estimates import Room, Scheduled, makespan
 from distill.cluster.ray_tasks import RayLauncher, RayTask
 from distill.config import Cluster, load
-from distill.driver.jobs import jobs_of, own_job
 from distill.driver.pipeline import driver, opened
+from distill.driver.run_jobs import jobs_of, own_job
 from distill.driver.stages import task_stages
 from distill.driver.task_stages import TaskStages
 from distill.report.progress import Progress

@@ -20,7 +20,7 @@ MAX_FILE_LINES = 450
 MAX_PARAMETERS = 8
 
 TASK_QUESTIONS = re.compile(
-    r"is_language_model|isinstance\([^)]*Blocks|\bblocks is (not )?None"
+    r"(?<!\")is_language_model|isinstance\([^)]*Blocks|\bblocks is (not )?None"
     r"|task (==|!=|is|in|not in) [\"'(]|[=!]= \"(language_model|classification)\""
 )
 """A line that depends on which task it is."""

@@ -21,9 +21,9 @@ from distill.config.values import flatten
 from distill.driver.checks.check import check
 from distill.driver.context import Command, Driver, Work
 from distill.driver.finished import Result, finished, keep
-from distill.driver.jobs import Jobs, jobs_of, jobs_of_teachers, own_job
 from distill.driver.memory.store import open_memory
 from distill.driver.quiet import silence
+from distill.driver.run_jobs import Jobs, jobs_of, jobs_of_teachers, own_job
 from distill.driver.serve import (
     ServedTeachers,
     served_as_actors,

@@ -23,7 +23,7 @@ from distill.cluster.ray_tasks import RayTask
 from distill.config import LabelsOnly
 from distill.config.chain import link_name
 from distill.driver.chain_links import FILE, ChainRecord
-from distill.driver.jobs import Jobs, trains_router
+from distill.driver.run_jobs import Jobs, trains_router
 from distill.driver.warm_start import FILE as DECISION
 from distill.experts.losses import losses_file, measure_losses
 from distill.experts.router import ROUTER, router_targets

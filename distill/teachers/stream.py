@@ -49,7 +49,7 @@ from distill.teachers.meter import Meter
 from distill.teachers.output_quality import Health
 from distill.teachers.requests import HeadRequest, TeacherRequest
 from distill.teachers.served import ServedTeacher
-from distill.teachers.turns import Turns, all_results
+from distill.teachers.thread_order import Turns, all_results
 from distill.teachers.waiting import Wait, in_thread, until_done
 
 

@@ -56,7 +56,8 @@ class TokenModule(Trainable):
         """``num_tokens``: columns that count, of the student. ``teachers``: in the order of K.
         ``domain_teachers``: of each domain, the teacher that is named like it, or -1; for the
         accuracy of trained weights. ``left_out``: columns among those that count that are not the
-        same token to student and teachers. ``normalise`` sequences: for rows that are not packed."""
+        same token to student and teachers. ``normalise`` sequences: for rows that are not
+        packed."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
         self.student: PreTrainedModel = student

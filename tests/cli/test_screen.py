@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from distill.cli import app
 from distill.config import parse
 from distill.driver.finished import Result, keep
-from distill.driver.jobs import jobs_of_teachers
 from distill.driver.pipeline import opened
+from distill.driver.run_jobs import jobs_of_teachers
 from distill.driver.sweep.outcome import SweepOutcome
 from distill.evaluation.relations import RATES
 from distill.metrics import LANGUAGE_MODEL, LATENCY, SIZE

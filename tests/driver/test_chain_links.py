@@ -18,8 +18,8 @@ from distill.aggregation.saved import read_weights
 from distill.config import Experiment, parse
 from distill.driver.checks.check import check
 from distill.driver.context import Driver
-from distill.driver.jobs import jobs_of
 from distill.driver.memory.store import Memory, NoMemory
+from distill.driver.run_jobs import jobs_of
 from distill.driver.serve import ServedTeachers, teacher_setup_of_link, teachers_of
 from distill.driver.stages import stages_of
 from distill.driver.student_stages import StudentStages, distilled

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distill.driver.chain_links import ChainRecord
-from distill.driver.jobs import jobs_of
+from distill.driver.run_jobs import jobs_of
 from distill.driver.stages import Stage, stages_of, state_of, tree
 from distill.tasks.chained import Decision
 from distill.tasks.jobs import student_job

@@ -14,7 +14,7 @@ from distill.cluster.ray_tasks import RayTask
 from distill.config import parse
 from distill.driver.checks.check import check
 from distill.driver.context import Driver
-from distill.driver.jobs import jobs_of, own_job
+from distill.driver.run_jobs import jobs_of, own_job
 from distill.driver.stages import task_stages
 from distill.driver.task_stages import TaskStages
 from distill.errors import Interrupted, TeacherAway, TrainingError

@@ -18,8 +18,8 @@ from distill.config import Cache, Experiment, Stream, parse
 from distill.config.search import Goal
 from distill.driver.checks.check import check
 from distill.driver.context import Driver
-from distill.driver.jobs import own_job
 from distill.driver.pipeline import record_inputs
+from distill.driver.run_jobs import own_job
 from distill.driver.serve import teacher_specs
 from distill.driver.warm_start import (
     brief_of,

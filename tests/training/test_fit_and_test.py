@@ -12,7 +12,7 @@ import pytest
 from distill.config import parse
 from distill.driver.checks.check import check
 from distill.driver.context import Work
-from distill.driver.jobs import own_job
+from distill.driver.run_jobs import own_job
 from distill.errors import Interrupted
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder

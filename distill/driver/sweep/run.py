@@ -16,7 +16,6 @@ from distill.config.search import Search
 from distill.driver.checks.check import search_of
 from distill.driver.context import Driver, Work
 from distill.driver.finished import Result, keep
-from distill.driver.jobs import jobs_of, own_job
 from distill.driver.pipeline import (
     driver,
     finished_before,
@@ -24,6 +23,7 @@ from distill.driver.pipeline import (
     record_inputs,
     report_losses,
 )
+from distill.driver.run_jobs import jobs_of, own_job
 from distill.driver.serve import serve_teachers
 from distill.driver.stages import task_stages
 from distill.driver.sweep.outcome import SweepOutcome, champion_of
