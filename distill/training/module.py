@@ -54,8 +54,8 @@ class DistillModule(Trainable):
         num_classes: int = 0,
         domain_teachers: Sequence[int] = (),
     ) -> None:
-        """``homes``: of each domain, the teacher that is named like it, or -1; for the accuracy of
-        trained weights."""
+        """``domain_teachers``: of each domain, the teacher that is named like it, or -1; for the
+        accuracy of trained weights."""
         super().__init__()
         self.student: PreTrainedModel = student
         self.objective = objective

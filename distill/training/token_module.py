@@ -54,9 +54,10 @@ class TokenModule(Trainable):
         normalise: Literal["tokens", "sequences"] = "tokens",
     ) -> None:
         """``num_tokens``: columns that count, of the student. ``teachers``: in the order of K.
-        ``homes``: of each domain, the teacher that is named like it, or -1; for the accuracy of
-        trained weights. ``left_out``: columns among those that count that are not the same token to
-        student and teachers. ``normalise`` sequences: for rows that are not packed."""
+        ``domain_teachers``: of each domain, the teacher that is named like it, or -1; for the
+        accuracy of trained weights. ``left_out``: columns among those that count that are not the
+        same token to student and teachers. ``normalise`` sequences: for rows that are not
+        packed."""
         super().__init__()
         plain(student).set_output_embeddings(FusedHead.of(head_of(student), left_out))
         self.student: PreTrainedModel = student
@@ -72,10 +73,8 @@ class TokenModule(Trainable):
             width = head_of(student).in_features
             self.router = aggregation.build(len(self.teachers), num_tokens, width)
         self._balancing = LoadBalancing.of(student)
-        self._domain_teachers = (
-            *domain_teachers,
-            -1,
-        )  # the last entry is that of no domain, whose index is -1
+        # The last entry is that of no domain, whose index is -1.
+        self._domain_teachers = (*domain_teachers, -1)
 
     def take_heads(self, heads: Mapping[str, Head], device: torch.device | str) -> None:
         """The output layers of teachers that send hidden states. No parameters of this module."""
