@@ -200,4 +200,4 @@ def test_export_of_a_result(result: TrainResult, tmp_path: Path) -> None:
 
 
 def test_a_metric_that_was_not_measured_is_not_shown() -> None:
-    assert quality({"test.accuracy": None, "student.size_mb": 0.5}) == "0.50 MB"
+    assert quality({"test.accuracy": None, "student.size_mb": 0.5}) == "0.500 MB"
