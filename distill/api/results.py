@@ -291,7 +291,9 @@ def quality(metrics: Mapping[str, float | None]) -> str:
     """``test accuracy 87.5 %, 0.42 MB``, as far as it is known."""
     measures = measured_by(metrics)
     heads = {n: measures.heads.get(n) or f"test {measures.head(n)}" for n in measures.tested}
-    parts = [f"{head} {shown(n, metrics[n])}" for n, head in heads.items() if n in metrics]
+    parts = [
+        f"{head} {shown(n, metrics[n])}" for n, head in heads.items() if metrics.get(n) is not None
+    ]
     if metrics.get(SIZE) is not None:
         parts.append(f"{three_digits(metrics[SIZE])} MB")
     return ", ".join(parts)

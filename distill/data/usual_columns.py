@@ -98,7 +98,7 @@ def usual(key: str, columns: Iterable[str]) -> str | None:
 def proposals(needed: Mapping[str, str], columns: Sequence[str]) -> str:
     """``; did you mean data.columns.text=review data.columns.label=stars?``, or "".
 
-    ``wanted``: names that are not among ``columns``, each with the key that configures it. A column
+    ``needed``: names that are not among ``columns``, each with the key that configures it. A column
     with a similar name is proposed, else one that is usual for the key, each of them once.
     """
     left = list(columns)

@@ -204,8 +204,9 @@ class Task(ABC):
         parts: Parts | None = None,
         distilled: Trainable | None = None,
     ) -> Comparison:
-        """Of the models of a run on the test split. ``taught``: the module that was distilled from
-        the teachers of ``teacher_setup``, which has the weights that their aggregation trains."""
+        """Of the models of a run on the test split. ``distilled``: the module that was distilled
+        from the teachers of ``teacher_setup``, which has the weights that their aggregation
+        trains."""
 
     @abstractmethod
     def teachers_on_validation(

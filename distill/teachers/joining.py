@@ -37,7 +37,7 @@ class Joining(Protocol):
         chosen_KB: Tensor,
         router_logits_BK: Tensor | None,
     ) -> Answers:
-        """``said``: each teacher's output for the rows that its mask (bool [B]) marks."""
+        """``payloads``: each teacher's output for the rows that its mask (bool [B]) marks."""
         ...
 
 

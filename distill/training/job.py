@@ -72,7 +72,7 @@ class InFolders:
     folders: ClassVar[Mapping[str, Folder]]
     """The fields that name one."""
 
-    def fingerprints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str | None]:
         """Of what is made from the content of the folders by rules that may change."""
         return {}
 

@@ -73,10 +73,8 @@ class TokenModule(Trainable):
             width = head_of(student).in_features
             self.router = aggregation.build(len(self.teachers), num_tokens, width)
         self._balancing = LoadBalancing.of(student)
-        self._domain_teachers = (
-            *domain_teachers,
-            -1,
-        )  # the last entry is that of no domain, whose index is -1
+        # The last entry is that of no domain, whose index is -1.
+        self._domain_teachers = (*domain_teachers, -1)
 
     def take_heads(self, heads: Mapping[str, Head], device: torch.device | str) -> None:
         """The output layers of teachers that send hidden states. No parameters of this module."""

@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 import distill
 from distill.api import SweepResult, TrainPaths, TrainResult
+from distill.api.results import quality
 from distill.errors import ConfigError, DataError, RunFolderError
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier
@@ -196,3 +197,7 @@ def test_export_of_a_result(result: TrainResult, tmp_path: Path) -> None:
     found = distill.export(result, tmp_path / "copy")
     assert load_classifier(found.path).config.id2label == {0: "no", 1: "yes"}
     assert repr(found) == f"ExportResult({tmp_path / 'copy'})" and "copy" in found._repr_html_()
+
+
+def test_a_metric_that_was_not_measured_is_not_shown() -> None:
+    assert quality({"test.accuracy": None, "student.size_mb": 0.5}) == "0.500 MB"

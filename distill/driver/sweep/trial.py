@@ -1,6 +1,6 @@
 """One trial, in whatever process it is started: train, assess, export, and tell the tuner.
 
-Knows no Ray: ``tell`` is ``ray.tune.report`` in a sweep, and may be any function.
+Knows no Ray: ``report`` is ``ray.tune.report`` in a sweep, and may be any function.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class LanguageModels(Comparison):
         is_stopped: IsStopped,
         distilled: Trainable | None = None,
     ) -> None:
-        """``taught``: the model whose trained weights, if it has any, the teachers have for all
+        """``distilled``: the model whose trained weights, if it has any, the teachers have for all
         students; None: each one's own."""
         assert isinstance(plan.rows, Blocks)
         assert distilled is None or isinstance(distilled, TokenModule)

@@ -95,9 +95,10 @@ class BlocksSpec(InFolders):
     reading = None
     folders: ClassVar[Mapping[str, Folder]] = {"corpus": "corpus", "tokenizer": "tokenizer"}
 
-    def fingerprints(self) -> dict[str, str]:
-        """What a template made of chats is in that of the blocks."""
-        return {"blocks": self.rows.fingerprint}
+    def fingerprints(self) -> dict[str, str | None]:
+        """What a template made of chats is in that of the blocks. ``reading`` was a field in 0.1,
+        always None: a key still has it."""
+        return {"blocks": self.rows.fingerprint, "reading": self.reading}
 
     @property
     def task(self) -> LanguageModel:

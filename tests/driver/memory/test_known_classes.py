@@ -11,14 +11,19 @@ from typing import Any, get_args
 import pytest
 
 from distill.aggregation import Aggregation
+from distill.config import parse
 from distill.config.moe import MoE
 from distill.config.sampling import Sampling
 from distill.config.temperature import TemperatureSchedule
+from distill.driver.checks.check import check
 from distill.driver.memory.content import Contents, description
 from distill.objectives import Objective
+from distill.run_folder import RunFolder
 from distill.tasks.classification.specs import EncoderSpec
+from distill.tasks.jobs import student_job, write_tokenizer
 from distill.tasks.language_model.specs import LanguageExpertSpec, LanguageStudentSpec
 from distill.wires import Wire
+from tests.toys_language import language_experiment
 from tests.toys_memory import taught_job
 
 KNOWN = json.loads(Path(__file__).with_name("classes_of_0_1.json").read_text("utf-8"))
@@ -47,6 +52,17 @@ def test_a_fit_is_described_as_before(tmp_path: Path) -> None:
     found = _classes(description(taught_job(tmp_path)), {})
     assert {"Job", "Guidance", "TeacherSpec", "TeacherKey"} <= found.keys()
     assert found == {name: KNOWN[name] for name in found}
+
+
+def test_the_fit_of_a_language_model_is_described_as_before(tmp_path: Path) -> None:
+    plan = check(parse(language_experiment(tmp_path)))
+    experiment, run = plan.experiment, RunFolder(plan.experiment.output)
+    tokenizer = write_tokenizer(experiment.student, plan.tokenizer, plan.corpus, run.tokenizer)
+    job = student_job(experiment, plan.corpus, tokenizer, run.fit, run.stop)
+    found = _classes(described := description(job), {})
+    assert {"Job", "BlocksSpec", "LanguageStudentSpec"} <= found.keys()
+    assert found == {name: KNOWN[name] for name in found}
+    assert described["job"]["data"]["reading"] is None
 
 
 UNIONS = {
