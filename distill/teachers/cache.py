@@ -33,7 +33,7 @@ from distill.config import Cut
 from distill.errors import CacheError
 from distill.names import folder_name
 from distill.records import Head
-from distill.teachers.segments import Found, Shelf, nothing, write_atomically
+from distill.teachers.segments import CachedOutputs, Shelf, nothing, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class NoCache:
         """``homes``: of each teacher the folder that its output layer is kept in all the same."""
         self._cache_folders = dict(domain_teachers or {})
 
-    def get(self, teacher: str, rows_B: np.ndarray) -> Found:
+    def get(self, teacher: str, rows_B: np.ndarray) -> CachedOutputs:
         return nothing(len(rows_B))
 
     def put(
@@ -169,7 +169,7 @@ class TeacherCache:
             self._shelves[teacher] = Shelf(cache_folder, writer_id)
         self.refresh()
 
-    def get(self, teacher: str, rows_B: np.ndarray) -> Found:
+    def get(self, teacher: str, rows_B: np.ndarray) -> CachedOutputs:
         """Which rows are known, and the payloads of these."""
         with self._lock:
             return self._shelves[teacher].get(np.asarray(rows_B))

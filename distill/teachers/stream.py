@@ -49,7 +49,7 @@ from distill.teachers.joining import (
 from distill.teachers.meter import Meter
 from distill.teachers.requests import HeadRequest, TeacherRequest
 from distill.teachers.served import ServedTeacher
-from distill.teachers.turns import Turns, all_results
+from distill.teachers.turns import RequestOrder, all_results
 from distill.teachers.waiting import Wait, in_thread, until_done
 
 
@@ -255,7 +255,7 @@ class TeacherStream:
         """Answer steps in threads, ``in_flight`` ahead of the one yielded."""
         window = self._in_flight + 1  # those ahead, and the one in hand
         cancelled = threading.Event()
-        turns = (Turns(start, cancelled), Turns(start, cancelled))
+        turns = (RequestOrder(start, cancelled), RequestOrder(start, cancelled))
         # Two pools: a step waits for its asks, so they must never queue behind other steps.
         steps = ThreadPoolExecutor(window, "stream-step")
         asks = ThreadPoolExecutor(window * (len(self.names) + 1), "stream-ask")
@@ -286,7 +286,7 @@ class TeacherStream:
         batches: Any,
         step: int,
         asks: ThreadPoolExecutor,
-        turns: tuple[Turns, Turns],
+        turns: tuple[RequestOrder, RequestOrder],
         cancelled: threading.Event,
     ) -> "_Answered":
         """One step in two rounds: the router for all parts, then the experts for all parts."""
@@ -294,7 +294,7 @@ class TeacherStream:
         finish: dict[str, float] = {}
 
         def query_all(
-            turn: Turns, needed: list[tuple[ServedTeacher, int, np.ndarray]]
+            turn: RequestOrder, needed: list[tuple[ServedTeacher, int, np.ndarray]]
         ) -> list[Payload]:
             # One event for each: a fast teacher must not count for a slow one.
             sent = [threading.Event() for _ in needed]

@@ -24,7 +24,7 @@ from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
 from distill.objectives.tempered import log_softmax_at
 from distill.records import Head, ScheduleValues, Target, TeacherAnswers, TokenAnswers
-from distill.training.columns import LogitsOf, SplitLoss, Teachers
+from distill.training.columns import ChunkTeachers, LogitsOf, SplitLoss
 from distill.training.fused import BlockLoss, Chunk
 from distill.wires import WireFormat
 
@@ -190,7 +190,7 @@ class TokenLoss:
             self.label_logp_KN[:, rows] = loss.label_logp_Kn
         return loss
 
-    def _teachers(self, rows: slice) -> Teachers:
+    def _teachers(self, rows: slice) -> ChunkTeachers:
         """For :meth:`of_columns`: exact wires, and weights that do not depend on the logits."""
         assert self._answers is not None and self._compares_aggregate
         assert self._aggregation is not None and self._objective is not None
@@ -211,7 +211,7 @@ class TokenLoss:
             ]
             return _stacked(payloads, queried_Kn)
 
-        return Teachers(
+        return ChunkTeachers(
             logits_of,
             weights_Kn,
             is_answered_n,

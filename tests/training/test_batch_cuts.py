@@ -26,7 +26,7 @@ from distill.training.checkpoints import FolderStore
 from distill.training.engines import make_engine
 from distill.training.fit import fit, load_best, open_batches
 from distill.training.job import Job
-from distill.training.loop import Intervals, Selection, train
+from distill.training.loop import Selection, TrainingIntervals, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, _parsed, sampled_job
@@ -150,7 +150,7 @@ def classifier_after(folder: Path, micro_batch_size: int | None) -> dict[str, Te
         FolderStore(folder),
         lambda engine: {"eval.accuracy": 0.5},
         Selection("eval.accuracy"),
-        Intervals(log=1, evaluate=NUM_STEPS, checkpoint=NUM_STEPS),
+        TrainingIntervals(log=1, evaluate=NUM_STEPS, checkpoint=NUM_STEPS),
     )
     return engine.module_state()
 

@@ -14,7 +14,7 @@ from distill.aggregation.mixture import Space
 from distill.objectives import ForwardKL, GeneralisedJSD, Objective, TotalVariation
 from distill.objectives.tempered import LEFT_OUT
 from distill.records import UNLABELLED, ScheduleValues
-from distill.training.columns import SplitLoss, Teachers
+from distill.training.columns import ChunkTeachers, SplitLoss
 from distill.training.fused import (
     LEAST_ROWS,
     LIVE_COPIES,
@@ -98,7 +98,7 @@ def test_parts_add_up_to_the_loss_of_the_whole(
 ) -> None:
     """Rows without a label have no cross-entropy, those without an answer no divergence."""
     z_NV, z_KNV, temperature, alpha = 3 * drawn(1, N, V), 3 * drawn(2, K, N, V), 2.5, 0.3
-    teachers = Teachers(
+    teachers = ChunkTeachers(
         lambda at: z_KNV[..., at],
         WEIGHTS_KN,
         ANSWERED_N,

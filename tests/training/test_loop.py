@@ -17,7 +17,7 @@ from distill.objectives import ForwardKL
 from distill.records import Cursor, ScheduleValues, TeacherAnswers
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import TorchEngine
-from distill.training.loop import Intervals, NoTeachers, Selection, _over_ranks, train
+from distill.training.loop import NoTeachers, Selection, TrainingIntervals, _over_ranks, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
@@ -65,7 +65,7 @@ def run(
             store,
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Intervals(log=1, evaluate=5, checkpoint=4),
+            TrainingIntervals(log=1, evaluate=5, checkpoint=4),
             log,
             lambda: stop_at is not None and len(lines) >= stop_at,
         )
@@ -178,7 +178,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
             FolderStore(tmp_path),
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Intervals(log=1, evaluate=100, checkpoint=4),
+            TrainingIntervals(log=1, evaluate=100, checkpoint=4),
         )
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000004"]
 

@@ -14,7 +14,7 @@ from distill.errors import TrainingError
 from distill.tasks.language_model.validation import metrics_of
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import TorchEngine
-from distill.training.loop import Intervals, NoTeachers, Selection, count_predictions, train
+from distill.training.loop import NoTeachers, Selection, TrainingIntervals, count_predictions, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, tiny_bert, toy_batches
@@ -40,7 +40,7 @@ def test_nothing_of_a_broken_evaluation_is_kept(tmp_path: Path, broken: float) -
             FolderStore(tmp_path),
             lambda engine: {"eval.accuracy": 0.5, "eval.perplexity": next(found)},
             Selection("eval.accuracy"),
-            Intervals(log=100, evaluate=2, checkpoint=2),
+            TrainingIntervals(log=100, evaluate=2, checkpoint=2),
             log=lambda step, metrics: heard.append(step),
             report=lambda cursor: heard.append(cursor.step),
         )

@@ -19,7 +19,7 @@ from distill.config.temperature import Auto, ConstantTemperature, Convergence, C
 from distill.objectives import ForwardKL
 from distill.records import UNLABELLED, Cursor, Mean
 from distill.training.checkpoints import FolderStore
-from distill.training.loop import Intervals, Meters, Selection, train
+from distill.training.loop import Meters, Selection, TrainingIntervals, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
@@ -73,7 +73,7 @@ def run(folder: Path, schedule: Any, num_ranks: int = 1, killed_at: int | None =
             FolderStore(folder, num_ranks),
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Intervals(LOG, 100, CHECKPOINT),
+            TrainingIntervals(LOG, 100, CHECKPOINT),
             logger(lines) if rank == 0 else lambda step, metrics: None,
         )
 
@@ -203,7 +203,7 @@ def test_an_interval_without_a_labelled_row_changes_nothing(tmp_path: Path) -> N
         FolderStore(tmp_path),
         lambda engine: {"eval.accuracy": 0.5},
         Selection("eval.accuracy"),
-        Intervals(LOG, 100, CHECKPOINT),
+        TrainingIntervals(LOG, 100, CHECKPOINT),
         lambda step, metrics: lines.append((step, metrics)) if "loss" in metrics else None,
     )
     assert [step for step, _ in cursor.losses] == [3, 9]

@@ -20,7 +20,7 @@ from distill.records import Cursor, Step
 from distill.teachers.waiting import Recovery, note_away, outage, until_done
 from distill.training.checkpoints import FolderStore
 from distill.training.engines import group_timeout
-from distill.training.loop import Intervals, Selection, train
+from distill.training.loop import Selection, TrainingIntervals, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
@@ -108,7 +108,7 @@ class Fit:
                     self.stores[rank],
                     lambda engine: {"eval.accuracy": 0.5},
                     Selection("eval.accuracy"),
-                    Intervals(100, 100, CHECKPOINT),
+                    TrainingIntervals(100, 100, CHECKPOINT),
                     should_stop=lambda: stops and rank == 0 and bool(self.announced),
                     announce=self.announced.append,
                 )

@@ -24,7 +24,7 @@ from distill.training.checkpoints import FolderStore
 from distill.training.engines import make_engine
 from distill.training.fit import fit as fit_job
 from distill.training.job import Job
-from distill.training.loop import Intervals, Selection, train
+from distill.training.loop import Selection, TrainingIntervals, train
 from distill.training.module import DistillModule
 from distill.training.schedule import Schedule
 from tests.sampling.test_fits import SKD, sampled_job
@@ -74,7 +74,7 @@ def fit(
         FolderStore(folder, world_size),
         lambda engine: {"eval.accuracy": 0.5},
         Selection("eval.accuracy"),
-        Intervals(log=log, evaluate=1000, checkpoint=10),
+        TrainingIntervals(log=log, evaluate=1000, checkpoint=10),
         keep,
     )
     return engine, started_from, logged
