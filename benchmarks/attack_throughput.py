@@ -22,7 +22,7 @@ from distill import __version__
 from distill.config import Columns, Data, SplitNames
 from distill.data.corpus import build_corpus
 from distill.driver.evaluate.subjects import served, student_of
-from distill.evaluation.assess import Task
+from distill.evaluation.assess import EvaluationTask
 from distill.evaluation.attacked import attack_model
 from distill.evaluation.attacks import METHODS
 from distill.evaluation.classifiers import probs_of
@@ -53,7 +53,7 @@ def main() -> None:
     data = Data(path=args.data, columns=columns, splits=SplitNames())
     corpus = build_corpus(data, labels=student.label_names, only="test")
     samples = read_samples(corpus, corpus.rows("test"))
-    task = Task(samples, student.label_names, (), parse_kind(args.language))
+    task = EvaluationTask(samples, student.label_names, (), parse_kind(args.language))
     rows = []
     with served([student], Evaluation()) as (model,):
         probs_RC = probs_of(model, samples)
@@ -77,7 +77,7 @@ def main() -> None:
     args.out.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
 
 
-def timed(model, task: Task, probs_RC, method: str) -> dict:  # type: ignore[no-untyped-def]
+def timed(model, task: EvaluationTask, probs_RC, method: str) -> dict:  # type: ignore[no-untyped-def]
     settings = parse_settings(
         [
             f"attack.methods=[{method}]",

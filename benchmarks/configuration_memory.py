@@ -39,7 +39,7 @@ from distill import __version__
 from distill.config import KD, Optimizer, Trainer
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
-from distill.search.configuration_memory import AXES, Experience, Memory
+from distill.search.configuration_memory import AXES, ConfigurationMemory, Experience
 from distill.search.refine import BRIEF, choose
 from distill.tasks.classification.predict import predict
 from distill.training.fit import fit, load_best
@@ -263,8 +263,8 @@ def proposals(
 ) -> dict[str, dict[str, float]]:
     """What is proposed for a task by all others' runs."""
 
-    def memory(names: Sequence[str]) -> Memory:
-        return Memory(
+    def memory(names: Sequence[str]) -> ConfigurationMemory:
+        return ConfigurationMemory(
             Experience(n, tasks[n].meta, run.values, run.validation)
             for n in names
             for run in searched[n]
@@ -275,7 +275,7 @@ def proposals(
     full = memory(others)
     found = {"memory": full.propose(meta, DEFAULTS).values}
     # One run a task is too few for boosting.
-    found["nearest"] = Memory(full.experiments).propose(meta, DEFAULTS).values
+    found["nearest"] = ConfigurationMemory(full.experiments).propose(meta, DEFAULTS).values
     found["others"] = full.mean(DEFAULTS)
     strangers = [n for n in others if n in TABLES]
     if name in DOMAINS and strangers:

@@ -62,7 +62,7 @@ from distill.config.chain import (
     num_links,
     relative_change,
 )
-from distill.search.configuration_memory import AXES, Experience, Memory
+from distill.search.configuration_memory import AXES, ConfigurationMemory, Experience
 from distill.search.meta import Families, meta_features
 from distill.search.refine import BRIEF, choose
 
@@ -321,7 +321,7 @@ def meta_of(task: Task, ratio: int) -> dict[str, float]:
     )
 
 
-def managed(ledger: Ledger, task: Task, memory: Memory) -> dict[str, float]:
+def managed(ledger: Ledger, task: Task, memory: ConfigurationMemory) -> dict[str, float]:
     """The manager's values: its proposal, tried in brief runs and refined where it is poor.
 
     All at the first ratio; the student of the other ratio has the same values.
@@ -680,8 +680,8 @@ def measure(ledger: Ledger, tasks: Sequence[Task]) -> None:
     # What the manager knows: all other data sets, under the first seed's splits and teachers.
     past = history(ledger, [task for task in tasks if task.seed == tasks[0].seed])
 
-    def memory(task: Task) -> Memory:
-        return Memory(e for name in past if name != task.name for e in past[name])
+    def memory(task: Task) -> ConfigurationMemory:
+        return ConfigurationMemory(e for name in past if name != task.name for e in past[name])
 
     values = {}
     for task in measured:

@@ -37,11 +37,17 @@ from juliet_task import (
 
 from distill.config import KD, Optimizer, Serving, Student, Trainer
 from distill.data.corpus import Corpus
-from distill.evaluation.assess import Seen, Task, compare, examine, variants_of
+from distill.evaluation.assess import (
+    EvaluationTask,
+    ModelPredictions,
+    compare,
+    examine,
+    variants_of,
+)
 from distill.evaluation.classifiers import (
     Classifier,
-    Mixture,
-    Queried,
+    ExpertEnsemble,
+    ServedClassifier,
     TokenEncoder,
     encode_texts,
 )
@@ -77,7 +83,7 @@ SETTINGS = Evaluation.model_validate(
 class Shown:
     """The test rows of a cell, as they are and transformed."""
 
-    task: Task
+    task: EvaluationTask
     variants: Variants
 
 
@@ -117,7 +123,7 @@ def run_cell(cell: Cell, data: str) -> str:
         paths = make_teachers(cell, corpus)
         tokenizer = make_tokenizer(corpus, cell.folder / "tokenizer")
         samples = read_samples(corpus, corpus.rows("test"))
-        task = Task(samples, corpus.label_names, corpus.domain_names, "cpp")
+        task = EvaluationTask(samples, corpus.label_names, corpus.domain_names, "cpp")
         shown = Shown(task, variants_of(task, SETTINGS))
         seen = look_at_teachers(cell, corpus, paths, shown)
         for size, student in STUDENTS.items():
@@ -131,13 +137,13 @@ def run_cell(cell: Cell, data: str) -> str:
 
 def look_at_teachers(
     cell: Cell, corpus: Corpus, paths: dict[str, Path], shown: Shown
-) -> dict[str, Seen]:
+) -> dict[str, ModelPredictions]:
     """Pooled, each expert, the ensembles: their outputs, cached for their students."""
     client = engines_of(cell, paths)
 
-    def asked(name: str) -> Queried:
+    def asked(name: str) -> ServedClassifier:
         labels = cell.domains if name == ROUTER else corpus.label_names
-        return Queried(name, labels, client, encode_texts)
+        return ServedClassifier(name, labels, client, encode_texts)
 
     experts = {name: asked(name) for name in cell.domains}
     models: dict[str, Classifier] = {POOLED: asked(POOLED)}
@@ -146,7 +152,7 @@ def look_at_teachers(
         if name == "oracle domain" and cell.left_out is not None:
             continue  # nobody is at home there
         router = asked(ROUTER) if aggregation.needs_router() else None
-        models[name] = Mixture(name, experts, aggregation, router)
+        models[name] = ExpertEnsemble(name, experts, aggregation, router)
     seen = {}
     for name, model in models.items():
         seen[name] = answer(cell, name, model, shown)
@@ -165,7 +171,7 @@ def look_at_student(
     paths: dict[str, Path],
     tokenizer: str,
     shown: Shown,
-    teachers: dict[str, Seen],
+    teachers: dict[str, ModelPredictions],
     name: str,
     size: str,
     student: Student,
@@ -201,7 +207,9 @@ def look_at_student(
     fit_and_save(job)
     served = ServedTeacher(full, str(job.model_folder), Serving(), 2)
     encode = TokenEncoder(str(job.model_folder), MAX_LENGTH)
-    model = Queried(full, corpus.label_names, LocalTeachers(open_backends([served])), encode)
+    model = ServedClassifier(
+        full, corpus.label_names, LocalTeachers(open_backends([served])), encode
+    )
     seen = answer(cell, full, model, shown)
     beside = {"uniform multi-teacher KD": "uniform mean", "MoEKD": "MoEKD routed, k = 2"}
     teacher = teachers[beside.get(name, POOLED)]
@@ -211,7 +219,7 @@ def look_at_student(
     keep(kept, cell, full, "student", found | text)
 
 
-def answer(cell: Cell, name: str, model: Classifier, shown: Shown) -> Seen:
+def answer(cell: Cell, name: str, model: Classifier, shown: Shown) -> ModelPredictions:
     """A model's output, from the work folder if it was queried before."""
     kept = cell.folder / "seen" / f"{slug(name)}.pt"
     if not kept.exists():

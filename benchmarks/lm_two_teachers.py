@@ -29,7 +29,7 @@ from distill.aggregation import UniformMean
 from distill.config import Experiment, Serving, load
 from distill.data.blocks import Blocks
 from distill.driver.checks.check import check
-from distill.tasks.language_model.scores import Scores, Teachers, compare, score
+from distill.tasks.language_model.scores import ExactTeachers, Scores, compare, score
 from distill.tasks.plan import Plan
 from distill.teachers.setup import TeacherSetup
 from distill.training.fit import build_module, fit, is_done, load_best
@@ -98,7 +98,7 @@ def asked(
 
 def compared(module: Any, job: Job, plan: Plan, two: TeacherSetup) -> Any:
     assert isinstance(plan.rows, Blocks)
-    teachers = Teachers.of(two)
+    teachers = ExactTeachers.of(two)
     with teachers.open(job.data) as stream:
         budget = job.trainer.loss_chunk_mb
         return compare(module, plan.rows, teachers, stream, two.aggregation, lambda: False, budget)

@@ -29,7 +29,7 @@ from distill.models.load import load_tokenizer
 from distill.models.tokenizer import num_ids
 from distill.sampling import Speculative
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
-from distill.sampling.generation import Drafted, Writing, write
+from distill.sampling.generation import Drafted, GeneratedBatch, write
 from distill.sampling.records import DraftRequest
 from distill.sampling.verification import Verification
 
@@ -55,7 +55,7 @@ def main() -> None:
     settings = Speculative(drafts=5, top_k=2)
     ends = (int(tokenizer.eos_token_id),)
 
-    def written(some: slice) -> Writing:
+    def written(some: slice) -> GeneratedBatch:
         verify = judge_of(teacher, num_ids(tokenizer), prompts[some], seeds_B[some], settings)
         described = (
             student,

@@ -12,7 +12,7 @@ import pytest
 
 from distill import metrics
 from distill.config import Experiment, Tracking
-from distill.evaluation.assess import Task
+from distill.evaluation.assess import EvaluationTask
 from distill.evaluation.names import metric_names
 from distill.evaluation.settings import Evaluation
 from distill.metrics import (
@@ -84,7 +84,7 @@ def test_a_name_that_is_not_in_the_catalogue_is_not_logged(tmp_path: Path) -> No
 
 
 def test_metrics_of_an_evaluation_are_in_the_catalogue() -> None:
-    task = Task(
+    task = EvaluationTask(
         samples=(), label_names=("label-a",), domain_names=("domain-a",), kind="c", sd_D=None
     )
     names = metric_names(task, Evaluation(), True)

@@ -111,13 +111,15 @@ class ToyTeachers:
 
 def measured(student: str | Path, data: str | Path, **source: str) -> dict[str, float | None]:
     """What ``distill evaluate`` says of an exported student, without changes and attacks."""
-    from distill.driver.evaluate.standalone import Source, evaluate
-    from distill.evaluation.evaluated import Request
+    from distill.driver.evaluate.standalone import EvaluationSource, evaluate
+    from distill.evaluation.evaluated import EvaluationRequest
     from distill.evaluation.settings import parse_settings
     from distill.report.progress import Progress
 
     plain = ["attack.methods=[]", "transform.names=[]", "intervals.num_draws=0"]
-    request = Request(Path(student), Source(str(data), **source), settings=parse_settings(plain))
+    request = EvaluationRequest(
+        Path(student), EvaluationSource(str(data), **source), settings=parse_settings(plain)
+    )
     return evaluate(request, Progress()).metrics
 
 

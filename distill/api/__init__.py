@@ -258,7 +258,7 @@ def predict(
     from distill.export.locate import locate
     from distill.export.prediction import check_out
     from distill.export.prediction import predict as predict_rows
-    from distill.export.request import ColumnOptions, Request
+    from distill.export.request import ColumnOptions, PredictionRequest
     from distill.report.progress import Progress
 
     folder = _folder_of(student)
@@ -269,7 +269,9 @@ def predict(
     if table is not None:
         named, data = columns_of(table, named), table
     with as_file(data) as path, Progress() as progress:
-        request = Request(folder, path, named, max_length, max_new_tokens, batch_size, device)
+        request = PredictionRequest(
+            folder, path, named, max_length, max_new_tokens, batch_size, device
+        )
         predicted = predict_rows(request, progress)
     written = None if out is None else predicted.write(out)
     return PredictResult(predicted.table, tuple(predicted.added), predicted.notes, written)

@@ -13,7 +13,7 @@ from distill.report.terminal import as_text, grid
 from distill.wording import count, counted, percent, three_digits
 
 if TYPE_CHECKING:
-    from distill.driver.preview import Shown
+    from distill.driver.preview import PreviewRow
 
 PLAN_HEADS = ("part", "plan", "size")
 MEASURES: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
@@ -61,7 +61,7 @@ class CheckResult:
 class PreviewResult:
     """The first rows of a split as the student reads them."""
 
-    rows: tuple[Shown, ...]
+    rows: tuple[PreviewRow, ...]
     num_masked: int = 0
     """Rows between them without target tokens, which are dropped."""
 

@@ -12,7 +12,7 @@ from distill.cli.options import AsJson, Uri
 from distill.cli.output import errors, near, print_json, say, say_mlflow, show
 
 if TYPE_CHECKING:
-    from distill.evaluation.evaluated import Evaluated, Request
+    from distill.evaluation.evaluated import Evaluated, EvaluationRequest
     from distill.evaluation.settings import Evaluation
 
 Student = Annotated[Path, typer.Argument(help="A run folder, or an exported student.")]
@@ -152,13 +152,13 @@ def evaluate(
     with errors(as_json):
         measured, labels = _parsed(data, settings, teacher_labels)
         print(f"loading {student}", file=sys.stderr)  # the imports take seconds
-        from distill.evaluation.evaluated import Request
-        from distill.evaluation.source import Source
+        from distill.evaluation.evaluated import EvaluationRequest
+        from distill.evaluation.source import EvaluationSource
 
         columns = (text_column, pair_column, label_column, domain_column, split_column)
-        request = Request(
+        request = EvaluationRequest(
             student,
-            Source(data, *columns, split, language),
+            EvaluationSource(data, *columns, split, language),
             tuple(teacher or ()),
             labels,
             allow_pickle,
@@ -191,7 +191,7 @@ def _parsed(
 
 
 def _evaluated(
-    request: Request, out: Path | None, experiment: str | None, tracking_uri: str | None
+    request: EvaluationRequest, out: Path | None, experiment: str | None, tracking_uri: str | None
 ) -> tuple[Evaluated, Path]:
     """The results, written, logged and printed; and the page with them."""
     from distill.driver.evaluate.standalone import evaluate as evaluate_student

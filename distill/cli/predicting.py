@@ -94,7 +94,7 @@ def predict(
         from distill.errors import ConfigError
         from distill.export.prediction import check_out
         from distill.export.prediction import predict as predict_rows
-        from distill.export.request import ColumnOptions, Request
+        from distill.export.request import ColumnOptions, PredictionRequest
         from distill.report.progress import Progress
 
         if device not in get_args(Device):
@@ -103,7 +103,7 @@ def predict(
         columns = ColumnOptions(
             text_column, pair_column, prompt_column, messages_column, tools_column
         )
-        request = Request(
+        request = PredictionRequest(
             student,
             data,
             columns,

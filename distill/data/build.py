@@ -23,7 +23,7 @@ from distill.data.columns import Splitter, values_in
 from distill.data.content import Content
 from distill.data.file_format import Kept
 from distill.data.names import final_names, stripped
-from distill.data.refusals import Labels, Place, no_labels, no_rows, one_label
+from distill.data.refusals import Labels, RowLocation, no_labels, no_rows, one_label
 from distill.data.rows import fixed_batches, write_rows
 from distill.data.source import File, column_names, read_batches
 from distill.data.split_names import given_fractions, num_held_out
@@ -213,7 +213,7 @@ class Builder:
             if index is None:
                 continue
             split = SPLITS[index]
-            place = Place(file, first_row + i)
+            place = RowLocation(file, first_row + i)
             if empty := self.content.empty(contents[i]):
                 self._drop_empty(place, empty)
                 continue
@@ -335,7 +335,7 @@ class Builder:
                 shared = np.isin(self._keys(split), trained)
                 self.counts[f"{split}_in_train"] = int(shared.sum())
 
-    def _drop_empty(self, place: Place, role: str) -> None:
+    def _drop_empty(self, place: RowLocation, role: str) -> None:
         if self.data.on_empty_text == "error":
             raise DataError(
                 f"data.columns.{role} is empty in {place}: remove the row, or set "

@@ -23,7 +23,7 @@ from distill.data.turns import (
     ANSWER,
     QUESTION,
     TOOL,
-    Turns,
+    ChatTurns,
     behind_empty_block,
     call,
     calling,
@@ -37,7 +37,7 @@ TokensInLoss = tuple[list[int], np.ndarray]
 _TOOL_KEYS = ("type", "function", "name", "description", "parameters", "properties", "required")
 
 
-class Turn(NamedTuple):
+class AssistantTurn(NamedTuple):
     """One message of the assistant's in the chat up to it."""
 
     message: int
@@ -72,7 +72,7 @@ class ChatTokens:
         self._refuse_bad_syntax()
         self._takes_strings = self._finds_strings()
         self._shows_tools = False  # not known yet
-        self._turns = Turns(
+        self._turns = ChatTurns(
             self._probed,
             self._encoded,
             frozenset(tokenizer.added_tokens_decoder),
@@ -179,7 +179,7 @@ class ChatTokens:
             spans.append((len(asked), end + len(eos) if is_last else len(answered)))
         return spans
 
-    def _turn(self, shown: Renderings, i: int) -> Turn:
+    def _turn(self, shown: Renderings, i: int) -> AssistantTurn:
         message, where = shown.chat[i], f"message {i + 1} of document {shown.row}"
         content = message["content"]
         asked, text = shown.asked(i), shown.answered(i)
@@ -196,9 +196,9 @@ class ChatTokens:
         turn = self._turns.without_end(text[start:end])
         _refuse_lost_calls(message, turn, where, self._name)
         if not content and not turn.strip():  # such as reasoning that the template does not show
-            return Turn(i, text, start, start, start)
+            return AssistantTurn(i, text, start, start, start)
         following = shown.whole[len(text) :] if shown.whole.startswith(text) else ""
-        return Turn(i, text, start, end, self._turns.end(text, start, following))
+        return AssistantTurn(i, text, start, end, self._turns.end(text, start, following))
 
     def _after_prompt(self, shown: Renderings, i: int, where: str) -> str:
         """The prompt that asks for message ``i``, and what the message adds, where the message

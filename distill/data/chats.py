@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill.data.refusals import Place, absent_column
+from distill.data.refusals import RowLocation, absent_column
 from distill.data.source import File
 from distill.errors import DataError
 
@@ -53,10 +53,10 @@ def chats_in(batch: pa.RecordBatch, name: str, file: File, first_row: int) -> li
     column = batch.column(name)
     if column.null_count:
         row = first_row + pc.index(column.is_null(), True).as_py()
-        raise DataError(f"{KEY} {name!r} is null in {Place(file, row)}: remove the row")
+        raise DataError(f"{KEY} {name!r} is null in {RowLocation(file, row)}: remove the row")
     chats = column.to_pylist()
     return [
-        canonical_chat(chat, f"{KEY} {name!r} in {Place(file, first_row + i)}")
+        canonical_chat(chat, f"{KEY} {name!r} in {RowLocation(file, first_row + i)}")
         for i, chat in enumerate(chats)
     ]
 
@@ -70,7 +70,7 @@ def tools_in(batch: pa.RecordBatch, name: str, file: File, first_row: int) -> li
     if name not in batch.schema.names:
         raise absent_column(TOOLS, name, file)
     return [
-        _canonical_tools(tools, f"{TOOLS} {name!r} in {Place(file, first_row + i)}")
+        _canonical_tools(tools, f"{TOOLS} {name!r} in {RowLocation(file, first_row + i)}")
         for i, tools in enumerate(batch.column(name).to_pylist())
     ]
 

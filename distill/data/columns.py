@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill.config import SPLITS, Data
-from distill.data.refusals import Place, absent_column
+from distill.data.refusals import RowLocation, absent_column
 from distill.data.source import File
 from distill.data.split_names import remaining_holdout
 from distill.data.splits import split_of
@@ -23,7 +23,7 @@ def texts_in(batch: pa.RecordBatch, name: str, key: str, file: File, first_row: 
     if column.null_count:
         row = first_row + pc.index(column.is_null(), True).as_py()
         raise DataError(
-            f"{key} {name!r} is null in {Place(file, row)}: give every row a text, or remove "
+            f"{key} {name!r} is null in {RowLocation(file, row)}: give every row a text, or remove "
             "the row"
         )
     return column.to_pylist()
@@ -109,7 +109,7 @@ class Splitter:
             if value not in self._index:
                 named = ", ".join(f"{s}: {getattr(self._data.splits, s)}" for s in SPLITS)
                 raise DataError(
-                    f"the split of {Place(file, first_row + i)} is {value!r}, which is not a name "
+                    f"the split of {RowLocation(file, first_row + i)} is {value!r}, which is not a name "
                     f"in data.splits ({named}): set its split, such as "
                     f"data.splits.validation={value}"
                 )
@@ -136,7 +136,7 @@ class Splitter:
         for i, value in enumerate(values_in(batch, group, "data.holdout.group", file)):
             if value is None:
                 raise DataError(
-                    f"data.holdout.group {group!r} is null in {Place(file, first_row + i)}: "
+                    f"data.holdout.group {group!r} is null in {RowLocation(file, first_row + i)}: "
                     "give every row a group, or leave data.holdout.group out"
                 )
             splits.append(split_of(value, self._holdout))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from distill.data.refusals import Place, absent_column
+from distill.data.refusals import RowLocation, absent_column
 from distill.data.source import File
 from distill.errors import DataError
 
@@ -40,8 +40,8 @@ def features_in(
         b, d = np.argwhere(bad_BD)[0].tolist()
         which = repr(columns[0]) + f"[{d}]" if len(columns) == 1 else repr(columns[d])
         raise DataError(
-            f"{KEY} {which} is {features_BD[b, d]} in {Place(file, first_row + b)}: models need "
-            "finite numbers (float32): fill it in, or remove the row"
+            f"{KEY} {which} is {features_BD[b, d]} in {RowLocation(file, first_row + b)}: models "
+            "need finite numbers (float32): fill it in, or remove the row"
         )
     return features_BD
 
@@ -58,13 +58,13 @@ def _of_lists(
     if other_B.any() or num == 0:
         b = int(np.argmax(other_B))
         raise DataError(
-            f"{KEY} {name!r} has {lengths_B[b]} numbers in {Place(file, first_row + b)}, the rows "
+            f"{KEY} {name!r} has {lengths_B[b]} numbers in {RowLocation(file, first_row + b)}, the rows "
             f"before have {num}: every row needs the same number of numbers, at least one"
         )
     values: pa.Array = array.flatten()  # type: ignore[attr-defined]
     if values.null_count:
         b = pc.index(values.is_null(), True).as_py() // num
-        raise _null(name, Place(file, first_row + b))
+        raise _null(name, RowLocation(file, first_row + b))
     return _numeric(values, name, file).reshape(-1, num)
 
 
@@ -95,7 +95,7 @@ def _parsed(array: pa.Array, name: str, file: File, first_row: int) -> np.ndarra
         except ValueError:
             shown = value.decode("utf-8", "replace")[:40]
             raise DataError(
-                f"{KEY} {name!r} is {shown!r} in {Place(file, first_row + b)}: a number is "
+                f"{KEY} {name!r} is {shown!r} in {RowLocation(file, first_row + b)}: a number is "
                 "needed: correct it, or leave the column out"
             ) from None
     return values
@@ -104,10 +104,10 @@ def _parsed(array: pa.Array, name: str, file: File, first_row: int) -> np.ndarra
 def _refuse_nulls(array: pa.Array, name: str, file: File, first_row: int) -> None:
     if array.null_count:
         row = first_row + pc.index(array.is_null(), True).as_py()
-        raise _null(name, Place(file, row))
+        raise _null(name, RowLocation(file, row))
 
 
-def _null(name: str, place: Place) -> DataError:
+def _null(name: str, place: RowLocation) -> DataError:
     return DataError(f"{KEY} {name!r} is null in {place}: fill it in, or remove the row")
 
 

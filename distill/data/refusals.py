@@ -11,7 +11,7 @@ from distill.data.usual_columns import proposals
 from distill.errors import DataError, UnknownLabelError
 
 
-class Place(NamedTuple):
+class RowLocation(NamedTuple):
     """A row of a file, counted from 1 (a CSV header does not count)."""
 
     file: File
@@ -33,12 +33,12 @@ class Labels:
         self._forms = _forms(names or ())
         self._is_integral = all(map(INTEGRAL.fullmatch, self._forms))
         self._in_train: set[str] = set()
-        self._places: dict[str, tuple[str, Place]] = {}
+        self._places: dict[str, tuple[str, RowLocation]] = {}
         self._declared: dict[tuple[str, ...], File] = {}
-        self._words: dict[str, tuple[str, Place]] = {}
-        self._figures: dict[str, tuple[str, Place]] = {}
+        self._words: dict[str, tuple[str, RowLocation]] = {}
+        self._figures: dict[str, tuple[str, RowLocation]] = {}
 
-    def number(self, label: str | None, split: str, place: Place, data: Data) -> int:
+    def number(self, label: str | None, split: str, place: RowLocation, data: Data) -> int:
         if label is None:
             raise self._missing(split, place, data)
         if self.given is not None:
@@ -83,7 +83,7 @@ class Labels:
         is_known = self.given is not None or self.numbers.keys() <= self._known()
         return {n: n for n in self.numbers} if is_known else final_names(self.numbers)
 
-    def _named(self, label: str, place: Place, data: Data) -> str:
+    def _named(self, label: str, place: RowLocation, data: Data) -> str:
         """The given name that a label is: as written, or in another form."""
         if label in self.numbers:
             return label
@@ -97,7 +97,7 @@ class Labels:
         """Names that files declare as their classes."""
         return set().union(*self._declared)
 
-    def _remember(self, label: str, place: Place, column: str) -> None:
+    def _remember(self, label: str, place: RowLocation, column: str) -> None:
         file = place.file
         if column in file.folder_columns:  # one label a file, whatever it is
             return
@@ -138,7 +138,7 @@ class Labels:
                     "data set, or list all labels in data.labels"
                 )
 
-    def _unknown(self, label: str, place: Place, data: Data) -> UnknownLabelError:
+    def _unknown(self, label: str, place: RowLocation, data: Data) -> UnknownLabelError:
         declared = " (a ClassLabel name)" if place.file.class_names_of(data.columns.label) else ""
         fault = f"the label {label!r}{declared} in {place} is not among the labels "
         fault += listed(self.given or ())
@@ -148,7 +148,7 @@ class Labels:
             way_out = "correct data.labels or the label, or remove the row"
         return UnknownLabelError(f"{fault}: {way_out}", fault)
 
-    def _missing(self, split: str, place: Place, data: Data) -> DataError:
+    def _missing(self, split: str, place: RowLocation, data: Data) -> DataError:
         column = data.columns.label
         names = column_names(place.file)
         # Nothing of a validation or test split is trained on, unless a hash cut it.

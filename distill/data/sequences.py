@@ -53,7 +53,7 @@ class Sequence:
         return np.append(self.in_loss[1:], False)
 
 
-class Found(NamedTuple):
+class EncodedDocument(NamedTuple):
     """What became of one document."""
 
     sequences: list[Sequence]  # none: it has no token to learn
@@ -94,7 +94,7 @@ class Sequencer:
         self.num_corrected = 0
         """Chats so far that the first version's rules made other sequences of; see blocks.py."""
 
-    def of(self, documents: Rows[tuple[str, ...]], first_row: int) -> list[Found]:
+    def of(self, documents: Rows[tuple[str, ...]], first_row: int) -> list[EncodedDocument]:
         """Sequences of documents with the row ids ``first_row``, ``first_row`` + 1, …"""
         if self.kind == "text":
             encodings = self.encodings([text for (text,) in documents])
@@ -144,14 +144,14 @@ class Sequencer:
     def _num_kept_in_front(self, ids: Any) -> int:
         return len(self.prefix) if list(ids[: len(self.prefix)]) == self.prefix else 0
 
-    def _completion(self, prompt: list[int], completion: list[int], row: int) -> Found:
+    def _completion(self, prompt: list[int], completion: list[int], row: int) -> EncodedDocument:
         ids = np.array([*self.prefix, *prompt, *completion, *self.ending], np.int32)
         in_loss = np.arange(len(ids)) >= len(self.prefix) + len(prompt)
         if not completion:  # to end at once is nothing to imitate
             in_loss[:] = False
         return self._cut(ids, in_loss, row)
 
-    def _chat(self, document: tuple[str, ...], row: int) -> Found:
+    def _chat(self, document: tuple[str, ...], row: int) -> EncodedDocument:
         assert self.chat_tokens is not None
         parts, first = self.chat_tokens.compared(_chat_of(document), row, _tools_of(document))
         found = [self._cut(np.array(ids, np.int32), in_loss, row) for ids, in_loss in parts]
@@ -161,9 +161,9 @@ class Sequencer:
         elif first is not parts[0]:
             before = self._cut(np.array(first[0], np.int32), first[1], row)
             self.num_corrected += not _are_equal(sequences, before.sequences)
-        return Found(sequences, any(part.is_truncated for part in found))
+        return EncodedDocument(sequences, any(part.is_truncated for part in found))
 
-    def _cut(self, ids: np.ndarray, in_loss: np.ndarray, row: int) -> Found:
+    def _cut(self, ids: np.ndarray, in_loss: np.ndarray, row: int) -> EncodedDocument:
         is_truncated = len(ids) > self.max_length
         if is_truncated and self.cut == "head":
             ids, in_loss = ids[: self.max_length], in_loss[: self.max_length]
@@ -173,10 +173,10 @@ class Sequencer:
             ids, in_loss = ids[places], in_loss[places]
             in_loss[kept] = False  # what it followed is gone
         if not in_loss[1:].any():
-            return Found([], is_truncated)
-        return Found([Sequence(row, ids, in_loss)], is_truncated)
+            return EncodedDocument([], is_truncated)
+        return EncodedDocument([Sequence(row, ids, in_loss)], is_truncated)
 
-    def _text(self, text: str, encoding: Any, row: int) -> Found:
+    def _text(self, text: str, encoding: Any, row: int) -> EncodedDocument:
         text_ids = encoding.ids
         whole = np.array([*text_ids, *self.ending], np.int32)
         chars = Characters(encoding)
@@ -200,7 +200,7 @@ class Sequencer:
             num_in_loss = stop
             first = chars.boundary(stop - 1)
             start = chars.end(first)
-        return Found([s for s in sequences if s.in_loss.any()], False)
+        return EncodedDocument([s for s in sequences if s.in_loss.any()], False)
 
 
 def _chat_of(document: tuple[str, ...]) -> list[dict[str, Any]]:

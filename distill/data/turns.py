@@ -74,7 +74,7 @@ class End(NamedTuple):
     """Whether it begins the next message."""
 
 
-class Turns:
+class ChatTurns:
     """Of one tokenizer and its template.
 
     ``rendered``: a chat as text, None where the template refuses it; ``encoded``: a text's ids and

@@ -12,7 +12,7 @@ from distill.config import SPLITS, Experiment
 from distill.driver.checks.check import check_keys
 from distill.errors import ConfigError, DataError
 from distill.tasks import task_of
-from distill.tasks.checks.preview import Preview, Shown
+from distill.tasks.checks.preview import Preview, PreviewRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def render(found: Preview, console: Console) -> None:
         console.print(masked, highlight=False, markup=False)
 
 
-def _about(one: Shown) -> Text:
+def _about(one: PreviewRow) -> Text:
     from rich.text import Text
 
     parts = [f"{one.split} row {one.row}"]
@@ -68,7 +68,7 @@ def _about(one: Shown) -> Text:
     return Text(_printable(" · ".join([*parts, counted, *one.notes])))
 
 
-def _marked(one: Shown, has_colour: bool) -> Text:
+def _marked(one: PreviewRow, has_colour: bool) -> Text:
     """The tokens, a space between them unless they mark spaces themselves."""
     from rich.text import Text
 

@@ -27,7 +27,7 @@ from distill.config.search_space import Value
 from distill.driver.context import Command, Driver
 from distill.errors import ConfigError
 from distill.records import Line
-from distill.search.configuration_memory import KEYS, Memory, Proposal
+from distill.search.configuration_memory import KEYS, ConfigurationMemory, ConfigurationProposal
 from distill.search.refine import BRIEF, OWN, Choice, Values, choose
 from distill.teachers.setup import TeacherSetup
 from distill.tracking.past_runs import experiences
@@ -112,7 +112,7 @@ class ChosenValues:
 
     own: Values
     """The configuration's."""
-    proposal: Proposal
+    proposal: ConfigurationProposal
     mean: Values
     """The mean of all past tasks: what a memory without meta-features would propose."""
     choice: Choice | None
@@ -162,7 +162,7 @@ def decide(
     runs. ``meta``: the task's features; computed only if there are past runs. ``measure`` and
     ``placed``: see :func:`~distill.search.refine.choose`.
     """
-    memory = Memory(experiences(d.tracker.uri, list(own), goal))
+    memory = ConfigurationMemory(experiences(d.tracker.uri, list(own), goal))
     num_tasks = counted(len(memory.tasks), "task")
     d.progress.say(f"configuration memory: {counted(len(memory.runs), 'past run')} of {num_tasks}")
     proposal = memory.propose(meta() if memory.tasks else {}, own, d.experiment.seed)

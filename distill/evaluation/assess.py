@@ -23,7 +23,7 @@ from distill.evaluation.settings import Evaluation, Kind, transformations_of
 from distill.evaluation.variants import Variants, make_variants, pick
 
 
-class Listener(Protocol):
+class EvaluationProgress(Protocol):
     """Receives lines for people, and the state of bars by label."""
 
     def say(self, message: str) -> None: ...
@@ -31,7 +31,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class EvaluationTask:
     """The rows that models are evaluated on."""
 
     samples: Sequence[Sample]
@@ -71,7 +71,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ModelPredictions:
     """One model's predictions, and the results of the attacks on it."""
 
     probs_RC: np.ndarray
@@ -86,8 +86,8 @@ class Assessment:
     """All measures; ``metrics`` has the stable names."""
 
     metrics: dict[str, float | None]
-    student: Seen
-    teacher: Seen | None
+    student: ModelPredictions
+    teacher: ModelPredictions | None
     differences: list[Difference]
     notes: list[str]
     """What was left out, counted or not defined: for people."""
@@ -98,9 +98,9 @@ class Assessment:
 def assess(
     student: Classifier,
     teacher: Classifier | None,
-    task: Task,
+    task: EvaluationTask,
     settings: Evaluation,
-    listener: Listener,
+    listener: EvaluationProgress,
 ) -> Assessment:
     """All measures of ``settings``. Raises DataError where too many sources do not parse."""
     if task.kind is not None or task.sd_D is not None:
@@ -111,7 +111,7 @@ def assess(
     return compare(own, others, task, variants, settings)
 
 
-def variants_of(task: Task, settings: Evaluation) -> Variants:
+def variants_of(task: EvaluationTask, settings: Evaluation) -> Variants:
     """The transformed rows, the same for every model."""
     has_some = task.kind is not None or task.sd_D is not None
     names = transformations_of(task.kind, settings.transform) if has_some else ()
@@ -120,8 +120,12 @@ def variants_of(task: Task, settings: Evaluation) -> Variants:
 
 
 def examine(
-    model: Classifier, task: Task, variants: Variants, settings: Evaluation, listener: Listener
-) -> Seen:
+    model: Classifier,
+    task: EvaluationTask,
+    variants: Variants,
+    settings: Evaluation,
+    listener: EvaluationProgress,
+) -> ModelPredictions:
     """One model's predictions for all rows, transformed ones included, and the attacks on it."""
     rows = f"{len(task.samples):,} rows"
     if variants:
@@ -133,11 +137,15 @@ def examine(
     if task.kind is not None and settings.attack.methods:
         attacks = attack_model(model, task, probs_RC, settings, listener)
     bins = calibration(probs_RC, task.labels_R, settings.relations.num_bins)
-    return Seen(probs_RC, bins, found, attacks)
+    return ModelPredictions(probs_RC, bins, found, attacks)
 
 
 def compare(
-    student: Seen, teacher: Seen | None, task: Task, variants: Variants, settings: Evaluation
+    student: ModelPredictions,
+    teacher: ModelPredictions | None,
+    task: EvaluationTask,
+    variants: Variants,
+    settings: Evaluation,
 ) -> Assessment:
     """The metrics of the student, and of the two together."""
     notes = [*_notes(task), *variants.notes]
@@ -156,7 +164,9 @@ def compare(
     return Assessment(metrics, student, teacher, differences, notes, counts)
 
 
-def _quality(seen: Seen, task: Task, settings: Evaluation) -> dict[str, float | None]:
+def _quality(
+    seen: ModelPredictions, task: EvaluationTask, settings: Evaluation
+) -> dict[str, float | None]:
     labels_R, domains_R = task.labels_R, task.domains_R
     predicted_R = seen.probs_RC.argmax(1)
     counts = confusion(labels_R, predicted_R, len(task.label_names))
@@ -184,7 +194,9 @@ def _quality(seen: Seen, task: Task, settings: Evaluation) -> dict[str, float | 
     return metrics
 
 
-def _robustness(seen: Seen, task: Task, variants: Variants) -> dict[str, float | None]:
+def _robustness(
+    seen: ModelPredictions, task: EvaluationTask, variants: Variants
+) -> dict[str, float | None]:
     metrics: dict[str, float | None] = {}
     if variants:
         before_R, labels_R = seen.probs_RC.argmax(1), task.labels_R
@@ -204,9 +216,9 @@ def _robustness(seen: Seen, task: Task, variants: Variants) -> dict[str, float |
 
 
 def _fidelity(
-    student: Seen,
-    teacher: Seen,
-    task: Task,
+    student: ModelPredictions,
+    teacher: ModelPredictions,
+    task: EvaluationTask,
     variants: Variants,
     settings: Evaluation,
     notes: list[str],
@@ -247,7 +259,7 @@ def _fidelity(
     return metrics
 
 
-def _lost(seen: Seen, task: Task, variants: Variants) -> float:
+def _lost(seen: ModelPredictions, task: EvaluationTask, variants: Variants) -> float:
     """Accuracy on the rows that were changed before, less that on their variants; over all."""
     places = np.concatenate([changed.places for changed in variants.values()])
     labels, before = task.labels_R[places], seen.probs_RC[places].argmax(1)
@@ -256,7 +268,11 @@ def _lost(seen: Seen, task: Task, variants: Variants) -> float:
 
 
 def _worst(
-    student: Seen, teacher: Seen, task: Task, variants: Variants, settings: Evaluation
+    student: ModelPredictions,
+    teacher: ModelPredictions,
+    task: EvaluationTask,
+    variants: Variants,
+    settings: Evaluation,
 ) -> list[Difference]:
     """Violating samples by divergence, the labels' disagreements first; each row once."""
     blocks: list[tuple[str, Sequence[Sample], np.ndarray, np.ndarray]] = [
@@ -282,7 +298,7 @@ def _worst(
 
 
 def _difference(
-    task: Task,
+    task: EvaluationTask,
     far: float,
     variant: str,
     sample: Sample,
@@ -305,7 +321,7 @@ def _difference(
     )
 
 
-def _notes(task: Task) -> list[str]:
+def _notes(task: EvaluationTask) -> list[str]:
     """Classes without rows: their recall has no meaning, and macro means leave them out."""
     present = set(task.labels_R.tolist())
     empty = [name for c, name in enumerate(task.label_names) if c not in present]

@@ -19,7 +19,7 @@ from distill.evaluation.variants import pick
 from distill.transform import Code, identifiers
 
 if TYPE_CHECKING:
-    from distill.evaluation.assess import Listener, Task
+    from distill.evaluation.assess import EvaluationProgress, EvaluationTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class UnderAttack:
         """Accuracy before, less accuracy under the worst of the attacks on each sample."""
         return len(self.flipped) / len(self.places)
 
-    def notes(self, task: Task) -> list[str]:
+    def notes(self, task: EvaluationTask) -> list[str]:
         """Rows that no attack could change: they do not parse, or have nothing to change."""
         skipped = self.num_correct - len(self.attacked)
         if not skipped:
@@ -81,7 +81,11 @@ class UnderAttack:
 
 
 def attack_model(
-    model: Classifier, task: Task, probs_RC: np.ndarray, settings: Evaluation, listener: Listener
+    model: Classifier,
+    task: EvaluationTask,
+    probs_RC: np.ndarray,
+    settings: Evaluation,
+    listener: EvaluationProgress,
 ) -> UnderAttack:
     """Every method on the same seeded sample of rows; the first text of a pair is attacked."""
     kind, budget = task.kind, settings.attack.budget

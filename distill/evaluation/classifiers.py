@@ -86,7 +86,7 @@ def encode_features(samples: Sequence[Sample]) -> dict[str, Any]:
     return {"features_BD": np.stack([sample.features_D for sample in samples])}  # type: ignore[arg-type]
 
 
-class Queried:
+class ServedClassifier:
     """One model behind a client."""
 
     def __init__(
@@ -124,7 +124,7 @@ class Queried:
         return logits_BC if self._columns is None else logits_BC[:, self._columns]
 
 
-class Mixture:
+class ExpertEnsemble:
     """Experts under an aggregation without trained weights; queries only those that it needs."""
 
     def __init__(

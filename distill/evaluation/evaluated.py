@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.config import Data
-from distill.evaluation.assess import Assessment, Task
+from distill.evaluation.assess import Assessment, EvaluationTask
 from distill.evaluation.efficiency import Efficiency
 from distill.evaluation.gate import parse_gate
 from distill.evaluation.majority import Majority, majority
 from distill.evaluation.settings import Evaluation
-from distill.evaluation.source import Source
+from distill.evaluation.source import EvaluationSource
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """The arguments of ``distill evaluate``."""
 
     student: Path
     """An exported folder, or a run."""
-    source: Source
+    source: EvaluationSource
     teachers: tuple[str, ...] = ()
     """(): of a run its own, else none."""
     teacher_labels: tuple[Mapping[str, str], ...] = ()
@@ -40,9 +40,9 @@ class Request:
 class Evaluated:
     """All results of an evaluation."""
 
-    request: Request
+    request: EvaluationRequest
     """With the attacks of ``--attacks`` and of gates in its settings."""
-    task: Task
+    task: EvaluationTask
     assessment: Assessment
     metrics: dict[str, float | None]
     costs: dict[str, Efficiency]

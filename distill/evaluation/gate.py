@@ -21,7 +21,7 @@ WRITTEN = re.compile(r"\s*(\S.*?)\s*(>=|<=|>|<)\s*(\S+)\s*")  # a domain may hol
 
 
 @dataclass(frozen=True)
-class Gate:
+class QualityGate:
     """A condition that must not hold."""
 
     metric: str
@@ -48,7 +48,7 @@ class Gate:
         return None
 
 
-def parse_gate(text: str) -> Gate:
+def parse_gate(text: str) -> QualityGate:
     """ConfigError for a gate that cannot be read."""
     match = WRITTEN.fullmatch(text)
     if match is None:
@@ -63,10 +63,10 @@ def parse_gate(text: str) -> Gate:
         raise ConfigError(f"--fail-if {text!r}: {bound!r} is not a number") from None
     if not math.isfinite(value):
         raise ConfigError(f"--fail-if {text!r}: {bound} cannot be compared: give a finite number")
-    return Gate(metric, comparison, value)
+    return QualityGate(metric, comparison, value)
 
 
-def check_metric(gate: Gate, known: Iterable[str]) -> None:
+def check_metric(gate: QualityGate, known: Iterable[str]) -> None:
     """ConfigError for a metric that will not be measured."""
     names = sorted(known)
     if gate.metric not in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from distill.evaluation.assess import Task
+from distill.evaluation.assess import EvaluationTask
 from distill.evaluation.intervals import MEASURES
 from distill.evaluation.relations import RATES
 from distill.evaluation.settings import Evaluation, transformations_of
@@ -15,7 +15,7 @@ COSTS = ("params", "size_mb", "latency_ms", "latency_p95_ms", "gflops", "peak_me
 _OF_ATTACKS = re.compile(r"(teacher\.)?robustness\.(?!transformed\.).+|fidelity\.relative_drop")
 
 
-def metric_names(task: Task, settings: Evaluation, has_teacher: bool) -> set[str]:
+def metric_names(task: EvaluationTask, settings: Evaluation, has_teacher: bool) -> set[str]:
     """As distill/evaluation/assess.py names them, and size, latency and memory as ``student.*``.
 
     A transformation that turns out to apply to no row is listed here all the same.
@@ -35,7 +35,7 @@ def needs_attacks(metric: str) -> bool:
     return _OF_ATTACKS.fullmatch(metric) is not None
 
 
-def _of_one_model(task: Task, settings: Evaluation) -> Iterator[str]:
+def _of_one_model(task: EvaluationTask, settings: Evaluation) -> Iterator[str]:
     for name in ("accuracy", "precision", "recall", "f1", "ece"):
         yield f"test.{name}"
     for domain in task.domain_names:
@@ -55,7 +55,7 @@ def _of_one_model(task: Task, settings: Evaluation) -> Iterator[str]:
             yield from (f"robustness.{method}.{name}" for name in ("asr", "accuracy", "queries"))
 
 
-def _of_two(task: Task, settings: Evaluation) -> Iterator[str]:
+def _of_two(task: EvaluationTask, settings: Evaluation) -> Iterator[str]:
     yield from (f"fidelity.{name}" for name in (*RATES, "ece_gap"))
     yield from ("test.retention", "test.teacher_accuracy", "compression")
     changes = _changes(task, settings)
@@ -67,7 +67,7 @@ def _of_two(task: Task, settings: Evaluation) -> Iterator[str]:
         yield "fidelity.relative_drop"
 
 
-def _changes(task: Task, settings: Evaluation) -> tuple[str, ...]:
+def _changes(task: EvaluationTask, settings: Evaluation) -> tuple[str, ...]:
     if task.kind is None and task.sd_D is None:
         return ()
     return transformations_of(task.kind, settings.transform)

@@ -17,7 +17,7 @@ CODE = "code"
 
 
 @dataclass(frozen=True)
-class Source:
+class EvaluationSource:
     """Labelled rows in a file. A column that is None is the run's, where the student is of one;
     "" leaves the pair, domain or split out."""
 
@@ -36,7 +36,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Reading:
+class EvaluationData:
     """What is read, and what a person should know of it."""
 
     data: Data
@@ -54,7 +54,7 @@ OPTIONS = {
 KINDS = {"text": "text", "text_pair": "second text", "label": "label", "domain": "domain"}
 
 
-def check_split(source: Source, run: Experiment | None) -> None:
+def check_split(source: EvaluationSource, run: Experiment | None) -> None:
     """Raises ConfigError for a split without the column that names it."""
     has_column = run is not None and run.data.columns.split is not None
     given = source.split_column
@@ -66,8 +66,12 @@ def check_split(source: Source, run: Experiment | None) -> None:
 
 
 def reading_of(
-    source: Source, student: str, num_features: int, run: Experiment | None, run_path: str = ""
-) -> Reading:
+    source: EvaluationSource,
+    student: str,
+    num_features: int,
+    run: Experiment | None,
+    run_path: str = "",
+) -> EvaluationData:
     """The columns of ``source``: its own, those of ``run``, or the defaults.
 
     ``num_features``: 0 for a student of texts. Raises ConfigError or DataError where one is not in
@@ -122,7 +126,7 @@ def reading_of(
         notes.append(f"rows of split {splits.test!r} (column {split}) are measured")
     else:
         notes += filter(None, [pooled_splits(source), run and _trained_on(files, run)])
-    return Reading(data, tuple(notes))
+    return EvaluationData(data, tuple(notes))
 
 
 def _either(given: str | None, own: str | None) -> str | None:
@@ -131,7 +135,7 @@ def _either(given: str | None, own: str | None) -> str | None:
 
 
 def _check_columns_of_run(
-    source: Source, names: dict[str, str | None], file: File, run_path: str
+    source: EvaluationSource, names: dict[str, str | None], file: File, run_path: str
 ) -> None:
     """Raises DataError for columns that no option names, and that the file does not have."""
     given = {
@@ -157,7 +161,7 @@ def _check_columns_of_run(
     )
 
 
-def _features(source: Source, student: str, own: Columns | None) -> tuple[str, ...]:
+def _features(source: EvaluationSource, student: str, own: Columns | None) -> tuple[str, ...]:
     """Of the run, which may have renamed them; else as the exported model names them."""
     if named := source.text_column or source.pair_column:
         raise ConfigError(
@@ -194,7 +198,7 @@ def _text_column(file: File) -> str:
     )
 
 
-def pooled_splits(source: Source) -> str | None:
+def pooled_splits(source: EvaluationSource) -> str | None:
     """A message where files named as several splits are measured as one; else None."""
     if source.split_column:
         return None

@@ -24,7 +24,7 @@ BATCH = 8
 """Prompts of a request, as many as the student is given at once."""
 
 
-class Prompt(Protocol):
+class EvaluationPrompt(Protocol):
     @property
     def ids(self) -> list[int]: ...
     @property
@@ -34,7 +34,7 @@ class Prompt(Protocol):
 def score_teacher(
     client: TeacherClient,
     teacher: ServedTeacher,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[EvaluationPrompt],
     tokenizer: Any,
     max_new_tokens: int,
     turn_ends: Sequence[int] = (),

@@ -16,7 +16,7 @@ from distill.transform.features import noise
 from distill.transform.text import TEXT_TRANSFORMATIONS
 
 if TYPE_CHECKING:
-    from distill.evaluation.assess import Task
+    from distill.evaluation.assess import EvaluationTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def pick(num: int, needed: int, seed: int) -> np.ndarray:
 
 
 def make_variants(
-    task: Task, places: np.ndarray, names: Sequence[str], settings: Evaluation
+    task: EvaluationTask, places: np.ndarray, names: Sequence[str], settings: Evaluation
 ) -> Variants:
     """Each transformation of each row; a source that does not parse stays as it is.
 
@@ -117,7 +117,7 @@ def _changed_text(text: str, kind: Kind, name: str, seed: str) -> str | None:
     return transformed(text, kind, name, rng.randrange(2**31))
 
 
-def _noisy(task: Task, places: np.ndarray, settings: Evaluation) -> list[Sample]:
+def _noisy(task: EvaluationTask, places: np.ndarray, settings: Evaluation) -> list[Sample]:
     assert task.sd_D is not None
     features_RD = np.stack([task.samples[i].features_D for i in places])  # type: ignore[arg-type]
     rng = np.random.default_rng(settings.seed)

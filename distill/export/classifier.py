@@ -22,9 +22,9 @@ from distill.export.locate import Located
 from distill.export.request import (
     Answered,
     ColumnOptions,
-    Listener,
-    Request,
-    Source,
+    ExportProgress,
+    PredictionRequest,
+    PredictionSource,
     batches,
     check_new_columns,
     check_options,
@@ -65,7 +65,11 @@ class ClassifierStudent:
         return Columns.model_validate({"features": names[0] if len(names) == 1 else tuple(names)})
 
     def predict(
-        self, student: Located, source: Source, request: Request, listener: Listener
+        self,
+        student: Located,
+        source: PredictionSource,
+        request: PredictionRequest,
+        listener: ExportProgress,
     ) -> Answered:
         model: Any = load_classifier(student.folder)
         labels = [str(model.config.id2label[i]) for i in range(len(model.config.id2label))]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distill.export.onnx import Exported
-    from distill.export.request import Listener
+    from distill.export.request import ExportProgress
 
 FORMATS = ("hf", "onnx")
 
 
 def export_student(
-    run: Path, out: Path, kind: str, int8: bool, data: str | None, listener: Listener
+    run: Path, out: Path, kind: str, int8: bool, data: str | None, listener: ExportProgress
 ) -> Exported | None:
     """What an ONNX export measured; None for a copy of the Hugging Face folder."""
     from distill.errors import ConfigError

@@ -10,7 +10,13 @@ from distill.data.source import File
 from distill.export.classifier import ClassifierStudent
 from distill.export.language_model import LanguageModelStudent
 from distill.export.locate import Located
-from distill.export.request import Answered, ColumnOptions, Listener, Request, Source
+from distill.export.request import (
+    Answered,
+    ColumnOptions,
+    ExportProgress,
+    PredictionRequest,
+    PredictionSource,
+)
 from distill.models.load import read_config
 
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -34,7 +40,11 @@ class StudentKind(Protocol):
         ...
 
     def predict(
-        self, student: Located, source: Source, request: Request, listener: Listener
+        self,
+        student: Located,
+        source: PredictionSource,
+        request: PredictionRequest,
+        listener: ExportProgress,
     ) -> Answered:
         """New columns with a value for each row. Raises DataError for a row without content."""
         ...

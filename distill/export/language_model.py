@@ -23,9 +23,9 @@ from distill.export.locate import Located
 from distill.export.request import (
     Answered,
     ColumnOptions,
-    Listener,
-    Request,
-    Source,
+    ExportProgress,
+    PredictionRequest,
+    PredictionSource,
     batches,
     check_new_columns,
     check_options,
@@ -55,7 +55,11 @@ class LanguageModelStudent:
         return _columns(named, None if experiment is None else experiment.data.columns, file)
 
     def predict(
-        self, student: Located, source: Source, request: Request, listener: Listener
+        self,
+        student: Located,
+        source: PredictionSource,
+        request: PredictionRequest,
+        listener: ExportProgress,
     ) -> Answered:
         check_new_columns([GENERATED], source.content, request.data)
         model: Any = load_language_model(student.folder)
@@ -116,7 +120,7 @@ def _columns(named: ColumnOptions, own: Columns | None, file: File) -> Columns:
 
 
 def _prompts(
-    student: Located, source: Source, tokenizer: Any
+    student: Located, source: PredictionSource, tokenizer: Any
 ) -> tuple[list[list[int]], tuple[int, ...], tuple[str, ...]]:
     """The tokens of each prompt, the tokens that end an answer of a chat, and notes."""
     experiment, columns = student.experiment, source.columns
@@ -192,7 +196,9 @@ def _chats(files: Sequence[File], columns: Columns) -> Iterator[tuple[list[Any],
             yield json.loads(chat), schemas
 
 
-def _check_room(prompts: Sequence[Sequence[int]], model: PreTrainedModel, request: Request) -> None:
+def _check_room(
+    prompts: Sequence[Sequence[int]], model: PreTrainedModel, request: PredictionRequest
+) -> None:
     positions = usable_positions(model.config)
     for row, prompt in enumerate(prompts, 1):
         if not prompt:

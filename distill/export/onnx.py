@@ -32,7 +32,7 @@ from distill.export.classifier import Classifier
 from distill.export.folder import refuse_other_files, swap_in
 from distill.export.kinds import kind_of
 from distill.export.locate import Located
-from distill.export.request import Listener
+from distill.export.request import ExportProgress
 from distill.models.features import FeatureClassifier
 from distill.models.load import load_classifier
 from distill.models.reading import reading_of
@@ -88,7 +88,7 @@ def check_installed() -> None:
 
 
 def export_onnx(
-    student: Located, out: str | Path, is_int8: bool, data: str | None, listener: Listener
+    student: Located, out: str | Path, is_int8: bool, data: str | None, listener: ExportProgress
 ) -> Exported:
     """Write the ONNX file, the tokenizer, the label names, README.md and export.json into ``out``.
 
@@ -274,7 +274,7 @@ def _measured(
     rows: Any,
     labels_R: np.ndarray,
     folder: Path,
-    listener: Listener,
+    listener: ExportProgress,
 ) -> Exported:
     one, sequence = _one(classifier, rows)
     weights = student.folder / "model.safetensors"

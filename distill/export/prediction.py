@@ -25,7 +25,7 @@ from distill.data.tables import (
 from distill.errors import InputError, RunFolderError
 from distill.export.kinds import kind_of
 from distill.export.locate import Located, locate
-from distill.export.request import Listener, Request, Source
+from distill.export.request import ExportProgress, PredictionRequest, PredictionSource
 
 OPTIONS = {
     "data.columns.text_pair": "--pair-column",
@@ -39,7 +39,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class PredictionResult:
     """The rows of the file, and what the student answers."""
 
     student: Path
@@ -72,7 +72,7 @@ def check_out(out: str | Path, overwrite: bool) -> None:
         raise RunFolderError(f"--out {out} already exists: give another file, or add --overwrite")
 
 
-def predict(request: Request, listener: Listener) -> Predicted:
+def predict(request: PredictionRequest, listener: ExportProgress) -> PredictionResult:
     """Every row's prediction. Columns are the run's, as far as ``request.columns`` names no others;
     a label is not needed.
 
@@ -86,16 +86,18 @@ def predict(request: Request, listener: Listener) -> Predicted:
         raise type(error)(_as_options(str(error))) from None
 
 
-def _predict(student: Located, request: Request, listener: Listener) -> Predicted:
+def _predict(
+    student: Located, request: PredictionRequest, listener: ExportProgress
+) -> PredictionResult:
     files = find_files(request.data)
     kind = kind_of(student.folder)
     columns = kind.columns(student, request.columns, files[0])
     listener.say("reading the data")
     content = joined([read_content(file) for file in files])
-    answered = kind.predict(student, Source(files, columns, content), request, listener)
+    answered = kind.predict(student, PredictionSource(files, columns, content), request, listener)
     for note in answered.notes:
         listener.say(note)
-    return Predicted(student.folder, content, *answered)
+    return PredictionResult(student.folder, content, *answered)
 
 
 def _as_options(message: str) -> str:

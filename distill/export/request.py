@@ -19,7 +19,7 @@ from distill.errors import ConfigError, DataError
 T = TypeVar("T")
 
 
-class Listener(Protocol):
+class ExportProgress(Protocol):
     def say(self, message: str) -> None: ...
     def update(self, label: str, done: float | None = None, total: float | None = None) -> None: ...
 
@@ -36,7 +36,7 @@ class ColumnOptions:
 
 
 @dataclass(frozen=True)
-class Request:
+class PredictionRequest:
     """What ``distill predict`` is given."""
 
     student: Path
@@ -55,7 +55,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class PredictionSource:
     """The rows of a request."""
 
     files: Sequence[File]

@@ -20,8 +20,8 @@ from distill.init.columns import (
     take_split_names,
 )
 from distill.init.models import Model
-from distill.init.rows import Contents, Table, read_contents
-from distill.init.tasks import Proposal, proposal_for
+from distill.init.rows import DataCounts, Table, read_contents
+from distill.init.tasks import TaskProposal, proposal_for
 
 SHARE = 95
 """Percent of the rows that fit into data.max_length."""
@@ -37,9 +37,9 @@ MAX_RENDERED = 1000  # chats whose tokens are counted
 
 @dataclass
 class Choices:
-    task: Proposal
+    task: TaskProposal
     columns: dict[str, Any] = field(default_factory=dict)
-    contents: Contents = field(default_factory=Contents)
+    contents: DataCounts = field(default_factory=DataCounts)
     splits: dict[str, str] = field(default_factory=dict)
     """Names of the splits that are not called as data.splits has them."""
     split_source: str = "cut"

@@ -65,7 +65,7 @@ class Table:
 
 
 @dataclass
-class Contents:
+class DataCounts:
     """Counts over all rows."""
 
     num_rows: int = 0
@@ -121,9 +121,9 @@ def read_contents(
     domain: str | None,
     split: str | None,
     chats: Sequence[str] = (),
-) -> Contents:
+) -> DataCounts:
     """One pass over all rows. ``chats``: columns that are read as JSON instead of ``texts``."""
-    found = Contents()
+    found = DataCounts()
     groups = tuple(n for n in (domain,) if n is not None)
     kept = Kept(chats=tuple(chats), groups=groups)
     named = [*texts, label, domain, split]
@@ -149,7 +149,7 @@ def split_names(values: Sequence[str]) -> dict[str, str] | None:
 
 
 def _count(
-    found: Contents,
+    found: DataCounts,
     batch: pa.RecordBatch,
     texts: Sequence[str],
     label: str | None,

@@ -9,7 +9,7 @@ from distill.config import Student
 from distill.errors import ConfigError
 from distill.init.columns import take_document, take_input, take_label
 from distill.init.models import TASK_OF, Model
-from distill.init.rows import Contents, Table, is_label
+from distill.init.rows import DataCounts, Table, is_label
 
 if TYPE_CHECKING:
     from distill.init.choices import Choices
@@ -19,7 +19,7 @@ RETRAINED = 8000
 """student.vocab_size where the teachers' tokenizer has more than twice as many tokens."""
 
 
-class Proposal(Protocol):
+class TaskProposal(Protocol):
     """The parts of a configuration that one task decides."""
 
     name: ClassVar[str]
@@ -41,11 +41,11 @@ class Proposal(Protocol):
         """Labels and inputs. Raises DataError for a table without inputs."""
         ...
 
-    def num_train(self, rows: float, contents: Contents) -> float:
+    def num_train(self, rows: float, contents: DataCounts) -> float:
         """Rows of an epoch, of which ``rows`` are in the train split."""
         ...
 
-    def data(self, contents: Contents) -> list[str]:
+    def data(self, contents: DataCounts) -> list[str]:
         """Lines of the section data."""
         ...
 
@@ -62,7 +62,7 @@ class Proposal(Protocol):
         ...
 
 
-class Classification:
+class ClassificationProposal:
     """Texts, pairs or features with labels."""
 
     name: ClassVar[str] = "classification"
@@ -77,10 +77,10 @@ class Classification:
         take_label(found, table, models)
         take_input(found, table, models)
 
-    def num_train(self, rows: float, contents: Contents) -> float:
+    def num_train(self, rows: float, contents: DataCounts) -> float:
         return max(rows - contents.num_unlabelled, 0)
 
-    def data(self, contents: Contents) -> list[str]:
+    def data(self, contents: DataCounts) -> list[str]:
         if not contents.num_empty:
             return []
         return [f"  on_empty_text: drop  # {contents.num_empty:,} rows have an empty text"]
@@ -115,7 +115,7 @@ class Classification:
         ]
 
 
-class LanguageModel:
+class LanguageModelProposal:
     """Texts, prompts with completions, or chats."""
 
     name: ClassVar[str] = "language_model"
@@ -129,10 +129,10 @@ class LanguageModel:
     def take_columns(self, found: Choices, table: Table, models: Sequence[Model]) -> None:
         take_document(found, table)
 
-    def num_train(self, rows: float, contents: Contents) -> float:
+    def num_train(self, rows: float, contents: DataCounts) -> float:
         return rows * 0.25  # blocks: a quarter of one each
 
-    def data(self, contents: Contents) -> list[str]:
+    def data(self, contents: DataCounts) -> list[str]:
         return []
 
     def student(self, found: Choices, largest: Model, tokenizer: Any) -> dict[str, Any]:
@@ -149,10 +149,12 @@ class LanguageModel:
         return []
 
 
-PROPOSALS: dict[str, Proposal] = {each.name: each for each in (Classification(), LanguageModel())}
+PROPOSALS: dict[str, TaskProposal] = {
+    each.name: each for each in (ClassificationProposal(), LanguageModelProposal())
+}
 
 
-def proposal_for(table: Table, models: Sequence[Model]) -> Proposal:
+def proposal_for(table: Table, models: Sequence[Model]) -> TaskProposal:
     """By the models, else by the columns."""
     if models:
         return PROPOSALS[TASK_OF[models[0].kind]]
@@ -161,4 +163,6 @@ def proposal_for(table: Table, models: Sequence[Model]) -> Proposal:
     has_answers = bool(table.usual("prompt", ("text",)) and table.usual("completion", ("text",)))
     is_classified = has_label and not has_chats and not has_answers
     is_document = has_chats or has_answers or bool(table.usual("text", ("text",)))
-    return LanguageModel() if is_document and not is_classified else Classification()
+    return (
+        LanguageModelProposal() if is_document and not is_classified else ClassificationProposal()
+    )

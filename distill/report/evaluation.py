@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from distill.config.values import masked
 from distill.errors import RunFolderError
-from distill.evaluation.assess import Seen
+from distill.evaluation.assess import ModelPredictions
 from distill.evaluation.evaluated import Evaluated
 from distill.report.evaluation_blocks import Block, blocks, notes_of, shortened
 from distill.report.evaluation_page import page
@@ -167,6 +167,6 @@ def _plots(evaluated: Evaluated, folder: Path) -> list[Path]:
     return paths
 
 
-def _seen(evaluated: Evaluated) -> dict[str, Seen]:
+def _seen(evaluated: Evaluated) -> dict[str, ModelPredictions]:
     found = evaluated.assessment
     return {"student": found.student} | ({"teacher": found.teacher} if found.teacher else {})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distill.config.search import Goal
 from distill.evaluation.rows import Row
 from distill.metrics import LATENCY, SIZE, on_test
-from distill.report.heat import Grid
+from distill.report.heat import Heatmap
 from distill.report.labels import FONT_SIZE, place_labels
 from distill.report.names import is_share, label, shown
 from distill.report.plots import BLUE, ORANGE, PURPLE, VERMILION, as_percent, new_figure, save
@@ -123,7 +123,7 @@ def comparison_points(
     return found
 
 
-def heat_map_png(grid: Grid, goal: Goal, path: str | Path) -> Path:
+def heat_map_png(grid: Heatmap, goal: Goal, path: str | Path) -> Path:
     """Means as colours and numbers, the count of trials under each; empty cells stay white."""
     width = max(8.0, 1.1 * len(grid.x_labels) + 2)
     figure, axes = new_figure(width, max(4.0, 0.8 * len(grid.y_labels) + 1.6))
@@ -150,7 +150,7 @@ def heat_map_png(grid: Grid, goal: Goal, path: str | Path) -> Path:
     return save(figure, path)
 
 
-def _cells(grid: Grid) -> list[tuple[tuple[int, int], int]]:
+def _cells(grid: Heatmap) -> list[tuple[tuple[int, int], int]]:
     height, width = grid.count_YX.shape
     return [
         ((y, x), int(grid.count_YX[y, x]))

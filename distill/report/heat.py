@@ -18,7 +18,7 @@ TEMPERATURE, ALPHA = "kd.temperature", "kd.alpha"
 
 
 @dataclass(frozen=True)
-class Grid:
+class Heatmap:
     """Rows are y, columns x; both ascend. An empty cell has mean NaN and count 0."""
 
     x: str
@@ -31,7 +31,7 @@ class Grid:
 
 def heat_grid(
     trials: Sequence[Trial], metric: str, x: str = TEMPERATURE, y: str = ALPHA
-) -> Grid | None:
+) -> Heatmap | None:
     """Mean of ``metric`` over all other keys; None where either key does not vary."""
     known = [
         t
@@ -47,7 +47,7 @@ def heat_grid(
     np.add.at(count_YX, (row_N, column_N), 1)
     np.add.at(sum_YX, (row_N, column_N), [t.metrics[metric] for t in known])
     with np.errstate(invalid="ignore"):
-        return Grid(x, y, x_labels, y_labels, sum_YX / count_YX, count_YX)
+        return Heatmap(x, y, x_labels, y_labels, sum_YX / count_YX, count_YX)
 
 
 def _cells(values: Sequence[Value]) -> tuple[list[str], np.ndarray]:

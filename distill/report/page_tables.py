@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distill.config.search import Goal
 from distill.metrics import SIZE
-from distill.report.heat import Grid
+from distill.report.heat import Heatmap
 from distill.report.keys import differing
 from distill.report.markup import Markup, join, tag
 from distill.report.names import label, shown, shown_value
@@ -142,7 +142,7 @@ def winners_table(
     )
 
 
-def heat_table(grid: Grid, goal: Goal) -> Markup:
+def heat_table(grid: Heatmap, goal: Goal) -> Markup:
     """Means as shades and numbers, the number of trials under each."""
     means = [float(v) for v in grid.mean_YX.ravel() if v == v]
     low, span = min(means), (max(means) - min(means)) or 1.0

@@ -16,7 +16,7 @@ import torch
 
 from distill.config.sampling import Decoding
 from distill.sampling.draw import STUDENT, draw, uniforms
-from distill.sampling.key_values import Memory
+from distill.sampling.key_values import KeyValueCache
 from distill.sampling.records import Round
 
 
@@ -48,7 +48,7 @@ Verifier = Callable[[Drafted], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
-class Writing:
+class GeneratedBatch:
     """What has been written, and how."""
 
     texts: list[list[int]]  # with their end tokens
@@ -71,7 +71,7 @@ def write(
     verify: Verifier | None = None,
     is_any_rank_generating: Callable[[bool], bool] = bool,
     waited: Callable[[Callable[[], Any]], Any] = lambda call: call(),
-) -> Writing:
+) -> GeneratedBatch:
     """Continue every prompt until a token of ``ends`` or its limit; the model is left as it was.
 
     Without a verifier every draft is kept. ``is_any_rank_generating``: over all ranks, whether one
@@ -82,8 +82,8 @@ def write(
     was_training = model.training
     model.eval()
     try:
-        memory = Memory(model, num_tokens, prompts)
-        found = Writing([[] for _ in prompts], [False] * len(prompts))
+        memory = KeyValueCache(model, num_tokens, prompts)
+        found = GeneratedBatch([[] for _ in prompts], [False] * len(prompts))
         rows_b = np.arange(len(prompts))
         last_b = np.array([prompt[-1] for prompt in prompts])
         while is_any_rank_generating(len(rows_b) > 0):
@@ -110,7 +110,7 @@ def write(
 
 
 def _draft(
-    memory: Memory,
+    memory: KeyValueCache,
     last_b: np.ndarray,
     num_drafts: int,
     decoding: Decoding,
@@ -126,8 +126,8 @@ def _draft(
 
 
 def _take(
-    found: Writing,
-    memory: Memory,
+    found: GeneratedBatch,
+    memory: KeyValueCache,
     rows_b: np.ndarray,
     last_b: np.ndarray,
     drafts_bG: np.ndarray,
@@ -165,7 +165,7 @@ def _take(
     return rows_b[going], np.array(lasts, np.int64)
 
 
-def _read_in_vain(memory: Memory, num_drafts: int) -> None:
+def _read_in_vain(memory: KeyValueCache, num_drafts: int) -> None:
     num_rows = memory.num_rows
     for _ in range(num_drafts):
         memory.read(torch.zeros(num_rows, 1, dtype=torch.int64))

@@ -21,7 +21,7 @@ from distill.models.load import usable_positions
 SPARE_SLOTS = 64  # forgotten ones that are no reason yet to close the gaps
 
 
-class Memory:
+class KeyValueCache:
     """Of the last tokens of its prompts nothing is known yet: the first to :meth:`read` are they.
 
     Gradients are not recorded. Reading the same tokens in the same portions gives the same bits.
@@ -124,7 +124,7 @@ class Memory:
 
 
 def check_reads_on(key: str, model: Any, max_length: int) -> None:
-    """Raise ModelError, naming ``key``, for a family that :class:`Memory` would misread.
+    """Raise ModelError, naming ``key``, for a family that :class:`KeyValueCache` would misread.
 
     Those with a state instead of a cache (Mamba), and those that attend through a window, which
     counts slots, too narrow for ``max_length`` tokens and what may lie forgotten among them. Needs

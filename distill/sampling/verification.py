@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from distill.sampling.draw import are_kept, draw
-from distill.sampling.key_values import Memory
+from distill.sampling.key_values import KeyValueCache
 from distill.sampling.records import DraftRequest, VerifiedDrafts
 
 
@@ -24,7 +24,7 @@ class _Session:
     """One step of a writer."""
 
     step: int
-    memory: Memory
+    memory: KeyValueCache
     rows_b: np.ndarray  # that the memory holds
     num_read: int = 0  # rounds
     num_kept: int = 0
@@ -63,7 +63,7 @@ class Verification:
         if session is None or not session.precedes(request):
             session = None  # before the next one takes as much memory
             prompts = [prompt.tolist() for prompt in request.prompts]
-            memory = Memory(self._model, self._num_tokens, prompts)
+            memory = KeyValueCache(self._model, self._num_tokens, prompts)
             session = _Session(request.step, memory, np.arange(len(prompts)))
         num_replayed = 0
         for one in request.past[session.num_kept :]:

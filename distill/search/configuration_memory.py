@@ -29,7 +29,7 @@ BOOST_BEYOND = 50
 MIN_BOOSTED_TASKS = 5
 """Past tasks that it needs [ours]: all runs of a task have nearly one vector of features."""
 BEST_SHARE = 0.1
-"""Share of a task's runs that count as what worked [ours]; see :class:`Memory`."""
+"""Share of a task's runs that count as what worked [ours]; see :class:`ConfigurationMemory`."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Proposal:
+class ConfigurationProposal:
     """A configuration to begin with, and where it comes from."""
 
     values: dict[str, float]
@@ -126,7 +126,7 @@ class Proposal:
     """One sentence for people."""
 
 
-class Memory:
+class ConfigurationMemory:
     """Past tasks, and of each its best runs.
 
     The best tenth of a task's runs, at least one, and all that equal the last of these: the best of
@@ -154,7 +154,7 @@ class Memory:
 
     def propose(
         self, meta: Mapping[str, float], defaults: Mapping[str, float], seed: int = 0
-    ) -> Proposal:
+    ) -> ConfigurationProposal:
         """Values for the keys of ``defaults`` (some of :data:`KEYS`), within the ranges [draft].
 
         Past runs count for the keys that they have, and are compared by the meta-features that
@@ -170,7 +170,7 @@ class Memory:
         groups.pop((), None)
         if not groups:
             why = "no past run has values of these keys"
-            return Proposal(dict(defaults), (), "defaults", why)
+            return ConfigurationProposal(dict(defaults), (), "defaults", why)
         parts = [
             _proposed(_tasks([self.runs[i] for i in known]), axes, meta, seed)
             for known, axes in groups.items()
@@ -181,12 +181,12 @@ class Memory:
         # All but chain.epsilon are of the same runs.
         main, *others = parts
         why = "; ".join([main.why, *(f"{', '.join(p.values)}: {p.why}" for p in others)])
-        return Proposal(values, main.neighbours, main.model, why)
+        return ConfigurationProposal(values, main.neighbours, main.model, why)
 
 
 def _proposed(
     tasks: Sequence[PastTask], axes: Sequence[Axis], meta: Mapping[str, float], seed: int
-) -> Proposal:
+) -> ConfigurationProposal:
     """Of axes whose values all runs of these tasks have."""
     num_runs = sum(task.num_runs for task in tasks)
     rows = [(run, 1 / len(task.best)) for task in tasks for run in task.best]
@@ -197,7 +197,7 @@ def _proposed(
             f"gradient boosting over the best runs of {counted(len(tasks), 'past task')} "
             f"({counted(num_runs, 'run')}){_left_out(meta.keys() - set(names))}"
         )
-        return Proposal(values, (), "boosting", why)
+        return ConfigurationProposal(values, (), "boosting", why)
     past = [task.mean for task in tasks]
     past_EF, present_F = _standardised(past, meta)
     similarity_E = _cosines(past_EF, present_F)
@@ -211,7 +211,7 @@ def _proposed(
         f"({counted(num_runs, 'run')}), by "
         f"cosine of their meta-features: {listed}{_left_out(fewer)}"
     )
-    return Proposal(values, neighbours, "nearest", why)
+    return ConfigurationProposal(values, neighbours, "nearest", why)
 
 
 def _left_out(names: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from distill.search.trials import Trial
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One trial's folder."""
 
     folder: Path
@@ -80,21 +80,21 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LedgerEntry]:
         """In the order in which they were started."""
         found = [_read(path) for path in self.folder.glob("trial-*/trial.json")]
         return sorted(found, key=lambda entry: _number(entry.folder))
 
-    def find(self, values: Mapping[str, Value]) -> Entry | None:
+    def find(self, values: Mapping[str, Value]) -> LedgerEntry | None:
         needed = identity_of(values)
         return next((e for e in self.entries() if identity_of(e.values) == needed), None)
 
-    def begin(self, values: Mapping[str, Value]) -> Entry:
+    def begin(self, values: Mapping[str, Value]) -> LedgerEntry:
         """The entry of these values, there already or new; a failed one may try again."""
         entry = self.find(values)
         if entry is None:
             last = max((_number(e.folder) for e in self.entries()), default=0)
-            entry = Entry(self.folder / f"trial-{last + 1:03d}", dict(values), "running", {})
+            entry = LedgerEntry(self.folder / f"trial-{last + 1:03d}", dict(values), "running", {})
         elif entry.is_over or (entry.status == "running" and MEMBER not in values):
             return entry  # proposed again
         if MEMBER in values and entry.folder.exists():
@@ -104,12 +104,12 @@ class Ledger:
 
     def write(
         self,
-        entry: Entry,
+        entry: LedgerEntry,
         status: str,
         metrics: Mapping[str, float],
         reason: str = "",
         dimensions: Mapping[str, int] | None = None,
-    ) -> Entry:
+    ) -> LedgerEntry:
         """Atomic: a file of its own, then renamed."""
         dimensions = dict(dimensions) if dimensions is not None else entry.dimensions
         new = replace(
@@ -148,10 +148,10 @@ def _number(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> LedgerEntry:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return Entry(
+        return LedgerEntry(
             path.parent,
             record["values"],
             record["status"],

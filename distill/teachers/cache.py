@@ -39,6 +39,7 @@ from distill.teachers.segments import Found
 from distill.teachers.segments import Shelf
 from distill.teachers.segments import nothing
 from distill.teachers.segments import write_atomically
+from distill.teachers.segments import CachedOutputs
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class NoCache:
         """``cache_folders``: by teacher, where its output layer is kept all the same."""
         self._cache_folders = dict(cache_folders or {})
 
-    def get(self, teacher: str, rows_B: np.ndarray) -> Found:
+    def get(self, teacher: str, rows_B: np.ndarray) -> CachedOutputs:
         return nothing(len(rows_B))
 
     def put(
@@ -174,7 +175,7 @@ class TeacherCache:
             self._shelves[teacher] = Shelf(cache_folder, writer_id)
         self.refresh()
 
-    def get(self, teacher: str, rows_B: np.ndarray) -> Found:
+    def get(self, teacher: str, rows_B: np.ndarray) -> CachedOutputs:
         """Which rows are known, and the payloads of these."""
         with self._lock:
             return self._shelves[teacher].get(np.asarray(rows_B))

@@ -37,7 +37,7 @@ from distill.teachers import direct
 from distill.teachers.actor import CONTROL
 from distill.teachers.queue import Status
 from distill.teachers.transports import TRANSPORTS
-from distill.teachers.watch import NO_LIMIT, PATIENCE_S, POLLS, Group, Watch
+from distill.teachers.watch import NO_LIMIT, PATIENCE_S, POLLS, ReplicaGroup, ReplicaHealth
 from distill.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Served:
 @dataclass
 class _Replica:
     actor: Any
-    watch: Watch
+    watch: ReplicaHealth
     poll: Any = None  # the reference of the status request that is outstanding
 
 
@@ -77,7 +77,7 @@ class _Replicas:
 
     def __init__(self, served: Served, stream: Stream, rank: int) -> None:
         self.who = f"teacher {served.names[0]!r}"
-        self.group = Group(len(served.actors), stream.deadline_s, stream.recovery_s, rank)
+        self.group = ReplicaGroup(len(served.actors), stream.deadline_s, stream.recovery_s, rank)
         self.all = [
             _Replica(actor, watch)
             for actor, watch in zip(served.actors, self.group.watches, strict=True)

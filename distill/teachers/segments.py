@@ -22,7 +22,7 @@ from distill.errors import CacheError
 NO_ROWS = np.empty(0, np.int64)
 
 
-class Found(NamedTuple):
+class CachedOutputs(NamedTuple):
     """What is cached of the requested rows."""
 
     hit_B: np.ndarray  # bool
@@ -30,8 +30,8 @@ class Found(NamedTuple):
     counts_N: np.ndarray  # int64: positions of each hit
 
 
-def nothing(num_rows: int) -> Found:
-    return Found(np.zeros(num_rows, bool), NO_ROWS, NO_ROWS)
+def nothing(num_rows: int) -> CachedOutputs:
+    return CachedOutputs(np.zeros(num_rows, bool), NO_ROWS, NO_ROWS)
 
 
 class _Segment(NamedTuple):
@@ -67,7 +67,7 @@ class Shelf:
         in_memory = np.array([*self._sealed, *self.held], np.int64)
         return len(np.union1d(self.rows, in_memory))
 
-    def get(self, rows_B: np.ndarray) -> Found:
+    def get(self, rows_B: np.ndarray) -> CachedOutputs:
         at_B = np.searchsorted(self.rows, rows_B)
         at_B = np.minimum(at_B, max(0, len(self.rows) - 1))
         stored_B = self.rows[at_B] == rows_B if len(self.rows) else np.zeros(len(rows_B), bool)
@@ -101,7 +101,7 @@ class Shelf:
             found_PX[_ranges(into_B[here_B], counts_B[here_B])] = payload_PX[places]
         for b, part in parts.items():
             found_PX[into_B[b] : into_B[b] + counts_B[b]] = part
-        return Found(hit_B, found_PX, counts_B[hit_B])
+        return CachedOutputs(hit_B, found_PX, counts_B[hit_B])
 
     def write_in_background(self, writer: Executor) -> None:
         """Have ``writer`` write what is held, which is served meanwhile. One segment at a time: if

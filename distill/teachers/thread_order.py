@@ -9,7 +9,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-class Turns:
+class RequestOrder:
     """Steps send their requests in order: a teacher that answered step 5 before step 4 would
     keep the student waiting for time that it never makes up."""
 

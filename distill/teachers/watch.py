@@ -24,7 +24,7 @@ NO_LIMIT = 1 << 30
 
 
 @dataclass
-class Watch:
+class ReplicaHealth:
     """One replica. ``fault`` is why it is not up, ``death`` why it will not come back."""
 
     deadline_s: float
@@ -118,11 +118,11 @@ class Watch:
         self.fault, self.fault_at, self.is_lost, self.is_stuck = None, math.inf, False, False
 
 
-class Group:
+class ReplicaGroup:
     """The replicas of one teacher, or of teachers that share them. Not thread-safe."""
 
     def __init__(self, num_replicas: int, deadline_s: float, recovery_s: float, rank: int) -> None:
-        self.watches = [Watch(deadline_s) for _ in range(num_replicas)]
+        self.watches = [ReplicaHealth(deadline_s) for _ in range(num_replicas)]
         self._deadline_s = deadline_s
         self._recovery_s = recovery_s
         self._rank = rank

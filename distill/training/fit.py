@@ -37,10 +37,10 @@ from distill.training.gate_training import GateTraining
 from distill.training.job import Job
 from distill.training.loop import (
     Engine,
-    Intervals,
     NoTeachers,
     Report,
     TargetSource,
+    TrainingIntervals,
     train,
 )
 from distill.training.sampled_targets import GenerationSettings, SampledTargets
@@ -90,7 +90,7 @@ def fit(
             store,
             lambda engine: job.task.validate(engine, validation, job),
             job.selection,
-            Intervals(
+            TrainingIntervals(
                 job.trainer.log_every,
                 job.trainer.eval_every or batches.steps_per_epoch,
                 job.trainer.checkpoint_every,

@@ -133,7 +133,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
-class Intervals:
+class TrainingIntervals:
     """Intervals, in steps."""
 
     log: int
@@ -172,7 +172,7 @@ def train(
     store: Store,
     evaluate: Evaluate,
     selection: Selection,
-    intervals: Intervals,
+    intervals: TrainingIntervals,
     log: Log = lambda step, metrics: None,
     should_stop: Callable[[], bool] = lambda: False,
     report: Report = lambda cursor: None,

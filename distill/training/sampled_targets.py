@@ -31,7 +31,7 @@ from distill.errors import CheckpointError
 from distill.models.decoder import head_of
 from distill.records import Batch, Step
 from distill.sampling.draw import STUDENT, row_seeds, uniforms
-from distill.sampling.generation import Verifier, Writing, write
+from distill.sampling.generation import GeneratedBatch, Verifier, write
 from distill.sampling.records import GenerationRequest
 from distill.sampling.rows import SampledRow, as_batch, rows_of
 from distill.teachers.client import TeacherClient
@@ -45,7 +45,7 @@ OF_STEP = np.array([-1], np.int64)
 """Instead of a row's id: what is drawn once a step."""
 
 
-class Stream(Protocol):
+class TargetStream(Protocol):
     def feed(
         self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
     ) -> Iterator[Step]: ...
@@ -84,7 +84,7 @@ class SampledTargets:
         self,
         needed: GenerationSettings,
         client: TeacherClient,
-        stream: Stream,
+        stream: TargetStream,
         engine: Engine,
         gates: Sequence[GateTraining] = (),
     ) -> None:
@@ -323,7 +323,7 @@ class SampledTargets:
         for texts in at_once([lambda one=one: self._text_of(*one, sampling) for one in asked]):
             self._texts |= texts
             new = list(texts.values())
-            self._counts.add(Writing(new, [text[-1] in self._wanted.ends for text in new]))
+            self._counts.add(GeneratedBatch(new, [text[-1] in self._wanted.ends for text in new]))
         return [self._texts[row] for row in rows]
 
     def _text_of(
@@ -365,7 +365,7 @@ class _Counts:
             self.student_steps += 1
             self.ages += age
 
-    def add(self, generating: Writing) -> None:
+    def add(self, generating: GeneratedBatch) -> None:
         num_tokens = sum(map(len, generating.texts))
         self.generated += len(generating.texts)
         self.tokens += num_tokens

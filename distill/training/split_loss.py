@@ -29,7 +29,7 @@ LogitsOf = Callable[[slice], Tensor]
 """Columns -> their logits."""
 
 
-class Teachers(NamedTuple):
+class ChunkTeachers(NamedTuple):
     """The outputs of a chunk's teachers, and how they become one target."""
 
     logits_of: LogitsOf  # -> [K, n, C]
@@ -68,7 +68,7 @@ class SplitLoss:
         columns: list[slice],
         labels_n: Tensor,
         alpha: float,
-        teachers: Teachers | None,
+        teachers: ChunkTeachers | None,
         shares_n: Tensor | None = None,
     ) -> None:
         self._labels_n, self._alpha, self._teachers = labels_n, alpha, teachers
@@ -138,7 +138,9 @@ class SplitLoss:
         is_routed = teachers is not None and teachers.is_routed
         self.label_logp_Kn = likelihood.value if is_routed else None
 
-    def _compare(self, teachers: Teachers, logits_of: LogitsOf, columns: list[slice]) -> Tensor:
+    def _compare(
+        self, teachers: ChunkTeachers, logits_of: LogitsOf, columns: list[slice]
+    ) -> Tensor:
         """The second pass: D [n]."""
         divergence_n = torch.zeros_like(self._lse_n)
         self._slope_n = torch.zeros_like(self._lse_n)
@@ -153,7 +155,7 @@ class SplitLoss:
         return logits_nC / temperature - self._soft_lse_n[:, None]
 
     def _terms(
-        self, teachers: Teachers, columns: slice, logp_S_nC: Tensor
+        self, teachers: ChunkTeachers, columns: slice, logp_S_nC: Tensor
     ) -> tuple[Tensor, Tensor]:
         """f and f' [n, C]; f' is 0 at positions without an answer."""
         assert self._lse_T_Kn is not None

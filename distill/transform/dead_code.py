@@ -7,7 +7,7 @@ from random import Random
 from distill.transform.names import fresh_name
 from distill.transform.scopes_python import REFLECTION
 from distill.transform.source import Code, Edit, some
-from distill.transform.statements import Place, function_of, is_in_class, places
+from distill.transform.statements import InsertionPoint, function_of, is_in_class, places
 
 
 def dead_code(code: Code, rng: Random) -> str:
@@ -23,7 +23,7 @@ def dead_code(code: Code, rng: Random) -> str:
     return code.edited(some(sites, rng, share=1 / max(1, len(sites))))
 
 
-def _is_open(code: Code, place: Place) -> bool:
+def _is_open(code: Code, place: InsertionPoint) -> bool:
     if code.language == "python":
         return not is_in_class(place.statement) and not code.words & REFLECTION
     if code.language != "cpp":
@@ -34,7 +34,7 @@ def _is_open(code: Code, place: Place) -> bool:
     return b"constexpr" not in head and b"consteval" not in head
 
 
-def _inserted(code: Code, place: Place, name: str, rng: Random) -> Edit:
+def _inserted(code: Code, place: InsertionPoint, name: str, rng: Random) -> Edit:
     start = place.statement.start_byte
     value, other = rng.randint(0, 99), rng.randint(0, 99)
     if code.language == "python":

@@ -23,14 +23,14 @@ _NOT_PLAIN = frozenset(("switch_statement", "match_statement", "class_definition
 _NOT_STATEMENTS = frozenset(("attribute_declaration", "explicit_constructor_invocation"))
 
 
-class Place(NamedTuple):
+class InsertionPoint(NamedTuple):
     """Just before ``statement``, a child of ``block``."""
 
     statement: Node
     block: Node
 
 
-def places(code: Code) -> Iterator[Place]:
+def places(code: Code) -> Iterator[InsertionPoint]:
     """Before every statement inside a function (for Python: anywhere but in a class's body).
 
     Not directly in the body of a switch, where what stands before the first label never runs and
@@ -61,7 +61,7 @@ def places(code: Code) -> Iterator[Place]:
                     continue
                 if any(s.type == "future_import_statement" for s in statements[number:]):
                     continue
-            yield Place(statement, block)
+            yield InsertionPoint(statement, block)
 
 
 def is_in_class(node: Node) -> bool:

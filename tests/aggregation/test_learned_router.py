@@ -21,7 +21,7 @@ from distill.aggregation.mixture import mix
 from distill.data.batches import Batches
 from distill.objectives import ForwardKL
 from distill.records import Batch, ScheduleValues, TokenAnswers
-from distill.tasks.language_model.scores import Compared, Teachers, compare
+from distill.tasks.language_model.scores import Compared, ExactTeachers, compare
 from distill.training.fit import build_module, fit, load_best
 from distill.training.job import Job
 from distill.training.token_module import TokenModule, labels_at, sequences_at
@@ -169,7 +169,7 @@ def tuned_job(root: Path, folder: str, **changes: Any) -> Job:
 
 def compared(job: Job, module: TokenModule | None) -> Compared:
     assert job.teacher_setup is not None
-    teachers = Teachers.of(job.teacher_setup)
+    teachers = ExactTeachers.of(job.teacher_setup)
     with teachers.open(job.data) as stream:
         blocks, aggregation = job.data.open(), job.teacher_setup.aggregation
         return compare(module, blocks, teachers, stream, aggregation, lambda: False, 64)

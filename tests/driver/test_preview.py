@@ -21,7 +21,7 @@ from distill.cli import app
 from distill.config import parse
 from distill.data.corpus import build_corpus
 from distill.data.pieces import Pieces
-from distill.driver.preview import Preview, Shown, preview, render
+from distill.driver.preview import Preview, PreviewRow, preview, render
 from distill.errors import ConfigError, DataError
 from distill.models.tokenizer import load_fast_tokenizer
 from distill.tasks.jobs import write_tokenizer
@@ -90,7 +90,7 @@ def spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def learned(one: Shown) -> str:
+def learned(one: PreviewRow) -> str:
     return "".join(t for t, is_trained in zip(one.tokens, one.learned, strict=True) if is_trained)
 
 
@@ -229,7 +229,7 @@ def test_pieces_of_a_sentencepiece_tokenizer_keep_their_blanks() -> None:
 
 # ---- on the terminal -----------------------------------------------------------------------------
 
-ONE = Shown(
+ONE = PreviewRow(
     "train",
     1,
     "[b]Q\nA\x1b[31m end",
@@ -265,7 +265,7 @@ def test_with_colour_it_is_bold_and_underlined() -> None:
 
 def test_it_fits_eighty_columns() -> None:
     words = [f" word{i}" for i in range(90)] + ["x" * 200, "影" * 90]
-    long = Shown("train", 1, "".join(words), words, [False] * 92, "l" * 90, "电" * 60)
+    long = PreviewRow("train", 1, "".join(words), words, [False] * 92, "l" * 90, "电" * 60)
     for line in printed(Preview([long])).splitlines():
         assert sum(1 + (ord(c) > 0x2E80) for c in line) <= 80
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill.errors import ConfigError, DataError, InputError
-from distill.evaluation.assess import Assessment, Task, assess
+from distill.evaluation.assess import Assessment, EvaluationTask, assess
 from distill.evaluation.names import COSTS, metric_names
 from distill.evaluation.samples import Sample
 from distill.evaluation.settings import Evaluation, parse_kind, parse_settings
@@ -23,20 +23,20 @@ SETTINGS = parse_settings(["attack.budget=8", "attack.num_samples=6", "intervals
 NAMES = ("safe", "vulnerable")
 
 
-def task(num: int = 8, num_broken: int = 0) -> Task:
+def task(num: int = 8, num_broken: int = 0) -> EvaluationTask:
     samples = []
     for i in range(num):
         name = "gadget" if i % 2 else "total"
         text = "int f( {" if i < num_broken else SOURCE.format(name=name, start=10 + i)
         samples.append(Sample(i, i % 2, ("left", "right")[i // 2 % 2], text))
-    return Task(samples, NAMES, ("left", "right"), "c")
+    return EvaluationTask(samples, NAMES, ("left", "right"), "c")
 
 
 STUDENT = Words({"gadget": 3.0, "total": -3.0, "sum": 0.1, "while": 1.0})
 TEACHER = Words({"gadget": 4.0, "total": -4.0, "if": 0.1})
 
 
-def examined(settings: Evaluation = SETTINGS, of: Task | None = None) -> Assessment:
+def examined(settings: Evaluation = SETTINGS, of: EvaluationTask | None = None) -> Assessment:
     return assess(STUDENT, TEACHER, of or task(), settings, Silent())
 
 
@@ -92,7 +92,7 @@ def test_sources_that_do_not_parse_are_counted_and_shown_as_they_are() -> None:
 
 def test_a_class_without_rows_is_told() -> None:
     samples = [sample for sample in task().samples if sample.label == 1]
-    found = assess(STUDENT, None, Task(samples, NAMES, (), "c"), SETTINGS, Silent())
+    found = assess(STUDENT, None, EvaluationTask(samples, NAMES, (), "c"), SETTINGS, Silent())
     assert any("no row has the class 'safe'" in note for note in found.notes)
     assert "test.recall.safe" not in found.metrics
 
@@ -107,7 +107,7 @@ def test_features_under_noise() -> None:
     near = [-0.01, 0.01] * 10
     rows = [np.array([x, 0.0], np.float32) for x in [-2.0] * 10 + near + [2.0] * 10]
     samples = [Sample(i, int(x[0] > 0), features_D=x) for i, x in enumerate(rows)]
-    features = Task(samples, NAMES, (), None, sd_D=np.array([1.0, 0.0]))
+    features = EvaluationTask(samples, NAMES, (), None, sd_D=np.array([1.0, 0.0]))
     settings = parse_settings(["transform.noise=0.1"])
     found = assess(Threshold(), Threshold(), features, settings, Silent())
     # Of the half of the rows near the border, noise of a tenth turns about half; of the rest, none.

@@ -7,11 +7,11 @@ import pytest
 from distill.driver.evaluate.standalone import _with_attacks
 from distill.errors import ConfigError
 from distill.evaluation.attacks import METHODS
-from distill.evaluation.evaluated import Request
+from distill.evaluation.evaluated import EvaluationRequest
 from distill.evaluation.gate import parse_gate
 from distill.evaluation.names import needs_attacks
 from distill.evaluation.settings import Evaluation, parse_settings
-from distill.evaluation.source import Source
+from distill.evaluation.source import EvaluationSource
 
 ALL = tuple(METHODS)
 
@@ -35,7 +35,9 @@ def test_a_setting_of_attacks_needs_them(overrides: list[str], methods: tuple[st
 
 def methods(*overrides: str, attacks: bool = False, gate: str | None = None) -> tuple[str, ...]:
     settings = parse_settings(list(overrides))
-    request = Request(Path("run"), Source("rows.csv"), settings=settings, attacks=attacks)
+    request = EvaluationRequest(
+        Path("run"), EvaluationSource("rows.csv"), settings=settings, attacks=attacks
+    )
     return _with_attacks(request, [parse_gate(gate)] if gate else []).attack.methods
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill.aggregation import OracleDomain, Routed, Single, UniformMean
-from distill.evaluation.classifiers import Mixture, probs_of
+from distill.evaluation.classifiers import ExpertEnsemble, probs_of
 from distill.evaluation.samples import Sample
 from tests.evaluation.toy_classifiers import Words
 
@@ -28,7 +28,7 @@ class Router(Words):
 
 def test_routed_asks_the_first_choice_alone(experts: dict[str, Words]) -> None:
     router = Router({"east": 5.0, "west": -5.0})
-    mixture = Mixture("mix", experts, Routed(k=1), router)
+    mixture = ExpertEnsemble("mix", experts, Routed(k=1), router)
     logits_BC = mixture.logits(SAMPLES)
     np.testing.assert_allclose(logits_BC[:, 1] - logits_BC[:, 0], [2.0, -1.0, 1.0], rtol=1e-5)
     assert experts["left"].asked == ["west gadget"]
@@ -36,17 +36,17 @@ def test_routed_asks_the_first_choice_alone(experts: dict[str, Words]) -> None:
 
 
 def test_the_oracle_goes_by_the_domain_and_single_by_its_name(experts: dict[str, Words]) -> None:
-    logits_BC = Mixture("mix", experts, OracleDomain()).logits(SAMPLES)
+    logits_BC = ExpertEnsemble("mix", experts, OracleDomain()).logits(SAMPLES)
     np.testing.assert_allclose(logits_BC[:, 1] - logits_BC[:, 0], [2.0, -1.0, 1.0], rtol=1e-5)
     assert len(experts["left"].asked) == 1
-    alone = Mixture("mix", experts, Single(teacher="right")).logits(SAMPLES)
+    alone = ExpertEnsemble("mix", experts, Single(teacher="right")).logits(SAMPLES)
     np.testing.assert_allclose(alone[:, 1] - alone[:, 0], [-1.0, -1.0, 1.0], rtol=1e-5)
     assert len(experts["left"].asked) == 1
 
 
 def test_the_uniform_mean_is_of_logits_or_of_probabilities(experts: dict[str, Words]) -> None:
-    logits_BC = Mixture("mix", experts, UniformMean()).logits(SAMPLES)
+    logits_BC = ExpertEnsemble("mix", experts, UniformMean()).logits(SAMPLES)
     np.testing.assert_allclose(logits_BC[:, 1] - logits_BC[:, 0], [0.5, 0.5, 0.5], rtol=1e-5)
-    mixed = probs_of(Mixture("mix", experts, UniformMean(mix="probabilities")), SAMPLES)
+    mixed = probs_of(ExpertEnsemble("mix", experts, UniformMean(mix="probabilities")), SAMPLES)
     own = [probs_of(expert, SAMPLES) for expert in experts.values()]
     np.testing.assert_allclose(mixed, np.mean(own, axis=0), rtol=1e-5)

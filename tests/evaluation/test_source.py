@@ -11,7 +11,13 @@ import pytest
 
 from distill.config import Experiment, parse
 from distill.errors import ConfigError, DataError
-from distill.evaluation.source import Reading, Source, as_options, check_split, reading_of
+from distill.evaluation.source import (
+    EvaluationData,
+    EvaluationSource,
+    as_options,
+    check_split,
+    reading_of,
+)
 from distill.models.reading import Reading as TextReading
 from distill.models.reading import remember
 from tests.toys import write_encoder
@@ -47,8 +53,8 @@ def run_of(path: str | list[str], **data: Any) -> Experiment:
     )
 
 
-def read(student: str, path: str, run: Experiment | None, **source: Any) -> Reading:
-    return reading_of(Source(path, **source), student, 0, run, "runs/mine")
+def read(student: str, path: str, run: Experiment | None, **source: Any) -> EvaluationData:
+    return reading_of(EvaluationSource(path, **source), student, 0, run, "runs/mine")
 
 
 def test_the_columns_and_the_test_split_of_the_run(student: str, tmp_path: Path) -> None:
@@ -126,11 +132,11 @@ def test_without_a_run_the_text_is_called_text_or_code(student: str, tmp_path: P
 
 
 def test_a_split_needs_its_column() -> None:
-    check_split(Source("rows.csv", split="dev", split_column="part"), None)
-    check_split(Source("rows.csv", split="dev"), run_of("rows.csv"))
+    check_split(EvaluationSource("rows.csv", split="dev", split_column="part"), None)
+    check_split(EvaluationSource("rows.csv", split="dev"), run_of("rows.csv"))
     for source, run in (
-        (Source("rows.csv", split="dev"), None),
-        (Source("rows.csv", split="dev", split_column=""), run_of("rows.csv")),
+        (EvaluationSource("rows.csv", split="dev"), None),
+        (EvaluationSource("rows.csv", split="dev", split_column=""), run_of("rows.csv")),
     ):
         with pytest.raises(ConfigError, match="--split dev needs --split-column"):
             check_split(source, run)
@@ -140,15 +146,15 @@ def test_the_features_of_the_run_go_before_the_models_own(tmp_path: Path) -> Non
     pq.write_table(pa.table({"x": [1.0], "y": [2.0], "label": ["a"]}), tmp_path / "rows.parquet")
     path = str(tmp_path / "rows.parquet")
     run = run_of(path, columns={"features": ["x", "y"]}, splits={})
-    found = reading_of(Source(path), "student", 2, run, "runs/mine")
+    found = reading_of(EvaluationSource(path), "student", 2, run, "runs/mine")
     assert found.data.columns.features == ("x", "y")
     other = run_of(path, columns={"features": ["x", "z"]}, splits={})
     with pytest.raises(
         DataError, match=r"no column 'z', which student reads: its columns are x, y"
     ):
-        reading_of(Source(path), "student", 2, other, "runs/mine")
+        reading_of(EvaluationSource(path), "student", 2, other, "runs/mine")
     with pytest.raises(ConfigError, match="reads features: leave it out"):
-        reading_of(Source(path, text_column="x"), "student", 2, run, "runs/mine")
+        reading_of(EvaluationSource(path, text_column="x"), "student", 2, run, "runs/mine")
 
 
 def test_a_pair_is_that_of_the_run(tmp_path: Path) -> None:

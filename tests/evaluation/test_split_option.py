@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from distill.cli import app
-from distill.evaluation.source import Source, pooled_splits
+from distill.evaluation.source import EvaluationSource, pooled_splits
 
 
 def test_a_split_without_its_column_is_refused(tmp_path: Path) -> None:
@@ -20,10 +20,10 @@ def test_a_split_without_its_column_is_refused(tmp_path: Path) -> None:
 def test_files_of_several_splits_are_reported(tmp_path: Path) -> None:
     for name in ("train", "test"):
         (tmp_path / f"{name}.csv").write_text("text,label\na,b\n")
-    message = pooled_splits(Source(str(tmp_path)))
+    message = pooled_splits(EvaluationSource(str(tmp_path)))
     assert message is not None
     assert (
         "those of train and test: to measure one split, give only its files with --data" in message
     )
-    assert pooled_splits(Source(str(tmp_path), split_column="split")) is None
-    assert pooled_splits(Source(str(tmp_path / "test.csv"))) is None
+    assert pooled_splits(EvaluationSource(str(tmp_path), split_column="split")) is None
+    assert pooled_splits(EvaluationSource(str(tmp_path / "test.csv"))) is None

@@ -11,7 +11,7 @@ import pytest
 
 from distill.config import Data, parse
 from distill.data.corpus import build_corpus
-from distill.driver.evaluate.standalone import Source, _task
+from distill.driver.evaluate.standalone import EvaluationSource, _task
 from distill.driver.evaluate.subjects import Part, Subject, _models_of_run
 from distill.evaluation.assess import variants_of
 from distill.evaluation.settings import parse_settings
@@ -35,7 +35,7 @@ def test_noise_on_features_is_in_the_standard_deviations_of_the_rows(tmp_path: P
     )
     corpus = build_corpus(data, labels=NAMES, only="test")
     student = Subject("student", (Part("student", "nowhere", NAMES, 0, num_features=2),))
-    task = _task(Source(str(path)), data, corpus, student, Silent())
+    task = _task(EvaluationSource(str(path)), data, corpus, student, Silent())
     (changed,) = variants_of(task, parse_settings(["transform.noise=0.1"])).values()
     moved = np.stack([sample.features_D for sample in changed.samples]) - rows  # type: ignore[arg-type]
     bounds = 0.1 * rows.std(0)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from distill.cli import app
 from distill.config import parse
 from distill.driver.checks.check import check
-from distill.driver.evaluate.standalone import Source, evaluate
+from distill.driver.evaluate.standalone import EvaluationSource, evaluate
 from distill.errors import ConfigError, InputError, ModelError
-from distill.evaluation.evaluated import Evaluated, Request
+from distill.evaluation.evaluated import Evaluated, EvaluationRequest
 from distill.evaluation.settings import parse_labels, parse_settings
 from distill.report.progress import Progress
 from distill.run_folder import RunFolder
@@ -48,8 +48,10 @@ def evaluated(
     root: Path, *teachers: str, student: str = "student", data: str = "words", **labels: Any
 ) -> Evaluated:
     paths = tuple(str(root / teacher) for teacher in teachers)
-    source = Source(str(root / f"{data}.parquet"), split_column="")
-    return evaluate(Request(root / student, source, paths, settings=PLAIN, **labels), Progress())
+    source = EvaluationSource(str(root / f"{data}.parquet"), split_column="")
+    return evaluate(
+        EvaluationRequest(root / student, source, paths, settings=PLAIN, **labels), Progress()
+    )
 
 
 def test_the_order_of_a_teachers_classes_changes_nothing(root: Path) -> None:

@@ -19,7 +19,7 @@ from distill.cli import app
 from distill.config.yaml_text import write_yaml
 from distill.errors import DataError, DistillError, ModelError, RunFolderError
 from distill.export.prediction import check_out, predict
-from distill.export.request import ColumnOptions, Request
+from distill.export.request import ColumnOptions, PredictionRequest
 from distill.models.features import FeatureSpace, build_classifier
 from distill.models.load import load_classifier, load_tokenizer
 from distill.models.reading import Reading, remember
@@ -89,7 +89,7 @@ def test_labels_and_probabilities_follow_the_columns_in_order(
     ids = list(range(10, 10 + len(TEXTS)))
     parquet.write_table(pa.table({"id": ids, "text": TEXTS}), tmp_path / "in.parquet")
     listener = Listener()
-    request = Request(student, str(tmp_path / "in.parquet"), batch_size=2)
+    request = PredictionRequest(student, str(tmp_path / "in.parquet"), batch_size=2)
     predicted = predict(request, listener)
     rows = rows_of(predicted.write(tmp_path / f"out.{ending}"))
     names = ["id", "text", "prediction", "probability", "probability.no", "probability.yes"]
@@ -110,7 +110,7 @@ def test_a_run_names_the_columns_and_options_replace_them(tmp_path: Path, studen
     parquet.write_table(table, tmp_path / "in.parquet")
 
     def labels(**named: str) -> list[str]:
-        request = Request(run, str(tmp_path / "in.parquet"), ColumnOptions(**named))
+        request = PredictionRequest(run, str(tmp_path / "in.parquet"), ColumnOptions(**named))
         return predict(request, Listener()).added["prediction"]
 
     own = [("no", "yes")[i] for i in want(student, TEXTS).argmax(1)]
@@ -120,7 +120,9 @@ def test_a_run_names_the_columns_and_options_replace_them(tmp_path: Path, studen
 
 def test_csv_values_stay_as_they_are_written(tmp_path: Path, student: Path) -> None:
     (tmp_path / "in.csv").write_text('id,text\n007,"a bad, bad saw"\n008,fine\n')
-    out = predict(Request(student, str(tmp_path / "in.csv")), Listener()).write(tmp_path / "o.csv")
+    out = predict(PredictionRequest(student, str(tmp_path / "in.csv")), Listener()).write(
+        tmp_path / "o.csv"
+    )
     first, second, _ = out.read_text().splitlines()
     assert first.startswith('"id","text","prediction"')
     assert second.startswith('"007","a bad, bad saw",')
@@ -130,7 +132,7 @@ def test_json_rows_keep_their_fields(tmp_path: Path, student: Path) -> None:
     rows = [{"text": "fine", "tags": ["a"], "label": 1}, {"text": "bad", "label": "x", "n": None}]
     data = tmp_path / "in.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    predicted = predict(Request(student, str(data)), Listener())
+    predicted = predict(PredictionRequest(student, str(data)), Listener())
     written = rows_of(predicted.write(tmp_path / "out.jsonl"))
     assert [{k: row[k] for k in own} for row, own in zip(written, rows, strict=True)] == rows
     assert list(written[1])[:3] == ["text", "label", "n"]
@@ -143,13 +145,13 @@ def test_what_a_format_cannot_hold_is_written_otherwise_or_refused(
     tmp_path: Path, student: Path
 ) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "fine", "cut": "\\ud83d"}\n')
-    predicted = predict(Request(student, str(tmp_path / "in.jsonl")), Listener())
+    predicted = predict(PredictionRequest(student, str(tmp_path / "in.jsonl")), Listener())
     assert rows_of(predicted.write(tmp_path / "out.jsonl"))[0]["cut"] == "\ud83d"
     with pytest.raises(DataError, match=r"'cut' holds characters that are not UTF-8.* \.jsonl"):
         predicted.write(tmp_path / "out.parquet")
     image = pa.table({"text": ["fine"], "image": pa.array([b"\xff"], pa.binary())})
     parquet.write_table(image, tmp_path / "in.parquet")
-    predicted = predict(Request(student, str(tmp_path / "in.parquet")), Listener())
+    predicted = predict(PredictionRequest(student, str(tmp_path / "in.parquet")), Listener())
     with pytest.raises(DataError, match=r"a column holds bytes that are not UTF-8; write \.par"):
         predicted.write(tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
@@ -160,7 +162,7 @@ def test_several_files_are_one_table(tmp_path: Path, student: Path) -> None:
     folder.mkdir()
     parquet.write_table(pa.table({"text": TEXTS[:2]}), folder / "a.parquet")
     parquet.write_table(pa.table({"text": TEXTS[2:], "n": [1, 2, 3]}), folder / "b.parquet")
-    table = predict(Request(student, str(folder)), Listener()).table
+    table = predict(PredictionRequest(student, str(folder)), Listener()).table
     assert table.column("text").to_pylist() == TEXTS
     assert table.column("n").to_pylist() == [None, None, 1, 2, 3]
     assert table.num_rows == 5
@@ -175,14 +177,16 @@ def test_features_are_read_from_the_columns_of_the_training(tmp_path: Path) -> N
     points = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
     table = pa.table({"b": points[:, 1], "a": points[:, 0]})
     parquet.write_table(table, tmp_path / "in.parquet")
-    predicted = predict(Request(tmp_path / "student", str(tmp_path / "in.parquet")), Listener())
+    predicted = predict(
+        PredictionRequest(tmp_path / "student", str(tmp_path / "in.parquet")), Listener()
+    )
     with torch.no_grad():
         probs = model(torch.from_numpy(points)).logits.double().softmax(-1).numpy()
     np.testing.assert_allclose(predicted.added["probability.in"], probs[:, 1], atol=1e-7)
     without = parquet.write_table(pa.table({"a": [1.0]}), tmp_path / "less.parquet")
     assert without is None
     with pytest.raises(DataError, match="'b'"):
-        predict(Request(tmp_path / "student", str(tmp_path / "less.parquet")), Listener())
+        predict(PredictionRequest(tmp_path / "student", str(tmp_path / "less.parquet")), Listener())
 
 
 REFUSED = [
@@ -202,22 +206,25 @@ def test_refusals_name_the_column_and_the_option(
 ) -> None:
     parquet.write_table(pa.table(columns), tmp_path / "in.parquet")
     with pytest.raises(DistillError, match=message):
-        predict(Request(student, str(tmp_path / "in.parquet"), ColumnOptions(**named)), Listener())
+        predict(
+            PredictionRequest(student, str(tmp_path / "in.parquet"), ColumnOptions(**named)),
+            Listener(),
+        )
 
 
 def test_folders_that_hold_no_student(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no folder"):
-        predict(Request(tmp_path / "none", "x.csv"), Listener())
+        predict(PredictionRequest(tmp_path / "none", "x.csv"), Listener())
     with pytest.raises(ModelError, match="neither a run nor an exported student"):
-        predict(Request(tmp_path, "x.csv"), Listener())
+        predict(PredictionRequest(tmp_path, "x.csv"), Listener())
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(RunFolderError, match="has no exported student: finish the run"):
-        predict(Request(tmp_path, "x.csv"), Listener())
+        predict(PredictionRequest(tmp_path, "x.csv"), Listener())
     (tmp_path / "experiment.json").write_text('{"command": "sweep"}')
     (tmp_path / "trials" / "t1" / "student").mkdir(parents=True)
     (tmp_path / "trials" / "t1" / "student" / "config.json").write_text("{}")
     with pytest.raises(RunFolderError, match=r"is a sweep, .* such as .*trials/t1/student"):
-        predict(Request(tmp_path, "x.csv"), Listener())
+        predict(PredictionRequest(tmp_path, "x.csv"), Listener())
 
 
 def test_an_existing_file_is_not_replaced_unless_allowed(tmp_path: Path) -> None:
@@ -234,7 +241,7 @@ def test_prompts_are_continued_greedily(tmp_path: Path) -> None:
     prompts = ["the good film", "a", "not very bad plot was the"]
     parquet.write_table(pa.table({"prompt": prompts}), tmp_path / "in.parquet")
     listener = Listener()
-    request = Request(
+    request = PredictionRequest(
         tmp_path / "student", str(tmp_path / "in.parquet"), max_new_tokens=5, batch_size=2
     )
     predicted = predict(request, listener)
@@ -255,7 +262,7 @@ def test_prompts_are_continued_greedily(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"prompt of row 2 has 32 tokens, .* 32 positions for an answer"
     ):
-        predict(Request(tmp_path / "student", str(tmp_path / "long.parquet")), listener)
+        predict(PredictionRequest(tmp_path / "student", str(tmp_path / "long.parquet")), listener)
 
 
 TEMPLATE = (
@@ -275,7 +282,7 @@ def test_chats_are_answered_at_their_end(tmp_path: Path) -> None:
     chats = [[question], [question, answer], [question, answer, question]]
     parquet.write_table(pa.table({"messages": chats}), tmp_path / "in.parquet")
     listener = Listener()
-    request = Request(folder, str(tmp_path / "in.parquet"), max_new_tokens=4)
+    request = PredictionRequest(folder, str(tmp_path / "in.parquet"), max_new_tokens=4)
     first, second, third = predict(request, listener).added["generated"]
     assert first == second
     assert listener.lines[-1].startswith("1 of 3 chats end with an answer, which is ignored")
@@ -285,7 +292,7 @@ def test_chats_are_answered_at_their_end(tmp_path: Path) -> None:
         "user the film <eos> assistant good <eos> user the film <eos> assistant",
     ]
     parquet.write_table(pa.table({"prompt": words}), tmp_path / "words.parquet")
-    plain = Request(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
+    plain = PredictionRequest(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
     listener = Listener()
     assert predict(plain, listener).added["generated"] == [first, third]
     assert "without the tokenizer's chat template" in listener.lines[-1]
@@ -307,12 +314,16 @@ def test_prompts_of_a_student_of_chats_are_turns_of_a_chat(tmp_path: Path) -> No
     (run / "config.yaml").write_text(write_yaml(raw))
     parquet.write_table(pa.table({"ask": ["the film"]}), tmp_path / "in.parquet")
     with pytest.raises(DataError, match=r"no column messages, .* ask: name chats by --messages-co"):
-        predict(Request(run, str(tmp_path / "in.parquet")), Listener())
+        predict(PredictionRequest(run, str(tmp_path / "in.parquet")), Listener())
     named = ColumnOptions(prompt="ask")
-    found = predict(Request(run, str(tmp_path / "in.parquet"), named, max_new_tokens=4), Listener())
+    found = predict(
+        PredictionRequest(run, str(tmp_path / "in.parquet"), named, max_new_tokens=4), Listener()
+    )
     chats = [[{"role": "user", "content": "the film"}]]
     parquet.write_table(pa.table({"messages": chats}), tmp_path / "chats.parquet")
-    same = predict(Request(run, str(tmp_path / "chats.parquet"), max_new_tokens=4), Listener())
+    same = predict(
+        PredictionRequest(run, str(tmp_path / "chats.parquet"), max_new_tokens=4), Listener()
+    )
     assert found.added == same.added
 
 
@@ -326,10 +337,12 @@ def test_prompts_are_shown_as_chats_where_the_run_did_so(tmp_path: Path) -> None
     data = {"path": "in.parquet", "columns": columns, "prompt_as_chat": True}
     run = make_run(tmp_path / "run", folder, data, task="language_model")
     parquet.write_table(pa.table({"question": ["the film", "good"]}), tmp_path / "in.parquet")
-    found = predict(Request(run, str(tmp_path / "in.parquet"), max_new_tokens=4), Listener())
+    found = predict(
+        PredictionRequest(run, str(tmp_path / "in.parquet"), max_new_tokens=4), Listener()
+    )
     words = [f"user {text} <eos> assistant" for text in ("the film", "good")]
     parquet.write_table(pa.table({"prompt": words}), tmp_path / "words.parquet")
-    plain = Request(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
+    plain = PredictionRequest(folder, str(tmp_path / "words.parquet"), max_new_tokens=4)
     assert found.added == predict(plain, Listener()).added
 
 

@@ -23,9 +23,9 @@ from distill.aggregation import UniformMean
 from distill.api import experiment_of
 from distill.config import KD, Cache, Optimizer, Serving, Stream, Student, Trainer, parse
 from distill.driver.checks.check import check
-from distill.driver.evaluate.standalone import Source, evaluate
+from distill.driver.evaluate.standalone import EvaluationSource, evaluate
 from distill.errors import ConfigError, DistillError, ModelError
-from distill.evaluation.evaluated import Request
+from distill.evaluation.evaluated import EvaluationRequest
 from distill.evaluation.settings import parse_settings
 from distill.objectives import ForwardKL
 from distill.report.progress import Progress
@@ -155,9 +155,9 @@ def test_distill_train_takes_fitted_objects(
     assert again["test.rows"] == NUM_ROWS and again["student.params"] == student.params
     pickled = tmp_path / "forest.pkl"
     pickled.write_bytes(pickle.dumps(forests["forest"]))
-    request = Request(
+    request = EvaluationRequest(
         outcome.paths.student,
-        Source(str(tmp_path / "rings.parquet"), split_column=""),
+        EvaluationSource(str(tmp_path / "rings.parquet"), split_column=""),
         (str(pickled),),
         allow_pickle=True,
         settings=parse_settings(["intervals.num_draws=0"]),

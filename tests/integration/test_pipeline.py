@@ -19,9 +19,9 @@ from distill.config import KD, Cache, Optimizer, Serving, Stream, Trainer, parse
 from distill.config import Student as StudentConfig
 from distill.data.corpus import Corpus
 from distill.driver import pipeline
-from distill.driver.evaluate.standalone import Source, evaluate
+from distill.driver.evaluate.standalone import EvaluationSource, evaluate
 from distill.errors import CacheError, TeacherAnswerError
-from distill.evaluation.evaluated import Request
+from distill.evaluation.evaluated import EvaluationRequest
 from distill.evaluation.relations import RATES
 from distill.evaluation.settings import parse_settings
 from distill.objectives import ForwardKL
@@ -91,10 +91,14 @@ def test_the_router_is_told_by_load_and_confidence(outcome: Outcome) -> None:
 @pytest.mark.e2e
 def test_an_evaluation_of_the_run_finds_what_the_run_found(outcome: Outcome, root: Path) -> None:
     """Beside its own routed teachers."""
-    source = Source(str(root / "data.parquet"), domain_column="domain", split_column="split")
+    source = EvaluationSource(
+        str(root / "data.parquet"), domain_column="domain", split_column="split"
+    )
     plain = ["attack.methods=[]", "transform.names=[]"]
     with Progress() as progress:
-        found = evaluate(Request(root / "run", source, settings=parse_settings(plain)), progress)
+        found = evaluate(
+            EvaluationRequest(root / "run", source, settings=parse_settings(plain)), progress
+        )
     names = [f"test.accuracy.{domain}" for domain in DOMAINS]
     for name in ("test.accuracy", "test.teacher_accuracy", "test.ece", *names):
         assert found.metrics[name] == pytest.approx(outcome.metrics[name], abs=1e-5)

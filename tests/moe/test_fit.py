@@ -11,7 +11,7 @@ import torch
 
 from distill.data.blocks import build_blocks
 from distill.data.corpus import Corpus
-from distill.tasks.language_model.scores import Teachers, compare
+from distill.tasks.language_model.scores import ExactTeachers, compare
 from distill.training.fit import build_module, fit, load_best
 from tests.toys_language import write_tokenizer
 from tests.toys_moe import OWN, mixture
@@ -76,7 +76,7 @@ def test_a_student_is_compared_with_the_model_itself(tmp_path: Path) -> None:
         }
         job = job_of(tmp_path, name, DENSE, **changes)
         assert job.teacher_setup is not None
-        shown = Teachers.of(job.teacher_setup)
+        shown = ExactTeachers.of(job.teacher_setup)
         spec: Any = job.data
         blocks = build_blocks(Corpus(Path(spec.corpus)), spec.tokenizer, spec.max_length)
         with shown.open(job.data) as stream:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.config import Data
-from distill.evaluation.assess import Task, assess
+from distill.evaluation.assess import EvaluationTask, assess
 from distill.evaluation.efficiency import Efficiency
-from distill.evaluation.evaluated import Evaluated, Request
+from distill.evaluation.evaluated import Evaluated, EvaluationRequest
 from distill.evaluation.samples import Sample
 from distill.evaluation.settings import parse_settings
-from distill.evaluation.source import Source
+from distill.evaluation.source import EvaluationSource
 from tests.evaluation.toy_classifiers import Silent, Words
 
 LABELS = ("negative", "positive")
@@ -29,7 +29,7 @@ def evaluated(
         Sample(i, (i + 1) % 2, DOMAINS[i % 3 == 0], f"{words[i % 4]} plot <script> number {i}")
         for i in range(40)
     ]
-    task = Task(samples, LABELS, DOMAINS, "text")
+    task = EvaluationTask(samples, LABELS, DOMAINS, "text")
     settings = parse_settings(["intervals.num_draws=20", "num_worst=3", *overrides])
     found = assess(STUDENT, TEACHER if has_teacher else None, task, settings, Silent())
     metrics = found.metrics | {"student.size_mb": 8.11, "test.rows": 40.0}
@@ -37,6 +37,8 @@ def evaluated(
         metrics |= {"test.retention": 0.75, "compression": 12.0}
     data = Data.model_validate({"path": "rows.parquet", "columns": {"domain": "domain"}})
     teachers = ("models/big",) if has_teacher else ()
-    request = Request(Path("runs/mine"), Source("rows.parquet"), teachers, settings=settings)
+    request = EvaluationRequest(
+        Path("runs/mine"), EvaluationSource("rows.parquet"), teachers, settings=settings
+    )
     costs = {"student": COST} | ({"teacher": COST} if has_teacher else {})
     return Evaluated(request, task, found, metrics, costs, [], data, warnings)

@@ -13,7 +13,7 @@ import torch
 from distill.config import Serving
 from distill.run_folder import OPERATIONAL_SERVING
 from distill.sampling import Decoding
-from distill.sampling.key_values import Memory
+from distill.sampling.key_values import KeyValueCache
 from distill.sampling.records import DraftRequest, Round, VerifiedDrafts
 from distill.sampling.verification import Verification
 from tests.toys_language import NUM_TOKENS, llama
@@ -62,7 +62,7 @@ def rounds_read_again(max_bytes: float, writers: str) -> list[int]:
 
 
 def test_a_memory_counts_the_bytes_of_its_keys_and_values():
-    memory = Memory(llama(1), NUM_TOKENS, [[3, 4, 5], [6, 7, 8]])
+    memory = KeyValueCache(llama(1), NUM_TOKENS, [[3, 4, 5], [6, 7, 8]])
     assert memory.num_bytes == 2 * bytes_after(2)
     memory.read(torch.tensor([[5], [8]]))
     assert memory.num_bytes == 2 * bytes_after(3)

@@ -17,7 +17,7 @@ from torch import nn
 
 from distill.config.sampling import Decoding, Speculative
 from distill.sampling.draw import STUDENT, TEACHER, row_seeds, uniforms
-from distill.sampling.generation import Drafted, Writing, write
+from distill.sampling.generation import Drafted, GeneratedBatch, write
 from distill.sampling.records import DraftRequest, VerifiedDrafts
 from distill.sampling.verification import Verification
 from distill.training.speculation import TeacherVerifier
@@ -138,7 +138,7 @@ def judge_of(client: Any, sampling: Speculative, **changes: Any) -> TeacherVerif
     return TeacherVerifier(client, sampling=sampling, **given | changes)
 
 
-def generated(student: Any, sampling: Speculative, client: Any) -> Writing:
+def generated(student: Any, sampling: Speculative, client: Any) -> GeneratedBatch:
     verify = judge_of(client, sampling)
     return write(
         student,
@@ -284,7 +284,7 @@ class Counted(nn.Module):
         self.sizes.append(tuple(kwargs["input_ids"].shape))
 
 
-def plainly(model: Any, **changes: Any) -> Writing:
+def plainly(model: Any, **changes: Any) -> GeneratedBatch:
     given: dict[str, Any] = {"decoding": ALL, "seeds_B": seeds_N(), "limits": LIMITS, "ends": ENDS}
     return write(model, NUM_TOKENS, PROMPTS, **given | changes)
 

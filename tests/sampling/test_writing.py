@@ -9,7 +9,7 @@ import torch
 from distill.errors import TrainingError
 from distill.sampling import Decoding
 from distill.sampling.draw import TEACHER, row_seeds, uniforms
-from distill.sampling.generation import Drafted, Writing, write
+from distill.sampling.generation import Drafted, GeneratedBatch, write
 from distill.sampling.records import DraftRequest
 from distill.sampling.verification import Verification
 from tests.toys_language import NUM_TOKENS, llama
@@ -65,7 +65,7 @@ class JudgeOf:
         return verified.num_kept_b, verified.replacement_b
 
 
-def generated(model, decoding=ALL, verify=None, num_drafts=1) -> Writing:
+def generated(model, decoding=ALL, verify=None, num_drafts=1) -> GeneratedBatch:
     return write(model, NUM_TOKENS, PROMPTS, LIMITS, ENDS, SEEDS, decoding, num_drafts, verify)
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from distill.search.configuration_memory import (
     AXES,
     KEYS,
+    ConfigurationMemory,
     Experience,
-    Memory,
 )
 
 DEFAULTS = {
@@ -47,14 +47,14 @@ def test_the_ranges_are_the_drafts() -> None:
 
 
 def test_an_empty_memory_proposes_the_defaults_and_says_so() -> None:
-    proposal = Memory([]).propose({"meta.a": 1.0}, DEFAULTS)
+    proposal = ConfigurationMemory([]).propose({"meta.a": 1.0}, DEFAULTS)
     assert proposal.values == DEFAULTS  # as they are: weight decay 0.01 is outside the range
     assert (proposal.model, proposal.neighbours) == ("defaults", ())
     assert "no past run" in proposal.why
 
 
 def test_one_past_experiment_is_proposed() -> None:
-    proposal = Memory([past("t", 1, 2, temperature=3)]).propose(
+    proposal = ConfigurationMemory([past("t", 1, 2, temperature=3)]).propose(
         {"meta.a": 9.0, "meta.b": 0.0}, DEFAULTS
     )
     assert proposal.values == pytest.approx(values(temperature=3))
@@ -70,7 +70,7 @@ def test_the_five_nearest_by_cosine_are_averaged_each_on_its_scale() -> None:
         for i, point in enumerate(points)
     ]
     asked = {"meta.a": 0.3 * math.cos(0.1), "meta.b": 0.3 * math.sin(0.1)}  # any length
-    proposal = Memory(learned).propose(asked, DEFAULTS)
+    proposal = ConfigurationMemory(learned).propose(asked, DEFAULTS)
     assert proposal.model == "nearest"
     assert [n.experience.task for n in proposal.neighbours] == [
         f"task {i}" for i in (0, 1, 7, 2, 6)
@@ -92,21 +92,21 @@ def test_features_of_any_unit_weigh_the_same() -> None:
         )
         for e in learned
     ]
-    before = Memory(learned).propose({"meta.a": 0.4, "meta.b": -0.2}, DEFAULTS)
-    after = Memory(rescaled).propose({"meta.a": 407.0, "meta.b": -0.2}, DEFAULTS)
+    before = ConfigurationMemory(learned).propose({"meta.a": 0.4, "meta.b": -0.2}, DEFAULTS)
+    after = ConfigurationMemory(rescaled).propose({"meta.a": 407.0, "meta.b": -0.2}, DEFAULTS)
     assert before.values == pytest.approx(after.values)
 
 
 def test_a_feature_that_never_varied_decides_nothing() -> None:
     learned = [past(f"task {i}", i, 0.1, alpha=i / 10) for i in range(8)]
-    near = Memory(learned).propose({"meta.a": 7.0, "meta.b": 0.1}, DEFAULTS)
-    far = Memory(learned).propose({"meta.a": 7.0, "meta.b": 1e6}, DEFAULTS)
+    near = ConfigurationMemory(learned).propose({"meta.a": 7.0, "meta.b": 0.1}, DEFAULTS)
+    far = ConfigurationMemory(learned).propose({"meta.a": 7.0, "meta.b": 1e6}, DEFAULTS)
     assert near == far
 
 
 def test_a_task_counts_once_by_the_mean_of_its_best_tenth() -> None:
     runs = [past("many", 0, 0, quality=q / 30, alpha=q / 30) for q in range(30)]
-    memory = Memory([*runs, past("one", 1, 1, quality=0.01, alpha=0.1)])
+    memory = ConfigurationMemory([*runs, past("one", 1, 1, quality=0.01, alpha=0.1)])
     many, one = memory.experiments
     assert (many.task, one.task) == ("many", "one")
     assert many.values["kd.alpha"] == pytest.approx((29 + 28 + 27) / 90)
@@ -117,7 +117,7 @@ def test_a_task_counts_once_by_the_mean_of_its_best_tenth() -> None:
 def test_runs_that_are_as_good_count_as_well() -> None:
     qualities = [0.9, 0.8, 0.8, 0.8, *[0.1] * 16]  # a tenth: the first two
     runs = [past("t", 0, 0, quality=q, alpha=i / 20) for i, q in enumerate(qualities)]
-    (experiment,) = Memory(runs).experiments
+    (experiment,) = ConfigurationMemory(runs).experiments
     assert experiment.values["kd.alpha"] == pytest.approx((0 + 1 + 2 + 3) / 80)
 
 
@@ -129,11 +129,13 @@ def test_the_order_of_the_runs_changes_nothing() -> None:
     ]
     asked = {"meta.a": 0.1, "meta.b": 0.2}
     shuffled = [runs[i] for i in rng.permutation(100)]
-    assert Memory(runs).propose(asked, DEFAULTS) == Memory(shuffled).propose(asked, DEFAULTS)
+    assert ConfigurationMemory(runs).propose(asked, DEFAULTS) == ConfigurationMemory(
+        shuffled
+    ).propose(asked, DEFAULTS)
 
 
 def test_a_value_out_of_range_counts_as_the_ranges_edge() -> None:
-    proposal = Memory([past("t", 0, 0, temperature=20, wd=0.0, lr=1.0)]).propose(
+    proposal = ConfigurationMemory([past("t", 0, 0, temperature=20, wd=0.0, lr=1.0)]).propose(
         {"meta.a": 0.0, "meta.b": 0.0}, DEFAULTS
     )
     assert proposal.values == pytest.approx(values(temperature=8, wd=1e-6, lr=1e-2))
@@ -142,7 +144,7 @@ def test_a_value_out_of_range_counts_as_the_ranges_edge() -> None:
 def test_a_past_task_counts_for_the_keys_that_it_has() -> None:
     other_feature = Experience("other", {"meta.c": 0.0}, values(temperature=8), 1.0)
     with_alpha = Experience("alpha", {"meta.a": 0.0, "meta.b": 0.0}, {"kd.alpha": 1.0}, 1.0)
-    memory = Memory([other_feature, with_alpha, past("t", 0, 0, temperature=3)])
+    memory = ConfigurationMemory([other_feature, with_alpha, past("t", 0, 0, temperature=3)])
     present = {"meta.a": 0.0, "meta.b": 0.0}
     proposal = memory.propose(present, DEFAULTS)
     assert proposal.values == pytest.approx(values(temperature=3) | {"kd.alpha": 0.75})
@@ -156,9 +158,11 @@ def test_epsilon_is_proposed_by_runs_with_a_chain_alone() -> None:
 
     present, defaults = {"meta.a": 0.0, "meta.b": 0.0}, DEFAULTS | {EPSILON: 0.01}
     plain = past("plain", 1, 1, temperature=2)
-    without = Memory([plain]).propose(present, defaults)
+    without = ConfigurationMemory([plain]).propose(present, defaults)
     assert without.values == pytest.approx(values(temperature=2) | {EPSILON: 0.01})
-    memory = Memory([plain, chained("c", 0.01, temperature=4), chained("d", 0.04, temperature=6)])
+    memory = ConfigurationMemory(
+        [plain, chained("c", 0.01, temperature=4), chained("d", 0.04, temperature=6)]
+    )
     proposal = memory.propose(present, defaults)
     # On a log scale, and of two tasks; the temperature is the mean of all three.
     assert proposal.values == pytest.approx(values(temperature=4) | {EPSILON: 0.02})
@@ -166,9 +170,11 @@ def test_epsilon_is_proposed_by_runs_with_a_chain_alone() -> None:
     assert EPSILON not in memory.propose(present, DEFAULTS).values
     # Of a task with both, the best run with a chain counts for epsilon, however good the others.
     better = past("c", 0, 0, quality=0.9)
-    mixed = Memory([better, chained("c", 0.01)]).propose(present, defaults)
+    mixed = ConfigurationMemory([better, chained("c", 0.01)]).propose(present, defaults)
     assert mixed.values == pytest.approx(values() | {EPSILON: 0.01})
-    assert Memory([better, chained("c", 0.01)]).mean(defaults)[EPSILON] == pytest.approx(0.01)
+    assert ConfigurationMemory([better, chained("c", 0.01)]).mean(defaults)[
+        EPSILON
+    ] == pytest.approx(0.01)
 
 
 def test_runs_of_an_older_version_are_compared_by_what_both_recorded() -> None:
@@ -178,7 +184,7 @@ def test_runs_of_an_older_version_are_compared_by_what_both_recorded() -> None:
 
     new = [task(f"new {i}", 2.0, a=1.0, b=-1.0, c=i % 2) for i in range(5)]
     old = [task(f"old {i}", 8.0, a=-1.0, b=1.0) for i in range(5)]
-    memory = Memory([*new, *old])
+    memory = ConfigurationMemory([*new, *old])
     # Near the old ones in all that they recorded; the new ones differ in c too.
     proposal = memory.propose({"meta.a": -1.0, "meta.b": 1.0, "meta.c": -1.0}, DEFAULTS)
     assert proposal.values["kd.temperature"] == 8
@@ -193,7 +199,9 @@ def test_a_one_hot_code_weighs_as_much_as_one_feature() -> None:
         code = {"meta.student_family.transformer": is_text, "meta.student_family.mlp": 1 - is_text}
         return Experience(name, {"meta.a": size} | code, values(temperature), 0.5)
 
-    memory = Memory([task("a", 1, 1), task("b", -1, 1), task("c", 1, 0), task("d", -1, 0)])
+    memory = ConfigurationMemory(
+        [task("a", 1, 1), task("b", -1, 1), task("c", 1, 0), task("d", -1, 0)]
+    )
     proposal = memory.propose(task("", 1, 1).meta, DEFAULTS)
     similar = {n.experience.task: n.similarity for n in proposal.neighbours}
     # Half of what they are compared by is the size, half the family.
@@ -218,7 +226,7 @@ def test_runs_count_towards_the_fifty_and_tasks_towards_the_five() -> None:
     present = {"meta.a": 0.5, "meta.b": 0.0}
 
     def model(num_tasks: int, num_runs: int) -> str:
-        return Memory(history(num_tasks, num_runs)).propose(present, DEFAULTS).model
+        return ConfigurationMemory(history(num_tasks, num_runs)).propose(present, DEFAULTS).model
 
     assert model(5, 10) == "nearest"  # 50 are not more than 50
     assert model(5, 11) == "boosting"
@@ -227,7 +235,7 @@ def test_runs_count_towards_the_fifty_and_tasks_towards_the_five() -> None:
 
 
 def test_boosting_finds_a_rule_that_means_cannot() -> None:
-    memory = Memory(history(30, 30))
+    memory = ConfigurationMemory(history(30, 30))
     one = {"kd.temperature": 2.0}  # each key has a model of its own
     for a in (-0.8, -0.3, 0.4, 0.8):
         present = {"meta.a": a, "meta.b": 0.0}
@@ -242,7 +250,7 @@ def test_boosting_finds_a_rule_that_means_cannot() -> None:
 def test_a_task_with_many_runs_weighs_as_much_as_one_with_few() -> None:
     few = [past(f"few {i}", 0, 0, temperature=2) for i in range(5)]
     many = [past("many", 0, 0, temperature=8) for _ in range(995)]
-    proposal = Memory([*few, *many]).propose({"meta.a": 0.0, "meta.b": 0.0}, DEFAULTS)
+    proposal = ConfigurationMemory([*few, *many]).propose({"meta.a": 0.0, "meta.b": 0.0}, DEFAULTS)
     assert proposal.model == "boosting"
     assert proposal.values["kd.temperature"] == pytest.approx(3)  # (5·2 + 8) / 6
 
@@ -250,16 +258,16 @@ def test_a_task_with_many_runs_weighs_as_much_as_one_with_few() -> None:
 def test_boosting_uses_the_features_that_all_runs_have() -> None:
     runs = history(6, 10)
     old = [Experience("old", {"meta.a": 0.9}, values(temperature=6.8), 0.0)]
-    proposal = Memory([*runs, *old]).propose({"meta.a": 0.9, "meta.b": 0.0}, DEFAULTS)
+    proposal = ConfigurationMemory([*runs, *old]).propose({"meta.a": 0.9, "meta.b": 0.0}, DEFAULTS)
     assert proposal.model == "boosting" and "without meta.b" in proposal.why
     assert proposal.values["kd.temperature"] == pytest.approx(6.8, abs=0.3)
 
 
 def test_the_control_is_the_mean_of_all_past_tasks() -> None:
     runs = [past("many", 0, 0, temperature=2) for _ in range(9)] + [past("one", 5, 5, lr=1e-5)]
-    mean = Memory(runs).mean(DEFAULTS | {EPSILON: 0.01})
+    mean = ConfigurationMemory(runs).mean(DEFAULTS | {EPSILON: 0.01})
     assert mean == pytest.approx(values(temperature=3, lr=1e-4) | {EPSILON: 0.01})
-    assert Memory([]).mean(DEFAULTS) == DEFAULTS
+    assert ConfigurationMemory([]).mean(DEFAULTS) == DEFAULTS
 
 
 @given(
@@ -269,7 +277,7 @@ def test_the_control_is_the_mean_of_all_past_tasks() -> None:
     )
 )
 def test_a_proposal_is_always_finite_and_in_range(runs: list[tuple[float, ...]]) -> None:
-    memory = Memory(
+    memory = ConfigurationMemory(
         Experience(f"t{task}", {"meta.mean": a, "meta.b": b}, values(t, abs(alpha), lr, wd), q)
         for task, a, b, q, t, alpha, lr, wd in runs
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from distill.teachers.queue import Status
-from distill.teachers.watch import NO_LIMIT, PATIENCE_S, POLLS, Group, Watch
+from distill.teachers.watch import NO_LIMIT, PATIENCE_S, POLLS, ReplicaGroup, ReplicaHealth
 
 DEADLINE_S = 100.0
 
@@ -16,10 +16,12 @@ def status(num_finished=0, num_held=1, incarnation="first", request_s=None) -> S
     return Status(incarnation, num_held, num_finished, request_s)
 
 
-def watched(sent_at: float, until: float, answer, watch: Watch | None = None, step: float = 1.0):
+def watched(
+    sent_at: float, until: float, answer, watch: ReplicaHealth | None = None, step: float = 1.0
+):
     """(time, reason) of the first re-send of a request, or None; and the times of the polls.
     ``answer(now)``: the status of a poll, or None while the replica does not answer."""
-    watch, polls, now = watch or Watch(DEADLINE_S), [], sent_at
+    watch, polls, now = watch or ReplicaHealth(DEADLINE_S), [], sent_at
     while now <= until:
         if watch.polled_at is not None and (found := answer(now)) is not None:
             watch.poll_ended()
@@ -54,7 +56,7 @@ class Simulation:
     num_sent: list[int] = field(default_factory=list)
 
     def run(self) -> None:
-        watches = [Watch(DEADLINE_S) for _ in range(self.num_ranks)]
+        watches = [ReplicaHealth(DEADLINE_S) for _ in range(self.num_ranks)]
         self.num_sent = [1] * self.num_ranks
         for second in range(math.ceil(self.num_ranks * self.service_s)):
             num_done = int(second // self.service_s)
@@ -93,7 +95,7 @@ def test_a_forward_that_hangs_is_suspected_a_deadline_after_its_counter_was_firs
 
 
 def test_the_counter_of_a_replica_that_was_idle_counts_from_the_request():
-    watch = Watch(DEADLINE_S)
+    watch = ReplicaHealth(DEADLINE_S)
     watch.heard(status(3, num_held=0), 0.0)
     (now, _), _ = watched(5000, 9000, lambda now: status(3), watch)
     assert now == 5000 + DEADLINE_S + 1
@@ -105,15 +107,15 @@ def test_a_forward_of_nearly_a_deadline_that_began_before_the_request_is_waited_
 
 
 def test_a_request_or_response_that_was_lost_on_the_way_is_sent_again_and_the_replica_is_up():
-    watch = Watch(DEADLINE_S)
+    watch = ReplicaHealth(DEADLINE_S)
     (now, why), _ = watched(0, 1000, lambda now: status(3, num_held=0), watch)
     assert now == DEADLINE_S / POLLS + 1 + DEADLINE_S + 1
     assert why == "it holds no request, and no response came within 100 s"
     assert watch.is_up
 
 
-def stuck() -> Watch:
-    watch = Watch(DEADLINE_S)
+def stuck() -> ReplicaHealth:
+    watch = ReplicaHealth(DEADLINE_S)
     watch.heard(status(3), 0.0)
     watch.heard(status(3), DEADLINE_S)
     assert watch.overdue(DEADLINE_S, 0.0) is not None
@@ -148,7 +150,7 @@ def test_a_response_clears_a_suspicion_but_not_what_ray_reported():
 
 
 def test_a_restarted_replica_is_up_once_it_answers_a_poll_from_after_its_loss():
-    watch = Watch(DEADLINE_S)
+    watch = ReplicaHealth(DEADLINE_S)
     watch.polled(10.0)
     watch.lost("ActorUnavailableError: the actor is restarting", 11.0)
     assert watch.overdue(11.0, 0.0) == "ActorUnavailableError: the actor is restarting"
@@ -165,7 +167,7 @@ def test_a_restarted_replica_is_up_once_it_answers_a_poll_from_after_its_loss():
 
 
 def test_a_replica_that_is_not_up_is_polled_once_a_second():
-    watch = Watch(DEADLINE_S)
+    watch = ReplicaHealth(DEADLINE_S)
     watch.lost("lost", 0.0)
     watch.polled(0.0)
     watch.poll_ended()
@@ -174,8 +176,8 @@ def test_a_replica_that_is_not_up_is_polled_once_a_second():
     assert not watch.should_poll(100.0, 0.0)
 
 
-def group(*statuses: Status | None, rank: int = 0) -> Group:
-    found = Group(len(statuses), DEADLINE_S, 1800.0, rank)
+def group(*statuses: Status | None, rank: int = 0) -> ReplicaGroup:
+    found = ReplicaGroup(len(statuses), DEADLINE_S, 1800.0, rank)
     for watch, one in zip(found.watches, statuses, strict=True):
         if one is not None:
             watch.heard(one, 0.0)
@@ -253,7 +255,7 @@ def test_a_teacher_is_away_once_no_replica_was_up_for_a_deadline():
 
 
 def test_a_teacher_whose_only_replica_is_silent_is_away_since_it_was_polled():
-    found = Group(1, DEADLINE_S, 1800.0, 0)
+    found = ReplicaGroup(1, DEADLINE_S, 1800.0, 0)
     watched(0, 1000, lambda now: None, found.watches[0])
     assert found.away(DEADLINE_S / POLLS + DEADLINE_S) is not None
     assert not found.is_given_up(DEADLINE_S / POLLS + 1799, 0.0)
@@ -261,7 +263,7 @@ def test_a_teacher_whose_only_replica_is_silent_is_away_since_it_was_polled():
 
 
 def test_a_forward_that_hangs_makes_its_teacher_away_at_once():
-    found = Group(1, DEADLINE_S, 1800.0, 0)
+    found = ReplicaGroup(1, DEADLINE_S, 1800.0, 0)
     found.watches = [stuck()]
     assert found.away(DEADLINE_S) == "it holds 1 request, and finished no forward for 100 s"
 

@@ -12,7 +12,7 @@ import pytest
 
 from distill.config.search import Goal
 from distill.errors import UnreachableError
-from distill.search.configuration_memory import KEYS, Experience, Memory
+from distill.search.configuration_memory import KEYS, ConfigurationMemory, Experience
 from distill.tracking.past_runs import experiences
 from distill.tracking.store import import_mlflow
 
@@ -100,7 +100,7 @@ def test_train_runs_and_trials_of_all_experiments_are_read(store: Store) -> None
     ]
     by_size = experiences(store.uri, goal=Goal("student.size_mb", "min"))
     assert [e.quality for e in of_task(by_size, "reviews")] == [-1.0]
-    proposal = Memory(experiences(store.uri)).propose(META, VALUES)
+    proposal = ConfigurationMemory(experiences(store.uri)).propose(META, VALUES)
     assert proposal.values == pytest.approx(VALUES | logged)
 
 

@@ -4,26 +4,29 @@ Shape suffixes: N positions, H hidden, V vocabulary, C columns, K teachers.
 """
 
 from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.functional import cross_entropy
-
 from distill.aggregation.mixture import Space
-from distill.objectives import ForwardKL, GeneralisedJSD, Objective, TotalVariation
+from distill.objectives import ForwardKL
+from distill.objectives import GeneralisedJSD
+from distill.objectives import Objective
+from distill.objectives import TotalVariation
 from distill.objectives.log_softmax import LEFT_OUT
-from distill.records import UNLABELLED, ScheduleValues
-from distill.training.fused import (
-    LEAST_ROWS,
-    LIVE_COPIES,
-    ROWS_OF_SPLIT,
-    Chunk,
-    FusedHead,
-    slices,
-)
-from distill.training.split_loss import SplitLoss, Teachers
+from distill.records import UNLABELLED
+from distill.records import ScheduleValues
+from distill.training.fused import LEAST_ROWS
+from distill.training.fused import LIVE_COPIES
+from distill.training.fused import ROWS_OF_SPLIT
+from distill.training.fused import Chunk
+from distill.training.fused import FusedHead
+from distill.training.fused import slices
+from distill.training.split_loss import SplitLoss
+from distill.training.split_loss import Teachers
 from distill.training.token_loss import TokenLoss
+from distill.training.columns import ChunkTeachers
 
 N, H, V, K = 6, 4, 9, 2
 
@@ -98,7 +101,7 @@ def test_parts_add_up_to_the_loss_of_the_whole(
 ) -> None:
     """Rows without a label have no cross-entropy, those without an answer no divergence."""
     z_NV, z_KNV, temperature, alpha = 3 * drawn(1, N, V), 3 * drawn(2, K, N, V), 2.5, 0.3
-    teachers = Teachers(
+    teachers = ChunkTeachers(
         lambda at: z_KNV[..., at],
         WEIGHTS_KN,
         ANSWERED_N,

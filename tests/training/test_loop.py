@@ -1,26 +1,38 @@
 """The loop's promises, on real tiny models: equal whatever the cut, resumable bit for bit."""
 
 from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
 import pytest
 import torch
-
-from distill.aggregation import Attention, UniformMean
-from distill.config import KD, Optimizer, Trainer
-from distill.errors import CheckpointError, Interrupted, TrainingError
+from distill.aggregation import Attention
+from distill.aggregation import UniformMean
+from distill.config import KD
+from distill.config import Optimizer
+from distill.config import Trainer
+from distill.errors import CheckpointError
+from distill.errors import Interrupted
+from distill.errors import TrainingError
 from distill.objectives import ForwardKL
-from distill.records import Cursor, ScheduleValues, TeacherAnswers
+from distill.records import Cursor
+from distill.records import ScheduleValues
+from distill.records import TeacherAnswers
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
-from distill.training.loop import Intervals, NoTeachers, Selection, _over_ranks, train
+from distill.training.loop import Intervals
+from distill.training.loop import NoTeachers
+from distill.training.loop import Selection
+from distill.training.loop import _over_ranks
+from distill.training.loop import train
 from distill.training.schedule import Schedule
-from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
+from tests.toys import NUM_CLASSES
+from tests.toys import ToyTeachers
+from tests.toys import tiny_bert
+from tests.toys import toy_batches
+from distill.training.loop import TrainingIntervals
 
 CPU = torch.device("cpu")
 TEACHERS = ("a", "b")
@@ -65,7 +77,7 @@ def run(
             store,
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Intervals(log=1, evaluate=5, checkpoint=4),
+            TrainingIntervals(log=1, evaluate=5, checkpoint=4),
             log,
             lambda: stop_at is not None and len(lines) >= stop_at,
         )
@@ -178,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
             FolderStore(tmp_path),
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Intervals(log=1, evaluate=100, checkpoint=4),
+            TrainingIntervals(log=1, evaluate=100, checkpoint=4),
         )
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000004"]
 

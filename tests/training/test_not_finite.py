@@ -1,23 +1,28 @@
 """A fit ends at its first evaluation that is not finite, and keeps nothing of it."""
 
 from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
-
 import pytest
 import torch
-
-from distill.config import Optimizer, Trainer
+from distill.config import Optimizer
+from distill.config import Trainer
 from distill.errors import TrainingError
 from distill.tasks.language_model.validation import metrics_of
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
-from distill.training.loop import Intervals, NoTeachers, Selection, count_predictions, train
+from distill.training.loop import Intervals
+from distill.training.loop import NoTeachers
+from distill.training.loop import Selection
+from distill.training.loop import count_predictions
+from distill.training.loop import train
 from distill.training.schedule import Schedule
-from tests.toys import NUM_CLASSES, tiny_bert, toy_batches
+from tests.toys import NUM_CLASSES
+from tests.toys import tiny_bert
+from tests.toys import toy_batches
+from distill.training.loop import TrainingIntervals
 
 OPTIMIZER = Optimizer(lr=1e-3)
 
@@ -40,7 +45,7 @@ def test_nothing_of_a_broken_evaluation_is_kept(tmp_path: Path, broken: float) -
             FolderStore(tmp_path),
             lambda engine: {"eval.accuracy": 0.5, "eval.perplexity": next(found)},
             Selection("eval.accuracy"),
-            Intervals(log=100, evaluate=2, checkpoint=2),
+            TrainingIntervals(log=100, evaluate=2, checkpoint=2),
             log=lambda step, metrics: heard.append(step),
             report=lambda cursor: heard.append(cursor.step),
         )

@@ -1,29 +1,41 @@
 """Temperature schedules in the loop: a fit resumed within a log interval is the undisturbed one."""
 
 from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-
 from distill.aggregation import UniformMean
-from distill.config import KD, Optimizer
-from distill.config.temperature import Auto, ConstantTemperature, Convergence, Cosine, LossRatio
+from distill.config import KD
+from distill.config import Optimizer
+from distill.config.temperature import Auto
+from distill.config.temperature import ConstantTemperature
+from distill.config.temperature import Convergence
+from distill.config.temperature import Cosine
+from distill.config.temperature import LossRatio
 from distill.objectives import ForwardKL
-from distill.records import UNLABELLED, Cursor, Mean
+from distill.records import UNLABELLED
+from distill.records import Cursor
+from distill.records import Mean
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
-from distill.training.loop import Intervals, Meters, Selection, train
+from distill.training.loop import Intervals
+from distill.training.loop import Meters
+from distill.training.loop import Selection
+from distill.training.loop import train
 from distill.training.schedule import Schedule
-from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
-from tests.toys_ranks import Ranks, ThreadEngine
+from tests.toys import NUM_CLASSES
+from tests.toys import ToyTeachers
+from tests.toys import tiny_bert
+from tests.toys import toy_batches
+from tests.toys_ranks import Ranks
+from tests.toys_ranks import ThreadEngine
+from distill.training.loop import TrainingIntervals
 
 NUM_STEPS, LOG, CHECKPOINT = 20, 3, 5
 OPTIMIZER = Optimizer(lr=6e-2)  # high: a loss that rises at times
@@ -73,7 +85,7 @@ def run(folder: Path, schedule: Any, num_ranks: int = 1, killed_at: int | None =
             FolderStore(folder, num_ranks),
             lambda engine: {"eval.accuracy": 0.5},
             Selection("eval.accuracy"),
-            Intervals(LOG, 100, CHECKPOINT),
+            TrainingIntervals(LOG, 100, CHECKPOINT),
             logger(lines) if rank == 0 else lambda step, metrics: None,
         )
 
@@ -203,7 +215,7 @@ def test_an_interval_without_a_labelled_row_changes_nothing(tmp_path: Path) -> N
         FolderStore(tmp_path),
         lambda engine: {"eval.accuracy": 0.5},
         Selection("eval.accuracy"),
-        Intervals(LOG, 100, CHECKPOINT),
+        TrainingIntervals(LOG, 100, CHECKPOINT),
         lambda step, metrics: lines.append((step, metrics)) if "loss" in metrics else None,
     )
     assert [step for step, _ in cursor.losses] == [3, 9]

@@ -29,18 +29,18 @@ from distill.driver.evaluate.subjects import (
     teacher_of,
 )
 from distill.errors import ConfigError, DataError, InputError, UnknownLabelError
-from distill.evaluation.assess import Assessment, Listener, Task, assess
+from distill.evaluation.assess import Assessment, EvaluationProgress, EvaluationTask, assess
 from distill.evaluation.attacks import METHODS
 from distill.evaluation.classifiers import TokenEncoder
 from distill.evaluation.efficiency import Efficiency, folder_size_mb, measure, measure_on_cpu
-from distill.evaluation.evaluated import Evaluated, Request
-from distill.evaluation.gate import Gate, check_metric, parse_gate
+from distill.evaluation.evaluated import Evaluated, EvaluationRequest
+from distill.evaluation.gate import QualityGate, check_metric, parse_gate
 from distill.evaluation.leakage import ADVICE, Accuracies, fell, suspicious
 from distill.evaluation.majority import majority
 from distill.evaluation.names import metric_names, needs_attacks
 from distill.evaluation.samples import read_samples
 from distill.evaluation.settings import Evaluation, parse_kind
-from distill.evaluation.source import CODE, Source, as_options, check_split, reading_of
+from distill.evaluation.source import CODE, EvaluationSource, as_options, check_split, reading_of
 from distill.export.kinds import kind_of
 from distill.models.labels import Outputs, class_orders, shown
 from distill.models.load import check_folder, load_classifier
@@ -51,7 +51,7 @@ from distill.teachers.probability import is_pickle
 from distill.wording import percent
 
 
-def evaluate(request: Request, listener: Listener) -> Evaluated:
+def evaluate(request: EvaluationRequest, listener: EvaluationProgress) -> Evaluated:
     """All measures; gates are checked before anything is computed, and compared at the end.
 
     Columns that ``request.source`` does not name are those of the student's run; labels of data and
@@ -105,7 +105,7 @@ def evaluate(request: Request, listener: Listener) -> Evaluated:
     return Evaluated(request, task, found, metrics, costs, failures, read.data, warnings)
 
 
-def _with_attacks(request: Request, gates: Sequence[Gate]) -> Evaluation:
+def _with_attacks(request: EvaluationRequest, gates: Sequence[QualityGate]) -> Evaluation:
     """The settings, with all attacks where ``attacks`` or a gate needs some and none is named.
 
     Raises ConfigError where the settings leave them out.
@@ -125,7 +125,10 @@ def _with_attacks(request: Request, gates: Sequence[Gate]) -> Evaluation:
 
 
 def _warnings(
-    task: Task, metrics: Mapping[str, float | None], request: Request, run: Path | None
+    task: EvaluationTask,
+    metrics: Mapping[str, float | None],
+    request: EvaluationRequest,
+    run: Path | None,
 ) -> tuple[str, ...]:
     """On a student without skill, and a teacher that may have been trained on test rows."""
     accuracy, teacher = metrics["test.accuracy"], metrics.get("teacher.test.accuracy")
@@ -151,7 +154,7 @@ def _warnings(
     return tuple(found)
 
 
-def _has_ready_teachers(request: Request) -> bool:
+def _has_ready_teachers(request: EvaluationRequest) -> bool:
     """Whether some teacher was trained elsewhere; experts of a run read its train split alone."""
     paths = request.teachers or (str(request.student),)
     return any(not is_run(path) or configuration_of(path).teachers for path in paths)
@@ -166,7 +169,7 @@ def _on_test_split(run: Path) -> Accuracies | None:
         return None
 
 
-def _check_kinds(request: Request) -> None:
+def _check_kinds(request: EvaluationRequest) -> None:
     """Before anything looks for the labels of a model. Raises ConfigError for one without."""
     for path in (request.student, *map(Path, request.teachers)):
         folder = path / "student" if is_run(path) else path
@@ -175,7 +178,7 @@ def _check_kinds(request: Request) -> None:
         task_named(kind_of(folder).task).check_evaluated(path)
 
 
-def _teacher(request: Request) -> Subject | None:
+def _teacher(request: EvaluationRequest) -> Subject | None:
     """The one that is given; of a run by default its own, where it had any."""
     if request.teachers:
         return teacher_of(
@@ -207,7 +210,7 @@ def _check_oracle(teacher: Subject, corpus: Corpus, data: Data) -> None:
     check_aggregation(teacher.aggregation, names, corpus)
 
 
-def _failures(gates: Sequence[Gate], metrics: dict[str, float | None]) -> list[str]:
+def _failures(gates: Sequence[QualityGate], metrics: dict[str, float | None]) -> list[str]:
     # A transformation that applied to no row has no metrics.
     whole = {gate.metric: metrics.get(gate.metric) for gate in gates}
     return [failure for gate in gates if (failure := gate.failure(whole)) is not None]
@@ -249,7 +252,13 @@ def _as_options() -> Iterator[None]:
         raise type(error)(as_options(str(error))) from None
 
 
-def _task(source: Source, data: Data, corpus: Corpus, student: Subject, listener: Listener) -> Task:
+def _task(
+    source: EvaluationSource,
+    data: Data,
+    corpus: Corpus,
+    student: Subject,
+    listener: EvaluationProgress,
+) -> EvaluationTask:
     samples = read_samples(corpus, corpus.rows("test"))
     sd_D = None
     kind = None
@@ -267,7 +276,7 @@ def _task(source: Source, data: Data, corpus: Corpus, student: Subject, listener
             f"transformations and attacks are skipped: give the language of the column {CODE} with "
             "--language"
         )
-    return Task(samples, corpus.label_names, corpus.domain_names, kind, sd_D)
+    return EvaluationTask(samples, corpus.label_names, corpus.domain_names, kind, sd_D)
 
 
 # ---- efficiency -------------------------------------------------------------------------------
@@ -326,7 +335,7 @@ def _relative(found: Assessment) -> dict[str, float | None]:
     }
 
 
-def _counts(task: Task, part: Part, notes: list[str]) -> dict[str, float | None]:
+def _counts(task: EvaluationTask, part: Part, notes: list[str]) -> dict[str, float | None]:
     """Rows, and rows that are longer than the student's length."""
     num_cut = 0
     encode = part.encode()

@@ -14,8 +14,8 @@ from distill.errors import ConfigError, ModelError
 from distill.evaluation.classifiers import (
     Classifier,
     Encode,
-    Mixture,
-    Queried,
+    ExpertEnsemble,
+    ServedClassifier,
     TokenEncoder,
     encode_features,
     encode_texts,
@@ -88,7 +88,7 @@ class Subject:
 
     def classifier(self, client: TeacherClient, num_parallel: int) -> Classifier:
         asked = {
-            part.name: Queried(
+            part.name: ServedClassifier(
                 part.name, part.label_names, client, part.encode(), num_parallel, part.columns
             )
             for part in self.served
@@ -97,7 +97,7 @@ class Subject:
             return asked[self.parts[0].name]
         experts = {part.name.removeprefix(PREFIX): asked[part.name] for part in self.parts}
         router = asked[self.router.name] if self.router else None
-        return Mixture(self.name, experts, self.aggregation, router)
+        return ExpertEnsemble(self.name, experts, self.aggregation, router)
 
 
 def is_run(path: str | Path) -> bool:

@@ -19,7 +19,7 @@ from distill.driver.warm_start import (
     values_of,
 )
 from distill.search.configuration_memory import KEYS
-from distill.search.ledger import Entry
+from distill.search.ledger import LedgerEntry
 from distill.search.refine import OWN, Values
 from distill.search.values import with_values
 from distill.training.job import Job
@@ -36,7 +36,7 @@ def warm_start(d: Driver, run: RunFits, search: Search, sweep: Sweep) -> list[di
     own = {key: float(flat[key]) for key in KEYS if key in search.space}
 
     def brief(name: str, values: Values) -> Job:
-        entry = Entry(Path(sweep.folder) / "brief" / name, flat | values, "running", {})
+        entry = LedgerEntry(Path(sweep.folder) / "brief" / name, flat | values, "running", {})
         return brief_of(sweep.job(entry), d.run.brief, name, values)
 
     def placed(values: Values) -> Values:

@@ -30,7 +30,7 @@ from distill.driver.sweep.outcome import SweepOutcome, champion_of
 from distill.driver.sweep.proposals import warm_start
 from distill.driver.sweep.tested import tested, timed_alone
 from distill.driver.sweep.trial import Sweep
-from distill.driver.sweep.tuner import Room, tune_trials
+from distill.driver.sweep.tuner import TrialResources, tune_trials
 from distill.driver.task_stages import TaskStages
 from distill.errors import TrainingError
 from distill.evaluation.rows import Row
@@ -38,7 +38,7 @@ from distill.experts.partition import Parts
 from distill.report.frontier import write_frontier
 from distill.report.names import label, shown, shown_value
 from distill.report.progress import Progress, duration
-from distill.search.ledger import Entry, Ledger, searched
+from distill.search.ledger import Ledger, LedgerEntry, searched
 from distill.search.plan import concurrency, raw_of
 from distill.search.trials import frontier
 from distill.search.values import with_values
@@ -68,7 +68,7 @@ def sweep(experiment: Experiment, progress: Progress) -> SweepOutcome:
         return outcome
 
 
-def _sweep(d: Driver, tasks: TaskStages, search: Search) -> tuple[SweepOutcome, Outputs]:
+def _sweep(d: Driver, tasks: TaskStages, search: Search) -> tuple[SweepOutcome, TeacherPass]:
     experiment = d.experiment
     record_inputs(d)
     _record_search(d, search)
@@ -92,8 +92,8 @@ def _sweep(d: Driver, tasks: TaskStages, search: Search) -> tuple[SweepOutcome, 
         exchanges=search.is_population,
     )
     first = warm_start(d, tasks.run_fits, search, trials) if search.warm_start else []
-    watch = Watch(d, search, trials)
-    room = Room(_at_once(experiment, search), experiment.trainer)
+    watch = TrialReporter(d, search, trials)
+    room = TrialResources(_at_once(experiment, search), experiment.trainer)
     tune_trials(trials, search, room, first, experiment.seed, watch)
     d.interrupt.check()
     return _conclude(d, search, trials, rows), outputs
@@ -141,7 +141,7 @@ def _record_search(d: Driver, search: Search) -> None:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class TeacherPass:
     """What the one pass of the teachers leaves."""
 
     teacher_setup: TeacherSetup | None
@@ -150,11 +150,11 @@ class Outputs:
     metrics: dict[str, float]
 
 
-def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) -> Outputs:
+def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) -> TeacherPass:
     """Serve the teachers, fill the cache with all that any trial could need, stop them."""
     with serve_teachers(d, experts) as teacher_setup:
         if teacher_setup is None:
-            return Outputs(None, [], None, {})
+            return TeacherPass(None, [], None, {})
         metrics = _fill(d, teacher_setup, data)
         d.memory.count(metrics)
         d.progress.say("evaluating the teachers on the test split")
@@ -167,7 +167,7 @@ def _query_once(d: Driver, experts: list[Job], data: Data, parts: Parts | None) 
         params = max(known) if known == sizes else None
     # From here on a query is an error.
     cache_only = CacheOnlyClient(tuple(s.name for s in teacher_setup.served))
-    return Outputs(replace(teacher_setup, client=cache_only), rows, params, metrics)
+    return TeacherPass(replace(teacher_setup, client=cache_only), rows, params, metrics)
 
 
 def _fill(d: Driver, teacher_setup: TeacherSetup, data: Data) -> dict[str, float]:
@@ -222,7 +222,7 @@ def _at_once(experiment: Experiment, search: Search) -> int:
 # ---- trials ------------------------------------------------------------------------------------
 
 
-class Watch:
+class TrialReporter:
     """What happens as trials end: a line, a bar, a run in MLflow."""
 
     def __init__(self, d: Driver, search: Search, trials: Sweep) -> None:
@@ -233,7 +233,7 @@ class Watch:
         self._done = 0
         d.progress.update("trials", 0, search.total_trials)
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, entry: LedgerEntry) -> None:
         self._done += 1
         self._d.progress.update("trials", self._done, self._search.total_trials)
         self._d.progress.say(_line(entry, self._search))
@@ -245,7 +245,7 @@ class Watch:
         return self._d.interrupt.is_set()
 
 
-def _line(entry: Entry, search: Search) -> str:
+def _line(entry: LedgerEntry, search: Search) -> str:
     values = " ".join(f"{k.rpartition('.')[2]}={shown_value(v)}" for k, v in entry.values.items())
     if entry.status == "failed":
         return f"{entry.name} {values}: failed: {entry.reason}"
@@ -260,7 +260,11 @@ def _line(entry: Entry, search: Search) -> str:
 
 
 def record_trial(
-    d: Driver, sweep: Sweep, entry: Entry, is_frontier: bool = False, with_history: bool = True
+    d: Driver,
+    sweep: Sweep,
+    entry: LedgerEntry,
+    is_frontier: bool = False,
+    with_history: bool = True,
 ) -> None:
     """The trial as a child run; once more at the end of the sweep, without its curves."""
     trial = entry.trial()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from distill.driver.context import Driver
 from distill.driver.sweep.trial import Sweep
-from distill.search.ledger import Entry
+from distill.search.ledger import LedgerEntry
 from distill.training.fit import load_best
 
 
-def timed_alone(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
+def timed_alone(d: Driver, sweep: Sweep, entry: LedgerEntry) -> LedgerEntry:
     """The entry with the latency of its student while no trial shares the cores."""
     d.interrupt.check()
     task, length = d.plan.task, d.experiment.data.max_length
@@ -19,7 +19,7 @@ def timed_alone(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
     return sweep.ledger.write(entry, entry.status, metrics)
 
 
-def tested(d: Driver, sweep: Sweep, entry: Entry) -> Entry:
+def tested(d: Driver, sweep: Sweep, entry: LedgerEntry) -> LedgerEntry:
     """The entry with ``test.*``: measured once, for a student that is kept."""
     if any(name.startswith("test.") for name in entry.metrics):
         return entry

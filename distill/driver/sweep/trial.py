@@ -26,7 +26,7 @@ from distill.errors import Interrupted
 from distill.export.folder import ModelCard, export
 from distill.metrics import COSTS
 from distill.models.language_student import merged
-from distill.search.ledger import Entry, Ledger, identity_of, searched
+from distill.search.ledger import Ledger, LedgerEntry, identity_of, searched
 from distill.search.reporter import Metrics, Reporter, TunerReport, _reported
 from distill.search.values import with_values
 from distill.tasks import task_of
@@ -75,7 +75,7 @@ class Sweep:
     def ledger(self) -> Ledger:
         return Ledger(self.folder / "trials")
 
-    def job(self, entry: Entry) -> Job:
+    def job(self, entry: LedgerEntry) -> Job:
         """The fit of one trial."""
         experiment = with_values(self.raw, searched(entry.values))
         corpus = Corpus(self.corpus)
@@ -132,7 +132,7 @@ def run_trial(
 
 
 @contextmanager
-def _turn(sweep: Sweep, values: Mapping[str, Value]) -> Iterator[Entry]:
+def _turn(sweep: Sweep, values: Mapping[str, Value]) -> Iterator[LedgerEntry]:
     """The entry of these values, alone: who proposes them again meanwhile waits for the outcome."""
     entry = sweep.ledger.find(values)
     assert entry is not None, f"the driver begins trials; {identity_of(values)} is none of them"
@@ -145,7 +145,7 @@ def _turn(sweep: Sweep, values: Mapping[str, Value]) -> Iterator[Entry]:
 
 
 def _train(
-    sweep: Sweep, entry: Entry, report: TunerReport, run_fit: RunFit, start_from: Path | None
+    sweep: Sweep, entry: LedgerEntry, report: TunerReport, run_fit: RunFit, start_from: Path | None
 ) -> None:
     ledger = sweep.ledger
     started = time.perf_counter()
@@ -178,7 +178,7 @@ def _train(
     report(metrics, None)
 
 
-def assess(task: Task, job: Job, entry: Entry) -> Metrics:
+def assess(task: Task, job: Job, entry: LedgerEntry) -> Metrics:
     """Validation metrics of the exported weights, and what the task compares them with."""
     best = max(_evaluations(entry), key=job.selection.score)
     metrics = {name: best[name] for name in sorted(job.task.metrics)}
@@ -191,13 +191,13 @@ def _in_this_process(job: Job, report: Report) -> None:
     fit(job, report=report)
 
 
-def _resumes_at(entry: Entry) -> int:
+def _resumes_at(entry: LedgerEntry) -> int:
     """The step of the checkpoint that a fit will go on from."""
     checkpoint = newest(entry.fit / "checkpoints")
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
-def _report_again(entry: Entry, report: TunerReport) -> None:
+def _report_again(entry: LedgerEntry, report: TunerReport) -> None:
     """What a finished trial reported when it trained, for the searcher of a resumed sweep."""
     costs = {name: value for name, value in entry.metrics.items() if name in COSTS}
     for row in _evaluations(entry):
@@ -206,7 +206,7 @@ def _report_again(entry: Entry, report: TunerReport) -> None:
         report(dict(entry.metrics), None)
 
 
-def _evaluations(entry: Entry) -> list[dict[str, float]]:
+def _evaluations(entry: LedgerEntry) -> list[dict[str, float]]:
     """One row an evaluation, in order."""
     return [
         {"step": line["step"], **line["metrics"]}
@@ -234,7 +234,7 @@ def _dimensions(job: Job) -> dict[str, int]:
     return {key: getattr(config, name) for key, name in DIMENSIONS.items() if hasattr(config, name)}
 
 
-def _card(sweep: Sweep, entry: Entry, metrics: Metrics) -> ModelCard:
+def _card(sweep: Sweep, entry: LedgerEntry, metrics: Metrics) -> ModelCard:
     experiment = with_values(sweep.raw, searched(entry.values))
     teacher_setup = sweep.teacher_setup
     return ModelCard(

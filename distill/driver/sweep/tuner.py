@@ -27,7 +27,7 @@ from distill.config.search_space import (
 )
 from distill.driver.sweep.trial import Sweep, run_trial
 from distill.errors import DistillError
-from distill.search.ledger import MEMBER, Entry
+from distill.search.ledger import MEMBER, LedgerEntry
 from distill.search.plan import WAITING_CPUS
 from distill.search.reporter import Metrics, Reporter
 from distill.training.job import Job
@@ -40,15 +40,15 @@ KEPT = 4
 of two, it would be deleted meanwhile."""
 
 
-class Listener(Protocol):
+class SweepCallbacks(Protocol):
     """The driver, while trials run."""
 
-    def ended(self, entry: Entry) -> None: ...
+    def ended(self, entry: LedgerEntry) -> None: ...
     def should_stop(self) -> bool: ...
 
 
 @dataclass(frozen=True)
-class Room:
+class TrialResources:
     """How many trials run at once, and what each holds."""
 
     max_concurrent: int
@@ -63,10 +63,10 @@ class Room:
 def tune_trials(
     sweep: Sweep,
     search: Search,
-    room: Room,
+    room: TrialResources,
     first: list[dict[str, Value]],
     seed: int,
-    listener: Listener,
+    listener: SweepCallbacks,
 ) -> None:
     """Run trials until ``search.total_trials`` were proposed, or the listener requests a stop.
 
@@ -110,7 +110,7 @@ def tune_trials(
     tuner.fit()
 
 
-def _trainable(sweep: Sweep, room: Room) -> Any:
+def _trainable(sweep: Sweep, room: TrialResources) -> Any:
     from ray import tune
 
     trainer = room.trainer
@@ -273,7 +273,7 @@ def _inside(space: Space, config: dict[str, Any]) -> dict[str, Any]:
 # ---- listening ---------------------------------------------------------------------------------
 
 
-def _callback(sweep: Sweep, listener: Listener) -> Any:
+def _callback(sweep: Sweep, listener: SweepCallbacks) -> Any:
     """A Ray Tune callback that keeps the ledger; built here, because its base is Ray's.
 
     The tuner pickles its settings with its own state, which nobody reads here: these two stay

@@ -10,7 +10,7 @@ from distill.records import UNLABELLED
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreviewRow:
     """What the student reads at once: a row, or of a language model a sequence of one."""
 
     split: str
@@ -42,7 +42,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Preview:
-    shown: list[Shown]
+    shown: list[PreviewRow]
     num_masked: int = 0
     """Rows of a language model before the last one shown that have no token to train on: they are
     dropped."""

@@ -14,7 +14,7 @@ from distill.data.encode import encode
 from distill.data.pieces import Pieces
 from distill.errors import InputError
 from distill.models.tokenizer import load_fast_tokenizer
-from distill.tasks.checks.preview import Preview, Shown, places_of, truncation_notes
+from distill.tasks.checks.preview import Preview, PreviewRow, places_of, truncation_notes
 from distill.tasks.classification.inputs import read_info, space_of
 from distill.tasks.classification.labels import read_data, teacher_outputs
 from distill.tasks.classification.students import tokenizer_folder
@@ -52,7 +52,7 @@ def _tokenizer(experiment: Experiment, corpus: Corpus) -> Iterator[Any]:
         yield load_fast_tokenizer(write_tokenizer(experiment.student, folder, corpus, Path(own)))
 
 
-def _rows_of_features(corpus: Corpus, split: str, num_rows: int) -> list[Shown]:
+def _rows_of_features(corpus: Corpus, split: str, num_rows: int) -> list[PreviewRow]:
     rows = corpus.rows(split)[:num_rows]
     assert corpus.features is not None
     columns = corpus.features.columns
@@ -63,13 +63,13 @@ def _rows_of_features(corpus: Corpus, split: str, num_rows: int) -> list[Shown]:
         tokens = [f"{value:.6g}" for value in values]
         is_named = len(columns) == len(tokens)
         named = [f"{n}={v}" for n, v in zip(columns, tokens, strict=True)] if is_named else tokens
-        found.append(Shown(split, i, ", ".join(named), tokens, [False] * len(tokens), *place))
+        found.append(PreviewRow(split, i, ", ".join(named), tokens, [False] * len(tokens), *place))
     return found
 
 
 def _texts(
     experiment: Experiment, corpus: Corpus, tokenizer: Any, split: str, num_rows: int
-) -> list[Shown]:
+) -> list[PreviewRow]:
     rows = corpus.rows(split)[:num_rows]
     max_length, cut = experiment.data.max_length, experiment.data.cut
     pieces = Pieces(tokenizer)
@@ -80,5 +80,5 @@ def _texts(
         tokens = pieces.of(encoded.ids[0])
         shown = "\n".join(part for part in text if part is not None)
         notes = truncation_notes(bool(encoded.num_truncated), max_length, cut)
-        found.append(Shown(split, i, shown, tokens, [False] * len(tokens), *place, notes))
+        found.append(PreviewRow(split, i, shown, tokens, [False] * len(tokens), *place, notes))
     return found

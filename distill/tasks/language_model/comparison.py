@@ -21,8 +21,8 @@ from distill.tasks.base import IsStopped
 from distill.tasks.comparison import Comparison, Say
 from distill.tasks.language_model.scores import (
     Compared,
+    ExactTeachers,
     Scores,
-    Teachers,
     compare,
     cost_of,
     score,
@@ -72,7 +72,7 @@ class LanguageModels(Comparison):
     ) -> Compared:
         """Teachers and, if given, a student; a second time the outputs come from the cache."""
         assert self._teacher_setup is not None
-        teachers = Teachers.of(self._teacher_setup)
+        teachers = ExactTeachers.of(self._teacher_setup)
         with teachers.open(data) as stream:
             return compare(
                 module,

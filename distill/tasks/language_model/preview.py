@@ -11,7 +11,7 @@ from distill.data.corpus import Corpus, build_corpus
 from distill.data.pieces import Pieces
 from distill.data.sequences import Sequencer
 from distill.models.tokenizer import load_fast_tokenizer
-from distill.tasks.checks.preview import Preview, Shown, places_of, truncation_notes
+from distill.tasks.checks.preview import Preview, PreviewRow, places_of, truncation_notes
 from distill.tasks.language_model.folders import tokenizer_folder
 
 BATCH = 64
@@ -33,7 +33,7 @@ def preview_rows(experiment: Experiment, corpus: Corpus, split: str, num_rows: i
     pieces = Pieces(tokenizer)
     rows = corpus.rows(split)
     documents = corpus.documents(split)
-    shown: list[Shown] = []
+    shown: list[PreviewRow] = []
     first = rows.start
     num_shown = num_masked = 0
     while part := list(islice(documents, min(BATCH, num_rows))):
@@ -52,7 +52,9 @@ def preview_rows(experiment: Experiment, corpus: Corpus, split: str, num_rows: i
                 if len(found.sequences) > 1:
                     notes = (f"sequence {i} of {len(found.sequences)}", *notes)
                 learned = sequence.in_loss.tolist()
-                shown.append(Shown(split, number, text, pieces.of(ids), learned, *place, notes))
+                shown.append(
+                    PreviewRow(split, number, text, pieces.of(ids), learned, *place, notes)
+                )
             num_shown += 1
             if num_shown == num_rows:
                 return Preview(shown, num_masked)

@@ -65,13 +65,13 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Teachers:
+class ExactTeachers:
     """All teachers, in wires from which their logits can be computed."""
 
     teacher_setup: TeacherSetup
 
     @classmethod
-    def of(cls, teacher_setup: TeacherSetup) -> Teachers:
+    def of(cls, teacher_setup: TeacherSetup) -> ExactTeachers:
         exact = tuple(_in_exact_wire(teacher) for teacher in teacher_setup.teachers)
         all_teachers = teacher_setup.aggregation.querying_all()
         return cls(replace(teacher_setup, teachers=exact, aggregation=all_teachers))
@@ -128,7 +128,7 @@ class Compared:
 def compare(
     module: TokenModule | None,
     blocks: Blocks,
-    teachers: Teachers,
+    teachers: ExactTeachers,
     stream: TeacherStream,
     aggregation: Aggregation,
     should_stop: Callable[[], bool],
