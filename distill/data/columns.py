@@ -109,8 +109,8 @@ class Splitter:
             if value not in self._index:
                 named = ", ".join(f"{s}: {getattr(self._data.splits, s)}" for s in SPLITS)
                 raise DataError(
-                    f"the split of {RowLocation(file, first_row + i)} is {value!r}, which is not a name "
-                    f"in data.splits ({named}): set its split, such as "
+                    f"the split of {RowLocation(file, first_row + i)} is {value!r}, which is not "
+                    f"a name in data.splits ({named}): set its split, such as "
                     f"data.splits.validation={value}"
                 )
         return [self._index[value] for value in values]

@@ -98,12 +98,7 @@ def reading_of(
     }
     if num_features:
         features = _features(source, student, own)
-        missing = [n for n in features if n not in column_names(files[0])]
-        if missing:
-            raise DataError(
-                f"{source.path} has no column {missing[0]!r}, which {student} reads: "
-                f"{columns_shown(files[0])}: give a file with all of its features"
-            )
+        _check_features(source, student, features, files[0])
         chosen: dict[str, object] = {"features": features[0] if len(features) == 1 else features}
     else:
         names["text"] = source.text_column or (own.text if own else None) or _text_column(files[0])
@@ -127,6 +122,17 @@ def reading_of(
     else:
         notes += filter(None, [pooled_splits(source), run and _trained_on(files, run)])
     return EvaluationData(data, tuple(notes))
+
+
+def _check_features(
+    source: EvaluationSource, student: str, features: Sequence[str], file: File
+) -> None:
+    missing = [name for name in features if name not in column_names(file)]
+    if missing:
+        raise DataError(
+            f"{source.path} has no column {missing[0]!r}, which {student} reads: "
+            f"{columns_shown(file)}: give a file with all of its features"
+        )
 
 
 def _either(given: str | None, own: str | None) -> str | None:

@@ -18,28 +18,22 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from typing import TextIO
+from typing import Any, TextIO
+
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save
+from safetensors.torch import load_file, save
+
 from distill.config import Cache as CacheConfig
 from distill.config import Cut
 from distill.errors import CacheError
 from distill.names import folder_name
 from distill.records import Head
-from distill.teachers.segments import Found
-from distill.teachers.segments import Shelf
-from distill.teachers.segments import nothing
-from distill.teachers.segments import write_atomically
-from distill.teachers.segments import CachedOutputs
+from distill.teachers.segments import CachedOutputs, Shelf, nothing, write_atomically
 
 logger = logging.getLogger(__name__)
 

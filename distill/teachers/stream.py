@@ -10,56 +10,41 @@ Shape suffixes: B rows, N the rows of one teacher, K teachers, V classes.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Generator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from inspect import GEN_CLOSED
-from inspect import getgeneratorstate
+from inspect import GEN_CLOSED, getgeneratorstate
 from types import TracebackType
-from typing import Any
-from typing import Protocol
-from typing import runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
 import numpy as np
 import torch
 from torch import Tensor
-from distill.aggregation import Aggregation
-from distill.aggregation import UniformMean
+
+from distill.aggregation import Aggregation, UniformMean
 from distill.data.batches import BatchSource
 from distill.data.splits import seed_of
-from distill.records import Answers
-from distill.records import GateState
-from distill.records import Head
-from distill.records import RoutingInputs
-from distill.records import Step
-from distill.records import fields_of
+from distill.records import Answers, GateState, Head, RoutingInputs, Step, fields_of
 from distill.sampling.rows import shown
-from distill.teachers.cache import Cache
-from distill.teachers.cache import NoCache
+from distill.teachers.cache import Cache, NoCache
 from distill.teachers.client import TeacherClient
-from distill.teachers.joining import Joining
-from distill.teachers.joining import Payload
-from distill.teachers.joining import RowJoining
-from distill.teachers.joining import TokenJoining
-from distill.teachers.joining import in_order
-from distill.teachers.joining import logits_of
-from distill.teachers.joining import spread
+from distill.teachers.joining import (
+    Joining,
+    Payload,
+    RowJoining,
+    TokenJoining,
+    in_order,
+    logits_of,
+    spread,
+)
 from distill.teachers.meter import Meter
 from distill.teachers.output_quality import Health
-from distill.teachers.requests import HeadRequest
-from distill.teachers.requests import TeacherRequest
+from distill.teachers.requests import HeadRequest, TeacherRequest
 from distill.teachers.served import ServedTeacher
-from distill.teachers.thread_order import Turns
-from distill.teachers.thread_order import all_results
-from distill.teachers.waiting import Wait
-from distill.teachers.waiting import in_thread
-from distill.teachers.waiting import until_done
-from distill.teachers.turns import RequestOrder
+from distill.teachers.thread_order import RequestOrder, all_results
+from distill.teachers.waiting import Wait, in_thread, until_done
+
 
 class TeacherTokens(Protocol):
     """The rows as one teacher is shown them; see distill/data/inputs.py."""

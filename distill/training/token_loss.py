@@ -5,34 +5,28 @@ columns of the vocabulary that count (C some of them), K teachers, X a position'
 """
 
 from __future__ import annotations
-from collections.abc import Callable
-from collections.abc import Sequence
+
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
 from distill.aggregation import Aggregation
 from distill.aggregation.mixture import only_queried
 from distill.objectives import Objective
 from distill.objectives.divergence import weighted
 from distill.objectives.likelihood import LabelLogp
 from distill.objectives.log_softmax import log_softmax_at
-from distill.records import Head
-from distill.records import ScheduleValues
-from distill.records import Target
-from distill.records import TeacherAnswers
-from distill.records import TokenAnswers
-from distill.training.fused import BlockLoss
-from distill.training.fused import Chunk
-from distill.training.split_loss import LogitsOf
-from distill.training.split_loss import SplitLoss
-from distill.training.split_loss import Teachers
+from distill.records import Head, ScheduleValues, Target, TeacherAnswers, TokenAnswers
+from distill.training.fused import BlockLoss, Chunk
+from distill.training.split_loss import ChunkTeachers, LogitsOf, SplitLoss
 from distill.wires import WireFormat
-from distill.training.columns import ChunkTeachers
 
 APART_EVERY = 16
 """The divergence from each teacher alone is computed at one of so many positions."""

@@ -5,45 +5,33 @@ Two ranks, which take processes, are in tests/integration/processes/test_tied_ex
 """
 
 from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
+
 from distill.aggregation import Attention
-from distill.config import KD
-from distill.config import Cache
-from distill.config import Optimizer
-from distill.config import Trainer
+from distill.config import KD, Cache, Optimizer, Trainer
 from distill.objectives import ForwardKL
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
 from distill.training.engines import make_engine
-from distill.training.fit import fit
-from distill.training.fit import load_best
-from distill.training.fit import open_batches
+from distill.training.fit import fit, load_best, open_batches
 from distill.training.job import Job
-from distill.training.loop import Intervals
-from distill.training.loop import Selection
-from distill.training.loop import train
+from distill.training.loop import Selection, TrainingIntervals, train
 from distill.training.schedule import Schedule
-from tests.sampling.test_fits import SKD
-from tests.sampling.test_fits import _parsed
-from tests.sampling.test_fits import sampled_job
-from tests.toys import FILLERS
-from tests.toys import NUM_CLASSES
-from tests.toys import WORDS
-from tests.toys import ToyTeachers
-from tests.toys import tiny_bert
-from tests.toys import toy_batches
+from tests.sampling.test_fits import SKD, _parsed, sampled_job
+from tests.toys import FILLERS, NUM_CLASSES, WORDS, ToyTeachers, tiny_bert, toy_batches
 from tests.toys_language import DOMAINS
-from distill.training.loop import TrainingIntervals
 
 NUM_STEPS = 3
 BATCH_SIZE = 8

@@ -4,29 +4,19 @@ Shape suffixes: N positions, H hidden, V vocabulary, C columns, K teachers.
 """
 
 from __future__ import annotations
+
 import pytest
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
 from distill.aggregation.mixture import Space
-from distill.objectives import ForwardKL
-from distill.objectives import GeneralisedJSD
-from distill.objectives import Objective
-from distill.objectives import TotalVariation
+from distill.objectives import ForwardKL, GeneralisedJSD, Objective, TotalVariation
 from distill.objectives.log_softmax import LEFT_OUT
-from distill.records import UNLABELLED
-from distill.records import ScheduleValues
-from distill.training.fused import LEAST_ROWS
-from distill.training.fused import LIVE_COPIES
-from distill.training.fused import ROWS_OF_SPLIT
-from distill.training.fused import Chunk
-from distill.training.fused import FusedHead
-from distill.training.fused import slices
-from distill.training.split_loss import SplitLoss
-from distill.training.split_loss import Teachers
+from distill.records import UNLABELLED, ScheduleValues
+from distill.training.fused import LEAST_ROWS, LIVE_COPIES, ROWS_OF_SPLIT, Chunk, FusedHead, slices
+from distill.training.split_loss import ChunkTeachers, SplitLoss
 from distill.training.token_loss import TokenLoss
-from distill.training.columns import ChunkTeachers
 
 N, H, V, K = 6, 4, 9, 2
 

@@ -1,38 +1,32 @@
 """The loop's promises, on real tiny models: equal whatever the cut, resumable bit for bit."""
 
 from __future__ import annotations
+
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
 import pytest
 import torch
-from distill.aggregation import Attention
-from distill.aggregation import UniformMean
-from distill.config import KD
-from distill.config import Optimizer
-from distill.config import Trainer
-from distill.errors import CheckpointError
-from distill.errors import Interrupted
-from distill.errors import TrainingError
+
+from distill.aggregation import Attention, UniformMean
+from distill.config import KD, Optimizer, Trainer
+from distill.errors import CheckpointError, Interrupted, TrainingError
 from distill.objectives import ForwardKL
-from distill.records import Cursor
-from distill.records import ScheduleValues
-from distill.records import TeacherAnswers
+from distill.records import Cursor, ScheduleValues, TeacherAnswers
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
-from distill.training.loop import Intervals
-from distill.training.loop import NoTeachers
-from distill.training.loop import Selection
-from distill.training.loop import _over_ranks
-from distill.training.loop import train
+from distill.training.loop import (
+    NoTeachers,
+    Selection,
+    TrainingIntervals,
+    _over_ranks,
+    train,
+)
 from distill.training.schedule import Schedule
-from tests.toys import NUM_CLASSES
-from tests.toys import ToyTeachers
-from tests.toys import tiny_bert
-from tests.toys import toy_batches
-from distill.training.loop import TrainingIntervals
+from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 
 CPU = torch.device("cpu")
 TEACHERS = ("a", "b")

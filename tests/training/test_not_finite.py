@@ -1,28 +1,29 @@
 """A fit ends at its first evaluation that is not finite, and keeps nothing of it."""
 
 from __future__ import annotations
+
 import math
 from pathlib import Path
 from typing import Any
+
 import pytest
 import torch
-from distill.config import Optimizer
-from distill.config import Trainer
+
+from distill.config import Optimizer, Trainer
 from distill.errors import TrainingError
 from distill.tasks.language_model.validation import metrics_of
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
 from distill.training.engines import TorchEngine
-from distill.training.loop import Intervals
-from distill.training.loop import NoTeachers
-from distill.training.loop import Selection
-from distill.training.loop import count_predictions
-from distill.training.loop import train
+from distill.training.loop import (
+    NoTeachers,
+    Selection,
+    TrainingIntervals,
+    count_predictions,
+    train,
+)
 from distill.training.schedule import Schedule
-from tests.toys import NUM_CLASSES
-from tests.toys import tiny_bert
-from tests.toys import toy_batches
-from distill.training.loop import TrainingIntervals
+from tests.toys import NUM_CLASSES, tiny_bert, toy_batches
 
 OPTIMIZER = Optimizer(lr=1e-3)
 

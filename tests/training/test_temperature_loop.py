@@ -1,41 +1,29 @@
 """Temperature schedules in the loop: a fit resumed within a log interval is the undisturbed one."""
 
 from __future__ import annotations
+
 import functools
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+
 from distill.aggregation import UniformMean
-from distill.config import KD
-from distill.config import Optimizer
-from distill.config.temperature import Auto
-from distill.config.temperature import ConstantTemperature
-from distill.config.temperature import Convergence
-from distill.config.temperature import Cosine
-from distill.config.temperature import LossRatio
+from distill.config import KD, Optimizer
+from distill.config.temperature import Auto, ConstantTemperature, Convergence, Cosine, LossRatio
 from distill.objectives import ForwardKL
-from distill.records import UNLABELLED
-from distill.records import Cursor
-from distill.records import Mean
+from distill.records import UNLABELLED, Cursor, Mean
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
-from distill.training.loop import Intervals
-from distill.training.loop import Meters
-from distill.training.loop import Selection
-from distill.training.loop import train
+from distill.training.loop import Meters, Selection, TrainingIntervals, train
 from distill.training.schedule import Schedule
-from tests.toys import NUM_CLASSES
-from tests.toys import ToyTeachers
-from tests.toys import tiny_bert
-from tests.toys import toy_batches
-from tests.toys_ranks import Ranks
-from tests.toys_ranks import ThreadEngine
-from distill.training.loop import TrainingIntervals
+from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
+from tests.toys_ranks import Ranks, ThreadEngine
 
 NUM_STEPS, LOG, CHECKPOINT = 20, 3, 5
 OPTIMIZER = Optimizer(lr=6e-2)  # high: a loss that rises at times

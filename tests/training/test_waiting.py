@@ -1,42 +1,30 @@
 """A fit whose teacher is away: one checkpoint, a wait, and the weights of an undisturbed fit."""
 
 from __future__ import annotations
+
 import threading
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+
 from distill.aggregation import UniformMean
-from distill.config import KD
-from distill.config import Optimizer
+from distill.config import KD, Optimizer
 from distill.config.temperature import LossRatio
-from distill.errors import Interrupted
-from distill.errors import TeacherAway
-from distill.errors import TeacherError
+from distill.errors import Interrupted, TeacherAway, TeacherError
 from distill.objectives import ForwardKL
-from distill.records import Cursor
-from distill.records import Step
-from distill.teachers.waiting import Recovery
-from distill.teachers.waiting import note_away
-from distill.teachers.waiting import outage
-from distill.teachers.waiting import until_done
+from distill.records import Cursor, Step
+from distill.teachers.waiting import Recovery, note_away, outage, until_done
 from distill.training.checkpoints import FolderStore
 from distill.training.class_module import DistillModule
 from distill.training.engines import group_timeout
-from distill.training.loop import Intervals
-from distill.training.loop import Selection
-from distill.training.loop import train
+from distill.training.loop import Selection, TrainingIntervals, train
 from distill.training.schedule import Schedule
-from tests.toys import NUM_CLASSES
-from tests.toys import ToyTeachers
-from tests.toys import tiny_bert
-from tests.toys import toy_batches
-from tests.toys_ranks import Ranks
-from tests.toys_ranks import ThreadEngine
-from distill.training.loop import TrainingIntervals
+from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
+from tests.toys_ranks import Ranks, ThreadEngine
 
 OPTIMIZER = Optimizer(lr=6e-2)
 NUM_STEPS, CHECKPOINT, LEAVES_AT = 12, 5, 8

@@ -1,6 +1,7 @@
 """DeepSpeed on two ranks does what the plain one-process loop does, for every ZeRO stage."""
 
 from __future__ import annotations
+
 import json
 import os
 import socket
@@ -9,14 +10,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+
 from distill.aggregation import Attention
-from distill.config import KD
-from distill.config import Optimizer
-from distill.config import Trainer
+from distill.config import KD, Optimizer, Trainer
 from distill.config.temperature import Convergence
 from distill.objectives import ForwardKL
 from distill.training.checkpoints import FolderStore
@@ -24,18 +25,11 @@ from distill.training.class_module import DistillModule
 from distill.training.engines import make_engine
 from distill.training.fit import fit as fit_job
 from distill.training.job import Job
-from distill.training.loop import Intervals
-from distill.training.loop import Selection
-from distill.training.loop import train
+from distill.training.loop import Selection, TrainingIntervals, train
 from distill.training.schedule import Schedule
-from tests.sampling.test_fits import SKD
-from tests.sampling.test_fits import sampled_job
-from tests.toys import NUM_CLASSES
-from tests.toys import ToyTeachers
-from tests.toys import tiny_bert
-from tests.toys import toy_batches
+from tests.sampling.test_fits import SKD, sampled_job
+from tests.toys import NUM_CLASSES, ToyTeachers, tiny_bert, toy_batches
 from tests.training.test_language_fit import job_of
-from distill.training.loop import TrainingIntervals
 
 pytestmark = pytest.mark.slow
 NUM_STEPS = 20
