@@ -30,7 +30,7 @@ def preview(experiment: Experiment, split: str = "train", num_rows: int = 3) -> 
         raise ConfigError(f"--split {split} is not a split: use {', '.join(SPLITS)}")
     if num_rows < 1:
         raise ConfigError(f"--rows must be at least 1, got {num_rows}")
-    check_keys(experiment)
+    check_keys(experiment, ("warm_start",))
     task = task_of(experiment)
     corpus = task.preview_corpus(experiment)
     if not len(corpus.rows(split)):

@@ -112,6 +112,11 @@ def test_of_a_chat_the_answers_are_trained_on_and_every_token_is_a_piece(
     assert (one.split, one.row, one.label, one.domain) == ("train", 1, None, None)
 
 
+def test_a_key_that_only_a_training_reads_may_be_there(tmp_path: Path, byte_level: Path) -> None:
+    given = experiment_of(tmp_path, byte_level, spread([{"chat": CHAT}]), {"messages": "chat"})
+    assert preview(given.model_copy(update={"warm_start": True})) == preview(given)
+
+
 def test_of_a_completion_it_is_trained_on_and_truncation_is_told(
     tmp_path: Path, byte_level: Path
 ) -> None:
