@@ -99,9 +99,9 @@ class NoCache:
 
     messages: tuple[str, ...] = ()
 
-    def __init__(self, domain_teachers: Mapping[str, Path] | None = None) -> None:
-        """``homes``: of each teacher the folder that its output layer is kept in all the same."""
-        self._cache_folders = dict(domain_teachers or {})
+    def __init__(self, cache_folders: Mapping[str, Path] | None = None) -> None:
+        """``cache_folders``: folders of the output layers, which are kept all the same."""
+        self._cache_folders = dict(cache_folders or {})
 
     def get(self, teacher: str, rows_B: np.ndarray) -> CachedOutputs:
         return nothing(len(rows_B))
