@@ -36,7 +36,7 @@ def checked_name(name: str) -> str:
     raise ValueError(f"the name {shown} {fault}: give one line of text")
 
 
-def twins(names: Iterable[str]) -> tuple[str, str] | None:
+def confusable(names: Iterable[str]) -> tuple[str, str] | None:
     """Two names that are equal, or differ only in case, spaces, or in how Unicode
     composes their characters: people, and some file systems, take them for one."""
     seen: dict[str, str] = {}

@@ -17,7 +17,7 @@ from distill.config import Experiment, parse
 from distill.config.values import safe_name, written_name, written_tag
 from distill.driver.evaluate.subjects import _models_of_run
 from distill.errors import ConfigError
-from distill.names import MAX_FOLDER_BYTES, checked_name, folder_name, twins
+from distill.names import MAX_FOLDER_BYTES, checked_name, confusable, folder_name
 from distill.run_folder import RunFolder
 from distill.tasks.checks.ensemble import check_names
 from distill.teachers.cache import TeacherCache, TeacherKey
@@ -97,9 +97,9 @@ def test_what_is_no_line_of_text_is_refused(name: str) -> None:
 
 def test_names_that_people_or_file_systems_take_for_one() -> None:
     for one, other in itertools.pairwise(["Java", "java", " JAVA "]):
-        assert twins(["x", one, other]) == (one, other)
-    assert twins(["café", "cafe\u0301"]) == ("café", "cafe\u0301")
-    assert twins(["C++", "C", "C##", "电影", "新闻", "a b", "ab"]) is None
+        assert confusable(["x", one, other]) == (one, other)
+    assert confusable(["café", "cafe\u0301"]) == ("café", "cafe\u0301")
+    assert confusable(["C++", "C", "C##", "电影", "新闻", "a b", "ab"]) is None
 
 
 def test_the_cache_of_a_teacher_is_one_folder_whatever_it_is_called(tmp_path: Path) -> None:

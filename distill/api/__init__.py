@@ -197,20 +197,22 @@ def evaluate(
     from distill.api.tables import path_of
     from distill.data.corpus import cache_root
     from distill.driver.evaluate import standalone
+    from distill.evaluation.evaluated import EvaluationRequest
     from distill.evaluation.settings import parse_settings
+    from distill.evaluation.source import EvaluationSource
     from distill.report import evaluation
     from distill.report.progress import Progress
 
-    known = set(standalone.Source.__dataclass_fields__) - {"path"}
+    known = set(EvaluationSource.__dataclass_fields__) - {"path"}
     if unknown := sorted(columns.keys() - known):
         raise ConfigError(f"{unknown[0]} is not an option: use one of {', '.join(sorted(known))}")
     path = path_of(data, cache_root(None))
     if not isinstance(path, str):
         raise ConfigError("data is a list of paths: give one path, or a glob")
     named: dict[str, Any] = {k: v for k, v in columns.items() if v is not None}
-    request = standalone.Request(
+    request = EvaluationRequest(
         _folder_of(student),
-        standalone.Source(path, **named),
+        EvaluationSource(path, **named),
         tuple(map(str, teachers)),
         tuple(teacher_labels),
         allow_pickle,

@@ -65,10 +65,10 @@ def admits(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return True
 
 
-def unmet(needed: Sequence[Requirement], nodes: Sequence[Node]) -> list[str]:
+def unmet(requested: Sequence[Requirement], nodes: Sequence[Node]) -> list[str]:
     """One line for each need that no node meets, even when it is idle."""
-    text = []
-    for requirement in needed:
+    messages = []
+    for requirement in requested:
         labelled = [node for node in nodes if admits(requirement.labels, node.labels)]
         if any(_is_large_enough(node, requirement) for node in labelled):
             continue
@@ -76,13 +76,13 @@ def unmet(needed: Sequence[Requirement], nodes: Sequence[Node]) -> list[str]:
         lack = f"of the {len(labelled)} nodes with them none has {size}" if labelled else ""
         named = [{k: v for k, v in n.labels.items() if not k.startswith("ray.io/")} for n in nodes]
         lack = lack or f"no node has them (node labels: {named})"
-        text.append(f"{requirement.key} needs a node with {dict(requirement.labels)}: {lack}")
-    return text
+        messages.append(f"{requirement.key} needs a node with {dict(requirement.labels)}: {lack}")
+    return messages
 
 
 def _is_large_enough(node: Node, requirement: Requirement) -> bool:
-    asked = {"CPU": requirement.num_cpus, "GPU": requirement.num_gpus}
-    return all(node.resources.get(kind, 0.0) + 1e-6 >= amount for kind, amount in asked.items())
+    requested = {"CPU": requirement.num_cpus, "GPU": requirement.num_gpus}
+    return all(node.resources.get(kind, 0.0) + 1e-6 >= amount for kind, amount in requested.items())
 
 
 def check_labels(experiment: Experiment, say: Callable[[str], None], only: str = "") -> None:
@@ -90,15 +90,15 @@ def check_labels(experiment: Experiment, say: Callable[[str], None], only: str =
 
     A joined cluster may grow: there it is a message. Raises ConfigError on a local one.
     """
-    needed = [
+    required = [
         requirement for requirement in requirements(experiment) if requirement.key.startswith(only)
     ]
-    if not needed:
+    if not required:
         return
     import ray
 
     nodes = [Node(node["Labels"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for text in unmet(needed, nodes):
+    for text in unmet(required, nodes):
         if experiment.cluster.address is None:
             raise ConfigError(
                 f"{text}; remove the key, or name a cluster with such nodes in cluster.address"

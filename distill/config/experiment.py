@@ -38,7 +38,7 @@ from distill.config.tracking import Tracking
 from distill.config.training import KD, Generation, Optimizer, Trainer
 from distill.config.yaml_text import read_yaml, yaml_fault
 from distill.errors import ConfigError
-from distill.names import twins
+from distill.names import confusable
 from distill.objectives import ForwardKL, Objective
 from distill.variant import Only, Section
 
@@ -117,7 +117,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        _refuse_twins("teachers", [t.name for t in self.teachers])
+        _reject_confusable("teachers", [t.name for t in self.teachers])
         if self.experts and self.teachers:
             raise ValueError("give experts (trained here) or teachers (existing models), not both")
         is_by_column = self.experts and isinstance(self.experts.partition, ByColumn)
@@ -138,7 +138,7 @@ class Experiment(Section):
             raise ValueError(
                 "baselines: 'student' is the name of the distilled student: use another name"
             )
-        _refuse_twins("baselines", baseline_names)
+        _reject_confusable("baselines", baseline_names)
         if self.chain is not None:
             self._check_chain()
         self._check_mean()
@@ -179,8 +179,8 @@ class Experiment(Section):
         return self.experts is not None or bool(self.teachers)
 
 
-def _refuse_twins(key: str, names: list[str]) -> None:
-    found = twins(names)
+def _reject_confusable(key: str, names: list[str]) -> None:
+    found = confusable(names)
     if found is not None:
         one, other = map(repr, found)
         both = (

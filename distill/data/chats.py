@@ -97,8 +97,8 @@ def has_reasoning(message: dict[str, Any]) -> bool:
 
 
 def canonical_chat(text: str, where: str) -> str:
-    needed = 'a list of messages {"role": …, "content": …} is needed'
-    chat = _parsed(text, where, needed)
+    expected = 'a list of messages {"role": …, "content": …} is needed'
+    chat = _parsed(text, where, expected)
     if not isinstance(chat, list) or not all(isinstance(m, dict) for m in chat) or not chat:
         raise DataError(
             f"{where} is {text[:_SHOWN]}: a list of at least one message "
@@ -111,21 +111,21 @@ def canonical_chat(text: str, where: str) -> str:
 def _canonical_tools(text: str | None, where: str) -> str | None:
     if not text:  # CSV knows no null
         return None
-    needed = "a list of tool schemas, objects or strings of JSON, is needed"
-    tools = _parsed(text, where, needed)
+    expected = "a list of tool schemas, objects or strings of JSON, is needed"
+    tools = _parsed(text, where, expected)
     if isinstance(tools, list):
-        tools = [_parsed(t, where, needed) if isinstance(t, str) else t for t in tools]
+        tools = [_parsed(t, where, expected) if isinstance(t, str) else t for t in tools]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise DataError(f"{where} is {text[:_SHOWN]}: {needed}")
+        raise DataError(f"{where} is {text[:_SHOWN]}: {expected}")
     return _dumped(tools, where) if tools else None
 
 
-def _parsed(text: str, where: str, needed: str) -> Any:
+def _parsed(text: str, where: str, expected: str) -> Any:
     """JSON without its null fields."""
     try:
         return _without_nulls(json.loads(text))
     except (ValueError, RecursionError):
-        raise DataError(f"{where} is {text[:_SHOWN]!r}, which is not JSON: {needed}") from None
+        raise DataError(f"{where} is {text[:_SHOWN]!r}, which is not JSON: {expected}") from None
 
 
 def _without_nulls(value: Any) -> Any:

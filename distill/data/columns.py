@@ -95,7 +95,7 @@ class Splitter:
         nothing else decides."""
         name = self._data.columns.split
         if self._only is not None:
-            return self._wanted(batch, file)
+            return self._where_split_is(batch, file)
         if name is not None and name in batch.schema.names:
             values = batch.column(name).to_pylist()
         elif self.is_cut(batch, file):
@@ -109,22 +109,22 @@ class Splitter:
             if value not in self._index:
                 named = ", ".join(f"{s}: {getattr(self._data.splits, s)}" for s in SPLITS)
                 raise DataError(
-                    f"the split of {RowLocation(file, first_row + i)} is {value!r}, which is not "
-                    f"a name in data.splits ({named}): set its split, such as "
+                    f"the split of {RowLocation(file, first_row + i)} is {value!r}, which is not a "
+                    f"name in data.splits ({named}): set its split, such as "
                     f"data.splits.validation={value}"
                 )
         return [self._index[value] for value in values]
 
-    def _wanted(self, batch: pa.RecordBatch, file: File) -> Sequence[int | None]:
+    def _where_split_is(self, batch: pa.RecordBatch, file: File) -> Sequence[int | None]:
         assert self._only is not None
         name = self._data.columns.split
         if name is None:
             return [self._only] * batch.num_rows
         if name not in batch.schema.names:
             raise absent_column("data.columns.split", name, file)
-        needed = getattr(self._data.splits, SPLITS[self._only])
+        split = getattr(self._data.splits, SPLITS[self._only])
         values = batch.column(name).to_pylist()
-        return [self._only if value == needed else None for value in values]
+        return [self._only if value == split else None for value in values]
 
     def _held_out(
         self, batch: pa.RecordBatch, file: File, first_row: int, texts: list[str]

@@ -36,13 +36,13 @@ def read_csv(
     """Every value as bytes: types guessed from the first block would fail in a later one."""
     first, has_rows = _first_record(filesystem, path, uri)
     names, separator = _separated(first, path, uri, columns)
-    needed = present(names, columns)
-    if first and not needed:
+    present_columns = present(names, columns)
+    if first and not present_columns:
         yield without_columns(int(has_rows))
         return
     convert = csv.ConvertOptions(
-        include_columns=needed,
-        column_types={name: pa.binary() for name in needed},
+        include_columns=present_columns,
+        column_types={name: pa.binary() for name in present_columns},
         strings_can_be_null=False,
     )
     is_quoted = separator != TAB or _is_quoted(filesystem, path, names)

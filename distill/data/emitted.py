@@ -14,9 +14,9 @@ from distill.models.tokenizer import load_fast_tokenizer
 
 def emitted_id(blocks: Blocks, ids: Collection[int]) -> int | None:
     """One of these ids that is in a block of any split; None if none is."""
-    needed = np.array(sorted(ids), np.int64)
+    requested = np.array(sorted(ids), np.int64)
     for block_ids, _ in _sequences(blocks):
-        if len(found := np.intersect1d(block_ids, needed)):
+        if len(found := np.intersect1d(block_ids, requested)):
             return int(found[0])
     return None
 

@@ -57,11 +57,11 @@ def read_parquet(
     with filesystem.open_input_file(path) as stream:
         # By itself pyarrow keeps what it reads ahead: in the end the whole file.
         reader = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=NUM_BYTES)
-        needed = present(reader.schema_arrow.names, columns)
+        present_columns = present(reader.schema_arrow.names, columns)
         groups = [reader.metadata.row_group(i) for i in range(reader.metadata.num_row_groups)]
         row_bytes = sum(g.total_byte_size for g in groups) // max(reader.metadata.num_rows, 1)
         num_rows = max(1, min(NUM_ROWS, NUM_BYTES // max(row_bytes, 1)))
-        yield from reader.iter_batches(num_rows, columns=needed)
+        yield from reader.iter_batches(num_rows, columns=present_columns)
 
 
 def read_arrow(

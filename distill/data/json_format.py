@@ -35,10 +35,10 @@ def read_json(
         first_row = 1
         while block := list(islice(rows, NUM_ROWS)):
             names.update(dict.fromkeys(key for row in block for key in row))
-            needed = present(names, columns)
+            present_columns = present(names, columns)
             special = dict.fromkeys(kept.numbers, _numbers)
             special |= dict.fromkeys(kept.chats, _chats)
-            values = {n: special.get(n, _values)(block, n, uri, first_row) for n in needed}
+            values = {n: special.get(n, _values)(block, n, uri, first_row) for n in present_columns}
             yield pa.RecordBatch.from_pydict(values) if values else without_columns(len(block))
             first_row += len(block)
 

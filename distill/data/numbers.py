@@ -58,8 +58,8 @@ def _of_lists(
     if other_B.any() or num == 0:
         b = int(np.argmax(other_B))
         raise DataError(
-            f"{KEY} {name!r} has {lengths_B[b]} numbers in {RowLocation(file, first_row + b)}, "
-            f"the rows before have {num}: every row needs the same number of numbers, at least one"
+            f"{KEY} {name!r} has {lengths_B[b]} numbers in {RowLocation(file, first_row + b)}, the "
+            f"rows before have {num}: every row needs the same number of numbers, at least one"
         )
     values: pa.Array = array.flatten()  # type: ignore[attr-defined]
     if values.null_count:

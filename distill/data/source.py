@@ -172,9 +172,9 @@ def columns_shown(file: File, is_hinting: bool = True) -> str:
     return f"its columns are {shown}{hint}"
 
 
-def _proposed(needed: Sequence[str], file: File) -> str:
+def _proposed(missing: Sequence[str], file: File) -> str:
     """Columns that may have been meant by names that are those of their keys."""
-    keys = {name: f"data.columns.{name}" for name in needed if name in USUAL}
+    keys = {name: f"data.columns.{name}" for name in missing if name in USUAL}
     return proposals(keys, column_names(file))
 
 

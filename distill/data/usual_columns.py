@@ -95,15 +95,15 @@ def usual(key: str, columns: Iterable[str]) -> str | None:
     return next((folded[name] for name in USUAL.get(key, ()) if name in folded), None)
 
 
-def proposals(needed: Mapping[str, str], columns: Sequence[str]) -> str:
+def proposals(missing: Mapping[str, str], columns: Sequence[str]) -> str:
     """``; did you mean data.columns.text=review data.columns.label=stars?``, or "".
 
-    ``needed``: names that are not among ``columns``, each with the key that configures it. A column
-    with a similar name is proposed, else one that is usual for the key, each of them once.
+    ``missing``: names that are not among ``columns``, each with the key that configures it. A
+    column with a similar name is proposed, else one that is usual for the key, each of them once.
     """
     left = list(columns)
     found = []
-    for name, key in needed.items():
+    for name, key in missing.items():
         folded = {column.casefold(): column for column in reversed(left)}
         close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.75)
         column = folded[close[0]] if close else usual(key.rpartition(".")[2], left)

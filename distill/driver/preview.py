@@ -72,8 +72,8 @@ def _marked(one: PreviewRow, has_colour: bool) -> Text:
     """The tokens, a space between them unless they mark spaces themselves."""
     from rich.text import Text
 
-    says_blanks = "".join(one.tokens) == one.text or any(t.startswith(" ") for t in one.tokens)
-    between = "" if says_blanks else " "
+    has_spaces = "".join(one.tokens) == one.text or any(t.startswith(" ") for t in one.tokens)
+    between = "" if has_spaces else " "
     runs = []
     for is_trained, group in groupby(zip(one.tokens, one.learned, strict=True), lambda t: t[1]):
         run = between.join(_printable(piece) for piece, _ in group)

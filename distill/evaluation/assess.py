@@ -100,14 +100,14 @@ def assess(
     teacher: Classifier | None,
     task: EvaluationTask,
     settings: Evaluation,
-    listener: EvaluationProgress,
+    progress: EvaluationProgress,
 ) -> Assessment:
     """All measures of ``settings``. Raises DataError where too many sources do not parse."""
     if task.kind is not None or task.sd_D is not None:
-        listener.say("transforming rows")
+        progress.say("transforming rows")
     variants = variants_of(task, settings)  # first: it may refuse the data
-    own = examine(student, task, variants, settings, listener)
-    others = None if teacher is None else examine(teacher, task, variants, settings, listener)
+    own = examine(student, task, variants, settings, progress)
+    others = None if teacher is None else examine(teacher, task, variants, settings, progress)
     return compare(own, others, task, variants, settings)
 
 
@@ -124,18 +124,18 @@ def examine(
     task: EvaluationTask,
     variants: Variants,
     settings: Evaluation,
-    listener: EvaluationProgress,
+    progress: EvaluationProgress,
 ) -> ModelPredictions:
     """One model's predictions for all rows, transformed ones included, and the attacks on it."""
     rows = f"{len(task.samples):,} rows"
     if variants:
         rows += f" and {sum(len(c.places) for c in variants.values()):,} transformed ones"
-    listener.say(f"predicting {rows}: {model.name}")
+    progress.say(f"predicting {rows}: {model.name}")
     probs_RC = probs_of(model, task.samples)
     found = {name: probs_of(model, changed.samples) for name, changed in variants.items()}
     attacks = None
     if task.kind is not None and settings.attack.methods:
-        attacks = attack_model(model, task, probs_RC, settings, listener)
+        attacks = attack_model(model, task, probs_RC, settings, progress)
     bins = calibration(probs_RC, task.labels_R, settings.relations.num_bins)
     return ModelPredictions(probs_RC, bins, found, attacks)
 

@@ -85,7 +85,7 @@ def attack_model(
     task: EvaluationTask,
     probs_RC: np.ndarray,
     settings: Evaluation,
-    listener: EvaluationProgress,
+    progress: EvaluationProgress,
 ) -> UnderAttack:
     """Every method on the same seeded sample of rows; the first text of a pair is attacked."""
     kind, budget = task.kind, settings.attack.budget
@@ -109,7 +109,7 @@ def attack_model(
             query,
             budget,
             settings.seed,
-            lambda done, total, bar=bar: listener.update(bar, done, total),
+            lambda done, total, bar=bar: progress.update(bar, done, total),
         )
     num_correct = int((probs_RC[places].argmax(1) == labels).sum())
     curves = {m: curve(a, num_correct, len(samples), budget) for m, a in by_method.items()}

@@ -110,12 +110,12 @@ class ServedClassifier:
         # Like lengths share a block: padding is most of the work otherwise.
         order = np.argsort([len(s.text) + len(s.pair or "") for s in samples], kind="stable")
         blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
-        answers = self._threads.map(lambda block: self._ask([samples[i] for i in block]), blocks)
+        answers = self._threads.map(lambda block: self._query([samples[i] for i in block]), blocks)
         for block, answer_BC in zip(blocks, answers, strict=True):
             logits_BC[block] = answer_BC
         return logits_BC
 
-    def _ask(self, samples: Sequence[Sample]) -> np.ndarray:
+    def _query(self, samples: Sequence[Sample]) -> np.ndarray:
         rows_B = np.array([sample.row for sample in samples], np.int64)
         request = TeacherRequest(f"{self.name}/{rows_B[0]}", rows_B, **self._encode(samples))
         output = self._client.call(self.name, request)
@@ -147,17 +147,15 @@ class ExpertEnsemble:
         router_BK = None
         if self.router is not None:
             router_BK = torch.from_numpy(self.router.logits(samples))
-        domain_teacher = {name: k for k, name in enumerate(names)}
-        domain_teacher_B = torch.tensor(
-            [domain_teacher.get(sample.domain, -1) for sample in samples]
-        )
+        indices = {name: k for k, name in enumerate(names)}
+        domain_teacher_B = torch.tensor([indices.get(sample.domain, -1) for sample in samples])
         queried_KB = self._aggregation.choose(RoutingInputs(names, domain_teacher_B, router_BK))
         logits_KBC = torch.zeros(len(names), num, len(self.label_names))
         for k, expert in enumerate(self.experts.values()):
-            needed = torch.nonzero(queried_KB[k])[:, 0]
-            if len(needed):
-                own_BC = expert.logits([samples[i] for i in needed.tolist()])
-                logits_KBC[k, needed] = torch.from_numpy(own_BC)
+            queried = torch.nonzero(queried_KB[k])[:, 0]
+            if len(queried):
+                own_BC = expert.logits([samples[i] for i in queried.tolist()])
+                logits_KBC[k, queried] = torch.from_numpy(own_BC)
         answers = TeacherAnswers(logits_KBC, queried_KB, router_BK)
         weights_KB = self._aggregation.weigh(answers, None, None).weights_KB
         return self._aggregation.target(answers, weights_KB, 1.0).logp_NV.numpy()

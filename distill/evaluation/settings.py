@@ -62,19 +62,19 @@ class Attack(Section):
     @field_validator("methods", mode="before")
     @classmethod
     def _known(cls, methods: Any) -> Any:
-        needed = [methods] if isinstance(methods, str) else methods
-        if not isinstance(needed, list | tuple):
+        chosen = [methods] if isinstance(methods, str) else methods
+        if not isinstance(chosen, list | tuple):
             raise ValueError(
                 f"attack.methods must be a list, got {methods!r}: choose from "
                 f"{', '.join(get_args(Method))}, or set [] to run none"
             )
-        unknown = [m for m in needed if m not in get_args(Method)]
+        unknown = [m for m in chosen if m not in get_args(Method)]
         if unknown:
             raise ValueError(
                 f"attack.methods: there is no attack {unknown[0]!r}: choose from "
                 f"{', '.join(get_args(Method))}"
             )
-        return tuple(needed)
+        return tuple(chosen)
 
     @field_validator("budget")
     @classmethod

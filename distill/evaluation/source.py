@@ -98,7 +98,7 @@ def reading_of(
     }
     if num_features:
         features = _features(source, student, own)
-        _check_features(source, student, features, files[0])
+        _check_features(features, source, student, files[0])
         chosen: dict[str, object] = {"features": features[0] if len(features) == 1 else features}
     else:
         names["text"] = source.text_column or (own.text if own else None) or _text_column(files[0])
@@ -110,10 +110,10 @@ def reading_of(
     rules: dict[str, object] = {}
     if run is not None:  # how it reads empty texts, and where data is cached
         rules = {"on_empty_text": run.data.on_empty_text, "cache_dir": run.data.cache_dir}
-    needed = source.split
-    if needed is None and run is not None and own is not None and split == own.split:
-        needed = run.data.splits.test
-    splits = SplitNames(test=needed or "test")
+    test_split = source.split
+    if test_split is None and run is not None and own is not None and split == own.split:
+        test_split = run.data.splits.test
+    splits = SplitNames(test=test_split or "test")
     data = Data.model_validate(
         {"path": source.path, "columns": {**names, **chosen}, "splits": splits, **rules}
     )
@@ -125,9 +125,9 @@ def reading_of(
 
 
 def _check_features(
-    source: EvaluationSource, student: str, features: Sequence[str], file: File
+    features: Sequence[str], source: EvaluationSource, student: str, file: File
 ) -> None:
-    missing = [name for name in features if name not in column_names(file)]
+    missing = [n for n in features if n not in column_names(file)]
     if missing:
         raise DataError(
             f"{source.path} has no column {missing[0]!r}, which {student} reads: "

@@ -37,11 +37,11 @@ class Variants(dict[str, Changed]):
         self.notes: list[str] = []
 
 
-def pick(num: int, needed: int, seed: int) -> np.ndarray:
-    """int64: all of 0 … num − 1, or a seeded sample of ``wanted``, in order."""
-    if needed >= num:
+def pick(num: int, num_picked: int, seed: int) -> np.ndarray:
+    """int64: all of 0 … num − 1, or a seeded sample of ``num_picked``, in order."""
+    if num_picked >= num:
         return np.arange(num)
-    return np.sort(np.random.default_rng(seed).choice(num, needed, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(num, num_picked, replace=False))
 
 
 def make_variants(

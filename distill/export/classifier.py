@@ -69,7 +69,7 @@ class ClassifierStudent:
         student: Located,
         source: PredictionSource,
         request: PredictionRequest,
-        listener: ExportProgress,
+        progress: ExportProgress,
     ) -> Answered:
         model: Any = load_classifier(student.folder)
         labels = [str(model.config.id2label[i]) for i in range(len(model.config.id2label))]
@@ -82,7 +82,7 @@ class ClassifierStudent:
             rows = _texts(source.files, source.columns)
 
         def report(done: int) -> None:
-            listener.update("predicting", done, len(rows))
+            progress.update("predicting", done, len(rows))
 
         probs_RC = classifier.probs(rows, request.batch_size or BATCH, report)
         best_R = probs_RC.argmax(1)
@@ -138,11 +138,11 @@ def _texts(files: Sequence[File], columns: Columns) -> list[tuple[str, str | Non
 def _features(files: Sequence[File], columns: Columns, model: FeatureClassifier) -> np.ndarray:
     names = columns.features
     assert names is not None
-    needed = (names,) if isinstance(names, str) else names
-    num: int | None = model.config.num_features if len(needed) == 1 else None
+    listed = (names,) if isinstance(names, str) else names
+    num: int | None = model.config.num_features if len(listed) == 1 else None
     blocks = [
-        features_in(batch, needed, file, first_row, num)
-        for batch, file, first_row in batches(files, (), Kept(numbers=needed))
+        features_in(batch, listed, file, first_row, num)
+        for batch, file, first_row in batches(files, (), Kept(numbers=listed))
     ]
     return np.concatenate(some(blocks, files))
 

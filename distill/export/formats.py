@@ -13,7 +13,7 @@ FORMATS = ("hf", "onnx")
 
 
 def export_student(
-    run: Path, out: Path, kind: str, int8: bool, data: str | None, listener: ExportProgress
+    run: Path, out: Path, kind: str, int8: bool, data: str | None, progress: ExportProgress
 ) -> Exported | None:
     """What an ONNX export measured; None for a copy of the Hugging Face folder."""
     from distill.errors import ConfigError
@@ -25,7 +25,7 @@ def export_student(
     if kind == "onnx":
         from distill.export.onnx import export_onnx
 
-        return export_onnx(locate(run), out, int8, data, listener)
+        return export_onnx(locate(run), out, int8, data, progress)
     for option, is_given in (("--int8", int8), ("--data", data is not None)):
         if is_given:
             raise ConfigError(f"{option} goes with --format onnx: add it, or remove {option}")

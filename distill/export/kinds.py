@@ -44,7 +44,7 @@ class StudentKind(Protocol):
         student: Located,
         source: PredictionSource,
         request: PredictionRequest,
-        listener: ExportProgress,
+        progress: ExportProgress,
     ) -> Answered:
         """New columns with a value for each row. Raises DataError for a row without content."""
         ...

@@ -59,7 +59,7 @@ class LanguageModelStudent:
         student: Located,
         source: PredictionSource,
         request: PredictionRequest,
-        listener: ExportProgress,
+        progress: ExportProgress,
     ) -> Answered:
         check_new_columns([GENERATED], source.content, request.data)
         model: Any = load_language_model(student.folder)
@@ -82,7 +82,7 @@ class LanguageModelStudent:
             )
             for row, text in zip(rows, answers, strict=True):
                 texts[row] = text
-            listener.update("generating", start + len(rows), len(prompts))
+            progress.update("generating", start + len(rows), len(prompts))
         return Answered({GENERATED: texts}, notes)
 
     def check_onnx(self, student: Located) -> None:
@@ -186,8 +186,8 @@ def _chats(files: Sequence[File], columns: Columns) -> Iterator[tuple[list[Any],
             for text in texts_in(batch, columns.prompt, "data.columns.prompt", file, first_row):
                 yield [{"role": "user", "content": text}], None
         return
-    needed = [columns.messages] + ([columns.tools] if columns.tools else [])
-    for batch, file, first_row in batches(files, (), Kept(chats=tuple(needed))):
+    names = [columns.messages] + ([columns.tools] if columns.tools else [])
+    for batch, file, first_row in batches(files, (), Kept(chats=tuple(names))):
         chats = chats_in(batch, columns.messages, file, first_row)
         tools: list[str | None] = [None] * len(chats)
         if columns.tools is not None and columns.tools in batch.schema.names:

@@ -88,7 +88,7 @@ def check_installed() -> None:
 
 
 def export_onnx(
-    student: Located, out: str | Path, is_int8: bool, data: str | None, listener: ExportProgress
+    student: Located, out: str | Path, is_int8: bool, data: str | None, progress: ExportProgress
 ) -> Exported:
     """Write the ONNX file, the tokenizer, the label names, README.md and export.json into ``out``.
 
@@ -107,13 +107,13 @@ def export_onnx(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        listener.say("exporting to ONNX")
+        progress.say("exporting to ONNX")
         inputs = classifier.inputs(rows, _longest(rows))
         _write(model, inputs, partial / FLOAT)
         if is_int8:
-            listener.say("quantising to 8 bits")
+            progress.say("quantising to 8 bits")
             _quantise(partial / FLOAT, partial / INT8)
-        exported = _measured(student, classifier, rows, labels_R, partial, listener)
+        exported = _measured(student, classifier, rows, labels_R, partial, progress)
         exported = Exported(out, exported.rows, exported.num_rows, exported.sequence)
         _accompany(student, classifier, list(inputs), exported, partial)
         swap_in(partial, out)
@@ -274,7 +274,7 @@ def _measured(
     rows: Any,
     labels_R: np.ndarray,
     folder: Path,
-    listener: ExportProgress,
+    progress: ExportProgress,
 ) -> Exported:
     one, sequence = _one(classifier, rows)
     weights = student.folder / "model.safetensors"
@@ -292,7 +292,7 @@ def _measured(
         for name, (path, forward) in forms.items():
 
             def report(done: int, name: str = name) -> None:
-                listener.update(f"testing {name}", done, len(rows))
+                progress.update(f"testing {name}", done, len(rows))
 
             probs_RC = classifier.probs(rows, report=report, forward=forward)
             own = probs_RC if own is None else own

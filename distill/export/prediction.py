@@ -72,7 +72,7 @@ def check_out(out: str | Path, overwrite: bool) -> None:
         raise RunFolderError(f"--out {out} already exists: give another file, or add --overwrite")
 
 
-def predict(request: PredictionRequest, listener: ExportProgress) -> PredictionResult:
+def predict(request: PredictionRequest, progress: ExportProgress) -> PredictionResult:
     """Every row's prediction. Columns are the run's, as far as ``request.columns`` names no others;
     a label is not needed.
 
@@ -81,22 +81,22 @@ def predict(request: PredictionRequest, listener: ExportProgress) -> PredictionR
     """
     student = locate(request.student)
     try:
-        return _predict(student, request, listener)
+        return _predict(student, request, progress)
     except InputError as error:
         raise type(error)(_as_options(str(error))) from None
 
 
 def _predict(
-    student: Located, request: PredictionRequest, listener: ExportProgress
+    student: Located, request: PredictionRequest, progress: ExportProgress
 ) -> PredictionResult:
     files = find_files(request.data)
     kind = kind_of(student.folder)
     columns = kind.columns(student, request.columns, files[0])
-    listener.say("reading the data")
+    progress.say("reading the data")
     content = joined([read_content(file) for file in files])
-    answered = kind.predict(student, PredictionSource(files, columns, content), request, listener)
+    answered = kind.predict(student, PredictionSource(files, columns, content), request, progress)
     for note in answered.notes:
-        listener.say(note)
+        progress.say(note)
     return PredictionResult(student.folder, content, *answered)
 
 

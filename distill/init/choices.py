@@ -97,11 +97,11 @@ def take_length(found: Choices, models: Sequence[Model], tokenizer: Any) -> None
         return
     is_answered = "prompt" in found.columns or "messages" in found.columns
     share = SHARE_WITH_ANSWER if is_answered else SHARE
-    needed = int(np.percentile(lengths, share)) + 1
-    needed = max(16, -(-needed // 8) * 8)
+    longest = int(np.percentile(lengths, share)) + 1
+    longest = max(16, -(-longest // 8) * 8)
     limits = [found.task.longest]
     limits += [m.max_positions for m in models if m.max_positions is not None]
-    found.max_length = max(4, min(needed, *limits))
+    found.max_length = max(4, min(longest, *limits))
     fitting = sum(length <= found.max_length for length in lengths) / len(lengths)
     limited = "; the models have no more positions" if found.max_length in limits[1:] else ""
     found.notes["max_length"] = (

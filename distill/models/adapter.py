@@ -86,16 +86,16 @@ def read_adapter(folder: str | Path, key: str = "adapter") -> AdapterInfo:
     return AdapterInfo(folder, config, shapes)
 
 
-def _config(folder: Path, text: str) -> Any:
+def _config(folder: Path, where: str) -> Any:
     from peft import LoraConfig
 
     try:
         raw = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind = raw["peft_type"]
     except (ValueError, KeyError, TypeError):
-        raise ModelError(f"{text}: {CONFIG} is not an adapter's: copy the folder again") from None
+        raise ModelError(f"{where}: {CONFIG} is not an adapter's: copy the folder again") from None
     if kind != "LORA":
-        raise ModelError(f"{text} is of peft_type {kind}, only LORA is served here: {WAY_OUT}")
+        raise ModelError(f"{where} is of peft_type {kind}, only LORA is served here: {WAY_OUT}")
     defaults = {
         field.name: field.default_factory()
         if field.default_factory is not dataclasses.MISSING
@@ -107,14 +107,14 @@ def _config(folder: Path, text: str) -> Any:
         if name in _PLAIN or is_start or not value or value == defaults.get(name):
             continue
         raise ModelError(
-            f"{text}: {name} is {value!r} in its {CONFIG}, and only low-rank updates of linear "
+            f"{where}: {name} is {value!r} in its {CONFIG}, and only low-rank updates of linear "
             f"layers can share a base: {WAY_OUT}"
         )
     try:
         known: dict[str, Any] = {n: raw[n] for n in _PLAIN & raw.keys() - _ORIGIN}
         return LoraConfig(**known, inference_mode=True)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{text}: {CONFIG} cannot be used: {brief(error)}") from None
+        raise ModelError(f"{where}: {CONFIG} cannot be used: {brief(error)}") from None
 
 
 def check_adapter(info: AdapterInfo, base: str | Path, key: str = "adapter") -> None:

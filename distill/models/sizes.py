@@ -178,18 +178,8 @@ def _unused(next_mb: float | None) -> str:
     return "" if next_mb is None else f"; the next larger shape takes {next_mb:.3f} MB"
 
 
-def solve_features(
-    student: Student, space: FeatureSpace, num_labels: int, by_first_rule: bool = False
-) -> FeatureDimensions:
-    """The dimensions of a student of features; 2 layers of 32 by default.
-
-    ``size_mb`` is a cap: it takes the largest hidden from 8 to 4096 that fits, in multiples of 8
-    where these use 95 % of the cap, else of 4, 2 or 1; with layers as given, else 2. With hidden
-    given it takes the most layers of 1, …, 8. Raises ConfigError for keys that only text students
-    have, a cnn without ``data.image``, and when not even the smallest fits.
-
-    ``by_first_rule``: multiples of 8 alone; see shape.py.
-    """
+def _family_of_features(student: Student, space: FeatureSpace) -> Literal["mlp", "cnn"]:
+    """Raises ConfigError for keys of students of text, and for a cnn without an image."""
     family = student.family or "mlp"
     if family == "transformer":
         raise ConfigError(
@@ -207,6 +197,22 @@ def solve_features(
             "student.family is cnn: set data.image to the shape of the image ({height: …, width: "
             "…, channels: …}), or use mlp"
         )
+    return family
+
+
+def solve_features(
+    student: Student, space: FeatureSpace, num_labels: int, by_first_rule: bool = False
+) -> FeatureDimensions:
+    """The dimensions of a student of features; 2 layers of 32 by default.
+
+    ``size_mb`` is a cap: it takes the largest hidden from 8 to 4096 that fits, in multiples of 8
+    where these use 95 % of the cap, else of 4, 2 or 1; with layers as given, else 2. With hidden
+    given it takes the most layers of 1, …, 8. Raises ConfigError for keys that only text students
+    have, a cnn without ``data.image``, and when not even the smallest fits.
+
+    ``by_first_rule``: multiples of 8 alone; see shape.py.
+    """
+    family = _family_of_features(student, space)
     num_inputs = space.image[2] if family == "cnn" and space.image else space.num
 
     def dimensions(layers: int, hidden: int) -> FeatureDimensions:

@@ -283,7 +283,7 @@ def _probed(model: nn.Module, found: list[tuple[nn.Module, str]]) -> tuple[Tenso
         for hook in hooks:
             hook.remove()
     for rule in RULES:
-        if len(answers) == len(found) and all(_obeys(rule, k, payloads) for k, payloads in answers):
+        if len(answers) == len(found) and all(_obeys(rule, k, output) for k, output in answers):
             return hidden_BTH, rule
     raise ModelError(
         f"the router of a {base_of(model).config.model_type} model computes the weights of its "

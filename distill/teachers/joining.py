@@ -62,14 +62,14 @@ class RowJoining:
         return TeacherAnswers(torch.stack(logits), chosen_KB, router_logits_BK)
 
 
-def logits_of(teacher: ServedTeacher, payloads: Payload) -> Tensor:
+def logits_of(teacher: ServedTeacher, payload: Payload) -> Tensor:
     """A classifier's: float32 [N, V], in the order of the classes.
 
     Payloads, and so the cache, keep the teacher's own order.
     """
-    if len(payloads.counts_N) == 0:
+    if len(payload.counts_N) == 0:
         return torch.zeros(0, teacher.width)
-    logits_NV = teacher.wire.logits(as_tensor(payloads.payload_PX), None)
+    logits_NV = teacher.wire.logits(as_tensor(payload.payload_PX), None)
     return logits_NV if teacher.columns is None else logits_NV[:, list(teacher.columns)]
 
 

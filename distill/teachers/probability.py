@@ -107,37 +107,37 @@ def load_pickled(path: str | Path, allow_pickle: bool) -> Any:
     return model
 
 
-def label_names(model: Any, text: str) -> tuple[str, ...]:
+def label_names(model: Any, subject: str) -> tuple[str, ...]:
     """Names of the columns of ``predict_proba``, as labels in data files are read.
 
     Integers in decimal, booleans as 0 and 1: see distill/data/strings.py. ModelError without.
     """
     if not callable(getattr(model, "predict_proba", None)):
         raise ModelError(
-            f"{text} is a {type(model).__name__} without predict_proba: give a fitted classifier "
-            "(of an SVC: probability=True, or CalibratedClassifierCV)"
+            f"{subject} is a {type(model).__name__} without predict_proba: give a fitted "
+            "classifier (of an SVC: probability=True, or CalibratedClassifierCV)"
         )
     classes = getattr(model, "classes_", None)
     if classes is None:
         raise ModelError(
-            f"{text} is a {type(model).__name__} without classes_: fit it first, or set classes_ "
-            "to the label names in the order of predict_proba's columns"
+            f"{subject} is a {type(model).__name__} without classes_: fit it first, or set "
+            "classes_ to the label names in the order of predict_proba's columns"
         )
     return tuple(as_label(value) for value in np.asarray(classes).tolist())
 
 
-def check_columns(model: Any, text: str, columns: tuple[str, ...], num_features: int) -> None:
+def check_columns(model: Any, subject: str, columns: tuple[str, ...], num_features: int) -> None:
     """Raise ModelError where the object was fitted on other features than these."""
-    needed = getattr(model, "n_features_in_", None)
-    if needed is not None and needed != num_features:
+    num_fitted = getattr(model, "n_features_in_", None)
+    if num_fitted is not None and num_fitted != num_features:
         raise ModelError(
-            f"{text} was fitted on {needed} features, data.columns.features gives {num_features}: "
-            "fit it on the same columns"
+            f"{subject} was fitted on {num_fitted} features, data.columns.features gives "
+            f"{num_features}: fit it on the same columns"
         )
     names = getattr(model, "feature_names_in_", None)
     if names is not None and len(columns) > 1 and tuple(names) != columns:
         raise ModelError(
-            f"{text} was fitted on the columns {list(names)}, data.columns.features is "
+            f"{subject} was fitted on the columns {list(names)}, data.columns.features is "
             f"{list(columns)}: give the columns in the order of the fit"
         )
 

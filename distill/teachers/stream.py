@@ -287,11 +287,11 @@ class TeacherStream:
         finish: dict[str, float] = {}
 
         def query_all(
-            turn: RequestOrder, needed: list[tuple[ServedTeacher, int, np.ndarray]]
+            order: RequestOrder, queries: list[tuple[ServedTeacher, int, np.ndarray]]
         ) -> list[Payload]:
             # One event for each: a fast teacher must not count for a slow one.
-            sent = [threading.Event() for _ in needed]
-            with turn.of(step):
+            sent = [threading.Event() for _ in queries]
+            with order.of(step):
                 futures = [
                     asks.submit(
                         self._payloads,
@@ -304,7 +304,7 @@ class TeacherStream:
                         is_sent,
                         finish,
                     )
-                    for (teacher, i, rows_N), is_sent in zip(needed, sent, strict=True)
+                    for (teacher, i, rows_N), is_sent in zip(queries, sent, strict=True)
                 ]
                 for is_sent in sent:
                     is_sent.wait()

@@ -184,7 +184,7 @@ def open_source(job: Job, teacher_setup: TeacherSetup, engine: Engine, writer: s
     schedule = Schedule(job.total_steps, job.optimizer, job.kd)
     # Gates are trained on the student's text alone, which no schedule that reads losses is for.
     assert not (schedule.reads_losses and isinstance(sampling, StudentText))
-    needed = GenerationSettings(
+    settings = GenerationSettings(
         sampling,
         _generators(sampling, teacher_setup, blocks),
         module.num_tokens,
@@ -202,7 +202,7 @@ def open_source(job: Job, teacher_setup: TeacherSetup, engine: Engine, writer: s
         for t in teacher_setup.teachers
         if isinstance(t.moe, StudentAwareRouter)
     ]
-    return SampledTargets(needed, teacher_setup.client, stream, engine, gates)
+    return SampledTargets(settings, teacher_setup.client, stream, engine, gates)
 
 
 def _generators(

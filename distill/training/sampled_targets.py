@@ -82,13 +82,13 @@ class SampledTargets:
 
     def __init__(
         self,
-        needed: GenerationSettings,
+        settings: GenerationSettings,
         client: TeacherClient,
         stream: TargetStream,
         engine: Engine,
         gates: Sequence[GateTraining] = (),
     ) -> None:
-        self._wanted = needed
+        self._settings = settings
         self._gates = tuple(gates)
         self._client = client
         self._stream = stream
@@ -104,9 +104,9 @@ class SampledTargets:
         self, batches: BatchSource, start: int, stop: int, wait: Wait = until_done
     ) -> Iterator[Step]:
         self._wait = wait
-        sampling = self._wanted.sampling
+        sampling = self._settings.sampling
         staleness = sampling.staleness if isinstance(sampling, StudentText) else 0
-        asked = self._stream if self._wanted.queries_teachers else NoTeachers()
+        asked = self._stream if self._settings.queries_teachers else NoTeachers()
         generated = _Steps(stop)
         answered = asked.feed(generated, start, stop, wait)
         coming = start
@@ -128,12 +128,12 @@ class SampledTargets:
         texts = self._ahead[step] if step in self._ahead else self._new_texts(rows, step)
         self._ahead[step] = {row: texts[row] for row in rows}
         rows = {row: SampledRow(old.prompt, texts[row]) for row, old in rows.items()}
-        parts = self._counted([as_batch(part, rows, self._wanted.pad_id) for part in parts])
+        parts = self._counted([as_batch(part, rows, self._settings.pad_id) for part in parts])
         self._counts.generate_s += time.perf_counter() - began
         if self._gates and self._is_students(step):
             # A checkpoint that is written before the answers are there repeats their step.
             self._gates_before = self._state_of_gates()
-            temperature = self._wanted.temperature_at(step)
+            temperature = self._settings.temperature_at(step)
             for gate in self._gates:
                 gate.step(parts, self._students_logits, step, temperature, self._waited)
         return parts
@@ -157,12 +157,12 @@ class SampledTargets:
             "sampling.tokens_per_row": _per(counts.tokens, counts.generated),
             "sampling.cut_rate": _per(counts.cut, counts.generated),
         }
-        if isinstance(self._wanted.sampling, StudentText):
+        if isinstance(self._settings.sampling, StudentText):
             metrics["sampling.staleness"] = _per(counts.ages, counts.student_steps)
-        if isinstance(self._wanted.sampling, Speculative):
+        if isinstance(self._settings.sampling, Speculative):
             metrics["sampling.acceptance_rate"] = _per(counts.passed, counts.tested)
             metrics["sampling.tokens_per_call"] = _per(counts.verified_tokens, counts.calls)
-        if isinstance(self._wanted.sampling, Mixed):
+        if isinstance(self._settings.sampling, Mixed):
             metrics["sampling.student_rate"] = _per(counts.generated, counts.rows)
         for gate in self._gates:
             metrics |= gate.timings()
@@ -207,19 +207,19 @@ class SampledTargets:
 
     def _is_students(self, step: int) -> bool:
         """Whether it is the student that writes a step's text."""
-        sampling = self._wanted.sampling
+        sampling = self._settings.sampling
         if not isinstance(sampling, Mixed):
             return isinstance(sampling, StudentText)
-        chance = uniforms(row_seeds(self._wanted.seed, step, OF_STEP), np.zeros(1), STUDENT)
+        chance = uniforms(row_seeds(self._settings.seed, step, OF_STEP), np.zeros(1), STUDENT)
         return bool(chance[0] < sampling.student_share)
 
     def _new_texts(self, rows: dict[int, SampledRow], step: int) -> dict[int, list[int]]:
-        sampling = self._wanted.sampling
+        sampling = self._settings.sampling
         if isinstance(sampling, TeacherText):
             texts = self._waited(lambda: self._teachers_texts(rows, sampling))
         elif self._is_students(step):
             assert isinstance(sampling, OnPolicy | Mixed | Speculative)
-            seeds_B = row_seeds(self._wanted.seed, step, np.array(list(rows), np.int64))
+            seeds_B = row_seeds(self._settings.seed, step, np.array(list(rows), np.int64))
             texts = self._students_texts(rows, seeds_B, step, sampling)
         else:
             texts = [row.text for row in rows.values()]
@@ -227,8 +227,8 @@ class SampledTargets:
         return dict(zip(rows, texts, strict=True))
 
     def _limits(self, rows: dict[int, SampledRow]) -> list[int]:
-        room = [self._wanted.max_length - len(row.prompt) for row in rows.values()]
-        most = self._wanted.sampling.max_new_tokens
+        room = [self._settings.max_length - len(row.prompt) for row in rows.values()]
+        most = self._settings.sampling.max_new_tokens
         return room if most is None else [min(most, one) for one in room]
 
     def _students_texts(
@@ -248,10 +248,10 @@ class SampledTargets:
         module: Any = self._engine.module
         found = write(
             module.student,
-            self._wanted.num_tokens,
+            self._settings.num_tokens,
             prompts or [[0]],
             self._limits(rows) or [1],
-            self._wanted.ends,
+            self._settings.ends,
             seeds_B if prompts else np.zeros(1, np.uint64),
             sampling.decoding,
             num_drafts,
@@ -272,7 +272,7 @@ class SampledTargets:
         module.eval()
         try:
             hidden_PH, _ = module.positions(batch.to(self._engine.device))
-            return head_of(module.student)(hidden_PH)[:, : self._wanted.num_tokens]
+            return head_of(module.student)(hidden_PH)[:, : self._settings.num_tokens]
         finally:
             module.train(was_training)
 
@@ -286,27 +286,27 @@ class SampledTargets:
         self, rows: dict[int, SampledRow], seeds_B: np.ndarray, step: int, sampling: Speculative
     ) -> Verifier:
         prompts = [np.array(row.prompt) for row in rows.values()]
-        top_k = sampling.top_k_at(step / max(1, self._wanted.num_steps - 1))
+        top_k = sampling.top_k_at(step / max(1, self._settings.num_steps - 1))
         verifiers: list[tuple[np.ndarray, Verifier]] = []
         for teacher, mine_N in self._generators(rows).items():
             verify = TeacherVerifier(
                 self._client,
                 self._stream.computed,
                 teacher,
-                self._wanted.session,
+                self._settings.session,
                 step,
                 tuple(prompts[place] for place in mine_N),
                 seeds_B[mine_N],
                 sampling,
                 top_k,
-                self._wanted.num_tokens,
+                self._settings.num_tokens,
             )
             verifiers.append((mine_N, verify))
         return verify_each(verifiers)
 
     def _generators(self, rows: Iterable[int]) -> dict[str, np.ndarray]:
         """The verifying or generating teachers, and the indices of their ``rows``, ascending."""
-        names = self._wanted.generators_of(np.array(list(rows), np.int64))
+        names = self._settings.generators_of(np.array(list(rows), np.int64))
         return {
             name: np.array([place for place, own in enumerate(names) if own == name])
             for name in dict.fromkeys(names)
@@ -323,7 +323,7 @@ class SampledTargets:
         for texts in at_once([lambda one=one: self._text_of(*one, sampling) for one in asked]):
             self._texts |= texts
             new = list(texts.values())
-            self._counts.add(GeneratedBatch(new, [text[-1] in self._wanted.ends for text in new]))
+            self._counts.add(GeneratedBatch(new, [text[-1] in self._settings.ends for text in new]))
         return [self._texts[row] for row in rows]
 
     def _text_of(
@@ -331,15 +331,15 @@ class SampledTargets:
     ) -> dict[int, list[int]]:
         ids_N = np.array(list(rows), np.int64)
         request = GenerationRequest(
-            f"{self._wanted.session}/{ids_N[0]}",
+            f"{self._settings.session}/{ids_N[0]}",
             tuple(np.array(row.prompt) for row in rows.values()),
             tuple(self._limits(rows)),
-            self._wanted.ends,
-            row_seeds(self._wanted.seed, 0, ids_N),  # a row's text is one for all epochs
+            self._settings.ends,
+            row_seeds(self._settings.seed, 0, ids_N),  # a row's text is one for all epochs
             sampling.decoding,
         )
         found = self._client.call(teacher, request)
-        request.check(found, self._wanted.num_tokens)
+        request.check(found, self._settings.num_tokens)
         self._stream.computed(teacher, found.compute_s)
         return dict(zip(rows, [text.tolist() for text in found.texts], strict=True))
 
@@ -365,15 +365,15 @@ class _Counts:
             self.student_steps += 1
             self.ages += age
 
-    def add(self, generating: GeneratedBatch) -> None:
-        num_tokens = sum(map(len, generating.texts))
-        self.generated += len(generating.texts)
+    def add(self, batch: GeneratedBatch) -> None:
+        num_tokens = sum(map(len, batch.texts))
+        self.generated += len(batch.texts)
         self.tokens += num_tokens
-        self.cut += generating.has_ended.count(False)
-        self.tested += generating.num_tested
-        self.passed += generating.num_passed
-        self.calls += generating.num_calls
-        self.verified_tokens += num_tokens if generating.num_calls else 0
+        self.cut += batch.has_ended.count(False)
+        self.tested += batch.num_tested
+        self.passed += batch.num_passed
+        self.calls += batch.num_calls
+        self.verified_tokens += num_tokens if batch.num_calls else 0
 
 
 def _at_once(call: Callable[[], Result]) -> Result:

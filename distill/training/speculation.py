@@ -71,12 +71,12 @@ def verify_each(verifiers: Sequence[tuple[np.ndarray, Verifier]]) -> Verifier:
     def verify(drafted: Drafted) -> tuple[np.ndarray, np.ndarray]:
         num_kept_b, replacement_b = np.empty((2, len(drafted.rows_b)), np.int64)
 
-        def ask(mine_N: np.ndarray, own: Verifier) -> None:
+        def verify_rows(mine_N: np.ndarray, own: Verifier) -> None:
             places = np.flatnonzero(np.isin(drafted.rows_b, mine_N))
             if len(places):
                 num_kept_b[places], replacement_b[places] = own(drafted.of(mine_N))
 
-        at_once([lambda one=one: ask(*one) for one in verifiers])
+        at_once([lambda one=one: verify_rows(*one) for one in verifiers])
         return num_kept_b, replacement_b
 
     return verify

@@ -216,7 +216,7 @@ def some(sites: Sequence[Site], rng: Random, share: float = 0.5) -> list[Edit]:
     Of sites that overlap, the first drawn is kept.
     """
     drawn = rng.sample(sites, len(sites))
-    needed = max(1, sum(rng.random() < share for _ in drawn))
+    num = max(1, sum(rng.random() < share for _ in drawn))
     kept: list[Edit] = []
     spans: list[tuple[int, int]] = []
     for site in drawn:
@@ -226,6 +226,6 @@ def some(sites: Sequence[Site], rng: Random, share: float = 0.5) -> list[Edit]:
             continue
         kept += site
         spans.append(span)
-        if len(spans) == needed:
+        if len(spans) == num:
             break
     return kept

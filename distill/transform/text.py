@@ -100,10 +100,10 @@ def _replaced(text: str, pattern: str, change: Callable[[str], str], rng: Random
     found = list(re.finditer(pattern, text))
     if not found:
         return text
-    needed = max(1, sum(rng.random() < _SHARE for _ in found))
+    num = max(1, sum(rng.random() < _SHARE for _ in found))
     parts: list[str] = []
     position = 0
-    for match in sorted(rng.sample(found, needed), key=lambda match: match.start()):
+    for match in sorted(rng.sample(found, num), key=lambda match: match.start()):
         parts += [text[position : match.start()], change(match.group())]
         position = match.end()
     return "".join([*parts, text[position:]])

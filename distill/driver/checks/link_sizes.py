@@ -171,14 +171,14 @@ def _of_more_layers(student: Student, sizes: tuple[float, ...], measure: Measure
 def _measured(student: Student, link: int, size: float, links: int, measure: Measure) -> int:
     fix = f"use other chain.links, or give {BY_HAND}"
     shape = "" if student.layers is None else f" in {student.layers} layers"
-    needed = f"chain.links {links}: {link_name(link)} should have {size:,.0f} parameters{shape}"
+    target = f"chain.links {links}: {link_name(link)} should have {size:,.0f} parameters{shape}"
     try:
         num_params = measure(student).num_params
     except ConfigError:
-        raise ConfigError(f"{needed}, and the smallest shape has more: {fix}") from None
+        raise ConfigError(f"{target}, and the smallest shape has more: {fix}") from None
     if student.init_from is None and num_params < SMALLEST_SHARE * size:
         raise ConfigError(
-            f"{needed}, and the nearest shape below has {num_params:,}: give student.init_from, so "
+            f"{target}, and the nearest shape below has {num_params:,}: give student.init_from, so "
             f"that links keep layers of a model, or {fix}"
         )
     return num_params

@@ -76,9 +76,9 @@ def _exists(path: str) -> bool:
 
 def _missing(what: str, path: str, is_data: bool = False) -> str:
     """With the nearest name in the folder where it should be."""
-    needed = Path(path).expanduser()
-    if needed.parent.is_dir():
-        names = sorted(each.name for each in needed.parent.iterdir())
-        if close := difflib.get_close_matches(needed.name, names, n=1):
-            return f"there is no {what} {path}: did you mean {needed.parent / close[0]}?"
+    given = Path(path).expanduser()
+    if given.parent.is_dir():
+        names = sorted(each.name for each in given.parent.iterdir())
+        if close := difflib.get_close_matches(given.name, names, n=1):
+            return f"there is no {what} {path}: did you mean {given.parent / close[0]}?"
     return not_found(what, path, is_data)

@@ -244,10 +244,10 @@ def _teachers(
         )
 
 
-def refuse_shortage(kind: str, needed: float, available: float) -> None:
-    if needed > available + 1e-9:
+def refuse_shortage(kind: str, required: float, available: float) -> None:
+    if required > available + 1e-9:
         key = "num_cpus" if kind == "CPUs" else "num_gpus"
-        shown = f"{needed:g} {kind.removesuffix('s') if needed == 1 else kind}"
+        shown = f"{required:g} {kind.removesuffix('s') if required == 1 else kind}"
         if kind == "GPUs" and not available:
             way_out = (
                 "leave num_gpus and trainer.num_gpus_per_worker out to use CPUs, or give "

@@ -51,7 +51,7 @@ from distill.teachers.probability import is_pickle
 from distill.wording import percent
 
 
-def evaluate(request: EvaluationRequest, listener: EvaluationProgress) -> Evaluated:
+def evaluate(request: EvaluationRequest, progress: EvaluationProgress) -> Evaluated:
     """All measures; gates are checked before anything is computed, and compared at the end.
 
     Columns that ``request.source`` does not name are those of the student's run; labels of data and
@@ -72,14 +72,14 @@ def evaluate(request: EvaluationRequest, listener: EvaluationProgress) -> Evalua
     teacher = _teacher(request)
     if teacher is not None:
         teacher = matched(student, teacher)
-    listener.say(f"reading {masked(request.source.path)}")
+    progress.say(f"reading {masked(request.source.path)}")
     part = student.parts[0]
     with _as_options():
         read = reading_of(request.source, part.folder, part.num_features, run, str(folder))
         corpus = _corpus(read.data, part)
     for note in read.notes:
-        listener.say(note)
-    task = _task(request.source, read.data, corpus, student, listener)
+        progress.say(note)
+    task = _task(request.source, read.data, corpus, student, progress)
     if teacher is not None:
         _check_oracle(teacher, corpus, read.data)
     known = metric_names(task, request.settings, teacher is not None)
@@ -92,9 +92,9 @@ def evaluate(request: EvaluationRequest, listener: EvaluationProgress) -> Evalua
             classifiers[1] if teacher is not None else None,
             task,
             request.settings,
-            listener,
+            progress,
         )
-    listener.say("measuring size, latency and memory")
+    progress.say("measuring size, latency and memory")
     costs = {s.name: cost for s in subjects if (cost := _cost(s)) is not None}
     metrics = found.metrics | _cost_metrics(student, teacher, costs, request.settings)
     metrics |= _relative(found)
@@ -257,7 +257,7 @@ def _task(
     data: Data,
     corpus: Corpus,
     student: Subject,
-    listener: EvaluationProgress,
+    progress: EvaluationProgress,
 ) -> EvaluationTask:
     samples = read_samples(corpus, corpus.rows("test"))
     sd_D = None
@@ -272,7 +272,7 @@ def _task(
     elif data.columns.text != CODE:
         kind = "text"
     else:
-        listener.say(
+        progress.say(
             f"transformations and attacks are skipped: give the language of the column {CODE} with "
             "--language"
         )

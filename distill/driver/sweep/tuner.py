@@ -321,7 +321,7 @@ def _callback(sweep: Sweep, listener: SweepCallbacks) -> Any:
             listener.ended(entry)
 
         def stopper(self) -> Stopper:
-            running, ask = self._running, listener.should_stop
+            running, is_stop_requested = self._running, listener.should_stop
 
             class WhenStopped(Stopper):
                 def __deepcopy__(self, memo: Any) -> WhenStopped:
@@ -335,7 +335,7 @@ def _callback(sweep: Sweep, listener: SweepCallbacks) -> Any:
 
                 def stop_all(self) -> bool:
                     # Trials see the stop file themselves, and write their checkpoints first.
-                    return ask() and not running
+                    return is_stop_requested() and not running
 
             return WhenStopped()
 

@@ -9,7 +9,7 @@ from distill.config import SPLITS, Experiment, KMeans
 from distill.data.corpus import Corpus
 from distill.data.rows import Rows
 from distill.errors import ConfigError, DataError
-from distill.names import checked_name, twins
+from distill.names import checked_name, confusable
 
 RESERVED = ("router", "student")
 
@@ -41,13 +41,13 @@ def check_names(experiment: Experiment, names: tuple[str, ...]) -> None:
             raise ConfigError(
                 f"{name!r} cannot be the name of a baseline, it {what}: change baselines.name"
             )
-    found = twins(names)
+    found = confusable(names)
     if found is not None:
         raise ConfigError(
             f"teachers {found[0]!r} and {found[1]!r} are too similar: names must differ in more "
             f"than case and spaces; {way_out}"
         )
-    both = twins([*names, *baselines])
+    both = confusable([*names, *baselines])
     if both is not None:
         raise ConfigError(
             f"baselines: {both[1]!r} is also the name of the teacher {both[0]!r}: change "

@@ -255,7 +255,7 @@ class Classifiers(Comparison):
         self._teacher_setup = teacher_setup
         self._is_stopped = is_stopped
         self._parts = parts
-        self._taught = distilled
+        self._distilled = distilled
         self._test = Split(plan.rows, "test")
         self._routing: Routing | None = None
         self._teacher: Row | None = None
@@ -280,7 +280,7 @@ class Classifiers(Comparison):
         return rows
 
     def _with_teachers(self, teacher_setup: TeacherSetup, module: Trainable) -> list[Row]:
-        test, tokens, distilled = self._test, self._data.open(), self._taught or module
+        test, tokens, distilled = self._test, self._data.open(), self._distilled or module
         compared = self._compared()
         rows = compared.rows
         self._routing = _routing(teacher_setup, compared, test)

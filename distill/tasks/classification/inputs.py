@@ -109,13 +109,13 @@ def check_teachers(experiment: Experiment, corpus: Corpus, infos: Mapping[str, F
 def check_reader(key: str, path: str, allow_pickle: bool, info: FolderInfo, corpus: Corpus) -> None:
     """Raise unless an existing teacher or router can read the rows; an object with predict_proba is
     called with two."""
-    needed = 0 if corpus.features is None else corpus.features.num
+    num = 0 if corpus.features is None else corpus.features.num
     if is_pickle(path):
         _try_out(key, load_pickled(path, allow_pickle), corpus, path)
-    elif info.num_features != needed:
-        reads = {n: f"{n} features" if n else "text" for n in (info.num_features, needed)}
+    elif info.num_features != num:
+        reads = {n: f"{n} features" if n else "text" for n in (info.num_features, num)}
         raise ModelError(
-            f"{key}: {path} reads {reads[info.num_features]}, the data is {reads[needed]}: give "
+            f"{key}: {path} reads {reads[info.num_features]}, the data is {reads[num]}: give "
             "another folder, or other data.columns"
         )
 

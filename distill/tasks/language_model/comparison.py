@@ -57,7 +57,7 @@ class LanguageModels(Comparison):
         self._blocks = plan.rows
         self._teacher_setup = teacher_setup
         self._stop = is_stopped
-        self._taught = distilled
+        self._distilled = distilled
         self._compared: Compared | None = None
         """Of the teachers and the student of the run."""
 
@@ -82,7 +82,7 @@ class LanguageModels(Comparison):
                 self._teacher_setup.aggregation,
                 self._stop,
                 self._plan.experiment.trainer.loss_chunk_mb,
-                self._taught,
+                self._distilled,
                 split,
             )
 
@@ -173,7 +173,7 @@ class LanguageModels(Comparison):
             compared = self.compared(job.data, module)
         scores = compared.student if compared else score(module, self._blocks, self._stop)
         row = self._row(job.name, role, scores)
-        generated = self._written(module.student, job, self._plan.experiment.generation)
+        generated = self._generated_text(module.student, job, self._plan.experiment.generation)
         if generated is None:
             return row
         return row.having(_generated(generated))
@@ -192,7 +192,7 @@ class LanguageModels(Comparison):
         }
         return row.having(costs), cost
 
-    def _written(
+    def _generated_text(
         self, model: PreTrainedModel, job: Job, generation: Generation
     ) -> GenerationScores | None:
         if self._blocks.kind == "text" or generation.num_prompts == 0:

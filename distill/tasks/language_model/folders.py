@@ -72,8 +72,8 @@ def check_languages(experiment: Experiment, languages: Languages) -> None:
             same_vocabulary(languages.tokenizer, folder, sys.maxsize, info.vocab_size, way_out)
         # Of one in other tokens its own longest sequence matters: see tokenizers.py.
         # Only an objective that crosses tokenizers sends a teacher tokens of its own.
-        is_shown_ours = not experiment.objective.crosses_tokenizers
-        if key == "experts.base" or is_shown_ours or same_tokenizer(languages.tokenizer, folder):
+        shares_tokenizer = not experiment.objective.crosses_tokenizers
+        if key == "experts.base" or shares_tokenizer or same_tokenizer(languages.tokenizer, folder):
             _check_positions(experiment.data.max_length, key, info)
         model = described(folder)
         if serving.wire.takes == "hidden" and has_plain_head(model) is False:

@@ -73,8 +73,8 @@ class ExactTeachers:
     @classmethod
     def of(cls, teacher_setup: TeacherSetup) -> ExactTeachers:
         exact = tuple(_in_exact_wire(teacher) for teacher in teacher_setup.teachers)
-        all_teachers = teacher_setup.aggregation.querying_all()
-        return cls(replace(teacher_setup, teachers=exact, aggregation=all_teachers))
+        aggregation = teacher_setup.aggregation.querying_all()
+        return cls(replace(teacher_setup, teachers=exact, aggregation=aggregation))
 
     @property
     def num_tokens(self) -> int:
