@@ -228,7 +228,7 @@ def _readme(
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Size": f"{size_mb:.2f} MB (float32 safetensors)",
         "Data fingerprint": card.data_fingerprint,
-        "Generated": f"{card.date}, distill {card.distill_version}",
+        "Written": f"{card.date}, distill {card.distill_version}",
     } | {name: f"{value:.4f}" for name, value in card.metrics.items()}
     lines = [f"| {_cell(k)} | {_cell(v)} |" for k, v in rows.items() if v not in (None, "")]
     about = "\n".join(lines)
