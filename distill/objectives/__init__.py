@@ -1,4 +1,7 @@
-"""Divergences between the teachers' target and the student, and the loss around them."""
+"""Divergences between the teachers' target and the student, and the loss around them.
+
+base.py is the contract; union.py lists the members.
+"""
 
 from typing import Annotated, Any
 

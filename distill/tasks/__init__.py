@@ -1,5 +1,5 @@
 """The tasks: what rows, students, metrics and comparisons are. One package for each; base.py has
-the contract."""
+the contract, config/tasks.py the list."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def _train(
 def assess(task: Task, job: Job, entry: LedgerEntry) -> Metrics:
     """Validation metrics of the exported weights, and what the task compares them with."""
     best = max(_evaluations(entry), key=job.selection.score)
-    metrics = {name: best[name] for name in sorted(job.task.metrics)}
+    metrics = {name: best[name] for name in sorted(job.task.metrics) if name in best}
     if job.kd is not None and job.teacher_setup is not None:
         metrics |= {"kd.temperature": job.kd.temperature, "kd.alpha": job.kd.alpha}
     return metrics | task.trial_metrics(job, metrics)
