@@ -57,7 +57,8 @@ def test_every_cell_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     scope: dict[str, Any] = {"__name__": "__main__"}
-    sources = [source_of(cell).replace("[8, 16, 64]", "[8, 16]") for cell in cells()]  # for the time
+    # A trial less, for the time.
+    sources = [source_of(cell).replace("[8, 16, 64]", "[8, 16]") for cell in cells()]
     shown = {source: run(source, scope) for source in sources}
     for value in shown.values():
         if hasattr(value, "_repr_html_"):
